@@ -1,0 +1,422 @@
+//! A CPU executing kernel code: the one trait every kernel algorithm is generic over.
+//!
+//! Each method not marked *local* is one scheduling point on an explored machine, taken *before* its effect. On the
+//! native machine a method is the instruction it is named after. A method never unwinds and never returns an error for
+//! something a CPU would not report: faults and broken promises are recorded by the machine as violations, and the
+//! access returns a harmless value (0, none), so that every walk ends by itself.
+
+use core::fmt;
+
+use crate::address::{Pa, Va};
+use crate::contents::Template;
+use crate::descriptor::Desc;
+use crate::geometry::{Geometry, Level};
+use crate::invariant::Invariant;
+
+/// Access order, as the kernel writes it: READ_ONCE/WRITE_ONCE are `Plain`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Order {
+    Plain,
+    Acquire,
+    Release,
+    AcqRel,
+    /// An atomic read-modify-write without ordering (`xchg_relaxed`).
+    Relaxed,
+}
+
+/// Barrier instructions and the kernel's SMP barriers.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Barrier {
+    /// `dsb(ishst)`: publishes earlier stores to table walkers; completes no TLBI.
+    DsbIshst,
+    /// `dsb(ish)`: completes this CPU's earlier TLBIs.
+    DsbIsh,
+    /// `dsb(nsh)`: completes this CPU's local TLBIs.
+    DsbNsh,
+    Isb,
+    SmpMb,
+    SmpRmb,
+    SmpWmb,
+}
+
+/// One raw TLB invalidate; complete only at this CPU's next `DsbIsh`. Loops over ranges are kernel code.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tlbi {
+    /// Every stage-1 EL1&0 entry, walk caches too, all CPUs.
+    Vmalle1is,
+    /// The same, this CPU only.
+    Vmalle1,
+    /// Last-level entries of one VA, all ASIDs, all CPUs.
+    Vaale1is(Va),
+    /// Last-level and walk-cache entries of one VA, all ASIDs, all CPUs.
+    Vaae1is(Va),
+}
+
+/// The kernel's locks, by its names.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum LockId {
+    /// `device_hotplug_lock`, a mutex.
+    DeviceHotplug,
+    /// `cpu_hotplug_lock`, a percpu rwsem.
+    CpuHotplug,
+    /// `mem_hotplug_lock`, a percpu rwsem: `get_online_mems` reads, `mem_hotplug_begin` writes.
+    MemHotplug,
+    /// `pcp_batch_high_lock`, a mutex.
+    PcpBatchHigh,
+    /// `init_mm.mmap_lock`, an rwsem.
+    InitMmMmap,
+    /// `init_mm.page_table_lock`, a spinlock.
+    InitMmPageTable,
+    /// `swapper_pgdir_lock`, a spinlock.
+    SwapperPgdir,
+    /// `fixmap_lock`, a mutex.
+    Fixmap,
+    /// `hstate.resize_lock` of the hugepage size with that index, a mutex.
+    HugetlbResize(u8),
+    /// `hugetlb_lock`, an irq-disabling spinlock.
+    Hugetlb,
+    /// `vmap_area_lock`, a spinlock.
+    VmapArea,
+}
+
+impl LockId {
+    /// How many distinct numbers `index` gives.
+    pub const COUNT: usize = 18;
+    /// Dense number of this lock.
+    #[must_use]
+    #[inline]
+    pub const fn index(self) -> usize {
+        match self {
+            LockId::DeviceHotplug => 0,
+            LockId::CpuHotplug => 1,
+            LockId::MemHotplug => 2,
+            LockId::PcpBatchHigh => 3,
+            LockId::InitMmMmap => 4,
+            LockId::InitMmPageTable => 5,
+            LockId::SwapperPgdir => 6,
+            LockId::Fixmap => 7,
+            LockId::Hugetlb => 8,
+            LockId::VmapArea => 9,
+            LockId::HugetlbResize(h) => 10 + (h as usize & 7),
+        }
+    }
+    /// A holder may not sleep.
+    #[must_use]
+    #[inline]
+    pub const fn is_spinlock(self) -> bool {
+        matches!(self, LockId::InitMmPageTable | LockId::SwapperPgdir | LockId::Hugetlb | LockId::VmapArea)
+    }
+    /// The kernel's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            LockId::DeviceHotplug => "device_hotplug_lock",
+            LockId::CpuHotplug => "cpu_hotplug_lock",
+            LockId::MemHotplug => "mem_hotplug_lock",
+            LockId::PcpBatchHigh => "pcp_batch_high_lock",
+            LockId::InitMmMmap => "init_mm.mmap_lock",
+            LockId::InitMmPageTable => "init_mm.page_table_lock",
+            LockId::SwapperPgdir => "swapper_pgdir_lock",
+            LockId::Fixmap => "fixmap_lock",
+            LockId::HugetlbResize(_) => "hstate.resize_lock",
+            LockId::Hugetlb => "hugetlb_lock",
+            LockId::VmapArea => "vmap_area_lock",
+        }
+    }
+}
+
+/// How a lock is taken. Spinlocks and mutexes only know `Write`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    Read,
+    Write,
+}
+
+/// A read-modify-write of a variable or of a data word.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Rmw {
+    FetchAdd(i64),
+    FetchOr(u64),
+    FetchAnd(u64),
+    Swap(u64),
+    /// Stores `new` if the word equals `old`. On data memory this needs write permission even when the compare fails.
+    CompareExchange { old: u64, new: u64 },
+}
+
+impl Rmw {
+    /// The word after the operation.
+    #[must_use]
+    #[inline]
+    pub const fn apply(self, word: u64) -> u64 {
+        match self {
+            Rmw::FetchAdd(n) => word.wrapping_add(n as u64),
+            Rmw::FetchOr(n) => word | n,
+            Rmw::FetchAnd(n) => word & n,
+            Rmw::Swap(n) => n,
+            Rmw::CompareExchange { old, new } => {
+                if word == old {
+                    new
+                } else {
+                    word
+                }
+            }
+        }
+    }
+}
+
+/// Condition of `wait_until`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Until {
+    Equals(u64),
+    Differs(u64),
+    /// All bits of the mask are clear.
+    Clear(u64),
+    AtLeast(u64),
+}
+
+impl Until {
+    #[must_use]
+    #[inline]
+    pub const fn holds(self, word: u64) -> bool {
+        match self {
+            Until::Equals(n) => word == n,
+            Until::Differs(n) => word != n,
+            Until::Clear(mask) => word & mask == 0,
+            Until::AtLeast(n) => word >= n,
+        }
+    }
+}
+
+/// Number of a kernel variable that CPUs share (pool counters, section flags, static keys). The kernel crate assigns
+/// the numbers; a machine holds one 64-bit word for each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(transparent)]
+pub struct Var(pub u32);
+
+/// What a frame is used for; a checked machine compares it at every access.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// A translation table of init_mm.
+    Table = 1,
+    /// Backing of vmemmap: struct pages.
+    Vmemmap = 2,
+    /// A HugeTLB page (contents never looked at).
+    Huge = 3,
+    /// Anything else: vmalloc data, ordinary pages.
+    Data = 4,
+}
+
+/// From which part of RAM a frame may come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Zone {
+    /// Boot memory and blocks onlined to the kernel: unmovable allocations.
+    Normal,
+    /// Also blocks onlined movable: HugeTLB pages, migratable data. Movable memory is tried first.
+    Movable,
+}
+
+/// A request to the page frame allocator.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Alloc {
+    /// log2 of the number of frames; the run is naturally aligned. Orders above the buddy allocator's (gigantic pages) are allowed.
+    pub order: u8,
+    pub kind: FrameKind,
+    pub zone: Zone,
+    /// Exactly this run, or nothing (replays, gigantic pages by `alloc_contig_range`).
+    pub at: Option<Pa>,
+    /// May sleep (GFP_KERNEL); forbidden under a spinlock (I25).
+    pub may_sleep: bool,
+    /// Take the highest free run rather than the lowest (memblock allocates top down at boot).
+    pub top_down: bool,
+}
+
+/// What page_ext and the buddy lists know of a range: the allocator's part of hotplug.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RangeOp {
+    /// Hand offline memory to the allocator (`online_pages`).
+    OnlineNormal,
+    OnlineMovable,
+    /// Forbid new allocations in the range (`start_isolate_page_range`).
+    Isolate,
+    /// Allow them again.
+    UndoIsolate,
+    /// Take the wholly free, isolated range away from the allocator (`__offline_isolated_pages`).
+    Offline,
+}
+
+/// First obstacle in a range, as `scan_movable_pages` and the isolation see it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct InUse {
+    pub pa: Pa,
+    pub kind: FrameKind,
+}
+
+/// An allocated frame (or run): its address, and the machine's token for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Frame<T> {
+    pub pa: Pa,
+    pub tok: T,
+}
+
+/// Where a descriptor lives. The token carries the generation of the table frame as of the read that found it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot<T> {
+    pub table: Pa,
+    pub index: u16,
+    pub level: Level,
+    pub tok: T,
+}
+
+/// A descriptor read once. The token carries the generation of the frame that it names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry<T> {
+    pub desc: Desc,
+    pub tok: T,
+}
+
+/// Bound for `Cpu::Tok`.
+pub trait Token: Copy + Default + Eq + fmt::Debug {}
+impl<T: Copy + Default + Eq + fmt::Debug> Token for T {}
+
+/// A CPU executing kernel code. See the module documentation.
+pub trait Cpu {
+    /// Generation and dependency token that travels with table and frame handles; `()` on the native machine.
+    type Tok: Token;
+
+    /// *local* Number of this CPU, from 0.
+    fn id(&self) -> u8;
+    /// *local* Name the function (or the step of it) that the next operations belong to; what a trace prints.
+    fn label(&self, function: &'static str);
+
+    // ---- descriptors: single-copy atomic 64-bit accesses -------------------------------------------------
+    /// *local* `swapper_pg_dir`, as the table of the top level.
+    fn root(&self) -> Frame<Self::Tok>;
+    /// READ_ONCE of a descriptor.
+    fn read(&self, at: Slot<Self::Tok>, order: Order) -> Entry<Self::Tok>;
+    /// WRITE_ONCE of a descriptor, no barrier.
+    fn write(&self, at: Slot<Self::Tok>, new: Desc, order: Order);
+    /// One atomic exchange (`xchg`, `swpal`).
+    fn swap(&self, at: Slot<Self::Tok>, new: Desc, order: Order) -> Entry<Self::Tok>;
+    /// # Errors
+    /// The entry found, if it was not `old`; nothing is stored then.
+    fn compare_exchange(&self, at: Slot<Self::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<Self::Tok>, Entry<Self::Tok>>;
+
+    // ---- ordering and TLB --------------------------------------------------------------------------------
+    fn barrier(&self, barrier: Barrier);
+    fn tlbi(&self, op: Tlbi);
+
+    // ---- data through a virtual address: translates, may use a stale TLB entry, may fault ------------------
+    /// Load of an aligned 64-bit word.
+    fn load(&self, va: Va, order: Order) -> u64;
+    fn store(&self, va: Va, value: u64, order: Order);
+    /// Atomic read-modify-write; returns the word before. Needs write permission even if nothing is stored.
+    fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64;
+    /// Bulk store: make every struct page of the vmemmap page at `va` (page aligned) read as `template`.
+    fn fill(&self, va: Va, template: Template);
+    /// A translation that hardware makes alone: fills TLBs, never faults.
+    fn speculate(&self, va: Va);
+
+    // ---- frames --------------------------------------------------------------------------------------------
+    /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.
+    fn alloc(&self, request: Alloc) -> Option<Frame<Self::Tok>>;
+    /// Return a run to the allocator.
+    fn free(&self, frame: Frame<Self::Tok>, order: u8, kind: FrameKind);
+    /// Handle of the frame (or run) that a leaf or table descriptor names. *local*
+    fn frame_of(&self, entry: Entry<Self::Tok>, pa: Pa) -> Frame<Self::Tok>;
+    /// `split_page`, and marking parts of a run as frames of their own. *local*
+    fn split_frame(&self, frame: Frame<Self::Tok>, order: u8);
+    /// Frame was allocated at boot (`PG_reserved`). *local*
+    fn is_reserved(&self, frame: Frame<Self::Tok>) -> bool;
+    /// Copy one whole frame through the linear map.
+    fn copy_frame(&self, from: Frame<Self::Tok>, to: Frame<Self::Tok>);
+    /// Copy the page that `from` translates to (vmemmap VA, page aligned) into a frame.
+    fn copy_from_va(&self, from: Va, to: Frame<Self::Tok>);
+    /// Word `index` of a frame through the linear map (struct page index * 8 + word).
+    fn load_frame(&self, frame: Frame<Self::Tok>, index: u16) -> u64;
+    fn store_frame(&self, frame: Frame<Self::Tok>, index: u16, value: u64);
+    /// Push a frame on a private list (linked beside the frames; no heap). *local*
+    fn list_push(&self, list: &mut FrameList<Self::Tok>, frame: Frame<Self::Tok>);
+    /// Take the frame pushed last. *local*
+    fn list_pop(&self, list: &mut FrameList<Self::Tok>) -> Option<Frame<Self::Tok>>;
+    /// Take the frame pushed first (a list appended to at its tail). *local*
+    fn list_shift(&self, list: &mut FrameList<Self::Tok>) -> Option<Frame<Self::Tok>>;
+    /// Allocator's side of online, isolate, offline. Returns the first obstacle for `Offline` and `Isolate`.
+    ///
+    /// # Errors
+    /// `InUse`: a frame in the range is allocated (for `Isolate` only if it is not movable: neither `Huge` nor `Data`).
+    fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse>;
+    /// First allocated frame in the range, if any (`scan_movable_pages`).
+    fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse>;
+    /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted). *local*
+    fn claim_self_hosted(&self, start: Pa, frames: u64) -> Frame<Self::Tok>;
+    /// Whether the frame's own struct page is VmemmapSelfHosted. *local*
+    fn is_self_hosted(&self, frame: Frame<Self::Tok>) -> bool;
+
+    // ---- locks ---------------------------------------------------------------------------------------------
+    fn acquire(&self, lock: LockId, mode: Mode);
+    /// Never blocks.
+    fn try_acquire(&self, lock: LockId, mode: Mode) -> bool;
+    fn release(&self, lock: LockId, mode: Mode);
+
+    // ---- kernel variables that CPUs share --------------------------------------------------------------------
+    fn var_load(&self, var: Var, order: Order) -> u64;
+    fn var_store(&self, var: Var, value: u64, order: Order);
+    /// Returns the word before.
+    fn var_rmw(&self, var: Var, op: Rmw, order: Order) -> u64;
+    /// The only way to wait for a variable: blocks until the condition holds, returns the word that satisfied it.
+    fn wait_until(&self, var: Var, condition: Until) -> u64;
+
+    // ---- contexts and other CPUs -------------------------------------------------------------------------------
+    fn rcu_read_lock(&self);
+    fn rcu_read_unlock(&self);
+    fn synchronize_rcu(&self);
+    fn irq_disable(&self);
+    fn irq_enable(&self);
+    /// Pause every other CPU by IPI and wait for their acknowledgements.
+    fn ipi_pause(&self);
+    fn ipi_resume(&self);
+    fn stop_machine_begin(&self);
+    fn stop_machine_end(&self);
+
+    // ---- checks and exploring, all *local* -----------------------------------------------------------------------
+    /// Whether `pending_signal` would say so (Ctrl-C, end of a stress).
+    fn signal_pending(&self) -> bool;
+    /// WARN_ON with a name: a broken promise that the kernel itself tests for.
+    fn warn(&self, what: Invariant, address: u64, message: &'static str);
+    /// From here (`true`) to here (`false`) nobody may store into a table (I18); what `mmap_write_lock` promises ptdump.
+    fn expect_stable(&self, on: bool);
+    /// Kernel code says that it holds the exclusive right named (I17): overlapping holders are a violation.
+    fn exclusive(&self, what: Invariant, begin: bool);
+    /// A choice of the environment, 0 to n-1. Native: 0.
+    fn choose(&self, n: u32, why: &'static str) -> u32;
+    /// Head of an endless loop; `state` is a hash of the live locals.
+    fn round(&self, state: u64);
+
+    /// Geometry of this machine. *local*
+    fn geometry(&self) -> &Geometry;
+}
+
+/// A list of frames that kernel code holds on its own stack; links live beside the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameList<T> {
+    pub first: Option<Frame<T>>,
+    pub last: Option<Frame<T>>,
+    pub len: u32,
+}
+
+impl<T> FrameList<T> {
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { first: None, last: None, len: 0 }
+    }
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+impl<T> Default for FrameList<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,244 @@
+//! Kernel virtual address layout and ptdump markers, per kernel and VA size (kernel-semantics §2, §8.5).
+
+use crate::address::{Pa, Pfn, Va};
+use crate::geometry::{Geometry, Granule, STRUCT_PAGE_SIZE};
+
+/// Kernel behaviour that is modelled.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Version {
+    /// As argued in the May 2021 thread, close to v5.14: two reserved vmemmap pages, base pages when HVO is on.
+    V2021,
+    V6_1,
+    /// 6.12 as intended.
+    V6_12,
+    /// 6.12.117 as written (kernel-semantics §H7, §13.1).
+    V6_12_117,
+}
+
+impl Version {
+    pub const ALL: [Version; 4] = [Version::V2021, Version::V6_1, Version::V6_12, Version::V6_12_117];
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Version::V2021 => "2021",
+            Version::V6_1 => "6.1",
+            Version::V6_12 => "6.12",
+            Version::V6_12_117 => "6.12.117",
+        }
+    }
+    /// 6.12 or 6.12.117.
+    #[must_use]
+    #[inline]
+    pub const fn is_6_12(self) -> bool {
+        matches!(self, Version::V6_12 | Version::V6_12_117)
+    }
+}
+
+/// Most markers any layout has, terminator included.
+pub const MAX_MARKERS: usize = 16;
+
+/// A line of `/sys/kernel/debug/kernel_page_tables` that names a region; the terminator at ~0 has no name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Marker {
+    pub start: Va,
+    pub name: Option<&'static str>,
+}
+
+/// Names a marker may have, in no order; used to give a loaded marker its `'static` name.
+pub const MARKER_NAMES: [&str; 15] = [
+    "Linear Mapping start",
+    "Linear Mapping end",
+    "Kasan shadow start",
+    "Kasan shadow end",
+    "Modules start",
+    "Modules end",
+    "vmalloc() area",
+    "vmalloc() end",
+    "Fixmap start",
+    "Fixmap end",
+    "PCI I/O start",
+    "PCI I/O end",
+    "vmemmap start",
+    "vmemmap end",
+    "",
+];
+
+/// Why a layout is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LayoutError {
+    /// 4K and 16K pages with 52-bit addresses came with LPA2 in 6.12.
+    NoLpa2Before6_12,
+}
+
+/// The kernel VA layout of one machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    pub geometry: Geometry,
+    pub version: Version,
+    pub page_offset: Va,
+    pub page_end: Va,
+    pub modules_start: Va,
+    pub modules_end: Va,
+    pub vmalloc_start: Va,
+    pub vmalloc_end: Va,
+    pub vmemmap_start: Va,
+    pub vmemmap_end: Va,
+    pub fixmap_start: Va,
+    pub fixmap_end: Va,
+    pub pci_io_start: Va,
+    pub pci_io_end: Va,
+    /// `memstart_addr`, which KASLR can make negative.
+    pub memstart: i64,
+    pub markers: [Marker; MAX_MARKERS],
+    pub nr_markers: usize,
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+impl Layout {
+    /// The layout that kernel builds for that geometry, without KASAN or KASLR, for RAM that starts at `memstart`.
+    ///
+    /// `arch/arm64/include/asm/memory.h`, `pgtable.h`. Fixmap bounds depend on configuration; those of a Debian
+    /// kernel of that version are used.
+    ///
+    /// # Errors
+    /// `NoLpa2Before6_12`: 52-bit VA with 4K or 16K pages under 2021 or 6.1.
+    pub fn new(geometry: Geometry, version: Version, memstart: i64) -> Result<Self, LayoutError> {
+        let v = geometry.va_bits;
+        if v == 52 && !version.is_6_12() && geometry.granule != Granule::K64 {
+            return Err(LayoutError::NoLpa2Before6_12);
+        }
+        let psh = geometry.page_shift();
+        let va_bits_min = if v <= 48 {
+            v
+        } else if version.is_6_12() && geometry.granule == Granule::K16 {
+            47
+        } else {
+            48
+        };
+        let minus = |bits: u32| 0u64.wrapping_sub(1 << bits);
+        let page_offset = minus(v);
+        let page_end = minus(va_bits_min - 1);
+        let linear = page_end.wrapping_sub(page_offset);
+        let size = linear >> (psh - 6);
+        let page = geometry.page_size();
+        let mut l = Layout {
+            geometry,
+            version,
+            page_offset: Va(page_offset),
+            page_end: Va(page_end),
+            modules_start: Va(page_end),
+            modules_end: Va(0),
+            vmalloc_start: Va(0),
+            vmalloc_end: Va(0),
+            vmemmap_start: Va(0),
+            vmemmap_end: Va(0),
+            fixmap_start: Va(0),
+            fixmap_end: Va(0),
+            pci_io_start: Va(0),
+            pci_io_end: Va(0),
+            memstart,
+            markers: [Marker { start: Va(u64::MAX), name: None }; MAX_MARKERS],
+            nr_markers: 0,
+        };
+        if version.is_6_12() {
+            let end = 0u64.wrapping_sub(GIB);
+            let start = end.wrapping_sub(size);
+            // The linear map of a 52-bit kernel is sized for 52 bits; hardware with fewer leaves a part unused,
+            // which full hardware support (modelled here) does not.
+            let vmalloc_end = if v == va_bits_min {
+                start.wrapping_sub(8 * MIB)
+            } else {
+                let unused = (minus(va_bits_min).wrapping_sub(page_offset)) >> (psh - 6);
+                start.wrapping_add(unused).wrapping_sub(8 * MIB)
+            };
+            l.modules_end = Va(page_end.wrapping_add(2 * GIB));
+            l.vmalloc_end = Va(vmalloc_end);
+            l.vmemmap_start = Va(start);
+            l.vmemmap_end = Va(end);
+            l.pci_io_start = Va(end.wrapping_add(8 * MIB));
+            l.pci_io_end = Va(end.wrapping_add(24 * MIB));
+            l.fixmap_end = Va(0u64.wrapping_sub(8 * MIB));
+            l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(0x3d_4000)).align_down(page);
+        } else {
+            let start = minus(v - (psh - 6));
+            l.modules_end = Va(page_end.wrapping_add(128 * MIB));
+            l.vmemmap_start = Va(start);
+            l.vmemmap_end = Va(start.wrapping_add(size));
+            l.vmalloc_end = Va(start.wrapping_sub(256 * MIB));
+            l.fixmap_end = Va(start.wrapping_sub(32 * MIB));
+            let fixmap = match geometry.granule {
+                Granule::K4 => 0x40_6000,
+                Granule::K16 => 0x41_8000,
+                Granule::K64 => 0x46_0000,
+            };
+            l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(fixmap)).align_down(page);
+            l.pci_io_end = Va(start.wrapping_sub(8 * MIB));
+            l.pci_io_start = Va(start.wrapping_sub(24 * MIB));
+        }
+        l.vmalloc_start = l.modules_end;
+        l.set_default_markers();
+        Ok(l)
+    }
+
+    fn set_default_markers(&mut self) {
+        let first_page = self.page_va(self.first_linear_pfn());
+        let common = [
+            (self.page_offset, "Linear Mapping start"),
+            (self.page_end, "Linear Mapping end"),
+            (self.modules_start, "Modules start"),
+            (self.modules_end, "Modules end"),
+            (self.vmalloc_start, "vmalloc() area"),
+            (self.vmalloc_end, "vmalloc() end"),
+        ];
+        let fixmap = [(self.fixmap_start, "Fixmap start"), (self.fixmap_end, "Fixmap end")];
+        let pci = [(self.pci_io_start, "PCI I/O start"), (self.pci_io_end, "PCI I/O end")];
+        let vmemmap = [(first_page, "vmemmap start"), (self.vmemmap_end, "vmemmap end")];
+        let tail = if self.version.is_6_12() { [vmemmap, pci, fixmap] } else { [fixmap, pci, [(self.vmemmap_start, "vmemmap start"), vmemmap[1]]] };
+        self.nr_markers = 0;
+        for (start, name) in common.into_iter().chain(tail.into_iter().flatten()) {
+            self.push_marker(Marker { start, name: Some(name) });
+        }
+        self.push_marker(Marker { start: Va(u64::MAX), name: None });
+    }
+
+    /// Append a marker; ignored beyond `MAX_MARKERS`.
+    pub fn push_marker(&mut self, marker: Marker) {
+        if self.nr_markers < MAX_MARKERS {
+            self.markers[self.nr_markers] = marker;
+            self.nr_markers += 1;
+        }
+    }
+
+    /// PFN whose linear address is PAGE_OFFSET.
+    #[must_use]
+    #[inline]
+    pub const fn first_linear_pfn(&self) -> Pfn {
+        Pfn((self.memstart >> self.geometry.page_shift()) as u64)
+    }
+    /// `pfn_to_page`: VA of the struct page of `pfn`. Pure arithmetic.
+    #[must_use]
+    #[inline]
+    pub const fn page_va(&self, pfn: Pfn) -> Va {
+        Va(self.vmemmap_start.0.wrapping_add(pfn.0.wrapping_sub(self.first_linear_pfn().0).wrapping_mul(STRUCT_PAGE_SIZE)))
+    }
+    /// `page_to_pfn`.
+    #[must_use]
+    #[inline]
+    pub const fn page_pfn(&self, page: Va) -> Pfn {
+        Pfn((page.0.wrapping_sub(self.vmemmap_start.0) / STRUCT_PAGE_SIZE).wrapping_add(self.first_linear_pfn().0))
+    }
+    /// `__phys_to_virt`: linear address of a physical address.
+    #[must_use]
+    #[inline]
+    pub const fn linear_va(&self, pa: Pa) -> Va {
+        Va(pa.0.wrapping_sub(self.memstart as u64).wrapping_add(self.page_offset.0))
+    }
+    /// Whether `va` lies in [VMEMMAP_START, VMEMMAP_END).
+    #[must_use]
+    #[inline]
+    pub const fn in_vmemmap(&self, va: Va) -> bool {
+        va.0 >= self.vmemmap_start.0 && va.0 < self.vmemmap_end.0
+    }
+}

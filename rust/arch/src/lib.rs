@@ -1,0 +1,25 @@
+//! What an arm64 CPU offers to kernel mm code, and the vocabulary that everything else shares:
+//! addresses, table geometry, descriptors, the VA layout, the break-before-make rule, the `Cpu` trait,
+//! the invariants' names. Knows nothing else of the project.
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod bbm;
+pub mod contents;
+pub mod cpu;
+pub mod descriptor;
+pub mod geometry;
+pub mod invariant;
+pub mod layout;
+pub mod section;
+pub mod tables;
+
+pub use address::{Pa, PfnRange, Pfn, Va, VaRange};
+pub use contents::Template;
+pub use cpu::*;
+pub use descriptor::{Attr, Desc, Kind};
+pub use geometry::{Geometry, Granule, Level, OutputFormat, STRUCT_PAGE_SIZE};
+pub use invariant::Invariant;
+pub use layout::{Layout, Version};
+pub use tables::TableView;

@@ -1,0 +1,47 @@
+//! Read-only view of translation tables: a live machine, an image, a vmcore.
+
+use crate::address::{Pa, Va};
+use crate::descriptor::{Desc, Kind};
+use crate::geometry::{Geometry, Level};
+
+/// Words by the physical address of the table page that holds them.
+pub trait TableView {
+    fn geometry(&self) -> Geometry;
+    /// Physical address of `swapper_pg_dir`.
+    fn root(&self) -> Pa;
+    /// The descriptor, or `None` if there is no such table page here.
+    fn word(&self, table: Pa, index: usize) -> Option<Desc>;
+}
+
+/// Where a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Walk {
+    /// Table that holds the last descriptor read, and its index there.
+    pub table: Pa,
+    pub index: u16,
+    pub level: Level,
+    pub desc: Desc,
+    /// Physical address the VA translates to, if it does.
+    pub output: Option<Pa>,
+}
+
+/// Walk `va` in a view. `None` if a table descriptor points outside the view.
+#[must_use]
+pub fn walk<V: TableView + ?Sized>(view: &V, va: Va) -> Option<Walk> {
+    let g = view.geometry();
+    let mut table = view.root();
+    let mut level = g.top();
+    loop {
+        let index = g.index(va, level);
+        let desc = view.word(table, usize::from(index))?;
+        let at = |output| Some(Walk { table, index, level, desc, output });
+        match g.kind(desc, level) {
+            Kind::Table(next) => {
+                table = next;
+                level = level.next();
+            }
+            Kind::Page(pa) | Kind::Block(pa) => return at(Some(pa.plus(va.0 & (g.entry_span(level) - 1)))),
+            Kind::None | Kind::Invalid | Kind::Reserved => return at(None),
+        }
+    }
+}

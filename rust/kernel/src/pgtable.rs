@@ -1,0 +1,141 @@
+//! Store and read primitives, table offsets, TLB flushes (`arch/arm64/include/asm/pgtable.h`, `tlbflush.h`;
+//! kernel-semantics §1.5, §10.1).
+//!
+//! `one-snapshot`: an entry is read once into an `Entry`, and every decision is made on that value.
+
+use vmemmap_arch::{Attr, Barrier, Cpu, Desc, Entry, Frame, Geometry, Kind, Level, LockId, Mode, Order, Pa, Slot, Tlbi, Va, VaRange};
+
+/// Slot of `va` in the table `table` of `level`: `pte_offset_kernel`, `pmd_offset` and so on.
+#[inline]
+pub fn offset<C: Cpu>(cpu: &C, table: Frame<C::Tok>, level: Level, va: Va) -> Slot<C::Tok> {
+    Slot { table: table.pa, index: cpu.geometry().index(va, level), level, tok: table.tok }
+}
+
+/// `pgd_offset_k`: the top-level slot of a kernel address.
+#[inline]
+pub fn pgd_offset_k<C: Cpu>(cpu: &C, va: Va) -> Slot<C::Tok> {
+    offset(cpu, cpu.root(), cpu.geometry().top(), va)
+}
+
+/// The next table, if the entry is a table descriptor.
+#[inline]
+pub fn next_table<C: Cpu>(cpu: &C, entry: Entry<C::Tok>, level: Level) -> Option<Frame<C::Tok>> {
+    match cpu.geometry().kind(entry.desc, level) {
+        Kind::Table(pa) => Some(cpu.frame_of(entry, pa)),
+        _ => None,
+    }
+}
+
+/// READ_ONCE of an entry.
+#[inline]
+pub fn read_once<C: Cpu>(cpu: &C, at: Slot<C::Tok>) -> Entry<C::Tok> {
+    cpu.read(at, Order::Plain)
+}
+
+/// `set_pte`, `set_pmd`, `set_pud`, `set_p4d`: WRITE_ONCE, then the barriers that the level and value ask for.
+///
+/// PTE: `dsb(ishst); isb()` if the new value is valid and not user. PMD, PUD: if the new value is valid. P4D and above:
+/// always. A slot in `swapper_pg_dir` is stored under `swapper_pgdir_lock` and followed by a flush (`set_swapper_pgd`).
+pub fn set_entry<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    if at.level == cpu.geometry().top() {
+        set_swapper_pgd(cpu, at, new);
+        return;
+    }
+    cpu.write(at, new, Order::Plain);
+    let barrier = match at.level.0 {
+        3 => new.is_valid_not_user(),
+        1 | 2 => new.is_valid(),
+        _ => true,
+    };
+    if barrier {
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.barrier(Barrier::Isb);
+    }
+}
+
+/// `set_swapper_pgd`: the top table is written through a fixmap slot, whose unmapping flushes.
+fn set_swapper_pgd<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    cpu.acquire(LockId::SwapperPgdir, Mode::Write);
+    cpu.write(at, new, Order::Plain);
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.barrier(Barrier::Isb);
+    cpu.release(LockId::SwapperPgdir, Mode::Write);
+}
+
+/// `pte_clear`, `pmd_clear`, `pud_clear`: store 0 without a barrier; the flush that follows supplies it.
+/// `p4d_clear` and a slot of `swapper_pg_dir` have their own.
+pub fn clear_entry<C: Cpu>(cpu: &C, at: Slot<C::Tok>) {
+    if at.level == cpu.geometry().top() || at.level <= Level::P4D {
+        set_entry(cpu, at, Desc::NONE);
+    } else {
+        cpu.write(at, Desc::NONE, Order::Plain);
+    }
+}
+
+/// `flush_tlb_all`.
+pub fn flush_tlb_all<C: Cpu>(cpu: &C) {
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.tlbi(Tlbi::Vmalle1is);
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.barrier(Barrier::Isb);
+}
+
+/// `flush_tlb_kernel_range`: last-level entries only, one VAALE1IS a page; everything if the range is above
+/// `MAX_TLBI_OPS` (6.1) = `MAX_DVM_OPS` (6.12) pages.
+pub fn flush_tlb_kernel_range<C: Cpu>(cpu: &C, range: VaRange) {
+    let g = *cpu.geometry();
+    let bytes = range.end.since(range.start);
+    if bytes > (g.entries() as u64) << g.page_shift() {
+        flush_tlb_all(cpu);
+        return;
+    }
+    cpu.barrier(Barrier::DsbIshst);
+    let mut addr = range.start;
+    while addr != range.end {
+        cpu.tlbi(Tlbi::Vaale1is(addr));
+        addr = addr.plus(g.page_size());
+    }
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.barrier(Barrier::Isb);
+}
+
+/// `__flush_tlb_kernel_pgtable`: leaf and walk-cache entries that translate `va`.
+pub fn flush_tlb_kernel_pgtable<C: Cpu>(cpu: &C, va: Va) {
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.tlbi(Tlbi::Vaae1is(va));
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.barrier(Barrier::Isb);
+}
+
+/// `pgtable_range_aligned`: whether the whole span of a table at `mask`'s level lies inside [floor, ceiling).
+/// A ceiling of 0 means the top of the address space.
+#[must_use]
+pub fn pgtable_range_aligned(range: &VaRange, floor: Va, ceiling: Va, span: u64) -> bool {
+    let start = range.start.align_down(span);
+    if start < floor {
+        return false;
+    }
+    let mut ceiling = ceiling;
+    if ceiling.0 != 0 {
+        ceiling = ceiling.align_down(span);
+        if ceiling.0 == 0 {
+            return false;
+        }
+    }
+    range.end.0.wrapping_sub(1) <= ceiling.0.wrapping_sub(1)
+}
+
+/// A leaf that maps `pa` with `prot`.
+#[inline]
+#[must_use]
+pub fn leaf(geometry: &Geometry, pa: Pa, prot: u64) -> Desc {
+    geometry.descriptor(pa, prot)
+}
+
+/// `pmd_leaf`: valid and not a table.
+#[inline]
+#[must_use]
+pub fn is_block(desc: Desc) -> bool {
+    desc.is_valid() && !desc.has(Attr::TABLE_BIT)
+}
