@@ -15,7 +15,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod errno;
+pub mod hugetlb;
+pub mod hugetlb_vmemmap;
 pub mod operation;
 pub mod pgtable;
 pub mod policy;

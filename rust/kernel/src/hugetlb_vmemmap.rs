@@ -1,0 +1,1 @@
+//! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6).
