@@ -1,0 +1,301 @@
+"""What people type: sizes, hugepages, machines, policies, budgets. Each error is one line: what is wrong, where,
+what would be right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from .errors import SpecError
+
+__all__ = [
+    "GRANULES",
+    "HUGEPAGE_SIZES",
+    "KERNELS",
+    "VA_BITS",
+    "Budget",
+    "MachineSpec",
+    "check_hugepage_size",
+    "check_machine",
+    "check_whole_pages",
+    "format_size",
+    "parse_budget",
+    "parse_granule",
+    "parse_hugepages",
+    "parse_kernel",
+    "parse_machine",
+    "parse_policy",
+    "parse_size",
+    "parse_switch",
+    "parse_va_bits",
+]
+
+KERNELS: Final = ("2021", "6.1", "6.12", "6.12.117")
+"""Kernel behaviours, oldest first."""
+
+GRANULES: Final = {"4K": 4096, "16K": 16384, "64K": 65536}
+"""Translation granules by name, in bytes."""
+
+VA_BITS: Final = {4096: (39, 48, 52), 16384: (36, 47, 48, 52), 65536: (42, 48, 52)}
+"""VA sizes that arm64 Linux offers for each granule (``arch/arm64/Kconfig``)."""
+
+_K: Final = 1024
+_M: Final = _K * _K
+_G: Final = _K * _M
+HUGEPAGE_SIZES: Final = {
+    4096: (64 * _K, 2 * _M, 32 * _M, _G),
+    16384: (2 * _M, 32 * _M, _G),
+    65536: (2 * _M, 512 * _M, 16 * _G),
+}
+"""HugeTLB page sizes of each granule in bytes, smallest first (``arch/arm64/mm/hugetlbpage.c: hugetlbpage_init``)."""
+
+_UNITS: Final = "KMGTPE"
+_SIZE: Final = re.compile(r"(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})\s?(?:([kKmMgGtTpPeE])(?:i?[bB])?)?")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
+
+
+def _shown(text: object) -> str:
+    """``text`` for an error message: quoted, on one line, not longer than a line."""
+    shown = repr(text)
+    return shown if len(shown) <= 60 else shown[:57] + "...'"
+
+
+def parse_size(size: int | str, what: str = "size") -> int:
+    """Bytes of ``size``: an integer, or text such as ``4096``, ``0x1000``, ``256M``, ``1T`` (powers of 1024, as in the
+    kernel's ``memparse``).
+
+    ``what`` names the argument in the error. Raises ``SpecError`` for anything else, and for what no 64-bit address
+    space holds.
+    """
+    if isinstance(size, int) and not isinstance(size, bool):
+        value = size
+    elif isinstance(size, str):
+        match = _SIZE.fullmatch(size.strip()) if len(size) <= 64 else None
+        if match is None:
+            raise SpecError(f"{what} is {_shown(size)}: expected bytes, or a number and one of K, M, G, T, P, E, like 256M")
+        digits, unit = match.groups()
+        value = int(digits, 0) if digits.startswith("0x") else int(digits)
+        if unit:
+            value <<= 10 * (_UNITS.index(unit.upper()) + 1)
+    else:
+        raise SpecError(f"{what} is {_shown(size)}: expected an integer of bytes or text like 256M")
+    if value < 0:
+        raise SpecError(f"{what} is {value}: expected 0 or more bytes")
+    if value >= 1 << 64:
+        raise SpecError(f"{what} is {_shown(size)}: more than 64 bits can address")
+    return value
+
+
+def format_size(size: int) -> str:
+    """``size`` in the largest unit that divides it: 2097152 → ``2M``; 0 → ``0``."""
+    unit = ""
+    if size:
+        for letter in _UNITS:
+            if size % _K:
+                break
+            size //= _K
+            unit = letter
+    return f"{size}{unit}"
+
+
+def parse_granule(granule: int | str) -> int:
+    """Bytes of a translation granule, given as ``4K``, ``16K``, ``64K`` or in bytes."""
+    value = parse_size(granule, "granule")
+    if value not in VA_BITS:
+        raise SpecError(f"granule is {_shown(granule)}: expected 4K, 16K or 64K")
+    return value
+
+
+def parse_va_bits(va_bits: int | str) -> int:
+    """Virtual address size in bits, as an integer or its digits; whether a granule has it: ``check_machine``."""
+    if isinstance(va_bits, str) and re.fullmatch(r"[0-9]{1,3}", va_bits.strip()):
+        return int(va_bits)
+    if isinstance(va_bits, int) and not isinstance(va_bits, bool):
+        return va_bits
+    raise SpecError(f"va_bits is {_shown(va_bits)}: expected 36, 39, 42, 47, 48 or 52")
+
+
+def parse_kernel(kernel: str) -> str:
+    """Name of a kernel behaviour: ``2021``, ``6.1``, ``6.12`` or ``6.12.117``."""
+    if kernel not in KERNELS:
+        raise SpecError(f"kernel is {_shown(kernel)}: expected one of {', '.join(KERNELS)}")
+    return kernel
+
+
+def check_machine(granule: int, va_bits: int, kernel: str) -> None:
+    """Raise ``SpecError`` unless that kernel had that granule with that VA size.
+
+    52-bit virtual addresses with 4K or 16K pages need FEAT_LPA2, which Linux has used since 6.12.
+    """
+    name = format_size(granule)
+    known = VA_BITS[granule]
+    if va_bits not in known:
+        raise SpecError(f"va_bits is {va_bits}: with {name} pages arm64 Linux has {', '.join(map(str, known))}")
+    if va_bits == 52 and granule != GRANULES["64K"] and not kernel.startswith("6.12"):
+        raise SpecError(f"va_bits is 52 with {name} pages under {kernel}: that needs LPA2, kernel 6.12; or 64K pages, or 48 bits")
+
+
+def check_hugepage_size(size: int, granule: int) -> int:
+    """``size`` in bytes if HugeTLB has pages of it with that granule; else ``SpecError`` with the sizes there are."""
+    sizes = HUGEPAGE_SIZES[granule]
+    if size not in sizes:
+        names = ", ".join(map(format_size, sizes))
+        raise SpecError(f"hugepage size is {format_size(size)}: with {format_size(granule)} pages there are {names}")
+    return size
+
+
+def parse_switch(value: bool | str, what: str) -> bool:
+    """A switch as the kernel's ``kstrtobool`` reads it: on, off, y, n, 1, 0, true, false."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in ("on", "y", "yes", "1", "true"):
+            return True
+        if word in ("off", "n", "no", "0", "false"):
+            return False
+    raise SpecError(f"{what} is {_shown(value)}: expected on or off")
+
+
+def _pair(text: str, what: str, example: str) -> tuple[str, str]:
+    if not isinstance(text, str):
+        raise SpecError(f"{what} is {_shown(text)}: expected text like {example}")
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not (key and equals and value):
+        raise SpecError(f"{what} {_shown(text)}: expected NAME=VALUE, like {example}")
+    return key, value
+
+
+def parse_hugepages(pools: Iterable[str], granule: int) -> dict[int, int]:
+    """``["2M=400G", "1G=512G"]`` → bytes of memory per hugepage size in bytes, in the order given.
+
+    Raises ``SpecError`` for a size that the granule lacks, a size given twice, or memory that is not a whole number of
+    such pages.
+    """
+    found: dict[int, int] = {}
+    for text in pools:
+        name, amount = _pair(text, "hugepages", "2M=400G")
+        size = check_hugepage_size(parse_size(name, "hugepage size"), granule)
+        if size in found:
+            raise SpecError(f"hugepages {_shown(text)}: {format_size(size)} is given twice")
+        found[size] = check_whole_pages(parse_size(amount, f"memory of {format_size(size)} hugepages"), size)
+    return found
+
+
+def check_whole_pages(amount: int, size: int) -> int:
+    """``amount`` if it is a whole number of pages of ``size`` bytes; else ``SpecError``."""
+    if amount % size:
+        raise SpecError(f"hugepages {format_size(size)}={format_size(amount)}: not a whole number of {format_size(size)} pages")
+    return amount
+
+
+def parse_policy(text: str, known: Mapping[str, Sequence[str]] | None = None) -> tuple[str, str]:
+    """``update=bbm`` → ``("update", "bbm")``.
+
+    With ``known`` (policy → its choices) the name and the value must be there; the error lists what is.
+    """
+    name, value = _pair(text, "policy", "update=bbm")
+    if not _NAME.fullmatch(name):
+        raise SpecError(f"policy {_shown(text)}: {_shown(name)} is no policy name")
+    if known is not None:
+        if name not in known:
+            raise SpecError(f"policy {_shown(name)} is unknown: expected one of {', '.join(known)}")
+        if value not in known[name]:
+            raise SpecError(f"policy {name} is {_shown(value)}: expected one of {', '.join(known[name])}")
+    return name, value
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long a search may go on: executions, or seconds; exactly one is set."""
+
+    executions: int | None = None
+    seconds: float | None = None
+
+
+def parse_budget(budget: int | float | str) -> Budget:
+    """``5000`` or an ``int`` is executions; ``10s``, ``2m``, ``1h`` or a ``float`` is time."""
+    if isinstance(budget, int) and not isinstance(budget, bool) and 0 < budget < 1 << 63:
+        return Budget(executions=budget)
+    if isinstance(budget, float) and 0.0 < budget < float("inf"):
+        return Budget(seconds=budget)
+    if isinstance(budget, str):
+        match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s?([smh]?)", budget.strip())
+        if match is not None:
+            digits, unit = match.groups()
+            if unit and float(digits) > 0:
+                return Budget(seconds=float(digits) * {"s": 1, "m": 60, "h": 3600}[unit])
+            if not unit and "." not in digits and int(digits) > 0:
+                return Budget(executions=int(digits))
+    raise SpecError(f"budget is {_shown(budget)}: expected a number of executions like 5000, or a time like 10s, 2m")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """A machine to build, as ``--machine`` describes it. Sizes are bytes; ``hugepages`` is page size → number."""
+
+    granule: int = 4096
+    va_bits: int = 48
+    kernel: str = "6.1"
+    boot_memory: int = 4 << 30
+    hotplug_memory: int = 0
+    hvo: bool = True
+    hugepages: Mapping[int, int] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
+
+
+_MACHINE_KEYS: Final = ("granule", "va_bits", "kernel", "boot_memory", "hotplug_memory", "hvo")
+
+
+def parse_machine(text: str, policies: Mapping[str, Sequence[str]] | None = None) -> MachineSpec:
+    """``granule=4K,va_bits=48,kernel=6.1,boot_memory=4G,hotplug_memory=4G,hvo=on,2M=64`` → ``MachineSpec``.
+
+    A key that is a size is a pool and its value a number of pages. Other keys are policies, if ``policies`` (policy →
+    its choices) has them. Everything has a default; the empty text is the default machine.
+    """
+    if not isinstance(text, str) or len(text) > 4096:
+        raise SpecError(f"machine is {_shown(text)}: expected text like granule=4K,va_bits=48,2M=64")
+    known = dict(policies or {})
+    given: dict[str, str] = {}
+    pools: dict[int, str] = {}
+    for item in text.split(",") if text.strip() else ():
+        name, value = _pair(item, "machine", "granule=4K")
+        key = name.replace("-", "_")
+        if name not in known and key in _MACHINE_KEYS:
+            name = key
+        if name in given:
+            raise SpecError(f"machine: {name} is given twice")
+        if name in _MACHINE_KEYS or name in known:
+            given[name] = value
+        elif _SIZE.fullmatch(name):
+            size = parse_size(name, "hugepage size")
+            if size in pools:
+                raise SpecError(f"machine: {name} is given twice")
+            pools[size] = value
+        else:
+            raise SpecError(f"machine: {_shown(name)} is unknown: expected {', '.join((*_MACHINE_KEYS, *known))}, or a hugepage size")
+    default = MachineSpec()
+    granule = parse_granule(given.get("granule", default.granule))
+    va_bits = parse_va_bits(given.get("va_bits", default.va_bits))
+    kernel = parse_kernel(given.get("kernel", default.kernel))
+    check_machine(granule, va_bits, kernel)
+    hugepages: dict[int, int] = {}
+    for size, count in pools.items():
+        check_hugepage_size(size, granule)
+        if not re.fullmatch(r"[0-9]{1,12}", count):
+            raise SpecError(f"machine: {format_size(size)} is {_shown(count)}: expected a number of pages, like {format_size(size)}=64")
+        hugepages[size] = int(count)
+    return MachineSpec(
+        granule=granule,
+        va_bits=va_bits,
+        kernel=kernel,
+        boot_memory=parse_size(given.get("boot_memory", default.boot_memory), "boot_memory"),
+        hotplug_memory=parse_size(given.get("hotplug_memory", default.hotplug_memory), "hotplug_memory"),
+        hvo=parse_switch(given.get("hvo", default.hvo), "hvo"),
+        hugepages=hugepages,
+        policies=dict(parse_policy(f"{name}={given[name]}", known) for name in known if name in given),
+    )
