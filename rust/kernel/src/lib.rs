@@ -15,14 +15,21 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod boot;
 pub mod check;
 pub mod errno;
 pub mod hugetlb;
 pub mod hugetlb_vmemmap;
+pub mod memory_hotplug;
+pub mod mmu;
 pub mod operation;
+pub mod page;
 pub mod pgtable;
 pub mod policy;
+pub mod ptdump;
+pub mod sparse_vmemmap;
 pub mod state;
+pub mod vmalloc;
 
 use vmemmap_arch::{Geometry, Layout, Pa, Version};
 
