@@ -1,1 +1,13 @@
-//! image
+//! Dumps of real kernels in and out: the text of `kernel_page_tables`, and table images (words of table pages by
+//! physical address). Knows only `arch`; files are opened by whoever calls.
+#![forbid(unsafe_code)]
+
+pub mod ptdump_parse;
+pub mod ptdump_text;
+pub mod survey;
+pub mod table_image;
+
+pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
+pub use ptdump_text::TextWriter;
+pub use survey::{HugepageState, SectionState, VmemmapStyle};
+pub use table_image::{ImageError, ImageMeta, TableImage};

@@ -1,0 +1,207 @@
+//! What the tables of an image say about the machine: which sections are present and how their vmemmap is mapped, which
+//! hugepages are optimised, which attributes a boot option added.
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::tables::walk;
+use vmemmap_arch::{Attr, Desc, Level, Pa, Pfn, TableView, Va};
+
+use crate::table_image::TableImage;
+
+/// How the vmemmap of something is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VmemmapStyle {
+    Blocks,
+    BasePages,
+}
+
+/// A section of which the tables map some vmemmap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SectionState {
+    /// Physical address of its first byte.
+    pub start: Pa,
+    /// RAM at boot: never removable.
+    pub early: bool,
+    pub online: bool,
+    pub style: VmemmapStyle,
+    /// vmemmap pages that translate, of `section_vmemmap() / page_size()`.
+    pub mapped: u64,
+    /// Its vmemmap lies in frames of its own memory block (memmap_on_memory): HVO refuses it.
+    pub self_hosted: bool,
+}
+
+/// Whether the vmemmap of a hugepage is shared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugepageState {
+    /// Every vmemmap page has a frame of its own.
+    Private,
+    /// Tails share the frame of the first vmemmap page (6.1, 6.12).
+    OneReserved,
+    /// Tails share the frame of the second (2021).
+    TwoReserved,
+    /// Neither: a hole, or only some tails are shared.
+    Torn,
+}
+
+impl TableImage {
+    /// Sections whose vmemmap is mapped, by address, looked for in every range of RAM.
+    #[must_use]
+    pub fn sections(&self) -> Vec<SectionState> {
+        let g = self.geometry();
+        let size = g.section_size();
+        let mut starts: Vec<(u64, bool)> = Vec::new();
+        for (range, boot) in &self.meta().ram {
+            let mut at = range.start.0 & !(size - 1);
+            while at < range.end.0 {
+                starts.push((at, *boot));
+                at += size;
+            }
+        }
+        starts.sort_unstable_by_key(|s| (s.0, !s.1));
+        starts.dedup_by_key(|s| s.0);
+        starts.into_iter().filter_map(|(start, early)| self.section(Pa(start), early)).collect()
+    }
+
+    fn section(&self, start: Pa, early: bool) -> Option<SectionState> {
+        let g = self.geometry();
+        let block = if self.meta().block_size == 0 { g.section_size() } else { self.meta().block_size };
+        let first = self.layout().page_va(g.pfn(start));
+        let (mut mapped, mut style, mut inside) = (0, VmemmapStyle::BasePages, 0);
+        let own = start.align_down(block);
+        for leaf in self.leaves(first, g.section_vmemmap()) {
+            let Some(frame) = leaf.frame else { continue };
+            mapped += leaf.bytes / g.page_size();
+            if leaf.level != Level::PTE {
+                style = VmemmapStyle::Blocks;
+            }
+            if frame >= own && frame.since(own) < block {
+                inside += 1;
+            }
+        }
+        let online = match &self.meta().blocks_online {
+            Some(blocks) => blocks.contains(&(start.0 / block)),
+            None => true,
+        };
+        // Boot vmemmap may well lie in the section it describes; only a hot-added one is self-hosted by that.
+        let self_hosted = !early && inside != 0;
+        (mapped != 0).then_some(SectionState { start, early, online, style, mapped, self_hosted })
+    }
+
+    /// Whether hot-added or boot vmemmap is mapped by blocks anywhere.
+    #[must_use]
+    pub fn vmemmap_style(&self) -> VmemmapStyle {
+        let blocks = self.sections().iter().any(|s| s.style == VmemmapStyle::Blocks);
+        if blocks { VmemmapStyle::Blocks } else { VmemmapStyle::BasePages }
+    }
+
+    /// How the tables map the vmemmap of the hugepage whose head is `head`.
+    #[must_use]
+    pub fn hugepage_state(&self, head: Pfn, pages: u64) -> HugepageState {
+        let g = self.geometry();
+        let bytes = pages * vmemmap_arch::STRUCT_PAGE_SIZE;
+        if bytes <= g.page_size() {
+            return HugepageState::Private;
+        }
+        let mut frames: Vec<(Pa, bool)> = Vec::with_capacity((bytes >> g.page_shift()) as usize);
+        for leaf in self.leaves(self.layout().page_va(head), bytes) {
+            let Some(frame) = leaf.frame else { return HugepageState::Torn };
+            let writable = leaf.desc.is_writable();
+            frames.extend((0..leaf.bytes >> g.page_shift()).map(|i| (frame.plus(i << g.page_shift()), writable)));
+        }
+        let shared = |reserved: usize| {
+            let reuse = frames[reserved - 1].0;
+            frames.len() > reserved && frames[reserved..].iter().all(|f| f.0 == reuse && !f.1)
+        };
+        if shared(1) {
+            return HugepageState::OneReserved;
+        }
+        if shared(2) {
+            return HugepageState::TwoReserved;
+        }
+        let mut distinct: Vec<Pa> = frames.iter().map(|f| f.0).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() == frames.len() { HugepageState::Private } else { HugepageState::Torn }
+    }
+
+    /// Attribute bits that vmemmap leaves carry beyond the kernel's composed value: nG when KPTI is on, and whatever
+    /// else a boot option adds. Taken from the first writable leaf; 0 if nothing is mapped.
+    #[must_use]
+    pub fn vmemmap_extra_prot(&self) -> u64 {
+        let g = self.geometry();
+        let known = prot::PAGE_KERNEL | prot::PROT_SECT_NORMAL_6_12 | Attr::TABLE_BIT.bits() | g.address_mask();
+        self.sections()
+            .iter()
+            .find_map(|s| {
+                self.leaves(self.layout().page_va(g.pfn(s.start)), g.section_vmemmap()).find(|l| l.frame.is_some() && l.desc.is_writable())
+            })
+            .map_or(0, |leaf| leaf.desc.0 & !known)
+    }
+
+    /// Whether the linear map of any RAM uses blocks or contiguous entries, and the attributes (address and block bit
+    /// off) of its last leaf in hot-added RAM, if there is any.
+    #[must_use]
+    pub fn linear_map(&self) -> LinearMap {
+        let g = self.geometry();
+        let mut found = LinearMap::default();
+        for (range, boot) in &self.meta().ram {
+            for leaf in self.leaves(self.layout().linear_va(range.start), range.end.since(range.start)) {
+                if leaf.frame.is_none() {
+                    continue;
+                }
+                found.blocks |= leaf.level != Level::PTE;
+                found.contiguous |= leaf.desc.has(Attr::CONT);
+                if !boot {
+                    let block_bit = if leaf.level == Level::PTE { 0 } else { Attr::TABLE_BIT.bits() };
+                    found.hot_added_prot = Some(leaf.desc.0 & !g.address_mask() | block_bit);
+                }
+            }
+        }
+        found
+    }
+
+    /// Every leaf, and every hole, of [start, start + bytes), in order.
+    fn leaves(&self, start: Va, bytes: u64) -> Leaves<'_> {
+        Leaves { image: self, at: start, left: bytes }
+    }
+}
+
+/// How the linear map is built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinearMap {
+    pub blocks: bool,
+    pub contiguous: bool,
+    /// Attributes of a hot-added page, `None` if no hot-added RAM is mapped.
+    pub hot_added_prot: Option<u64>,
+}
+
+/// One leaf, or a hole, clipped to the range asked for.
+struct Leaf {
+    desc: Desc,
+    level: Level,
+    bytes: u64,
+    /// Where its first byte translates to; `None` for a hole.
+    frame: Option<Pa>,
+}
+
+struct Leaves<'a> {
+    image: &'a TableImage,
+    at: Va,
+    left: u64,
+}
+
+impl Iterator for Leaves<'_> {
+    type Item = Leaf;
+
+    fn next(&mut self) -> Option<Leaf> {
+        if self.left == 0 {
+            return None;
+        }
+        // A verified image has every table that a descriptor names.
+        let found = walk(self.image, self.at)?;
+        let span = self.image.geometry().entry_span(found.level);
+        let bytes = (span - (self.at.0 & (span - 1))).min(self.left);
+        self.at = self.at.plus(bytes);
+        self.left -= bytes;
+        Some(Leaf { desc: found.desc, level: found.level, bytes, frame: found.output })
+    }
+}
