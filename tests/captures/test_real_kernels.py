@@ -1,0 +1,138 @@
+"""The tables of real kernels: their own text of themselves is the oracle, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vmemmap
+
+HERE = Path(__file__).parent
+STATES = sorted(p.with_suffix("") for p in HERE.glob("*/*.npz"))
+KEY = {4096: "2M", 65536: "512M"}
+
+
+def text_of(state: Path) -> str:
+    return state.with_name(state.name + ".ptdump.txt").read_text()
+
+
+def region(text: str, first: str, last: str) -> str:
+    """The lines between two markers, without them."""
+    return text.split(f"---[ {first} ]---\n")[1].split(f"---[ {last} ]---\n")[0]
+
+
+def vmemmap_text(text: str) -> str:
+    return region(text, "vmemmap start", "vmemmap end")
+
+
+def linear_text(text: str) -> str:
+    return region(text, "Linear Mapping start", "Linear Mapping end")
+
+
+def heads(state: Path) -> list[int]:
+    guest = json.loads(state.with_suffix(".json").read_text())["guest"]
+    return [pfn for pfn, _ in guest["hugetlb_heads_pfn_npages"]]
+
+
+def load(name: str) -> vmemmap.Machine:
+    return vmemmap.Machine.load(HERE / f"{name}.npz")
+
+
+def test_all_thirteen_captures_are_here() -> None:
+    assert len(STATES) == 13
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda s: f"{s.parent.name}/{s.name}")
+def test_the_loaded_machine_prints_the_kernels_own_text(state: Path) -> None:
+    m = vmemmap.Machine.load(state.with_suffix(".npz"))
+    assert m.ptdump() == text_of(state)
+    assert m.ptdump(region="vmemmap") in text_of(state)
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda s: f"{s.parent.name}/{s.name}")
+def test_a_saved_machine_is_the_same_image(state: Path, tmp_path: Path) -> None:
+    m = vmemmap.Machine.load(state.with_suffix(".npz"))
+    out = tmp_path / "again.npz"
+    m.save(out)
+    first, again = np.load(state.with_suffix(".npz")), np.load(out)
+    for key in ("pa", "level", "words"):
+        assert np.array_equal(first[key], again[key]), key
+    assert vmemmap.Machine.load(out).ptdump() == text_of(state)
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda s: f"{s.parent.name}/{s.name}")
+def test_hugepages_of_a_capture_are_in_the_pool_and_optimised(state: Path) -> None:
+    m = vmemmap.Machine.load(state.with_suffix(".npz"))
+    pool = m.hugetlb[KEY[m.granule]]
+    assert sorted(pfn for pfn, _ in pool.pages) == sorted(heads(state))
+    assert pool.nr_hugepages == len(heads(state))
+    assert m.counters["optimised_hugepages"] == len(heads(state))
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda s: f"{s.parent.name}/{s.name}")
+def test_every_vmemmap_address_of_system_ram_translates(state: Path) -> None:
+    m = vmemmap.Machine.load(state.with_suffix(".npz"))
+    guest = json.loads(state.with_suffix(".json").read_text())["guest"]
+    for line in guest["system_ram"]:
+        first, last = (int(x, 16) for x in line.split(" :")[0].split("-"))
+        for pa in range(first, last, 1 << 22):
+            where = m.translate(m.page_address(pfn=pa // m.granule))
+            assert where is not None and where.frame is not None, hex(pa)
+
+
+@pytest.mark.parametrize("machine", ["6.1-4k", "6.1-64k", "6.12-4k"])
+def test_allocating_what_the_kernel_allocated_gives_its_next_text(machine: str) -> None:
+    m = load(f"{machine}/A")
+    pool = m.hugetlb[KEY[m.granule]]
+    free_before = m.counters["frames_free"]
+    pool.allocate(pfns=heads(HERE / machine / "B"))
+    assert vmemmap_text(m.ptdump()) == vmemmap_text(text_of(HERE / machine / "B"))
+    assert linear_text(m.ptdump()) == linear_text(text_of(HERE / machine / "A"))
+    n = len(heads(HERE / machine / "B"))
+    split = 0 if machine == "6.1-64k" else m.counters["splits"]
+    pages = n * (512 if m.granule == 4096 else 8192)
+    assert m.counters["frames_free"] - free_before == 7 * n - split - pages
+
+
+def test_freeing_them_gives_the_text_of_c_and_keeps_the_table() -> None:
+    m = load("6.1-4k/B")
+    m.hugetlb["2M"].free(pfns=heads(HERE / "6.1-4k/B"))
+    assert vmemmap_text(m.ptdump()) == vmemmap_text(text_of(HERE / "6.1-4k/C"))
+
+
+def replay(m: vmemmap.Machine, to: str) -> None:
+    """The step of the E series that leads to `to`, as the guest did it."""
+    if to == "E1":
+        block = m.memory.add(start=0x80000000, size="256M", memmap_on_memory=False)
+        block.online(zone="movable")
+    elif to == "E2":
+        m.hugetlb["2M"].allocate(pfns=heads(HERE / "6.1-4k/E2"))
+    elif to == "E3":
+        m.hugetlb["2M"].free(pfns=heads(HERE / "6.1-4k/E2"))
+    elif to == "E4":
+        m.memory.remove(start=0x80000000, size="256M")
+    else:
+        m.memory.add(start=0x80000000, size="128M", memmap_on_memory=False).online(zone="movable")
+
+
+STEPS = ["E0", "E1", "E2", "E3", "E4", "E5"]
+
+
+@pytest.mark.parametrize("step", range(1, 6), ids=lambda i: f"{STEPS[i - 1]}-{STEPS[i]}")
+def test_each_hotplug_step_gives_the_kernels_next_text(step: int) -> None:
+    m = load(f"6.1-4k/{STEPS[step - 1]}")
+    replay(m, STEPS[step])
+    text = text_of(HERE / "6.1-4k" / STEPS[step])
+    assert vmemmap_text(m.ptdump()) == vmemmap_text(text)
+    assert linear_text(m.ptdump()) == linear_text(text)
+
+
+def test_the_whole_hotplug_series_runs_on_one_machine() -> None:
+    m = load("6.1-4k/E0")
+    for step in STEPS[1:]:
+        replay(m, step)
+        assert vmemmap_text(m.ptdump()) == vmemmap_text(text_of(HERE / "6.1-4k" / step)), step
+        assert m.check() == [], step
