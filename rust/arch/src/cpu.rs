@@ -140,7 +140,10 @@ pub enum Rmw {
     FetchAnd(u64),
     Swap(u64),
     /// Stores `new` if the word equals `old`. On data memory this needs write permission even when the compare fails.
-    CompareExchange { old: u64, new: u64 },
+    CompareExchange {
+        old: u64,
+        new: u64,
+    },
 }
 
 impl Rmw {
@@ -253,14 +256,14 @@ pub struct InUse {
 }
 
 /// An allocated frame (or run): its address, and the machine's token for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Frame<T> {
     pub pa: Pa,
     pub tok: T,
 }
 
 /// Where a descriptor lives. The token carries the generation of the table frame as of the read that found it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Slot<T> {
     pub table: Pa,
     pub index: u16,
@@ -269,7 +272,7 @@ pub struct Slot<T> {
 }
 
 /// A descriptor read once. The token carries the generation of the frame that it names.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Entry<T> {
     pub desc: Desc,
     pub tok: T,

@@ -118,7 +118,9 @@ impl Invariant {
             Invariant::FailureRestores => "a killed or failed operation leaves state equal to before",
             Invariant::NoLostStore => "a store to a logical struct page survives a remap or restore",
             Invariant::FlagWithState => "a flag that describes a state flips in the same critical section as the state",
-            Invariant::TreeWellFormed => "the tree is well formed: each table reached once, entries valid for their level, addresses inside RAM",
+            Invariant::TreeWellFormed => {
+                "the tree is well formed: each table reached once, entries valid for their level, addresses inside RAM"
+            }
             Invariant::NoWritableExecutable => "no address is writable and executable",
             Invariant::NoEmptyTableLinked => "no empty table stays linked in vmemmap after a removal",
         }

@@ -195,7 +195,11 @@ impl Layout {
         let fixmap = [(self.fixmap_start, "Fixmap start"), (self.fixmap_end, "Fixmap end")];
         let pci = [(self.pci_io_start, "PCI I/O start"), (self.pci_io_end, "PCI I/O end")];
         let vmemmap = [(first_page, "vmemmap start"), (self.vmemmap_end, "vmemmap end")];
-        let tail = if self.version.is_6_12() { [vmemmap, pci, fixmap] } else { [fixmap, pci, [(self.vmemmap_start, "vmemmap start"), vmemmap[1]]] };
+        let tail = if self.version.is_6_12() {
+            [vmemmap, pci, fixmap]
+        } else {
+            [fixmap, pci, [(self.vmemmap_start, "vmemmap start"), vmemmap[1]]]
+        };
         self.nr_markers = 0;
         for (start, name) in common.into_iter().chain(tail.into_iter().flatten()) {
             self.push_marker(Marker { start, name: Some(name) });

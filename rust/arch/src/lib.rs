@@ -15,7 +15,7 @@ pub mod layout;
 pub mod section;
 pub mod tables;
 
-pub use address::{Pa, PfnRange, Pfn, Va, VaRange};
+pub use address::{Pa, Pfn, PfnRange, Va, VaRange};
 pub use contents::Template;
 pub use cpu::*;
 pub use descriptor::{Attr, Desc, Kind};
