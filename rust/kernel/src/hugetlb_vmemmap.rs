@@ -1,1 +1,397 @@
-//! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6).
+//! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12 and
+//! 6.12.117. The walk over the tables is in `vmemmap_remap`.
+
+use vmemmap_arch::contents::word;
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, FrameList, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone};
+
+use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
+use crate::policy::{FreeOrder, Invalidate, Mutant};
+use crate::state::Scalar;
+use crate::vmemmap_remap::{Action, RemapWalk, vmemmap_is_self_hosted, walk_range};
+use crate::{Errno, Kernel};
+
+/// `HPG_vmemmap_optimized` in `page->private` of the head.
+pub const HPG_VMEMMAP_OPTIMIZED: u64 = 1 << 4;
+
+/// A HugeTLB page: its head PFN and its length in base pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HugePage {
+    pub head: Pfn,
+    pub pages: u64,
+}
+
+/// Vmemmap pages that stay (`RESERVE_VMEMMAP_NR`): two in 2021, one since.
+#[must_use]
+pub const fn reserved_vmemmap_pages(version: Version) -> u64 {
+    match version {
+        Version::V2021 => 2,
+        Version::V6_1 | Version::V6_12 | Version::V6_12_117 => 1,
+    }
+}
+
+/// Whole vmemmap pages of a hugepage of `pages` base pages; 0 if its struct pages do not fill one.
+#[must_use]
+pub const fn vmemmap_pages(k: &Kernel, pages: u64) -> u64 {
+    (pages * STRUCT_PAGE_SIZE) >> k.geometry.page_shift()
+}
+
+/// `hugetlb_vmemmap_optimizable_size`, in vmemmap pages: how many of a hugepage's are shared when it is optimised.
+#[must_use]
+pub const fn optimizable_pages(k: &Kernel, pages: u64) -> u64 {
+    vmemmap_pages(k, pages).saturating_sub(reserved_vmemmap_pages(k.version))
+}
+
+impl HugePage {
+    fn head_va(self, k: &Kernel) -> Va {
+        k.layout.page_va(self.head)
+    }
+    fn vmemmap(self, k: &Kernel) -> VaRange {
+        let start = self.head_va(k);
+        start..start.plus(self.pages * STRUCT_PAGE_SIZE)
+    }
+    fn private_va(self, k: &Kernel) -> Va {
+        self.head_va(k).plus(u64::from(word::PRIVATE) * 8)
+    }
+    /// `HPageVmemmapOptimized`.
+    pub fn is_optimized<C: Cpu>(self, k: &Kernel, cpu: &C) -> bool {
+        cpu.load(self.private_va(k), Order::Plain) & HPG_VMEMMAP_OPTIMIZED != 0
+    }
+    fn set_optimized<C: Cpu>(self, k: &Kernel, cpu: &C) {
+        cpu.rmw(self.private_va(k), Rmw::FetchOr(HPG_VMEMMAP_OPTIMIZED), Order::Relaxed);
+    }
+    fn clear_optimized<C: Cpu>(self, k: &Kernel, cpu: &C) {
+        cpu.rmw(self.private_va(k), Rmw::FetchAnd(!HPG_VMEMMAP_OPTIMIZED), Order::Relaxed);
+    }
+}
+
+/// `static_branch_inc(&hugetlb_optimize_vmemmap_key)`. 2021 had no fake heads, hence no key.
+fn static_branch_inc<C: Cpu>(k: &Kernel, cpu: &C) {
+    static_branch_add(k, cpu, 1);
+}
+
+/// `static_branch_dec`.
+fn static_branch_dec<C: Cpu>(k: &Kernel, cpu: &C) {
+    static_branch_add(k, cpu, -1);
+}
+
+fn static_branch_add<C: Cpu>(k: &Kernel, cpu: &C, n: i64) {
+    if k.version == Version::V2021 {
+        return;
+    }
+    cpu.acquire(LockId::CpuHotplug, Mode::Read);
+    cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(n), Order::AcqRel);
+    cpu.release(LockId::CpuHotplug, Mode::Read);
+}
+
+/// `free_vmemmap_page`: back to the allocator, whether it came from there or from memblock at boot.
+fn free_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C, frame: Frame<C::Tok>) {
+    if k.version.is_6_12() {
+        let counter = if cpu.is_reserved(frame) { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages };
+        cpu.var_rmw(k.vars.scalar(counter), Rmw::FetchAdd(-1), Order::Relaxed);
+    }
+    cpu.free(frame, 0, FrameKind::Vmemmap);
+}
+
+/// `free_vmemmap_page_list`.
+fn free_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, list: &mut FrameList<C::Tok>) {
+    while let Some(frame) = cpu.list_shift(list) {
+        free_vmemmap_page(k, cpu, frame);
+    }
+}
+
+fn alloc_vmemmap_page<C: Cpu>(cpu: &C) -> Option<Frame<C::Tok>> {
+    cpu.alloc(Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: false })
+}
+
+/// `alloc_vmemmap_page_list`: all or nothing.
+fn alloc_vmemmap_page_list<C: Cpu>(cpu: &C, count: u64) -> Result<FrameList<C::Tok>, Errno> {
+    let mut list = FrameList::new();
+    for _ in 0..count {
+        match alloc_vmemmap_page(cpu) {
+            Some(frame) => cpu.list_push(&mut list, frame),
+            None => {
+                while let Some(frame) = cpu.list_pop(&mut list) {
+                    cpu.free(frame, 0, FrameKind::Vmemmap);
+                }
+                return Err(Errno::ENOMEM);
+            }
+        }
+    }
+    Ok(list)
+}
+
+/// The invalidate that ends a walk, unless the policy has another place for it.
+fn flush_after_walk<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
+    if k.policies.invalidate == Invalidate::Range {
+        flush_tlb_kernel_range(cpu, range);
+    }
+}
+
+/// `flush_tlb_all` of a batch.
+fn flush_after_batch<C: Cpu>(k: &Kernel, cpu: &C) {
+    if k.policies.invalidate != Invalidate::Missing {
+        flush_tlb_all(cpu);
+    }
+}
+
+fn enabled<C: Cpu>(k: &Kernel, cpu: &C) -> bool {
+    cpu.var_load(k.vars.scalar(Scalar::HvoEnabled), Order::Plain) != 0
+}
+
+/// `hugetlb_vmemmap_optimize` (6.1), `free_huge_page_vmemmap` (2021), `hugetlb_vmemmap_optimize_folio` (6.12). The page
+/// has no references; failure leaves it as it was and is silent.
+pub fn optimize<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+    cpu.label("hugetlb_vmemmap_optimize");
+    if k.version.is_6_12() {
+        let mut list = FrameList::new();
+        let flags = Flags { synchronize_rcu: true, no_tlb_flush: false };
+        let _ = optimize_folio(k, cpu, page, &mut list, flags);
+        free_vmemmap_page_list(k, cpu, &mut list);
+    } else {
+        optimize_6_1(k, cpu, page);
+    }
+}
+
+fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+    if !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
+        return;
+    }
+    let vmemmap = page.vmemmap(k);
+    if k.policies.mutant != Mutant::IgnoreSelfHosted && vmemmap_is_self_hosted(k, cpu, vmemmap.start) {
+        return;
+    }
+    let late_key = k.policies.mutant == Mutant::KeyTooLate;
+    if !late_key {
+        static_branch_inc(k, cpu);
+    }
+    let reuse = vmemmap.start.plus((reserved_vmemmap_pages(k.version) - 1) << k.geometry.page_shift());
+    let done = vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end);
+    match (done, late_key) {
+        (Ok(()), false) => page.set_optimized(k, cpu),
+        (Ok(()), true) => {
+            static_branch_inc(k, cpu);
+            page.set_optimized(k, cpu);
+        }
+        (Err(_), false) => static_branch_dec(k, cpu),
+        (Err(_), true) => {}
+    }
+}
+
+/// `vmemmap_remap_free` of 6.1 and 2021: `range` begins with the reuse page, which stays as it is.
+fn vmemmap_remap_free_6_1<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) -> Result<(), Errno> {
+    let page = k.geometry.page_size();
+    let free_first = k.policies.free_order == FreeOrder::FreeThenInvalidate;
+    cpu.acquire(LockId::InitMmMmap, Mode::Read);
+    let mut walk = RemapWalk::new(Action::Remap);
+    let done = walk_range(k, cpu, &range, &mut walk);
+    if done.is_ok() {
+        if free_first {
+            free_vmemmap_page_list(k, cpu, &mut walk.frames);
+        }
+        flush_after_walk(k, cpu, range.start.plus(page)..range.end);
+    } else if walk.nr_walked != 0 {
+        let end = rollback_end(k, range.start, walk.nr_walked);
+        let mut back = RemapWalk { frames: walk.frames, ..RemapWalk::new(Action::Rollback) };
+        // Splits nothing, hence cannot fail.
+        let _ = walk_range(k, cpu, &(range.start..end), &mut back);
+        flush_after_walk(k, cpu, range.start.plus(page)..end);
+        walk.frames = back.frames;
+    }
+    cpu.release(LockId::InitMmMmap, Mode::Read);
+    free_vmemmap_page_list(k, cpu, &mut walk.frames);
+    done
+}
+
+/// End of the range that a rollback walks again.
+fn rollback_end(k: &Kernel, start: Va, nr_walked: u64) -> Va {
+    let forgotten = u64::from(k.policies.mutant == Mutant::RollbackShort);
+    start.plus((nr_walked - forgotten) << k.geometry.page_shift())
+}
+
+/// `VMEMMAP_REMAP_NO_TLB_FLUSH`, `VMEMMAP_SYNCHRONIZE_RCU`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flags {
+    pub synchronize_rcu: bool,
+    pub no_tlb_flush: bool,
+}
+
+/// `__hugetlb_vmemmap_optimize_folio` (6.12). Frames taken out of the tables go to `list`, for the caller to free after
+/// the flush.
+///
+/// # Errors
+/// `ENOMEM`: no frame for the head's copy, or no table for a split. `ENOTSUPP`: self-hosted storage.
+fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameList<C::Tok>, flags: Flags) -> Result<(), Errno> {
+    if page.is_optimized(k, cpu) || !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
+        return Ok(());
+    }
+    let mutant = k.policies.mutant;
+    if mutant != Mutant::KeyTooLate {
+        static_branch_inc(k, cpu);
+    }
+    if flags.synchronize_rcu {
+        cpu.synchronize_rcu();
+    }
+    // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
+    if mutant != Mutant::FlagAfterCopy {
+        page.set_optimized(k, cpu);
+    }
+    let done = match alloc_vmemmap_page(cpu) {
+        Some(head) => {
+            cpu.var_rmw(k.vars.scalar(Scalar::NrMemmapPages), Rmw::FetchAdd(1), Order::Relaxed);
+            cpu.copy_from_va(page.head_va(k), head);
+            vmemmap_remap_free(k, cpu, page.vmemmap(k), head, list, flags)
+        }
+        None => Err(Errno::ENOMEM),
+    };
+    match done {
+        Ok(()) => {
+            if mutant == Mutant::KeyTooLate {
+                static_branch_inc(k, cpu);
+            }
+            if mutant == Mutant::FlagAfterCopy {
+                page.set_optimized(k, cpu);
+            }
+        }
+        Err(_) => {
+            if mutant != Mutant::KeyTooLate {
+                static_branch_dec(k, cpu);
+            }
+            if mutant != Mutant::FlagAfterCopy {
+                page.clear_optimized(k, cpu);
+            }
+        }
+    }
+    done
+}
+
+/// `vmemmap_remap_free` of 6.12: the head PTE moves to `head`, the tails share it.
+fn vmemmap_remap_free<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    range: VaRange,
+    head: Frame<C::Tok>,
+    list: &mut FrameList<C::Tok>,
+    flags: Flags,
+) -> Result<(), Errno> {
+    let no_tlb_flush = flags.no_tlb_flush;
+    let mut walk = RemapWalk { head: Some(head), shared: Some(head), frames: *list, no_tlb_flush, ..RemapWalk::new(Action::Remap) };
+    let done = vmemmap_remap_range(k, cpu, &range, &mut walk);
+    if let Some(head) = walk.head {
+        cpu.list_push(&mut walk.frames, head);
+    }
+    *list = walk.frames;
+    if done.is_ok() || walk.nr_walked == 0 {
+        return done;
+    }
+    let end = rollback_end(k, range.start, walk.nr_walked);
+    let mut back = RemapWalk { shared: Some(head), frames: walk.frames, ..RemapWalk::new(Action::Rollback) };
+    // Splits nothing, hence cannot fail.
+    let _ = vmemmap_remap_range(k, cpu, &(range.start..end), &mut back);
+    *list = back.frames;
+    done
+}
+
+/// `vmemmap_remap_range` of 6.12: the walk under the mmap lock, the flush after it.
+fn vmemmap_remap_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
+    cpu.acquire(LockId::InitMmMmap, Mode::Read);
+    let done = walk_range(k, cpu, range, walk);
+    cpu.release(LockId::InitMmMmap, Mode::Read);
+    if done.is_ok() && !walk.no_tlb_flush {
+        if walk.action == Action::Remap && k.policies.free_order == FreeOrder::FreeThenInvalidate {
+            free_vmemmap_page_list(k, cpu, &mut walk.frames);
+        }
+        flush_after_walk(k, cpu, range.clone());
+    }
+    done
+}
+
+/// `hugetlb_vmemmap_optimize_folios` (6.12): all splits, one flush, all remaps, one flush, all frees.
+///
+/// `folios` is called with a function to run for each page, once per pass.
+pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnMut(HugePage) -> bool)) {
+    cpu.label("hugetlb_vmemmap_optimize_folios");
+    folios(&mut |page| {
+        if !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
+            return true;
+        }
+        let mut walk = RemapWalk { no_tlb_flush: true, ..RemapWalk::new(Action::Split) };
+        vmemmap_remap_range(k, cpu, &page.vmemmap(k), &mut walk) != Err(Errno::ENOMEM)
+    });
+    flush_after_batch(k, cpu);
+    let list = core::cell::Cell::new(FrameList::new());
+    let flags = core::cell::Cell::new(Flags { synchronize_rcu: true, no_tlb_flush: true });
+    folios(&mut |page| {
+        let mut frames = list.take();
+        let mut done = optimize_folio(k, cpu, page, &mut frames, flags.get());
+        flags.set(Flags { synchronize_rcu: false, no_tlb_flush: true });
+        if done == Err(Errno::ENOMEM) && !frames.is_empty() {
+            flush_after_batch(k, cpu);
+            free_vmemmap_page_list(k, cpu, &mut frames);
+            done = optimize_folio(k, cpu, page, &mut frames, flags.get());
+        }
+        let _ = done;
+        list.set(frames);
+        true
+    });
+    let mut frames = list.take();
+    if k.policies.free_order == FreeOrder::FreeThenInvalidate {
+        free_vmemmap_page_list(k, cpu, &mut frames);
+    }
+    flush_after_batch(k, cpu);
+    free_vmemmap_page_list(k, cpu, &mut frames);
+}
+
+/// `hugetlb_vmemmap_restore` (6.1), `alloc_huge_page_vmemmap` (2021), `hugetlb_vmemmap_restore_folio` (6.12): every tail
+/// gets a frame of its own again. Nothing to do if the page is not optimised.
+///
+/// # Errors
+/// `ENOMEM`: not enough frames; nothing is changed.
+pub fn restore<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Result<(), Errno> {
+    restore_folio(k, cpu, page, Flags { synchronize_rcu: true, no_tlb_flush: false })
+}
+
+fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> Result<(), Errno> {
+    cpu.label("hugetlb_vmemmap_restore");
+    if !page.is_optimized(k, cpu) {
+        return Ok(());
+    }
+    if k.version.is_6_12() && flags.synchronize_rcu {
+        cpu.synchronize_rcu();
+    }
+    let vmemmap = page.vmemmap(k);
+    let size = k.geometry.page_size();
+    let count = optimizable_pages(k, page.pages);
+    let frames = alloc_vmemmap_page_list(cpu, count)?;
+    if k.policies.mutant == Mutant::LeakOnRestore {
+        let _ = alloc_vmemmap_page(cpu);
+    }
+    let tails = Va(vmemmap.end.0 - count * size);
+    let mut walk = RemapWalk { frames, no_tlb_flush: flags.no_tlb_flush, ..RemapWalk::new(Action::Restore) };
+    if k.version.is_6_12() {
+        cpu.var_rmw(k.vars.scalar(Scalar::NrMemmapPages), Rmw::FetchAdd(count as i64), Order::Relaxed);
+        let _ = vmemmap_remap_range(k, cpu, &(tails..vmemmap.end), &mut walk);
+    } else {
+        cpu.acquire(LockId::InitMmMmap, Mode::Read);
+        let _ = walk_range(k, cpu, &(Va(tails.0 - size)..vmemmap.end), &mut walk);
+        flush_after_walk(k, cpu, tails..vmemmap.end);
+        cpu.release(LockId::InitMmMmap, Mode::Read);
+    }
+    // Empty unless a hole was skipped (6.12) or a mutant shared frames.
+    free_vmemmap_page_list(k, cpu, &mut walk.frames);
+    page.clear_optimized(k, cpu);
+    static_branch_dec(k, cpu);
+    Ok(())
+}
+
+/// One page of `hugetlb_vmemmap_restore_folios`: no flush; `first` waits for the grace period of the batch.
+///
+/// # Errors
+/// `ENOMEM`: not enough frames; nothing is changed.
+pub fn restore_in_batch<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, first: bool) -> Result<(), Errno> {
+    restore_folio(k, cpu, page, Flags { synchronize_rcu: first, no_tlb_flush: true })
+}
+
+/// The flush that ends a batch of `restore_in_batch`.
+pub fn end_restore_batch<C: Cpu>(k: &Kernel, cpu: &C) {
+    flush_after_batch(k, cpu);
+}

@@ -30,6 +30,7 @@ pub mod ptdump;
 pub mod sparse_vmemmap;
 pub mod state;
 pub mod vmalloc;
+pub mod vmemmap_remap;
 
 use vmemmap_arch::{Geometry, Layout, Pa, Version};
 

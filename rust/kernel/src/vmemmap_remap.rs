@@ -1,0 +1,486 @@
+//! The walk that points vmemmap PTEs at other frames (`mm/hugetlb_vmemmap.c: vmemmap_remap_range`, `vmemmap_remap_pte`,
+//! `vmemmap_restore_pte`, `split_vmemmap_huge_pmd` of 6.1, `vmemmap_split_pmd` of 6.12; kernel-semantics §H4 to §H7).
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{
+    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Invariant, Kind, Level, LockId, Mode, Order, Slot, Va, VaRange, Zone,
+};
+
+use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
+use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate};
+use crate::{Errno, Kernel};
+
+/// Words of a struct page.
+const PAGE_WORDS: u16 = 8;
+/// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`).
+const NR_RESET_STRUCT_PAGE: u16 = 3;
+
+/// What a walk does to the PTEs that it meets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Only split PMD blocks (`vmemmap_remap_split`).
+    Split,
+    /// Point the tails at the shared frame (`vmemmap_remap_pte`).
+    Remap,
+    /// Give every tail a frame of its own again (`vmemmap_restore_pte`).
+    Restore,
+    /// `Restore` of a walk that failed half way.
+    Rollback,
+}
+
+/// `struct vmemmap_remap_walk`.
+#[derive(Debug)]
+pub struct RemapWalk<T> {
+    pub action: Action,
+    pub nr_walked: u64,
+    /// `reuse_page` (6.1), `vmemmap_tail` (6.12).
+    pub shared: Option<Frame<T>>,
+    /// 6.12: the fresh copy of the head page, until the first PTE takes it.
+    pub head: Option<Frame<T>>,
+    /// Frames taken out of the tables (remap), frames to put in (restore).
+    pub frames: FrameList<T>,
+    /// 6.12 batch: the caller flushes.
+    pub no_tlb_flush: bool,
+    /// Frame given out last (mutant `restore-shared`).
+    pub previous: Option<Frame<T>>,
+}
+
+impl<T> RemapWalk<T> {
+    pub const fn new(action: Action) -> Self {
+        Self { action, nr_walked: 0, shared: None, head: None, frames: FrameList::new(), no_tlb_flush: false, previous: None }
+    }
+}
+
+/// Which half of a change a pass over the PTEs makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Old entry to new entry.
+    Exchange,
+    /// Old entry to none: the first half of the policies that clear the whole hugepage.
+    Clear,
+    /// None to new entry.
+    Set,
+}
+
+/// Walk [start, end) and change its PTEs; splits PMD blocks on the way. No lock is taken and nothing flushed, except by
+/// a split and by the policies that say so.
+///
+/// # Errors
+/// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
+/// nothing is changed.
+pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
+    let whole = matches!(k.policies.update, PteUpdate::ClearThenSet | PteUpdate::Bbm);
+    if walk.action == Action::Split || !whole {
+        return walk_pass(k, cpu, range, walk, Pass::Exchange);
+    }
+    // The policies that clear everything first must not fail between the clear and the set.
+    let action = walk.action;
+    walk.action = Action::Split;
+    let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
+    walk.action = action;
+    split?;
+    walk_pass(k, cpu, range, walk, Pass::Clear)?;
+    if k.policies.update == PteUpdate::Bbm {
+        flush_tlb_kernel_range(cpu, range.clone());
+    }
+    walk.nr_walked = 0;
+    walk_pass(k, cpu, range, walk, Pass::Set)
+}
+
+fn walk_pass<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) -> Result<(), Errno> {
+    let mut addr = range.start;
+    while addr != range.end {
+        let next = k.geometry.addr_end(addr, range.end, Level::PMD);
+        if let Some(pmd) = pmd_offset(k, cpu, addr)
+            && let Some(table) = vmemmap_pmd_entry(k, cpu, pmd, addr, walk)?
+            && walk.action != Action::Split
+        {
+            vmemmap_pte_range(k, cpu, table, &(addr..next), walk, pass);
+        }
+        addr = next;
+    }
+    Ok(())
+}
+
+/// Slot of the PMD entry that covers `addr`. 6.1 descends without looking; 6.12's page walker skips a hole.
+fn pmd_offset<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
+    let mut table = cpu.root();
+    let mut level = k.geometry.top();
+    while level < Level::PMD {
+        let entry = read_once(cpu, offset(cpu, table, level, addr));
+        if k.version.is_6_12() && entry.desc.is_none() {
+            return None;
+        }
+        table = cpu.frame_of(entry, k.geometry.output(entry.desc));
+        level = level.next();
+    }
+    Some(offset(cpu, table, Level::PMD, addr))
+}
+
+/// Split the block if it is one, and return the PTE table. `vmemmap_pmd_range` (6.1), `walk_pmd_range` and
+/// `vmemmap_pmd_entry` (6.12).
+fn vmemmap_pmd_entry<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pmd: Slot<C::Tok>,
+    addr: Va,
+    walk: &RemapWalk<C::Tok>,
+) -> Result<Option<Frame<C::Tok>>, Errno> {
+    let modern = k.version.is_6_12();
+    if modern && read_once(cpu, pmd).desc.is_none() {
+        return Ok(None);
+    }
+    cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    let entry = read_once(cpu, pmd);
+    let block = is_block(entry.desc);
+    let self_hosted =
+        modern && walk.nr_walked == 0 && k.policies.mutant != Mutant::IgnoreSelfHosted && backing_is_self_hosted(k, cpu, entry, addr);
+    cpu.release(LockId::InitMmPageTable, Mode::Write);
+    if self_hosted {
+        return Err(Errno::ENOTSUPP);
+    }
+    if block {
+        split_vmemmap_huge_pmd(k, cpu, pmd, entry, addr.align_down(k.geometry.entry_span(Level::PMD)), walk.no_tlb_flush)?;
+    }
+    let entry = read_once(cpu, pmd);
+    if modern && (is_block(entry.desc) || !entry.desc.is_present(k.version)) {
+        return Ok(None);
+    }
+    Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))))
+}
+
+/// Whether the frame that backs `addr` is `PageVmemmapSelfHosted`; `entry` is the PMD entry, read once.
+pub(crate) fn backing_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, entry: Entry<C::Tok>, addr: Va) -> bool {
+    let g = &k.geometry;
+    match g.kind(entry.desc, Level::PMD) {
+        Kind::Block(pa) => {
+            let inside = addr.0 & (g.entry_span(Level::PMD) - 1);
+            cpu.is_self_hosted(cpu.frame_of(entry, pa.plus(inside)))
+        }
+        Kind::Table(pa) => {
+            let pte = read_once(cpu, offset(cpu, cpu.frame_of(entry, pa), Level::PTE, addr));
+            cpu.is_self_hosted(cpu.frame_of(pte, g.output(pte.desc)))
+        }
+        Kind::None | Kind::Invalid | Kind::Page(_) | Kind::Reserved => false,
+    }
+}
+
+/// Read the PMD entry of `addr` once and test what backs it (6.1 `vmemmap_should_optimize`).
+pub(crate) fn vmemmap_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> bool {
+    match pmd_offset(k, cpu, addr) {
+        Some(pmd) => backing_is_self_hosted(k, cpu, read_once(cpu, pmd), addr),
+        None => false,
+    }
+}
+
+/// Replace a PMD block by a table of pages over the same frames. `old` was read under `page_table_lock`, which has been
+/// dropped since; the block is tested again before the table is published.
+///
+/// # Errors
+/// `ENOMEM`: no frame for the table; nothing is changed.
+fn split_vmemmap_huge_pmd<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pmd: Slot<C::Tok>,
+    old: Entry<C::Tok>,
+    start: Va,
+    no_tlb_flush: bool,
+) -> Result<(), Errno> {
+    let g = &k.geometry;
+    let mutant = k.policies.mutant;
+    let locked = mutant == Mutant::SleepUnderLock;
+    if locked {
+        cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    }
+    let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+    let Some(table) = cpu.alloc(request) else {
+        if locked {
+            cpu.release(LockId::InitMmPageTable, Mode::Write);
+        }
+        return Err(Errno::ENOMEM);
+    };
+    let Kind::Block(first) = g.kind(old.desc, Level::PMD) else {
+        cpu.free(table, 0, FrameKind::Table);
+        return Ok(());
+    };
+    let fill = || {
+        for i in 0..g.entries() as u64 {
+            let addr = start.plus(i << g.page_shift());
+            let entry = leaf(g, first.plus(i << g.page_shift()), prot::PAGE_KERNEL | k.extra_prot);
+            set_entry(cpu, offset(cpu, table, Level::PTE, addr), entry);
+        }
+    };
+    if mutant != Mutant::PublishEarly {
+        fill();
+    }
+    if !locked {
+        cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    }
+    let now = read_once(cpu, pmd);
+    if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
+        let run = cpu.frame_of(old, first);
+        if !cpu.is_reserved(run) {
+            cpu.split_frame(run, (g.level_shift(Level::PMD) - g.page_shift()) as u8);
+        }
+        cpu.barrier(Barrier::SmpWmb);
+        let published = g.descriptor(table.pa, prot::TABLE);
+        let range = start..start.plus(g.entry_span(Level::PMD));
+        if k.policies.split == PmdSplit::Bbm {
+            clear_entry(cpu, pmd);
+            flush_tlb_kernel_range(cpu, range.clone());
+        }
+        set_entry(cpu, pmd, published);
+        if mutant == Mutant::PublishEarly {
+            fill();
+        }
+        if mutant == Mutant::TableTwice {
+            let beside = if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
+            set_entry(cpu, Slot { index: beside, ..pmd }, published);
+        }
+        if !no_tlb_flush {
+            flush_tlb_kernel_range(cpu, range);
+        }
+    } else {
+        cpu.free(table, 0, FrameKind::Table);
+    }
+    cpu.release(LockId::InitMmPageTable, Mode::Write);
+    Ok(())
+}
+
+/// The PTEs of one table. 6.1 and 2021 take the first PTE of the range as the one that defines the shared frame, and
+/// leave it as it is; 6.12 rewrites it when it optimises.
+fn vmemmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
+    let mut addr = range.start;
+    if !k.version.is_6_12() && walk.nr_walked == 0 {
+        let at = offset(cpu, table, Level::PTE, addr);
+        let entry = read_once(cpu, at);
+        let reuse = cpu.frame_of(entry, k.geometry.output(entry.desc));
+        walk.shared = Some(reuse);
+        if walk.action == Action::Remap && k.policies.mutant == Mutant::ReadOnlyHead {
+            set_entry(cpu, at, leaf(&k.geometry, reuse.pa, prot::PAGE_KERNEL_RO | k.extra_prot));
+        }
+        walk.nr_walked = 1;
+        addr = addr.plus(k.geometry.page_size());
+    }
+    let rest = addr..range.end;
+    match (walk.action, pass) {
+        (Action::Split, _) => {}
+        (Action::Remap, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, true),
+        (Action::Restore | Action::Rollback, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, false),
+        (Action::Remap, Pass::Set) => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
+            set_entry(cpu, at, new);
+            None
+        }),
+        (Action::Remap, Pass::Exchange) => {
+            let page = k.geometry.page_size();
+            match k.policies.update {
+                PteUpdate::Swap => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
+                PteUpdate::ClearThenSetEach => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
+                    let old = read_once(cpu, at);
+                    clear_entry(cpu, at);
+                    set_entry(cpu, at, new);
+                    Some(old)
+                }),
+                PteUpdate::BbmEach => remap_ptes(k, cpu, table, &rest, walk, |at, va, new| {
+                    let old = read_once(cpu, at);
+                    clear_entry(cpu, at);
+                    flush_tlb_kernel_range(cpu, va..va.plus(page));
+                    set_entry(cpu, at, new);
+                    Some(old)
+                }),
+                PteUpdate::Store | PteUpdate::ClearThenSet | PteUpdate::Bbm => {
+                    remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
+                        let old = read_once(cpu, at);
+                        set_pte(cpu, at, new);
+                        Some(old)
+                    });
+                }
+            }
+        }
+        (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => restore_ptes(k, cpu, table, &rest, walk, pass),
+    }
+}
+
+/// `set_pte`: `set_entry` without the tests for the levels above.
+#[inline(always)]
+fn set_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    cpu.write(at, new, Order::Plain);
+    if new.is_valid_not_user() {
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.barrier(Barrier::Isb);
+    }
+}
+
+/// The exchange as one atomic instruction.
+#[inline(always)]
+fn swap_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) -> Entry<C::Tok> {
+    let old = cpu.swap(at, new, Order::AcqRel);
+    if new.is_valid_not_user() {
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.barrier(Barrier::Isb);
+    }
+    old
+}
+
+/// `vmemmap_remap_pte` over the PTEs of one table. `put` makes the change and returns what it replaced.
+#[inline(always)]
+fn remap_ptes<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+    put: impl Fn(Slot<C::Tok>, Va, Desc) -> Option<Entry<C::Tok>>,
+) {
+    let g = &k.geometry;
+    let page = g.page_size();
+    let mut addr = range.start;
+    let mut at = offset(cpu, table, Level::PTE, addr);
+    let flush_each = k.policies.invalidate == Invalidate::Page;
+    let take = |old: Option<Entry<C::Tok>>, frames: &mut FrameList<C::Tok>| {
+        if let Some(old) = old {
+            cpu.list_push(frames, cpu.frame_of(old, g.output(old.desc)));
+        }
+    };
+    if let Some(head) = walk.head.take_if(|_| addr != range.end) {
+        cpu.barrier(Barrier::SmpWmb);
+        let prot = if k.policies.mutant == Mutant::ReadOnlyHead { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL };
+        take(put(at, addr, leaf(g, head.pa, prot | k.extra_prot)), &mut walk.frames);
+        if flush_each {
+            flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+        }
+        walk.nr_walked += 1;
+        addr = addr.plus(page);
+        at.index += 1;
+    }
+    let Some(shared) = walk.shared else { return };
+    let prot = if k.policies.mutant == Mutant::WritableTails { prot::PAGE_KERNEL } else { prot::PAGE_KERNEL_RO };
+    let new = leaf(g, shared.pa, prot | k.extra_prot);
+    let tails = range.end.since(addr) >> g.page_shift();
+    for _ in 0..tails {
+        take(put(at, addr, new), &mut walk.frames);
+        if flush_each {
+            flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+        }
+        addr = addr.plus(page);
+        at.index = at.index.wrapping_add(1);
+    }
+    walk.nr_walked += tails;
+}
+
+/// First half of clear-then-set and of break-before-make over a whole hugepage.
+fn clear_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, keep: bool) {
+    let g = &k.geometry;
+    let mut addr = range.start;
+    while addr != range.end {
+        let at = offset(cpu, table, Level::PTE, addr);
+        let old = read_once(cpu, at);
+        let frame = cpu.frame_of(old, g.output(old.desc));
+        if keep {
+            cpu.list_push(&mut walk.frames, frame);
+        } else if walk.shared.is_none() {
+            walk.shared = Some(frame);
+        }
+        clear_entry(cpu, at);
+        walk.nr_walked += 1;
+        addr = addr.plus(g.page_size());
+    }
+}
+
+/// `vmemmap_restore_pte` over the PTEs of one table.
+///
+/// 6.1 copies the head's vmemmap page through its address, 6.12 the frame that the PTE maps now. 2021's shared page holds
+/// tails only and needs no reset; 6.12.117 leaves the reset out (kernel-semantics §H7).
+fn restore_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
+    use vmemmap_arch::Version;
+    let g = &k.geometry;
+    let page = g.page_size();
+    let mutant = k.policies.mutant;
+    let prot = if mutant == Mutant::Executable { prot::PAGE_KERNEL_EXEC } else { prot::PAGE_KERNEL } | k.extra_prot;
+    let mut addr = range.start;
+    while addr != range.end {
+        let at = offset(cpu, table, Level::PTE, addr);
+        let va = addr;
+        addr = addr.plus(page);
+        let first = walk.nr_walked == 0;
+        walk.nr_walked += 1;
+        let source = match pass {
+            Pass::Set => walk.shared.unwrap_or(table),
+            _ => {
+                let old = read_once(cpu, at);
+                cpu.frame_of(old, g.output(old.desc))
+            }
+        };
+        if walk.action == Action::Rollback && k.version.is_6_12() {
+            // Intended: the head stays on its copy. As written in 6.12.117 the test compares with the tail frame, which
+            // is the same one, so that the head PTE is restored over its copy.
+            let skip = if k.version == Version::V6_12 { first } else { walk.shared.is_some_and(|t| t.pa != source.pa) };
+            if skip {
+                continue;
+            }
+        }
+        if !k.version.is_6_12() && walk.shared.is_some_and(|reuse| reuse.pa != source.pa) {
+            cpu.warn(Invariant::RestoredPrivate, va.0, "BUG: restored PTE does not map the reuse page");
+        }
+        let Some(frame) = next_frame(k, cpu, walk) else {
+            cpu.warn(Invariant::FramesConserved, va.0, "restore ran out of frames");
+            return;
+        };
+        if k.version.is_6_12() {
+            cpu.copy_frame(source, frame);
+        } else {
+            cpu.copy_from_va(reuse_va(k, walk, va), frame);
+        }
+        if matches!(k.version, Version::V6_1 | Version::V6_12) {
+            reset_struct_pages(cpu, frame);
+        }
+        cpu.barrier(Barrier::SmpWmb);
+        let new = leaf(g, frame.pa, prot);
+        match (pass, k.policies.update) {
+            (Pass::Exchange, PteUpdate::Swap) => {
+                swap_pte(cpu, at, new);
+            }
+            (Pass::Exchange, PteUpdate::ClearThenSetEach) => {
+                clear_entry(cpu, at);
+                set_pte(cpu, at, new);
+            }
+            (Pass::Exchange, PteUpdate::BbmEach) => {
+                clear_entry(cpu, at);
+                flush_tlb_kernel_range(cpu, va..va.plus(page));
+                set_pte(cpu, at, new);
+            }
+            _ => set_pte(cpu, at, new),
+        }
+        if k.policies.invalidate == Invalidate::Page {
+            flush_tlb_kernel_range(cpu, va..va.plus(page));
+        }
+    }
+}
+
+/// `walk->reuse_addr`: the page just below the first restored one, `nr_walked` pages below the one after `va`.
+fn reuse_va<T>(k: &Kernel, walk: &RemapWalk<T>, va: Va) -> Va {
+    Va(va.0 - ((walk.nr_walked - 1) << k.geometry.page_shift()))
+}
+
+/// The next frame of the walk's list, in the kernel's order: 6.1 appends to its list and takes from the front, so that a
+/// rollback gives every PTE its own frame back; 6.12 pushes and pops.
+fn next_frame<C: Cpu>(k: &Kernel, cpu: &C, walk: &mut RemapWalk<C::Tok>) -> Option<Frame<C::Tok>> {
+    if k.policies.mutant == Mutant::RestoreShared
+        && let Some(shared) = walk.previous.take()
+    {
+        return Some(shared);
+    }
+    let frame = if k.version.is_6_12() { cpu.list_pop(&mut walk.frames) } else { cpu.list_shift(&mut walk.frames) };
+    if k.policies.mutant == Mutant::RestoreShared {
+        walk.previous = frame;
+    }
+    frame
+}
+
+/// `reset_struct_pages`: overwrite struct pages 0 to 2, copies of the head's own, with 3 to 5, which are plain tails.
+fn reset_struct_pages<C: Cpu>(cpu: &C, frame: Frame<C::Tok>) {
+    for word in 0..NR_RESET_STRUCT_PAGE * PAGE_WORDS {
+        let plain = cpu.load_frame(frame, NR_RESET_STRUCT_PAGE * PAGE_WORDS + word);
+        cpu.store_frame(frame, word, plain);
+    }
+}
