@@ -1,0 +1,99 @@
+"""Traces: what the core recorded, step by step, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+def _optional(value: Any) -> int | None:
+    """Addresses and words arrive as integers, or as hexadecimal text where 64 bits would not survive a reader."""
+    if value is None:
+        return None
+    return int(value, 0) if isinstance(value, str) else int(value)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on the machine. `old` and `new` are the descriptor or word before and after, if it has one."""
+
+    step: int
+    cpu: int
+    actor: str
+    op: str
+    address: int | None = None
+    old: int | None = None
+    new: int | None = None
+    note: str = ""
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Step:
+        return cls(
+            step=int(raw["step"]),
+            cpu=int(raw.get("cpu", 0)),
+            actor=str(raw.get("actor", "")),
+            op=str(raw["op"]),
+            address=_optional(raw.get("address")),
+            old=_optional(raw.get("old")),
+            new=_optional(raw.get("new")),
+            note=str(raw.get("note") or ""),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def change(self) -> str:
+        """``old → new``, or the word read, or nothing."""
+        if self.old is not None and self.new is not None:
+            return f"{word(self.old)} → {word(self.new)}"
+        if self.new is not None:
+            return f"→ {word(self.new)}"
+        return word(self.old) if self.old is not None else ""
+
+
+@dataclass(frozen=True)
+class Violation:
+    """The invariant that fell, who broke it, where."""
+
+    invariant: str
+    actor: str
+    step: int
+    address: int | None
+    message: str
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Violation:
+        return cls(
+            invariant=str(raw["invariant"]),
+            actor=str(raw.get("actor", "")),
+            step=int(raw.get("step") or 0),
+            address=_optional(raw.get("address")),
+            message=str(raw.get("message") or ""),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def word(value: int) -> str:
+    """A descriptor as the kernel's people write it; 0 is none."""
+    return "none" if value == 0 else f"{value:#x}"
+
+
+def switches(trace: Sequence[Step]) -> int:
+    """Context switches of a trace, the measure of how likely it is to be met by chance."""
+    return sum(1 for before, after in zip(trace, trace[1:]) if before.actor != after.actor)
+
+
+def text(trace: Sequence[Step]) -> str:
+    """The trace as lines, one actor's steps indented further than the other's."""
+    actors = list(dict.fromkeys(step.actor for step in trace))
+    lines: list[str] = []
+    for step in trace:
+        at = "" if step.address is None else f" {step.address:#x}"
+        change = f"  {step.change}" if step.change else ""
+        note = f"  ({step.note})" if step.note else ""
+        lines.append(f"{step.step:4}  {'    ' * actors.index(step.actor)}CPU{step.cpu} {step.actor}: {step.op}{at}{change}{note}")
+    return "\n".join(lines)
