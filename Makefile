@@ -1,0 +1,80 @@
+# The only task runner. `make run` and `make test` need Python >= 3.10, a Rust toolchain and make; the rest comes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PYO3_PYTHON := $(BIN)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+CARGO ?= cargo
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+# Everything but the bindings, which hold no logic and would have to link libpython.
+CRATES := --workspace --exclude vmemmap-python
+
+.PHONY: run build test test-rust test-loom test-python arrows bench lint docs clean
+
+run: build
+	$(BIN)/vmemmap run
+
+build: $(VENV)/.built
+
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; Python 3.10 or later is needed" >&2; exit 1; }
+	@command -v $(CARGO) >/dev/null || { echo "make: $(CARGO) not found; a Rust toolchain is needed (https://rustup.rs)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "make: $(PYTHON) is older than 3.10" >&2; exit 1; }
+	@# Debian packs ensurepip apart; a pip outside the environment can still fill it.
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+	    $(PYTHON) -m venv --clear $(VENV); \
+	elif $(PYTHON) -c 'import pip, venv' 2>/dev/null; then \
+	    $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(VENV) install --quiet pip; \
+	else \
+	    echo "make: this Python cannot make a virtual environment (on Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; \
+	fi
+	$(BIN)/python -m pip install --quiet 'maturin>=1.9.4,<2'
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.created pyproject.toml $(RUST_SOURCES)
+	$(BIN)/maturin develop --release --quiet
+	@touch $@
+
+# The second build finds everything compiled and only adds the tools.
+$(VENV)/.dev: $(VENV)/.created pyproject.toml | $(VENV)/.built
+	$(BIN)/maturin develop --release --quiet --extras dev
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.created pyproject.toml | $(VENV)/.built
+	$(BIN)/maturin develop --release --quiet --extras dev,lint
+	@touch $@ $(VENV)/.dev
+
+test: test-rust test-loom test-python
+
+test-rust:
+	$(CARGO) test $(CRATES)
+
+# A target directory of its own: another --cfg would rebuild everything back and forth.
+test-loom:
+	RUSTFLAGS="--cfg loom" $(CARGO) test --release --target-dir target/loom -p vmemmap-machine --test loom_frames
+
+test-python: arrows
+	$(BIN)/python -m pytest tests
+
+arrows: $(VENV)/.built $(VENV)/.dev
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.built $(VENV)/.dev
+	$(BIN)/vmemmap bench
+	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only
+
+lint: $(VENV)/.built $(VENV)/.lint arrows
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff check python tests benches
+	$(BIN)/pyright
+
+docs: $(VENV)/.built
+	$(CARGO) doc $(CRATES) --no-deps
+
+clean:
+	rm -rf $(VENV) target build dist vmemmap-report .pytest_cache .hypothesis .ruff_cache .benchmarks
+	find python -name '*.so' -delete
+	find python tests -name __pycache__ -prune -exec rm -rf {} +

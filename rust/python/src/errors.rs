@@ -1,0 +1,64 @@
+//! Rust errors as the exceptions of `vmemmap.errors`, and the guard of every entry.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::PyType;
+use vmemmap_kernel::Errno;
+
+/// What goes wrong behind a binding.
+pub enum Error {
+    /// The call or its input is wrong: `SpecError`.
+    Spec(String),
+    /// Tables or their metadata cannot be used: `ImageError`.
+    Image(String),
+    /// The kernel returned an errno: `KernelError`, an `OSError`.
+    Kernel(Errno, String),
+    /// A Python exception on its way out (`KeyboardInterrupt` from a signal check).
+    Python(PyErr),
+}
+
+impl From<PyErr> for Error {
+    fn from(error: PyErr) -> Self {
+        Error::Python(error)
+    }
+}
+
+fn exception<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyType>>, name: &str) -> PyResult<Bound<'py, PyType>> {
+    Ok(cell.import(py, "vmemmap.errors", name)?.clone())
+}
+
+fn raise(py: Python<'_>, error: Error) -> PyErr {
+    static SPEC: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static IMAGE: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static KERNEL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let (class, arguments) = match error {
+        Error::Python(error) => return error,
+        Error::Spec(text) => (exception(py, &SPEC, "SpecError"), (text,).into_pyobject(py)),
+        Error::Image(text) => (exception(py, &IMAGE, "ImageError"), (text,).into_pyobject(py)),
+        Error::Kernel(errno, text) => {
+            let class = exception(py, &KERNEL, "KernelError");
+            return class.map_or_else(|error| error, |class| PyErr::from_type(class, (errno.number(), text)));
+        }
+    };
+    match (class, arguments) {
+        (Ok(class), Ok(arguments)) => PyErr::from_type(class, arguments.unbind()),
+        (Err(error), _) | (_, Err(error)) => error,
+    }
+}
+
+/// Run an entry: its errors become exceptions, and so does a panic (`InternalError`), which PyO3 would otherwise let past
+/// `except Exception`.
+pub fn guarded<T>(py: Python<'_>, entry: impl FnOnce() -> Result<T, Error>) -> PyResult<T> {
+    static INTERNAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    match catch_unwind(AssertUnwindSafe(entry)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(raise(py, error)),
+        Err(panic) => {
+            let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            let text = format!("internal error, please report: {}", said.unwrap_or("panic without a message"));
+            Err(exception(py, &INTERNAL, "InternalError").map_or_else(|error| error, |class| PyErr::from_type(class, (text,))))
+        }
+    }
+}

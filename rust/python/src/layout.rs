@@ -1,0 +1,104 @@
+//! The VA layout and the policy table, as plain dictionaries.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use vmemmap_arch::{Geometry, Granule, Layout, Level, Version};
+use vmemmap_kernel::Policies;
+
+use crate::errors::{Error, guarded};
+
+pub fn granule(bytes: u64) -> Result<Granule, Error> {
+    Granule::from_size(bytes).ok_or_else(|| Error::Spec(format!("granule is {bytes}: expected 4096, 16384 or 65536")))
+}
+
+pub fn version(name: &str) -> Result<Version, Error> {
+    Version::ALL.into_iter().find(|v| v.name() == name).ok_or_else(|| {
+        let known = Version::ALL.map(Version::name).join(", ");
+        Error::Spec(format!("kernel is {name:?}: expected one of {known}"))
+    })
+}
+
+pub fn geometry(granule_bytes: u64, va_bits: u32) -> Result<Geometry, Error> {
+    let granule = granule(granule_bytes)?;
+    Geometry::new(granule, va_bits).map_err(|_| Error::Spec(format!("arm64 has no {va_bits}-bit addresses with {} pages", granule.name())))
+}
+
+/// Layout, geometry and section facts of one machine: names as in `arch/arm64/include/asm/memory.h`, sizes in bytes.
+#[pyfunction]
+#[pyo3(signature = (granule, va_bits, kernel, memstart = 0))]
+pub fn layout<'py>(py: Python<'py>, granule: u64, va_bits: u32, kernel: &str, memstart: i64) -> PyResult<Bound<'py, PyDict>> {
+    guarded(py, || {
+        let g = geometry(granule, va_bits)?;
+        let v = version(kernel)?;
+        let l = Layout::new(g, v, memstart)
+            .map_err(|_| Error::Spec(format!("{va_bits}-bit addresses with {} pages came with 6.12 (LPA2)", g.granule.name())))?;
+        Ok(describe(py, &l)?)
+    })
+}
+
+fn describe<'py>(py: Python<'py>, l: &Layout) -> PyResult<Bound<'py, PyDict>> {
+    let g = l.geometry;
+    let d = PyDict::new(py);
+    d.set_item("granule", g.page_size())?;
+    d.set_item("va_bits", g.va_bits)?;
+    d.set_item("kernel", l.version.name())?;
+    d.set_item("memstart_addr", l.memstart)?;
+    for (name, va) in [
+        ("PAGE_OFFSET", l.page_offset),
+        ("PAGE_END", l.page_end),
+        ("MODULES_VADDR", l.modules_start),
+        ("MODULES_END", l.modules_end),
+        ("VMALLOC_START", l.vmalloc_start),
+        ("VMALLOC_END", l.vmalloc_end),
+        ("VMEMMAP_START", l.vmemmap_start),
+        ("VMEMMAP_END", l.vmemmap_end),
+        ("FIXADDR_START", l.fixmap_start),
+        ("FIXADDR_TOP", l.fixmap_end),
+        ("PCI_IO_START", l.pci_io_start),
+        ("PCI_IO_END", l.pci_io_end),
+    ] {
+        d.set_item(name, va.0)?;
+    }
+    let levels = PyList::empty(py);
+    for level in (g.top().0..=3).map(Level) {
+        let row = PyDict::new(py);
+        row.set_item("level", level.0)?;
+        row.set_item("entries", g.entries_at(level))?;
+        row.set_item("entry_span", g.entry_span(level))?;
+        row.set_item("table_span", g.table_span(level))?;
+        row.set_item("block_allowed", g.block_allowed(level))?;
+        levels.append(row)?;
+    }
+    d.set_item("levels", levels)?;
+    let (sizes, n) = g.hugetlb_sizes();
+    d.set_item("hugepage_sizes", PyList::new(py, sizes[..n].iter().map(|pages| pages << g.page_shift()))?)?;
+    d.set_item("section_size", g.section_size())?;
+    let markers = PyList::empty(py);
+    for marker in &l.markers[..l.nr_markers] {
+        markers.append((marker.start.0, marker.name))?;
+    }
+    d.set_item("markers", markers)?;
+    Ok(d)
+}
+
+/// Every policy row: name → {choice: sentence}; the first choice is what the kernel does.
+#[pyfunction]
+pub fn policies(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    guarded(py, || {
+        let all = PyDict::new(py);
+        for row in Policies::ROWS {
+            let choices = PyDict::new(py);
+            let mut failed = None;
+            Policies::for_each_value(row, |name, sentence| {
+                if let Err(error) = choices.set_item(name, sentence) {
+                    failed = Some(error);
+                }
+            });
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+            all.set_item(row, choices)?;
+        }
+        Ok(all)
+    })
+}
