@@ -1,0 +1,236 @@
+"""Table images (``.npz`` with a ``.json`` beside it) and ``kernel_page_tables`` text: read with suspicion, written whole
+or not at all.
+
+An image file is data from elsewhere: nothing in it is executed, and nothing is allocated that its size does not justify.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from .errors import ImageError, SpecError
+from .image_json import Description, describe, read_description
+
+__all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
+
+PTDUMP_LIMIT: Final = 1 << 30
+"""Most bytes of text that are read as a dump."""
+
+# Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
+_MOST_PACKED: Final = 1100
+_ARRAYS: Final = {"pa": 1, "level": 1, "words": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Tables of one kernel as arrays, and what is known beside them. Not yet verified against each other: building a
+    machine does that.
+    """
+
+    pa: NDArray[np.uint64]
+    """Physical address of each table page, ascending."""
+    level: NDArray[np.uint8]
+    """Arm level of each; 255 is level -1."""
+    words: NDArray[np.uint64]
+    """The descriptors, one row for each table page."""
+    description: Description
+
+
+def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
+    """What a file is by its first bytes. Raises ``ImageError`` if it cannot be read or is neither."""
+    path = Path(path)
+    with _opened(path) as file:
+        head = file.read(8)
+    if head.startswith(b"PK\x03\x04"):
+        return "npz"
+    if head.startswith((b"---[ ", b"0x")):
+        return "ptdump"
+    hint = "; give the .npz beside it" if path.suffix == ".json" else ""
+    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text{' (empty)' if not head else ''}{hint}")
+
+
+def read_ptdump(path: str | os.PathLike[str]) -> str:
+    """The text of a ``kernel_page_tables`` file, checked line by line.
+
+    Raises ``ImageError`` naming the line that is none of a dump's.
+    """
+    from . import _core
+
+    path = Path(path)
+    with _opened(path) as file:
+        data = file.read(PTDUMP_LIMIT + 1)
+    if len(data) > PTDUMP_LIMIT:
+        raise ImageError(f"{path}: larger than {PTDUMP_LIMIT >> 20} MiB, which no kernel_page_tables is")
+    try:
+        _core.check_ptdump(data)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    return data.decode("ascii")
+
+
+def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Image:
+    """Read a table image and the JSON of the same name beside it.
+
+    ``kernel`` replaces the behaviour that the JSON names. Raises ``ImageError``: missing, cut or broken files, arrays or
+    keys that are missing or of the wrong type, sizes that the file cannot hold.
+    """
+    path = Path(path)
+    if kind_of(path) != "npz":
+        raise ImageError(f"{path}: kernel_page_tables text, not a table image (.npz)")
+    description = read_description(path.with_suffix(".json"), kernel=kernel)
+    arrays = _read_arrays(path)
+    words = arrays["words"]
+    tables, width = arrays["pa"].shape[0], description.granule // 8
+    if not tables:
+        raise ImageError(f"{path}: no table page at all")
+    if arrays["level"].shape[0] != tables or words.shape[0] != tables:
+        raise ImageError(f"{path}: pa has {tables} tables, level {arrays['level'].shape[0]}, words {words.shape[0]}: expected the same number")
+    if words.shape[1] != width:
+        raise ImageError(
+            f"{path}: words has {words.shape[1]} descriptors in a row, but granule {description.granule} "
+            f"({path.stem}.json) has {width}: wrong granule"
+        )
+    return Image(pa=arrays["pa"], level=arrays["level"].view(np.uint8), words=words, description=description)
+
+
+def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", note: str = "") -> None:
+    """Write an image and its JSON, of the same form as a capture's.
+
+    Each file appears whole or not at all (written beside, synced, renamed); on any error nothing is left behind.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise SpecError(f"{path}: the name of a table image ends in .npz")
+    text = json.dumps(describe(image.description, image.level, state=state or path.stem, note=note), indent=1) + "\n"
+    try:
+        with _replacing(path.with_suffix(".json")) as description, _replacing(path) as arrays:
+            description.write(text.encode())
+            _write_arrays(arrays, image)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(f"{str(path)!r}: not the name of a file") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of ``path`` when the block ends without an exception."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; an image is as readable as any other output.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with _opened(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return {name: _read_array(path, archive, name, dimensions) for name, dimensions in _ARRAYS.items()}
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
+            raise ImageError(f"{path}: broken or cut archive: {str(error) or type(error).__name__}") from error
+
+
+def _read_array(path: Path, archive: zipfile.ZipFile, name: str, dimensions: int) -> NDArray[Any]:
+    where = f"{path}: array {name}"
+    try:
+        member = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        held = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8]) or "nothing"
+        raise ImageError(f"{where} is missing: expected pa, level and words, found {held}") from None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ImageError(f"{where} is packed in a way that NumPy does not write")
+    if member.file_size > member.compress_size * _MOST_PACKED + 4096:
+        raise ImageError(f"{where} claims {member.file_size} bytes, which {member.compress_size} packed bytes cannot hold")
+    with archive.open(member) as stream:
+        shape, dtype = _npy_header(where, stream, dimensions)
+        if dtype not in _dtypes(name):
+            raise ImageError(f"{where} is of type {dtype}: expected {_dtypes(name)[0].name}")
+        bytes_needed = dtype.itemsize
+        for length in shape:
+            bytes_needed *= length
+        if bytes_needed > member.file_size:
+            raise ImageError(f"{where} claims the shape {_shape(shape)}, but has {member.file_size} bytes")
+        data = stream.read(bytes_needed + 1)
+    if len(data) != bytes_needed:
+        raise ImageError(f"{where} has {len(data)} bytes, but its shape {_shape(shape)} takes {bytes_needed}")
+    return np.frombuffer(data, dtype=dtype).reshape(shape)
+
+
+def _npy_header(where: str, stream: IO[bytes], dimensions: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        version = npy.read_magic(stream)
+        if version == (1, 0):
+            shape, fortran, dtype = npy.read_array_header_1_0(stream)
+        elif version == (2, 0):
+            shape, fortran, dtype = npy.read_array_header_2_0(stream)
+        else:
+            raise ImageError(f"{where} has .npy version {version[0]}.{version[1]}: expected 1.0 or 2.0")
+    except ImageError:
+        raise
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ImageError(f"{where} has no valid .npy header: {reason[:120]}") from error
+    if len(shape) != dimensions or any(length < 0 for length in shape):
+        raise ImageError(f"{where} has the shape {_shape(shape)}: expected {dimensions} dimension{'s' * (dimensions > 1)}")
+    if fortran and dimensions > 1:
+        raise ImageError(f"{where} is stored by columns: expected one table page after the other")
+    return shape, dtype
+
+
+def _dtypes(name: str) -> Sequence[np.dtype[Any]]:
+    return (np.dtype("u1"), np.dtype("i1")) if name == "level" else (np.dtype("<u8"),)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _write_arrays(file: IO[bytes], image: Image) -> None:
+    arrays: Mapping[str, NDArray[Any]] = {"pa": image.pa, "level": image.level, "words": image.words}
+    # Fast rather than small: tables repeat so much that the fastest setting already packs them ten to one.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            # A fixed time makes equal tables equal files.
+            member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o644 << 16
+            with archive.open(member, "w", force_zip64=array.nbytes >= 1 << 31) as stream:
+                array = np.ascontiguousarray(array, dtype=_dtypes(name)[0])
+                npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
+                flat = memoryview(array.reshape(-1).view(np.uint8))
+                for start in range(0, len(flat), 1 << 24):
+                    stream.write(flat[start : start + (1 << 24)])
