@@ -145,16 +145,9 @@ impl Layout {
         if version.is_6_12() {
             let end = 0u64.wrapping_sub(GIB);
             let start = end.wrapping_sub(size);
-            // The linear map of a 52-bit kernel is sized for 52 bits; hardware with fewer leaves a part unused,
-            // which full hardware support (modelled here) does not.
-            let vmalloc_end = if v == va_bits_min {
-                start.wrapping_sub(8 * MIB)
-            } else {
-                let unused = (minus(va_bits_min).wrapping_sub(page_offset)) >> (psh - 6);
-                start.wrapping_add(unused).wrapping_sub(8 * MIB)
-            };
             l.modules_end = Va(page_end.wrapping_add(2 * GIB));
-            l.vmalloc_end = Va(vmalloc_end);
+            // VMEMMAP_UNUSED_NPAGES is 0: the hardware modelled has all VA bits (`vabits_actual` = VA_BITS).
+            l.vmalloc_end = Va(start.wrapping_sub(8 * MIB));
             l.vmemmap_start = Va(start);
             l.vmemmap_end = Va(end);
             l.pci_io_start = Va(end.wrapping_add(8 * MIB));

@@ -1,0 +1,118 @@
+//! Descriptors against kernel-semantics §1.2 to §1.4: composed values, 52-bit encodings, kinds, predicates.
+
+use vmemmap_arch::descriptor::{mair, prot};
+use vmemmap_arch::{Attr, Desc, Geometry, Granule, Kind, Level, OutputFormat, Pa, Version};
+
+fn geometry(granule: Granule, va_bits: u32) -> Geometry {
+    Geometry::new(granule, va_bits).unwrap()
+}
+
+#[test]
+fn composed_values_are_made_of_the_bits_that_the_kernel_names() {
+    let default = Attr::VALID | Attr::TABLE_BIT | Attr::AF | Attr::SHARED;
+    assert_eq!(default.bits(), 0x703);
+    let normal = default | Attr::PXN | Attr::UXN | Attr::WRITE;
+    assert_eq!(normal.bits(), 0x0068_0000_0000_0703);
+    assert_eq!(prot::PAGE_KERNEL, (normal | Attr::DIRTY).bits());
+    assert_eq!(prot::PAGE_KERNEL_RO, ((normal - Attr::WRITE) | Attr::RDONLY | Attr::DIRTY).bits());
+    assert_eq!(prot::PAGE_KERNEL_ROX, ((normal - Attr::WRITE - Attr::PXN) | Attr::RDONLY | Attr::DIRTY).bits());
+    assert_eq!(prot::PAGE_KERNEL_EXEC, ((normal - Attr::PXN) | Attr::DIRTY).bits());
+    assert_eq!(prot::PAGE_KERNEL_EXEC | Attr::CONT.bits(), 0x00d8_0000_0000_0703);
+    assert_eq!(prot::PAGE_KERNEL_TAGGED, prot::PAGE_KERNEL | mair::NORMAL_TAGGED << 2);
+    let block = (default - Attr::TABLE_BIT) | Attr::PXN | Attr::UXN;
+    assert_eq!(prot::PROT_SECT_NORMAL_6_1, block.bits());
+    assert_eq!(prot::PROT_SECT_NORMAL_6_12, (block | Attr::WRITE).bits());
+    assert_eq!(prot::TABLE, 3 | Attr::UXN_TABLE.bits());
+    assert_eq!(prot::TABLE_LINEAR, prot::TABLE | Attr::PXN_TABLE.bits());
+    assert_eq!([mair::NORMAL, mair::NORMAL_TAGGED, mair::NORMAL_NC, mair::DEVICE_NGNRNE, mair::DEVICE_NGNRE], [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_64k_descriptor_keeps_the_high_address_in_bits_15_to_12() {
+    let g = geometry(Granule::K64, 52);
+    assert_eq!(g.output_format(), OutputFormat::Lpa64K);
+    let pa = Pa(0x000f_1234_5678_0000);
+    let desc = g.descriptor(pa, prot::PAGE_KERNEL);
+    assert_eq!(desc, Desc(0x00e8_1234_5678_f703));
+    assert_eq!(g.output(desc), pa);
+    assert_eq!(g.with_output(desc, Pa(0x1_0000)), Desc(0x00e8_0000_0001_0703));
+}
+
+#[test]
+fn an_lpa2_descriptor_keeps_the_high_address_in_bits_9_to_8_and_no_shareability() {
+    for granule in [Granule::K4, Granule::K16] {
+        let g = geometry(granule, 52);
+        assert_eq!(g.output_format(), OutputFormat::Lpa2);
+        let pa = Pa(0x000e_1234_5678_0000);
+        let desc = g.descriptor(pa, prot::PAGE_KERNEL);
+        assert_eq!(desc, Desc(0x00ea_1234_5678_0703));
+        assert_eq!(g.output(desc), pa);
+        // Shareability comes from TCR: the bits of SH carry PA[51:50] only.
+        assert_eq!(g.descriptor(Pa(0), prot::PAGE_KERNEL), Desc(0x00e8_0000_0000_0403));
+        assert_eq!(g.with_output(desc, Pa(0)), Desc(0x00e8_0000_0000_0403));
+    }
+}
+
+#[test]
+fn an_address_survives_the_descriptor_in_every_format() {
+    for (granule, va_bits, bits) in [
+        (Granule::K4, 39, 48),
+        (Granule::K4, 48, 48),
+        (Granule::K4, 52, 52),
+        (Granule::K16, 47, 48),
+        (Granule::K16, 52, 52),
+        (Granule::K64, 48, 48),
+        (Granule::K64, 52, 52),
+    ] {
+        let g = geometry(granule, va_bits);
+        for shift in g.page_shift()..bits {
+            let pa = Pa(1 << shift);
+            for attributes in [prot::PAGE_KERNEL, prot::PAGE_KERNEL_RO, prot::TABLE] {
+                let desc = g.descriptor(pa, attributes);
+                assert_eq!(g.output(desc), pa, "{granule:?}/{va_bits} bit {shift}");
+                assert_eq!(desc.0 & !g.address_mask(), attributes & !g.address_mask());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_descriptor_is_decoded_by_its_level() {
+    let g = geometry(Granule::K4, 48);
+    let at = |word: u64, level| g.kind(Desc(word), level);
+    assert_eq!(at(0, Level::PTE), Kind::None);
+    // `pte_none` looks at the whole word: a software bit alone is not none.
+    assert_eq!(at(Attr::DIRTY.bits(), Level::PTE), Kind::Invalid);
+    assert_eq!(at(0x4000_0000 | prot::PAGE_KERNEL, Level::PTE), Kind::Page(Pa(0x4000_0000)));
+    assert_eq!(at(0x4000_0000 | prot::PROT_SECT_NORMAL_6_1, Level::PTE), Kind::Reserved);
+    assert_eq!(at(0x4020_0000 | prot::PROT_SECT_NORMAL_6_1, Level::PMD), Kind::Block(Pa(0x4020_0000)));
+    assert_eq!(at(0x4000_0000 | prot::PROT_SECT_NORMAL_6_1, Level::PUD), Kind::Block(Pa(0x4000_0000)));
+    assert_eq!(at(0x4000_0000 | prot::PROT_SECT_NORMAL_6_1, Level::P4D), Kind::Reserved);
+    assert_eq!(at(0x4000_1000 | prot::TABLE, Level::PMD), Kind::Table(Pa(0x4000_1000)));
+    assert_eq!(at(0x4000_1000 | prot::TABLE, Level::P4D), Kind::Table(Pa(0x4000_1000)));
+    let g64 = geometry(Granule::K64, 48);
+    assert_eq!(g64.kind(Desc(prot::PROT_SECT_NORMAL_6_1), Level::PUD), Kind::Reserved);
+}
+
+/// 6.1 keeps PROT_NONE in bit 58; 6.12 means bit 0 clear and bit 11 set (§1.2).
+#[test]
+fn presence_is_what_that_kernel_calls_presence() {
+    for version in Version::ALL {
+        assert!(Desc(prot::PAGE_KERNEL).is_present(version));
+        assert!(!Desc::NONE.is_present(version));
+        assert_eq!(Desc(1 << 58).is_present(version), !version.is_6_12());
+        assert_eq!(Desc(1 << 11).is_present(version), version.is_6_12());
+    }
+}
+
+#[test]
+fn writable_and_the_barrier_predicate_read_the_bits_they_should() {
+    assert!(Desc(prot::PAGE_KERNEL).is_writable());
+    assert!(!Desc(prot::PAGE_KERNEL_RO).is_writable());
+    assert!(Desc(prot::PROT_SECT_NORMAL_6_1).is_writable());
+    assert!(Desc(prot::PAGE_KERNEL).is_valid_not_user());
+    assert!(!Desc(prot::PAGE_KERNEL | Attr::USER.bits()).is_valid_not_user());
+    assert!(!Desc(prot::PAGE_KERNEL & !Attr::UXN.bits()).is_valid_not_user());
+    assert!(!Desc(prot::PAGE_KERNEL & !1).is_valid_not_user());
+    assert!(Desc(prot::PROT_SECT_NORMAL_6_1).is_sect() && Desc(prot::TABLE).is_table_type());
+}
