@@ -4,6 +4,7 @@
 //! longer than a microsecond runs detached.
 
 mod errors;
+mod image;
 mod layout;
 
 use pyo3::prelude::*;
@@ -11,6 +12,8 @@ use pyo3::prelude::*;
 /// The Rust core of `vmemmap`.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use crate::image::{TableImage, check_ptdump, ptdump_region};
     #[pymodule_export]
     use crate::layout::{layout, policies};
 

@@ -1,0 +1,89 @@
+//! Dumps: text checked and cut, arrays turned into a verified `TableImage`.
+
+use std::sync::Arc;
+
+use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use vmemmap_arch::{Pa, Va};
+use vmemmap_image::{ImageMeta, Lines};
+
+use crate::errors::{Error, guarded};
+use crate::layout::{geometry, version};
+
+/// Raise `ImageError` unless every line of `data` is one of a `kernel_page_tables` text; the error names the line.
+#[pyfunction]
+pub fn check_ptdump(py: Python<'_>, data: &[u8]) -> PyResult<()> {
+    guarded(py, || {
+        py.detach(|| Lines::new(data).try_for_each(|line| line.map(drop))).map_err(|error| Error::Image(error.to_string()))
+    })
+}
+
+/// The slice of a dump that belongs to a region (`vmemmap`, `linear`, `vmalloc`, ...), or `None`.
+#[pyfunction]
+pub fn ptdump_region<'a>(py: Python<'_>, text: &'a str, name: &str) -> PyResult<Option<&'a str>> {
+    guarded(py, || Ok(py.detach(|| vmemmap_image::region(text, name))))
+}
+
+/// `vmemmap.image_json.Description`, by its attributes.
+#[derive(FromPyObject)]
+struct Description {
+    granule: u64,
+    va_bits: u32,
+    kernel: String,
+    root_pa: u64,
+    memstart: i64,
+    vmemmap_start: u64,
+    vmemmap_end: u64,
+    markers: Vec<(u64, Option<String>)>,
+    ram: Vec<(u64, u64, bool)>,
+    blocks_online: Option<Vec<u64>>,
+    block_size: u64,
+    hugepages: Vec<(u64, u64)>,
+    hvo: bool,
+}
+
+impl Description {
+    fn meta(self) -> Result<ImageMeta, Error> {
+        Ok(ImageMeta {
+            geometry: geometry(self.granule, self.va_bits)?,
+            version: version(&self.kernel)?,
+            root: Pa(self.root_pa),
+            memstart: self.memstart,
+            vmemmap: Some(Va(self.vmemmap_start)..Va(self.vmemmap_end)),
+            markers: self.markers.into_iter().map(|(start, name)| (Va(start), name)).collect(),
+            ram: self.ram.into_iter().map(|(start, end, boot)| (Pa(start)..Pa(end), boot)).collect(),
+            blocks_online: self.blocks_online,
+            block_size: self.block_size,
+            hugepages: self.hugepages,
+            hvo: self.hvo,
+        })
+    }
+}
+
+/// Verified tables of one kernel.
+#[pyclass(frozen, module = "vmemmap._core")]
+pub struct TableImage(pub Arc<vmemmap_image::TableImage>);
+
+#[pymethods]
+impl TableImage {
+    /// From the arrays of a capture and its `Description`. Raises `ImageError` for the first contradiction found.
+    #[new]
+    fn new<'py>(
+        py: Python<'py>,
+        pa: PyReadonlyArray1<'py, u64>,
+        level: PyReadonlyArray1<'py, u8>,
+        words: PyReadonlyArray2<'py, u64>,
+        description: &Bound<'py, PyAny>,
+    ) -> PyResult<Self> {
+        guarded(py, || {
+            let meta = description.extract::<Description>()?.meta()?;
+            let width = words.shape()[1];
+            let contiguous = |_| Error::Image("arrays of an image must be contiguous".into());
+            let pa = pa.as_slice().map_err(contiguous)?.to_vec();
+            let level = level.as_slice().map_err(contiguous)?.to_vec();
+            let words = words.as_slice().map_err(contiguous)?.to_vec();
+            let image = py.detach(|| vmemmap_image::TableImage::new(meta, pa, &level, words, width));
+            Ok(Self(Arc::new(image.map_err(|error| Error::Image(error.to_string()))?)))
+        })
+    }
+}
