@@ -1,0 +1,563 @@
+//! Kernel code that *asks*: every method of `Cpu` becomes one `Op`, which somebody else interprets.
+//!
+//! The actor never holds a reference into the machine; its local state is a function of the replies it had. A search
+//! sees each actor's next operation before it happens.
+
+use vmemmap_arch::{
+    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
+    Template, Tlbi, Until, Va, Var,
+};
+
+/// Generation of a frame as it was when it was named.
+pub type Tok = u32;
+
+/// One operation of a CPU, as a value. A writer of a read-write semaphore and `synchronize_rcu` take two: they first
+/// make themselves known (`Queue`, `RcuSnapshot`), then wait.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Op {
+    Root,
+    Read {
+        at: Slot<Tok>,
+        order: Order,
+    },
+    Write {
+        at: Slot<Tok>,
+        new: Desc,
+        order: Order,
+    },
+    Swap {
+        at: Slot<Tok>,
+        new: Desc,
+        order: Order,
+    },
+    CompareExchange {
+        at: Slot<Tok>,
+        old: Desc,
+        new: Desc,
+        order: Order,
+    },
+    Barrier(Barrier),
+    Tlbi(Tlbi),
+    Load {
+        va: Va,
+        order: Order,
+    },
+    Store {
+        va: Va,
+        value: u64,
+        order: Order,
+    },
+    Rmw {
+        va: Va,
+        op: Rmw,
+        order: Order,
+    },
+    Fill {
+        va: Va,
+        template: Template,
+    },
+    Speculate {
+        va: Va,
+    },
+    Alloc(Alloc),
+    Free {
+        frame: Frame<Tok>,
+        order: u8,
+        kind: FrameKind,
+    },
+    SplitFrame {
+        frame: Frame<Tok>,
+        order: u8,
+    },
+    IsReserved {
+        frame: Frame<Tok>,
+    },
+    CopyFrame {
+        from: Frame<Tok>,
+        to: Frame<Tok>,
+    },
+    CopyFromVa {
+        from: Va,
+        to: Frame<Tok>,
+    },
+    LoadFrame {
+        frame: Frame<Tok>,
+        index: u16,
+    },
+    StoreFrame {
+        frame: Frame<Tok>,
+        index: u16,
+        value: u64,
+    },
+    /// Link `frame` behind `before`, the last of a private list (`None`: the list is empty).
+    ListLink {
+        before: Option<Frame<Tok>>,
+        frame: Frame<Tok>,
+    },
+    ListPrevious {
+        frame: Frame<Tok>,
+    },
+    ListNext {
+        frame: Frame<Tok>,
+    },
+    Range {
+        start: Pa,
+        bytes: u64,
+        op: RangeOp,
+    },
+    RangeInUse {
+        start: Pa,
+        bytes: u64,
+    },
+    ClaimSelfHosted {
+        start: Pa,
+        frames: u64,
+    },
+    IsSelfHosted {
+        frame: Frame<Tok>,
+    },
+    /// A writer queues; new readers stay out from here on.
+    Queue {
+        lock: LockId,
+    },
+    Acquire {
+        lock: LockId,
+        mode: Mode,
+    },
+    TryAcquire {
+        lock: LockId,
+        mode: Mode,
+    },
+    Release {
+        lock: LockId,
+        mode: Mode,
+    },
+    VarLoad {
+        var: Var,
+        order: Order,
+    },
+    VarStore {
+        var: Var,
+        value: u64,
+        order: Order,
+    },
+    VarRmw {
+        var: Var,
+        op: Rmw,
+        order: Order,
+    },
+    WaitUntil {
+        var: Var,
+        condition: Until,
+    },
+    RcuReadLock,
+    RcuReadUnlock,
+    /// `synchronize_rcu` notes who is inside a read section.
+    RcuSnapshot,
+    /// `synchronize_rcu` waits until each of those has left once.
+    RcuWait,
+    IrqDisable,
+    IrqEnable,
+    IpiPause,
+    IpiResume,
+    StopMachineBegin,
+    StopMachineEnd,
+    SignalPending,
+    Warn {
+        what: Invariant,
+        address: u64,
+        message: &'static str,
+    },
+    ExpectStable {
+        on: bool,
+    },
+    Exclusive {
+        what: Invariant,
+        begin: bool,
+    },
+    Choose {
+        n: u32,
+        why: &'static str,
+    },
+    Round {
+        state: u64,
+    },
+}
+
+impl Op {
+    /// Touches nothing that another actor can see or change, never blocks and has one outcome: never a scheduling point.
+    #[must_use]
+    #[inline]
+    pub const fn is_local(&self) -> bool {
+        matches!(
+            self,
+            Op::Root
+                | Op::SplitFrame { .. }
+                | Op::IsReserved { .. }
+                | Op::ListLink { .. }
+                | Op::ListPrevious { .. }
+                | Op::ListNext { .. }
+                | Op::SignalPending
+                | Op::Warn { .. }
+                | Op::Round { .. }
+        )
+    }
+
+    /// Name of the operation in traces and replay files.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Op::Root => "root",
+            Op::Read { .. } => "read",
+            Op::Write { .. } => "write",
+            Op::Swap { .. } => "swap",
+            Op::CompareExchange { .. } => "cmpxchg",
+            Op::Barrier(Barrier::DsbIshst) => "dsb ishst",
+            Op::Barrier(Barrier::DsbIsh) => "dsb ish",
+            Op::Barrier(Barrier::DsbNsh) => "dsb nsh",
+            Op::Barrier(Barrier::Isb) => "isb",
+            Op::Barrier(Barrier::SmpMb) => "smp_mb",
+            Op::Barrier(Barrier::SmpRmb) => "smp_rmb",
+            Op::Barrier(Barrier::SmpWmb) => "smp_wmb",
+            Op::Tlbi(Tlbi::Vmalle1is) => "tlbi vmalle1is",
+            Op::Tlbi(Tlbi::Vmalle1) => "tlbi vmalle1",
+            Op::Tlbi(Tlbi::Vaale1is(_)) => "tlbi vaale1is",
+            Op::Tlbi(Tlbi::Vaae1is(_)) => "tlbi vaae1is",
+            Op::Load { .. } => "load",
+            Op::Store { .. } => "store",
+            Op::Rmw { .. } => "rmw",
+            Op::Fill { .. } => "fill",
+            Op::Speculate { .. } => "speculate",
+            Op::Alloc(_) => "alloc",
+            Op::Free { .. } => "free",
+            Op::SplitFrame { .. } => "split_page",
+            Op::IsReserved { .. } => "is_reserved",
+            Op::CopyFrame { .. } | Op::CopyFromVa { .. } => "copy_page",
+            Op::LoadFrame { .. } => "load_frame",
+            Op::StoreFrame { .. } => "store_frame",
+            Op::ListLink { .. } => "list_add_tail",
+            Op::ListPrevious { .. } => "list_prev",
+            Op::ListNext { .. } => "list_next",
+            Op::Range { op: RangeOp::OnlineNormal, .. } => "online_kernel",
+            Op::Range { op: RangeOp::OnlineMovable, .. } => "online_movable",
+            Op::Range { op: RangeOp::Isolate, .. } => "isolate",
+            Op::Range { op: RangeOp::UndoIsolate, .. } => "undo_isolate",
+            Op::Range { op: RangeOp::Offline, .. } => "offline",
+            Op::RangeInUse { .. } => "scan_movable_pages",
+            Op::ClaimSelfHosted { .. } => "altmap_alloc",
+            Op::IsSelfHosted { .. } => "is_self_hosted",
+            Op::Queue { .. } => "queue",
+            Op::Acquire { .. } => "lock",
+            Op::TryAcquire { .. } => "trylock",
+            Op::Release { .. } => "unlock",
+            Op::VarLoad { .. } => "var_load",
+            Op::VarStore { .. } => "var_store",
+            Op::VarRmw { .. } => "var_rmw",
+            Op::WaitUntil { .. } => "wait_until",
+            Op::RcuReadLock => "rcu_read_lock",
+            Op::RcuReadUnlock => "rcu_read_unlock",
+            Op::RcuSnapshot => "synchronize_rcu",
+            Op::RcuWait => "rcu_wait",
+            Op::IrqDisable => "irq_disable",
+            Op::IrqEnable => "irq_enable",
+            Op::IpiPause => "ipi_pause",
+            Op::IpiResume => "ipi_resume",
+            Op::StopMachineBegin => "stop_machine",
+            Op::StopMachineEnd => "stop_machine_end",
+            Op::SignalPending => "signal_pending",
+            Op::Warn { .. } => "warn",
+            Op::ExpectStable { on: true } => "stable",
+            Op::ExpectStable { on: false } => "stable_end",
+            Op::Exclusive { begin: true, .. } => "exclusive",
+            Op::Exclusive { begin: false, .. } => "exclusive_end",
+            Op::Choose { .. } => "choose",
+            Op::Round { .. } => "round",
+        }
+    }
+}
+
+/// What an operation returned. Two words: a value, and the generation of the frame that it names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Reply {
+    pub value: u64,
+    pub tok: Tok,
+}
+
+impl Reply {
+    /// "There is no such frame".
+    pub const NOTHING: Reply = Reply { value: u64::MAX, tok: 0 };
+
+    #[must_use]
+    #[inline]
+    pub const fn of(value: u64) -> Self {
+        Self { value, tok: 0 }
+    }
+    #[must_use]
+    #[inline]
+    pub const fn frame(frame: Frame<Tok>) -> Self {
+        Self { value: frame.pa.0, tok: frame.tok }
+    }
+    /// Answer to `Range` and `RangeInUse`: the kind travels in place of the generation, 0 = no obstacle.
+    #[must_use]
+    #[inline]
+    pub const fn obstacle(found: Option<InUse>) -> Self {
+        match found {
+            Some(f) => Self { value: f.pa.0, tok: f.kind as u32 },
+            None => Self { value: 0, tok: 0 },
+        }
+    }
+    #[inline]
+    fn as_frame(self) -> Option<Frame<Tok>> {
+        (self.value != u64::MAX).then_some(Frame { pa: Pa(self.value), tok: self.tok })
+    }
+    #[inline]
+    fn as_entry(self) -> Entry<Tok> {
+        Entry { desc: Desc(self.value), tok: self.tok }
+    }
+    #[inline]
+    fn as_obstacle(self) -> Option<InUse> {
+        let kind = match self.tok {
+            1 => FrameKind::Table,
+            2 => FrameKind::Vmemmap,
+            3 => FrameKind::Huge,
+            4 => FrameKind::Data,
+            _ => return None,
+        };
+        Some(InUse { pa: Pa(self.value), kind })
+    }
+}
+
+/// Where an `OpCpu` sends its operations: a coroutine's way out, or a machine that executes at once.
+pub trait Port {
+    /// Have `op` executed; returns when it has been.
+    fn call(&self, op: Op) -> Reply;
+    /// Number of this CPU (actor), from 0.
+    fn id(&self) -> u8;
+    /// Name of the function whose operations follow.
+    fn label(&self, function: &'static str);
+    fn geometry(&self) -> &Geometry;
+}
+
+/// The `Cpu` of explored and costed machines. Owns nothing but its port, so an actor may be abandoned at any operation.
+#[derive(Clone, Copy, Debug)]
+pub struct OpCpu<P: Port> {
+    port: P,
+}
+
+impl<P: Port> OpCpu<P> {
+    pub const fn new(port: P) -> Self {
+        Self { port }
+    }
+    pub const fn port(&self) -> &P {
+        &self.port
+    }
+}
+
+impl<P: Port> Cpu for OpCpu<P> {
+    type Tok = Tok;
+
+    fn id(&self) -> u8 {
+        self.port.id()
+    }
+    fn label(&self, function: &'static str) {
+        self.port.label(function);
+    }
+
+    fn root(&self) -> Frame<Tok> {
+        let r = self.port.call(Op::Root);
+        Frame { pa: Pa(r.value), tok: r.tok }
+    }
+    fn read(&self, at: Slot<Tok>, order: Order) -> Entry<Tok> {
+        self.port.call(Op::Read { at, order }).as_entry()
+    }
+    fn write(&self, at: Slot<Tok>, new: Desc, order: Order) {
+        self.port.call(Op::Write { at, new, order });
+    }
+    fn swap(&self, at: Slot<Tok>, new: Desc, order: Order) -> Entry<Tok> {
+        self.port.call(Op::Swap { at, new, order }).as_entry()
+    }
+    fn compare_exchange(&self, at: Slot<Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<Tok>, Entry<Tok>> {
+        let found = self.port.call(Op::CompareExchange { at, old, new, order }).as_entry();
+        if found.desc == old { Ok(found) } else { Err(found) }
+    }
+
+    fn barrier(&self, barrier: Barrier) {
+        self.port.call(Op::Barrier(barrier));
+    }
+    fn tlbi(&self, op: Tlbi) {
+        self.port.call(Op::Tlbi(op));
+    }
+
+    fn load(&self, va: Va, order: Order) -> u64 {
+        self.port.call(Op::Load { va, order }).value
+    }
+    fn store(&self, va: Va, value: u64, order: Order) {
+        self.port.call(Op::Store { va, value, order });
+    }
+    fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
+        self.port.call(Op::Rmw { va, op, order }).value
+    }
+    fn fill(&self, va: Va, template: Template) {
+        self.port.call(Op::Fill { va, template });
+    }
+    fn speculate(&self, va: Va) {
+        self.port.call(Op::Speculate { va });
+    }
+
+    fn alloc(&self, request: Alloc) -> Option<Frame<Tok>> {
+        self.port.call(Op::Alloc(request)).as_frame()
+    }
+    fn free(&self, frame: Frame<Tok>, order: u8, kind: FrameKind) {
+        self.port.call(Op::Free { frame, order, kind });
+    }
+    /// All frames of a run are of one generation, so the entry's token is that of each of them.
+    fn frame_of(&self, entry: Entry<Tok>, pa: Pa) -> Frame<Tok> {
+        Frame { pa, tok: entry.tok }
+    }
+    fn split_frame(&self, frame: Frame<Tok>, order: u8) {
+        self.port.call(Op::SplitFrame { frame, order });
+    }
+    fn is_reserved(&self, frame: Frame<Tok>) -> bool {
+        self.port.call(Op::IsReserved { frame }).value != 0
+    }
+    fn copy_frame(&self, from: Frame<Tok>, to: Frame<Tok>) {
+        self.port.call(Op::CopyFrame { from, to });
+    }
+    fn copy_from_va(&self, from: Va, to: Frame<Tok>) {
+        self.port.call(Op::CopyFromVa { from, to });
+    }
+    fn load_frame(&self, frame: Frame<Tok>, index: u16) -> u64 {
+        self.port.call(Op::LoadFrame { frame, index }).value
+    }
+    fn store_frame(&self, frame: Frame<Tok>, index: u16, value: u64) {
+        self.port.call(Op::StoreFrame { frame, index, value });
+    }
+    fn list_push(&self, list: &mut FrameList<Tok>, frame: Frame<Tok>) {
+        self.port.call(Op::ListLink { before: list.last, frame });
+        if list.first.is_none() {
+            list.first = Some(frame);
+        }
+        list.last = Some(frame);
+        list.len += 1;
+    }
+    fn list_pop(&self, list: &mut FrameList<Tok>) -> Option<Frame<Tok>> {
+        let frame = list.last?;
+        list.len -= 1;
+        if list.len == 0 {
+            (list.first, list.last) = (None, None);
+        } else {
+            list.last = self.port.call(Op::ListPrevious { frame }).as_frame();
+        }
+        Some(frame)
+    }
+    fn list_shift(&self, list: &mut FrameList<Tok>) -> Option<Frame<Tok>> {
+        let frame = list.first?;
+        list.len -= 1;
+        if list.len == 0 {
+            (list.first, list.last) = (None, None);
+        } else {
+            list.first = self.port.call(Op::ListNext { frame }).as_frame();
+        }
+        Some(frame)
+    }
+    fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse> {
+        match self.port.call(Op::Range { start, bytes, op }).as_obstacle() {
+            Some(found) => Err(found),
+            None => Ok(()),
+        }
+    }
+    fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {
+        self.port.call(Op::RangeInUse { start, bytes }).as_obstacle()
+    }
+    fn claim_self_hosted(&self, start: Pa, frames: u64) -> Frame<Tok> {
+        Frame { pa: start, tok: self.port.call(Op::ClaimSelfHosted { start, frames }).tok }
+    }
+    fn is_self_hosted(&self, frame: Frame<Tok>) -> bool {
+        self.port.call(Op::IsSelfHosted { frame }).value != 0
+    }
+
+    fn acquire(&self, lock: LockId, mode: Mode) {
+        if mode == Mode::Write && is_rwsem(lock) {
+            self.port.call(Op::Queue { lock });
+        }
+        self.port.call(Op::Acquire { lock, mode });
+    }
+    fn try_acquire(&self, lock: LockId, mode: Mode) -> bool {
+        self.port.call(Op::TryAcquire { lock, mode }).value != 0
+    }
+    fn release(&self, lock: LockId, mode: Mode) {
+        self.port.call(Op::Release { lock, mode });
+    }
+
+    fn var_load(&self, var: Var, order: Order) -> u64 {
+        self.port.call(Op::VarLoad { var, order }).value
+    }
+    fn var_store(&self, var: Var, value: u64, order: Order) {
+        self.port.call(Op::VarStore { var, value, order });
+    }
+    fn var_rmw(&self, var: Var, op: Rmw, order: Order) -> u64 {
+        self.port.call(Op::VarRmw { var, op, order }).value
+    }
+    fn wait_until(&self, var: Var, condition: Until) -> u64 {
+        self.port.call(Op::WaitUntil { var, condition }).value
+    }
+
+    fn rcu_read_lock(&self) {
+        self.port.call(Op::RcuReadLock);
+    }
+    fn rcu_read_unlock(&self) {
+        self.port.call(Op::RcuReadUnlock);
+    }
+    fn synchronize_rcu(&self) {
+        self.port.call(Op::RcuSnapshot);
+        self.port.call(Op::RcuWait);
+    }
+    fn irq_disable(&self) {
+        self.port.call(Op::IrqDisable);
+    }
+    fn irq_enable(&self) {
+        self.port.call(Op::IrqEnable);
+    }
+    fn ipi_pause(&self) {
+        self.port.call(Op::IpiPause);
+    }
+    fn ipi_resume(&self) {
+        self.port.call(Op::IpiResume);
+    }
+    fn stop_machine_begin(&self) {
+        self.port.call(Op::StopMachineBegin);
+    }
+    fn stop_machine_end(&self) {
+        self.port.call(Op::StopMachineEnd);
+    }
+
+    fn signal_pending(&self) -> bool {
+        self.port.call(Op::SignalPending).value != 0
+    }
+    fn warn(&self, what: Invariant, address: u64, message: &'static str) {
+        self.port.call(Op::Warn { what, address, message });
+    }
+    fn expect_stable(&self, on: bool) {
+        self.port.call(Op::ExpectStable { on });
+    }
+    fn exclusive(&self, what: Invariant, begin: bool) {
+        self.port.call(Op::Exclusive { what, begin });
+    }
+    fn choose(&self, n: u32, why: &'static str) -> u32 {
+        self.port.call(Op::Choose { n, why }).value as u32
+    }
+    fn round(&self, state: u64) {
+        self.port.call(Op::Round { state });
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.port.geometry()
+    }
+}
+
+/// A lock whose writers queue and shut new readers out.
+#[must_use]
+#[inline]
+pub const fn is_rwsem(lock: LockId) -> bool {
+    matches!(lock, LockId::CpuHotplug | LockId::MemHotplug | LockId::InitMmMmap)
+}
