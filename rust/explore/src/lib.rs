@@ -1,1 +1,8 @@
-//! explore
+//! Schedules kernel code: exhaustive and random search, shortest traces, replay, and stress on real threads.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+#[allow(unsafe_code)]
+mod coroutine;
+pub mod execution;
+pub mod model;
+pub mod search;

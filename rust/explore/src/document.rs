@@ -1,0 +1,327 @@
+//! A scenario as JSON, the form in which Python hands it over: machine, setup, actors, judged invariants (format 1).
+//!
+//! The schema is written out in `python/vmemmap/scenario.py`.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
+use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
+
+/// The only format this version reads.
+pub const FORMAT: u32 = 1;
+
+/// What is wrong with a document; one line for people.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum DocumentError {
+    #[error("scenario: {0}")]
+    Json(String),
+    #[error("scenario: format {0}, this version reads format {FORMAT}")]
+    Format(u32),
+    #[error("granule {0}: it is 4096, 16384 or 65536")]
+    Granule(u64),
+    #[error("va_bits {va_bits} with {granule} pages: arm64 Linux has {known}")]
+    VaBits { granule: &'static str, va_bits: u32, known: &'static str },
+    #[error("kernel {0:?}: it is 2021, 6.1, 6.12 or 6.12.117")]
+    KernelVersion(String),
+    #[error("kernel {0} had no 52-bit addresses with 4K or 16K pages: use 6.12")]
+    NoLpa2(&'static str),
+    #[error("policy {0:?}: there is no such row; rows are {1}")]
+    Policy(String, String),
+    #[error("policy {row}={value:?}: it is one of {known}")]
+    PolicyValue { row: String, value: String, known: String },
+    #[error("{0:?} is no invariant; they are I1 to I32")]
+    Invariant(String),
+    #[error("RAM: {0}")]
+    Ram(String),
+    #[error("actor {name:?}: {what}")]
+    Actor { name: String, what: String },
+}
+
+/// The machine part.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineDocument {
+    pub granule: u64,
+    pub va_bits: u32,
+    pub kernel: String,
+    #[serde(default = "yes")]
+    pub hvo: bool,
+    #[serde(default)]
+    pub memstart: Option<i64>,
+    pub boot: Vec<(u64, u64)>,
+    #[serde(default)]
+    pub hotplug: Vec<(u64, u64)>,
+    #[serde(default)]
+    pub image: Option<String>,
+    #[serde(default)]
+    pub policies: std::collections::BTreeMap<String, String>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// One actor of the document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ActorDocument {
+    pub name: String,
+    pub cpu: u8,
+    #[serde(default = "one")]
+    pub rounds: u32,
+    pub program: Vec<OperationDocument>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// The whole document.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    pub format: u32,
+    pub name: String,
+    #[serde(default)]
+    pub corpus: Option<String>,
+    pub variant: String,
+    pub machine: MachineDocument,
+    #[serde(default)]
+    pub setup: Vec<OperationDocument>,
+    pub actors: Vec<ActorDocument>,
+    pub judged: Vec<String>,
+}
+
+/// Half-open range in a document.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RangeDocument {
+    pub start: u64,
+    pub end: u64,
+}
+
+/// `Operation` as JSON: `{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum OperationDocument {
+    NrHugepages { hstate: u8, count: u64 },
+    HugetlbAlloc { hstate: u8, #[serde(default)] at: Option<u64> },
+    HugetlbFree { hstate: u8, #[serde(default)] at: Option<u64> },
+    HugetlbUse { hstate: u8 },
+    HugetlbDemote { hstate: u8, count: u64 },
+    HugetlbOvercommit { hstate: u8, count: u64 },
+    HugetlbReserve { hstate: u8, delta: i64 },
+    HugetlbGet { hstate: u8 },
+    HugetlbPut { hstate: u8, at: u64 },
+    HugetlbDeferredFree,
+    SetHvo { on: bool },
+    MemoryAdd { start: u64, bytes: u64, #[serde(default)] memmap_on_memory: bool },
+    MemoryOnline { start: u64, bytes: u64, #[serde(default)] zone: ZoneDocument },
+    MemoryOffline { start: u64, bytes: u64 },
+    MemoryRemove { start: u64, bytes: u64 },
+    MemoryOfflineAndRemove { start: u64, bytes: u64 },
+    DeviceAdd { start: u64, bytes: u64 },
+    DeviceRemove { start: u64, bytes: u64 },
+    PtdumpWalk { #[serde(default)] range: Option<RangeDocument>, #[serde(default)] pfns: Option<RangeDocument> },
+    PtdumpCheckWx,
+    PfnWalk { start: u64, end: u64, #[serde(default = "one_page")] step: u64 },
+    SpeculativeRef { pfn: u64 },
+    MemoryFailure { pfn: u64 },
+    ShowPte { at: u64 },
+    VmallocCycle { pages: u64 },
+}
+
+const fn one_page() -> u64 {
+    1
+}
+
+/// `"normal"` or `"movable"`.
+#[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ZoneDocument {
+    Normal,
+    #[default]
+    Movable,
+}
+
+impl OperationDocument {
+    /// The operation, on a kernel of that layout (which turns the `pfns` of a ptdump into the vmemmap range of those frames).
+    #[must_use]
+    pub fn operation(&self, layout: &Layout) -> Operation {
+        let pfn = |n: u64| Pfn(n);
+        match *self {
+            Self::NrHugepages { hstate, count } => Operation::NrHugepages { hstate, count },
+            Self::HugetlbAlloc { hstate, at } => Operation::HugetlbAlloc { hstate, at: at.map(pfn) },
+            Self::HugetlbFree { hstate, at } => Operation::HugetlbFree { hstate, at: at.map(pfn) },
+            Self::HugetlbUse { hstate } => Operation::HugetlbUse { hstate },
+            Self::HugetlbDemote { hstate, count } => Operation::HugetlbDemote { hstate, count },
+            Self::HugetlbOvercommit { hstate, count } => Operation::HugetlbOvercommit { hstate, count },
+            Self::HugetlbReserve { hstate, delta } => Operation::HugetlbReserve { hstate, delta },
+            Self::HugetlbGet { hstate } => Operation::HugetlbGet { hstate },
+            Self::HugetlbPut { hstate, at } => Operation::HugetlbPut { hstate, at: pfn(at) },
+            Self::HugetlbDeferredFree => Operation::HugetlbDeferredFree,
+            Self::SetHvo { on } => Operation::SetHvo { on },
+            Self::MemoryAdd { start, bytes, memmap_on_memory } => Operation::MemoryAdd { start: Pa(start), bytes, memmap_on_memory },
+            Self::MemoryOnline { start, bytes, zone } => Operation::MemoryOnline {
+                start: Pa(start),
+                bytes,
+                zone: match zone {
+                    ZoneDocument::Normal => Zone::Normal,
+                    ZoneDocument::Movable => Zone::Movable,
+                },
+            },
+            Self::MemoryOffline { start, bytes } => Operation::MemoryOffline { start: Pa(start), bytes },
+            Self::MemoryRemove { start, bytes } => Operation::MemoryRemove { start: Pa(start), bytes },
+            Self::MemoryOfflineAndRemove { start, bytes } => Operation::MemoryOfflineAndRemove { start: Pa(start), bytes },
+            Self::DeviceAdd { start, bytes } => Operation::DeviceAdd { start: Pa(start), bytes },
+            Self::DeviceRemove { start, bytes } => Operation::DeviceRemove { start: Pa(start), bytes },
+            Self::PtdumpWalk { range, pfns } => Operation::PtdumpWalk {
+                range: match (range, pfns) {
+                    (Some(r), _) => VaRange { start: Va(r.start), end: Va(r.end) },
+                    (None, Some(p)) => layout.page_va(pfn(p.start))..layout.page_va(pfn(p.end)),
+                    (None, None) => layout.page_offset..Va(0),
+                },
+            },
+            Self::PtdumpCheckWx => Operation::PtdumpCheckWx,
+            Self::PfnWalk { start, end, step } => Operation::PfnWalk { start: pfn(start), end: pfn(end), step },
+            Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
+            Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
+            Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
+            Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
+        }
+    }
+}
+
+/// Granule and VA size, checked.
+///
+/// # Errors
+/// `Granule`, `VaBits`.
+pub fn geometry(granule: u64, va_bits: u32) -> Result<Geometry, DocumentError> {
+    let granule = Granule::from_size(granule).ok_or(DocumentError::Granule(granule))?;
+    let known = match granule {
+        Granule::K4 => "39, 48 and 52",
+        Granule::K16 => "36, 47, 48 and 52",
+        Granule::K64 => "42, 48 and 52",
+    };
+    Geometry::new(granule, va_bits).map_err(|_| DocumentError::VaBits { granule: granule.name(), va_bits, known })
+}
+
+/// A kernel behaviour by name.
+///
+/// # Errors
+/// `KernelVersion`.
+pub fn version(name: &str) -> Result<Version, DocumentError> {
+    Version::ALL.into_iter().find(|v| v.name() == name).ok_or_else(|| DocumentError::KernelVersion(name.into()))
+}
+
+/// Policies by name over the kernel's own choices.
+///
+/// # Errors
+/// `Policy`, `PolicyValue`, each naming what would be right.
+pub fn policies<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Policies, DocumentError> {
+    use vmemmap_kernel::policy::PolicyError;
+    let mut policies = Policies::default();
+    for (row, value) in settings {
+        policies.set(row, value).map_err(|e| match e {
+            PolicyError::UnknownPolicy => DocumentError::Policy(row.into(), Policies::ROWS.join(", ")),
+            PolicyError::UnknownValue { row } => {
+                let mut known = Vec::new();
+                Policies::for_each_value(row, |name, _| known.push(name));
+                DocumentError::PolicyValue { row: row.into(), value: value.into(), known: known.join(", ") }
+            }
+        })?;
+    }
+    Ok(policies)
+}
+
+/// `"I6"` → the invariant.
+///
+/// # Errors
+/// `Invariant`.
+pub fn invariant(name: &str) -> Result<Invariant, DocumentError> {
+    name.strip_prefix('I')
+        .and_then(|n| n.parse().ok())
+        .and_then(Invariant::from_number)
+        .ok_or_else(|| DocumentError::Invariant(name.into()))
+}
+
+impl MachineDocument {
+    /// The kernel of this machine. `memstart_addr` defaults to the start of RAM aligned down as arm64 does.
+    ///
+    /// # Errors
+    /// Any combination that arm64 Linux does not have, and RAM that overlaps, is misaligned or lies outside the address space.
+    pub fn kernel(&self) -> Result<Kernel, DocumentError> {
+        let geometry = geometry(self.granule, self.va_bits)?;
+        let version = version(&self.kernel)?;
+        let ram = ram(&geometry, &self.boot, &self.hotplug)?;
+        let memstart = self.memstart.unwrap_or_else(|| default_memstart(&geometry, &ram));
+        let layout = Layout::new(geometry, version, memstart).map_err(|_| DocumentError::NoLpa2(version.name()))?;
+        let policies = policies(self.policies.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
+        Ok(Kernel::new(layout, policies, &ram, self.hvo))
+    }
+}
+
+/// `memstart_addr` without KASLR: the start of RAM rounded down to `ARM64_MEMSTART_ALIGN`.
+#[must_use]
+pub fn default_memstart(geometry: &Geometry, ram: &[Ram]) -> i64 {
+    let align = match geometry.granule {
+        Granule::K4 | Granule::K16 => 1u64 << 30,
+        Granule::K64 => 512 << 20,
+    };
+    let first = ram.iter().filter(|r| r.boot).map(|r| r.start.0).min().unwrap_or(0);
+    (first & !(align - 1)) as i64
+}
+
+/// RAM ranges, sorted and checked.
+///
+/// # Errors
+/// `Ram`: no boot RAM, overlap, misalignment, more ranges than a kernel holds.
+pub fn ram(geometry: &Geometry, boot: &[(u64, u64)], hotplug: &[(u64, u64)]) -> Result<Vec<Ram>, DocumentError> {
+    let mut ram: Vec<Ram> = boot
+        .iter()
+        .map(|&(start, bytes)| Ram { start: Pa(start), bytes, boot: true })
+        .chain(hotplug.iter().map(|&(start, bytes)| Ram { start: Pa(start), bytes, boot: false }))
+        .filter(|r| r.bytes != 0)
+        .collect();
+    ram.sort_by_key(|r| r.start);
+    if !ram.iter().any(|r| r.boot) {
+        return Err(DocumentError::Ram("a machine needs boot memory".into()));
+    }
+    if ram.len() > vmemmap_kernel::MAX_RAM_RANGES {
+        return Err(DocumentError::Ram(format!("{} ranges, at most {}", ram.len(), vmemmap_kernel::MAX_RAM_RANGES)));
+    }
+    let section = geometry.section_size();
+    let pa_bits = if geometry.va_bits == 52 { 52 } else { 48 };
+    for r in &ram {
+        let unit = if r.boot { geometry.page_size() } else { section };
+        if r.start.0 % unit != 0 || r.bytes % unit != 0 {
+            return Err(DocumentError::Ram(format!("range {:#x}+{:#x} is not a multiple of {:#x}", r.start.0, r.bytes, unit)));
+        }
+        if r.start.0.checked_add(r.bytes).is_none_or(|end| end > 1 << pa_bits) {
+            return Err(DocumentError::Ram(format!("range {:#x}+{:#x} lies above {pa_bits}-bit physical addresses", r.start.0, r.bytes)));
+        }
+    }
+    for pair in ram.windows(2) {
+        if pair[0].start.0 + pair[0].bytes > pair[1].start.0 {
+            return Err(DocumentError::Ram(format!("{:#x}+{:#x} overlaps {:#x}", pair[0].start.0, pair[0].bytes, pair[1].start.0)));
+        }
+    }
+    Ok(ram)
+}
+
+impl Document {
+    /// # Errors
+    /// `Json` with serde's place and reason, `Format`.
+    pub fn parse(json: &str) -> Result<Self, DocumentError> {
+        let document: Self = serde_json::from_str(json).map_err(|e| DocumentError::Json(e.to_string()))?;
+        if document.format != FORMAT {
+            return Err(DocumentError::Format(document.format));
+        }
+        Ok(document)
+    }
+    /// # Errors
+    /// `Invariant`.
+    pub fn judged(&self) -> Result<Vec<Invariant>, DocumentError> {
+        self.judged.iter().map(|name| invariant(name)).collect()
+    }
+}

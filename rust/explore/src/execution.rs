@@ -1,0 +1,544 @@
+//! One execution: actors announce their next operation, the scheduler picks, the operation executes.
+//!
+//! The scheduling point is *before* the effect: an actor runs up to its next announcement and stops there. Operations
+//! that are local, or private as far as is known (explorer.md §2.2), execute at once on the actor's own stack.
+
+use std::cell::{RefCell, RefMut};
+use std::io;
+
+use vmemmap_arch::Invariant;
+
+use crate::coroutine::{Coroutine, Stacks, Suspender};
+use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, Reply};
+
+/// The bodies of a scenario.
+pub trait Actors<M: Model> {
+    /// At most `MAX_ACTORS`.
+    fn count(&self) -> usize;
+    fn name(&self, actor: usize) -> &str;
+    /// CPU that the actor runs on (for traces).
+    fn cpu(&self, actor: usize) -> u8 {
+        actor as u8
+    }
+    /// Runs the actor from start to end. May depend on nothing but the replies of its port, and owns nothing that needs
+    /// `Drop` while it calls the port (see `coroutine`).
+    fn run(&self, actor: usize, port: &ActorPort<'_, M>);
+}
+
+/// Seeded faults of the reduction, for the tests that show the tests would notice.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fault {
+    #[default]
+    None,
+    SleepNotFiltered,
+    NoFixpoint,
+    HashWithoutValues,
+}
+
+/// How much runs without a scheduling point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// Only local operations.
+    Local,
+    /// Also private ones: those that miss every location known to be shared.
+    Private,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Announcements are decided by footprint, locations are learned.
+    Frontier,
+    /// A known prefix: this many more operations run at once, then one is announced.
+    Silent(u32),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Location {
+    readers: u16,
+    writers: u16,
+    /// Treated as shared in this round.
+    shared: bool,
+}
+
+impl Location {
+    fn contended(self) -> bool {
+        self.writers != 0 && (self.readers | self.writers).count_ones() > 1
+    }
+}
+
+/// What one actor has done so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActorState<O> {
+    pub announced: Option<O>,
+    pub finished: bool,
+    /// Rolling hash of every value observed since the last boundary.
+    pub hash: u128,
+    pub steps: u32,
+    pub label: &'static str,
+    /// Name of the kernel operation it is in, by position.
+    pub position: u32,
+}
+
+/// One executed operation, as recorded for a trace.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub actor: u8,
+    pub outcome: u16,
+    pub label: &'static str,
+    pub position: u32,
+    pub private: bool,
+    pub local: bool,
+    pub text: Described,
+    /// Violations that this step added.
+    pub broke: Invariants,
+    /// Hash of the actor's observations after the step.
+    pub observed: u128,
+}
+
+pub(crate) struct Inner<M: Model> {
+    pub model: M,
+    pub actors: [ActorState<M::Op>; MAX_ACTORS],
+    locations: Vec<Location>,
+    /// A location became shared that this round still took for private.
+    grew: bool,
+    pub merge: Merge,
+    pub phase: Phase,
+    /// Violations of these end the execution.
+    pub ending: Invariants,
+    seen: Invariants,
+    /// `steps` when each invariant first broke in this execution.
+    pub broke_at: [u32; 32],
+    pub halted: bool,
+    pub bound_hit: bool,
+    pub step_bound: u32,
+    /// Operations executed in this execution, and since the runner was made.
+    pub steps: u32,
+    pub total_steps: u64,
+    pub record: Option<Vec<Step>>,
+    pub fault: Fault,
+    /// Deadlocks, which only the scheduler sees.
+    pub own_breaches: Vec<Breach>,
+    scratch: Footprint,
+}
+
+impl<M: Model> Inner<M> {
+    /// Whether the operation is to execute without a scheduling point.
+    #[inline]
+    fn runs_at_once(&mut self, actor: u8, op: &M::Op) -> bool {
+        if M::is_local(op) {
+            return true;
+        }
+        if let Phase::Silent(left) = self.phase {
+            if left == 0 {
+                return false;
+            }
+            self.phase = Phase::Silent(left - 1);
+            return true;
+        }
+        if self.merge == Merge::Local {
+            return false;
+        }
+        let missed = self.touch(actor, op);
+        missed && self.model.outcomes(actor, op) == 1
+    }
+
+    /// Learns the locations of an operation; `true` if it misses all that are shared.
+    fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
+        self.scratch.clear();
+        self.model.footprint(actor, op, &mut self.scratch);
+        let mut missed = true;
+        for (location, written) in self.scratch.iter() {
+            let index = location as usize;
+            if index >= self.locations.len() {
+                self.locations.resize(index + 1, Location::default());
+            }
+            let entry = &mut self.locations[index];
+            if written {
+                entry.writers |= 1 << actor;
+            } else {
+                entry.readers |= 1 << actor;
+            }
+            missed &= !entry.shared;
+            self.grew |= !entry.shared && entry.contended();
+        }
+        missed
+    }
+
+    #[inline]
+    fn perform(&mut self, actor: u8, op: &M::Op, outcome: u16, private: bool) -> Reply {
+        let local = M::is_local(op);
+        // The footprint may have changed since the announcement.
+        if !private && self.merge == Merge::Private && self.phase == Phase::Frontier {
+            self.touch(actor, op);
+        }
+        let text = self.record.is_some().then(|| self.model.describe(actor, op));
+        let reply = self.model.execute(actor, op, outcome);
+        let state = &mut self.actors[usize::from(actor)];
+        if !local {
+            self.steps += 1;
+            self.total_steps += 1;
+            state.steps += 1;
+            if state.steps > self.step_bound {
+                self.bound_hit = true;
+                self.halted = true;
+            }
+        }
+        let observed = if self.fault == Fault::HashWithoutValues { 0 } else { reply.value ^ u64::from(reply.tok).rotate_left(32) };
+        state.hash = roll(state.hash, observed);
+        let violated = self.model.violated();
+        let broke = violated.minus(self.seen);
+        if let Some(mut text) = text {
+            self.model.describe_after(actor, op, reply, &mut text);
+            let state = &self.actors[usize::from(actor)];
+            let step =
+                Step { actor, outcome, label: state.label, position: state.position, private, local, text, broke, observed: state.hash };
+            self.record.as_mut().expect("seen above").push(step);
+        }
+        if !broke.is_empty() {
+            self.seen = violated;
+            for invariant in broke.iter() {
+                self.broke_at[usize::from(invariant.number()) - 1] = self.steps;
+            }
+            self.halted |= !broke.and(self.ending).is_empty();
+        }
+        reply
+    }
+
+    /// Hash of everything that the future depends on.
+    pub fn key(&self, count: usize, keep_finished: bool) -> u128 {
+        let mut key = self.model.fingerprint();
+        for (i, actor) in self.actors[..count].iter().enumerate() {
+            let own = if actor.finished && !keep_finished { FINISHED } else { actor.hash ^ u128::from(actor.finished) };
+            key ^= place(own, i as u64);
+        }
+        key
+    }
+
+    pub fn violated(&self) -> Invariants {
+        self.own_breaches.iter().fold(self.model.violated(), |all, b| all.or(Invariants::only(b.invariant)))
+    }
+
+    pub fn breaches(&self) -> Vec<Breach> {
+        let mut all = self.model.breaches();
+        all.extend(self.own_breaches.iter().cloned());
+        all
+    }
+}
+
+const FINISHED: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+#[inline]
+fn roll(hash: u128, value: u64) -> u128 {
+    let low = fold(hash as u64 ^ value, 0x9e37_79b9_7f4a_7c15).wrapping_add(0x2545_f491_4f6c_dd1d);
+    let high = fold((hash >> 64) as u64 ^ value.rotate_left(29), 0xd6e8_feb8_6659_fd93).wrapping_add(0xa076_1d64_78bd_642f);
+    u128::from(high) << 64 | u128::from(low)
+}
+
+/// An actor's hash at its own place in the key, so that two actors never cancel out.
+#[inline]
+fn place(hash: u128, actor: u64) -> u128 {
+    roll(roll(hash, actor.wrapping_add(1).wrapping_mul(0xe703_7ed1_a0b4_28db)), 0)
+}
+
+/// Everything that actors and scheduler share, on one thread.
+pub struct Shared<M: Model> {
+    inner: RefCell<Inner<M>>,
+}
+
+impl<M: Model> Shared<M> {
+    pub fn new(model: M) -> Self {
+        let actor = ActorState { announced: None, finished: false, hash: 0, steps: 0, label: "", position: 0 };
+        Self {
+            inner: RefCell::new(Inner {
+                model,
+                actors: [actor; MAX_ACTORS],
+                locations: Vec::new(),
+                grew: false,
+                merge: Merge::Private,
+                phase: Phase::Frontier,
+                ending: Invariants::NONE,
+                seen: Invariants::NONE,
+                broke_at: [0; 32],
+                halted: false,
+                bound_hit: false,
+                step_bound: u32::MAX,
+                steps: 0,
+                total_steps: 0,
+                record: None,
+                fault: Fault::None,
+                own_breaches: Vec::new(),
+                scratch: Footprint::default(),
+            }),
+        }
+    }
+
+    pub fn into_model(self) -> M {
+        self.inner.into_inner().model
+    }
+}
+
+/// An actor's way out of its coroutine.
+pub struct ActorPort<'c, M: Model> {
+    shared: &'c Shared<M>,
+    suspender: Suspender<'c>,
+    actor: u8,
+}
+
+impl<M: Model> ActorPort<'_, M> {
+    #[must_use]
+    pub fn id(&self) -> u8 {
+        self.actor
+    }
+
+    pub fn label(&self, label: &'static str) {
+        self.shared.inner.borrow_mut().actors[usize::from(self.actor)].label = label;
+    }
+
+    /// The actor's past no longer matters, only its position: histories that led to the same state merge here.
+    pub fn boundary(&self, position: u32) {
+        let mut inner = self.shared.inner.borrow_mut();
+        let state = &mut inner.actors[usize::from(self.actor)];
+        state.hash = roll(0, u64::from(position).wrapping_add(1));
+        state.position = position;
+        state.label = "";
+    }
+
+    /// Announce, wait to be picked, execute.
+    pub fn call(&self, op: M::Op) -> Reply {
+        {
+            let mut inner = self.shared.inner.borrow_mut();
+            if inner.runs_at_once(self.actor, &op) {
+                let reply = inner.perform(self.actor, &op, 0, true);
+                if !inner.halted {
+                    return reply;
+                }
+            } else {
+                inner.actors[usize::from(self.actor)].announced = Some(op);
+            }
+        }
+        loop {
+            let outcome = self.suspender.suspend();
+            let mut inner = self.shared.inner.borrow_mut();
+            // Nobody resumes a halted execution; should it happen, the actor just stays where it is.
+            if inner.halted {
+                continue;
+            }
+            inner.actors[usize::from(self.actor)].announced = None;
+            let reply = inner.perform(self.actor, &op, outcome, false);
+            if !inner.halted {
+                return reply;
+            }
+        }
+    }
+}
+
+/// Runs actors, one execution after the other.
+pub struct Runner<'env, M: Model, A: Actors<M>> {
+    shared: &'env Shared<M>,
+    actors: &'env A,
+    stacks: Stacks,
+    running: Vec<Coroutine<'env>>,
+    count: usize,
+}
+
+impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
+    /// # Errors
+    /// No memory for stacks.
+    ///
+    /// # Panics
+    /// More than `MAX_ACTORS` actors.
+    pub fn new(shared: &'env Shared<M>, actors: &'env A) -> io::Result<Self> {
+        let count = actors.count();
+        assert!(count <= MAX_ACTORS, "at most {MAX_ACTORS} actors");
+        let mut stacks = Stacks::default();
+        stacks.reserve(count)?;
+        Ok(Self { shared, actors, stacks, running: Vec::with_capacity(count), count })
+    }
+
+    pub(crate) fn inner(&self) -> RefMut<'env, Inner<M>> {
+        self.shared.inner.borrow_mut()
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn actors(&self) -> &'env A {
+        self.actors
+    }
+
+    /// Take what has become shared into account from now on. `true` if something had.
+    pub(crate) fn adopt_shared(&mut self) -> bool {
+        let mut inner = self.inner();
+        for location in &mut inner.locations {
+            location.shared |= location.contended();
+        }
+        std::mem::take(&mut inner.grew)
+    }
+
+    pub(crate) fn grew(&self) -> bool {
+        self.inner().grew
+    }
+
+    /// Forget what is shared (another way of merging begins).
+    pub(crate) fn forget_shared(&mut self) {
+        let mut inner = self.inner();
+        inner.locations.clear();
+        inner.grew = false;
+    }
+
+    /// Back to the beginning; no actor has started.
+    pub(crate) fn reset(&mut self) {
+        for coroutine in self.running.drain(..) {
+            coroutine.abandon(&mut self.stacks);
+        }
+        {
+            let mut inner = self.inner();
+            inner.model.reset();
+            for state in &mut inner.actors[..self.count] {
+                *state = ActorState { announced: None, finished: false, hash: 1, steps: 0, label: "", position: 0 };
+            }
+            inner.halted = false;
+            inner.seen = Invariants::NONE;
+            inner.steps = 0;
+            inner.own_breaches.clear();
+        }
+        for actor in 0..self.count {
+            let (shared, actors) = (self.shared, self.actors);
+            self.running.push(Coroutine::new(&mut self.stacks, move |suspender: Suspender<'_>| {
+                actors.run(actor, &ActorPort { shared, suspender, actor: actor as u8 });
+            }));
+        }
+    }
+
+    /// Start actor `actor`, or let its announced operation execute with that outcome, and run it to its next
+    /// announcement. Returns how many operations ran after the announced one.
+    pub(crate) fn advance(&mut self, actor: usize, outcome: u16, phase: Phase) -> u32 {
+        let (before, own) = {
+            let mut inner = self.inner();
+            inner.phase = phase;
+            (inner.steps, u32::from(inner.actors[actor].announced.is_some()))
+        };
+        let alive = self.running[actor].resume(outcome);
+        let mut inner = self.inner();
+        if !alive {
+            inner.actors[actor].finished = true;
+        }
+        inner.steps - before - own
+    }
+
+    /// Actors that could go now, as bits, and those blocked.
+    pub(crate) fn enabled(&self) -> (u16, u16) {
+        let mut inner = self.inner();
+        let (mut enabled, mut blocked) = (0, 0);
+        for i in 0..self.count {
+            if let Some(op) = inner.actors[i].announced {
+                if inner.model.outcomes(i as u8, &op) == 0 {
+                    blocked |= 1 << i;
+                } else {
+                    enabled |= 1 << i;
+                }
+            }
+        }
+        (enabled, blocked)
+    }
+
+    pub(crate) fn outcomes(&self, actor: usize) -> u16 {
+        let mut inner = self.inner();
+        match inner.actors[actor].announced {
+            Some(op) => inner.model.outcomes(actor as u8, &op),
+            None => 0,
+        }
+    }
+
+    pub(crate) fn footprint(&self, actor: usize, out: &mut Footprint) {
+        out.clear();
+        let mut inner = self.inner();
+        if let Some(op) = inner.actors[actor].announced {
+            inner.model.footprint(actor as u8, &op, out);
+        }
+    }
+
+    /// Looks for a deadlock: nobody can go, or blocked actors wait for each other in a ring. Records I25.
+    pub(crate) fn find_deadlock(&self, enabled: u16, blocked: u16) -> bool {
+        if blocked == 0 {
+            return false;
+        }
+        let mut inner = self.inner();
+        if !inner.own_breaches.is_empty() {
+            return true;
+        }
+        let mut waits = [0u16; MAX_ACTORS];
+        for (i, wait) in waits.iter_mut().enumerate().take(self.count) {
+            if blocked & 1 << i != 0
+                && let Some(op) = inner.actors[i].announced
+            {
+                *wait = inner.model.waits_for(i as u8, &op);
+            }
+        }
+        let ring = ring_of(&waits[..self.count], blocked);
+        if enabled != 0 && ring.is_empty() {
+            return false;
+        }
+        let who: Vec<usize> = if ring.is_empty() { (0..self.count).filter(|i| blocked & 1 << i != 0).collect() } else { ring };
+        let mut parts = Vec::new();
+        for &i in &who {
+            let op = inner.actors[i].announced.expect("a blocked actor has announced");
+            let text = inner.model.describe(i as u8, &op);
+            let for_whom: Vec<&str> = (0..self.count).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors.name(j)).collect();
+            let holder = if for_whom.is_empty() { String::from("nobody who could wake it") } else { for_whom.join(" and ") };
+            parts.push(format!("{} waits in {} {} for {holder}", self.actors.name(i), text.op, text.place));
+        }
+        let breach = Breach {
+            invariant: Invariant::LockOrder,
+            actor: who[0] as u8,
+            address: None,
+            message: format!("deadlock: {}", parts.join("; ")),
+        };
+        inner.own_breaches.push(breach);
+        inner.broke_at[usize::from(Invariant::LockOrder.number()) - 1] = inner.steps;
+        inner.halted |= inner.ending.contains(Invariant::LockOrder);
+        true
+    }
+}
+
+/// A ring in the wait-for graph, in order; empty if there is none.
+fn ring_of(waits: &[u16], blocked: u16) -> Vec<usize> {
+    for start in 0..waits.len() {
+        let mut path = vec![start];
+        if let Some(ring) = walk(waits, blocked, start, &mut path) {
+            return ring;
+        }
+    }
+    Vec::new()
+}
+
+fn walk(waits: &[u16], blocked: u16, start: usize, path: &mut Vec<usize>) -> Option<Vec<usize>> {
+    let last = *path.last()?;
+    if blocked & 1 << last == 0 {
+        return None;
+    }
+    for next in 0..waits.len() {
+        if waits[last] & 1 << next == 0 {
+            continue;
+        }
+        if next == start {
+            return Some(path.clone());
+        }
+        if !path.contains(&next) {
+            path.push(next);
+            if let Some(ring) = walk(waits, blocked, start, path) {
+                return Some(ring);
+            }
+            path.pop();
+        }
+    }
+    None
+}

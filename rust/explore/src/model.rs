@@ -1,0 +1,165 @@
+//! What the search asks of the thing it explores: announce an operation, ask who may go, execute, undo.
+//!
+//! The World of `vmemmap-machine` is one such thing; the toy of the soundness tests is another, small enough that the
+//! naive search can check every reduction on it.
+
+use std::fmt::Debug;
+
+use vmemmap_arch::Invariant;
+pub use vmemmap_machine::op::Reply;
+
+/// Most actors of one scenario (sets of actors are bits of a `u16`).
+pub const MAX_ACTORS: usize = 16;
+
+/// Set of invariants: bit `number - 1`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Invariants(pub u32);
+
+impl Invariants {
+    pub const NONE: Invariants = Invariants(0);
+
+    #[must_use]
+    pub const fn only(invariant: Invariant) -> Self {
+        Self(1 << (invariant.number() - 1))
+    }
+    #[must_use]
+    pub fn of(list: &[Invariant]) -> Self {
+        Self(list.iter().fold(0, |bits, i| bits | Self::only(*i).0))
+    }
+    #[must_use]
+    #[inline]
+    pub const fn contains(self, invariant: Invariant) -> bool {
+        self.0 & Self::only(invariant).0 != 0
+    }
+    #[must_use]
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+    #[must_use]
+    #[inline]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+    #[must_use]
+    #[inline]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    #[must_use]
+    #[inline]
+    pub const fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+    /// In the order of their numbers.
+    pub fn iter(self) -> impl Iterator<Item = Invariant> {
+        Invariant::ALL.into_iter().filter(move |i| self.contains(*i))
+    }
+}
+
+/// Locations that an operation reads and writes (explorer.md §2.1): dense numbers given by the model.
+///
+/// Two operations conflict if one's writes meet the other's reads or writes. The filters settle most pairs at once.
+#[derive(Clone, Default, Debug)]
+pub struct Footprint {
+    /// `location << 1 | written`.
+    touched: Vec<u64>,
+    filter: u64,
+    write_filter: u64,
+}
+
+impl Footprint {
+    #[inline]
+    pub fn clear(&mut self) {
+        self.touched.clear();
+        self.filter = 0;
+        self.write_filter = 0;
+    }
+    #[inline]
+    pub fn read(&mut self, location: u32) {
+        self.touched.push(u64::from(location) << 1);
+        self.filter |= bit(location);
+    }
+    #[inline]
+    pub fn write(&mut self, location: u32) {
+        self.touched.push(u64::from(location) << 1 | 1);
+        self.filter |= bit(location);
+        self.write_filter |= bit(location);
+    }
+    /// `(location, written)` of each access; a location may come more than once.
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
+        self.touched.iter().map(|t| ((t >> 1) as u32, t & 1 != 0))
+    }
+    #[must_use]
+    pub fn conflicts(&self, other: &Footprint) -> bool {
+        if self.write_filter & other.filter == 0 && other.write_filter & self.filter == 0 {
+            return false;
+        }
+        self.touched.iter().any(|a| other.touched.iter().any(|b| a >> 1 == b >> 1 && (a | b) & 1 != 0))
+    }
+}
+
+#[inline]
+const fn bit(location: u32) -> u64 {
+    1 << (location.wrapping_mul(0x9e37_79b9) >> 26)
+}
+
+/// Text of one executed operation, for traces.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Described {
+    /// Stable name: `write`, `tlbi vaale1is`, `lock`.
+    pub op: String,
+    /// Symbolic place, the same in every run: `pte[3] of table 0x…`, `mem_hotplug_lock`.
+    pub place: String,
+    pub address: Option<u64>,
+    pub old: Option<u64>,
+    pub new: Option<u64>,
+}
+
+/// One broken invariant, as the model reported it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Breach {
+    pub invariant: Invariant,
+    pub actor: u8,
+    pub address: Option<u64>,
+    pub message: String,
+}
+
+/// The machine under exploration.
+pub trait Model {
+    type Op: Copy + Eq + Debug;
+
+    /// Back to the state in which the search began.
+    fn reset(&mut self);
+    /// Never a scheduling point: nobody else can tell when it happens.
+    fn is_local(op: &Self::Op) -> bool;
+    /// In how many ways the operation can go now; 0 = blocked.
+    fn outcomes(&mut self, actor: u8, op: &Self::Op) -> u16;
+    /// Adds what the operation would touch if it executed now.
+    fn footprint(&mut self, actor: u8, op: &Self::Op, out: &mut Footprint);
+    /// # Panics
+    /// May panic if `outcome` is not below `outcomes` of this moment.
+    fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Reply;
+    /// Hash of everything that later operations can depend on.
+    fn fingerprint(&self) -> u128;
+    /// Invariants broken since `reset`.
+    fn violated(&self) -> Invariants;
+    /// Actors that this blocked actor waits for, each of which it needs (bits).
+    fn waits_for(&self, actor: u8, op: &Self::Op) -> u16;
+    /// Called once when all actors are done, for what must hold at rest.
+    fn at_rest(&mut self) {}
+    /// A bound of the model was exceeded since `reset`: nothing found absent is proven absent.
+    fn overflowed(&self) -> bool {
+        false
+    }
+    /// Details of what was broken since `reset`, in order.
+    fn breaches(&self) -> Vec<Breach>;
+    /// What the operation is; `old` as of now (called before `execute`), `new` filled by `described_after`.
+    fn describe(&self, actor: u8, op: &Self::Op) -> Described;
+    fn describe_after(&self, actor: u8, op: &Self::Op, reply: Reply, text: &mut Described);
+    /// Short name of the kind of operation, for progress and tests.
+    fn name(op: &Self::Op) -> String {
+        format!("{op:?}")
+    }
+}

@@ -1,0 +1,476 @@
+//! The exhaustive search: depth first, by re-execution with the recorded choices.
+//!
+//! Reductions (explorer.md §2.2, 2.3), each of which can be switched off: private accesses run without a scheduling
+//! point; a state seen before is not entered again; sleep sets leave out orders of independent operations. A revisit is
+//! pruned whatever its sleep set, which is sound in a depth-first search of an acyclic graph that tries every enabled
+//! actor; hence no other order of search may use sleep sets together with the cache.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::{Duration, Instant};
+
+use vmemmap_arch::Invariant;
+
+use crate::execution::{Actors, Fault, Merge, Phase, Runner};
+use crate::model::{Footprint, Invariants, MAX_ACTORS, Model};
+
+/// Which reductions are on. All on is the product; the others are there to check it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reduction {
+    pub cache: bool,
+    pub sleep: bool,
+    pub merge: Merge,
+    /// Tell finished actors' histories apart (to compare complete final states); verdicts do not need it.
+    pub keep_finished: bool,
+    #[doc(hidden)]
+    pub fault: Fault,
+}
+
+impl Reduction {
+    const fn new(cache: bool, sleep: bool, merge: Merge) -> Self {
+        Self { cache, sleep, merge, keep_finished: false, fault: Fault::None }
+    }
+    pub const NAIVE: Self = Self::new(false, false, Merge::Local);
+    pub const CACHE: Self = Self::new(true, false, Merge::Local);
+    pub const SLEEP: Self = Self::new(false, true, Merge::Local);
+    pub const CACHE_SLEEP: Self = Self::new(true, true, Merge::Local);
+    pub const MERGED: Self = Self::new(true, true, Merge::Private);
+    pub const ALL: [Self; 5] = [Self::NAIVE, Self::CACHE, Self::SLEEP, Self::CACHE_SLEEP, Self::MERGED];
+}
+
+impl Default for Reduction {
+    fn default() -> Self {
+        Self::MERGED
+    }
+}
+
+/// When to give up, and whom to tell.
+pub struct Limits<'a> {
+    pub executions: u64,
+    pub deadline: Option<Instant>,
+    /// States kept at most (about 24 bytes each).
+    pub states: usize,
+    /// Polled about every 20 ms.
+    pub stop: &'a dyn Fn() -> bool,
+    pub progress: &'a mut dyn FnMut(Progress),
+}
+
+/// How far a search is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    pub executions: u64,
+    pub steps: u64,
+    pub states: u64,
+    pub violated: Invariants,
+}
+
+/// One decision: this actor, this outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Choice {
+    pub actor: u8,
+    pub outcome: u16,
+}
+
+/// Length of a trace: context switches first, then operations.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Cost {
+    pub switches: u32,
+    pub steps: u32,
+}
+
+/// A violation and the choices that lead to it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    pub choices: Vec<Choice>,
+    pub cost: Cost,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Every execution was covered.
+    Exhausted,
+    Budget,
+    Interrupted,
+}
+
+/// What a search covered and found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub ended: Ended,
+    pub executions: u64,
+    pub steps: u64,
+    pub states: u64,
+    /// Rounds until the set of shared locations stayed as it was.
+    pub rounds: u32,
+    /// A bound of the model or of the steps per actor was hit.
+    pub overflowed: bool,
+    pub found: BTreeMap<Invariant, Found>,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self { ended: Ended::Budget, executions: 0, steps: 0, states: 0, rounds: 0, overflowed: false, found: BTreeMap::new() }
+    }
+    /// Whether what was not found does not exist, within the declared bounds.
+    #[must_use]
+    pub fn exhaustive(&self) -> bool {
+        self.ended == Ended::Exhausted && !self.overflowed
+    }
+    pub(crate) fn keep(&mut self, invariant: Invariant, cost: Cost, choices: impl FnOnce() -> Vec<Choice>) {
+        if self.found.get(&invariant).is_none_or(|f| cost < f.cost) {
+            self.found.insert(invariant, Found { choices: choices(), cost });
+        }
+    }
+}
+
+/// A state in which everybody is done, for the soundness tests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Final {
+    pub key: u128,
+    pub violated: Invariants,
+    pub deadlock: bool,
+}
+
+/// Keys are hashes already.
+#[derive(Default)]
+pub(crate) struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*b);
+        }
+    }
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}
+pub(crate) type KeyBuilder = BuildHasherDefault<KeyHasher>;
+
+struct Node {
+    /// Enabled and not asleep.
+    open: u16,
+    sleep: u16,
+    done: u16,
+    choice: Choice,
+    /// Of the chosen actor; 0 = not asked yet.
+    outcomes: u16,
+    /// Operations that ran after the chosen one, before the next announcement.
+    ran: u32,
+}
+
+enum End {
+    Running,
+    Over,
+}
+
+/// Depth-first search over all executions of a runner's actors.
+pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
+    runner: &'r mut Runner<'env, M, A>,
+    reduction: Reduction,
+    nodes: Vec<Node>,
+    cache: HashSet<u128, KeyBuilder>,
+    start_ran: [u32; MAX_ACTORS],
+    started: bool,
+    report: Report,
+    /// Operations each actor has run since it was last picked, in this execution.
+    leads: [u32; MAX_ACTORS],
+    on_final: &'r mut dyn FnMut(Final),
+    footprints: (Footprint, Footprint),
+}
+
+impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
+    pub fn new(runner: &'r mut Runner<'env, M, A>, reduction: Reduction, on_final: &'r mut dyn FnMut(Final)) -> Self {
+        Self {
+            runner,
+            reduction,
+            nodes: Vec::new(),
+            cache: HashSet::default(),
+            start_ran: [0; MAX_ACTORS],
+            started: false,
+            report: Report::new(),
+            leads: [0; MAX_ACTORS],
+            on_final,
+            footprints: Default::default(),
+        }
+    }
+
+    /// Search everything, or until a limit. Violations of `ending` end their execution.
+    pub fn run(mut self, ending: Invariants, step_bound: u32, limits: &mut Limits<'_>) -> Report {
+        {
+            let mut inner = self.runner.inner();
+            inner.merge = self.reduction.merge;
+            inner.fault = self.reduction.fault;
+            inner.ending = ending;
+            inner.step_bound = step_bound;
+            inner.bound_hit = false;
+            inner.record = None;
+        }
+        let first_steps = self.runner.inner().total_steps;
+        let mut clock = Clock::new();
+        self.begin_round();
+        self.report.ended = loop {
+            self.execute();
+            self.report.executions += 1;
+            {
+                let inner = self.runner.inner();
+                self.report.overflowed |= inner.bound_hit || inner.model.overflowed();
+            }
+            if self.runner.grew() && self.reduction.fault != Fault::NoFixpoint {
+                self.begin_round();
+            } else if !self.backtrack() {
+                break Ended::Exhausted;
+            }
+            if self.report.executions >= limits.executions || self.cache.len() > limits.states {
+                break Ended::Budget;
+            }
+            if let Some(now) = clock.tick() {
+                self.report.steps = self.runner.inner().total_steps - first_steps;
+                (limits.progress)(self.progress());
+                if (limits.stop)() {
+                    break Ended::Interrupted;
+                }
+                if limits.deadline.is_some_and(|end| now >= end) {
+                    break Ended::Budget;
+                }
+            }
+        };
+        self.report.steps = self.runner.inner().total_steps - first_steps;
+        self.report.states = self.cache.len() as u64;
+        (limits.progress)(self.progress());
+        self.report
+    }
+
+    fn progress(&self) -> Progress {
+        let violated = self.report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
+        Progress { executions: self.report.executions, steps: self.report.steps, states: self.cache.len() as u64, violated }
+    }
+
+    /// Everything learned stays; everything built on less is thrown away.
+    fn begin_round(&mut self) {
+        self.runner.adopt_shared();
+        self.nodes.clear();
+        self.cache.clear();
+        self.started = false;
+        self.report.rounds += 1;
+        self.report.found.clear();
+    }
+
+    /// One execution: the recorded prefix, the choice at its end, then the first choice everywhere.
+    fn execute(&mut self) {
+        self.runner.reset();
+        for actor in 0..self.runner.count() {
+            let phase = if self.started { Phase::Silent(self.start_ran[actor]) } else { Phase::Frontier };
+            self.start_ran[actor] = self.runner.advance(actor, 0, phase);
+            self.leads[actor] = self.start_ran[actor];
+            if self.runner.inner().halted {
+                self.note_start(actor);
+                return;
+            }
+        }
+        if !self.started {
+            self.started = true;
+            self.note_start(0);
+            if let End::Over = self.arrive(0, None) {
+                return;
+            }
+        }
+        let Some(last) = self.nodes.len().checked_sub(1) else { return };
+        for node in &self.nodes[..last] {
+            let actor = usize::from(node.choice.actor);
+            self.leads[actor] = self.runner.advance(actor, node.choice.outcome, Phase::Silent(node.ran));
+        }
+        loop {
+            let sleep = self.child_sleep();
+            if let End::Over = self.step() {
+                return;
+            }
+            let last = self.nodes.last().map(|n| n.choice.actor);
+            if let End::Over = self.arrive(sleep, last) {
+                return;
+            }
+        }
+    }
+
+    /// The chosen operation of the deepest node executes.
+    fn step(&mut self) -> End {
+        let node = self.nodes.last_mut().expect("a node was chosen");
+        let actor = usize::from(node.choice.actor);
+        if node.outcomes == 0 {
+            node.outcomes = self.runner.outcomes(actor);
+        }
+        let (before, known) = {
+            let inner = self.runner.inner();
+            (inner.steps, inner.violated())
+        };
+        let lead = self.leads[actor];
+        node.ran = self.runner.advance(actor, node.choice.outcome, Phase::Frontier);
+        self.leads[actor] = node.ran;
+        let inner = self.runner.inner();
+        let broke = inner.violated().minus(known);
+        if !broke.is_empty() {
+            for invariant in broke.iter() {
+                let within = inner.broke_at[usize::from(invariant.number()) - 1] - before;
+                let cost = self.cost(lead + within);
+                self.report.keep(invariant, cost, || self.nodes.iter().map(|n| n.choice).collect());
+            }
+        }
+        if inner.halted { End::Over } else { End::Running }
+    }
+
+    /// Cost of the current path, of whose last transition only `last_steps` operations count. Operations that an actor
+    /// ran ahead without being seen count when it is next picked.
+    fn cost(&self, last_steps: u32) -> Cost {
+        let mut leads = self.start_ran;
+        let mut cost = Cost { switches: 0, steps: 0 };
+        let mut previous = None;
+        for (depth, node) in self.nodes.iter().enumerate() {
+            let actor = usize::from(node.choice.actor);
+            cost.switches += u32::from(previous.is_some_and(|p| p != actor));
+            cost.steps += if depth + 1 == self.nodes.len() { last_steps } else { leads[actor] + 1 };
+            leads[actor] = node.ran;
+            previous = Some(actor);
+        }
+        cost
+    }
+
+    /// Violations of actors that had not met a scheduling point yet.
+    fn note_start(&mut self, _actor: usize) {
+        let inner = self.runner.inner();
+        for invariant in inner.violated().iter() {
+            let cost = Cost { switches: 0, steps: inner.broke_at[usize::from(invariant.number()) - 1] };
+            self.report.keep(invariant, cost, Vec::new);
+        }
+    }
+
+    /// A new state: known, final, stuck, or one to choose in.
+    fn arrive(&mut self, sleep: u16, last: Option<u8>) -> End {
+        let count = self.runner.count();
+        let (key, finished) = {
+            let inner = self.runner.inner();
+            (inner.key(count, self.reduction.keep_finished), inner.actors[..count].iter().all(|a| a.finished))
+        };
+        if finished {
+            self.finish(key);
+            return End::Over;
+        }
+        if self.reduction.cache && !self.cache.insert(key) {
+            return End::Over;
+        }
+        let (enabled, blocked) = self.runner.enabled();
+        if blocked != 0 {
+            let known = self.runner.inner().violated().contains(Invariant::LockOrder);
+            if self.runner.find_deadlock(enabled, blocked) {
+                if !known {
+                    let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
+                    self.report.keep(Invariant::LockOrder, cost, || self.nodes.iter().map(|n| n.choice).collect());
+                }
+                let inner = self.runner.inner();
+                if enabled == 0 || inner.halted {
+                    let state = Final { key, violated: inner.violated(), deadlock: enabled == 0 };
+                    drop(inner);
+                    (self.on_final)(state);
+                    return End::Over;
+                }
+            }
+        }
+        let open = enabled & !sleep;
+        if open == 0 {
+            return End::Over;
+        }
+        let actor = match last {
+            Some(a) if open & 1 << a != 0 => a,
+            _ => open.trailing_zeros() as u8,
+        };
+        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0 });
+        End::Running
+    }
+
+    fn finish(&mut self, key: u128) {
+        let mut inner = self.runner.inner();
+        let known = inner.violated();
+        inner.model.at_rest();
+        let broke = inner.violated().minus(known);
+        let state = Final { key, violated: inner.violated(), deadlock: false };
+        drop(inner);
+        if self.reduction.cache {
+            self.cache.insert(key);
+        }
+        for invariant in broke.iter() {
+            let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
+            self.report.keep(invariant, cost, || self.nodes.iter().map(|n| n.choice).collect());
+        }
+        (self.on_final)(state);
+    }
+
+    /// Who sleeps after the choice of the deepest node: all that slept or were tried, and do not conflict with it.
+    fn child_sleep(&mut self) -> u16 {
+        let Some(node) = self.nodes.last() else { return 0 };
+        let candidates = if self.reduction.sleep { node.sleep | node.done } else { 0 };
+        if candidates == 0 || self.reduction.fault == Fault::SleepNotFiltered {
+            return candidates;
+        }
+        let (own, other) = &mut self.footprints;
+        self.runner.footprint(usize::from(node.choice.actor), own);
+        let mut sleep = 0;
+        for actor in 0..self.runner.count() {
+            if candidates & 1 << actor != 0 {
+                self.runner.footprint(actor, other);
+                if !own.conflicts(other) {
+                    sleep |= 1 << actor;
+                }
+            }
+        }
+        sleep
+    }
+
+    /// To the next untried choice; `false` if there is none.
+    fn backtrack(&mut self) -> bool {
+        while let Some(node) = self.nodes.last_mut() {
+            if node.choice.outcome + 1 < node.outcomes {
+                node.choice.outcome += 1;
+                return true;
+            }
+            node.done |= 1 << node.choice.actor;
+            let rest = node.open & !node.done;
+            if rest != 0 {
+                node.choice = Choice { actor: rest.trailing_zeros() as u8, outcome: 0 };
+                node.outcomes = 0;
+                return true;
+            }
+            self.nodes.pop();
+        }
+        false
+    }
+}
+
+/// Looks at the time only now and then.
+pub(crate) struct Clock {
+    ticks: u32,
+    last: Instant,
+}
+
+impl Clock {
+    const EVERY: Duration = Duration::from_millis(20);
+
+    pub(crate) fn new() -> Self {
+        Self { ticks: 0, last: Instant::now() }
+    }
+    /// The time, if about 20 ms have passed since it last told.
+    pub(crate) fn tick(&mut self) -> Option<Instant> {
+        self.ticks += 1;
+        if !self.ticks.is_multiple_of(16) {
+            return None;
+        }
+        let now = Instant::now();
+        if now - self.last < Self::EVERY {
+            return None;
+        }
+        self.last = now;
+        Some(now)
+    }
+}

@@ -1,0 +1,189 @@
+//! The reductions against the naive search, on thousands of small random programs (explorer.md §9).
+
+mod toy;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use toy::{Flaw, Line, Op, Programs, Toy, random_programs};
+use vmemmap_arch::Invariant;
+use vmemmap_explore::execution::{Fault, Runner, Shared};
+use vmemmap_explore::model::Invariants;
+use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
+
+fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invariants, executions: u64) -> (Report, HashSet<Final>) {
+    let shared = Shared::new(Toy { flaw, ..Toy::default() });
+    let mut runner = Runner::new(&shared, programs).expect("stacks");
+    let mut finals = HashSet::new();
+    let mut keep = |f: Final| {
+        finals.insert(f);
+    };
+    let report = Search::new(&mut runner, reduction, &mut keep).run(
+        ending,
+        100_000,
+        &mut Limits { executions, deadline: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
+    );
+    (report, finals)
+}
+
+const NAIVE_LIMIT: u64 = 20_000;
+
+/// The naive answer, or `None` if it would take too long.
+fn naive(programs: &Programs) -> Option<(Report, HashSet<Final>)> {
+    let reduction = Reduction { keep_finished: true, ..Reduction::NAIVE };
+    let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, NAIVE_LIMIT);
+    (report.ended == Ended::Exhausted).then_some((report, finals))
+}
+
+fn corpus(seed: u64, n: usize, locks: u32, mut each: impl FnMut(&Programs, &Report, &HashSet<Final>)) -> (usize, usize) {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let (mut used, mut deadlocks) = (0, 0);
+    for _ in 0..n {
+        let programs = random_programs(&mut rng, locks);
+        if let Some((report, finals)) = naive(&programs) {
+            used += 1;
+            deadlocks += usize::from(finals.iter().any(|f| f.deadlock));
+            each(&programs, &report, &finals);
+        }
+    }
+    (used, deadlocks)
+}
+
+#[test]
+fn every_reduction_reaches_the_final_states_of_the_naive_search() {
+    let (mut used, mut deadlocks) = (0, 0);
+    for (seed, locks) in [(1, 0), (2, 25), (3, 60)] {
+        let (u, d) = corpus(seed, 1000, locks, |programs, naive_report, naive_finals| {
+            for reduction in Reduction::ALL {
+                let reduction = Reduction { keep_finished: true, ..reduction };
+                let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, u64::MAX);
+                assert_eq!(&finals, naive_finals, "seed {seed}, {reduction:?}, {programs:?}");
+                assert_eq!(
+                    report.found.keys().collect::<Vec<_>>(),
+                    naive_report.found.keys().collect::<Vec<_>>(),
+                    "seed {seed}, {reduction:?}, {programs:?}"
+                );
+            }
+        });
+        used += u;
+        deadlocks += d;
+    }
+    assert!(used > 2000, "only {used} programs were small enough");
+    assert!(deadlocks > 50, "only {deadlocks} programs could deadlock");
+}
+
+#[test]
+fn sleep_sets_remove_executions_but_never_states() {
+    let mut saved = 0;
+    corpus(4, 1000, 40, |programs, _, _| {
+        let (plain, _) = search(programs, Reduction::CACHE, Flaw::None, Invariants::NONE, u64::MAX);
+        let (slept, _) = search(programs, Reduction::CACHE_SLEEP, Flaw::None, Invariants::NONE, u64::MAX);
+        assert_eq!(plain.states, slept.states, "seed 4, {programs:?}");
+        assert!(slept.executions <= plain.executions);
+        saved += plain.executions - slept.executions;
+    });
+    assert!(saved > 0);
+}
+
+#[test]
+fn the_invariants_that_fall_do_not_depend_on_the_reduction_when_violations_end_executions() {
+    let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::LockOrder]);
+    corpus(5, 1000, 30, |programs, _, _| {
+        let (expected, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
+        for reduction in Reduction::ALL {
+            let (report, _) = search(programs, reduction, Flaw::None, ending, u64::MAX);
+            let judged = |r: &Report| r.found.keys().copied().any(|i| ending.contains(i));
+            assert_eq!(judged(&report), judged(&expected), "seed 5, {reduction:?}, {programs:?}");
+        }
+    });
+}
+
+/// How many programs of a corpus give other final states under a fault.
+fn differences(reduction: Reduction, flaw: Flaw) -> usize {
+    let mut differ = 0;
+    corpus(6, 400, 30, |programs, _, naive_finals| {
+        let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
+        differ += usize::from(&finals != naive_finals);
+    });
+    differ
+}
+
+#[test]
+fn seeded_faults_of_the_reduction_are_noticed() {
+    for (reduction, fault) in [
+        (Reduction::CACHE_SLEEP, Fault::SleepNotFiltered),
+        (Reduction::MERGED, Fault::SleepNotFiltered),
+        (Reduction::MERGED, Fault::NoFixpoint),
+        (Reduction::CACHE, Fault::HashWithoutValues),
+        (Reduction::MERGED, Fault::HashWithoutValues),
+    ] {
+        assert!(differences(Reduction { fault, ..reduction }, Flaw::None) > 0, "{fault:?} under {reduction:?}");
+    }
+    for flaw in [Flaw::WriteTouchesNothing, Flaw::ReadTouchesNothing, Flaw::QueueTouchesNothing, Flaw::ExpectTouchesNothing] {
+        for reduction in [Reduction::CACHE_SLEEP, Reduction::MERGED] {
+            assert!(differences(reduction, flaw) > 0, "{flaw:?} under {reduction:?}");
+        }
+    }
+}
+
+#[test]
+fn two_locks_in_opposite_order_deadlock_with_both_named() {
+    let ab = [Op::Lock(0), Op::Lock(1), Op::Unlock(1), Op::Unlock(0)].map(Line::Do).to_vec();
+    let ba = [Op::Lock(1), Op::Lock(0), Op::Unlock(0), Op::Unlock(1)].map(Line::Do).to_vec();
+    let (report, _) = search(&Programs(vec![ab, ba]), Reduction::MERGED, Flaw::None, Invariants::only(Invariant::LockOrder), u64::MAX);
+    assert_eq!(report.ended, Ended::Exhausted);
+    let found = &report.found[&Invariant::LockOrder];
+    assert_eq!(found.cost.switches, 1);
+}
+
+#[test]
+fn a_reader_inside_a_reader_deadlocks_with_a_queued_writer() {
+    let nested = [Op::ReadLock(0), Op::ReadLock(0), Op::ReadUnlock(0)].map(Line::Do).to_vec();
+    let writer = [Op::Queue(0), Op::WriteLock(0), Op::WriteUnlock(0)].map(Line::Do).to_vec();
+    let (report, _) = search(&Programs(vec![nested, writer]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+    assert!(report.found.contains_key(&Invariant::LockOrder));
+}
+
+#[test]
+fn two_writers_of_one_word_have_two_orders_and_the_search_says_so() {
+    let w = |v| vec![Line::Do(Op::Write(0, v))];
+    let reduction = Reduction { keep_finished: true, ..Reduction::MERGED };
+    let (report, finals) = search(&Programs(vec![w(1), w(2)]), reduction, Flaw::None, Invariants::NONE, u64::MAX);
+    assert_eq!(finals.len(), 2);
+    assert!(report.exhaustive());
+    let (naive, _) = search(&Programs(vec![w(1), w(2)]), Reduction::NAIVE, Flaw::None, Invariants::NONE, u64::MAX);
+    assert_eq!(naive.executions, 2);
+}
+
+#[test]
+fn a_request_to_stop_is_obeyed_and_reported() {
+    let busy = || {
+        vec![
+            Line::Do(Op::Write(0, 1)),
+            Line::WriteNext(0),
+            Line::Do(Op::Read(0)),
+            Line::WriteNext(0),
+            Line::Do(Op::Read(0)),
+            Line::WriteNext(1),
+        ]
+    };
+    let programs = Programs(vec![busy(), busy(), busy(), busy()]);
+    let shared = Shared::new(Toy::default());
+    let mut runner = Runner::new(&shared, &programs).expect("stacks");
+    let asked = std::cell::Cell::new(0);
+    let began = Instant::now();
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 1
+    };
+    let report = Search::new(&mut runner, Reduction::NAIVE, &mut |_| {}).run(
+        Invariants::NONE,
+        100_000,
+        &mut Limits { executions: u64::MAX, deadline: None, states: usize::MAX, stop: &stop, progress: &mut |_| {} },
+    );
+    assert_eq!(report.ended, Ended::Interrupted);
+    assert!(!report.exhaustive());
+    assert!(began.elapsed() < Duration::from_secs(1));
+}

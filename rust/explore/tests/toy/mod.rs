@@ -1,0 +1,262 @@
+//! A machine small enough for the naive search: words, a choice, mutexes, read-write semaphores whose writers queue.
+
+use rand::Rng;
+use vmemmap_explore::execution::{ActorPort, Actors};
+use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Reply};
+
+pub const WORDS: usize = 3;
+pub const LOCKS: usize = 2;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    Read(u8),
+    Write(u8, u64),
+    Swap(u8, u64),
+    Cas(u8, u64, u64),
+    /// Breaks invariant I1, I2 or I3 (by word) if the word is odd.
+    Expect(u8),
+    Choose(u16),
+    Lock(u8),
+    Unlock(u8),
+    Queue(u8),
+    WriteLock(u8),
+    WriteUnlock(u8),
+    ReadLock(u8),
+    ReadUnlock(u8),
+    Local,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct State {
+    words: [u64; WORDS],
+    owner: [u16; LOCKS],
+    queued: [u16; LOCKS],
+    writer: [u16; LOCKS],
+    readers: [u16; LOCKS],
+    violated: u32,
+}
+
+/// A footprint rule left out, to see the tests fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Flaw {
+    #[default]
+    None,
+    WriteTouchesNothing,
+    ReadTouchesNothing,
+    QueueTouchesNothing,
+    ExpectTouchesNothing,
+}
+
+#[derive(Default)]
+pub struct Toy {
+    pub state: State,
+    pub flaw: Flaw,
+}
+
+impl Model for Toy {
+    type Op = Op;
+    fn reset(&mut self) {
+        self.state = State::default();
+    }
+    fn is_local(op: &Op) -> bool {
+        matches!(op, Op::Local)
+    }
+    fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
+        let s = &self.state;
+        let others = !(1u16 << actor);
+        match *op {
+            Op::Choose(n) => n,
+            Op::Lock(l) => u16::from(s.owner[l as usize] == 0),
+            Op::WriteLock(l) => u16::from(s.writer[l as usize] == 0 && s.readers[l as usize] == 0),
+            Op::ReadLock(l) => u16::from(s.writer[l as usize] == 0 && s.queued[l as usize] & others == 0),
+            _ => 1,
+        }
+    }
+    fn footprint(&mut self, _actor: u8, op: &Op, out: &mut Footprint) {
+        let lock = |l: u8| WORDS as u32 + u32::from(l);
+        let sem = |l: u8| (WORDS + LOCKS) as u32 + u32::from(l);
+        match (*op, self.flaw) {
+            (Op::Write(..), Flaw::WriteTouchesNothing)
+            | (Op::Read(_), Flaw::ReadTouchesNothing)
+            | (Op::Queue(_), Flaw::QueueTouchesNothing)
+            | (Op::Expect(_), Flaw::ExpectTouchesNothing)
+            | (Op::Choose(_) | Op::Local, _) => {}
+            (Op::Read(w) | Op::Expect(w), _) => out.read(u32::from(w)),
+            (Op::Write(w, _) | Op::Swap(w, _) | Op::Cas(w, ..), _) => out.write(u32::from(w)),
+            (Op::Lock(l) | Op::Unlock(l), _) => out.write(lock(l)),
+            (Op::Queue(l) | Op::WriteLock(l) | Op::WriteUnlock(l) | Op::ReadLock(l) | Op::ReadUnlock(l), _) => out.write(sem(l)),
+        }
+    }
+    fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
+        let me = 1u16 << actor;
+        let s = &mut self.state;
+        let mut value = 0;
+        match *op {
+            Op::Read(w) => value = s.words[w as usize],
+            Op::Write(w, v) => s.words[w as usize] = v,
+            Op::Swap(w, v) => value = std::mem::replace(&mut s.words[w as usize], v),
+            Op::Cas(w, old, new) => {
+                value = s.words[w as usize];
+                if value == old {
+                    s.words[w as usize] = new;
+                }
+            }
+            Op::Expect(w) => {
+                if s.words[w as usize] & 1 != 0 {
+                    s.violated |= 1 << w;
+                }
+            }
+            Op::Choose(_) => value = u64::from(outcome),
+            Op::Lock(l) => s.owner[l as usize] = me,
+            Op::Unlock(l) => s.owner[l as usize] = 0,
+            Op::Queue(l) => s.queued[l as usize] |= me,
+            Op::WriteLock(l) => {
+                s.queued[l as usize] &= !me;
+                s.writer[l as usize] = me;
+            }
+            Op::WriteUnlock(l) => s.writer[l as usize] = 0,
+            Op::ReadLock(l) => s.readers[l as usize] |= me,
+            Op::ReadUnlock(l) => s.readers[l as usize] &= !me,
+            Op::Local => {}
+        }
+        Reply::of(value)
+    }
+    fn fingerprint(&self) -> u128 {
+        let s = &self.state;
+        let mut bytes = Vec::new();
+        for w in s.words {
+            bytes.extend(w.to_le_bytes());
+        }
+        for w in s.owner.iter().chain(&s.queued).chain(&s.writer).chain(&s.readers) {
+            bytes.extend(w.to_le_bytes());
+        }
+        bytes.extend(s.violated.to_le_bytes());
+        xxhash_rust::xxh3::xxh3_128(&bytes)
+    }
+    fn violated(&self) -> Invariants {
+        Invariants(self.state.violated)
+    }
+    fn waits_for(&self, actor: u8, op: &Op) -> u16 {
+        let s = &self.state;
+        let others = !(1u16 << actor);
+        match *op {
+            Op::Lock(l) => s.owner[l as usize],
+            Op::WriteLock(l) => s.writer[l as usize] | s.readers[l as usize],
+            Op::ReadLock(l) => s.writer[l as usize] | s.queued[l as usize] & others,
+            _ => 0,
+        }
+    }
+    fn breaches(&self) -> Vec<Breach> {
+        self.violated().iter().map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("odd") }).collect()
+    }
+    fn describe(&self, _actor: u8, op: &Op) -> Described {
+        Described { op: format!("{op:?}"), ..Described::default() }
+    }
+    fn describe_after(&self, _actor: u8, _op: &Op, reply: Reply, text: &mut Described) {
+        text.new = Some(reply.value);
+    }
+}
+
+/// One line of a toy program: an operation, or one that depends on what was read.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Line {
+    Do(Op),
+    /// Store what was observed last, plus one.
+    WriteNext(u8),
+    /// Leave out the next line if what was observed last is odd.
+    SkipIfOdd,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Programs(pub Vec<Vec<Line>>);
+
+impl Actors<Toy> for Programs {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+    fn name(&self, actor: usize) -> &str {
+        ["a", "b", "c", "d"][actor]
+    }
+    fn run(&self, actor: usize, port: &ActorPort<'_, Toy>) {
+        let mut seen = 0;
+        let mut skip = false;
+        for line in &self.0[actor] {
+            if std::mem::take(&mut skip) {
+                continue;
+            }
+            match *line {
+                Line::Do(op) => seen = port.call(op).value,
+                Line::WriteNext(w) => {
+                    port.call(Op::Write(w, seen + 1));
+                }
+                Line::SkipIfOdd => skip = seen & 1 != 0,
+            }
+        }
+    }
+}
+
+/// Locks are properly paired, but in any order, so that AB-BA happens; `locks` is the chance in percent of a section.
+pub fn random_programs(rng: &mut impl Rng, locks: u32) -> Programs {
+    let actors = rng.random_range(2..=3usize);
+    let longest = if actors == 2 { 5 } else { 3 };
+    let mut programs = Vec::new();
+    for _ in 0..actors {
+        let mut lines = Vec::new();
+        let length = rng.random_range(2..=longest);
+        while lines.len() < length {
+            if rng.random_range(0..100) < locks {
+                section(rng, &mut lines, longest);
+            } else {
+                lines.push(plain(rng));
+            }
+        }
+        programs.push(lines);
+    }
+    Programs(programs)
+}
+
+fn plain(rng: &mut impl Rng) -> Line {
+    let w = rng.random_range(0..WORDS as u8);
+    match rng.random_range(0..14) {
+        0..3 => Line::Do(Op::Read(w)),
+        3..5 => Line::Do(Op::Write(w, rng.random_range(0..3))),
+        5 => Line::Do(Op::Swap(w, rng.random_range(0..3))),
+        6 => Line::Do(Op::Cas(w, rng.random_range(0..2), rng.random_range(1..4))),
+        7..9 => Line::WriteNext(w),
+        9 => Line::SkipIfOdd,
+        10..12 => Line::Do(Op::Expect(w)),
+        12 => Line::Do(Op::Choose(2)),
+        _ => Line::Do(Op::Local),
+    }
+}
+
+fn section(rng: &mut impl Rng, lines: &mut Vec<Line>, longest: usize) {
+    let l = rng.random_range(0..LOCKS as u8);
+    let inside = |rng: &mut _, lines: &mut Vec<Line>| {
+        if lines.len() < longest {
+            lines.push(plain(rng));
+        }
+    };
+    match rng.random_range(0..4) {
+        0 => {
+            lines.push(Line::Do(Op::Lock(l)));
+            inside(rng, lines);
+            lines.push(Line::Do(Op::Unlock(l)));
+        }
+        1 => {
+            let other = 1 - l;
+            lines.extend([Op::Lock(l), Op::Lock(other)].map(Line::Do));
+            lines.extend([Op::Unlock(other), Op::Unlock(l)].map(Line::Do));
+        }
+        2 => {
+            lines.extend([Op::Queue(l), Op::WriteLock(l)].map(Line::Do));
+            inside(rng, lines);
+            lines.push(Line::Do(Op::WriteUnlock(l)));
+        }
+        _ => {
+            lines.push(Line::Do(Op::ReadLock(l)));
+            inside(rng, lines);
+            lines.push(Line::Do(Op::ReadUnlock(l)));
+        }
+    }
+}
