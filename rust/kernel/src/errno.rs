@@ -6,6 +6,7 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(i32)]
 pub enum Errno {
+    EPERM = 1,
     EINTR = 4,
     EAGAIN = 11,
     ENOMEM = 12,

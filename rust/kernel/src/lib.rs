@@ -19,6 +19,11 @@ pub mod boot;
 pub mod check;
 pub mod errno;
 pub mod hugetlb;
+pub mod hugetlb_adopt;
+pub mod hugetlb_demote;
+pub mod hugetlb_dissolve;
+pub mod hugetlb_page;
+pub mod hugetlb_resize;
 pub mod hugetlb_vmemmap;
 pub mod memory_hotplug;
 pub mod mmu;
@@ -89,6 +94,11 @@ impl Kernel {
             hvo_at_boot,
             extra_prot: 0,
         }
+    }
+    /// Whether `pa` is RAM that the kernel found at boot.
+    #[must_use]
+    pub fn is_boot_ram(&self, pa: Pa) -> bool {
+        self.ram().iter().any(|r| r.boot && pa.0 >= r.start.0 && pa.0 - r.start.0 < r.bytes)
     }
     #[must_use]
     pub fn ram(&self) -> &[Ram] {

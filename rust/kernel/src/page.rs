@@ -1,1 +1,347 @@
-//! Struct pages (`include/linux/page-flags.h`, `page_ref.h`, `mmzone.h`; kernel-semantics §9, H3).
+//! Struct pages (`include/linux/page-flags.h`, `page_ref.h`, `mmzone.h`, `mm/page_alloc.c`; kernel-semantics §5.1, §9,
+//! H3).
+//!
+//! A struct page is eight words at `Layout::page_va(pfn)`; every access goes through the virtual address, so that a
+//! hole, a stale translation or a read-only alias is met as a CPU meets it.
+
+use vmemmap_arch::contents::word;
+use vmemmap_arch::{Cpu, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
+
+use crate::Kernel;
+use crate::pgtable::{next_table, pgd_offset_k, read_once};
+use crate::state::{Block, Scalar, Section, section_flag};
+
+/// Bits of `page->flags` (6.1 numbering).
+pub mod flag {
+    /// `PG_vmemmap_self_hosted`, an alias of `PG_owner_priv_1`.
+    pub const VMEMMAP_SELF_HOSTED: u64 = 1 << 10;
+    pub const RESERVED: u64 = 1 << 12;
+    pub const HEAD: u64 = 1 << 16;
+    pub const HWPOISON: u64 = 1 << 22;
+}
+
+/// `HUGETLB_PAGE_DTOR`, in the low byte of the first tail's `COMPOUND_INFO`; the order is in the byte above.
+pub const HUGETLB_PAGE_DTOR: u64 = 2;
+const COMPOUND_PAGE_DTOR: u64 = 1;
+
+/// VA of one word of the struct page at `page`.
+#[inline]
+#[must_use]
+pub const fn word_va(page: Va, word: u8) -> Va {
+    page.plus(word as u64 * 8)
+}
+
+/// READ_ONCE of a word.
+#[inline]
+pub fn read_word<C: Cpu>(cpu: &C, page: Va, word: u8) -> u64 {
+    cpu.load(word_va(page, word), Order::Plain)
+}
+
+/// WRITE_ONCE of a word.
+#[inline]
+pub fn write_word<C: Cpu>(cpu: &C, page: Va, word: u8, value: u64) {
+    cpu.store(word_va(page, word), value, Order::Plain);
+}
+
+/// `page[n]`.
+#[inline]
+#[must_use]
+pub const fn nth_page(page: Va, n: u64) -> Va {
+    page.plus(n.wrapping_mul(STRUCT_PAGE_SIZE))
+}
+
+// ---- flags ---------------------------------------------------------------------------------------------------------
+
+/// `test_bit(…, &page->flags)`.
+pub fn test_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) -> bool {
+    read_word(cpu, page, word::FLAGS) & flag != 0
+}
+
+/// `set_bit`; returns whether it was set before (`TestSetPage…`).
+pub fn set_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) -> bool {
+    cpu.rmw(word_va(page, word::FLAGS), Rmw::FetchOr(flag), Order::AcqRel) & flag != 0
+}
+
+/// `clear_bit`.
+pub fn clear_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) {
+    cpu.rmw(word_va(page, word::FLAGS), Rmw::FetchAnd(!flag), Order::Relaxed);
+}
+
+// ---- compound pages ------------------------------------------------------------------------------------------------
+
+/// `page_fixed_fake_head` (6.1, 6.12): the true head of a struct page that may be slot 0 of a shared tail page.
+/// 2021 keeps two vmemmap pages and has no fake heads.
+pub fn page_fixed_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
+    if k.version == Version::V2021 || cpu.var_load(k.vars.scalar(Scalar::HvoKey), Order::Plain) == 0 {
+        return page;
+    }
+    if page.is_aligned(k.geometry.page_size()) && test_flag(cpu, page, flag::HEAD) {
+        let head = read_word(cpu, nth_page(page, 1), word::COMPOUND_HEAD);
+        if head & 1 != 0 {
+            return Va(head - 1);
+        }
+    }
+    page
+}
+
+/// `page_is_fake_head`.
+pub fn page_is_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
+    page_fixed_fake_head(k, cpu, page) != page
+}
+
+/// `compound_head`: VA of the head's struct page, or `page` itself.
+pub fn compound_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
+    let head = read_word(cpu, page, word::COMPOUND_HEAD);
+    if head & 1 != 0 { Va(head - 1) } else { page_fixed_fake_head(k, cpu, page) }
+}
+
+/// Head PFN of the compound page that `pfn` belongs to; `pfn` itself if it is in none.
+pub fn head_pfn<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Pfn {
+    k.layout.page_pfn(compound_head(k, cpu, k.layout.page_va(pfn)))
+}
+
+/// `set_compound_page_dtor(HUGETLB_PAGE_DTOR)` (6.12: `__folio_set_hugetlb`): the mark by which everybody else knows a
+/// HugeTLB page.
+pub fn set_hugetlb_mark<C: Cpu>(cpu: &C, head: Va, on: bool) {
+    let info = read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO);
+    let dtor = if on { HUGETLB_PAGE_DTOR } else { COMPOUND_PAGE_DTOR };
+    write_word(cpu, nth_page(head, 1), word::COMPOUND_INFO, info & !0xff | dtor);
+}
+
+/// `PageHuge` of any struct page of the compound.
+pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
+    let head = compound_head(k, cpu, page);
+    if !k.layout.in_vmemmap(head) || !test_flag(cpu, head, flag::HEAD) {
+        return false;
+    }
+    read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+}
+
+/// `compound_order` of a head.
+pub fn compound_order<C: Cpu>(cpu: &C, head: Va) -> u8 {
+    if !test_flag(cpu, head, flag::HEAD) {
+        return 0;
+    }
+    (read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) >> 8) as u8
+}
+
+/// `prep_compound_page`: the 2^order struct pages from `head` become a head and its tails, refcounts 0.
+///
+/// A vmemmap page that the compound owns whole is written by one bulk store of tails; in the first one the head's own
+/// slot is then put right, its `compound_head` last. Meanwhile that slot reads as a tail of itself, which is the head.
+pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
+    cpu.label("prep_compound_page");
+    let page = k.layout.page_va(head);
+    let nr = 1u64 << order;
+    let per_page = k.geometry.struct_pages_per_page();
+    if nr < per_page {
+        for n in 1..nr {
+            let tail = nth_page(page, n);
+            write_word(cpu, tail, word::COMPOUND_HEAD, page.0 | 1);
+            write_word(cpu, tail, word::COUNT, Template::FREE.word(word::COUNT));
+        }
+    } else {
+        for vmemmap_page in 0..nr / per_page {
+            cpu.fill(page.plus(vmemmap_page * k.geometry.page_size()), Template::tail_of(page));
+        }
+    }
+    write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
+    write_word(cpu, page, word::PRIVATE, 0);
+    write_word(cpu, page, word::FLAGS, flag::HEAD);
+    write_word(cpu, page, word::COUNT, Template::FREE.word(word::COUNT));
+    write_word(cpu, page, word::COMPOUND_HEAD, 0);
+}
+
+/// `destroy_compound_page` and `free_pages_prepare`: the struct pages are those of free base pages again.
+pub fn destroy_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
+    cpu.label("destroy_compound_page");
+    init_struct_pages(k, cpu, head, 1 << order, Template::FREE);
+}
+
+/// Write `nr` struct pages from `start`: one bulk store for each vmemmap page that they fill, word stores for the rest.
+pub fn init_struct_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, nr: u64, template: Template) {
+    let page_size = k.geometry.page_size();
+    let end = k.layout.page_va(start.plus(nr));
+    let mut at = k.layout.page_va(start);
+    while at < end {
+        if at.is_aligned(page_size) && end.since(at) >= page_size {
+            cpu.fill(at, template);
+            at = at.plus(page_size);
+        } else {
+            for index in 0..8 {
+                write_word(cpu, at, index, template.word(index));
+            }
+            at = nth_page(at, 1);
+        }
+    }
+}
+
+// ---- reference counts ----------------------------------------------------------------------------------------------
+
+/// `page_ref_count`: the high half of the count word.
+pub fn page_ref_count<C: Cpu>(cpu: &C, page: Va) -> u32 {
+    (read_word(cpu, page, word::COUNT) >> 32) as u32
+}
+
+/// `set_page_count`; for a page that nobody else may reference (freeze, unfreeze).
+pub fn set_page_count<C: Cpu>(cpu: &C, page: Va, count: u32) {
+    let low = read_word(cpu, page, word::COUNT) & 0xffff_ffff;
+    cpu.store(word_va(page, word::COUNT), u64::from(count) << 32 | low, Order::Release);
+}
+
+/// `page_ref_freeze`: take the count from `count` to 0, or nothing.
+pub fn page_ref_freeze<C: Cpu>(cpu: &C, page: Va, count: u32) -> bool {
+    let at = word_va(page, word::COUNT);
+    let old = cpu.load(at, Order::Plain);
+    if (old >> 32) as u32 != count {
+        return false;
+    }
+    cpu.rmw(at, Rmw::CompareExchange { old, new: old & 0xffff_ffff }, Order::AcqRel) == old
+}
+
+/// `atomic_add_unless(&page->_refcount, nr, unless)`: a load first, and no read-modify-write if it finds `unless`.
+fn atomic_add_unless<C: Cpu>(cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
+    let at = word_va(page, word::COUNT);
+    let mut old = cpu.load(at, Order::Plain);
+    loop {
+        let count = (old >> 32) as u32;
+        if count == unless {
+            return false;
+        }
+        let new = u64::from(count.wrapping_add(nr)) << 32 | old & 0xffff_ffff;
+        let found = cpu.rmw(at, Rmw::CompareExchange { old, new }, Order::AcqRel);
+        if found == old {
+            return true;
+        }
+        old = found;
+        cpu.round(old);
+    }
+}
+
+/// `page_ref_add_unless`. 2021 and 6.1 add at once (R1); 6.12 looks first, in an RCU section, whether the struct page is
+/// a fake head and only then at the count (R2: in this order).
+pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
+    cpu.label("page_ref_add_unless");
+    if !k.version.is_6_12() {
+        return atomic_add_unless(cpu, page, nr, unless);
+    }
+    cpu.rcu_read_lock();
+    let had = !page_is_fake_head(k, cpu, page) && page_ref_count(cpu, page) != unless && atomic_add_unless(cpu, page, nr, unless);
+    cpu.rcu_read_unlock();
+    had
+}
+
+/// `get_page_unless_zero`.
+pub fn get_page_unless_zero<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
+    page_ref_add_unless(k, cpu, page, 1, 0)
+}
+
+/// `put_page_testzero`: drop one reference; true if it was the last.
+pub fn put_page_testzero<C: Cpu>(cpu: &C, page: Va) -> bool {
+    let old = cpu.rmw(word_va(page, word::COUNT), Rmw::FetchAdd(-(1 << 32)), Order::AcqRel);
+    old >> 32 == 1
+}
+
+// ---- which struct pages exist --------------------------------------------------------------------------------------
+
+/// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone.
+fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> bool {
+    if cpu.var_load(k.vars.section(section, Section::Usage), Order::Plain) == 0 {
+        return false;
+    }
+    let subsection = (pfn.0 & (k.geometry.pages_per_section() - 1)) / k.geometry.pages_per_subsection();
+    let map = cpu.var_load(k.vars.subsection_map(section, (subsection / 64) as u32), Order::Plain);
+    map >> (subsection % 64) & 1 != 0
+}
+
+/// `pfn_valid`: the section is valid, and it is early or the sub-section's bit is set. Stale as soon as it returns.
+pub fn pfn_valid<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
+    let pa = k.geometry.pa(pfn);
+    if !k.vars.contains(pa) {
+        return false;
+    }
+    let section = k.vars.section_number(pa);
+    cpu.rcu_read_lock();
+    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
+    let valid = flags & section_flag::HAS_MEM_MAP != 0 && (flags & section_flag::IS_EARLY != 0 || pfn_section_valid(k, cpu, section, pfn));
+    cpu.rcu_read_unlock();
+    valid
+}
+
+/// `pfn_to_online_page`: VA of the struct page if the section is online. No lock: the answer may go stale.
+pub fn pfn_to_online_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<Va> {
+    let pa = k.geometry.pa(pfn);
+    if !k.vars.contains(pa) {
+        return None;
+    }
+    let section = k.vars.section_number(pa);
+    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
+    if flags & section_flag::IS_ONLINE == 0 || !pfn_section_valid(k, cpu, section, pfn) {
+        return None;
+    }
+    // A device in the unused part of an online section: `get_dev_pagemap` knows what is RAM.
+    if flags & section_flag::TAINT_ZONE_DEVICE != 0 && !k.is_boot_ram(pa) {
+        return None;
+    }
+    Some(k.layout.page_va(pfn))
+}
+
+// ---- readers without a lock ----------------------------------------------------------------------------------------
+
+/// A lockless PFN walker (compaction, `stable_page_flags` of /proc/kpageflags): flags, head and count of every `step`-th
+/// page. Returns the number of pages looked at.
+pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) -> u64 {
+    cpu.label("pfn_walk");
+    let mut seen = 0;
+    let mut pfn = start;
+    while pfn < end {
+        if let Some(page) = pfn_to_online_page(k, cpu, pfn) {
+            // `PagePoisoned`: going offline, or not yet initialised.
+            if read_word(cpu, page, word::FLAGS) != u64::MAX {
+                let head = compound_head(k, cpu, page);
+                if k.layout.in_vmemmap(head) {
+                    read_word(cpu, head, word::FLAGS);
+                    page_ref_count(cpu, head);
+                }
+                seen += 1;
+            }
+        }
+        pfn = pfn.plus(step.max(1));
+    }
+    seen
+}
+
+/// `memory_failure`, as far as it writes struct pages: under hugetlb_lock a HugeTLB page is marked on its head
+/// (`get_huge_page_for_hwpoison`), anything else on the page itself. Returns whether the page was not marked before.
+pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
+    cpu.label("memory_failure");
+    let page = pfn_to_online_page(k, cpu, pfn)?;
+    cpu.acquire(LockId::Hugetlb, Mode::Write);
+    let huge = page_huge(k, cpu, page);
+    let was = huge && set_flag(cpu, compound_head(k, cpu, page), flag::HWPOISON);
+    cpu.release(LockId::Hugetlb, Mode::Write);
+    let was = if huge { was } else { set_flag(cpu, page, flag::HWPOISON) };
+    if !was {
+        // `memblk_nr_poison_inc`
+        let block = k.vars.section_number(k.geometry.pa(pfn));
+        cpu.var_rmw(k.vars.block(block, Block::NrHwpoison), Rmw::FetchAdd(1), Order::Relaxed);
+    }
+    Some(!was)
+}
+
+/// `show_pte` (`arch/arm64/mm/fault.c`): the walk that an oops prints, interrupts off and no lock. Returns the number of
+/// descriptors read.
+pub fn show_pte<C: Cpu>(cpu: &C, va: Va) -> u64 {
+    cpu.label("show_pte");
+    cpu.irq_disable();
+    let mut slot = pgd_offset_k(cpu, va);
+    let mut read = 0;
+    loop {
+        let entry = read_once(cpu, slot);
+        read += 1;
+        let Some(table) = next_table(cpu, entry, slot.level) else { break };
+        slot = crate::pgtable::offset(cpu, table, slot.level.next(), va);
+    }
+    cpu.irq_enable();
+    read
+}

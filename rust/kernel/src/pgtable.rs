@@ -26,6 +26,18 @@ pub fn next_table<C: Cpu>(cpu: &C, entry: Entry<C::Tok>, level: Level) -> Option
     }
 }
 
+/// Software walk of `va` to where it ends: the last slot and what was read there. No lock.
+pub fn walk<C: Cpu>(cpu: &C, va: Va) -> (Slot<C::Tok>, Entry<C::Tok>) {
+    let mut slot = pgd_offset_k(cpu, va);
+    loop {
+        let entry = read_once(cpu, slot);
+        match next_table(cpu, entry, slot.level) {
+            Some(table) => slot = offset(cpu, table, slot.level.next(), va),
+            None => return (slot, entry),
+        }
+    }
+}
+
 /// READ_ONCE of an entry.
 #[inline]
 pub fn read_once<C: Cpu>(cpu: &C, at: Slot<C::Tok>) -> Entry<C::Tok> {

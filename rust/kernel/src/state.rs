@@ -77,6 +77,10 @@ pub enum Block {
     NrVmemmapPages = 2,
     /// Frames taken from the altmap so far (`altmap.alloc`), and `align` in the high half.
     AltmapAlloc = 3,
+    /// `nr_hwpoison`: poisoned pages in the block.
+    NrHwpoison = 4,
+    /// 1 while `offline_and_remove_memory` must bring the block online again if it fails.
+    Reonline = 5,
 }
 
 /// Words of one possible HugeTLB page (of the smallest size of the granule): its place in a pool's list.
@@ -92,7 +96,7 @@ pub enum Hpage {
 const SCALARS: u32 = 64;
 const HSTATE_WORDS: u32 = 16;
 const SECTION_WORDS: u32 = 8;
-const BLOCK_WORDS: u32 = 4;
+const BLOCK_WORDS: u32 = 8;
 const HPAGE_WORDS: u32 = 2;
 
 /// Where each variable lives, for RAM within [base, limit).
