@@ -2,7 +2,8 @@
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
-use vmemmap_arch::{Geometry, Granule, Layout, Level, Version};
+use vmemmap_arch::section::SUBSECTION_SIZE;
+use vmemmap_arch::{Geometry, Granule, Layout, Level, STRUCT_PAGE_SIZE, Version};
 use vmemmap_kernel::Policies;
 
 use crate::errors::{Error, guarded};
@@ -67,12 +68,18 @@ fn describe<'py>(py: Python<'py>, l: &Layout) -> PyResult<Bound<'py, PyDict>> {
         row.set_item("entry_span", g.entry_span(level))?;
         row.set_item("table_span", g.table_span(level))?;
         row.set_item("block_allowed", g.block_allowed(level))?;
+        row.set_item("sections_per_table", g.sections_per_table(level))?;
         levels.append(row)?;
     }
     d.set_item("levels", levels)?;
     let (sizes, n) = g.hugetlb_sizes();
     d.set_item("hugepage_sizes", PyList::new(py, sizes[..n].iter().map(|pages| pages << g.page_shift()))?)?;
     d.set_item("section_size", g.section_size())?;
+    d.set_item("section_vmemmap", g.section_vmemmap())?;
+    d.set_item("subsection_size", SUBSECTION_SIZE)?;
+    d.set_item("struct_page_size", STRUCT_PAGE_SIZE)?;
+    d.set_item("cont_ptes", g.cont_ptes())?;
+    d.set_item("cont_pmds", g.cont_pmds())?;
     let markers = PyList::empty(py);
     for marker in &l.markers[..l.nr_markers] {
         markers.append((marker.start.0, marker.name))?;
