@@ -1,1 +1,484 @@
-//! HugeTLB pools as sysfs shows them (`mm/hugetlb.c`; kernel-semantics §7).
+//! HugeTLB pools as sysfs shows them (`mm/hugetlb.c`; kernel-semantics §7): lists, counters, fresh pages, the way back
+//! to the page allocator.
+//!
+//! `hugetlb_lock` guards lists, counters and marks, and is never held across HVO work.
+
+use vmemmap_arch::contents::word;
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
+
+use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
+use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
+use crate::page::{
+    compound_order, flag, page_huge, page_ref_count, prep_compound_page, put_page_testzero, read_word, set_hugetlb_mark, set_page_count,
+    test_flag, write_word,
+};
+use crate::policy::Mutant;
+use crate::state::{Hpage, Hstate, Scalar};
+use crate::{Errno, Kernel};
+
+pub use crate::hugetlb_adopt::{adopt_page, is_remapped};
+pub use crate::hugetlb_demote::demote;
+pub use crate::hugetlb_dissolve::{dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
+pub use crate::hugetlb_resize::{reserve, set_max_huge_pages, set_overcommit};
+
+/// One `struct hstate`: its index and its page size.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pool {
+    pub h: u8,
+    /// Base pages of one hugepage.
+    pub pages: u64,
+}
+
+/// Pages that are on no pool's list, linked through the same words (`LIST_HEAD(page_list)`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PageList {
+    /// Slot + 1 of the first page, 0 = empty.
+    pub first: u64,
+}
+
+impl Pool {
+    /// # Errors
+    /// `EINVAL`: the granule has no such size.
+    pub fn new(k: &Kernel, h: u8) -> Result<Self, Errno> {
+        let (sizes, count) = k.geometry.hugetlb_sizes();
+        if usize::from(h) < count { Ok(Self { h, pages: sizes[usize::from(h)] }) } else { Err(Errno::EINVAL) }
+    }
+    /// `page_hstate`: by the compound order in the first tail.
+    ///
+    /// # Errors
+    /// `EINVAL`: no pool has pages of that order (the struct pages were read while they changed).
+    pub fn of<C: Cpu>(k: &Kernel, cpu: &C, head: Va) -> Result<Self, Errno> {
+        let pages = 1u64.checked_shl(u32::from(compound_order(cpu, head))).unwrap_or(0);
+        let (sizes, count) = k.geometry.hugetlb_sizes();
+        let h = sizes[..count].iter().position(|&size| size == pages).ok_or(Errno::EINVAL)?;
+        Ok(Self { h: h as u8, pages })
+    }
+    #[must_use]
+    pub const fn order(self) -> u8 {
+        self.pages.trailing_zeros() as u8
+    }
+    /// `hstate_is_gigantic`: larger than the page allocator's blocks, which on arm64 go just as far as the PMD size
+    /// (16K, 64K) or one order beyond (4K).
+    #[must_use]
+    pub const fn is_gigantic(self, k: &Kernel) -> bool {
+        self.pages > k.geometry.entries() as u64
+    }
+    pub fn get<C: Cpu>(self, k: &Kernel, cpu: &C, field: Hstate) -> u64 {
+        cpu.var_load(k.vars.hstate(self.h, field), Order::Plain)
+    }
+    pub fn add<C: Cpu>(self, k: &Kernel, cpu: &C, field: Hstate, n: i64) {
+        cpu.var_rmw(k.vars.hstate(self.h, field), Rmw::FetchAdd(n), Order::Plain);
+    }
+    /// `persistent_huge_pages`.
+    pub fn persistent<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {
+        self.get(k, cpu, Hstate::NrHugePages).wrapping_sub(self.get(k, cpu, Hstate::SurplusHugePages))
+    }
+    /// `available_huge_pages`.
+    pub fn available<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {
+        self.get(k, cpu, Hstate::FreeHugePages).saturating_sub(self.get(k, cpu, Hstate::ResvHugePages))
+    }
+    /// The page whose slot + 1 is `link`.
+    fn page_at(self, k: &Kernel, link: u64) -> HugePage {
+        HugePage { head: k.geometry.pfn(k.vars.hpage_pa((link - 1) as u32)), pages: self.pages }
+    }
+    fn first<C: Cpu>(self, k: &Kernel, cpu: &C, list: Hstate) -> Option<HugePage> {
+        match self.get(k, cpu, list) {
+            0 => None,
+            link => Some(self.page_at(k, link)),
+        }
+    }
+    /// Next page on whatever list `page` is on.
+    pub fn next<C: Cpu>(self, k: &Kernel, cpu: &C, page: HugePage) -> Option<HugePage> {
+        match cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Next), Order::Plain) {
+            0 => None,
+            link => Some(self.page_at(k, link)),
+        }
+    }
+    /// First page of the free list that `want` takes.
+    pub fn find_free<C: Cpu>(self, k: &Kernel, cpu: &C, want: impl Fn(HugePage) -> bool) -> Option<HugePage> {
+        let mut at = self.first(k, cpu, Hstate::FreeList);
+        while let Some(page) = at {
+            if want(page) {
+                return Some(page);
+            }
+            at = self.next(k, cpu, page);
+        }
+        None
+    }
+}
+
+fn slot(k: &Kernel, page: HugePage) -> u32 {
+    k.vars.hpage_slot(k.geometry.pa(page.head))
+}
+
+fn link(k: &Kernel, page: HugePage) -> u64 {
+    u64::from(slot(k, page)) + 1
+}
+
+impl PageList {
+    /// `list_add`: at the head.
+    pub fn add<C: Cpu>(&mut self, k: &Kernel, cpu: &C, page: HugePage) {
+        cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Next), self.first, Order::Plain);
+        self.first = link(k, page);
+    }
+    /// The first page, off the list.
+    pub fn pop<C: Cpu>(&mut self, k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
+        if self.first == 0 {
+            return None;
+        }
+        let page = pool.page_at(k, self.first);
+        self.first = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Next), Order::Plain);
+        Some(page)
+    }
+    /// Every page until `each` says no.
+    pub fn for_each<C: Cpu>(self, k: &Kernel, cpu: &C, pool: Pool, each: &mut dyn FnMut(HugePage) -> bool) {
+        let mut rest = self;
+        while let Some(page) = rest.pop(k, cpu, pool) {
+            if !each(page) {
+                return;
+            }
+        }
+    }
+}
+
+/// `list_add` to a pool's list.
+fn list_add<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: Hstate, page: HugePage) {
+    let head = k.vars.hstate(pool.h, list);
+    let own = link(k, page);
+    let first = cpu.var_load(head, Order::Plain);
+    cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Next), first, Order::Plain);
+    cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Prev), 0, Order::Plain);
+    if first != 0 {
+        cpu.var_store(k.vars.hpage((first - 1) as u32, Hpage::Prev), own, Order::Plain);
+    }
+    cpu.var_store(head, own, Order::Plain);
+}
+
+/// `list_del` from a pool's list.
+fn list_del<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: Hstate, page: HugePage) {
+    let next = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Next), Order::Plain);
+    let prev = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Prev), Order::Plain);
+    let before = if prev == 0 { k.vars.hstate(pool.h, list) } else { k.vars.hpage((prev - 1) as u32, Hpage::Next) };
+    cpu.var_store(before, next, Order::Plain);
+    if next != 0 {
+        cpu.var_store(k.vars.hpage((next - 1) as u32, Hpage::Prev), prev, Order::Plain);
+    }
+}
+
+pub(crate) fn lock<C: Cpu>(cpu: &C) {
+    cpu.acquire(LockId::Hugetlb, Mode::Write);
+}
+
+pub(crate) fn unlock<C: Cpu>(cpu: &C) {
+    cpu.release(LockId::Hugetlb, Mode::Write);
+}
+
+/// The frames of a hugepage; the pool's lists know them by number, not by a descriptor that names them.
+pub(crate) fn frames<C: Cpu>(k: &Kernel, page: HugePage) -> Frame<C::Tok> {
+    Frame { pa: k.geometry.pa(page.head), tok: C::Tok::default() }
+}
+
+/// Defaults of the pools and of `vm.hugetlb_optimize_vmemmap` (`hugetlb_init`).
+///
+/// # Errors
+/// None.
+pub fn init_hstates<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+    cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(k.hvo_at_boot), Order::Plain);
+    let (_, count) = k.geometry.hugetlb_sizes();
+    for h in 1..count {
+        cpu.var_store(k.vars.hstate(h as u8, Hstate::DemoteOrder), h as u64 - 1, Order::Plain);
+    }
+    Ok(count as u64)
+}
+
+/// `enqueue_huge_page`, under `hugetlb_lock`.
+pub(crate) fn enqueue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+    list_add(k, cpu, pool, Hstate::FreeList, page);
+    pool.add(k, cpu, Hstate::FreeHugePages, 1);
+    page.set_flag(k, cpu, HPG_FREED);
+}
+
+/// `dequeue_huge_page_node_exact`, under `hugetlb_lock`: a free page gets its first reference.
+fn dequeue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
+    let page = pool.find_free(k, cpu, |page| !test_flag(cpu, page.va(k), flag::HWPOISON))?;
+    list_del(k, cpu, pool, Hstate::FreeList, page);
+    activate(k, cpu, pool, page);
+    page.clear_flag(k, cpu, HPG_FREED);
+    pool.add(k, cpu, Hstate::FreeHugePages, -1);
+    Some(page)
+}
+
+/// First reference of a page that is on no list; onto the active list.
+pub(crate) fn activate<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+    list_add(k, cpu, pool, Hstate::ActiveList, page);
+    set_page_count(cpu, page.va(k), 1);
+}
+
+/// `remove_hugetlb_page`, under `hugetlb_lock`: off the pool. The HugeTLB mark stays on an optimised page until its
+/// vmemmap is back: whoever finds it without would write to read-only tails (R14).
+pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
+    if page.has_flag(k, cpu, HPG_FREED) {
+        list_del(k, cpu, pool, Hstate::FreeList, page);
+        pool.add(k, cpu, Hstate::FreeHugePages, -1);
+        page.clear_flag(k, cpu, HPG_FREED);
+    } else {
+        list_del(k, cpu, pool, Hstate::ActiveList, page);
+    }
+    if adjust_surplus {
+        pool.add(k, cpu, Hstate::SurplusHugePages, -1);
+    }
+    if k.policies.mutant == Mutant::FlagEarly || !page.is_optimized(k, cpu) {
+        set_hugetlb_mark(cpu, page.va(k), false);
+    }
+    pool.add(k, cpu, Hstate::NrHugePages, -1);
+}
+
+/// `add_hugetlb_page`, under `hugetlb_lock`: a page whose restore failed goes back on the free list.
+pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
+    let lost = adjust_surplus && k.policies.mutant == Mutant::SurplusLost;
+    if !lost {
+        pool.add(k, cpu, Hstate::NrHugePages, 1);
+        if adjust_surplus {
+            pool.add(k, cpu, Hstate::SurplusHugePages, 1);
+        }
+    }
+    set_hugetlb_mark(cpu, page.va(k), true);
+    write_word(cpu, page.va(k), word::PRIVATE, HPG_VMEMMAP_OPTIMIZED);
+    enqueue(k, cpu, pool, page);
+}
+
+/// `alloc_fresh_huge_page` without the HVO part: frames from the page allocator, made a compound page. Exactly those at
+/// `at` if given (`alloc_contig_range`).
+pub(crate) fn alloc_buddy_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at: Option<Pfn>) -> Result<HugePage, Errno> {
+    if at.is_some_and(|pfn| !pfn.is_aligned(pool.pages) || !k.vars.contains(k.geometry.pa(pfn))) {
+        return Err(Errno::EINVAL);
+    }
+    let at = at.map(|pfn| k.geometry.pa(pfn));
+    let request = Alloc { order: pool.order(), kind: FrameKind::Huge, zone: Zone::Movable, at, may_sleep: true, top_down: false };
+    let frame = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
+    let page = HugePage { head: k.geometry.pfn(frame.pa), pages: pool.pages };
+    prep_compound_page(k, cpu, page.head, page.order());
+    Ok(page)
+}
+
+/// `__prep_new_huge_page`: HVO and the HugeTLB mark, in the order of that kernel.
+pub(crate) fn prep_new<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+    if k.version.is_6_12() {
+        set_hugetlb_mark(cpu, page.va(k), true);
+        optimize(k, cpu, page);
+    } else {
+        optimize(k, cpu, page);
+        set_hugetlb_mark(cpu, page.va(k), true);
+    }
+}
+
+/// `alloc_fresh_huge_page`: a new page of the pool, counted and on no list.
+///
+/// # Errors
+/// `ENOMEM`: no frames. `EINVAL`: `at` is not aligned, or outside RAM.
+pub(crate) fn new_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at: Option<Pfn>) -> Result<HugePage, Errno> {
+    cpu.label("alloc_fresh_huge_page");
+    let page = alloc_buddy_huge_page(k, cpu, pool, at)?;
+    prep_new(k, cpu, page);
+    lock(cpu);
+    pool.add(k, cpu, Hstate::NrHugePages, 1);
+    unlock(cpu);
+    Ok(page)
+}
+
+/// A fresh page into the pool, optimised if HVO is on; returns its head PFN. Several CPUs may do so at once (surplus and
+/// migration pages are made without `resize_lock`).
+///
+/// # Errors
+/// `ENOMEM`: no frames. `EINVAL`: no such size, or `at` is not aligned or outside RAM.
+pub fn alloc_fresh<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    let page = new_page(k, cpu, pool, at)?;
+    lock(cpu);
+    pool.add(k, cpu, Hstate::MaxHugePages, 1);
+    enqueue(k, cpu, pool, page);
+    unlock(cpu);
+    Ok(page.head.0)
+}
+
+/// A free page out of the pool and back to the page allocator; the one at `at` if given, else the first of the free list.
+/// Returns its head PFN.
+///
+/// # Errors
+/// `EBUSY`: no such free page, or all free pages are reserved. `ENOMEM`: its vmemmap could not be restored; the page is
+/// back in the pool, as surplus.
+pub fn free_one<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u64, Errno> {
+    cpu.label("remove_hugetlb_page");
+    let pool = Pool::new(k, h)?;
+    lock(cpu);
+    let page = match pool.available(k, cpu) {
+        0 => None,
+        _ => pool.find_free(k, cpu, |page| at.is_none_or(|pfn| pfn == page.head)),
+    };
+    let Some(page) = page else {
+        unlock(cpu);
+        return Err(Errno::EBUSY);
+    };
+    remove(k, cpu, pool, page, false);
+    pool.add(k, cpu, Hstate::MaxHugePages, -1);
+    unlock(cpu);
+    update_and_free_now(k, cpu, pool, page).map(|()| page.head.0)
+}
+
+/// `update_and_free_page`: restoring may sleep, so a page that is still optimised is left to the worker in atomic context.
+pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, atomic: bool) {
+    if !atomic || !page.is_optimized(k, cpu) {
+        // A failed restore is not reported: the page is surplus then.
+        let _ = update_and_free_now(k, cpu, pool, page);
+        return;
+    }
+    cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Prev), u64::from(pool.h), Order::Plain);
+    let head = k.vars.scalar(Scalar::HpageFreelist);
+    let own = link(k, page);
+    loop {
+        let old = cpu.var_load(head, Order::Plain);
+        cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Next), old, Order::Plain);
+        if cpu.var_rmw(head, Rmw::CompareExchange { old, new: own }, Order::AcqRel) == old {
+            return;
+        }
+    }
+}
+
+/// `__update_and_free_page`.
+///
+/// # Errors
+/// `ENOMEM`: the page went back to the pool as surplus.
+pub(crate) fn update_and_free_now<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) -> Result<(), Errno> {
+    cpu.label("__update_and_free_page");
+    if let Err(errno) = restore(k, cpu, page) {
+        lock(cpu);
+        add_back(k, cpu, pool, page, true);
+        unlock(cpu);
+        return Err(errno);
+    }
+    // The mark itself is tested, not a flag sampled before the restore (R15).
+    if page_huge(k, cpu, page.va(k)) {
+        lock(cpu);
+        set_hugetlb_mark(cpu, page.va(k), false);
+        unlock(cpu);
+    }
+    page.destroy_compound(k, cpu);
+    cpu.free(frames::<C>(k, page), page.order(), FrameKind::Huge);
+    Ok(())
+}
+
+/// `free_hpage_workfn`: the pages whose freeing was put off. Returns how many.
+///
+/// # Errors
+/// None; a failed restore makes the page surplus.
+pub fn deferred_free<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+    cpu.label("free_hpage_workfn");
+    let mut count = 0;
+    let mut list = PageList { first: cpu.var_rmw(k.vars.scalar(Scalar::HpageFreelist), Rmw::Swap(0), Order::AcqRel) };
+    while list.first != 0 {
+        let h = cpu.var_load(k.vars.hpage((list.first - 1) as u32, Hpage::Prev), Order::Plain);
+        let pool = Pool::new(k, h as u8)?;
+        if let Some(page) = list.pop(k, cpu, pool) {
+            update_and_free(k, cpu, pool, page, false);
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// `free_huge_page`: the last reference is gone, or the page never had one.
+pub(crate) fn free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+    cpu.label("free_huge_page");
+    write_word(cpu, page.va(k), word::MAPPING, 0);
+    lock(cpu);
+    page.clear_flag(k, cpu, HPG_MIGRATABLE);
+    let temporary = page.has_flag(k, cpu, HPG_TEMPORARY);
+    let surplus = !temporary && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
+    if temporary || surplus {
+        remove(k, cpu, pool, page, surplus);
+        unlock(cpu);
+        update_and_free(k, cpu, pool, page, true);
+    } else {
+        list_del(k, cpu, pool, Hstate::ActiveList, page);
+        enqueue(k, cpu, pool, page);
+        unlock(cpu);
+    }
+}
+
+/// `alloc_huge_page` for a fault that has no reservation: a free page that is not reserved, else a surplus page.
+///
+/// # Errors
+/// `ENOSPC`: neither is to be had.
+fn alloc_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, Errno> {
+    cpu.label("alloc_huge_page");
+    lock(cpu);
+    let page = if pool.available(k, cpu) == 0 { None } else { dequeue(k, cpu, pool) };
+    unlock(cpu);
+    let page = match page {
+        Some(page) => page,
+        None => {
+            let page = crate::hugetlb_resize::alloc_surplus(k, cpu, pool).ok_or(Errno::ENOSPC)?;
+            lock(cpu);
+            activate(k, cpu, pool, page);
+            unlock(cpu);
+            page
+        }
+    };
+    // The index tells the user's mapping of it from others, also after a migration.
+    write_word(cpu, page.va(k), word::INDEX, page.head.0);
+    page.set_flag(k, cpu, HPG_MIGRATABLE);
+    Ok(page)
+}
+
+/// `put_page`.
+fn put<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+    if put_page_testzero(cpu, page.va(k)) {
+        free_huge_page(k, cpu, pool, page);
+    }
+}
+
+/// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
+///
+/// # Errors
+/// `ENOSPC`: no page free, and no surplus page allowed or to be had.
+pub fn use_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    let page = alloc_huge_page(k, cpu, pool)?;
+    cpu.label("hugetlb_fault");
+    page.touch(k, cpu);
+    put(k, cpu, pool, page);
+    Ok(page.head.0)
+}
+
+/// A page fault takes a free page and keeps it. Returns its head PFN, by which `put_page` gives it back.
+///
+/// # Errors
+/// `ENOSPC`: no page free, and no surplus page allowed or to be had.
+pub fn get_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    let page = alloc_huge_page(k, cpu, pool)?;
+    page.touch(k, cpu);
+    Ok(page.head.0)
+}
+
+/// The user that `get_page` gave the page at `at` unmaps it, wherever migration has put it since. Returns the head PFN
+/// that it had.
+///
+/// # Errors
+/// `EINVAL`: nobody holds that page.
+pub fn put_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errno> {
+    cpu.label("put_page");
+    let pool = Pool::new(k, h)?;
+    lock(cpu);
+    let mut found = pool.first(k, cpu, Hstate::ActiveList);
+    while let Some(page) = found {
+        if read_word(cpu, page.va(k), word::INDEX) == at.0 && page_ref_count(cpu, page.va(k)) != 0 {
+            break;
+        }
+        found = pool.next(k, cpu, page);
+    }
+    unlock(cpu);
+    let page = found.ok_or(Errno::EINVAL)?;
+    put(k, cpu, pool, page);
+    Ok(page.head.0)
+}

@@ -1,17 +1,14 @@
 //! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12 and
 //! 6.12.117. The walk over the tables is in `vmemmap_remap`.
 
-use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, FrameList, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone};
 
+use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
 use crate::policy::{FreeOrder, Invalidate, Mutant};
 use crate::state::Scalar;
 use crate::vmemmap_remap::{Action, RemapWalk, vmemmap_is_self_hosted, walk_range};
 use crate::{Errno, Kernel};
-
-/// `HPG_vmemmap_optimized` in `page->private` of the head.
-pub const HPG_VMEMMAP_OPTIMIZED: u64 = 1 << 4;
 
 /// A HugeTLB page: its head PFN and its length in base pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,25 +39,13 @@ pub const fn optimizable_pages(k: &Kernel, pages: u64) -> u64 {
 }
 
 impl HugePage {
-    fn head_va(self, k: &Kernel) -> Va {
-        k.layout.page_va(self.head)
-    }
     fn vmemmap(self, k: &Kernel) -> VaRange {
-        let start = self.head_va(k);
+        let start = self.va(k);
         start..start.plus(self.pages * STRUCT_PAGE_SIZE)
-    }
-    fn private_va(self, k: &Kernel) -> Va {
-        self.head_va(k).plus(u64::from(word::PRIVATE) * 8)
     }
     /// `HPageVmemmapOptimized`.
     pub fn is_optimized<C: Cpu>(self, k: &Kernel, cpu: &C) -> bool {
-        cpu.load(self.private_va(k), Order::Plain) & HPG_VMEMMAP_OPTIMIZED != 0
-    }
-    fn set_optimized<C: Cpu>(self, k: &Kernel, cpu: &C) {
-        cpu.rmw(self.private_va(k), Rmw::FetchOr(HPG_VMEMMAP_OPTIMIZED), Order::Relaxed);
-    }
-    fn clear_optimized<C: Cpu>(self, k: &Kernel, cpu: &C) {
-        cpu.rmw(self.private_va(k), Rmw::FetchAnd(!HPG_VMEMMAP_OPTIMIZED), Order::Relaxed);
+        self.has_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED)
     }
 }
 
@@ -167,10 +152,10 @@ fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     let reuse = vmemmap.start.plus((reserved_vmemmap_pages(k.version) - 1) << k.geometry.page_shift());
     let done = vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end);
     match (done, late_key) {
-        (Ok(()), false) => page.set_optimized(k, cpu),
+        (Ok(()), false) => page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED),
         (Ok(()), true) => {
             static_branch_inc(k, cpu);
-            page.set_optimized(k, cpu);
+            page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
         }
         (Err(_), false) => static_branch_dec(k, cpu),
         (Err(_), true) => {}
@@ -233,12 +218,12 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
     }
     // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
     if mutant != Mutant::FlagAfterCopy {
-        page.set_optimized(k, cpu);
+        page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
     }
     let done = match alloc_vmemmap_page(cpu) {
         Some(head) => {
             cpu.var_rmw(k.vars.scalar(Scalar::NrMemmapPages), Rmw::FetchAdd(1), Order::Relaxed);
-            cpu.copy_from_va(page.head_va(k), head);
+            cpu.copy_from_va(page.va(k), head);
             vmemmap_remap_free(k, cpu, page.vmemmap(k), head, list, flags)
         }
         None => Err(Errno::ENOMEM),
@@ -249,7 +234,7 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
                 static_branch_inc(k, cpu);
             }
             if mutant == Mutant::FlagAfterCopy {
-                page.set_optimized(k, cpu);
+                page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
             }
         }
         Err(_) => {
@@ -257,7 +242,7 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
                 static_branch_dec(k, cpu);
             }
             if mutant != Mutant::FlagAfterCopy {
-                page.clear_optimized(k, cpu);
+                page.clear_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
             }
         }
     }
@@ -378,7 +363,7 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
     }
     // Empty unless a hole was skipped (6.12) or a mutant shared frames.
     free_vmemmap_page_list(k, cpu, &mut walk.frames);
-    page.clear_optimized(k, cpu);
+    page.clear_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
     static_branch_dec(k, cpu);
     Ok(())
 }

@@ -17,6 +17,7 @@
 
 pub mod boot;
 pub mod check;
+mod check_pool;
 pub mod errno;
 pub mod hugetlb;
 pub mod hugetlb_adopt;

@@ -1,0 +1,76 @@
+//! A hugepage that a loaded machine already has: taken into its pool as the tables show it.
+
+use vmemmap_arch::contents::word;
+use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, Version};
+
+use crate::hugetlb::{Pool, enqueue, lock, unlock};
+use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
+use crate::hugetlb_vmemmap::{HugePage, vmemmap_pages};
+use crate::page::{nth_page, prep_compound_page, set_hugetlb_mark, write_word};
+use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
+use crate::state::{Hstate, Scalar};
+use crate::{Errno, Kernel};
+
+/// The level 3 descriptor of `va`, if the walk gets that far.
+fn pte_of<C: Cpu>(cpu: &C, va: Va) -> Option<Desc> {
+    let mut entry = read_once(cpu, pgd_offset_k(cpu, va));
+    let mut level = cpu.geometry().top();
+    while level < Level::PTE {
+        let table = next_table(cpu, entry, level)?;
+        level = level.next();
+        entry = read_once(cpu, offset(cpu, table, level, va));
+    }
+    Some(entry.desc)
+}
+
+/// Whether the tables show the vmemmap of the hugepage optimised: its last two vmemmap pages map the same frame.
+pub fn is_remapped<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> bool {
+    let count = vmemmap_pages(k, page.pages);
+    if count < 2 {
+        return false;
+    }
+    let at = |i: u64| pte_of(cpu, page.va(k).plus(i << k.geometry.page_shift()));
+    match (at(count - 2), at(count - 1)) {
+        (Some(before), Some(last)) => matches!(
+            (k.geometry.kind(before, Level::PTE), k.geometry.kind(last, Level::PTE)),
+            (Kind::Page(a), Kind::Page(b)) if a == b
+        ),
+        _ => false,
+    }
+}
+
+/// Put the hugepage at `head` into its pool as a free page. The frames are allocated already; whether its vmemmap is
+/// optimised is read from the tables, and the struct pages (of which a table image has none) are made to fit.
+/// Returns 1 if it is optimised, else 0.
+///
+/// # Errors
+/// `EINVAL`: no such size, `head` is not aligned, or outside RAM.
+pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    if !head.is_aligned(pool.pages) || !k.vars.contains(k.geometry.pa(head)) {
+        return Err(Errno::EINVAL);
+    }
+    let page = HugePage { head, pages: pool.pages };
+    let optimised = is_remapped(k, cpu, page);
+    if optimised {
+        // The tails alias what comes before them; only the vmemmap pages that can be written are.
+        let second = pte_of(cpu, page.va(k).plus(k.geometry.page_size()));
+        let writable = if second.is_some_and(|desc| desc.is_valid() && !desc.has(Attr::RDONLY)) { 2 } else { 1 };
+        let kept = writable * k.geometry.page_size() / STRUCT_PAGE_SIZE;
+        prep_compound_page(k, cpu, head, kept.trailing_zeros() as u8);
+        write_word(cpu, nth_page(page.va(k), 1), word::COMPOUND_INFO, u64::from(page.order()) << 8);
+        page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
+        if k.version != Version::V2021 {
+            cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(1), Order::AcqRel);
+        }
+    } else {
+        prep_compound_page(k, cpu, head, page.order());
+    }
+    set_hugetlb_mark(cpu, page.va(k), true);
+    lock(cpu);
+    pool.add(k, cpu, Hstate::NrHugePages, 1);
+    pool.add(k, cpu, Hstate::MaxHugePages, 1);
+    enqueue(k, cpu, pool, page);
+    unlock(cpu);
+    Ok(u64::from(optimised))
+}

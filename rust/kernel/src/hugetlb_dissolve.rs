@@ -1,0 +1,173 @@
+//! HugeTLB pages that are in somebody's way: memory going offline, contiguous allocation (`mm/hugetlb.c:
+//! dissolve_free_huge_pages`, `isolate_or_dissolve_huge_page`, `mm/migrate.c`; kernel-semantics §7.5, §7.7).
+
+use vmemmap_arch::contents::word;
+use vmemmap_arch::{Cpu, Pfn, Va};
+
+use crate::hugetlb::{
+    Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, new_page, remove, unlock, update_and_free_now,
+};
+use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
+use crate::hugetlb_resize::drop_uncounted;
+use crate::hugetlb_vmemmap::{HugePage, restore};
+use crate::page::{compound_head, page_huge, page_ref_count, put_page_testzero, read_word, write_word};
+use crate::state::Hstate;
+use crate::{Errno, Kernel};
+
+/// `dissolve_free_huge_pages`: every free hugepage that overlaps [start, end) goes back to the page allocator, its
+/// vmemmap restored first. Returns how many did; those before a failure stay dissolved.
+///
+/// # Errors
+/// `EBUSY`: a page is in use, or all free ones are reserved. `ENOMEM`: no frames for a page's vmemmap; it is back in its
+/// pool.
+pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn) -> Result<u64, Errno> {
+    cpu.label("dissolve_free_huge_pages");
+    let step = k.geometry.hugetlb_sizes().0[0];
+    let mut dissolved = 0;
+    let mut pfn = start;
+    while pfn < end {
+        dissolved += u64::from(dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn))?);
+        pfn = pfn.plus(step);
+    }
+    Ok(dissolved)
+}
+
+/// `dissolve_free_huge_page`; whether there was one.
+fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
+    loop {
+        // Not to disturb others by taking the lock for nothing.
+        if !page_huge(k, cpu, page) {
+            return Ok(false);
+        }
+        lock(cpu);
+        if !page_huge(k, cpu, page) {
+            unlock(cpu);
+            return Ok(false);
+        }
+        let head = compound_head(k, cpu, page);
+        let Ok(pool) = Pool::of(k, cpu, head) else {
+            unlock(cpu);
+            return Err(Errno::EBUSY);
+        };
+        if page_ref_count(cpu, head) != 0 || pool.available(k, cpu) == 0 {
+            unlock(cpu);
+            return Err(Errno::EBUSY);
+        }
+        let page = HugePage { head: k.layout.page_pfn(head), pages: pool.pages };
+        if !page.has_flag(k, cpu, HPG_FREED) {
+            // Its last reference is gone, but it has not reached the free list, or waits for the worker.
+            unlock(cpu);
+            deferred_free(k, cpu)?;
+            cpu.round(page.head.0);
+            continue;
+        }
+        let adjust_surplus = k.version.is_6_12() && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
+        remove(k, cpu, pool, page, adjust_surplus);
+        pool.add(k, cpu, Hstate::MaxHugePages, -1);
+        unlock(cpu);
+        if let Err(errno) = restore(k, cpu, page) {
+            lock(cpu);
+            add_back(k, cpu, pool, page, adjust_surplus);
+            pool.add(k, cpu, Hstate::MaxHugePages, 1);
+            unlock(cpu);
+            return Err(errno);
+        }
+        return update_and_free_now(k, cpu, pool, page).map(|()| true);
+    }
+}
+
+/// Migration of a hugepage in use: a fresh page (from outside any isolated range) takes over its user, and the old one is
+/// freed (`alloc_migrate_huge_page`, `migrate_huge_page_move_mapping`, `move_hugetlb_state`). Returns the new head PFN.
+///
+/// # Errors
+/// `EINVAL`: no HugeTLB page. `EBUSY`: nobody uses it, or somebody holds a further reference. `ENOMEM`: no fresh page.
+pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, Errno> {
+    cpu.label("migrate_huge_page");
+    let va = k.layout.page_va(head);
+    if !page_huge(k, cpu, va) {
+        return Err(Errno::EINVAL);
+    }
+    lock(cpu);
+    let pool = Pool::of(k, cpu, va);
+    let old = HugePage { head, pages: pool.map_or(1, |pool| pool.pages) };
+    // `isolate_hugetlb`
+    let isolated = pool.is_ok() && page_ref_count(cpu, va) == 1 && old.has_flag(k, cpu, HPG_MIGRATABLE);
+    if isolated {
+        old.clear_flag(k, cpu, HPG_MIGRATABLE);
+    }
+    unlock(cpu);
+    if !isolated {
+        return Err(Errno::EBUSY);
+    }
+    let pool = pool?;
+    let fresh = if pool.is_gigantic(k) { Err(Errno::ENOMEM) } else { new_page(k, cpu, pool, None) };
+    let new = match fresh {
+        Ok(page) => page,
+        Err(errno) => {
+            lock(cpu);
+            old.set_flag(k, cpu, HPG_MIGRATABLE);
+            unlock(cpu);
+            return Err(errno);
+        }
+    };
+    lock(cpu);
+    // The user may have let go meanwhile: then only the isolation's own reference was left, and there is no mapping.
+    let still = page_huge(k, cpu, va) && page_ref_count(cpu, va) == 1 && !old.has_flag(k, cpu, HPG_FREED);
+    if still {
+        write_word(cpu, new.va(k), word::INDEX, read_word(cpu, va, word::INDEX));
+        activate(k, cpu, pool, new);
+        new.set_flag(k, cpu, HPG_MIGRATABLE);
+        old.set_flag(k, cpu, HPG_TEMPORARY);
+        write_word(cpu, va, word::INDEX, u64::MAX);
+    } else {
+        drop_uncounted(k, cpu, pool, new);
+    }
+    unlock(cpu);
+    if !still {
+        // Fails only to make the page surplus.
+        let _ = update_and_free_now(k, cpu, pool, new);
+        return Err(Errno::EBUSY);
+    }
+    if put_page_testzero(cpu, va) {
+        free_huge_page(k, cpu, pool, old);
+    }
+    deferred_free(k, cpu)?;
+    Ok(new.head.0)
+}
+
+/// `isolate_or_dissolve_huge_page`, for a contiguous allocation that meets the hugepage of `pfn`: a free one is replaced
+/// by a fresh page and given back to the allocator, one in use is migrated. Returns the PFN of the replacement.
+///
+/// # Errors
+/// `ENOMEM`: a gigantic page, or no frames. `EBUSY`: in use and not migratable. `EINVAL`: no HugeTLB page.
+pub fn isolate_or_dissolve_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+    cpu.label("isolate_or_dissolve_huge_page");
+    let page = k.layout.page_va(pfn);
+    if !page_huge(k, cpu, page) {
+        return Err(Errno::EINVAL);
+    }
+    let head = compound_head(k, cpu, page);
+    let pool = Pool::of(k, cpu, head)?;
+    if pool.is_gigantic(k) {
+        return Err(Errno::ENOMEM);
+    }
+    let old = HugePage { head: k.layout.page_pfn(head), pages: pool.pages };
+    if page_ref_count(cpu, head) != 0 {
+        return migrate_huge_page(k, cpu, old.head);
+    }
+    // `alloc_and_dissolve_huge_page`: the replacement is not counted, it takes the old page's place.
+    let new = new_page(k, cpu, pool, None)?;
+    lock(cpu);
+    if !old.has_flag(k, cpu, HPG_FREED) {
+        drop_uncounted(k, cpu, pool, new);
+        unlock(cpu);
+        let _ = update_and_free_now(k, cpu, pool, new);
+        return Err(Errno::EBUSY);
+    }
+    remove(k, cpu, pool, old, false);
+    enqueue(k, cpu, pool, new);
+    unlock(cpu);
+    // A failed restore makes the old page surplus.
+    let _ = update_and_free_now(k, cpu, pool, old);
+    Ok(new.head.0)
+}

@@ -1,0 +1,310 @@
+//! The size of a pool: `nr_hugepages`, overcommit, reservations (`mm/hugetlb.c: set_max_huge_pages`,
+//! `update_and_free_pages_bulk`, `hugetlb_acct_memory`; kernel-semantics §7.2, §7.4, §7.8).
+
+use vmemmap_arch::{Cpu, LockId, Mode, Order};
+
+use crate::hugetlb::{
+    PageList, Pool, add_back, alloc_buddy_huge_page, deferred_free, enqueue, lock, new_page, remove, unlock, update_and_free,
+    update_and_free_now,
+};
+use crate::hugetlb_vmemmap::{HugePage, end_restore_batch, optimize_folios, restore, restore_in_batch};
+use crate::page::set_hugetlb_mark;
+use crate::state::Hstate;
+use crate::{Errno, Kernel};
+
+/// `echo count > …/nr_hugepages`. The write succeeds even if the target is not reached; what a read gives then
+/// (`nr_hugepages`, surplus included) is returned.
+///
+/// # Errors
+/// `EINVAL`: no such size.
+pub fn set_max_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    cpu.label("set_max_huge_pages");
+    cpu.acquire(LockId::HugetlbResize(h), Mode::Write);
+    flush_free_hpage_work(k, cpu);
+    lock(cpu);
+    while pool.get(k, cpu, Hstate::SurplusHugePages) != 0 && count > pool.persistent(k, cpu) {
+        pool.add(k, cpu, Hstate::SurplusHugePages, -1);
+    }
+    let grown = if k.version.is_6_12() { grow_6_12(k, cpu, pool, count) } else { grow_6_1(k, cpu, pool, count) };
+    if grown {
+        shrink(k, cpu, pool, count);
+    }
+    let persistent = pool.persistent(k, cpu);
+    cpu.var_store(k.vars.hstate(h, Hstate::MaxHugePages), persistent, Order::Plain);
+    let reached = pool.get(k, cpu, Hstate::NrHugePages);
+    unlock(cpu);
+    cpu.release(LockId::HugetlbResize(h), Mode::Write);
+    Ok(reached)
+}
+
+/// `flush_free_hpage_work`: does the worker's work itself.
+fn flush_free_hpage_work<C: Cpu>(k: &Kernel, cpu: &C) {
+    let _ = deferred_free(k, cpu);
+}
+
+/// One by one: allocate, optimise, count, enqueue. `hugetlb_lock` is held at entry and exit. False if it stopped early.
+fn grow_6_1<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
+    while count > pool.persistent(k, cpu) {
+        unlock(cpu);
+        let page = new_page(k, cpu, pool, None);
+        lock(cpu);
+        let Ok(page) = page else { return false };
+        enqueue(k, cpu, pool, page);
+        if cpu.signal_pending() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Collect a list, then optimise it as a batch, then count and enqueue all.
+fn grow_6_12<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
+    let mut list = PageList::default();
+    let mut allocated = 0;
+    let mut complete = true;
+    while complete && count > pool.persistent(k, cpu) + allocated {
+        unlock(cpu);
+        match alloc_buddy_huge_page(k, cpu, pool, None) {
+            Ok(page) => {
+                set_hugetlb_mark(cpu, page.va(k), true);
+                list.add(k, cpu, page);
+                allocated += 1;
+                complete = !cpu.signal_pending();
+            }
+            Err(_) => complete = false,
+        }
+        lock(cpu);
+    }
+    if list.first != 0 {
+        unlock(cpu);
+        prep_and_add(k, cpu, pool, list);
+        lock(cpu);
+    }
+    complete
+}
+
+/// `prep_and_add_allocated_folios` (6.12).
+pub(crate) fn prep_and_add<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList) {
+    optimize_folios(k, cpu, |each| list.for_each(k, cpu, pool, each));
+    lock(cpu);
+    while let Some(page) = list.pop(k, cpu, pool) {
+        pool.add(k, cpu, Hstate::NrHugePages, 1);
+        enqueue(k, cpu, pool, page);
+    }
+    unlock(cpu);
+}
+
+/// Free pages down to `count`, but no reserved ones and none in use; those become surplus. `hugetlb_lock` is held at
+/// entry and exit.
+fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
+    let used = pool.get(k, cpu, Hstate::NrHugePages).saturating_sub(pool.get(k, cpu, Hstate::FreeHugePages));
+    let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages) + used);
+    let mut list = PageList::default();
+    while keep < pool.persistent(k, cpu) {
+        let Some(page) = pool.find_free(k, cpu, |_| true) else { break };
+        remove(k, cpu, pool, page, false);
+        list.add(k, cpu, page);
+    }
+    unlock(cpu);
+    update_and_free_pages_bulk(k, cpu, pool, list);
+    flush_free_hpage_work(k, cpu);
+    lock(cpu);
+    while count < pool.persistent(k, cpu) && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages) {
+        pool.add(k, cpu, Hstate::SurplusHugePages, 1);
+    }
+}
+
+/// `update_and_free_pages_bulk`.
+fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList) {
+    cpu.label("update_and_free_pages_bulk");
+    if !k.version.is_6_12() {
+        while let Some(page) = list.pop(k, cpu, pool) {
+            update_and_free(k, cpu, pool, page, false);
+        }
+        return;
+    }
+    let mut restored = PageList::default();
+    loop {
+        let done = restore_folios(k, cpu, pool, &mut list, &mut restored);
+        while let Some(page) = restored.pop(k, cpu, pool) {
+            lock(cpu);
+            set_hugetlb_mark(cpu, page.va(k), false);
+            unlock(cpu);
+            update_and_free(k, cpu, pool, page, false);
+        }
+        match done {
+            Ok(_) => return,
+            Err(0) => restore_one(k, cpu, pool, &mut list),
+            Err(_) => {}
+        }
+    }
+}
+
+/// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure, with one flush at the end.
+/// Returns the number of pages moved, as an error if it did not come to the end.
+fn restore_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mut PageList, restored: &mut PageList) -> Result<u64, u64> {
+    let (mut moved, mut changed, mut first) = (0, false, true);
+    let mut failed = false;
+    while let Some(page) = list.pop(k, cpu, pool) {
+        if page.is_optimized(k, cpu) {
+            failed = restore_in_batch(k, cpu, page, first).is_err();
+            first = false;
+            if failed {
+                list.add(k, cpu, page);
+                break;
+            }
+            changed = true;
+        }
+        restored.add(k, cpu, page);
+        moved += 1;
+    }
+    if changed {
+        end_restore_batch(k, cpu);
+    }
+    if failed { Err(moved) } else { Ok(moved) }
+}
+
+/// The last resort of `bulk_vmemmap_restore_error`: page by page, turning failures into surplus, until one is freed.
+fn restore_one<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mut PageList) {
+    while let Some(page) = list.pop(k, cpu, pool) {
+        if restore(k, cpu, page).is_ok() {
+            // Nothing is left that could fail.
+            let _ = update_and_free_now(k, cpu, pool, page);
+            return;
+        }
+        lock(cpu);
+        add_back(k, cpu, pool, page, true);
+        unlock(cpu);
+    }
+}
+
+/// `alloc_surplus_huge_page`: a fresh page beyond the persistent ones, counted, on no list.
+pub(crate) fn alloc_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
+    if pool.is_gigantic(k) {
+        return None;
+    }
+    let room = || pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrOvercommit);
+    lock(cpu);
+    let allowed = room();
+    unlock(cpu);
+    if !allowed {
+        return None;
+    }
+    let page = new_page(k, cpu, pool, None).ok()?;
+    lock(cpu);
+    // The limit may have been lowered, or used up, meanwhile.
+    if !room() {
+        drop_uncounted(k, cpu, pool, page);
+        unlock(cpu);
+        let _ = update_and_free_now(k, cpu, pool, page);
+        return None;
+    }
+    pool.add(k, cpu, Hstate::SurplusHugePages, 1);
+    unlock(cpu);
+    Some(page)
+}
+
+/// `remove_hugetlb_page` of a page that is on no list.
+pub(crate) fn drop_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+    pool.add(k, cpu, Hstate::NrHugePages, -1);
+    if !page.is_optimized(k, cpu) {
+        set_hugetlb_mark(cpu, page.va(k), false);
+    }
+}
+
+/// `echo count > …/nr_overcommit_hugepages`. Returns `count`.
+///
+/// # Errors
+/// `EINVAL`: no such size, or a gigantic one.
+pub fn set_overcommit<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    if pool.is_gigantic(k) {
+        return Err(Errno::EINVAL);
+    }
+    lock(cpu);
+    cpu.var_store(k.vars.hstate(h, Hstate::NrOvercommit), count, Order::Plain);
+    unlock(cpu);
+    Ok(count)
+}
+
+/// `hugetlb_acct_memory`: reserve `delta` pages, allocating surplus pages if too few are free, or give back −`delta`.
+/// Returns the number reserved now.
+///
+/// # Errors
+/// `ENOMEM`: not enough pages; nothing is reserved. `EINVAL`: no such size, or more given back than reserved.
+pub fn reserve<C: Cpu>(k: &Kernel, cpu: &C, h: u8, delta: i64) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    cpu.label("hugetlb_acct_memory");
+    lock(cpu);
+    let done =
+        if delta >= 0 { gather_surplus_pages(k, cpu, pool, delta as u64) } else { return_unused(k, cpu, pool, delta.unsigned_abs()) };
+    let reserved = pool.get(k, cpu, Hstate::ResvHugePages);
+    unlock(cpu);
+    done.map(|()| reserved)
+}
+
+/// `gather_surplus_pages`, `hugetlb_lock` held at entry and exit.
+fn gather_surplus_pages<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, delta: u64) -> Result<(), Errno> {
+    let mut list = PageList::default();
+    let mut allocated = 0;
+    let mut done = Ok(());
+    loop {
+        let have = pool.get(k, cpu, Hstate::FreeHugePages) + allocated;
+        let needed = (pool.get(k, cpu, Hstate::ResvHugePages) + delta).saturating_sub(have);
+        if needed == 0 {
+            break;
+        }
+        unlock(cpu);
+        for _ in 0..needed {
+            match alloc_surplus(k, cpu, pool) {
+                Some(page) => {
+                    list.add(k, cpu, page);
+                    allocated += 1;
+                }
+                None => done = Err(Errno::ENOMEM),
+            }
+            if done.is_err() {
+                break;
+            }
+        }
+        lock(cpu);
+        if done.is_err() {
+            break;
+        }
+    }
+    if done.is_ok() {
+        pool.add(k, cpu, Hstate::ResvHugePages, delta as i64);
+        while pool.get(k, cpu, Hstate::FreeHugePages) < pool.get(k, cpu, Hstate::ResvHugePages) {
+            let Some(page) = list.pop(k, cpu, pool) else { break };
+            enqueue(k, cpu, pool, page);
+        }
+    }
+    // Pages that are not needed after all.
+    while let Some(page) = list.pop(k, cpu, pool) {
+        pool.add(k, cpu, Hstate::SurplusHugePages, -1);
+        drop_uncounted(k, cpu, pool, page);
+        unlock(cpu);
+        update_and_free(k, cpu, pool, page, true);
+        lock(cpu);
+    }
+    done
+}
+
+/// `return_unused_surplus_pages`, `hugetlb_lock` held at entry and exit.
+fn return_unused<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, unused: u64) -> Result<(), Errno> {
+    if unused > pool.get(k, cpu, Hstate::ResvHugePages) {
+        return Err(Errno::EINVAL);
+    }
+    pool.add(k, cpu, Hstate::ResvHugePages, -(unused as i64));
+    let mut list = PageList::default();
+    for _ in 0..unused.min(pool.get(k, cpu, Hstate::SurplusHugePages)) {
+        let Some(page) = pool.find_free(k, cpu, |_| true) else { break };
+        remove(k, cpu, pool, page, true);
+        list.add(k, cpu, page);
+    }
+    unlock(cpu);
+    update_and_free_pages_bulk(k, cpu, pool, list);
+    lock(cpu);
+    Ok(())
+}
