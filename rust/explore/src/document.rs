@@ -104,31 +104,103 @@ pub struct RangeDocument {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OperationDocument {
-    NrHugepages { hstate: u8, count: u64 },
-    HugetlbAlloc { hstate: u8, #[serde(default)] at: Option<u64> },
-    HugetlbFree { hstate: u8, #[serde(default)] at: Option<u64> },
-    HugetlbUse { hstate: u8 },
-    HugetlbDemote { hstate: u8, count: u64 },
-    HugetlbOvercommit { hstate: u8, count: u64 },
-    HugetlbReserve { hstate: u8, delta: i64 },
-    HugetlbGet { hstate: u8 },
-    HugetlbPut { hstate: u8, at: u64 },
+    NrHugepages {
+        hstate: u8,
+        count: u64,
+    },
+    HugetlbAlloc {
+        hstate: u8,
+        #[serde(default)]
+        at: Option<u64>,
+    },
+    HugetlbFree {
+        hstate: u8,
+        #[serde(default)]
+        at: Option<u64>,
+    },
+    HugetlbUse {
+        hstate: u8,
+    },
+    HugetlbDemote {
+        hstate: u8,
+        count: u64,
+    },
+    HugetlbOvercommit {
+        hstate: u8,
+        count: u64,
+    },
+    HugetlbReserve {
+        hstate: u8,
+        delta: i64,
+    },
+    HugetlbGet {
+        hstate: u8,
+    },
+    HugetlbPut {
+        hstate: u8,
+        at: u64,
+    },
     HugetlbDeferredFree,
-    SetHvo { on: bool },
-    MemoryAdd { start: u64, bytes: u64, #[serde(default)] memmap_on_memory: bool },
-    MemoryOnline { start: u64, bytes: u64, #[serde(default)] zone: ZoneDocument },
-    MemoryOffline { start: u64, bytes: u64 },
-    MemoryRemove { start: u64, bytes: u64 },
-    MemoryOfflineAndRemove { start: u64, bytes: u64 },
-    DeviceAdd { start: u64, bytes: u64 },
-    DeviceRemove { start: u64, bytes: u64 },
-    PtdumpWalk { #[serde(default)] range: Option<RangeDocument>, #[serde(default)] pfns: Option<RangeDocument> },
+    SetHvo {
+        on: bool,
+    },
+    MemoryAdd {
+        start: u64,
+        bytes: u64,
+        #[serde(default)]
+        memmap_on_memory: bool,
+    },
+    MemoryOnline {
+        start: u64,
+        bytes: u64,
+        #[serde(default)]
+        zone: ZoneDocument,
+    },
+    MemoryOffline {
+        start: u64,
+        bytes: u64,
+    },
+    MemoryRemove {
+        start: u64,
+        bytes: u64,
+    },
+    MemoryOfflineAndRemove {
+        start: u64,
+        bytes: u64,
+    },
+    DeviceAdd {
+        start: u64,
+        bytes: u64,
+    },
+    DeviceRemove {
+        start: u64,
+        bytes: u64,
+    },
+    PtdumpWalk {
+        #[serde(default)]
+        range: Option<RangeDocument>,
+        #[serde(default)]
+        pfns: Option<RangeDocument>,
+    },
     PtdumpCheckWx,
-    PfnWalk { start: u64, end: u64, #[serde(default = "one_page")] step: u64 },
-    SpeculativeRef { pfn: u64 },
-    MemoryFailure { pfn: u64 },
-    ShowPte { at: u64 },
-    VmallocCycle { pages: u64 },
+    PfnWalk {
+        start: u64,
+        end: u64,
+        #[serde(default = "one_page")]
+        step: u64,
+    },
+    SpeculativeRef {
+        pfn: u64,
+    },
+    MemoryFailure {
+        pfn: u64,
+    },
+    ShowPte {
+        at: u64,
+    },
+    VmallocCycle {
+        pages: u64,
+    },
 }
 
 const fn one_page() -> u64 {

@@ -3,6 +3,7 @@
 
 #[allow(unsafe_code)]
 mod coroutine;
+pub mod document;
 pub mod execution;
 pub mod model;
 pub mod search;
