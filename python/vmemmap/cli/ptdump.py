@@ -1,0 +1,52 @@
+"""``vmemmap ptdump``."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import SpecError
+from . import json_option, print_json
+
+
+@click.command("ptdump")
+@click.argument("file", required=False)
+@click.option("--machine", metavar="SPEC", help="A machine to build, like granule=4K,va_bits=48,boot_memory=4G,2M=64.")
+@click.option("--kernel", help="Kernel behaviour, instead of the one that the image names.")
+@click.option("--region", help="Only that region: vmemmap, linear, vmalloc, modules, fixmap, pci.")
+@json_option
+def command(file: str | None, machine: str | None, kernel: str | None, region: str | None, as_json: bool) -> None:
+    """Print the kernel_page_tables text of a table image (FILE.npz), of a dump's own text, or of a machine."""
+    if (file is None) == (machine is None):
+        raise click.UsageError("give a FILE or --machine SPEC, and not both")
+    text = _of_file(file, kernel, region) if file is not None else _of_machine(machine or "", kernel, region)
+    if as_json:
+        print_json({"source": file if file is not None else machine, "region": region, "lines": text.count("\n"), "text": text})
+    else:
+        click.echo(text, nl=False)
+
+
+def _of_file(file: str, kernel: str | None, region: str | None) -> str:
+    from ..image import kind_of, read_ptdump
+    from ..machine import Machine
+
+    if kind_of(file) == "npz":
+        return Machine.load(file, kernel=kernel).ptdump(region)
+    if kernel is not None:
+        raise SpecError(f"{file}: a text says what it says; --kernel is for images and machines")
+    from .. import _core
+
+    text = read_ptdump(file)
+    part = text if region is None else _core.ptdump_region(text, region)
+    if part is None:
+        raise SpecError(f"{file}: has no region {region!r}")
+    return part
+
+
+def _of_machine(spec: str, kernel: str | None, region: str | None) -> str:
+    from .. import _core
+    from ..machine import Machine
+    from ..spec import parse_machine
+
+    if kernel is not None:
+        raise SpecError("--machine names its kernel itself: kernel=6.12")
+    return Machine.from_spec(parse_machine(spec, {row: list(choices) for row, choices in _core.policies().items()})).ptdump(region)
