@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
+use vmemmap_explore::document::DocumentError;
 use vmemmap_kernel::Errno;
 
 /// What goes wrong behind a binding.
@@ -22,6 +23,12 @@ pub enum Error {
 impl From<PyErr> for Error {
     fn from(error: PyErr) -> Self {
         Error::Python(error)
+    }
+}
+
+impl From<DocumentError> for Error {
+    fn from(error: DocumentError) -> Self {
+        Error::Spec(error.to_string())
     }
 }
 

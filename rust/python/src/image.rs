@@ -5,10 +5,10 @@ use std::sync::Arc;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use vmemmap_arch::{Pa, Va};
+use vmemmap_explore::document::{geometry, version};
 use vmemmap_image::{ImageMeta, Lines};
 
 use crate::errors::{Error, guarded};
-use crate::layout::{geometry, version};
 
 /// Raise `ImageError` unless every line of `data` is one of a `kernel_page_tables` text; the error names the line.
 #[pyfunction]

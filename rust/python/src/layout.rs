@@ -3,41 +3,25 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use vmemmap_arch::section::SUBSECTION_SIZE;
-use vmemmap_arch::{Geometry, Granule, Layout, Level, STRUCT_PAGE_SIZE, Version};
+use vmemmap_arch::{Layout, Level, STRUCT_PAGE_SIZE};
+use vmemmap_explore::document::{DocumentError, geometry, version};
 use vmemmap_kernel::Policies;
 
-use crate::errors::{Error, guarded};
-
-pub fn granule(bytes: u64) -> Result<Granule, Error> {
-    Granule::from_size(bytes).ok_or_else(|| Error::Spec(format!("granule is {bytes}: expected 4096, 16384 or 65536")))
-}
-
-pub fn version(name: &str) -> Result<Version, Error> {
-    Version::ALL.into_iter().find(|v| v.name() == name).ok_or_else(|| {
-        let known = Version::ALL.map(Version::name).join(", ");
-        Error::Spec(format!("kernel is {name:?}: expected one of {known}"))
-    })
-}
-
-pub fn geometry(granule_bytes: u64, va_bits: u32) -> Result<Geometry, Error> {
-    let granule = granule(granule_bytes)?;
-    Geometry::new(granule, va_bits).map_err(|_| Error::Spec(format!("arm64 has no {va_bits}-bit addresses with {} pages", granule.name())))
-}
+use crate::errors::guarded;
 
 /// Layout, geometry and section facts of one machine: names as in `arch/arm64/include/asm/memory.h`, sizes in bytes.
 #[pyfunction]
 #[pyo3(signature = (granule, va_bits, kernel, memstart = 0))]
 pub fn layout<'py>(py: Python<'py>, granule: u64, va_bits: u32, kernel: &str, memstart: i64) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
-        let g = geometry(granule, va_bits)?;
         let v = version(kernel)?;
-        let l = Layout::new(g, v, memstart)
-            .map_err(|_| Error::Spec(format!("{va_bits}-bit addresses with {} pages came with 6.12 (LPA2)", g.granule.name())))?;
+        let l = Layout::new(geometry(granule, va_bits)?, v, memstart).map_err(|_| DocumentError::NoLpa2(v.name()))?;
         Ok(describe(py, &l)?)
     })
 }
 
-fn describe<'py>(py: Python<'py>, l: &Layout) -> PyResult<Bound<'py, PyDict>> {
+/// See `layout`.
+pub fn describe<'py>(py: Python<'py>, l: &Layout) -> PyResult<Bound<'py, PyDict>> {
     let g = l.geometry;
     let d = PyDict::new(py);
     d.set_item("granule", g.page_size())?;
