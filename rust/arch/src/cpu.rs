@@ -230,7 +230,7 @@ pub struct Alloc {
     pub at: Option<Pa>,
     /// May sleep (GFP_KERNEL); forbidden under a spinlock (I25).
     pub may_sleep: bool,
-    /// Take the highest free run rather than the lowest (memblock allocates top down at boot).
+    /// Take the highest free run rather than the lowest: memblock, at boot. Such frames are `PG_reserved` (`is_reserved`).
     pub top_down: bool,
 }
 
@@ -353,6 +353,10 @@ pub trait Cpu {
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse>;
     /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted). *local*
     fn claim_self_hosted(&self, start: Pa, frames: u64) -> Frame<Self::Tok>;
+    /// The altmap storage goes back to the range that is being removed, not to the allocator. *local*
+    fn release_self_hosted(&self, frame: Frame<Self::Tok>, frames: u64) {
+        let _ = (frame, frames);
+    }
     /// Whether the frame's own struct page is VmemmapSelfHosted. *local*
     fn is_self_hosted(&self, frame: Frame<Self::Tok>) -> bool;
 

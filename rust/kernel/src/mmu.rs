@@ -1,1 +1,352 @@
-//! Page tables of vmemmap and the linear map: creation, removal (`arch/arm64/mm/mmu.c`; kernel-semantics §3, §4).
+//! Page tables of vmemmap and of the linear map (`arch/arm64/mm/mmu.c`; kernel-semantics §3.2, §3.3, §4).
+//!
+//! Serialised by the caller (`mem_hotplug_lock` for write); no page-table lock, no mmap_lock.
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{
+    Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Pa, Slot, Tlbi, Va, Version, Zone,
+};
+
+use crate::pgtable::{
+    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, pgtable_range_aligned,
+    read_once, set_entry,
+};
+use crate::policy::{LinearMap, Mapping, TableFree};
+use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
+use crate::{Errno, Kernel};
+
+// ---- vmemmap: populate -----------------------------------------------------------------------------------------------
+
+/// Whether a range of vmemmap is mapped by base pages rather than PMD blocks (`vmemmap_populate`, step 3).
+fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
+    if k.geometry.granule != Granule::K4 || bytes < k.geometry.section_vmemmap() {
+        return true;
+    }
+    match k.policies.mapping {
+        Mapping::ByKernel => k.version == Version::V2021 && k.hvo_at_boot && !storage.is_altmap(),
+        Mapping::BasePages => true,
+        Mapping::Blocks => false,
+    }
+}
+
+/// `vmemmap_populate`.
+///
+/// # Errors
+/// `ENOMEM`: what was made so far stays; the caller undoes it.
+pub fn vmemmap_populate<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &mut Storage) -> Result<(), Errno> {
+    cpu.label("vmemmap_populate");
+    warn_outside_vmemmap(k, cpu, start, end, "vmemmap_populate: range outside vmemmap");
+    let bytes = end.since(start);
+    if bytes > k.geometry.section_vmemmap() {
+        cpu.warn(Invariant::FloorAndCeiling, start.0, "vmemmap_populate: range larger than a section");
+    }
+    if wants_base_pages(k, bytes, storage) {
+        return vmemmap_populate_basepages(k, cpu, start, end, storage);
+    }
+    let mut addr = start;
+    while addr != end {
+        let next = k.geometry.addr_end(addr, end, Level::PMD);
+        vmemmap_populate_huge(k, cpu, addr, next, storage)?;
+        addr = next;
+    }
+    Ok(())
+}
+
+/// One PMD-sized piece of `vmemmap_populate_hugepages`. Without a block 6.1 falls back to base pages always, 6.12 only
+/// without an altmap.
+fn vmemmap_populate_huge<C: Cpu>(k: &Kernel, cpu: &C, addr: Va, next: Va, storage: &mut Storage) -> Result<(), Errno> {
+    let Some(pmd) = vmemmap_populate_to(k, cpu, addr, Level::PMD, storage)? else { return Ok(()) };
+    if !read_once(cpu, pmd).desc.is_none() {
+        return Ok(());
+    }
+    let order = k.geometry.level_shift(Level::PMD) - k.geometry.page_shift();
+    if let Some(block) = vmemmap_alloc_block_buf(k, cpu, order as u8, storage) {
+        let attributes = if k.version.is_6_12() { prot::PROT_SECT_NORMAL_6_12 } else { prot::PROT_SECT_NORMAL_6_1 };
+        set_entry(cpu, pmd, leaf(&k.geometry, block.pa, attributes | k.extra_prot));
+        return Ok(());
+    }
+    if k.version.is_6_12() && storage.is_altmap() {
+        return Err(Errno::ENOMEM);
+    }
+    vmemmap_populate_basepages(k, cpu, addr, next, storage)
+}
+
+fn warn_outside_vmemmap<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, message: &'static str) {
+    if start < k.layout.vmemmap_start || end > k.layout.vmemmap_end {
+        cpu.warn(Invariant::FloorAndCeiling, start.0, message);
+    }
+}
+
+// ---- vmemmap: free ---------------------------------------------------------------------------------------------------
+
+/// `vmemmap_free`: leaves first, with their frames, then the tables that became empty.
+pub fn vmemmap_free<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &mut Storage) {
+    cpu.label("vmemmap_free");
+    warn_outside_vmemmap(k, cpu, start, end, "vmemmap_free: range outside vmemmap");
+    unmap_hotplug_range(k, cpu, start, end, Some(storage));
+    free_empty_tables(k, cpu, start, end, k.layout.vmemmap_start, k.layout.vmemmap_end);
+}
+
+/// `unmap_hotplug_range`. `free_mapped` in the kernel is `storage.is_some()` here: the leaf frames are freed, to where
+/// they came from.
+fn unmap_hotplug_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, mut storage: Option<&mut Storage>) {
+    cpu.label("unmap_hotplug_range");
+    unmap_hotplug_table(k, cpu, cpu.root(), k.geometry.top(), start, end, &mut storage);
+    if storage.is_none() {
+        flush_tlb_kernel_range(cpu, start..end);
+    }
+}
+
+/// `unmap_hotplug_p4d_range`, `…pud_range`, `…pmd_range`, `…pte_range`: one table's part of [addr, end).
+fn unmap_hotplug_table<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    level: Level,
+    start: Va,
+    end: Va,
+    storage: &mut Option<&mut Storage>,
+) {
+    let mut addr = start;
+    while addr != end {
+        let next = k.geometry.addr_end(addr, end, level);
+        let slot = offset(cpu, table, level, addr);
+        let entry = read_once(cpu, slot);
+        match k.geometry.kind(entry.desc, level) {
+            Kind::None => {}
+            Kind::Page(pa) | Kind::Block(pa) => unmap_hotplug_leaf(k, cpu, slot, entry, pa, addr, storage),
+            Kind::Table(pa) => unmap_hotplug_table(k, cpu, cpu.frame_of(entry, pa), level.next(), addr, next, storage),
+            Kind::Invalid | Kind::Reserved => {
+                cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: entry neither none, leaf nor table");
+                if level == Level::PTE {
+                    clear_entry(cpu, slot);
+                }
+            }
+        }
+        addr = next;
+    }
+}
+
+/// Store 0; if the frame is to be freed: invalidate one page, then free.
+fn unmap_hotplug_leaf<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    slot: Slot<C::Tok>,
+    entry: Entry<C::Tok>,
+    pa: Pa,
+    addr: Va,
+    storage: &mut Option<&mut Storage>,
+) {
+    clear_entry(cpu, slot);
+    let Some(storage) = storage.as_deref_mut() else { return };
+    if entry.desc.has(Attr::CONT) {
+        cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: contiguous entry in vmemmap");
+    }
+    if !entry.desc.is_writable() {
+        // Only HVO maps vmemmap read-only: this frame would be freed once for each alias.
+        cpu.warn(Invariant::RemoveMeetsNoOptimised, addr.0, "unmap_hotplug_range: vmemmap of an optimised page is removed");
+    }
+    // One page is enough for a block: any overlapping invalidate removes a block entry.
+    flush_tlb_kernel_range(cpu, addr..addr.plus(k.geometry.page_size()));
+    let order = (k.geometry.level_shift(slot.level) - k.geometry.page_shift()) as u8;
+    free_hotplug_page_range(cpu, cpu.frame_of(entry, pa), order, storage, addr);
+}
+
+/// `free_hotplug_page_range`: altmap frames only leave the altmap's count.
+fn free_hotplug_page_range<C: Cpu>(cpu: &C, frame: Frame<C::Tok>, order: u8, storage: &mut Storage, addr: Va) {
+    if let Storage::Altmap(altmap) = storage {
+        altmap.alloc = altmap.alloc.wrapping_sub(1 << order);
+        cpu.release_self_hosted(frame, 1 << order);
+        return;
+    }
+    if cpu.is_reserved(frame) {
+        cpu.warn(Invariant::BootVmemmapKept, addr.0, "free_hotplug_page_range: frame from boot (PG_reserved)");
+    }
+    if cpu.is_self_hosted(frame) {
+        cpu.warn(Invariant::SelfHostedUntouched, addr.0, "free_hotplug_page_range: self-hosted frame without its altmap");
+        return;
+    }
+    cpu.free(frame, order, FrameKind::Vmemmap);
+}
+
+/// `free_empty_tables`: depth first; a table whose whole span lies in [floor, ceiling) goes if every entry is none.
+fn free_empty_tables<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, floor: Va, ceiling: Va) {
+    if k.policies.table_free == TableFree::Never {
+        return;
+    }
+    cpu.label("free_empty_tables");
+    let top = k.geometry.top();
+    let mut addr = start;
+    while addr != end {
+        let next = k.geometry.addr_end(addr, end, top);
+        free_empty_below(k, cpu, pgd_offset_k(cpu, addr), addr, next, floor, ceiling);
+        addr = next;
+    }
+}
+
+/// What lies below one entry: `free_empty_p4d_table`, `…pud_table`, `…pmd_table`, `…pte_table`.
+fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, end: Va, floor: Va, ceiling: Va) {
+    let entry = read_once(cpu, slot);
+    if entry.desc.is_none() {
+        return;
+    }
+    let Some(table) = next_table(cpu, entry, slot.level) else {
+        cpu.warn(Invariant::FreedTableIsEmpty, start.0, "free_empty_tables: a leaf is left in the range");
+        return;
+    };
+    let level = slot.level.next();
+    let mut addr = start;
+    while addr != end {
+        let next = k.geometry.addr_end(addr, end, level);
+        let at = offset(cpu, table, level, addr);
+        if level != Level::PTE {
+            free_empty_below(k, cpu, at, addr, next, floor, ceiling);
+        } else if !read_once(cpu, at).desc.is_none() {
+            cpu.warn(Invariant::FreedTableIsEmpty, addr.0, "free_empty_pte_table: a PTE is left in the range");
+        }
+        addr = next;
+    }
+    let span = k.geometry.entry_span(slot.level);
+    let owned = pgtable_range_aligned(&(start..end), floor, ceiling, span);
+    if !owned && k.policies.table_free != TableFree::WrongBounds {
+        return;
+    }
+    cpu.label(match level.0 {
+        3 => "free_empty_pte_table",
+        2 => "free_empty_pmd_table",
+        1 => "free_empty_pud_table",
+        _ => "free_empty_p4d_table",
+    });
+    if k.policies.table_free != TableFree::NoScan && !is_table_empty(k, cpu, table, level) {
+        return;
+    }
+    if !owned {
+        cpu.warn(Invariant::FloorAndCeiling, start.0, "free_empty_tables: a table whose span leaves the region is freed");
+    }
+    clear_entry(cpu, slot);
+    if k.policies.table_free == TableFree::LastLevelTlbi {
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.tlbi(Tlbi::Vaale1is(start));
+        cpu.barrier(Barrier::DsbIsh);
+        cpu.barrier(Barrier::Isb);
+    } else {
+        flush_tlb_kernel_pgtable(cpu, start);
+    }
+    if k.policies.table_free == TableFree::AfterGracePeriod {
+        cpu.synchronize_rcu();
+    }
+    cpu.free(table, 0, FrameKind::Table);
+}
+
+/// The scan: READ_ONCE of each entry, index 0 upward, until one is not none. Not atomic (R35).
+fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Level) -> bool {
+    (0..k.geometry.entries())
+        .all(|index| read_once(cpu, Slot { table: table.pa, index: index as u16, level, tok: table.tok }).desc.is_none())
+}
+
+// ---- linear map --------------------------------------------------------------------------------------------------------
+
+/// Whether a leaf of `level` may map this piece: everything aligned, and the policy and granule allow blocks.
+fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa) -> bool {
+    level == Level::PTE
+        || (k.policies.linear_map == LinearMap::Blocks
+            && k.geometry.block_allowed(level)
+            && (addr.0 | next.0 | pa.0) & (k.geometry.entry_span(level) - 1) == 0)
+}
+
+/// `alloc_init_cont_pte`, `alloc_init_cont_pmd`: whether the entry belongs to a contiguous set that the range fills.
+fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -> bool {
+    let set = match level {
+        Level::PTE => k.geometry.cont_ptes(),
+        Level::PMD => k.geometry.cont_pmds(),
+        _ => return false,
+    } * k.geometry.entry_span(level);
+    let first = addr.align_down(set);
+    k.policies.linear_map == LinearMap::Blocks
+        && first >= start
+        && first.0.wrapping_add(set).wrapping_sub(1) <= end.0.wrapping_sub(1)
+        && pa.0.wrapping_sub(addr.since(first)) & (set - 1) == 0
+}
+
+/// `__create_pgd_mapping` of RAM in the linear map, `pgprot_mhp(PAGE_KERNEL)`, tables with UXNTable and PXNTable.
+///
+/// The kernel takes a failed table allocation for a BUG; here it is an error, and the caller takes down what was mapped.
+///
+/// # Errors
+/// `ENOMEM`: no table page; what was mapped stays.
+pub fn create_linear_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, early: bool) -> Result<(), Errno> {
+    cpu.label("__create_pgd_mapping");
+    let va = k.layout.linear_va(start);
+    cpu.acquire(LockId::Fixmap, Mode::Write);
+    let result = alloc_init_table(
+        k,
+        cpu,
+        cpu.root(),
+        k.geometry.top(),
+        &Linear { start: va, end: va.plus(bytes), pa: start, early },
+        va..va.plus(bytes),
+    );
+    cpu.release(LockId::Fixmap, Mode::Write);
+    result
+}
+
+/// What is mapped where, for the recursion.
+struct Linear {
+    start: Va,
+    end: Va,
+    pa: Pa,
+    early: bool,
+}
+
+/// `alloc_init_pud`, `alloc_init_cont_pmd`, `init_pte`: one table's part of a linear mapping.
+fn alloc_init_table<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    level: Level,
+    linear: &Linear,
+    part: vmemmap_arch::VaRange,
+) -> Result<(), Errno> {
+    let mut addr = part.start;
+    while addr != part.end {
+        let next = k.geometry.addr_end(addr, part.end, level);
+        let slot = offset(cpu, table, level, addr);
+        let pa = linear.pa.plus(addr.since(linear.start));
+        if linear_leaf_fits(k, level, addr, next, pa) {
+            let mut attributes = prot::PAGE_KERNEL_TAGGED | k.extra_prot;
+            if level != Level::PTE {
+                attributes &= !Attr::TABLE_BIT.bits();
+            }
+            if linear_cont(k, level, addr, linear.start, linear.end, pa) {
+                attributes |= Attr::CONT.bits();
+            }
+            set_entry(cpu, slot, leaf(&k.geometry, pa, attributes));
+        } else {
+            let entry = read_once(cpu, slot);
+            let below = match next_table(cpu, entry, level) {
+                Some(below) => below,
+                None => {
+                    let request =
+                        Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: linear.early };
+                    let below = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
+                    // `__pgd_pgtable_alloc`: the zeroes must be visible to walkers before the table is.
+                    cpu.barrier(Barrier::DsbIshst);
+                    set_entry(cpu, slot, k.geometry.descriptor(below.pa, prot::TABLE_LINEAR));
+                    below
+                }
+            };
+            alloc_init_table(k, cpu, below, level.next(), linear, addr..next)?;
+        }
+        addr = next;
+    }
+    Ok(())
+}
+
+/// `__remove_pgd_mapping`: the linear map of a range, down; no frame is freed but tables.
+pub fn remove_linear_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) {
+    cpu.label("__remove_pgd_mapping");
+    let va = k.layout.linear_va(start);
+    let end = va.plus(bytes);
+    unmap_hotplug_range(k, cpu, va, end, None);
+    free_empty_tables(k, cpu, va, end, k.layout.page_offset, k.layout.page_end);
+}

@@ -1,1 +1,318 @@
-//! Populating vmemmap, and the section state (`mm/sparse-vmemmap.c`, `mm/sparse.c`; kernel-semantics §3, §5.1 to 5.3).
+//! Populating vmemmap, and the section state (`mm/sparse-vmemmap.c`, `mm/sparse.c`; kernel-semantics §3, §5.1 to §5.3).
+//!
+//! Serialised by the caller: a single thread at boot, `mem_hotplug_lock` held for write afterwards. No page-table lock.
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Kind, Level, Order, Pa, Pfn, Rmw, Slot, Template, Va, Zone};
+
+use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
+use crate::policy::Mutant;
+use crate::state::{Scalar, Section, section_flag};
+use crate::{Errno, Kernel, mmu, page};
+
+/// `struct vmem_altmap`: descriptor storage inside the range that is being added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Altmap {
+    pub base_pfn: Pfn,
+    /// Frames kept free at the start.
+    pub reserve: u64,
+    /// Frames that may be taken.
+    pub free: u64,
+    /// Frames lost to alignment.
+    pub align: u64,
+    /// Frames taken.
+    pub alloc: u64,
+}
+
+impl Altmap {
+    /// `altmap_alloc_block_buf`: bump allocation of `nr` frames, aligned to the largest power of two that divides `nr`.
+    fn alloc_block_buf<C: Cpu>(&mut self, k: &Kernel, cpu: &C, nr: u64) -> Option<Frame<C::Tok>> {
+        let next = self.base_pfn.0 + self.reserve + self.alloc + self.align;
+        let unit = nr & nr.wrapping_neg();
+        let extra = next.next_multiple_of(unit) - next;
+        if nr + extra > self.free.saturating_sub(self.alloc + self.align) {
+            return None;
+        }
+        self.alloc += nr;
+        self.align += extra;
+        Some(cpu.claim_self_hosted(k.geometry.pa(Pfn(next + extra)), nr))
+    }
+}
+
+/// Where leaf storage comes from. Table pages never come from the altmap.
+pub enum Storage<'a> {
+    /// Before the page allocator is up: top down, and the frames stay `PG_reserved`.
+    Memblock,
+    Buddy,
+    Altmap(&'a mut Altmap),
+}
+
+impl Storage<'_> {
+    #[must_use]
+    pub const fn is_altmap(&self) -> bool {
+        matches!(self, Storage::Altmap(_))
+    }
+    const fn early(&self) -> bool {
+        matches!(self, Storage::Memblock)
+    }
+}
+
+fn vmemmap_alloc_block<C: Cpu>(cpu: &C, order: u8, kind: FrameKind, early: bool) -> Option<Frame<C::Tok>> {
+    cpu.alloc(Alloc { order, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: early })
+}
+
+/// `vmemmap_alloc_block_buf`: 2^order frames for struct pages. Not zeroed.
+pub fn vmemmap_alloc_block_buf<C: Cpu>(k: &Kernel, cpu: &C, order: u8, storage: &mut Storage) -> Option<Frame<C::Tok>> {
+    match storage {
+        Storage::Altmap(altmap) => altmap.alloc_block_buf(k, cpu, 1 << order),
+        _ => vmemmap_alloc_block(cpu, order, FrameKind::Vmemmap, storage.early()),
+    }
+}
+
+/// `vmemmap_pgd_populate`, `vmemmap_p4d_populate`, `vmemmap_pud_populate` and, if `level` is the PTE level,
+/// `vmemmap_pmd_populate`: the slot of `va` at `level`, tables above it made where an entry is none.
+///
+/// `Ok(None)`: a block is in the way, so `va` is mapped already.
+///
+/// # Errors
+/// `ENOMEM`: no table page.
+pub fn vmemmap_populate_to<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level, storage: &Storage) -> Result<Option<Slot<C::Tok>>, Errno> {
+    let mut slot = pgd_offset_k(cpu, va);
+    while slot.level < level {
+        let entry = read_once(cpu, slot);
+        let table = if entry.desc.is_none() {
+            let table = vmemmap_alloc_block(cpu, 0, FrameKind::Table, storage.early()).ok_or(Errno::ENOMEM)?;
+            set_entry(cpu, slot, k.geometry.descriptor(table.pa, prot::TABLE));
+            table
+        } else {
+            match next_table(cpu, entry, slot.level) {
+                Some(table) => table,
+                None => return Ok(None),
+            }
+        };
+        slot = offset(cpu, table, slot.level.next(), va);
+    }
+    Ok(Some(slot))
+}
+
+/// `vmemmap_populate_address`: one page of vmemmap; a PTE that is not none is kept (`vmemmap_pte_populate`).
+///
+/// # Errors
+/// `ENOMEM`; what was made before stays.
+pub fn vmemmap_populate_address<C: Cpu>(k: &Kernel, cpu: &C, va: Va, storage: &mut Storage) -> Result<(), Errno> {
+    let Some(pte) = vmemmap_populate_to(k, cpu, va, Level::PTE, storage)? else { return Ok(()) };
+    if read_once(cpu, pte).desc.is_none() {
+        let frame = vmemmap_alloc_block_buf(k, cpu, 0, storage).ok_or(Errno::ENOMEM)?;
+        set_entry(cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
+    }
+    Ok(())
+}
+
+/// `vmemmap_populate_basepages`.
+///
+/// # Errors
+/// `ENOMEM`; nothing is undone here.
+pub fn vmemmap_populate_basepages<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &mut Storage) -> Result<(), Errno> {
+    cpu.label("vmemmap_populate_basepages");
+    let mut addr = start.align_down(k.geometry.page_size());
+    while addr < end {
+        vmemmap_populate_address(k, cpu, addr, storage)?;
+        addr = addr.plus(k.geometry.page_size());
+    }
+    Ok(())
+}
+
+/// `__populate_section_memmap`: map the struct pages of [pfn, pfn + nr); their VA.
+///
+/// # Errors
+/// `EINVAL`: not sub-section aligned (the kernel warns and returns NULL). `ENOMEM`: what was made stays.
+pub fn populate_section_memmap<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<Va, Errno> {
+    let unit = k.geometry.pages_per_subsection();
+    if !pfn.is_aligned(unit) || nr & (unit - 1) != 0 {
+        cpu.warn(Invariant::SubsectionMapExact, k.layout.page_va(pfn).0, "__populate_section_memmap: range is not sub-section aligned");
+        return Err(Errno::EINVAL);
+    }
+    let start = k.layout.page_va(pfn);
+    mmu::vmemmap_populate(k, cpu, start, k.layout.page_va(pfn.plus(nr)), storage)?;
+    Ok(start)
+}
+
+// ---- mem_section ---------------------------------------------------------------------------------------------------
+
+/// `subsection_mask_set`: the four words of a mask for [pfn, pfn + nr) within its section.
+fn subsection_mask(k: &Kernel, pfn: Pfn, nr: u64) -> [u64; 4] {
+    let unit = k.geometry.pages_per_subsection();
+    let first = (pfn.0 & (k.geometry.pages_per_section() - 1)) / unit;
+    let mut mask = [0u64; 4];
+    for bit in first..(first + nr.div_ceil(unit)).min(k.geometry.subsections_per_section()) {
+        mask[(bit / 64) as usize] |= 1 << (bit % 64);
+    }
+    mask
+}
+
+/// `subsection_map_init` for one section, or part of one.
+pub fn subsection_map_init<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64) {
+    let section = k.vars.section_number(k.geometry.pa(pfn));
+    for (word, bits) in (0..).zip(subsection_mask(k, pfn, nr)) {
+        if bits != 0 {
+            cpu.var_rmw(k.vars.subsection_map(section, word), Rmw::FetchOr(bits), Order::Plain);
+        }
+    }
+}
+
+/// `fill_subsection_map`.
+///
+/// # Errors
+/// `EINVAL`: nothing in the range. `EEXIST`: some sub-section is there already.
+fn fill_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr: u64) -> Result<(), Errno> {
+    let mask = subsection_mask(k, pfn, nr);
+    if mask == [0; 4] {
+        return Err(Errno::EINVAL);
+    }
+    let mut map = [0u64; 4];
+    for (word, now) in (0..).zip(&mut map) {
+        *now = cpu.var_load(k.vars.subsection_map(section, word), Order::Plain);
+    }
+    if map.iter().zip(mask).any(|(now, bits)| now & bits != 0) {
+        return Err(Errno::EEXIST);
+    }
+    for (word, (now, bits)) in (0..).zip(map.iter().zip(mask)) {
+        if bits != 0 {
+            cpu.var_store(k.vars.subsection_map(section, word), now | bits, Order::Plain);
+        }
+    }
+    Ok(())
+}
+
+/// `clear_subsection_map` and `is_subsection_map_empty`: whether no bit is left; `None` if a bit of the range was clear
+/// already.
+fn clear_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr: u64) -> Option<bool> {
+    let mask = subsection_mask(k, pfn, nr);
+    let mut left = 0;
+    for (word, bits) in (0..).zip(mask) {
+        let now = cpu.var_load(k.vars.subsection_map(section, word), Order::Plain);
+        if now & bits != bits {
+            return None;
+        }
+        left |= now ^ bits;
+    }
+    for (word, bits) in (0..).zip(mask) {
+        if bits != 0 {
+            let var = k.vars.subsection_map(section, word);
+            cpu.var_store(var, cpu.var_load(var, Order::Plain) ^ bits, Order::Plain);
+        }
+    }
+    Some(left == 0)
+}
+
+/// `memmap_pages_add`, `memmap_boot_pages_add` (6.12).
+pub fn memmap_pages_add<C: Cpu>(k: &Kernel, cpu: &C, counter: Scalar, pages: i64) {
+    if k.version.is_6_12() {
+        cpu.var_rmw(k.vars.scalar(counter), Rmw::FetchAdd(pages), Order::Relaxed);
+    }
+}
+
+fn vmemmap_pages(k: &Kernel, nr: u64) -> i64 {
+    nr.div_ceil(k.geometry.struct_pages_per_page()) as i64
+}
+
+/// `section_activate`.
+///
+/// # Errors
+/// `EINVAL`, `EEXIST` of `fill_subsection_map`; `ENOMEM`, with the range deactivated again.
+fn section_activate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<(), Errno> {
+    cpu.label("section_activate");
+    let section = k.vars.section_number(k.geometry.pa(pfn));
+    let usage = k.vars.section(section, Section::Usage);
+    let fresh = cpu.var_load(usage, Order::Plain) == 0;
+    if fresh {
+        cpu.var_store(usage, 1, Order::Plain);
+    }
+    if let Err(errno) = fill_subsection_map(k, cpu, section, pfn, nr) {
+        if fresh {
+            cpu.var_store(usage, 0, Order::Plain);
+        }
+        return Err(errno);
+    }
+    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
+    if nr < k.geometry.pages_per_section() && flags & section_flag::IS_EARLY != 0 {
+        // The memmap of an early section is there in full.
+        return Ok(());
+    }
+    match populate_section_memmap(k, cpu, pfn, nr, storage) {
+        Ok(_) => {
+            memmap_pages_add(k, cpu, Scalar::NrMemmapPages, vmemmap_pages(k, nr));
+            Ok(())
+        }
+        Err(_) => {
+            memmap_pages_add(k, cpu, Scalar::NrMemmapPages, vmemmap_pages(k, nr));
+            let bits = (k.policies.mutant == Mutant::SubsectionMapEarly).then(|| subsection_mask(k, pfn, nr));
+            section_deactivate(k, cpu, pfn, nr, storage);
+            if let Some(bits) = bits {
+                for (word, bits) in (0..).zip(bits) {
+                    cpu.var_rmw(k.vars.subsection_map(section, word), Rmw::FetchOr(bits), Order::Plain);
+                }
+            }
+            Err(Errno::ENOMEM)
+        }
+    }
+}
+
+/// `section_deactivate`: sub-sections out, vmemmap down. `usage` goes by `kfree_rcu`, the memmap without a grace period.
+pub fn section_deactivate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) {
+    cpu.label("section_deactivate");
+    let section = k.vars.section_number(k.geometry.pa(pfn));
+    let mem_map = k.vars.section(section, Section::MemMap);
+    let flags = cpu.var_load(mem_map, Order::Plain);
+    let early = flags & section_flag::IS_EARLY != 0;
+    let Some(empty) = clear_subsection_map(k, cpu, section, pfn, nr) else {
+        cpu.warn(Invariant::SubsectionMapExact, k.layout.page_va(pfn).0, "section_deactivate: sub-section already deactivated");
+        return;
+    };
+    if empty {
+        // Before the memmap goes, so that pfn_valid fails first (R18).
+        cpu.var_store(mem_map, flags & !section_flag::HAS_MEM_MAP, Order::Plain);
+        let usage = k.vars.section(section, Section::Usage);
+        if cpu.var_load(usage, Order::Plain) != 2 {
+            cpu.var_store(usage, 0, Order::Plain);
+        }
+    }
+    if !early {
+        memmap_pages_add(k, cpu, Scalar::NrMemmapPages, -vmemmap_pages(k, nr));
+        mmu::vmemmap_free(k, cpu, k.layout.page_va(pfn), k.layout.page_va(pfn.plus(nr)), storage);
+    } else if empty {
+        let pages = k.geometry.pages_per_section();
+        let start = pfn.align_down(pages);
+        memmap_pages_add(k, cpu, Scalar::NrMemmapBootPages, -vmemmap_pages(k, pages));
+        mmu::vmemmap_free(k, cpu, k.layout.page_va(start), k.layout.page_va(start.plus(pages)), &mut Storage::Buddy);
+    }
+    if empty {
+        cpu.var_store(mem_map, 0, Order::Plain);
+    }
+}
+
+/// `sparse_add_section`: one section, or sub-sections of one.
+///
+/// # Errors
+/// Those of `section_activate`.
+pub fn sparse_add_section<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<(), Errno> {
+    section_activate(k, cpu, pfn, nr, storage)?;
+    cpu.label("sparse_add_section");
+    page::init_struct_pages(k, cpu, pfn, nr, Template::POISON);
+    let mem_map = k.vars.section(k.vars.section_number(k.geometry.pa(pfn)), Section::MemMap);
+    let flags = cpu.var_load(mem_map, Order::Plain);
+    cpu.var_store(mem_map, flags | section_flag::MARKED_PRESENT | section_flag::HAS_MEM_MAP, Order::Release);
+    Ok(())
+}
+
+/// Whether a leaf of vmemmap for `va` exists and may be stored through: what a taker-over of foreign tables asks.
+pub fn is_mapped_writable<C: Cpu>(cpu: &C, va: Va) -> bool {
+    let (slot, entry) = crate::pgtable::walk(cpu, va);
+    matches!(cpu.geometry().kind(entry.desc, slot.level), Kind::Page(_) | Kind::Block(_)) && entry.desc.is_writable()
+}
+
+/// Start of the section that `pa` lies in.
+#[must_use]
+pub fn section_start(k: &Kernel, section: u32) -> Pa {
+    k.vars.base.plus(u64::from(section) * k.geometry.section_size())
+}
