@@ -64,7 +64,7 @@ impl Builder {
         let (a, b, c) = (self.page_va(RAM >> 12), self.page_va((RAM >> 12) + 32768), self.page_va(ADDED >> 12));
         let mut built = self.map(a, Level::PMD, block(0x4400_0000)).map(b, Level::PMD, block(0x4420_0000));
         for i in 0..512 {
-            let leaf = if i < 8 { tail(i) } else { 0x4500_0000 + i * 0x1000 | prot::PAGE_KERNEL };
+            let leaf = if i < 8 { tail(i) } else { private(i) };
             built = built.map(c.plus(i * 0x1000), Level::PTE, leaf);
         }
         built
@@ -79,7 +79,7 @@ impl Builder {
 }
 
 fn private(i: u64) -> u64 {
-    0x4500_0000 + i * 0x1000 | prot::PAGE_KERNEL
+    (0x4500_0000 + i * 0x1000) | prot::PAGE_KERNEL
 }
 fn optimised(i: u64) -> u64 {
     if i == 0 { private(0) } else { 0x4500_0000 | prot::PAGE_KERNEL_RO }
