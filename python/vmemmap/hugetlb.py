@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from .errors import SpecError
+from .operations import run
 from .spec import HUGEPAGE_SIZES, format_size, parse_size
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class HugeTLBPool:
         return f"<HugeTLBPool {format_size(self.size)}: {self.nr_hugepages} pages, {self.free_hugepages} free>"
 
     def _run(self, op: str, **fields: int | None) -> int:
-        return self._core.run({"op": op, "hstate": self._index, **fields})
+        return run(self._core, op, hstate=self._index, **fields)
 
     @property
     def nr_hugepages(self) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from .errors import SpecError
 from .hugetlb import HugeTLBPools
 from .memory import Memory
+from .operations import run
 from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_size, parse_switch, parse_va_bits
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ class Machine:
 
     @hvo.setter
     def hvo(self, on: bool) -> None:
-        self._core.run({"op": "set_hvo", "on": parse_switch(on, "hvo")})
+        run(self._core, "set_hvo", on=parse_switch(on, "hvo"))
 
     @property
     def counters(self) -> Counters:

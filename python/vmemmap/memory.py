@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from .errors import SpecError
+from .operations import run
 from .spec import format_size, parse_size
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class MemoryRange:
     def __repr__(self) -> str:
         return f"<MemoryRange {format_size(self.size)} at {self.start:#x}, {self.state}>"
 
-    def _run(self, op: str, **fields: object) -> int:
-        return self._core.run({"op": op, "start": self.start, "bytes": self.size, **fields})
+    def _run(self, op: str, **fields: str) -> int:
+        return run(self._core, op, start=self.start, bytes=self.size, **fields)
 
     @property
     def blocks(self) -> list[MemoryBlock]:
@@ -135,7 +136,7 @@ class Memory:
             raise SpecError("memory.add needs a size, like 256M")
         length = parse_size(size, "size")
         address = self._free_place(length) if start is None else parse_size(start, "start")
-        self._core.run({"op": "memory_add", "start": address, "bytes": length, "memmap_on_memory": bool(memmap_on_memory)})
+        run(self._core, "memory_add", start=address, bytes=length, memmap_on_memory=bool(memmap_on_memory))
         return MemoryRange(self._core, address, length)
 
     def remove(
@@ -153,10 +154,10 @@ class Memory:
         if (block is None) == (start is None or size is None) or (block is not None and (start is not None or size is not None)):
             raise SpecError("memory.remove takes a block, or start and size")
         if block is not None:
-            self._core.run({"op": "memory_remove", "start": block.start, "bytes": block.size})
+            run(self._core, "memory_remove", start=block.start, bytes=block.size)
         elif start is not None and size is not None:
             address, length = parse_size(start, "start"), parse_size(size, "size")
-            self._core.run({"op": "memory_offline_and_remove", "start": address, "bytes": length})
+            run(self._core, "memory_offline_and_remove", start=address, bytes=length)
 
     def range(self, start: int | str, size: int | str) -> MemoryRange:
         """A handle on blocks that exist already, such as those of a loaded machine."""
