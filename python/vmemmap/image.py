@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import zipfile
 import zlib
@@ -31,7 +32,12 @@ PTDUMP_LIMIT: Final = 1 << 30
 
 # Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
 _MOST_PACKED: Final = 1100
-_ARRAYS: Final = {"pa": 1, "level": 1, "words": 2}
+# Array → its dimensions and the types it may have, as .npy spells them; the first is the one that is written.
+_ARRAYS: Final = {"pa": (1, ("<u8",)), "level": (1, ("|u1", "|i1")), "words": (2, ("<u8",))}
+_NPY_HEADER_LIMIT: Final = 4096
+_NPY_HEADER: Final = re.compile(
+    rb"\{'descr': '([^'\\]{1,40})', 'fortran_order': (True|False), 'shape': \(((?:[0-9]{1,20}(?:, ?|(?=\))))*)\), ?\}\s*", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +165,12 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     with _opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                return {name: _read_array(path, archive, name, dimensions) for name, dimensions in _ARRAYS.items()}
+                return {name: _read_array(path, archive, name) for name in _ARRAYS}
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
             raise ImageError(f"{path}: broken or cut archive: {str(error) or type(error).__name__}") from error
 
 
-def _read_array(path: Path, archive: zipfile.ZipFile, name: str, dimensions: int) -> NDArray[Any]:
+def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     where = f"{path}: array {name}"
     try:
         member = archive.getinfo(f"{name}.npy")
@@ -176,9 +182,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str, dimensions: int
     if member.file_size > member.compress_size * _MOST_PACKED + 4096:
         raise ImageError(f"{where} claims {member.file_size} bytes, which {member.compress_size} packed bytes cannot hold")
     with archive.open(member) as stream:
-        shape, dtype = _npy_header(where, stream, dimensions)
-        if dtype not in _dtypes(name):
-            raise ImageError(f"{where} is of type {dtype}: expected {_dtypes(name)[0].name}")
+        shape, dtype = _npy_header(where, stream, name)
         bytes_needed = dtype.itemsize
         for length in shape:
             bytes_needed *= length
@@ -190,29 +194,25 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str, dimensions: int
     return np.frombuffer(data, dtype=dtype).reshape(shape)
 
 
-def _npy_header(where: str, stream: IO[bytes], dimensions: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    try:
-        version = npy.read_magic(stream)
-        if version == (1, 0):
-            shape, fortran, dtype = npy.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, fortran, dtype = npy.read_array_header_2_0(stream)
-        else:
-            raise ImageError(f"{where} has .npy version {version[0]}.{version[1]}: expected 1.0 or 2.0")
-    except ImageError:
-        raise
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ImageError(f"{where} has no valid .npy header: {reason[:120]}") from error
-    if len(shape) != dimensions or any(length < 0 for length in shape):
+def _npy_header(where: str, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that follows. NumPy's own reader evaluates the header as Python; this does not."""
+    magic = stream.read(8)
+    if len(magic) != 8 or magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\1\0", b"\2\0"):
+        raise ImageError(f"{where} is no .npy of version 1.0 or 2.0")
+    length = int.from_bytes(stream.read(2 if magic[6] == 1 else 4), "little")
+    match = _NPY_HEADER.fullmatch(stream.read(length)) if length <= _NPY_HEADER_LIMIT else None
+    if match is None:
+        raise ImageError(f"{where} has no valid .npy header")
+    dimensions, types = _ARRAYS[name]
+    descr, fortran, lengths = (group.decode("ascii") for group in match.groups())
+    shape = tuple(int(text) for text in lengths.replace(" ", "").split(",") if text)
+    if len(shape) != dimensions:
         raise ImageError(f"{where} has the shape {_shape(shape)}: expected {dimensions} dimension{'s' * (dimensions > 1)}")
-    if fortran and dimensions > 1:
+    if fortran == "True" and dimensions > 1:
         raise ImageError(f"{where} is stored by columns: expected one table page after the other")
-    return shape, dtype
-
-
-def _dtypes(name: str) -> Sequence[np.dtype[Any]]:
-    return (np.dtype("u1"), np.dtype("i1")) if name == "level" else (np.dtype("<u8"),)
+    if descr not in types:
+        raise ImageError(f"{where} is of type {descr}: expected {types[0]}")
+    return shape, np.dtype(descr)
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -229,7 +229,7 @@ def _write_arrays(file: IO[bytes], image: Image) -> None:
             member.compress_type = zipfile.ZIP_DEFLATED
             member.external_attr = 0o644 << 16
             with archive.open(member, "w", force_zip64=array.nbytes >= 1 << 31) as stream:
-                array = np.ascontiguousarray(array, dtype=_dtypes(name)[0])
+                array = np.ascontiguousarray(array, dtype=_ARRAYS[name][1][0])
                 npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
                 flat = memoryview(array.reshape(-1).view(np.uint8))
                 for start in range(0, len(flat), 1 << 24):
