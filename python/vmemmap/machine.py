@@ -199,6 +199,7 @@ class Machine:
             boot_memory=spec.boot_memory,
             hotplug_memory=spec.hotplug_memory,
             hvo=spec.hvo,
+            checked=False,
             **spec.policies,
         )
         for size, count in spec.hugepages.items():
