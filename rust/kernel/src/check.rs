@@ -271,8 +271,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         self.visible.add(Invariant::NoUseOfFreedFrame);
         self.visible.add(Invariant::SelfHostedUntouched);
         if frame.free {
-            let what = if frame.self_hosted { Invariant::SelfHostedUntouched } else { Invariant::NoUseOfFreedFrame };
-            self.report(what, va.0, "vmemmap maps a frame that is in the allocator's hands");
+            self.report(Invariant::NoUseOfFreedFrame, va.0, "vmemmap maps a frame that is in the allocator's hands");
         } else if frame.kind != FrameKind::Vmemmap {
             self.report(Invariant::FramesConserved, va.0, "vmemmap maps a frame that was allocated as something else");
         }
@@ -327,7 +326,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
     }
 
-    /// Frames that were allocated for vmemmap or as tables and are mapped nowhere.
+    /// Frames that were allocated for vmemmap or as tables and are mapped nowhere; self-hosted ones given away.
     fn lost_frames(&mut self) {
         let k = self.view.kernel();
         let g = k.geometry;
@@ -335,6 +334,9 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             for i in 0..ram.bytes >> g.page_shift() {
                 let pa = ram.start.plus(i << g.page_shift());
                 let Some(frame) = self.view.frame(pa) else { continue };
+                if frame.self_hosted && frame.free {
+                    self.report(Invariant::SelfHostedUntouched, pa.0, "self-hosted storage is in the allocator's hands");
+                }
                 let listed = matches!(frame.kind, FrameKind::Vmemmap | FrameKind::Table) && !frame.free && !frame.self_hosted;
                 if listed && !self.marks.is_marked(g.pfn(pa)) {
                     self.report(Invariant::FramesConserved, pa.0, "allocated for struct pages or as a table, and mapped nowhere");

@@ -319,8 +319,11 @@ pub fn free_one<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u
         unlock(cpu);
         return Err(Errno::EBUSY);
     };
-    remove(k, cpu, pool, page, false);
-    pool.add(k, cpu, Hstate::MaxHugePages, -1);
+    let surplus = pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
+    remove(k, cpu, pool, page, surplus);
+    if !surplus {
+        pool.add(k, cpu, Hstate::MaxHugePages, -1);
+    }
     unlock(cpu);
     update_and_free_now(k, cpu, pool, page).map(|()| page.head.0)
 }

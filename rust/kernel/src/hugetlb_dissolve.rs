@@ -57,8 +57,9 @@ fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool
         if !page.has_flag(k, cpu, HPG_FREED) {
             // Its last reference is gone, but it has not reached the free list, or waits for the worker.
             unlock(cpu);
-            deferred_free(k, cpu)?;
-            cpu.round(page.head.0);
+            if deferred_free(k, cpu)? == 0 {
+                cpu.round(page.head.0);
+            }
             continue;
         }
         let adjust_surplus = k.version.is_6_12() && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;

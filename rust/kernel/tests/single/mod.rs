@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::*;
@@ -32,8 +32,9 @@ pub struct Single {
     tables: RefCell<HashMap<u64, Vec<u64>>>,
     /// Struct pages: by frame, template or words.
     templates: RefCell<HashMap<u64, Template>>,
-    words: RefCell<HashMap<u64, u64>>,
-    frames: RefCell<BTreeMap<u64, State>>,
+    words: RefCell<HashMap<u64, Vec<u64>>>,
+    /// By frame number from `BASE`.
+    frames: RefCell<Vec<State>>,
     links: RefCell<HashMap<u64, Option<u64>>>,
     vars: RefCell<HashMap<u32, u64>>,
     held: RefCell<Vec<LockId>>,
@@ -55,11 +56,8 @@ impl Single {
         let layout = Layout::new(g, version, BASE as i64).unwrap();
         let bytes = sections * g.section_size();
         let k = Kernel::new(layout, policies, &[Ram { start: Pa(BASE), bytes, boot: true }], true);
-        let mut frames = BTreeMap::new();
-        for i in 0..bytes >> g.page_shift() {
-            let info = FrameInfo { kind: FrameKind::Data, free: true, self_hosted: false };
-            frames.insert(BASE + (i << g.page_shift()), State { info, reserved: false });
-        }
+        let info = FrameInfo { kind: FrameKind::Data, free: true, self_hosted: false };
+        let frames = vec![State { info, reserved: false }; (bytes >> g.page_shift()) as usize];
         let machine = Self {
             k,
             root: Pa(0),
@@ -113,7 +111,7 @@ impl Single {
         let pa = self.alloc(request).unwrap().pa;
         let page = self.k.geometry.page_size();
         for i in 0..1u64 << order {
-            self.frames.borrow_mut().get_mut(&(pa.0 + i * page)).unwrap().reserved = true;
+            self.frames.borrow_mut()[self.number(pa.0 + i * page)].reserved = true;
         }
         pa
     }
@@ -136,6 +134,13 @@ impl Single {
             at = at.next();
         }
         Slot { table, index: g.index(va, level), level, tok: () }
+    }
+
+    fn number(&self, pa: u64) -> usize {
+        ((pa - BASE) >> self.k.geometry.page_shift()) as usize
+    }
+    fn state(&self, pa: Pa) -> Option<State> {
+        (pa.0 >= BASE).then(|| self.frames.borrow().get(self.number(pa.0)).copied()).flatten()
     }
 
     pub fn fault(&self, invariant: Invariant, address: u64, message: &'static str) {
@@ -184,13 +189,13 @@ impl Single {
         self.vars.borrow_mut().insert(self.k.vars.scalar(Scalar::HvoEnabled).0, u64::from(on));
     }
     pub fn free_frames(&self) -> u64 {
-        self.frames.borrow().values().filter(|s| s.info.free).count() as u64
+        self.frames.borrow().iter().filter(|s| s.info.free).count() as u64
     }
     pub fn frames_of(&self, kind: FrameKind) -> u64 {
-        self.frames.borrow().values().filter(|s| !s.info.free && s.info.kind == kind).count() as u64
+        self.frames.borrow().iter().filter(|s| !s.info.free && s.info.kind == kind).count() as u64
     }
     pub fn mark_self_hosted(&self, pa: Pa) {
-        self.frames.borrow_mut().get_mut(&pa.0).unwrap().info.self_hosted = true;
+        self.frames.borrow_mut()[self.number(pa.0)].info.self_hosted = true;
     }
     fn bump(&self, f: impl FnOnce(&mut Counts)) {
         let mut c = self.counts.get();
@@ -230,29 +235,37 @@ impl Single {
     fn page_of(&self, pa: Pa) -> u64 {
         pa.align_down(self.k.geometry.page_size()).0
     }
+    fn word_at(&self, pa: Pa) -> usize {
+        (pa.0 % self.k.geometry.page_size() / 8) as usize
+    }
     fn get(&self, pa: Pa) -> u64 {
-        if let Some(word) = self.words.borrow().get(&pa.0) {
-            return *word;
+        let page = self.page_of(pa);
+        if let Some(words) = self.words.borrow().get(&page) {
+            return words[self.word_at(pa)];
         }
-        let template = self.templates.borrow().get(&self.page_of(pa)).copied().unwrap_or(Template::ZERO);
+        let template = self.templates.borrow().get(&page).copied().unwrap_or(Template::ZERO);
         template.word((pa.0 / 8 % 8) as u8)
     }
     fn put(&self, pa: Pa, value: u64) {
         self.bump(|c| c.stores += 1);
-        self.words.borrow_mut().insert(pa.0, value);
+        let page = self.page_of(pa);
+        if !self.words.borrow().contains_key(&page) {
+            let words = (0..self.k.geometry.page_size() / 8).map(|i| self.get(Pa(page + i * 8))).collect();
+            self.words.borrow_mut().insert(page, words);
+        }
+        self.words.borrow_mut().get_mut(&page).unwrap()[self.word_at(pa)] = value;
     }
     fn set_template(&self, page: u64, template: Template) {
-        let size = self.k.geometry.page_size();
-        self.words.borrow_mut().retain(|pa, _| !(page..page + size).contains(pa));
+        self.words.borrow_mut().remove(&page);
         self.templates.borrow_mut().insert(page, template);
     }
     fn copy(&self, from: u64, to: u64) {
-        let size = self.k.geometry.page_size();
         let template = self.templates.borrow().get(&from).copied().unwrap_or(Template::ZERO);
-        let words: Vec<_> =
-            self.words.borrow().iter().filter(|(pa, _)| (from..from + size).contains(pa)).map(|(pa, w)| (pa - from + to, *w)).collect();
+        let words = self.words.borrow().get(&from).cloned();
         self.set_template(to, template);
-        self.words.borrow_mut().extend(words);
+        if let Some(words) = words {
+            self.words.borrow_mut().insert(to, words);
+        }
     }
     fn take(&self, pa: u64, count: u64, kind: FrameKind) -> bool {
         let page = self.k.geometry.page_size();
@@ -260,11 +273,11 @@ impl Single {
         let isolated = *self.isolated.borrow();
         let ok = (0..count).all(|i| {
             let at = pa + i * page;
-            frames.get(&at).is_some_and(|s| s.info.free) && isolated.is_none_or(|(a, b)| at < a || at >= b)
+            frames.get(self.number(at)).is_some_and(|s| s.info.free) && isolated.is_none_or(|(a, b)| at < a || at >= b)
         });
         if ok {
             for i in 0..count {
-                let state = frames.get_mut(&(pa + i * page)).unwrap();
+                let state = &mut frames[self.number(pa + i * page)];
                 state.info = FrameInfo { kind, free: false, self_hosted: false };
                 state.reserved = false;
             }
@@ -308,7 +321,7 @@ impl StateView for Single {
         Some(self.get(pa))
     }
     fn frame(&self, pa: Pa) -> Option<FrameInfo> {
-        self.frames.borrow().get(&pa.0).map(|s| s.info)
+        self.state(pa).map(|s| s.info)
     }
 }
 
@@ -406,7 +419,7 @@ impl Cpu for Single {
         let page = self.k.geometry.page_size();
         for i in 0..1u64 << order {
             let pa = frame.pa.0 + i * page;
-            match self.frames.borrow_mut().get_mut(&pa) {
+            match self.frames.borrow_mut().get_mut(self.number(pa)) {
                 Some(state) if !state.info.free && state.info.kind == kind => {
                     state.info.free = true;
                     state.reserved = false;
@@ -424,7 +437,7 @@ impl Cpu for Single {
     }
     fn split_frame(&self, _: Frame<()>, _: u8) {}
     fn is_reserved(&self, frame: Frame<()>) -> bool {
-        self.frames.borrow().get(&frame.pa.0).is_some_and(|s| s.reserved)
+        self.state(frame.pa).is_some_and(|s| s.reserved)
     }
     fn copy_frame(&self, from: Frame<()>, to: Frame<()>) {
         self.copy(from.pa.0, to.pa.0);
@@ -483,15 +496,17 @@ impl Cpu for Single {
         Ok(())
     }
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {
-        let frames = self.frames.borrow();
-        let mut range = frames.range(start.0..start.0 + bytes);
-        range.find(|(_, s)| !s.info.free).map(|(pa, s)| InUse { pa: Pa(*pa), kind: s.info.kind })
+        let page = self.k.geometry.page_size();
+        (0..bytes / page).map(|i| start.plus(i * page)).find_map(|pa| {
+            let state = self.state(pa)?;
+            (!state.info.free).then_some(InUse { pa, kind: state.info.kind })
+        })
     }
     fn claim_self_hosted(&self, start: Pa, _: u64) -> Frame<()> {
         Frame { pa: start, tok: () }
     }
     fn is_self_hosted(&self, frame: Frame<()>) -> bool {
-        self.frames.borrow().get(&frame.pa.0).is_some_and(|s| s.info.self_hosted)
+        self.state(frame.pa).is_some_and(|s| s.info.self_hosted)
     }
     fn acquire(&self, lock: LockId, _: Mode) {
         if self.held.borrow().contains(&lock) {
