@@ -18,7 +18,7 @@ from vmemmap.spec import GRANULES, HUGEPAGE_SIZES, format_size
 CAPTURES = Path(__file__).parent / "captures"
 TIB = 1 << 40
 
-# Granule, hugepage, struct pages / 64, vmemmap pages, frames freed, bytes freed, % of memory, GiB saved per TiB: the race corpus, 1.3.
+# Granule, hugepage, vmemmap pages, frames freed, bytes freed, % of memory, GiB saved per TiB.
 PUBLISHED = [
     ("4K", "64K", 0.25, 0, 0, 0.0, 0.0),
     ("4K", "2M", 8, 7, 28_672, 1.367, 14.00),
@@ -34,9 +34,7 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("granule", "size", "pages", "freed", "saved", "percent", "per_tib"), PUBLISHED)
-def test_the_published_table_comes_out(
-    granule: str, size: str, pages: float, freed: int, saved: int, percent: float, per_tib: float
-) -> None:
+def test_the_published_table_comes_out(granule: str, size: str, pages: float, freed: int, saved: int, percent: float, per_tib: float) -> None:
     answer = estimate("1T", {size: "1T"}, granule).to_dict()
     pool = answer["hugepages"][0]
     assert (pool["vmemmap_pages_each"], pool["frames_freed_each"], pool["bytes_saved_each"]) == (pages, freed, saved)

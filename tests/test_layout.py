@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_every_machine_can_be_described(granule: str, va_bits: int, kernel: str)
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
     regions = list(found.regions.values())
     assert all(start < end for start, end in regions)
-    assert all(before[1] <= after[0] for before, after in zip(regions, regions[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in pairwise(regions))
     assert found.levels[0].table_span == 1 << va_bits
     assert found.levels[-1].level == 3 and found.levels[-1].entry_span == GRANULES[granule]
     assert found.hugepage_sizes == HUGEPAGE_SIZES[GRANULES[granule]]

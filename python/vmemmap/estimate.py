@@ -140,27 +140,30 @@ class Estimate:
             f"{'2M blocks' if self.mapping == 'blocks' else 'base pages'}, {self.reserved} vmemmap page"
             f"{'s' * (self.reserved > 1)} kept for each hugepage",
             "",
-            f"  {'hugepage':>8} {'number':>12} {'memory':>10} {'vmemmap pages':>14} {'freed':>6} {'saved':>12} {'of it':>8}",
+            "  hugepage       number     memory  vmemmap pages  freed        saved    of it",
         ]
         for pool in self.pools:
             lines.append(
-                f"  {format_size(pool.size):>8} {pool.count:>12} {format_size(pool.memory):>10} {pool.vmemmap_pages_each:>14g} "
-                f"{pool.frames_freed_each:>6} {_human(pool.bytes_saved):>12} {pool.percent:>7.3f}%"
+                f"  {format_size(pool.size):>8} {pool.count:>12} {format_size(pool.memory):>10} "
+                f"{pool.vmemmap_pages_each:>14g} {pool.frames_freed_each:>6} {_human(pool.bytes_saved):>12} "
+                f"{pool.percent:>7.3f}%"
             )
         level_names = {t.level: t.name for t in self.layout.levels}
         tables = ", ".join(f"{count} {level_names[level]}" for level, count in self.tables.items() if count) or "none"
         splits = f"{self.split_tables}"
         if self.split_tables_most != self.split_tables:
             splits += f" (up to {self.split_tables_most} if the hugepages are strewn)"
-        lines += [
-            "",
-            f"  struct pages             {_human(self.vmemmap):>12}  {100 * self.vmemmap / self.memory:.3f}% of memory",
-            f"  tables that map them     {_human(sum(self.tables.values()) * self.granule):>12}  {tables}",
-            f"  saved                    {_human(self.bytes_saved):>12}  {100 * self.bytes_saved / self.memory:.3f}% of memory, {self.frames_freed} frames",
-            f"  tables for split blocks  {_human(self.split_cost):>12}  {splits}",
-            f"  saved, net               {_human(self.net_saved):>12}  {100 * self.net_saved / self.memory:.3f}% of memory",
+        rows = [
+            ("struct pages", self.vmemmap, self._share(self.vmemmap)),
+            ("tables that map them", sum(self.tables.values()) * self.granule, tables),
+            ("saved", self.bytes_saved, f"{self._share(self.bytes_saved)}, {self.frames_freed} frames"),
+            ("tables for split blocks", self.split_cost, splits),
+            ("saved, net", self.net_saved, self._share(self.net_saved)),
         ]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *(f"  {name:<23}  {_human(size):>12}  {note}" for name, size, note in rows)])
+
+    def _share(self, size: int) -> str:
+        return f"{100 * size / self.memory:.3f}% of memory"
 
 
 def estimate(
@@ -174,9 +177,9 @@ def estimate(
 ) -> Estimate:
     """What HVO saves with that memory in hugepages, and what it costs.
 
-    ``hugepages`` is hugepage size → bytes of memory in such pages, or texts like ``2M=400G``. ``reserved`` is the number
-    of vmemmap pages kept for each hugepage: 1, or 2 as in 2021. With 16K and 64K pages vmemmap is always mapped by base
-    pages, whatever ``mapping`` says.
+    ``hugepages`` is hugepage size → bytes of memory in such pages, or texts like ``2M=400G``. ``reserved`` is the
+    number of vmemmap pages kept for each hugepage: 1, or 2 as in 2021. With 16K and 64K pages vmemmap is always mapped
+    by base pages, whatever ``mapping`` says.
 
     Raises ``SpecError``: more hugepages than memory, a size the granule lacks, not a whole number of pages, more memory
     than the linear map can hold.
@@ -184,12 +187,13 @@ def estimate(
     machine = layout(granule, va_bits, kernel)
     total = parse_size(memory, "memory")
     if not total or total % machine.granule:
-        raise SpecError(f"memory is {format_size(total)}: expected a whole number of {format_size(machine.granule)} pages")
+        page = format_size(machine.granule)
+        raise SpecError(f"memory is {format_size(total)}: expected a whole number of {page} pages")
     start, end = machine.regions["linear map"]
     if total > end - start:
         raise SpecError(
-            f"memory is {format_size(total)}: the linear map of {format_size(machine.granule)} pages and {machine.va_bits} bits "
-            f"holds {format_size(end - start)}"
+            f"memory is {format_size(total)}: the linear map of {format_size(machine.granule)} pages and "
+            f"{machine.va_bits} bits holds {format_size(end - start)}"
         )
     if reserved not in (1, 2) or isinstance(reserved, bool):
         raise SpecError(f"reserved is {reserved!r}: expected 1, or 2 as in 2021")

@@ -1,7 +1,8 @@
-"""Table images (``.npz`` with a ``.json`` beside it) and ``kernel_page_tables`` text: read with suspicion, written whole
-or not at all.
+"""Table images (``.npz`` with a ``.json`` beside it) and ``kernel_page_tables`` text: read with suspicion, written
+whole or not at all.
 
-An image file is data from elsewhere: nothing in it is executed, and nothing is allocated that its size does not justify.
+An image file is data from elsewhere: nothing in it is executed, and nothing is allocated that its size does not
+justify.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +31,16 @@ __all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
 PTDUMP_LIMIT: Final = 1 << 30
 """Most bytes of text that are read as a dump."""
 
+# Rows of an array that are packed at a time.
+_ROWS: Final = 1 << 12
 # Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
 _MOST_PACKED: Final = 1100
 # Array → its dimensions and the types it may have, as .npy spells them; the first is the one that is written.
 _ARRAYS: Final = {"pa": (1, ("<u8",)), "level": (1, ("|u1", "|i1")), "words": (2, ("<u8",))}
 _NPY_HEADER_LIMIT: Final = 4096
 _NPY_HEADER: Final = re.compile(
-    rb"\{'descr': '([^'\\]{1,40})', 'fortran_order': (True|False), 'shape': \(((?:[0-9]{1,20}(?:, ?|(?=\))))*)\), ?\}\s*", re.ASCII
+    rb"\{'descr': '([^'\\]{1,40})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:[0-9]{1,20}(?:, ?|(?=\))))*)\), ?\}\s*"
 )
 
 
@@ -56,7 +60,7 @@ class Image:
 
 
 def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
-    """What a file is by its first bytes. Raises ``ImageError`` if it cannot be read or is neither."""
+    """What a file is, by its first bytes. Raises ``ImageError`` if it cannot be read or is neither."""
     path = Path(path)
     with _opened(path) as file:
         head = file.read(8)
@@ -64,8 +68,8 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
         return "npz"
     if head.startswith((b"---[ ", b"0x")):
         return "ptdump"
-    hint = "; give the .npz beside it" if path.suffix == ".json" else ""
-    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text{' (empty)' if not head else ''}{hint}")
+    hint = " (empty)" if not head else "; give the .npz beside it" if path.suffix == ".json" else ""
+    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text{hint}")
 
 
 def read_ptdump(path: str | os.PathLike[str]) -> str:
@@ -102,8 +106,9 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
     tables, width = arrays["pa"].shape[0], description.granule // 8
     if not tables:
         raise ImageError(f"{path}: no table page at all")
-    if arrays["level"].shape[0] != tables or words.shape[0] != tables:
-        raise ImageError(f"{path}: pa has {tables} tables, level {arrays['level'].shape[0]}, words {words.shape[0]}: expected the same number")
+    levels, rows = arrays["level"].shape[0], words.shape[0]
+    if levels != tables or rows != tables:
+        raise ImageError(f"{path}: pa has {tables} tables, level {levels}, words {rows}: expected the same number")
     if words.shape[1] != width:
         raise ImageError(
             f"{path}: words has {words.shape[1]} descriptors in a row, but granule {description.granule} "
@@ -130,7 +135,7 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Generator[IO[bytes], None, None]:
     try:
         with path.open("rb") as file:
             yield file
@@ -143,7 +148,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """A new file that takes the place of ``path`` when the block ends without an exception."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -191,7 +196,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
         data = stream.read(bytes_needed + 1)
     if len(data) != bytes_needed:
         raise ImageError(f"{where} has {len(data)} bytes, but its shape {_shape(shape)} takes {bytes_needed}")
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+    return np.reshape(np.frombuffer(data, dtype=dtype), shape)
 
 
 def _npy_header(where: str, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -207,7 +212,8 @@ def _npy_header(where: str, stream: IO[bytes], name: str) -> tuple[tuple[int, ..
     descr, fortran, lengths = (group.decode("ascii") for group in match.groups())
     shape = tuple(int(text) for text in lengths.replace(" ", "").split(",") if text)
     if len(shape) != dimensions:
-        raise ImageError(f"{where} has the shape {_shape(shape)}: expected {dimensions} dimension{'s' * (dimensions > 1)}")
+        expected = "one dimension" if dimensions == 1 else f"{dimensions} dimensions"
+        raise ImageError(f"{where} has the shape {_shape(shape)}: expected {expected}")
     if fortran == "True" and dimensions > 1:
         raise ImageError(f"{where} is stored by columns: expected one table page after the other")
     if descr not in types:
@@ -231,6 +237,5 @@ def _write_arrays(file: IO[bytes], image: Image) -> None:
             with archive.open(member, "w", force_zip64=array.nbytes >= 1 << 31) as stream:
                 array = np.ascontiguousarray(array, dtype=_ARRAYS[name][1][0])
                 npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
-                flat = memoryview(array.reshape(-1).view(np.uint8))
-                for start in range(0, len(flat), 1 << 24):
-                    stream.write(flat[start : start + (1 << 24)])
+                for start in range(0, len(array), _ROWS):
+                    stream.write(array[start : start + _ROWS].tobytes())

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +92,15 @@ class _Keys:
     def inside(self, key: str) -> _Keys:
         return _Keys(self.path, self.get(key, dict, "an object"), f"{self.prefix}{key}.")
 
-    def items(self, key: str, default: object = _MISSING) -> list[Any]:
-        return self.get(key, list, "a list", default)
+    def items(self, key: str, default: list[Any] | None = None) -> list[Any]:
+        return self.get(key, list, "a list", _MISSING if default is None else default)
+
+    def pair(self, key: str, item: object, expected: str) -> tuple[object, object]:
+        """An item that is a list of two."""
+        values = cast("list[object]", item) if isinstance(item, list) else []
+        if len(values) != 2:
+            raise self.bad(key, expected)
+        return values[0], values[1]
 
     def integer(self, key: str, default: object = _MISSING) -> int:
         value = self.data.get(key, _MISSING)
@@ -121,7 +128,8 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
     text = keys.get("kernel", str, "text like 6.1.192", default="" if kernel else _MISSING)
     behaviour = parse_kernel(kernel) if kernel is not None else kernel_behaviour(text)
     if behaviour is None:
-        raise ImageError(f"{path}: key kernel: {text[:40]!r} is not modelled: expected {', '.join(KERNELS)}, or load it as one of them")
+        known = ", ".join(KERNELS)
+        raise ImageError(f"{path}: key kernel: {text[:40]!r} is not modelled: expected {known}, or load it as one of them")
     granule = keys.integer("granule")
     if granule not in (4096, 16384, 65536):
         raise keys.bad("granule", "4096, 16384 or 65536")
@@ -169,7 +177,7 @@ def _load(path: Path) -> Mapping[str, Any]:
         raise ImageError(f"{path}: not JSON: {reason[:120]}") from error
     if not isinstance(data, dict):
         raise ImageError(f"{path}: not a JSON object")
-    return data
+    return cast("dict[str, Any]", data)
 
 
 def _check_constants(keys: _Keys, granule: int, va_bits: int) -> None:
@@ -191,9 +199,10 @@ def _markers(keys: _Keys) -> tuple[tuple[int, str | None], ...]:
     markers: list[tuple[int, str | None]] = []
     for i, item in enumerate(keys.items("ptdump_markers", default=[])):
         key = f"ptdump_markers[{i}]"
-        if not isinstance(item, list) or len(item) != 2 or not isinstance(item[1], str | None):
+        start, name = keys.pair(key, item, "[address, name]")
+        if not isinstance(name, str | None):
             raise keys.bad(key, "[address, name]")
-        markers.append((keys.address(key, item[0]) % (1 << 64), item[1]))
+        markers.append((keys.address(key, start) % (1 << 64), name))
     return tuple(markers)
 
 
@@ -202,7 +211,7 @@ def _ram(keys: _Keys) -> tuple[tuple[int, int, bool], ...]:
     for i, item in enumerate(keys.items("ram")):
         if not isinstance(item, dict):
             raise keys.bad(f"ram[{i}]", "an object with base, size and kind")
-        entry = _Keys(keys.path, item, f"ram[{i}].")
+        entry = _Keys(keys.path, cast("dict[str, Any]", item), f"ram[{i}].")
         base, size = entry.integer("base"), entry.integer("size")
         if base < 0 or size <= 0 or base + size > 1 << 52:
             raise keys.bad(f"ram[{i}]", "a range of physical addresses below 52 bits")
@@ -213,11 +222,10 @@ def _ram(keys: _Keys) -> tuple[tuple[int, int, bool], ...]:
 
 
 def _blocks_online(guest: _Keys) -> tuple[int, ...] | None:
-    items = guest.items("memory_blocks_online", default=None)
-    if items is None:
+    if guest.data.get("memory_blocks_online") is None:
         return None
     numbers: list[int] = []
-    for i, item in enumerate(items):
+    for i, item in enumerate(guest.items("memory_blocks_online")):
         match = re.fullmatch(r"memory(\d{1,12}):([a-z-]+)", item) if isinstance(item, str) else None
         if match is None:
             raise guest.bad(f"memory_blocks_online[{i}]", "text like memory8:online")
@@ -237,9 +245,8 @@ def _hugepages(guest: _Keys) -> tuple[tuple[int, int], ...]:
     pages: list[tuple[int, int]] = []
     for i, item in enumerate(guest.items("hugetlb_heads_pfn_npages")):
         key = f"hugetlb_heads_pfn_npages[{i}]"
-        if not isinstance(item, list) or len(item) != 2:
-            raise guest.bad(key, "[PFN of the head, base pages]")
-        pfn, count = guest.address(key, item[0]), guest.address(key, item[1])
+        head, length = guest.pair(key, item, "[PFN of the head, base pages]")
+        pfn, count = guest.address(key, head), guest.address(key, length)
         if pfn < 0 or count <= 0:
             raise guest.bad(key, "[PFN of the head, base pages]")
         pages.append((pfn, count))
@@ -249,7 +256,7 @@ def _hugepages(guest: _Keys) -> tuple[tuple[int, int], ...]:
 def describe(description: Description, level: NDArray[np.uint8], *, state: str, note: str) -> dict[str, Any]:
     """The JSON object for ``description``, with a capture's keys."""
     d = description
-    by_level = {str(int(v) - 256 if v > 127 else int(v)): int(n) for v, n in zip(*np.unique(level, return_counts=True), strict=True)}
+    levels, counts = np.unique(np.asarray(level).astype(np.int8), return_counts=True)
     pools = {f"{pages * d.granule >> 10}kB": 0 for _, pages in d.hugepages}
     for _, pages in d.hugepages:
         pools[f"{pages * d.granule >> 10}kB"] += 1
@@ -275,12 +282,9 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
         "memstart": hex(d.memstart),
         "struct_page_size": 64,
         "section_size": 1 << (29 if d.granule == 65536 else 27),
-        "ram": [
-            {"base": hex(start), "size": end - start, "kind": "boot RAM" if boot else "hot-pluggable (plugged on demand)"}
-            for start, end, boot in d.ram
-        ],
+        "ram": [{"base": hex(start), "size": end - start, "kind": "boot RAM" if boot else "hot-pluggable region"} for start, end, boot in d.ram],
         "ptdump_markers": [[hex(start), name] for start, name in d.markers],
         "tables": len(level),
-        "tables_by_level": by_level,
+        "tables_by_level": {str(int(v)): int(n) for v, n in zip(levels, counts, strict=True)},
         "guest": guest,
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import _core
+from ._core import layout as core_layout
 from .spec import check_machine, format_size, parse_granule, parse_kernel, parse_va_bits
 
 __all__ = ["Layout", "TableLevel", "layout"]
@@ -143,13 +143,14 @@ class Layout:
             lines.append(f"  {start:#018x}-{end:#018x} {_approximate(end - start):>9}  {name}")
         first, last = self.vmemmap_top_slots
         slots = f"descriptor {first}" if first == last else f"descriptors {first} to {last}"
-        lines += [f"  vmemmap is mapped by {slots} of the top table, {'shared with other regions' if self.vmemmap_shared_top else 'its own'}", ""]
+        whose = "shared with other regions" if self.vmemmap_shared_top else "its own"
+        lines += [f"  vmemmap is mapped by {slots} of the top table, {whose}", ""]
         lines.append("  level  table  descriptors  each maps  a table maps  leaf   sections a table serves")
         for t in self.levels:
             leaf = ("page" if t.level == 3 else "block") if t.leaf else "-"
             lines.append(
-                f"  {t.level:>5}  {t.name:<5}  {t.entries:>11}  {format_size(t.entry_span):>9}  {format_size(t.table_span):>12}"
-                f"  {leaf:<5}  {t.sections_per_table:>23}"
+                f"  {t.level:>5}  {t.name:<5}  {t.entries:>11}  {format_size(t.entry_span):>9}  "
+                f"{format_size(t.table_span):>12}  {leaf:<5}  {t.sections_per_table:>23}"
             )
         lines += [
             f"  contiguous sets: {format_size(self.cont_pte_size)} of pages, {format_size(self.cont_pmd_size)} of blocks",
@@ -157,7 +158,7 @@ class Layout:
             f"  section      {format_size(self.section_size)} of RAM, {d['pages_per_section']} pages, "
             f"{format_size(self.section_vmemmap)} of vmemmap in {d['vmemmap_pages_per_section']} pages",
             f"  sub-section  {format_size(self.subsection_size)} of RAM, {d['subsections_per_section']} in a section, "
-            f"{format_size(d['vmemmap_per_subsection']) if d['vmemmap_per_subsection'] else 0} of vmemmap",
+            f"{format_size(d['vmemmap_per_subsection'])} of vmemmap",
             f"  one table of level 3 serves {_count(self.levels[-1].sections_per_table, 'section')}: "
             f"{format_size(self.levels[-1].sections_per_table * self.section_size)} of RAM",
             "",
@@ -175,7 +176,7 @@ def layout(granule: int | str = "4K", va_bits: int | str = 48, kernel: str = "6.
     """
     granule, va_bits, kernel = parse_granule(granule), parse_va_bits(va_bits), parse_kernel(kernel)
     check_machine(granule, va_bits, kernel)
-    facts = _core.layout(granule, va_bits, kernel)
+    facts = core_layout(granule, va_bits, kernel)
     regions = {name: (facts[start], facts[end]) for name, start, end in _REGIONS}
     spans = {row["level"]: row["entry_span"] for row in facts["levels"]}
     return Layout(

@@ -75,7 +75,8 @@ def parse_size(size: int | str, what: str = "size") -> int:
     elif isinstance(size, str):
         match = _SIZE.fullmatch(size.strip()) if len(size) <= 64 else None
         if match is None:
-            raise SpecError(f"{what} is {_shown(size)}: expected bytes, or a number and one of K, M, G, T, P, E, like 256M")
+            expected = f"bytes, or a number and one of {', '.join(_UNITS)}, like 256M"
+            raise SpecError(f"{what} is {_shown(size)}: expected {expected}")
         digits, unit = match.groups()
         value = int(digits, 0) if digits.startswith("0x") else int(digits)
         if unit:
@@ -147,7 +148,7 @@ def check_hugepage_size(size: int, granule: int) -> int:
     return size
 
 
-def parse_switch(value: bool | str, what: str) -> bool:
+def parse_switch(value: object, what: str) -> bool:
     """A switch as the kernel's ``kstrtobool`` reads it: on, off, y, n, 1, 0, true, false."""
     if isinstance(value, bool):
         return value
@@ -160,10 +161,14 @@ def parse_switch(value: bool | str, what: str) -> bool:
     raise SpecError(f"{what} is {_shown(value)}: expected on or off")
 
 
-def _pair(text: str, what: str, example: str) -> tuple[str, str]:
-    if not isinstance(text, str):
+def _text(text: object, what: str, example: str) -> str:
+    if not isinstance(text, str) or len(text) > 4096:
         raise SpecError(f"{what} is {_shown(text)}: expected text like {example}")
-    key, equals, value = text.partition("=")
+    return text
+
+
+def _pair(text: object, what: str, example: str) -> tuple[str, str]:
+    key, equals, value = _text(text, what, example).partition("=")
     key, value = key.strip(), value.strip()
     if not (key and equals and value):
         raise SpecError(f"{what} {_shown(text)}: expected NAME=VALUE, like {example}")
@@ -189,7 +194,8 @@ def parse_hugepages(pools: Iterable[str], granule: int) -> dict[int, int]:
 def check_whole_pages(amount: int, size: int) -> int:
     """``amount`` if it is a whole number of pages of ``size`` bytes; else ``SpecError``."""
     if amount % size:
-        raise SpecError(f"hugepages {format_size(size)}={format_size(amount)}: not a whole number of {format_size(size)} pages")
+        name = format_size(size)
+        raise SpecError(f"hugepages {name}={format_size(amount)}: not a whole number of {name} pages")
     return amount
 
 
@@ -244,8 +250,8 @@ class MachineSpec:
     boot_memory: int = 4 << 30
     hotplug_memory: int = 0
     hvo: bool = True
-    hugepages: Mapping[int, int] = field(default_factory=dict)
-    policies: Mapping[str, str] = field(default_factory=dict)
+    hugepages: Mapping[int, int] = field(default_factory=dict[int, int])
+    policies: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 _MACHINE_KEYS: Final = ("granule", "va_bits", "kernel", "boot_memory", "hotplug_memory", "hvo")
@@ -257,8 +263,7 @@ def parse_machine(text: str, policies: Mapping[str, Sequence[str]] | None = None
     A key that is a size is a pool and its value a number of pages. Other keys are policies, if ``policies`` (policy →
     its choices) has them. Everything has a default; the empty text is the default machine.
     """
-    if not isinstance(text, str) or len(text) > 4096:
-        raise SpecError(f"machine is {_shown(text)}: expected text like granule=4K,va_bits=48,2M=64")
+    text = _text(text, "machine", "granule=4K,va_bits=48,2M=64")
     known = dict(policies or {})
     given: dict[str, str] = {}
     pools: dict[int, str] = {}
@@ -277,7 +282,8 @@ def parse_machine(text: str, policies: Mapping[str, Sequence[str]] | None = None
                 raise SpecError(f"machine: {name} is given twice")
             pools[size] = value
         else:
-            raise SpecError(f"machine: {_shown(name)} is unknown: expected {', '.join((*_MACHINE_KEYS, *known))}, or a hugepage size")
+            expected = ", ".join((*_MACHINE_KEYS, *known))
+            raise SpecError(f"machine: {_shown(name)} is unknown: expected {expected}, or a hugepage size")
     default = MachineSpec()
     granule = parse_granule(given.get("granule", default.granule))
     va_bits = parse_va_bits(given.get("va_bits", default.va_bits))
@@ -287,7 +293,8 @@ def parse_machine(text: str, policies: Mapping[str, Sequence[str]] | None = None
     for size, count in pools.items():
         check_hugepage_size(size, granule)
         if not re.fullmatch(r"[0-9]{1,12}", count):
-            raise SpecError(f"machine: {format_size(size)} is {_shown(count)}: expected a number of pages, like {format_size(size)}=64")
+            name = format_size(size)
+            raise SpecError(f"machine: {name} is {_shown(count)}: expected a number of pages, like {name}=64")
         hugepages[size] = int(count)
     return MachineSpec(
         granule=granule,

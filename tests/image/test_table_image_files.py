@@ -197,9 +197,7 @@ def test_a_cut_image_is_refused(capture: Path, kept: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_damaged_image_is_refused_or_verified_but_never_crashes(
-    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_damaged_image_is_refused_or_verified_but_never_crashes(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("damaged")
     path = directory / "B.npz"
     raw = bytearray((CAPTURES / "6.1-64k" / "B.npz").read_bytes())
@@ -226,9 +224,7 @@ def test_a_damaged_image_is_refused_or_verified_but_never_crashes(
         max_leaves=6,
     ),
 )
-def test_a_key_of_any_value_is_refused_by_name_or_verified(
-    key: str, value: object, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_key_of_any_value_is_refused_by_name_or_verified(key: str, value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("keys")
     for suffix in (".npz", ".json"):
         shutil.copy(CAPTURES / "6.1-64k" / f"B{suffix}", directory / f"B{suffix}")
@@ -277,7 +273,7 @@ def test_a_json_of_another_machine_is_refused(capture: Path) -> None:
         ({"words": np.zeros((14, 8192), np.uint64)}, "the same number"),
         ({"words": np.zeros((15, 8192), np.float64)}, "type <f8"),
         ({"words": np.zeros((8192, 15), np.uint64).T}, "by columns"),
-        ({"pa": np.zeros((15, 1), np.uint64)}, "1 dimension"),
+        ({"pa": np.zeros((15, 1), np.uint64)}, "one dimension"),
         ({"pa": np.zeros(15, ">u8")}, "type >u8"),
         ({"level": np.zeros(15, np.uint16)}, "type <u2"),
         ({"level": np.array(["x"] * 15)}, "type <U1"),
@@ -304,9 +300,7 @@ def test_an_array_of_objects_is_never_unpickled(capture: Path) -> None:
         (lambda i: {"words": np.where(i.words & np.uint64(3) == 3, i.words ^ np.uint64(1 << 40), i.words)}, "not in the image"),
     ],
 )
-def test_tables_that_contradict_each_other_are_refused(
-    capture: Path, change: Callable[[Any], dict[str, Any]], said: str
-) -> None:
+def test_tables_that_contradict_each_other_are_refused(capture: Path, change: Callable[[Any], dict[str, Any]], said: str) -> None:
     edit_arrays(capture, **change(read_npz(capture)))
     with pytest.raises(ImageError, match=said):
         verified(capture)
