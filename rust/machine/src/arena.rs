@@ -1,0 +1,84 @@
+//! One anonymous, unreserved mapping seen as 64-bit atomic words. The only `unsafe` of this crate.
+//!
+//! A word that nobody touched is 0 and costs no memory, so a mapping as large as the modelled RAM is affordable:
+//! hot-added memory is simply a part of it that was never touched.
+
+use std::io;
+
+use crate::sync::AtomicU64;
+
+#[cfg(not(loom))]
+mod storage {
+    use memmap2::{Advice, MmapOptions, MmapRaw};
+
+    use super::{AtomicU64, io};
+
+    #[derive(Debug)]
+    pub struct Storage {
+        map: MmapRaw,
+        words: usize,
+    }
+
+    impl Storage {
+        pub fn new(words: usize) -> io::Result<Self> {
+            let bytes = words.checked_mul(8).ok_or(io::ErrorKind::InvalidInput)?;
+            let map = MmapRaw::from(MmapOptions::new().len(bytes.max(8)).no_reserve_swap().map_anon()?);
+            // Sparse use: a huge page for each touched word would cost 512 times the memory. A kernel without THP refuses.
+            let _ = map.advise(Advice::NoHugePage);
+            Ok(Self { map, words })
+        }
+
+        #[inline]
+        pub fn words(&self) -> &[AtomicU64] {
+            // SAFETY:
+            // 1. `map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, zero-filled by
+            //    the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence as the returned slice.
+            // 2. `AtomicU64` has the size and bit validity of `u64`; every bit pattern is a value.
+            // 3. Nothing else ever makes a reference or a non-atomic access to the mapping: `map` is private to this
+            //    module, and this is the only use of its pointer.
+            // 4. `words * 8` was checked not to overflow, and mapping it succeeded, so it is at most `isize::MAX`.
+            unsafe { core::slice::from_raw_parts(self.map.as_mut_ptr().cast::<AtomicU64>(), self.words) }
+        }
+    }
+}
+
+#[cfg(loom)]
+mod storage {
+    use super::{AtomicU64, io};
+
+    #[derive(Debug)]
+    pub struct Storage(Vec<AtomicU64>);
+
+    impl Storage {
+        pub fn new(words: usize) -> io::Result<Self> {
+            Ok(Self((0..words).map(|_| AtomicU64::new(0)).collect()))
+        }
+        pub fn words(&self) -> &[AtomicU64] {
+            &self.0
+        }
+    }
+}
+
+/// Words by index; initially all 0.
+#[derive(Debug)]
+pub struct Arena(storage::Storage);
+
+impl Arena {
+    /// # Errors
+    /// Of `mmap`: no address space left, or the host's overcommit policy refuses.
+    pub fn new(words: u64) -> io::Result<Self> {
+        let words = usize::try_from(words).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self(storage::Storage::new(words)?))
+    }
+    #[must_use]
+    #[inline]
+    pub fn words(&self) -> &[AtomicU64] {
+        self.0.words()
+    }
+    /// `None` outside the arena: a wild address is the caller's report, never undefined behaviour.
+    #[must_use]
+    #[inline]
+    pub fn get(&self, index: u64) -> Option<&AtomicU64> {
+        self.words().get(index as usize)
+    }
+}

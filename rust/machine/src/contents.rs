@@ -1,0 +1,153 @@
+//! What a frame holds: a template until somebody stores into it, then its own words at its true physical address.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmemmap_arch::{Order, Pa, Rmw, Template};
+
+use crate::frame_state::{Contents, State, bit};
+use crate::machine::Machine;
+use crate::sync::relax;
+
+/// Memory order of a load.
+#[inline]
+pub const fn load_order(order: Order) -> Ordering {
+    match order {
+        Order::Acquire | Order::AcqRel => Ordering::Acquire,
+        _ => Ordering::Relaxed,
+    }
+}
+/// Memory order of a store.
+#[inline]
+pub const fn store_order(order: Order) -> Ordering {
+    match order {
+        Order::Release | Order::AcqRel => Ordering::Release,
+        _ => Ordering::Relaxed,
+    }
+}
+/// Memory order of a read-modify-write.
+#[inline]
+pub const fn rmw_order(order: Order) -> Ordering {
+    match order {
+        Order::Plain | Order::Relaxed => Ordering::Relaxed,
+        Order::Acquire => Ordering::Acquire,
+        Order::Release => Ordering::Release,
+        Order::AcqRel => Ordering::AcqRel,
+    }
+}
+
+/// Execute `op` on a word; the word before.
+#[inline]
+pub fn apply_rmw(at: &AtomicU64, op: Rmw, order: Order) -> u64 {
+    let o = rmw_order(order);
+    match op {
+        Rmw::FetchAdd(n) => at.fetch_add(n as u64, o),
+        Rmw::FetchOr(n) => at.fetch_or(n, o),
+        Rmw::FetchAnd(n) => at.fetch_and(n, o),
+        Rmw::Swap(n) => at.swap(n, o),
+        Rmw::CompareExchange { old, new } => at.compare_exchange(old, new, o, load_order(order)).unwrap_or_else(|found| found),
+    }
+}
+
+impl Contents {
+    fn of(template: Template) -> Self {
+        match template {
+            Template::ZERO => Contents::Zero,
+            Template::POISON => Contents::Poison,
+            Template::FREE => Contents::Free,
+            _ => Contents::Other,
+        }
+    }
+}
+
+impl Machine {
+    /// The template of a frame; `None` if its words are real.
+    fn template_of(&self, frame: u64, state: State) -> Option<Template> {
+        match state.contents() {
+            Contents::Zero => Some(Template::ZERO),
+            Contents::Poison => Some(Template::POISON),
+            Contents::Free => Some(Template::FREE),
+            Contents::Other => Some(Template::from_bits(self.states.template(frame)?.load(Ordering::Acquire))),
+            Contents::Words => None,
+        }
+    }
+    /// Word `index` of a frame; `None` outside the machine.
+    pub(crate) fn read_word(&self, frame: u64, index: u64, order: Order) -> Option<u64> {
+        let state = State(self.states.word(frame)?.load(Ordering::Acquire));
+        match self.template_of(frame, state) {
+            Some(t) => Some(t.word((index & 7) as u8)),
+            None => Some(self.word_at(self.frame_pa(frame), index)?.load(load_order(order))),
+        }
+    }
+    /// A frame's own word, made real if need be; `None` outside the machine.
+    pub(crate) fn real_word(&self, frame: u64, index: u64) -> Option<&AtomicU64> {
+        if self.states.get(frame).contents() != Contents::Words {
+            self.materialise(frame)?;
+        }
+        self.word_at(self.frame_pa(frame), index)
+    }
+
+    fn lock_contents(&self, frame: u64) -> Option<State> {
+        self.states.word(frame)?;
+        loop {
+            if let Ok(old) = self.states.update(frame, |s| (!s.has(bit::CONTENTS_BUSY)).then_some(State(s.0 | bit::CONTENTS_BUSY))) {
+                return Some(old);
+            }
+            relax();
+        }
+    }
+    fn unlock_contents(&self, frame: u64, contents: Contents, dirty: bool) {
+        let dirty = if dirty { bit::DIRTY } else { 0 };
+        let _ = self.states.update(frame, |s| Some(State(s.with_contents(contents).0 & !bit::CONTENTS_BUSY | dirty)));
+    }
+    fn materialise(&self, frame: u64) -> Option<()> {
+        let state = self.lock_contents(frame)?;
+        if let Some(template) = self.template_of(frame, state) {
+            // Words never written are 0 already; leave those untouched that are to be 0.
+            let clean = !state.has(bit::DIRTY);
+            let words = self.geometry().entries() as u64;
+            let pa = self.frame_pa(frame);
+            for i in 0..words {
+                let value = template.word((i & 7) as u8);
+                if !(clean && value == 0)
+                    && let Some(w) = self.word_at(pa, i)
+                {
+                    w.store(value, Ordering::Relaxed);
+                }
+            }
+        }
+        self.unlock_contents(frame, Contents::Words, true);
+        Some(())
+    }
+    /// Make every struct page of a frame read as `template`. `None` outside the machine.
+    pub(crate) fn set_template(&self, frame: u64, template: Template) -> Option<()> {
+        self.lock_contents(frame)?;
+        let contents = Contents::of(template);
+        if contents == Contents::Other {
+            self.states.template(frame)?.store(template.bits(), Ordering::Release);
+        }
+        self.unlock_contents(frame, contents, false);
+        Some(())
+    }
+    /// Copy one frame to another. `None` if either lies outside the machine.
+    pub(crate) fn copy_words(&self, from: u64, to: u64) -> Option<()> {
+        let state = State(self.states.word(from)?.load(Ordering::Acquire));
+        if let Some(template) = self.template_of(from, state) {
+            return self.set_template(to, template);
+        }
+        self.states.word(to)?;
+        self.lock_contents(to)?;
+        let (a, b) = (self.frame_pa(from), self.frame_pa(to));
+        for i in 0..self.geometry().entries() as u64 {
+            if let (Some(x), Some(y)) = (self.word_at(a, i), self.word_at(b, i)) {
+                y.store(x.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        }
+        self.unlock_contents(to, Contents::Words, true);
+        Some(())
+    }
+    /// Word `index` of a frame as any CPU would read it, without a trace; for tests and exports.
+    #[must_use]
+    pub fn frame_word(&self, pa: Pa, index: u16) -> Option<u64> {
+        self.read_word(self.frame_of(pa), u64::from(index), Order::Plain)
+    }
+}

@@ -1,0 +1,515 @@
+//! Lock-free page frame allocator: which frames are free. What a frame *is* lives in `frame_state`.
+//!
+//! # Protocol
+//! Memory is cut into chunks of 512 frames. Each chunk has one word: how many of its frames are unavailable, and flags;
+//! and a bitmap of 512 bits (1 = unavailable). Runs below a chunk are taken in two steps: reserve the number of frames
+//! in the chunk's word, then find them in the bitmap; freeing clears the bits first and the reservation second. Hence
+//! a chunk whose word says 0 has an all-clear bitmap, and an order-0 reservation always finds its bit. Runs of whole
+//! chunks never touch the bitmap: each chunk's word goes from 0 to `WHOLE` by one compare-and-exchange.
+//!
+//! A word of 0 is the initial state (free in boot memory, absent elsewhere), so untouched memory costs nothing.
+//! A hint remembers the lowest (and, for allocation from the top, highest) chunk that may have room; it is
+//! lowered whenever a chunk goes from full to not full, and its version keeps a late raise from hiding that.
+
+use std::io;
+
+use vmemmap_arch::Zone;
+
+use crate::arena::Arena;
+use crate::sync::{AtomicU64, Ordering, relax};
+
+/// Frames in a chunk.
+pub const CHUNK: u64 = 512;
+/// log2 of `CHUNK`.
+pub const CHUNK_ORDER: u8 = 9;
+/// Largest order of an allocation.
+pub const MAX_ORDER: u8 = 24;
+
+const WORDS: u64 = CHUNK / 64;
+
+mod flag {
+    pub const USED: u64 = 0x3ff;
+    /// All 512 frames belong to a run of at least a chunk; the bitmap is clear.
+    pub const WHOLE: u64 = 1 << 16;
+    /// Stored inverted in boot chunks.
+    pub const PRESENT: u64 = 1 << 17;
+    pub const MOVABLE: u64 = 1 << 18;
+    pub const ISOLATED: u64 = 1 << 19;
+}
+
+/// State of a chunk, decoded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chunk(u64);
+
+impl Chunk {
+    #[must_use]
+    pub const fn used(self) -> u64 {
+        self.0 & flag::USED
+    }
+    #[must_use]
+    pub const fn is_whole(self) -> bool {
+        self.0 & flag::WHOLE != 0
+    }
+    #[must_use]
+    pub const fn is_present(self) -> bool {
+        self.0 & flag::PRESENT != 0
+    }
+    #[must_use]
+    pub const fn is_isolated(self) -> bool {
+        self.0 & flag::ISOLATED != 0
+    }
+    #[must_use]
+    pub const fn zone(self) -> Zone {
+        if self.0 & flag::MOVABLE != 0 { Zone::Movable } else { Zone::Normal }
+    }
+    /// New allocations of `frames` frames may be made from it.
+    const fn has_room(self, frames: u64, movable: bool) -> bool {
+        self.is_present() && !self.is_isolated() && (self.0 & flag::MOVABLE != 0) == movable && self.used() + frames <= CHUNK
+    }
+}
+
+/// A range of frame indices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    pub first: u64,
+    pub end: u64,
+    pub boot: bool,
+}
+
+/// Position (24 bits of version above 40 bits) before which no chunk has room.
+#[derive(Debug)]
+struct Hint(AtomicU64);
+
+const POSITION: u64 = (1 << 40) - 1;
+
+impl Hint {
+    fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+    fn lower(&self, position: u64) {
+        let mut old = self.0.load(Ordering::Relaxed);
+        loop {
+            let new = ((old & !POSITION).wrapping_add(POSITION + 1)) | position.min(old & POSITION);
+            match self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+    fn raise(&self, seen: u64, position: u64) {
+        if position > seen & POSITION {
+            let _ = self.0.compare_exchange(seen, (seen & !POSITION) | position, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The allocator.
+#[derive(Debug)]
+pub struct Frames {
+    chunks: Arena,
+    bits: Arena,
+    nr_chunks: u64,
+    /// Chunks of each range, sorted; those that share a chunk are merged.
+    spans: Vec<Span>,
+    /// By zone, by whether whole chunks are wanted, by direction.
+    hints: [[[Hint; 2]; 2]; 2],
+}
+
+impl Frames {
+    /// An allocator of `frames` frames, of which the boot spans are free and the others absent.
+    ///
+    /// # Errors
+    /// Of `mmap`.
+    pub fn new(frames: u64, ram: &[Span]) -> io::Result<Self> {
+        let nr_chunks = frames.div_ceil(CHUNK);
+        let mut spans: Vec<Span> = Vec::new();
+        for r in ram {
+            let span = Span { first: r.first / CHUNK, end: r.end.div_ceil(CHUNK), boot: r.boot };
+            let Some(last) = spans.last_mut().filter(|last| span.first < last.end) else {
+                spans.push(span);
+                continue;
+            };
+            // A chunk that boot and hot-added memory share is a boot chunk with absent frames.
+            let seam = last.end;
+            if last.boot == span.boot {
+                last.end = span.end;
+            } else if last.boot {
+                spans.push(Span { first: seam, ..span });
+            } else {
+                last.end = span.first;
+                spans.push(span);
+            }
+        }
+        spans.retain(|s| s.first < s.end);
+        let hints = || [Hint::new(), Hint::new()];
+        let this = Self {
+            chunks: Arena::new(nr_chunks)?,
+            bits: Arena::new(nr_chunks * WORDS)?,
+            nr_chunks,
+            spans,
+            hints: [[hints(), hints()], [hints(), hints()]],
+        };
+        this.mark_ragged_edges(ram);
+        Ok(this)
+    }
+
+    /// Frames of boot chunks that lie in no boot range are unavailable.
+    fn mark_ragged_edges(&self, ram: &[Span]) {
+        let in_boot = |f: u64| ram.iter().any(|r| r.boot && f >= r.first && f < r.end);
+        for edge in ram.iter().flat_map(|r| [r.first, r.end.saturating_sub(1)]) {
+            let c = edge / CHUNK;
+            if !self.is_boot(c) || self.chunk(c).used() != 0 {
+                continue;
+            }
+            let mut absent = 0;
+            for f in (c * CHUNK..(c + 1) * CHUNK).filter(|&f| !in_boot(f)) {
+                if let Some(w) = self.bits.get(f / 64) {
+                    w.fetch_or(1 << (f % 64), Ordering::Relaxed);
+                }
+                absent += 1;
+            }
+            if let Some(w) = self.chunks.get(c) {
+                w.fetch_add(absent, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+    fn is_boot(&self, chunk: u64) -> bool {
+        self.spans.iter().any(|s| s.boot && chunk >= s.first && chunk < s.end)
+    }
+    /// What turns the stored word into the decoded one and back.
+    fn inversion(&self, chunk: u64) -> u64 {
+        if self.is_boot(chunk) { flag::PRESENT } else { 0 }
+    }
+    #[must_use]
+    pub fn chunk(&self, chunk: u64) -> Chunk {
+        self.chunks.get(chunk).map_or(Chunk(0), |w| Chunk(w.load(Ordering::Acquire) ^ self.inversion(chunk)))
+    }
+    /// Replace the chunk's word by `change` of it, unless that is `None`. Returns the old word if it was replaced.
+    fn update(&self, chunk: u64, change: impl Fn(Chunk) -> Option<u64>) -> Option<Chunk> {
+        let word = self.chunks.get(chunk)?;
+        let inversion = self.inversion(chunk);
+        let mut old = word.load(Ordering::Acquire);
+        loop {
+            let new = change(Chunk(old ^ inversion))? ^ inversion;
+            match word.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(Chunk(old ^ inversion)),
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Take a naturally aligned run of 2^`order` frames; the index of its first frame.
+    pub fn alloc(&self, order: u8, zone: Zone, at: Option<u64>, top_down: bool) -> Option<u64> {
+        if order > MAX_ORDER {
+            return None;
+        }
+        if let Some(at) = at {
+            return self.alloc_at(order, zone, at);
+        }
+        if zone == Zone::Movable
+            && self.spans.iter().any(|s| !s.boot)
+            && let Some(found) = self.search(order, true, top_down)
+        {
+            return Some(found);
+        }
+        self.search(order, false, top_down)
+    }
+
+    fn alloc_at(&self, order: u8, zone: Zone, at: u64) -> Option<u64> {
+        let n = 1u64 << order;
+        if at % n != 0 {
+            return None;
+        }
+        let movable = self.chunk(at / CHUNK).zone() == Zone::Movable;
+        if movable && zone == Zone::Normal {
+            return None;
+        }
+        if order >= CHUNK_ORDER {
+            return self.take_chunks(at / CHUNK, n / CHUNK, movable).then_some(at);
+        }
+        let c = at / CHUNK;
+        self.reserve(c, n, movable)?;
+        if self.take_bits(at, n) {
+            Some(at)
+        } else {
+            self.unreserve(c, n);
+            None
+        }
+    }
+
+    fn search(&self, order: u8, movable: bool, top_down: bool) -> Option<u64> {
+        let n = 1u64 << order;
+        let whole = order >= CHUNK_ORDER;
+        let hint = &self.hints[usize::from(movable)][usize::from(whole)][usize::from(top_down)];
+        let seen = hint.0.load(Ordering::Acquire);
+        let start = seen & POSITION;
+        let step = if whole { n / CHUNK } else { 1 };
+        let mut hint_open = true;
+        let mut visit = |position: u64, chunk: u64| -> Option<u64> {
+            let need = if whole { CHUNK } else { 1 };
+            if hint_open && self.chunk(chunk).has_room(need, movable) {
+                // With runs of several chunks, those skipped by alignment may have room.
+                if step == 1 {
+                    hint.raise(seen, position);
+                }
+                hint_open = false;
+            }
+            if whole {
+                return self.take_chunks(chunk, step, movable).then_some(chunk * CHUNK);
+            }
+            self.reserve(chunk, n, movable)?;
+            let found = self.find_bits(chunk, order, top_down);
+            if found.is_none() {
+                self.unreserve(chunk, n);
+            }
+            found
+        };
+        if top_down {
+            for s in self.spans.iter().rev() {
+                let mut c = s.end.min(self.nr_chunks.saturating_sub(start)) / step * step;
+                while c >= s.first + step {
+                    c -= step;
+                    if let Some(found) = visit(self.nr_chunks - 1 - c, c) {
+                        return Some(found);
+                    }
+                }
+            }
+        } else {
+            for s in &self.spans {
+                let mut c = s.first.max(start / step * step).next_multiple_of(step);
+                while c + step <= s.end {
+                    if let Some(found) = visit(c, c) {
+                        return Some(found);
+                    }
+                    c += step;
+                }
+            }
+        }
+        if hint_open && step == 1 {
+            hint.raise(seen, self.nr_chunks);
+        }
+        None
+    }
+
+    fn reserve(&self, chunk: u64, frames: u64, movable: bool) -> Option<()> {
+        self.update(chunk, |c| c.has_room(frames, movable).then_some(c.0 + frames)).map(|_| ())
+    }
+    fn unreserve(&self, chunk: u64, frames: u64) {
+        if let Some(old) = self.update(chunk, |c| Some(c.0.wrapping_sub(frames))) {
+            self.made_room(chunk, old, old.used() - frames);
+        }
+    }
+    /// Lower the hints if the chunk went from full to not full, or became wholly free.
+    fn made_room(&self, chunk: u64, old: Chunk, used: u64) {
+        let hints = &self.hints[usize::from(old.zone() == Zone::Movable)];
+        let both = |h: &[Hint; 2]| {
+            h[0].lower(chunk);
+            h[1].lower(self.nr_chunks - 1 - chunk);
+        };
+        if old.used() == CHUNK || old.is_isolated() {
+            both(&hints[0]);
+        }
+        if used == 0 {
+            both(&hints[1]);
+        }
+    }
+
+    /// Set exactly these bits; none if any is set already.
+    fn take_bits(&self, first: u64, n: u64) -> bool {
+        if n < 64 {
+            return self.take_in_word(first / 64, ((1 << n) - 1) << (first % 64));
+        }
+        for i in 0..n / 64 {
+            let taken = self.bits.get(first / 64 + i).is_some_and(|w| w.compare_exchange(0, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+            if !taken {
+                for j in 0..i {
+                    if let Some(w) = self.bits.get(first / 64 + j) {
+                        w.store(0, Ordering::Release);
+                    }
+                }
+                return false;
+            }
+        }
+        true
+    }
+    fn take_in_word(&self, word: u64, mask: u64) -> bool {
+        let Some(w) = self.bits.get(word) else { return false };
+        let mut old = w.load(Ordering::Relaxed);
+        while old & mask == 0 {
+            match w.compare_exchange(old, old | mask, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => old = now,
+            }
+        }
+        false
+    }
+    /// Find and take a run in a chunk where that many frames are reserved.
+    fn find_bits(&self, chunk: u64, order: u8, top_down: bool) -> Option<u64> {
+        let n = 1u64 << order;
+        let runs = CHUNK / n;
+        loop {
+            let mut i = 0;
+            while i < runs {
+                let k = if top_down { runs - 1 - i } else { i };
+                let first = chunk * CHUNK + k * n;
+                // A full word holds no run: go to the next.
+                if n < 64 && self.bits.get(first / 64).is_none_or(|w| w.load(Ordering::Relaxed) == u64::MAX) {
+                    i += 64 / n - i % (64 / n);
+                    continue;
+                }
+                if self.take_bits(first, n) {
+                    return Some(first);
+                }
+                i += 1;
+            }
+            if order != 0 {
+                return None;
+            }
+            // A free bit is promised; another thread is between its two steps.
+            relax();
+        }
+    }
+
+    fn take_chunks(&self, first: u64, n: u64, movable: bool) -> bool {
+        for i in 0..n {
+            let taken = self.update(first + i, |c| c.has_room(CHUNK, movable).then_some(c.0 | CHUNK | flag::WHOLE));
+            if taken.is_none() {
+                self.give_chunks(first, i);
+                return false;
+            }
+        }
+        true
+    }
+    fn give_chunks(&self, first: u64, n: u64) {
+        for c in first..first + n {
+            if let Some(old) = self.update(c, |c| Some(c.0 & !(flag::USED | flag::WHOLE))) {
+                self.made_room(c, old, 0);
+            }
+        }
+    }
+
+    /// Give back a run that `alloc` (or `split`) made; the caller has made sure that it is one.
+    pub fn free(&self, first: u64, order: u8) {
+        let n = 1u64 << order;
+        if order >= CHUNK_ORDER {
+            if self.chunk(first / CHUNK).is_whole() {
+                self.give_chunks(first / CHUNK, n / CHUNK);
+            } else {
+                for c in 0..n / CHUNK {
+                    self.clear_bits(first + c * CHUNK, CHUNK);
+                    self.unreserve(first / CHUNK + c, CHUNK);
+                }
+            }
+            return;
+        }
+        self.clear_bits(first, n);
+        self.unreserve(first / CHUNK, n);
+    }
+    fn clear_bits(&self, first: u64, n: u64) {
+        let mask = if n < 64 { ((1 << n) - 1) << (first % 64) } else { u64::MAX };
+        for i in 0..n.div_ceil(64) {
+            if let Some(w) = self.bits.get(first / 64 + i) {
+                w.fetch_and(!mask, Ordering::AcqRel);
+            }
+        }
+    }
+
+    /// Make the parts of a run of whole chunks freeable one by one.
+    pub fn split(&self, first: u64, order: u8) {
+        if order < CHUNK_ORDER {
+            return;
+        }
+        for c in first / CHUNK..(first + (1 << order)) / CHUNK {
+            if !self.chunk(c).is_whole() {
+                continue;
+            }
+            for w in 0..WORDS {
+                if let Some(word) = self.bits.get(c * WORDS + w) {
+                    word.store(u64::MAX, Ordering::Release);
+                }
+            }
+            self.update(c, |c| Some(c.0 & !flag::WHOLE));
+        }
+    }
+
+    /// Whether a frame is unavailable: allocated, absent within its chunk, or its chunk absent.
+    #[must_use]
+    pub fn is_used(&self, frame: u64) -> bool {
+        let c = self.chunk(frame / CHUNK);
+        !c.is_present() || c.is_whole() || self.bits.get(frame / 64).is_none_or(|w| w.load(Ordering::Acquire) >> (frame % 64) & 1 != 0)
+    }
+    /// 64 frames of the bitmap, the first of them a multiple of 64.
+    #[must_use]
+    pub fn bits_of(&self, frame: u64) -> u64 {
+        self.bits.get(frame / 64).map_or(0, |w| w.load(Ordering::Acquire))
+    }
+
+    /// Let no allocation start in the chunk (or let them again). Returns whether this changed anything.
+    pub fn isolate(&self, chunk: u64, on: bool) -> bool {
+        let old = self.update(chunk, |c| (c.is_isolated() != on).then_some(c.0 ^ flag::ISOLATED));
+        if let Some(old) = old
+            && !on
+        {
+            self.made_room(chunk, old, old.used());
+        }
+        old.is_some()
+    }
+    /// Wait until every reservation of an isolated chunk has become bits.
+    pub fn settle(&self, chunk: u64) {
+        loop {
+            let c = self.chunk(chunk);
+            if !c.is_present() || c.is_whole() {
+                return;
+            }
+            let set: u32 = (0..WORDS).map(|w| self.bits_of(chunk * CHUNK + w * 64).count_ones()).sum();
+            if u64::from(set) == self.chunk(chunk).used() {
+                return;
+            }
+            relax();
+        }
+    }
+
+    /// Hand part (`first` to `end`, within one chunk) of an absent chunk, or the absent part of a present one, to the allocator.
+    /// Hotplug excludes other callers for the same chunk.
+    pub fn bring(&self, first: u64, end: u64, movable: bool) {
+        let chunk = first / CHUNK;
+        let flags = flag::PRESENT | if movable { flag::MOVABLE } else { 0 };
+        if self.chunk(chunk).is_present() {
+            for f in first..end {
+                self.clear_bits(f, 1);
+            }
+            self.unreserve(chunk, end - first);
+            return;
+        }
+        let mut absent = 0;
+        for f in (chunk * CHUNK..(chunk + 1) * CHUNK).filter(|f| *f < first || *f >= end) {
+            self.take_in_word(f / 64, 1 << (f % 64));
+            absent += 1;
+        }
+        if self.update(chunk, |_| Some(flags | absent)).is_some() {
+            self.made_room(chunk, Chunk(flags | CHUNK), absent);
+        }
+    }
+    /// Take part of an isolated chunk, all of it free, away from the allocator.
+    pub fn take_away(&self, first: u64, end: u64) {
+        let chunk = first / CHUNK;
+        if end - first != CHUNK {
+            for f in first..end {
+                self.take_in_word(f / 64, 1 << (f % 64));
+            }
+            self.update(chunk, |c| Some(c.0 + (end - first)));
+        }
+        let used = self.chunk(chunk).used();
+        if used == 0 || used == CHUNK {
+            for w in 0..WORDS {
+                self.clear_bits(chunk * CHUNK + w * 64, 64);
+            }
+            self.update(chunk, |_| Some(0));
+        }
+    }
+}

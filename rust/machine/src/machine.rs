@@ -1,0 +1,394 @@
+//! The state that all CPUs of a native machine share, and what loaders and bindings ask of it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+
+use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView};
+
+use crate::arena::Arena;
+use crate::checked::Watch;
+use crate::config::{ConfigError, MachineConfig, RamRange};
+use crate::counters::{CachePadded, Counters, Shards};
+use crate::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
+use crate::frames::{CHUNK, Frames, Span};
+use crate::injection::Injection;
+use crate::locks::{Locks, Rcu};
+use crate::native::Native;
+use crate::violation::{Event, Sink, Violation};
+
+/// A machine on which real threads run kernel code: one `Native` or `Checked` a thread.
+#[derive(Debug)]
+pub struct Machine {
+    geometry: Geometry,
+    ram: Vec<RamRange>,
+    base: u64,
+    /// Bytes from `base` to the end of the last range.
+    bytes: u64,
+    cpus: u8,
+    root: Pa,
+    /// Modelled memory by physical address.
+    pub(crate) words: Arena,
+    /// For each descriptor, the frame that it named when it was written (low half) and that frame's generation (high half).
+    pub(crate) named: Arena,
+    pub(crate) vars: Arena,
+    pub(crate) frames: Frames,
+    pub(crate) states: FrameStates,
+    pub(crate) locks: Locks,
+    pub(crate) rcu: Rcu,
+    pub(crate) counters: Shards,
+    pub(crate) injection: Injection,
+    pub(crate) watch: Watch,
+    violations: Sink,
+    step: CachePadded<AtomicU64>,
+    pub(crate) frames_free: CachePadded<AtomicU64>,
+    pub(crate) frames_total: AtomicU64,
+    pub(crate) self_hosted: AtomicU64,
+    booting: AtomicBool,
+    signal: AtomicBool,
+    actors: Mutex<Vec<String>>,
+    labels: RwLock<Vec<&'static str>>,
+}
+
+impl Machine {
+    /// A machine with empty memory: all boot frames free but the root table.
+    ///
+    /// # Errors
+    /// Any `ConfigError`.
+    pub fn new(config: &MachineConfig) -> Result<Self, ConfigError> {
+        let ram = config.checked_ranges()?;
+        let geometry = config.geometry;
+        let base = ram.first().map_or(0, |r| r.start.0) & !(geometry.section_size() - 1);
+        let bytes = ram.last().map_or(0, |r| r.end().0) - base;
+        let frames = bytes >> geometry.page_shift();
+        if frames > 1 << 32 {
+            return Err(ConfigError::TooManyFrames { frames });
+        }
+        let map = |what, words: u64| Arena::new(words).map_err(|source| ConfigError::Map { what, bytes: words.saturating_mul(8), source });
+        let metadata = |source| ConfigError::Map { what: "frame metadata", bytes: frames * 48, source };
+        let spans: Vec<Span> = ram
+            .iter()
+            .map(|r| Span { first: (r.start.0 - base) >> geometry.page_shift(), end: (r.end().0 - base) >> geometry.page_shift(), boot: r.boot })
+            .collect();
+        let boot_frames: u64 = spans.iter().filter(|s| s.boot).map(|s| s.end - s.first).sum();
+        let mut machine = Self {
+            geometry,
+            ram,
+            base,
+            bytes,
+            cpus: config.cpus,
+            root: Pa(base),
+            words: map("modelled memory", bytes / 8)?,
+            named: map("descriptor generations", bytes / 8)?,
+            vars: map("kernel variables", config.vars)?,
+            frames: Frames::new(frames, &spans).map_err(metadata)?,
+            states: FrameStates::new(frames).map_err(metadata)?,
+            locks: Locks::default(),
+            rcu: Rcu::new(config.cpus),
+            counters: Shards::new(config.cpus),
+            injection: Injection::new(config.cpus, config.seed),
+            watch: Watch::new(config.cpus),
+            violations: Sink::default(),
+            step: CachePadded::default(),
+            frames_free: CachePadded(AtomicU64::new(boot_frames)),
+            frames_total: AtomicU64::new(boot_frames),
+            self_hosted: AtomicU64::new(0),
+            booting: AtomicBool::new(true),
+            signal: AtomicBool::new(false),
+            actors: Mutex::new((0..config.cpus).map(|c| format!("cpu{c}")).collect()),
+            labels: RwLock::new(vec!["boot"]),
+        };
+        machine.mark_ragged_edges(&spans);
+        let root = match config.root {
+            Some(root) => machine.adopt_frame(root, 0, FrameKind::Table, true).then_some(root),
+            None => machine.take_run(0, FrameKind::Table, vmemmap_arch::Zone::Normal, None, false).map(|f| machine.frame_pa(f)),
+        };
+        machine.root = root.ok_or(ConfigError::Root(config.root.unwrap_or(Pa(base))))?;
+        Ok(machine)
+    }
+
+    /// Frames of boot chunks that lie in no boot range.
+    fn mark_ragged_edges(&self, spans: &[Span]) {
+        let in_boot = |f: u64| spans.iter().any(|s| s.boot && f >= s.first && f < s.end);
+        for edge in spans.iter().filter(|s| s.boot).flat_map(|s| [s.first, s.end - 1]) {
+            let first = edge / CHUNK * CHUNK;
+            (first..first + CHUNK).filter(|&f| !in_boot(f)).for_each(|f| self.mark_absent(f, true));
+        }
+    }
+
+    /// A CPU without checks. At most one CPU of a number may be in use at a time.
+    #[must_use]
+    pub fn cpu(&self, number: u8) -> Native<'_> {
+        Native::new(self, number.min(self.cpus - 1))
+    }
+    /// The same CPU with the checks of `Checked`.
+    #[must_use]
+    pub fn checked_cpu(&self, number: u8) -> crate::checked::Checked<'_> {
+        crate::checked::Checked::new(self, number.min(self.cpus - 1))
+    }
+    #[must_use]
+    pub fn cpus(&self) -> u8 {
+        self.cpus
+    }
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+    /// Memory ranges, sorted.
+    #[must_use]
+    pub fn ram(&self) -> &[RamRange] {
+        &self.ram
+    }
+    #[must_use]
+    pub fn root(&self) -> Pa {
+        self.root
+    }
+    /// Frames allocated from now on are not `PG_reserved`.
+    pub fn seal_boot(&self) {
+        self.booting.store(false, Ordering::Release);
+    }
+    pub(crate) fn is_booting(&self) -> bool {
+        self.booting.load(Ordering::Relaxed)
+    }
+
+    // ---- addresses ----------------------------------------------------------------------------------------
+    /// Number of the frame of `pa`, from the machine's first; may lie outside the machine.
+    #[inline]
+    pub(crate) fn frame_of(&self, pa: Pa) -> u64 {
+        pa.0.wrapping_sub(self.base) >> self.geometry.page_shift()
+    }
+    #[inline]
+    pub(crate) fn frame_pa(&self, frame: u64) -> Pa {
+        Pa(self.base + (frame << self.geometry.page_shift()))
+    }
+    #[inline]
+    pub(crate) fn word_number(&self, table: Pa, index: u64) -> u64 {
+        (table.0.wrapping_sub(self.base) >> 3).wrapping_add(index)
+    }
+    /// A word of memory; `None` outside the machine.
+    #[inline]
+    pub(crate) fn word_at(&self, table: Pa, index: u64) -> Option<&AtomicU64> {
+        self.words.get(self.word_number(table, index))
+    }
+    /// Bytes between the first and the last address of the machine.
+    #[must_use]
+    pub fn span(&self) -> u64 {
+        self.bytes
+    }
+
+    // ---- loading ------------------------------------------------------------------------------------------
+    /// Take exactly this run out of the allocator's hands, as the loaded machine's kernel had. A table's words are zeroed.
+    /// `false` if any frame of it is already taken or absent.
+    pub fn adopt_frame(&self, pa: Pa, order: u8, kind: FrameKind, reserved: bool) -> bool {
+        let frame = self.frame_of(pa);
+        let Some(frame) = self.take_run(order, kind, vmemmap_arch::Zone::Movable, Some(frame), false) else { return false };
+        let flags = if reserved { bit::RESERVED } else { 0 } | if kind == FrameKind::Table { bit::LINKED } else { 0 };
+        for f in frame..frame + if kind == FrameKind::Huge { 1 } else { 1 << order } {
+            let _ = self.states.update(f, |s| Some(State(s.0 & !bit::RESERVED | flags)));
+        }
+        true
+    }
+    /// Store the words of a table page of an image. The page becomes a reserved table of init_mm.
+    /// `false` if it lies outside the machine, is longer than a page, or belongs to something else.
+    pub fn write_table_raw(&self, table: Pa, words: &[u64], level: Level) -> bool {
+        if words.len() > self.geometry.entries() || !table.is_aligned(self.geometry.page_size()) {
+            return false;
+        }
+        if self.states.get(self.frame_of(table)).kind() != Some(FrameKind::Table) && !self.adopt_frame(table, 0, FrameKind::Table, true) {
+            return false;
+        }
+        for (i, &w) in (0..).zip(words) {
+            if w == 0 {
+                continue;
+            }
+            let (Some(at), Some(named)) = (self.word_at(table, i), self.named.get(self.word_number(table, i))) else { return false };
+            at.store(w, Ordering::Relaxed);
+            named.store(0, Ordering::Relaxed);
+            if let Kind::Table(next) = self.geometry.kind(Desc(w), level) {
+                let _ = self.states.update(self.frame_of(next), |s| s.kind().map(|_| State(s.0 | bit::LINKED)));
+            }
+        }
+        true
+    }
+    /// All words of a table page; `None` unless `table` is the address of one. They change while CPUs run.
+    #[must_use]
+    pub fn table_words(&self, table: Pa) -> Option<&[AtomicU64]> {
+        if !table.is_aligned(self.geometry.page_size()) || self.states.get(self.frame_of(table)).kind() != Some(FrameKind::Table) {
+            return None;
+        }
+        let first = self.word_number(table, 0) as usize;
+        self.words.words().get(first..first + self.geometry.entries())
+    }
+    /// The table pages reached from the root, each with its level, parents first.
+    #[must_use]
+    pub fn tables(&self) -> Vec<(Pa, Level)> {
+        let mut found = vec![(self.root, self.geometry.top())];
+        let mut next = 0;
+        while let Some(&(table, level)) = found.get(next) {
+            next += 1;
+            if level >= Level::PTE {
+                continue;
+            }
+            for word in self.table_words(table).into_iter().flatten() {
+                if let Kind::Table(child) = self.geometry.kind(Desc(word.load(Ordering::Relaxed)), level)
+                    && self.table_words(child).is_some()
+                {
+                    found.push((child, level.next()));
+                }
+            }
+        }
+        found
+    }
+    /// What a frame is used for, the head of its run, and the run's order; `None` if it is free or not in the machine.
+    #[must_use]
+    pub fn frame_use(&self, pa: Pa) -> Option<(FrameKind, Pa, u8)> {
+        let head = self.head_of(self.frame_of(pa))?;
+        let state = self.states.get(head);
+        state.kind().map(|k| (k, self.frame_pa(head), state.order()))
+    }
+    /// Whether the frame's words are real rather than given by a template.
+    #[must_use]
+    pub fn is_materialised(&self, pa: Pa) -> bool {
+        self.states.get(self.frame_of(pa)).contents() == Contents::Words
+    }
+
+    // ---- kernel variables, for loaders --------------------------------------------------------------------
+    #[must_use]
+    pub fn var(&self, var: vmemmap_arch::Var) -> u64 {
+        self.vars.get(u64::from(var.0)).map_or(0, |w| w.load(Ordering::SeqCst))
+    }
+    pub fn set_var(&self, var: vmemmap_arch::Var, value: u64) {
+        if let Some(w) = self.vars.get(u64::from(var.0)) {
+            w.store(value, Ordering::SeqCst);
+        }
+    }
+
+    // ---- numbers ------------------------------------------------------------------------------------------
+    /// Counts of all CPUs that stopped or flushed.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters.total()
+    }
+    /// Counts of one CPU.
+    #[must_use]
+    pub fn counters_of(&self, cpu: u8) -> Counters {
+        self.counters.of(cpu)
+    }
+    /// Free base pages in the allocator.
+    #[must_use]
+    pub fn frames_free(&self) -> u64 {
+        self.frames_free.0.load(Ordering::Relaxed)
+    }
+    /// Base pages that the allocator manages, free or not.
+    #[must_use]
+    pub fn frames_total(&self) -> u64 {
+        self.frames_total.load(Ordering::Relaxed)
+    }
+    /// The `nth` allocation from now by that CPU fails (1 = the next); 0 disarms.
+    pub fn fail_alloc(&self, cpu: u8, nth: u64) {
+        self.injection.arm(cpu, nth);
+    }
+    /// Each allocation fails with that probability (0 to 1), drawn from the machine's seed.
+    pub fn fail_probability(&self, probability: f64) {
+        self.injection.set_probability(probability);
+    }
+    /// What `signal_pending` says on every CPU.
+    pub fn set_signal(&self, pending: bool) {
+        self.signal.store(pending, Ordering::Release);
+    }
+    #[must_use]
+    pub fn signal(&self) -> bool {
+        self.signal.load(Ordering::Acquire)
+    }
+
+    // ---- who, when, what ----------------------------------------------------------------------------------
+    /// Name of what runs on a CPU, for violations.
+    pub fn set_actor(&self, cpu: u8, name: &str) {
+        let mut actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(actor) = actors.get_mut(usize::from(cpu)) {
+            name.clone_into(actor);
+        }
+    }
+    #[must_use]
+    pub fn actor(&self, cpu: u8) -> String {
+        self.actors.lock().unwrap_or_else(PoisonError::into_inner).get(usize::from(cpu)).cloned().unwrap_or_default()
+    }
+    #[inline]
+    pub(crate) fn next_step(&self) -> u64 {
+        self.step.0.fetch_add(1, Ordering::Relaxed)
+    }
+    pub(crate) fn intern(&self, label: &'static str) -> u16 {
+        let find = |labels: &[&'static str]| labels.iter().position(|l| core::ptr::eq(*l, label) || *l == label);
+        if let Some(i) = find(&self.labels.read().unwrap_or_else(PoisonError::into_inner)) {
+            return i as u16;
+        }
+        let mut labels = self.labels.write().unwrap_or_else(PoisonError::into_inner);
+        find(&labels).unwrap_or_else(|| {
+            labels.push(label);
+            labels.len() - 1
+        }) as u16
+    }
+    fn unpack(&self, event: u64) -> Option<Event> {
+        if event == 0 {
+            return None;
+        }
+        let e = PackedEvent(event);
+        let label = self.labels.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(e.label())).copied().unwrap_or("?");
+        Some(Event { cpu: e.cpu(), actor: self.actor(e.cpu()), label, step: e.step() })
+    }
+    /// Who freed and who allocated a frame last, as far as checked CPUs did.
+    #[must_use]
+    pub fn history(&self, pa: Pa) -> (Option<Event>, Option<Event>) {
+        let frame = self.frame_of(pa);
+        let of = |w: Option<&AtomicU64>| w.and_then(|w| self.unpack(w.load(Ordering::Relaxed)));
+        (of(self.states.freed_event(frame)), of(self.states.held_event(frame)))
+    }
+    /// Record a violation. `frame`: the frame whose history belongs to it.
+    pub(crate) fn report(&self, cpu: u8, label: &'static str, invariant: Invariant, address: u64, message: String, frame: Option<Pa>) {
+        let (freed, held) = frame.map_or((None, None), |pa| self.history(pa));
+        let step = self.next_step();
+        self.violations.record(Violation { invariant, cpu, actor: self.actor(cpu), label, step, address, message, freed, held });
+    }
+    /// Violations so far, all kinds; the first `MAX_KEPT` of them with details.
+    #[must_use]
+    pub fn violations(&self) -> Vec<Violation> {
+        self.violations.kept()
+    }
+    /// The same, and forget them.
+    #[must_use]
+    pub fn take_violations(&self) -> Vec<Violation> {
+        self.violations.take()
+    }
+    /// How many there were, kept or not.
+    #[must_use]
+    pub fn violation_count(&self) -> u64 {
+        self.violations.total()
+    }
+    #[must_use]
+    pub fn violations_of(&self, invariant: Invariant) -> u64 {
+        self.violations.count(invariant)
+    }
+}
+
+impl TableView for Machine {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+    fn root(&self) -> Pa {
+        self.root
+    }
+    fn word(&self, table: Pa, index: usize) -> Option<Desc> {
+        self.table_words(table)?.get(index).map(|w| Desc(w.load(Ordering::Relaxed)))
+    }
+}
+
+impl TableView for &Machine {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+    fn root(&self) -> Pa {
+        self.root
+    }
+    fn word(&self, table: Pa, index: usize) -> Option<Desc> {
+        TableView::word(*self, table, index)
+    }
+}

@@ -1,0 +1,276 @@
+//! Runs of frames: allocated, freed, split; and the allocator's side of online, isolate, offline.
+
+use std::sync::atomic::Ordering;
+
+use vmemmap_arch::{FrameKind, InUse, Pa, RangeOp, Zone};
+
+use crate::frame_state::{Contents, State, bit};
+use crate::frames::{CHUNK, MAX_ORDER};
+use crate::machine::Machine;
+use crate::sync::relax;
+
+/// Why a run could not be freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadFree {
+    /// It is not allocated: freed twice, or never given out.
+    NotAllocated,
+    /// It is allocated, but as something else, or with another order, or it is the inside of a run.
+    Mismatch(State),
+    SelfHosted,
+}
+
+impl Machine {
+    /// How many frames of a run carry its state: HugeTLB pages are known by their head alone.
+    fn marked(kind: FrameKind, order: u8) -> u64 {
+        if kind == FrameKind::Huge { 1 } else { 1 << order }
+    }
+
+    /// Allocate a run; its first frame's number.
+    pub(crate) fn take_run(&self, order: u8, kind: FrameKind, zone: Zone, at: Option<u64>, top_down: bool) -> Option<u64> {
+        let first = self.frames.alloc(order, zone, at, top_down)?;
+        self.frames_free.0.fetch_sub(1 << order, Ordering::Relaxed);
+        self.mark_run(first, order, kind, if self.is_booting() { bit::RESERVED } else { 0 });
+        Some(first)
+    }
+
+    fn mark_run(&self, first: u64, order: u8, kind: FrameKind, flags: u64) {
+        let marked = Self::marked(kind, order);
+        // All frames of a run share one generation, so that one mapped by a block can be told from what replaced it.
+        let newest = (first..first + marked).map(|f| self.states.get(f).generation()).max().unwrap_or(0);
+        let generation = newest.wrapping_add(1) | 1;
+        for f in first..first + marked {
+            if kind == FrameKind::Table {
+                self.zero_words(f);
+            }
+            let dirty = if kind == FrameKind::Table { bit::DIRTY } else { 0 };
+            let _ = self.states.update(f, |s| {
+                let new = s.allocated(generation, kind, order, f != first, flags | dirty);
+                Some(new.with_contents(if kind == FrameKind::Table { Contents::Words } else { Contents::Zero }))
+            });
+        }
+    }
+
+    fn zero_words(&self, frame: u64) {
+        if self.states.get(frame).has(bit::DIRTY) {
+            self.overwrite(frame, 0);
+        }
+    }
+    /// Set every word of a frame.
+    pub(crate) fn overwrite(&self, frame: u64, value: u64) {
+        let pa = self.frame_pa(frame);
+        for i in 0..self.geometry().entries() as u64 {
+            if let Some(w) = self.word_at(pa, i) {
+                w.store(value, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Return a run to the allocator. `poison` says what its frames read as from now on; `each` sees each of its frames
+    /// that carries a state, before any can be allocated again.
+    ///
+    /// # Errors
+    /// `BadFree`; nothing is freed then.
+    pub(crate) fn give_run(&self, pa: Pa, order: u8, kind: FrameKind, poison: Contents, each: impl Fn(u64)) -> Result<(), BadFree> {
+        let first = self.frame_of(pa);
+        let freed = self.states.update(first, |s| {
+            (s.kind() == Some(kind) && s.order() == order && !s.has(bit::TAIL | bit::SELF_HOSTED)).then(|| s.freed(poison))
+        });
+        if let Err(found) = freed {
+            return Err(match found.kind() {
+                None => BadFree::NotAllocated,
+                Some(_) if found.has(bit::SELF_HOSTED) => BadFree::SelfHosted,
+                Some(_) => BadFree::Mismatch(found),
+            });
+        }
+        each(first);
+        for f in first + 1..first + Self::marked(kind, order) {
+            let _ = self.states.update(f, |s| Some(s.freed(poison)));
+            each(f);
+        }
+        self.frames_free.0.fetch_add(1 << order, Ordering::Relaxed);
+        self.frames.free(first, order);
+        Ok(())
+    }
+
+    /// `split_page`: each frame of the run becomes a run of its own, with the generation that it has.
+    pub(crate) fn split_run(&self, pa: Pa, order: u8) {
+        let first = self.frame_of(pa);
+        let head = self.states.get(first);
+        let Some(kind) = head.kind() else { return };
+        if order == 0 || head.order() != order {
+            return;
+        }
+        self.frames.split(first, order);
+        for f in first..first + (1 << order) {
+            let _ = self.states.update(f, |s| {
+                if kind == FrameKind::Huge && f != first {
+                    return Some(s.allocated(head.generation(), kind, 0, false, head.0 & bit::RESERVED));
+                }
+                Some(State(s.0 & !(bit::TAIL | bit::ORDER)))
+            });
+        }
+    }
+
+    /// First frame of the allocated run that holds this frame.
+    pub(crate) fn head_of(&self, frame: u64) -> Option<u64> {
+        let state = self.states.get(frame);
+        if state.kind().is_some() {
+            return Some(if state.has(bit::TAIL) { frame & !((1 << state.order()) - 1) } else { frame });
+        }
+        (1..=MAX_ORDER).map(|o| (o, frame & !((1u64 << o) - 1))).find_map(|(o, head)| {
+            let s = self.states.get(head);
+            (s.kind() == Some(FrameKind::Huge) && s.order() >= o).then_some(head)
+        })
+    }
+
+    fn frames_in(&self, start: Pa, bytes: u64) -> (u64, u64) {
+        let first = self.frame_of(start);
+        (first, first.wrapping_add(bytes >> self.geometry().page_shift()).min(self.frame_of(Pa(self.frame_pa(0).0 + self.span()))))
+    }
+    /// Parts of a range by chunk.
+    fn chunks_in(first: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
+        let part = move |c: u64| (first.max(c * CHUNK), end.min((c + 1) * CHUNK));
+        (first / CHUNK..end.div_ceil(CHUNK)).map(part).filter(|(a, b)| a < b)
+    }
+
+    /// First allocated run in [first, end) that `matters`.
+    fn first_in_use(&self, first: u64, end: u64, matters: impl Fn(FrameKind) -> bool) -> Option<InUse> {
+        for (a, b) in Self::chunks_in(first, end) {
+            let mut f = a;
+            while f < b {
+                let chunk = self.frames.chunk(f / CHUNK);
+                if !chunk.is_present() || chunk.used() == 0 {
+                    break;
+                }
+                if !chunk.is_whole() && self.frames.bits_of(f) >> (f % 64) == 0 {
+                    f = (f | 63) + 1;
+                    continue;
+                }
+                if !self.frames.is_used(f) || self.is_absent(f) {
+                    f += 1;
+                    continue;
+                }
+                // The bit is set before the state, by a CPU that is in between right now.
+                let Some(head) = self.head_of(f) else {
+                    relax();
+                    continue;
+                };
+                let state = self.states.get(head);
+                let Some(kind) = state.kind() else { continue };
+                if matters(kind) {
+                    return Some(InUse { pa: self.frame_pa(head), kind });
+                }
+                f = head + (1 << state.order());
+            }
+        }
+        None
+    }
+
+    /// A frame of a present chunk that is not the allocator's.
+    fn is_absent(&self, frame: u64) -> bool {
+        self.states.get(frame).has(bit::SELF_HOSTED) || self.states.get(frame).is_absent()
+    }
+    /// In chunks that only part of which is memory of the allocator: mark the other frames.
+    pub(crate) fn mark_absent(&self, frame: u64, absent: bool) {
+        let _ = self.states.update(frame, |s| (s.kind().is_none() && s.is_absent() != absent).then(|| State(s.0 ^ bit::KIND)));
+    }
+
+    pub(crate) fn in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {
+        let (first, end) = self.frames_in(start, bytes);
+        self.first_in_use(first, end, |_| true)
+    }
+
+    /// # Errors
+    /// `InUse`: the first obstacle; nothing is changed then.
+    pub(crate) fn apply_range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse> {
+        let (first, end) = self.frames_in(start, bytes);
+        match op {
+            RangeOp::OnlineNormal => self.online(first, end, false),
+            RangeOp::OnlineMovable => self.online(first, end, true),
+            RangeOp::Isolate => return self.isolate(first, end),
+            RangeOp::UndoIsolate => {
+                for (a, _) in Self::chunks_in(first, end) {
+                    self.frames.isolate(a / CHUNK, false);
+                }
+            }
+            RangeOp::Offline => return self.offline(first, end),
+        }
+        Ok(())
+    }
+
+    fn online(&self, first: u64, end: u64, movable: bool) {
+        if self.self_hosted.load(Ordering::Relaxed) != 0 {
+            self.forget_self_hosted(first, end);
+        }
+        for (a, b) in Self::chunks_in(first, end) {
+            if b - a != CHUNK {
+                let here = a / CHUNK * CHUNK..(a / CHUNK + 1) * CHUNK;
+                let fresh = !self.frames.chunk(a / CHUNK).is_present();
+                here.filter(|f| fresh || (a..b).contains(f)).for_each(|f| self.mark_absent(f, !(a..b).contains(&f)));
+            }
+            self.frames.bring(a, b, movable);
+        }
+        self.frames_total.fetch_add(end - first, Ordering::Relaxed);
+        self.frames_free.0.fetch_add(end - first, Ordering::Relaxed);
+    }
+    /// Storage of an earlier life of the range.
+    fn forget_self_hosted(&self, first: u64, end: u64) {
+        for f in first..end {
+            if self.states.update(f, |s| s.has(bit::SELF_HOSTED).then(|| s.freed(Contents::Zero))).is_ok() {
+                self.self_hosted.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn isolate(&self, first: u64, end: u64) -> Result<(), InUse> {
+        let mut changed = Vec::new();
+        for (a, _) in Self::chunks_in(first, end) {
+            let c = a / CHUNK;
+            if self.frames.isolate(c, true) {
+                changed.push(c);
+            }
+            self.frames.settle(c);
+        }
+        match self.first_in_use(first, end, |kind| matches!(kind, FrameKind::Table | FrameKind::Vmemmap)) {
+            None => Ok(()),
+            Some(obstacle) => {
+                for c in changed {
+                    self.frames.isolate(c, false);
+                }
+                Err(obstacle)
+            }
+        }
+    }
+
+    fn offline(&self, first: u64, end: u64) -> Result<(), InUse> {
+        if let Some(obstacle) = self.first_in_use(first, end, |_| true) {
+            return Err(obstacle);
+        }
+        for (a, b) in Self::chunks_in(first, end) {
+            self.frames.take_away(a, b);
+            if b - a != CHUNK {
+                let gone = !self.frames.chunk(a / CHUNK).is_present();
+                (a / CHUNK * CHUNK..(a / CHUNK + 1) * CHUNK)
+                    .filter(|f| gone || (a..b).contains(f))
+                    .for_each(|f| self.mark_absent(f, !gone));
+            }
+        }
+        self.frames_total.fetch_sub(end - first, Ordering::Relaxed);
+        self.frames_free.0.fetch_sub(end - first, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Mark frames inside a hot-added range as storage of their own descriptors.
+    pub(crate) fn claim_storage(&self, start: Pa, frames: u64) {
+        let first = self.frame_of(start);
+        for f in first..first.saturating_add(frames) {
+            if let Ok(old) = self.states.update(f, |s| {
+                let generation = s.generation().wrapping_add(2) | 1;
+                Some(s.allocated(generation, FrameKind::Vmemmap, 0, false, bit::SELF_HOSTED))
+            }) && !old.has(bit::SELF_HOSTED)
+            {
+                self.self_hosted.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}

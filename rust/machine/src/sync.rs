@@ -1,0 +1,15 @@
+//! Atomics of the allocator core: the real ones, or loom's when its tests are built with `--cfg loom`.
+
+#[cfg(not(loom))]
+pub use core::sync::atomic::{AtomicU64, Ordering};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU64, Ordering};
+
+/// Tell the processor (or loom's scheduler) that this thread waits for another one.
+#[inline]
+pub fn relax() {
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}
