@@ -323,12 +323,17 @@ pub trait Cpu {
     // ---- frames --------------------------------------------------------------------------------------------
     /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.
     fn alloc(&self, request: Alloc) -> Option<Frame<Self::Tok>>;
-    /// Return a run to the allocator.
+    /// Return a run to the allocator. A default token means the run that is there now: the pools know hugepages by number.
     fn free(&self, frame: Frame<Self::Tok>, order: u8, kind: FrameKind);
     /// Handle of the frame (or run) that a leaf or table descriptor names. *local*
     fn frame_of(&self, entry: Entry<Self::Tok>, pa: Pa) -> Frame<Self::Tok>;
     /// `split_page`, and marking parts of a run as frames of their own. *local*
     fn split_frame(&self, frame: Frame<Self::Tok>, order: u8);
+    /// Cut a run into runs of order `into`, freed one by one later: a hugepage that is demoted. *local*
+    fn split_run(&self, frame: Frame<Self::Tok>, order: u8, into: u8) {
+        let _ = into;
+        self.split_frame(frame, order);
+    }
     /// Frame was allocated at boot (`PG_reserved`). *local*
     fn is_reserved(&self, frame: Frame<Self::Tok>) -> bool;
     /// Copy one whole frame through the linear map.

@@ -61,7 +61,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
         unlock(cpu);
     }
     page.destroy_compound(k, cpu);
-    cpu.split_frame(frames::<C>(k, page), page.order());
+    cpu.split_run(frames::<C>(k, page), page.order(), target.order());
     // The larger size's mutex is always taken first.
     cpu.acquire(LockId::HugetlbResize(target.h), Mode::Write);
     let mut batch = PageList::default();

@@ -328,7 +328,10 @@ impl Cpu for Native<'_> {
         Frame { pa, tok: () }
     }
     fn split_frame(&self, frame: Frame<()>, order: u8) {
-        self.machine.split_run(frame.pa, order);
+        self.machine.split_run(frame.pa, order, 0);
+    }
+    fn split_run(&self, frame: Frame<()>, order: u8, into: u8) {
+        self.machine.split_run(frame.pa, order, into);
     }
     fn is_reserved(&self, frame: Frame<()>) -> bool {
         self.machine.states.get(self.machine.frame_of(frame.pa)).has(bit::RESERVED)

@@ -92,21 +92,26 @@ impl Machine {
         Ok(())
     }
 
-    /// `split_page`: each frame of the run becomes a run of its own, with the generation that it has.
-    pub(crate) fn split_run(&self, pa: Pa, order: u8) {
+    /// `split_page`: each part of order `into` becomes a run of its own, with the generation that it has.
+    pub(crate) fn split_run(&self, pa: Pa, order: u8, into: u8) {
         let first = self.frame_of(pa);
         let head = self.states.get(first);
         let Some(kind) = head.kind() else { return };
-        if order == 0 || head.order() != order {
+        if order <= into || head.order() != order {
             return;
         }
         self.frames.split(first, order);
         for f in first..first + (1 << order) {
+            let tail = f & ((1 << into) - 1) != 0;
+            if tail && kind == FrameKind::Huge {
+                continue;
+            }
             let _ = self.states.update(f, |s| {
                 if kind == FrameKind::Huge && f != first {
-                    return Some(s.allocated(head.generation(), kind, 0, false, head.0 & bit::RESERVED));
+                    return Some(s.allocated(head.generation(), kind, into, false, head.0 & bit::RESERVED));
                 }
-                Some(State(s.0 & !(bit::TAIL | bit::ORDER)))
+                let place = u64::from(into) << bit::ORDER_SHIFT | if tail { bit::TAIL } else { 0 };
+                Some(State(s.0 & !(bit::TAIL | bit::ORDER) | place))
             });
         }
     }
