@@ -235,7 +235,7 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 #[inline]
-fn roll(hash: u128, value: u64) -> u128 {
+pub(crate) fn roll(hash: u128, value: u64) -> u128 {
     let low = fold(hash as u64 ^ value, 0x9e37_79b9_7f4a_7c15).wrapping_add(0x2545_f491_4f6c_dd1d);
     let high = fold((hash >> 64) as u64 ^ value.rotate_left(29), 0xd6e8_feb8_6659_fd93).wrapping_add(0xa076_1d64_78bd_642f);
     u128::from(high) << 64 | u128::from(low)
@@ -366,6 +366,10 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.shared.inner.borrow_mut()
     }
 
+    pub(crate) fn halted(&self) -> bool {
+        self.inner().halted
+    }
+
     pub fn count(&self) -> usize {
         self.count
     }
@@ -385,13 +389,6 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
 
     pub(crate) fn grew(&self) -> bool {
         self.inner().grew
-    }
-
-    /// Forget what is shared (another way of merging begins).
-    pub(crate) fn forget_shared(&mut self) {
-        let mut inner = self.inner();
-        inner.locations.clear();
-        inner.grew = false;
     }
 
     /// Back to the beginning; no actor has started.

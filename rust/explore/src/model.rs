@@ -153,13 +153,17 @@ pub trait Model {
     fn overflowed(&self) -> bool {
         false
     }
+    /// Which invariants this machine can see fall at all. I22 and I23 need weak memory and torn accesses.
+    fn visible(&self) -> Invariants {
+        Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
+    }
+    /// For the scope of a verdict.
+    fn memory_model(&self) -> String {
+        String::from("sequentially consistent memory")
+    }
     /// Details of what was broken since `reset`, in order.
     fn breaches(&self) -> Vec<Breach>;
     /// What the operation is; `old` as of now (called before `execute`), `new` filled by `described_after`.
     fn describe(&self, actor: u8, op: &Self::Op) -> Described;
     fn describe_after(&self, actor: u8, op: &Self::Op, reply: Reply, text: &mut Described);
-    /// Short name of the kind of operation, for progress and tests.
-    fn name(op: &Self::Op) -> String {
-        format!("{op:?}")
-    }
 }

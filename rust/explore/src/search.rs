@@ -267,7 +267,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let phase = if self.started { Phase::Silent(self.start_ran[actor]) } else { Phase::Frontier };
             self.start_ran[actor] = self.runner.advance(actor, 0, phase);
             self.leads[actor] = self.start_ran[actor];
-            if self.runner.inner().halted {
+            if self.runner.halted() {
                 self.note_start(actor);
                 return;
             }

@@ -1,4 +1,5 @@
 //! A machine small enough for the naive search: words, a choice, mutexes, read-write semaphores whose writers queue.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand::Rng;
 use vmemmap_explore::execution::{ActorPort, Actors};

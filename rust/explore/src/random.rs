@@ -1,0 +1,150 @@
+//! Sampling for spaces beyond the cache: uniform walks, and PCT (priorities with a few changes).
+//!
+//! Both decide only at unmerged points. What they do not find is not proven absent: never "safe".
+
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::execution::{Actors, Merge, Runner};
+use crate::model::{Invariants, MAX_ACTORS, Model};
+use crate::search::{Choice, Clock, Cost, Ended, Limits, Progress, Report};
+
+/// How the next actor is drawn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Draw {
+    /// Each enabled actor with the same chance.
+    Uniform,
+    /// Probabilistic concurrency testing: the highest priority goes, and drops at `depth - 1` random points.
+    Pct { depth: u32 },
+}
+
+struct Priorities {
+    of: [u32; MAX_ACTORS],
+    /// Points (numbers of choices) at which the running actor drops below all others.
+    changes: Vec<u32>,
+    lowest: u32,
+}
+
+impl Priorities {
+    fn draw(rng: &mut impl Rng, actors: usize, depth: u32, length: u32) -> Self {
+        let mut order: Vec<u32> = (0..actors as u32).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, rng.random_range(0..=i));
+        }
+        let mut of = [0; MAX_ACTORS];
+        for (actor, rank) in order.into_iter().enumerate() {
+            of[actor] = depth + rank;
+        }
+        let changes = (1..depth).map(|_| rng.random_range(0..length.max(1))).collect();
+        Self { of, changes, lowest: depth }
+    }
+
+    fn pick(&mut self, enabled: u16, at: u32) -> u8 {
+        let top = |of: &[u32; MAX_ACTORS]| (0..MAX_ACTORS).filter(|a| enabled & 1 << a != 0).max_by_key(|a| of[*a]).unwrap_or(0);
+        let mut actor = top(&self.of);
+        if self.changes.contains(&at) {
+            self.lowest = self.lowest.saturating_sub(1);
+            self.of[actor] = self.lowest;
+            actor = top(&self.of);
+        }
+        actor as u8
+    }
+}
+
+/// Random executions until a limit. The same seed gives the same executions.
+pub(crate) fn sample<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    draw: Draw,
+    seed: u64,
+    ending: Invariants,
+    step_bound: u32,
+    limits: &mut Limits<'_>,
+) -> Report {
+    {
+        let mut inner = runner.inner();
+        inner.merge = Merge::Private;
+        inner.ending = ending;
+        inner.step_bound = step_bound;
+        inner.bound_hit = false;
+    }
+    let first_steps = runner.inner().total_steps;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    let mut report = Report::new();
+    let mut clock = Clock::new();
+    let mut longest = 0;
+    loop {
+        // Without a fixpoint merging would hide points; sampling may as well learn while it goes.
+        if runner.adopt_shared() {
+            report.rounds += 1;
+            report.found.clear();
+        }
+        longest = longest.max(walk(runner, draw, &mut rng, longest, &mut report));
+        report.executions += 1;
+        {
+            let inner = runner.inner();
+            report.overflowed |= inner.bound_hit || inner.model.overflowed();
+            report.steps = inner.total_steps - first_steps;
+        }
+        if report.executions >= limits.executions {
+            report.ended = Ended::Budget;
+            break;
+        }
+        if let Some(now) = clock.tick() {
+            let violated = report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
+            (limits.progress)(Progress { executions: report.executions, steps: report.steps, states: 0, violated });
+            if (limits.stop)() {
+                report.ended = Ended::Interrupted;
+                break;
+            }
+            if limits.deadline.is_some_and(|end| now >= end) {
+                report.ended = Ended::Budget;
+                break;
+            }
+        }
+    }
+    report
+}
+
+/// One execution; returns how many choices it had.
+fn walk<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    draw: Draw,
+    rng: &mut Xoshiro256PlusPlus,
+    longest: u32,
+    report: &mut Report,
+) -> u32 {
+    let mut leads = runner.start();
+    let mut priorities = match draw {
+        Draw::Uniform => None,
+        Draw::Pct { depth } => Some(Priorities::draw(rng, runner.count(), depth.max(1), longest)),
+    };
+    let mut made: Vec<Choice> = Vec::new();
+    let mut cost = Cost { switches: 0, steps: 0 };
+    let mut known = Invariants::NONE;
+    loop {
+        let over = runner.halted() || runner.settle();
+        {
+            let inner = runner.inner();
+            for invariant in inner.violated().minus(known).iter() {
+                report.keep(invariant, cost, || made.clone());
+            }
+            known = inner.violated();
+            if over || inner.halted {
+                return made.len() as u32;
+            }
+        }
+        let (enabled, _) = runner.enabled();
+        let actor = match &mut priorities {
+            Some(p) => p.pick(enabled, made.len() as u32),
+            None => {
+                let nth = rng.random_range(0..enabled.count_ones());
+                (0..MAX_ACTORS as u8).filter(|a| enabled & 1 << a != 0).nth(nth as usize).unwrap_or(0)
+            }
+        };
+        let outcome = rng.random_range(0..runner.outcomes(usize::from(actor)));
+        cost.switches += u32::from(made.last().is_some_and(|c| c.actor != actor));
+        cost.steps += leads[usize::from(actor)] + 1;
+        made.push(Choice { actor, outcome });
+        leads[usize::from(actor)] = runner.advance(usize::from(actor), outcome, crate::execution::Phase::Frontier);
+    }
+}

@@ -1,0 +1,389 @@
+//! The question put to a scenario, and the answer with what it covers.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use vmemmap_arch::Invariant;
+
+use crate::execution::{Actors, Runner};
+use crate::model::{Invariants, Model};
+use crate::random::{Draw, sample};
+use crate::replay::{self, Divergence};
+use crate::scenario::Scenario;
+use crate::search::{Ended, Found, Limits, Progress, Reduction, Report, Search};
+use crate::shorten;
+use crate::trace::{FORMAT, Trace, TraceStep, TraceViolation, record};
+
+/// How schedules are chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Strategy {
+    #[default]
+    Exhaustive,
+    Random,
+    Pct {
+        depth: u32,
+    },
+}
+
+/// How to explore.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Options {
+    pub strategy: Strategy,
+    pub seed: u64,
+    /// Budget: executions, seconds, whichever is used up first.
+    pub executions: Option<u64>,
+    pub seconds: Option<f64>,
+    /// Operations per actor; an execution that goes beyond makes the answer inconclusive.
+    pub step_bound: u32,
+    /// States kept at most.
+    pub states: usize,
+    pub reduction: Reduction,
+    /// Seconds that the proof that a trace is shortest may take, within the budget.
+    pub shorten_seconds: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Exhaustive,
+            seed: 0,
+            executions: None,
+            seconds: Some(60.0),
+            step_bound: 100_000,
+            states: 20_000_000,
+            reduction: Reduction::MERGED,
+            shorten_seconds: 10.0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Safe,
+    Violated,
+    Inconclusive,
+}
+
+/// What is known of one invariant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Status {
+    /// In every execution; only said when all were covered.
+    #[serde(rename = "held")]
+    Held,
+    #[serde(rename = "violated")]
+    Violated,
+    /// Not asked for, or asked for and not decided.
+    #[serde(rename = "not judged")]
+    NotJudged,
+    /// This machine cannot show it.
+    #[serde(rename = "not visible")]
+    NotVisible,
+}
+
+/// The shortest trace known to one violation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Witness {
+    pub violation: TraceViolation,
+    /// Operations of the trace, and its context switches.
+    pub steps: u32,
+    pub switches: u32,
+    pub shortest: bool,
+    pub trace: Trace,
+}
+
+/// What the verdict covers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Scope {
+    pub memory_model: String,
+    pub actors: Vec<String>,
+    pub rounds: BTreeMap<String, u32>,
+    pub strategy: String,
+    pub bounds: String,
+}
+
+/// The answer, with the keys of `explore --json`.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub scenario: String,
+    pub variant: String,
+    pub digest: String,
+    pub verdict: Verdict,
+    /// Every execution within the declared bounds was covered.
+    pub exhaustive: bool,
+    pub interrupted: bool,
+    pub executions: u64,
+    pub steps: u64,
+    /// `None` for strategies that do not count them.
+    pub states: Option<u64>,
+    pub seconds: f64,
+    pub seed: Option<u64>,
+    pub judged: Vec<String>,
+    pub invariants: BTreeMap<Invariant, Status>,
+    /// Length of each violation's own shortest known trace.
+    pub invariant_steps: BTreeMap<Invariant, u32>,
+    pub scope: Scope,
+    /// The judged invariant with the shortest trace.
+    pub violation: Option<TraceViolation>,
+    pub trace: Option<Vec<TraceStep>>,
+    pub shortest: bool,
+    pub switches: Option<u32>,
+    /// One for each invariant that fell, judged or not.
+    pub witnesses: BTreeMap<Invariant, Witness>,
+    /// Rounds until the set of shared locations was complete.
+    pub rounds: u32,
+}
+
+impl Outcome {
+    /// The object of `explore --json`; keys of invariants are `I1` to `I32`.
+    ///
+    /// # Panics
+    /// Never: every key is text and every number finite.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        fn named<T: Serialize>(map: &BTreeMap<Invariant, T>) -> serde_json::Value {
+            map.iter().map(|(i, v)| (i.to_string(), serde_json::to_value(v).unwrap_or_default())).collect::<serde_json::Map<_, _>>().into()
+        }
+        serde_json::json!({
+            "scenario": self.scenario,
+            "variant": self.variant,
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "exhaustive": self.exhaustive,
+            "interrupted": self.interrupted,
+            "executions": self.executions,
+            "steps": self.steps,
+            "states": self.states,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "judged": self.judged,
+            "invariants": named(&self.invariants),
+            "invariant_steps": named(&self.invariant_steps),
+            "scope": self.scope,
+            "violation": self.violation,
+            "trace": self.trace,
+            "shortest": self.shortest,
+            "switches": self.switches,
+            "witnesses": named(&self.witnesses),
+            "rounds": self.rounds,
+        })
+    }
+}
+
+/// Explore any model with any bodies; of the scenario only names and what is judged are used.
+pub fn ask<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    scenario: &Scenario,
+    options: &Options,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Outcome {
+    Question { scenario, options, stop, began: Instant::now() }.answer(runner, progress)
+}
+
+/// A trace of `ask`, again.
+///
+/// # Errors
+/// The first difference.
+pub fn again<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    scenario: &Scenario,
+    trace: &Trace,
+) -> Result<Vec<TraceStep>, Divergence> {
+    runner.inner().ending = scenario.judged();
+    replay::replay(runner, trace, &scenario.digest).map(|(_, steps)| steps)
+}
+
+struct Question<'q> {
+    scenario: &'q Scenario,
+    options: &'q Options,
+    stop: &'q dyn Fn() -> bool,
+    began: Instant,
+}
+
+impl Question<'_> {
+    /// Seconds after the beginning, at most the budget's.
+    fn at(&self, part: f64, most: f64) -> Option<Instant> {
+        let budget = self.options.seconds.map(|s| s * part);
+        let end = budget.unwrap_or(f64::INFINITY).min(most);
+        end.is_finite().then(|| self.began + Duration::from_secs_f64(end.max(0.0)))
+    }
+
+    fn run<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        ending: Invariants,
+        deadline: Option<Instant>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Report {
+        let mut limits = Limits {
+            executions: self.options.executions.unwrap_or(u64::MAX),
+            deadline,
+            states: self.options.states,
+            stop: self.stop,
+            progress,
+        };
+        let draw = match self.options.strategy {
+            Strategy::Exhaustive => {
+                return Search::new(runner, self.options.reduction, &mut |_| {}).run(ending, self.options.step_bound, &mut limits);
+            }
+            Strategy::Random => Draw::Uniform,
+            Strategy::Pct { depth } => Draw::Pct { depth },
+        };
+        sample(runner, draw, self.options.seed, ending, self.options.step_bound, &mut limits)
+    }
+
+    fn answer<M: Model, A: Actors<M>>(&self, runner: &mut Runner<'_, M, A>, progress: &mut dyn FnMut(Progress)) -> Outcome {
+        let judged = self.scenario.judged();
+        let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
+        let visible = runner.inner().model.visible();
+        let mut witnesses = self.witnesses(runner, judged, &report, progress);
+        let fell = report.found.keys().any(|i| judged.contains(*i));
+        if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
+            self.beyond(runner, &mut witnesses, progress);
+        }
+        let exhaustive = report.exhaustive();
+        let verdict = match (fell, exhaustive) {
+            (true, _) => Verdict::Violated,
+            (false, true) => Verdict::Safe,
+            (false, false) => Verdict::Inconclusive,
+        };
+        let status = |i: Invariant| {
+            if witnesses.contains_key(&i) || report.found.contains_key(&i) {
+                Status::Violated
+            } else if !visible.contains(i) {
+                Status::NotVisible
+            } else if exhaustive && (judged.contains(i) || i == Invariant::BreakBeforeMake) {
+                Status::Held
+            } else {
+                Status::NotJudged
+            }
+        };
+        let invariants = Invariant::ALL.into_iter().map(|i| (i, status(i))).collect();
+        let first = witnesses
+            .iter()
+            .filter(|(i, _)| judged.contains(**i) && report.found.contains_key(i))
+            .min_by_key(|(i, w)| (w.switches, w.steps, **i))
+            .map(|(_, w)| w.clone());
+        Outcome {
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.variant.clone(),
+            digest: self.scenario.digest.clone(),
+            verdict,
+            exhaustive,
+            interrupted: report.ended == Ended::Interrupted,
+            executions: report.executions,
+            steps: report.steps,
+            states: (self.options.strategy == Strategy::Exhaustive).then_some(report.states),
+            seconds: self.began.elapsed().as_secs_f64(),
+            seed: (self.options.strategy != Strategy::Exhaustive).then_some(self.options.seed),
+            judged: crate::trace::names(judged),
+            invariants,
+            invariant_steps: witnesses.iter().map(|(i, w)| (*i, w.steps)).collect(),
+            scope: self.scope(&runner.inner().model.memory_model(), &report),
+            violation: first.as_ref().map(|w| w.violation.clone()),
+            trace: first.as_ref().map(|w| w.trace.steps.clone()),
+            shortest: first.as_ref().is_some_and(|w| w.shortest),
+            switches: first.as_ref().map(|w| w.switches),
+            witnesses,
+            rounds: report.rounds,
+        }
+    }
+
+    /// Minimised, then proven shortest as far as the budget goes.
+    fn witnesses<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        ending: Invariants,
+        report: &Report,
+        progress: &mut dyn FnMut(Progress),
+    ) -> BTreeMap<Invariant, Witness> {
+        runner.inner().ending = ending;
+        let stop_at = self.at(1.0, self.began.elapsed().as_secs_f64() + self.options.shorten_seconds);
+        let over = || (self.stop)() || stop_at.is_some_and(|end| Instant::now() >= end);
+        let mut found: BTreeMap<Invariant, Found> = BTreeMap::new();
+        for (invariant, longer) in &report.found {
+            found.insert(*invariant, shorten::minimise(runner, *invariant, longer, &over));
+        }
+        let proven = if found.is_empty() {
+            Default::default()
+        } else {
+            let mut limits = Limits { executions: u64::MAX, deadline: stop_at, states: self.options.states / 4, stop: self.stop, progress };
+            shorten::prove(runner, &mut found, &mut limits)
+        };
+        let mut witnesses = BTreeMap::new();
+        for (invariant, found) in &found {
+            if let Some(witness) = self.witness(runner, *invariant, found, proven.contains(invariant)) {
+                witnesses.insert(*invariant, witness);
+            }
+        }
+        witnesses
+    }
+
+    /// What else falls behind a first violation, which ends executions in the search itself.
+    fn beyond<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        witnesses: &mut BTreeMap<Invariant, Witness>,
+        progress: &mut dyn FnMut(Progress),
+    ) {
+        let spent = self.began.elapsed().as_secs_f64();
+        let deadline = self.at(1.0, spent + self.options.shorten_seconds);
+        let report = self.run(runner, Invariants::NONE, deadline, progress);
+        let more = Report { found: report.found.into_iter().filter(|(i, _)| !witnesses.contains_key(i)).collect(), ..Report::new() };
+        witnesses.extend(self.witnesses(runner, Invariants::NONE, &more, progress));
+    }
+
+    fn witness<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        invariant: Invariant,
+        found: &Found,
+        shortest: bool,
+    ) -> Option<Witness> {
+        let recording = record(runner, &found.choices, invariant)?;
+        let trace = Trace {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            scenario: self.scenario.name.clone(),
+            variant: self.scenario.variant.clone(),
+            digest: self.scenario.digest.clone(),
+            segments: recording.segments::<M, A>(runner.actors()),
+            steps: recording.trace_steps::<M, A>(runner.actors()),
+            violation: recording.violation.clone(),
+            switches: recording.switches(),
+            shortest,
+        };
+        Some(Witness {
+            violation: recording.violation.clone(),
+            steps: recording.operations(),
+            switches: recording.switches(),
+            shortest,
+            trace,
+        })
+    }
+
+    fn scope(&self, memory_model: &str, report: &Report) -> Scope {
+        let mut bounds = Vec::new();
+        match report.ended {
+            Ended::Exhausted => {}
+            Ended::Budget => bounds.push(String::from("budget used up")),
+            Ended::Interrupted => bounds.push(String::from("interrupted")),
+        }
+        if report.overflowed {
+            bounds.push(format!("a bound was exceeded (of the model, or {} operations of one actor)", self.options.step_bound));
+        }
+        Scope {
+            memory_model: memory_model.to_owned(),
+            actors: self.scenario.actors.iter().map(|a| a.name.clone()).collect(),
+            rounds: self.scenario.actors.iter().map(|a| (a.name.clone(), a.rounds)).collect(),
+            strategy: match self.options.strategy {
+                Strategy::Exhaustive => String::from("exhaustive"),
+                Strategy::Random => String::from("random"),
+                Strategy::Pct { depth } => format!("pct of depth {depth}"),
+            },
+            bounds: bounds.join(", "),
+        }
+    }
+}
