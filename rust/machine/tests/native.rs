@@ -308,25 +308,29 @@ fn no_frame_is_given_out_twice_under_threads() {
                     let cpu = m.cpu(c);
                     let mut x = seed << 8 | u64::from(c);
                     let mut held = Vec::new();
+                    let mark = |f: vmemmap_arch::Frame<()>, order: u8, from: u64, to: u64| {
+                        let first = ((f.pa.0 - 0x4000_0000) >> 12) as usize;
+                        for owner in &owners[first..first + (1 << order)] {
+                            assert_eq!(owner.swap(to, Ordering::SeqCst), from, "seed {seed}");
+                        }
+                    };
+                    let me = u64::from(c) + 1;
                     for _ in 0..4000 {
                         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                         let order = [0, 0, 0, 1, 3, 6, 7, 9, 10][(x >> 33) as usize % 9];
                         if held.len() > 24 || x >> 63 == 1 && !held.is_empty() {
                             let (f, order): (vmemmap_arch::Frame<()>, u8) = held.swap_remove((x >> 40) as usize % held.len());
-                            for i in 0..1u64 << order {
-                                let was = owners[((f.pa.0 - 0x4000_0000) >> 12) as usize + i as usize].swap(0, Ordering::SeqCst);
-                                assert_eq!(was, u64::from(c) + 1, "seed {seed}");
-                            }
+                            mark(f, order, me, 0);
                             cpu.free(f, order, FrameKind::Data);
                         } else if let Some(f) = cpu.alloc(Alloc { top_down: x >> 50 & 1 == 0, ..request(FrameKind::Data, order) }) {
-                            for i in 0..1u64 << order {
-                                let was = owners[((f.pa.0 - 0x4000_0000) >> 12) as usize + i as usize].swap(u64::from(c) + 1, Ordering::SeqCst);
-                                assert_eq!(was, 0, "seed {seed}");
-                            }
+                            mark(f, order, 0, me);
                             held.push((f, order));
                         }
                     }
-                    held.into_iter().for_each(|(f, order)| cpu.free(f, order, FrameKind::Data));
+                    for (f, order) in held {
+                        mark(f, order, me, 0);
+                        cpu.free(f, order, FrameKind::Data);
+                    }
                 });
             }
         });
