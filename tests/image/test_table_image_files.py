@@ -339,3 +339,24 @@ def test_a_member_whose_directory_entry_lies_about_its_size_is_refused(capture: 
     raw[entry + 24 : entry + 28] = (1 << 30).to_bytes(4, "little")
     capture.write_bytes(raw)
     assert "cannot hold" in refused(capture)
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=identity)
+def test_the_survey_finds_what_the_guest_reported(path: Path) -> None:
+    data = json.loads(path.with_suffix(".json").read_text())
+    survey = _core.survey(verified(path))
+    block = data["guest"]["memory_block_size_bytes"]
+    online = {int(text.removeprefix("memory").split(":")[0]) for text in data["guest"]["memory_blocks_online"]}
+    assert {section["start"] // block for section in survey["sections"]} == online
+    assert all(section["online"] and not section["self_hosted"] for section in survey["sections"])
+    boot = data["ram"][0]
+    for section in survey["sections"]:
+        assert section["early"] is (section["start"] < int(boot["base"], 16) + boot["size"])
+        assert section["mapped"] * data["granule"] == data["section_size"] // data["granule"] * 64
+    assert {state for _, _, state in survey["hugepages"]} <= {"optimised"}
+    assert len(survey["hugepages"]) == len(data["guest"]["hugetlb_heads_pfn_npages"])
+    split = {section["start"] for section in survey["sections"] if section["style"] == "basepages" and data["granule"] == 4096}
+    sections_of_pages = {pfn * data["granule"] // block * block for pfn, _, _ in survey["hugepages"]}
+    assert data["granule"] != 4096 or sections_of_pages <= split
+    assert survey["vmemmap_extra_prot"] == 0
+    assert survey["linear_hot_added_prot"] in (None, 0x00E8_0000_0000_0707)
