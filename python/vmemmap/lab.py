@@ -1,0 +1,325 @@
+"""Exploration and stress: what is asked of the core, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Union
+
+from . import _core
+from .errors import InternalError, SpecError
+from .scenario import Actor, Scenario, Variant, find
+from .scenario import scenario as _scenario
+from .spec import Budget, parse_budget
+from .trace import Step, Violation, switches
+
+Verdict = Literal["safe", "violated", "inconclusive"]
+
+STRATEGIES = ("exhaustive", "random", "pct")
+
+DEFAULT_BUDGET = Budget(seconds=60.0)
+
+#: A scenario, its name or corpus number, or a bare function of a stage.
+AnyScenario = Union[Scenario, str, Callable[..., Sequence[Actor]]]
+
+
+def order(invariant: str) -> int:
+    """For sorting by number: ``I6`` before ``I19``."""
+    return int(invariant[1:])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an exploration found. `to_dict` is exactly the object that ``vmemmap explore --json`` prints."""
+
+    scenario: str
+    variant: str
+    kernel: str
+    policies: Mapping[str, str]
+    expect: str | None
+    verdict: Verdict
+    exhaustive: bool
+    executions: int
+    steps: int
+    states: int | None
+    seconds: float
+    seed: int | None
+    judged: tuple[str, ...]
+    invariants: Mapping[str, str]
+    invariant_steps: Mapping[str, int]
+    scope: Mapping[str, Any]
+    digest: str
+    violation: Violation | None = None
+    trace: tuple[Step, ...] = ()
+    shortest: bool = False
+    interrupted: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def fallen(self) -> list[str]:
+        """Every invariant that fell, judged or not, by number."""
+        return sorted((i for i, state in self.invariants.items() if state == "violated"), key=order)
+
+    @property
+    def judged_fallen(self) -> list[str]:
+        """Those that fell among the judged."""
+        return [i for i in self.fallen if i in self.judged]
+
+    @property
+    def words(self) -> str:
+        """The verdict as it may be said: ``safe`` only of a finished search in which nothing at all fell."""
+        held = [i for i in self.judged if self.invariants.get(i) == "held"]
+        besides = [i for i in self.fallen if i not in self.judged]
+        if self.verdict == "violated":
+            text = f"{' '.join(self.judged_fallen or self.fallen)} violated"
+            if held:
+                text += f", {' '.join(held)} held" if self.exhaustive else ""
+        elif self.verdict == "inconclusive" or not self.exhaustive:
+            text = f"inconclusive: no violation of {' '.join(self.judged)} in {self.executions:,} executions"
+        elif not besides:
+            return "safe"
+        else:
+            text = f"{' '.join(held or self.judged)} held"
+        return f"{text}, {' '.join(besides)} violated" if besides else text
+
+    @property
+    def scope_words(self) -> str:
+        """What the verdict covers, in the one line that stands beside it."""
+        return scope_words(self.scope)
+
+    @property
+    def context_switches(self) -> int:
+        """Of the trace."""
+        return switches(self.trace)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of ``explore --json``."""
+        return {
+            **{key: value for key, value in self.raw.items() if key not in _OWN},
+            "scenario": self.scenario,
+            "variant": self.variant,
+            "kernel": self.kernel,
+            "policies": dict(self.policies),
+            "expect": self.expect,
+            "verdict": self.verdict,
+            "words": self.words,
+            "exhaustive": self.exhaustive,
+            "executions": self.executions,
+            "steps": self.steps,
+            "states": self.states,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "judged": list(self.judged),
+            "invariants": dict(self.invariants),
+            "invariant_steps": dict(self.invariant_steps),
+            "scope": dict(self.scope),
+            "digest": self.digest,
+            "shortest": self.shortest,
+            "interrupted": self.interrupted,
+            "violation": self.violation.to_dict() if self.violation else None,
+            "trace": [step.to_dict() for step in self.trace] if self.violation else None,
+        }
+
+
+#: Keys of the core's answer that `Result` holds itself.
+_OWN = frozenset(
+    "scenario variant kernel policies expect verdict words exhaustive executions steps states seconds seed judged "
+    "invariants invariant_steps scope digest shortest interrupted violation trace".split()
+)
+
+
+def scope_words(scope: Mapping[str, Any]) -> str:
+    """Scope as one line: actors and rounds, those absent, tables, window, memory model, what else the core bounds."""
+    rounds = scope.get("rounds", {})
+    actors = ", ".join(f"{name} × {rounds.get(name, 1)}" for name in scope.get("actors", ()))
+    parts = [
+        f"{scope.get('granule', '?')} pages, {scope.get('entries_per_table', '?')} entries per table",
+        f"actors {actors}",
+        str(scope.get("window", "")),
+        str(scope.get("memory_model", "")),
+        f"absent: {', '.join(scope.get('absent', ())) or 'none'}",
+        *(str(scope[key]) for key in ("bounds",) if scope.get(key)),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def resolve(scenario: AnyScenario) -> Scenario:
+    """:raises SpecError: no such scenario, or something that is none."""
+    if isinstance(scenario, Scenario):
+        return scenario
+    if isinstance(scenario, str):
+        return find(scenario)
+    if callable(scenario):
+        return _scenario(title=scenario.__name__, sources=[])(scenario)
+    raise SpecError(f"{scenario!r} is no scenario")
+
+
+def _answer(text: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise InternalError(f"the core answered with no JSON: {error}") from error
+    return answer
+
+
+def _budget(budget: Budget | int | float | str | None) -> Budget:
+    if budget is None:
+        return DEFAULT_BUDGET
+    return budget if isinstance(budget, Budget) else parse_budget(budget)
+
+
+def explore(
+    scenario: AnyScenario,
+    *,
+    variant: str | Variant | None = None,
+    policies: Mapping[str, str] | None = None,
+    strategy: str = "exhaustive",
+    seed: int | None = None,
+    budget: Budget | int | float | str | None = None,
+) -> Result:
+    """Explore the interleavings of a scenario.
+
+    :param variant: the first listed by default.
+    :param policies: override those of the variant; the expectation stands only without them.
+    :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
+    :raises SpecError: no such scenario, variant, policy or strategy.
+    """
+    if strategy not in STRATEGIES:
+        raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    resolved = resolve(scenario)
+    chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
+    description = resolved.stage(chosen, policies or {})
+    limit = _budget(budget)
+    options = {"strategy": strategy, "seed": seed, "executions": limit.executions, "seconds": limit.seconds}
+    raw = _answer(_core.explore(description.json(), json.dumps(options)))
+    violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
+    states: dict[str, str] = {}
+    steps: dict[str, int] = {}
+    for name, value in raw.get("invariants", {}).items():
+        # The core gives a violated column as an object with its own shortest number of steps.
+        if isinstance(value, Mapping):
+            states[name] = str(value.get("state", "violated"))
+            if value.get("steps") is not None:
+                steps[name] = int(value["steps"])
+        else:
+            states[name] = str(value)
+    steps.update({name: int(n) for name, n in raw.get("invariant_steps", {}).items()})
+    return Result(
+        scenario=resolved.name,
+        variant=chosen.name,
+        kernel=description.kernel,
+        policies=dict(description.policies),
+        expect=None if policies else chosen.expect,
+        verdict=raw["verdict"],
+        exhaustive=bool(raw.get("exhaustive", False)),
+        executions=int(raw.get("executions", 0)),
+        steps=int(raw.get("steps", 0)),
+        states=raw.get("states"),
+        seconds=float(raw.get("seconds", 0.0)),
+        seed=raw.get("seed"),
+        judged=resolved.judged,
+        invariants=states,
+        invariant_steps=steps,
+        scope={**description.scope, **_extra_scope(raw.get("scope"))},
+        digest=description.digest,
+        violation=violation,
+        trace=tuple(Step.from_dict(step) for step in raw.get("trace") or ()),
+        shortest=bool(raw.get("shortest", False)),
+        interrupted=bool(raw.get("interrupted", False)),
+        raw=raw,
+    )
+
+
+def _extra_scope(scope: Any) -> dict[str, Any]:
+    """What the core adds: the bounds it met, as text."""
+    if isinstance(scope, Mapping):
+        return dict(scope)
+    return {"bounds": str(scope)} if scope else {}
+
+
+@dataclass(frozen=True)
+class StressResult:
+    """What a stress did and saw. `to_dict` is exactly the object that ``vmemmap stress --json`` prints."""
+
+    scenario: str
+    variant: str
+    policies: Mapping[str, str]
+    operations: int
+    seconds: float
+    threads: int
+    checked: bool
+    violations: tuple[Violation, ...]
+    counters: Mapping[str, int]
+    latency_ns: Mapping[str, Mapping[str, float]]
+    actors: tuple[Mapping[str, Any], ...]
+    overlaps: Mapping[str, int]
+    interrupted: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def violation_count(self) -> int:
+        """All that happened; `violations` may be cut to the first of each kind."""
+        return max(int(self.raw.get("violation_count", 0)), len(self.violations))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of ``stress --json``."""
+        return {
+            **self.raw,
+            "scenario": self.scenario,
+            "variant": self.variant,
+            "policies": dict(self.policies),
+            "operations": self.operations,
+            "seconds": self.seconds,
+            "threads": self.threads,
+            "checked": self.checked,
+            "violations": [violation.to_dict() for violation in self.violations],
+            "counters": dict(self.counters),
+            "latency_ns": {name: dict(values) for name, values in self.latency_ns.items()},
+            "actors": [dict(actor) for actor in self.actors],
+            "overlaps": dict(self.overlaps),
+            "interrupted": self.interrupted,
+        }
+
+
+def stress(
+    scenario: AnyScenario,
+    *,
+    variant: str | Variant | None = None,
+    policies: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    seconds: float = 2.0,
+    seed: int | None = None,
+    checked: bool = True,
+) -> StressResult:
+    """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
+
+    :param threads: one for each actor by default; more repeat the actors in turn.
+    :param checked: with the sanitizer (frame generations, presence and permission checks on each access).
+    :raises SpecError: no such scenario, variant or policy; a time or a number of threads that makes no sense.
+    """
+    if not 0.0 < seconds <= 86_400.0:
+        raise SpecError(f"seconds is {seconds}: expected more than 0, at most a day")
+    if threads is not None and not 1 <= threads <= 256:
+        raise SpecError(f"threads is {threads}: expected 1 to 256")
+    resolved = resolve(scenario)
+    chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
+    description = resolved.stage(chosen, policies or {})
+    options = {"threads": threads, "seconds": seconds, "seed": seed, "checked": checked}
+    raw = _answer(_core.stress(description.json(), json.dumps(options)))
+    return StressResult(
+        scenario=resolved.name,
+        variant=chosen.name,
+        policies=dict(description.policies),
+        operations=int(raw["operations"]),
+        seconds=float(raw["seconds"]),
+        threads=int(raw["threads"]),
+        checked=checked,
+        violations=tuple(Violation.from_dict(violation) for violation in raw.get("violations", ())),
+        counters=raw.get("counters", {}),
+        latency_ns=raw.get("latency_ns", {}),
+        actors=tuple(raw.get("actors", ())),
+        overlaps=raw.get("overlaps", {}),
+        interrupted=bool(raw.get("interrupted", False)),
+        raw=raw,
+    )

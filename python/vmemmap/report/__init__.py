@@ -1,0 +1,86 @@
+"""The report of ``vmemmap run``: one HTML file that opens without a network and is read without a script."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..trace import Step, Violation, switches
+from .lanes import svg
+
+__all__ = ["render", "write"]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader(__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["thousands"] = lambda value: f"{value:,}"
+    environment.filters["ns"] = _duration
+    return environment
+
+
+def _duration(ns: float) -> str:
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if ns >= size:
+            return f"{ns / size:.3g} {unit}"
+    return f"{ns:.0f} ns"
+
+
+def _pictures(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One picture for each violated row that has a trace; `anchor` is what the table links to."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        result: Mapping[str, Any] = row["result"]
+        if not result.get("violation") or not result.get("trace"):
+            continue
+        trace = [Step.from_dict(step) for step in result["trace"]]
+        violation = Violation.from_dict(result["violation"])
+        title = f"{row['layout']}, {row['policy']}, kernel {row['kernel']}: {violation.invariant}"
+        found.append(
+            {
+                "anchor": row["anchor"],
+                "title": title,
+                "row": row,
+                "violation": violation.to_dict(),
+                "steps": len(trace),
+                "switches": switches(trace),
+                "svg": Markup(svg(trace, violation, title)),
+            }
+        )
+    return found
+
+
+def render(document: Mapping[str, Any]) -> str:
+    """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it."""
+    environment = _environment()
+    rows = [{**row, "anchor": f"trace-{index}"} for index, row in enumerate(document["rows"])]
+    style = environment.get_template("style.css").render()
+    pictures = _pictures(rows)
+    return environment.get_template("page.html").render(
+        run={**document, "rows": rows},
+        style=Markup(style),
+        pictures=pictures,
+        drawn={picture["anchor"] for picture in pictures},
+    )
+
+
+def write(document: Mapping[str, Any], path: Path) -> None:
+    """Write the page, whole or not at all."""
+    text = render(document)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
