@@ -1,1 +1,197 @@
-//! What the kernel has built when user space starts, and taking over tables that a real kernel built.
+//! What the kernel has built when user space starts (`paging_init`, `sparse_init`, `memmap_init`), and taking over tables
+//! that a real kernel built.
+
+use vmemmap_arch::{Cpu, Granule, Kind, Order, Pa, RangeOp, Template, Va, Zone};
+
+use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
+use crate::policy::Mapping;
+use crate::sparse_vmemmap::{
+    Storage, memmap_pages_add, populate_section_memmap, section_start, subsection_map_init, vmemmap_populate_address,
+};
+use crate::state::{Block, Scalar, Section, section_flag};
+use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
+
+/// Boot: RAM to the allocator, its linear map, one section after the other populated, struct pages initialised, memory
+/// blocks online. Single-threaded.
+///
+/// # Errors
+/// `ENOMEM`: RAM does not hold the tables and the vmemmap.
+pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
+    cpu.label("start_kernel");
+    for ram in k.ram().iter().filter(|ram| ram.boot) {
+        // Nothing holds RAM yet, so nothing is in the way.
+        let _ = cpu.range_op(ram.start, ram.bytes, RangeOp::OnlineNormal);
+    }
+    for ram in k.ram().iter().filter(|ram| ram.boot) {
+        mmu::create_linear_mapping(k, cpu, ram.start, ram.bytes, true)?;
+    }
+    sparse_init(k, cpu)?;
+    set_max_pfn(k, cpu);
+    hugetlb::init_hstates(k, cpu)?;
+    Ok(())
+}
+
+fn set_max_pfn<C: Cpu>(k: &Kernel, cpu: &C) {
+    let end = k.ram().iter().filter(|ram| ram.boot).map(|ram| ram.start.0 + ram.bytes).max().unwrap_or(0);
+    cpu.var_store(k.vars.scalar(Scalar::MaxPfn), end >> k.geometry.page_shift(), Order::Plain);
+}
+
+/// Whether boot RAM lies in the section.
+fn is_boot_section(k: &Kernel, section: u32) -> bool {
+    let start = section_start(k, section).0;
+    let end = start + k.geometry.section_size();
+    k.ram().iter().any(|ram| ram.boot && ram.start.0 < end && start < ram.start.0 + ram.bytes)
+}
+
+/// `sparse_init_nid`: vmemmap of each present section, whole even if the section is present in part.
+///
+/// With 4K and 16K pages the storage is carved upwards from one buffer (`sparse_buffer_init`) at the top of RAM; with 64K
+/// the buffer would need PMD_SIZE, 512 MiB, for each section, cannot be had, and single pages come top down. Taking pieces
+/// top down for the last section first gives the buffer's order.
+fn sparse_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
+    cpu.label("sparse_init");
+    let count = k.vars.sections();
+    let buffered = k.geometry.granule != Granule::K64;
+    for n in 0..count {
+        let section = if buffered { count - 1 - n } else { n };
+        if is_boot_section(k, section) {
+            sparse_init_section(k, cpu, section, buffered)?;
+        }
+    }
+    Ok(())
+}
+
+fn sparse_init_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, buffered: bool) -> Result<(), Errno> {
+    let g = &k.geometry;
+    let pfn = g.pfn(section_start(k, section));
+    let pages = g.pages_per_section();
+    if buffered && is_populated_by_pages(k) {
+        let mut addr = k.layout.page_va(pfn.plus(pages));
+        while addr > k.layout.page_va(pfn) {
+            addr = Va(addr.0 - g.page_size());
+            vmemmap_populate_address(k, cpu, addr, &mut Storage::Memblock)?;
+        }
+    } else {
+        populate_section_memmap(k, cpu, pfn, pages, &mut Storage::Memblock)?;
+    }
+    memmap_pages_add(k, cpu, Scalar::NrMemmapBootPages, (g.section_vmemmap() >> g.page_shift()) as i64);
+    page::init_struct_pages(k, cpu, pfn, pages, Template::FREE);
+    for ram in k.ram().iter().filter(|ram| ram.boot) {
+        let start = ram.start.0.max(g.pa(pfn).0);
+        let end = (ram.start.0 + ram.bytes).min(g.pa(pfn).0 + g.section_size());
+        if start < end {
+            subsection_map_init(k, cpu, g.pfn(Pa(start)), (end - start) >> g.page_shift());
+        }
+    }
+    set_section(k, cpu, section, true, Some(Zone::Normal));
+    Ok(())
+}
+
+fn is_populated_by_pages(k: &Kernel) -> bool {
+    let by_kernel = k.version == vmemmap_arch::Version::V2021 && k.hvo_at_boot;
+    match k.policies.mapping {
+        Mapping::BasePages => true,
+        Mapping::ByKernel => k.geometry.granule != Granule::K4 || by_kernel,
+        Mapping::Blocks => k.geometry.granule != Granule::K4,
+    }
+}
+
+/// Flags, `usage` and memory block of a section that is there. `zone`: online, and where.
+fn set_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, early: bool, zone: Option<Zone>) {
+    let mut flags = section_flag::MARKED_PRESENT | section_flag::HAS_MEM_MAP;
+    if early {
+        flags |= section_flag::IS_EARLY;
+    }
+    if zone.is_some() {
+        flags |= section_flag::IS_ONLINE;
+    }
+    cpu.var_store(k.vars.section(section, Section::Usage), if early { 2 } else { 1 }, Order::Plain);
+    cpu.var_store(k.vars.section(section, Section::MemMap), flags, Order::Plain);
+    set_block(k, cpu, section, if zone.is_some() { MEM_ONLINE } else { MEM_OFFLINE }, zone.unwrap_or(Zone::Normal));
+}
+
+/// A range of memory that a loaded machine has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Adopted {
+    pub start: Pa,
+    pub bytes: u64,
+    /// There since boot; otherwise hot-added, in whole sections.
+    pub early: bool,
+    /// Online, and in which zone.
+    pub online: Option<Zone>,
+}
+
+/// Take over a machine whose tables were loaded: section and block variables for the ranges given, struct pages as far as
+/// their vmemmap can be written (HugeTLB pages are put right by `hugetlb::adopt_page` afterwards). A section whose vmemmap
+/// lies inside itself is recognised as self-hosted. The frames' own state is the machine's.
+///
+/// # Errors
+/// None yet; kept so that a machine that makes no sense can be refused.
+pub fn adopt<C: Cpu>(k: &Kernel, cpu: &C, ranges: &[Adopted]) -> Result<(), Errno> {
+    cpu.label("adopt");
+    let g = &k.geometry;
+    let size = g.section_size();
+    for range in ranges {
+        let mut at = range.start;
+        let end = range.start.0 + range.bytes;
+        while at.0 < end {
+            let start = at.align_down(size);
+            let part = (start.0 + size).min(end) - at.0;
+            if k.vars.contains(at) {
+                let section = k.vars.section_number(at);
+                subsection_map_init(k, cpu, g.pfn(at), part >> g.page_shift());
+                set_section(k, cpu, section, range.early, range.online);
+                adopt_struct_pages(k, cpu, start, range.online.is_some());
+                if !range.early {
+                    adopt_self_hosted(k, cpu, section);
+                }
+                let pages = (g.section_vmemmap() >> g.page_shift()) as i64;
+                memmap_pages_add(k, cpu, if range.early { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages }, pages);
+            }
+            at = start.plus(size);
+        }
+    }
+    set_max_pfn(k, cpu);
+    hugetlb::init_hstates(k, cpu)?;
+    Ok(())
+}
+
+/// Struct pages of a section: free pages, or poison while it is offline.
+fn adopt_struct_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, online: bool) {
+    let g = &k.geometry;
+    let mut va = k.layout.page_va(g.pfn(start));
+    let end = va.plus(g.section_vmemmap());
+    let template = if online { Template::FREE } else { Template::POISON };
+    while va < end {
+        if leaf_of(k, cpu, va).is_some_and(|(_, writable)| writable) {
+            cpu.fill(va, template);
+        }
+        va = va.plus(g.page_size());
+    }
+}
+
+/// Frame that `va` translates to, and whether it may be written there.
+fn leaf_of<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> Option<(Pa, bool)> {
+    let (slot, entry) = pgtable::walk(cpu, va);
+    match k.geometry.kind(entry.desc, slot.level) {
+        Kind::Page(pa) | Kind::Block(pa) => Some((pa.plus(va.0 & (k.geometry.entry_span(slot.level) - 1)), entry.desc.is_writable())),
+        _ => None,
+    }
+}
+
+/// A hot-added section whose vmemmap starts with its own first frame has an altmap.
+fn adopt_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, section: u32) {
+    let g = &k.geometry;
+    let start = section_start(k, section);
+    let first = k.layout.page_va(g.pfn(start));
+    if leaf_of(k, cpu, first).is_none_or(|(pa, _)| pa < start || pa.0 >= start.0 + g.section_size()) {
+        return;
+    }
+    let frames = g.section_vmemmap() >> g.page_shift();
+    cpu.var_store(k.vars.block(section, Block::NrVmemmapPages), frames, Order::Plain);
+    cpu.var_store(k.vars.block(section, Block::AltmapAlloc), frames, Order::Plain);
+    cpu.claim_self_hosted(start, frames);
+    for n in 0..frames {
+        page::set_flag(cpu, k.layout.page_va(g.pfn(start).plus(n)), page::flag::VMEMMAP_SELF_HOSTED);
+    }
+}

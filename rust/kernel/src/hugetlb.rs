@@ -408,6 +408,18 @@ pub(crate) fn free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Huge
     }
 }
 
+/// `__put_page` for a speculative reference that turned out to be the last one: a HugeTLB page goes back to its pool;
+/// anything else was never the model's to free.
+pub(crate) fn free_unreferenced<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
+    let head = crate::page::compound_head(k, cpu, page);
+    if !page_huge(k, cpu, head) {
+        return;
+    }
+    if let Ok(pool) = Pool::of(k, cpu, head) {
+        free_huge_page(k, cpu, pool, HugePage { head: k.layout.page_pfn(head), pages: pool.pages });
+    }
+}
+
 /// `alloc_huge_page` for a fault that has no reservation: a free page that is not reserved, else a surplus page.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 //! | `pgtable` | `arch/arm64/include/asm/pgtable.h`, `tlbflush.h` |
 //! | `sparse_vmemmap` | `mm/sparse-vmemmap.c`, `mm/sparse.c` |
 //! | `mmu` | `arch/arm64/mm/mmu.c` |
-//! | `memory_hotplug` | `mm/memory_hotplug.c`, `drivers/base/memory.c` |
+//! | `memory_hotplug`, `memory_block` | `mm/memory_hotplug.c`, `mm/memremap.c`, `drivers/base/memory.c` |
 //! | `hugetlb_vmemmap` | `mm/hugetlb_vmemmap.c` |
 //! | `hugetlb` | `mm/hugetlb.c` |
 //! | `page` | `include/linux/page-flags.h`, `page_ref.h`, `mmzone.h` |
@@ -26,6 +26,7 @@ pub mod hugetlb_dissolve;
 pub mod hugetlb_page;
 pub mod hugetlb_resize;
 pub mod hugetlb_vmemmap;
+pub mod memory_block;
 pub mod memory_hotplug;
 pub mod mmu;
 pub mod operation;

@@ -1,60 +1,185 @@
 //! The operations that actors are made of, and the one `match` that runs them.
 
-use vmemmap_arch::{Pa, Pfn, VaRange, Zone};
+use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
+
+use crate::state::Scalar;
+use crate::{Errno, Kernel, hugetlb, memory_block, memory_hotplug, page, ptdump, vmalloc};
 
 /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Operation {
     /// `echo count > …/nr_hugepages`; returns what was reached.
-    NrHugepages { hstate: u8, count: u64 },
+    NrHugepages {
+        hstate: u8,
+        count: u64,
+    },
     /// A fresh page into the pool, optimised if HVO is on (`alloc_fresh_huge_page`, `prep_new_huge_page`); exactly the
     /// page at `at` if given. Returns its head PFN.
-    HugetlbAlloc { hstate: u8, at: Option<Pfn> },
+    HugetlbAlloc {
+        hstate: u8,
+        at: Option<Pfn>,
+    },
     /// A free page out of the pool and back to the page allocator (`update_and_free_page`); the page at `at` if given,
     /// else the one on top of the free list. Returns its head PFN.
-    HugetlbFree { hstate: u8, at: Option<Pfn> },
+    HugetlbFree {
+        hstate: u8,
+        at: Option<Pfn>,
+    },
     /// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
-    HugetlbUse { hstate: u8 },
+    HugetlbUse {
+        hstate: u8,
+    },
     /// `echo count > …/demote`; returns how many were demoted.
-    HugetlbDemote { hstate: u8, count: u64 },
+    HugetlbDemote {
+        hstate: u8,
+        count: u64,
+    },
     /// `echo count > …/nr_overcommit_hugepages`.
-    HugetlbOvercommit { hstate: u8, count: u64 },
+    HugetlbOvercommit {
+        hstate: u8,
+        count: u64,
+    },
     /// `hugetlb_acct_memory`: reserve (positive) or give back (negative) pages.
-    HugetlbReserve { hstate: u8, delta: i64 },
+    HugetlbReserve {
+        hstate: u8,
+        delta: i64,
+    },
     /// A page fault takes a free page and keeps it (until `HugetlbPut`). Returns its head PFN.
-    HugetlbGet { hstate: u8 },
-    HugetlbPut { hstate: u8, at: Pfn },
+    HugetlbGet {
+        hstate: u8,
+    },
+    HugetlbPut {
+        hstate: u8,
+        at: Pfn,
+    },
     /// Worker: `free_hpage_workfn`.
     HugetlbDeferredFree,
     /// `vm.hugetlb_optimize_vmemmap`.
-    SetHvo { on: bool },
+    SetHvo {
+        on: bool,
+    },
 
     /// `add_memory`; leaves blocks offline.
-    MemoryAdd { start: Pa, bytes: u64, memmap_on_memory: bool },
-    MemoryOnline { start: Pa, bytes: u64, zone: Zone },
-    MemoryOffline { start: Pa, bytes: u64 },
+    MemoryAdd {
+        start: Pa,
+        bytes: u64,
+        memmap_on_memory: bool,
+    },
+    MemoryOnline {
+        start: Pa,
+        bytes: u64,
+        zone: Zone,
+    },
+    MemoryOffline {
+        start: Pa,
+        bytes: u64,
+    },
     /// `remove_memory`: EBUSY unless offline.
-    MemoryRemove { start: Pa, bytes: u64 },
+    MemoryRemove {
+        start: Pa,
+        bytes: u64,
+    },
     /// `offline_and_remove_memory`.
-    MemoryOfflineAndRemove { start: Pa, bytes: u64 },
+    MemoryOfflineAndRemove {
+        start: Pa,
+        bytes: u64,
+    },
     /// `memremap_pages` of a ZONE_DEVICE range, sub-section granularity; no device_hotplug_lock.
-    DeviceAdd { start: Pa, bytes: u64 },
-    DeviceRemove { start: Pa, bytes: u64 },
+    DeviceAdd {
+        start: Pa,
+        bytes: u64,
+    },
+    DeviceRemove {
+        start: Pa,
+        bytes: u64,
+    },
 
     /// `ptdump_walk_pgd` of a range, lines discarded. Returns the number of ranges noted.
-    PtdumpWalk { range: VaRange },
+    PtdumpWalk {
+        range: VaRange,
+    },
     /// `ptdump_check_wx`. Returns the number of W+X pages.
     PtdumpCheckWx,
     /// A lockless PFN walker (`pfn_to_online_page`, `compound_head`, flags and refcount of every `step`-th page), as
     /// compaction or /proc/kpageflags. Returns the number of pages looked at.
-    PfnWalk { start: Pfn, end: Pfn, step: u64 },
+    PfnWalk {
+        start: Pfn,
+        end: Pfn,
+        step: u64,
+    },
     /// `get_page_unless_zero` and `put_page`: a speculative reference (R1). Returns 1 if it was had.
-    SpeculativeRef { pfn: Pfn },
+    SpeculativeRef {
+        pfn: Pfn,
+    },
     /// `memory_failure`: SetPageHWPoison on one page.
-    MemoryFailure { pfn: Pfn },
+    MemoryFailure {
+        pfn: Pfn,
+    },
     /// `show_pte` of an address: a walk with no lock.
-    ShowPte { at: Pfn },
+    ShowPte {
+        at: Pfn,
+    },
 
     /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case.
-    VmallocCycle { pages: u64 },
+    VmallocCycle {
+        pages: u64,
+    },
+}
+
+impl Operation {
+    /// Run the operation on this CPU. What the number means is said at each operation; 0 where nothing is.
+    ///
+    /// # Errors
+    /// What the kernel function returns.
+    pub fn run<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+        match *self {
+            Operation::NrHugepages { hstate, count } => hugetlb::set_max_huge_pages(k, cpu, hstate, count),
+            Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_fresh(k, cpu, hstate, at),
+            Operation::HugetlbFree { hstate, at } => hugetlb::free_one(k, cpu, hstate, at),
+            Operation::HugetlbUse { hstate } => hugetlb::use_page(k, cpu, hstate),
+            Operation::HugetlbDemote { hstate, count } => hugetlb::demote(k, cpu, hstate, count),
+            Operation::HugetlbOvercommit { hstate, count } => hugetlb::set_overcommit(k, cpu, hstate, count),
+            Operation::HugetlbReserve { hstate, delta } => hugetlb::reserve(k, cpu, hstate, delta),
+            Operation::HugetlbGet { hstate } => hugetlb::get_page(k, cpu, hstate),
+            Operation::HugetlbPut { hstate, at } => hugetlb::put_page(k, cpu, hstate, at),
+            Operation::HugetlbDeferredFree => hugetlb::deferred_free(k, cpu),
+            Operation::SetHvo { on } => {
+                cpu.label("hugetlb_vmemmap_sysctl_handler");
+                cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(on), Order::Plain);
+                Ok(0)
+            }
+            Operation::MemoryAdd { start, bytes, memmap_on_memory } => memory_hotplug::add_memory(k, cpu, start, bytes, memmap_on_memory),
+            Operation::MemoryOnline { start, bytes, zone } => memory_block::online(k, cpu, start, bytes, zone),
+            Operation::MemoryOffline { start, bytes } => memory_block::offline(k, cpu, start, bytes).map_err(|failure| failure.errno),
+            Operation::MemoryRemove { start, bytes } => memory_hotplug::remove_memory(k, cpu, start, bytes),
+            Operation::MemoryOfflineAndRemove { start, bytes } => memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes),
+            Operation::DeviceAdd { start, bytes } => memory_hotplug::device_add(k, cpu, start, bytes),
+            Operation::DeviceRemove { start, bytes } => memory_hotplug::device_remove(k, cpu, start, bytes),
+            Operation::PtdumpWalk { ref range } => {
+                let mut count = ptdump::RangeCount::default();
+                ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut count);
+                Ok(count.ranges)
+            }
+            Operation::PtdumpCheckWx => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages),
+            Operation::PfnWalk { start, end, step } => Ok(page::pfn_walk(k, cpu, start, end, step)),
+            Operation::SpeculativeRef { pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn))),
+            Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
+            Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
+            Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
+        }
+    }
+}
+
+/// A reference to whatever the PFN is, and its end. Dropping the last one frees the page, as `put_page` does.
+fn speculative_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
+    cpu.label("get_page_unless_zero");
+    let Some(page) = page::pfn_to_online_page(k, cpu, pfn) else { return false };
+    if !page::get_page_unless_zero(k, cpu, page) {
+        return false;
+    }
+    cpu.label("put_page");
+    if page::put_page_testzero(cpu, page) {
+        hugetlb::free_unreferenced(k, cpu, page);
+    }
+    true
 }

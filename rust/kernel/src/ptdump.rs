@@ -1,1 +1,229 @@
-//! The walk behind `kernel_page_tables` (`mm/ptdump.c`, `arch/arm64/mm/ptdump.c`, `mm/pagewalk.c`; kernel-semantics §8).
+//! The walk behind `/sys/kernel/debug/kernel_page_tables` and the W+X check (`mm/ptdump.c`, `mm/pagewalk.c`,
+//! `arch/arm64/mm/ptdump.c`; kernel-semantics §8).
+
+use vmemmap_arch::layout::{MAX_MARKERS, Marker};
+use vmemmap_arch::{Attr, Cpu, Frame, Invariant, Kind, Level, LockId, Mode, Order, Slot, Va, VaRange};
+
+use crate::Kernel;
+use crate::memory_hotplug::{get_online_mems, put_online_mems};
+use crate::policy::WalkerLock;
+
+/// Bits that tell one range from the next: those of `pte_bits`. Output address, DBM and software bits are not compared.
+pub const PROT_MASK: u64 = 0x0074_0000_0000_0fdf;
+
+/// Where the walk's findings go.
+pub trait PtdumpSink {
+    /// Header of a region, `---[ name ]---`.
+    fn marker(&mut self, name: &'static str);
+    /// A finished range. `level`: 0 PGD, 1 P4D, 2 PUD, 3 PMD, 4 PTE. `prot` is masked with `PROT_MASK`; 0 = a hole.
+    fn range(&mut self, start: Va, end: Va, level: i8, prot: u64);
+}
+
+/// `struct pg_state`.
+struct PgState<'a, S> {
+    sink: &'a mut S,
+    markers: &'a [Marker],
+    marker: usize,
+    /// -1 = nothing noted yet.
+    level: i8,
+    prot: u64,
+    start: Va,
+    /// Where the next marker is: `marker[1].start_address`.
+    next_marker: Va,
+    /// Levels 1 and 2 that report as 0 because they are folded (6.12).
+    folded_below: i8,
+}
+
+impl<'a, S: PtdumpSink> PgState<'a, S> {
+    fn new(k: &Kernel, markers: &'a [Marker], sink: &'a mut S) -> Self {
+        // P4D is folded below 5 levels, PUD below 4.
+        let folded_below = if k.version.is_6_12() { (5 - k.geometry.levels as i8).min(2) } else { 0 };
+        let mut state = Self { sink, markers, marker: 0, level: -1, prot: 0, start: Va(0), next_marker: Va(u64::MAX), folded_below };
+        state.set_marker(0);
+        state
+    }
+
+    fn set_marker(&mut self, marker: usize) {
+        self.marker = marker;
+        self.next_marker = self.markers.get(marker + 1).map_or(Va(u64::MAX), |m| m.start);
+    }
+
+    fn header(&mut self) {
+        if let Some(name) = self.markers.get(self.marker).and_then(|m| m.name) {
+            self.sink.marker(name);
+        }
+    }
+
+    /// `note_page`. `prot` is masked already; nothing happens for an entry like those before it.
+    #[inline]
+    fn note_page(&mut self, addr: Va, level: i8, prot: u64) {
+        let level = if level > 0 && level <= self.folded_below { 0 } else { level };
+        if prot == self.prot && level == self.level && addr < self.next_marker {
+            return;
+        }
+        self.note_change(addr, level, prot);
+    }
+
+    #[cold]
+    fn note_change(&mut self, addr: Va, level: i8, prot: u64) {
+        if self.level == -1 {
+            self.header();
+        } else {
+            self.sink.range(self.start, addr, self.level, self.prot);
+            self.step_marker(addr);
+        }
+        self.start = addr;
+        self.prot = prot;
+        self.level = level;
+        // At most two headers for one address.
+        self.step_marker(addr);
+    }
+
+    fn step_marker(&mut self, addr: Va) {
+        if addr >= self.next_marker {
+            self.set_marker(self.marker + 1);
+            self.header();
+        }
+    }
+}
+
+/// Last address of [.., end): `end` may be 0 or ~0 for the top of the address space.
+const fn last_address(end: Va) -> Va {
+    Va(end.0.wrapping_sub(1))
+}
+
+/// `walk_pgd_range` … `walk_pte_range`: one table's part of [start, last].
+fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Frame<C::Tok>, level: Level, start: Va, last: Va) {
+    let g = *cpu.geometry();
+    let span = g.entry_span(level);
+    let (from, to) = (usize::from(g.index(start, level)), usize::from(g.index(last, level)));
+    let slot = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
+    let mut addr = start;
+    if level == Level::PTE {
+        // Every PTE is noted, none ones too.
+        for index in from..to + 1 {
+            let desc = cpu.read(slot(index), Order::Plain).desc;
+            state.note_page(addr, 4, desc.0 & PROT_MASK);
+            addr = addr.plus(span);
+        }
+        return;
+    }
+    let top = level == g.top();
+    for index in from..to + 1 {
+        let next = Va(addr.0 & !(span - 1)).plus(span);
+        let entry = cpu.read(slot(index), Order::Plain);
+        match g.kind(entry.desc, level) {
+            // `real_depth`: a hole in the top table is one of the PGD, whatever is folded into it.
+            Kind::None => state.note_page(addr, if top { 0 } else { level.0 + 1 }, 0),
+            Kind::Table(pa) => {
+                let part_last = if index == to { last } else { last_address(next) };
+                walk_table(cpu, state, cpu.frame_of(entry, pa), level.next(), addr, part_last);
+            }
+            Kind::Block(_) | Kind::Page(_) | Kind::Invalid | Kind::Reserved => state.note_page(addr, level.0 + 1, entry.desc.0 & PROT_MASK),
+        }
+        addr = next;
+    }
+}
+
+/// Calls `walk` under the locks of the policy; the kernel's own are `get_online_mems` and `mmap_write_lock(&init_mm)`.
+fn with_walker_locks<C: Cpu>(k: &Kernel, cpu: &C, walk: impl FnOnce()) {
+    let policy = k.policies.walker;
+    let hotplug = matches!(policy, WalkerLock::Kernel | WalkerLock::HotplugOnly);
+    let mmap = matches!(policy, WalkerLock::Kernel | WalkerLock::MmapOnly);
+    if hotplug {
+        get_online_mems(cpu);
+    }
+    if mmap {
+        cpu.acquire(LockId::InitMmMmap, Mode::Write);
+    }
+    if policy == WalkerLock::Rcu {
+        cpu.rcu_read_lock();
+    }
+    cpu.expect_stable(true);
+    walk();
+    cpu.expect_stable(false);
+    if policy == WalkerLock::Rcu {
+        cpu.rcu_read_unlock();
+    }
+    if mmap {
+        cpu.release(LockId::InitMmMmap, Mode::Write);
+    }
+    if hotplug {
+        put_online_mems(cpu);
+    }
+}
+
+/// The range that the debugfs file shows: [PAGE_OFFSET, ~0].
+#[must_use]
+pub const fn whole_range(k: &Kernel) -> VaRange {
+    k.layout.page_offset..Va(u64::MAX)
+}
+
+/// `ptdump_walk_pgd` with the markers given: walk [start, end) into `sink`.
+fn ptdump_walk<C: Cpu, S: PtdumpSink>(k: &Kernel, cpu: &C, range: VaRange, markers: &[Marker], sink: &mut S) {
+    let mut state = PgState::new(k, markers, sink);
+    with_walker_locks(k, cpu, || {
+        cpu.label("ptdump_walk_pgd");
+        walk_table(cpu, &mut state, cpu.root(), k.geometry.top(), range.start, last_address(range.end));
+    });
+    // The last line, after the locks: it ends at 0, in 6.12 at the end of the range unless that is ~0.
+    let end = if k.version.is_6_12() && range.end.0 != u64::MAX { range.end } else { Va(0) };
+    state.note_page(end, -1, 0);
+}
+
+/// `ptdump_walk_pgd`: the kernel's own dump of a range, with the layout's markers.
+pub fn ptdump_walk_pgd<C: Cpu, S: PtdumpSink>(k: &Kernel, cpu: &C, range: VaRange, sink: &mut S) {
+    ptdump_walk(k, cpu, range, &k.layout.markers[..k.layout.nr_markers.min(MAX_MARKERS)], sink);
+}
+
+/// A sink that only counts.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct RangeCount {
+    pub ranges: u64,
+}
+
+impl PtdumpSink for RangeCount {
+    fn marker(&mut self, _: &'static str) {}
+    fn range(&mut self, _: Va, _: Va, _: i8, _: u64) {
+        self.ranges += 1;
+    }
+}
+
+/// What `ptdump_check_wx` found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct WxCheck {
+    /// Pages that are writable and executable at EL1.
+    pub wx_pages: u64,
+    /// Pages that user space could execute.
+    pub uxn_pages: u64,
+    /// First address counted in `wx_pages`.
+    pub first_wx: Option<Va>,
+    page_size: u64,
+}
+
+impl PtdumpSink for WxCheck {
+    fn marker(&mut self, _: &'static str) {}
+    /// `note_prot_uxn`, `note_prot_wx`.
+    fn range(&mut self, start: Va, end: Va, _: i8, prot: u64) {
+        let has = |attr: Attr| prot & attr.bits() != 0;
+        let pages = end.since(start) / self.page_size.max(1);
+        if prot != 0 && !has(Attr::UXN) {
+            self.uxn_pages += pages;
+        }
+        if prot != 0 && !has(Attr::RDONLY) && !has(Attr::PXN) {
+            self.wx_pages += pages;
+            self.first_wx = self.first_wx.or(Some(start));
+        }
+    }
+}
+
+/// `ptdump_check_wx`: the same walk without output.
+pub fn ptdump_check_wx<C: Cpu>(k: &Kernel, cpu: &C) -> WxCheck {
+    let mut found = WxCheck { page_size: k.geometry.page_size(), ..WxCheck::default() };
+    let markers = [Marker { start: Va(0), name: None }, Marker { start: Va(u64::MAX), name: None }];
+    ptdump_walk(k, cpu, whole_range(k), &markers, &mut found);
+    if let Some(va) = found.first_wx {
+        cpu.warn(Invariant::NoWritableExecutable, va.0, "ptdump_check_wx: insecure W+X mapping");
+    }
+    found
+}

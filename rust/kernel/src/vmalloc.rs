@@ -1,1 +1,172 @@
-//! vmalloc mappings, the contrast case: tables built and freed at run time (`mm/vmalloc.c`).
+//! vmalloc mappings, the contrast case: tables that are built at run time, stay when empty, and go only when a huge
+//! mapping takes their place (`mm/vmalloc.c`, `arch/arm64/mm/mmu.c: pmd_free_pte_page`; races R7).
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{Alloc, Attr, Cpu, Frame, FrameKind, FrameList, Kind, Level, LockId, Mode, Order, Rmw, Slot, Va, Zone};
+
+use crate::pgtable::{
+    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once, set_entry,
+};
+use crate::state::Scalar;
+use crate::{Errno, Kernel};
+
+/// Windows that the vmalloc area is divided into, one for each CPU.
+const MAX_VMALLOC_CPUS: u64 = 16;
+
+fn data<C: Cpu>(cpu: &C, order: u8) -> Option<Frame<C::Tok>> {
+    cpu.alloc(Alloc { order, kind: FrameKind::Data, zone: Zone::Normal, at: None, may_sleep: true, top_down: false })
+}
+
+/// `alloc_vmap_area`: `bytes` of VA in the upper half of the vmalloc area, with a guard page. Each CPU has a window of
+/// its own, which wraps, so that addresses and their tables are used again but never while they are in use.
+///
+/// # Errors
+/// `EINVAL`: more than a window holds.
+fn alloc_vmap_area<C: Cpu>(k: &Kernel, cpu: &C, bytes: u64, align: u64) -> Result<Va, Errno> {
+    let half = k.layout.vmalloc_end.since(k.layout.vmalloc_start) / 2;
+    let block = k.geometry.entry_span(Level::PMD);
+    let base = (k.layout.vmalloc_start.0 + half).next_multiple_of(block);
+    let window = (half / MAX_VMALLOC_CPUS).min(4 * block.max(bytes.next_multiple_of(block))) / block * block;
+    let needed = bytes + k.geometry.page_size();
+    if needed > window {
+        return Err(Errno::EINVAL);
+    }
+    let next = k.vars.scalar(Scalar::VmallocNext);
+    cpu.acquire(LockId::VmapArea, Mode::Write);
+    let mut start = cpu.var_load(next, Order::Plain).next_multiple_of(align);
+    if start + needed > window {
+        start = 0;
+    }
+    cpu.var_store(next, start + needed, Order::Plain);
+    cpu.release(LockId::VmapArea, Mode::Write);
+    Ok(Va(base + u64::from(cpu.id()) % MAX_VMALLOC_CPUS * (half / MAX_VMALLOC_CPUS / block * block) + start))
+}
+
+/// `pud_alloc`, `pmd_alloc`, `pte_alloc_kernel`: the slot of `va` at `level`. A new table is linked under
+/// `init_mm.page_table_lock`, unless somebody else was first.
+fn vmap_slot<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level) -> Result<Slot<C::Tok>, Errno> {
+    let mut slot = pgd_offset_k(cpu, va);
+    while slot.level < level {
+        let entry = read_once(cpu, slot);
+        let table = match next_table(cpu, entry, slot.level) {
+            Some(table) => table,
+            None => {
+                let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+                let fresh = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
+                cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+                let now = read_once(cpu, slot);
+                let theirs = next_table(cpu, now, slot.level);
+                if theirs.is_none() {
+                    set_entry(cpu, slot, k.geometry.descriptor(fresh.pa, prot::TABLE));
+                }
+                cpu.release(LockId::InitMmPageTable, Mode::Write);
+                match theirs {
+                    Some(table) => {
+                        cpu.free(fresh, 0, FrameKind::Table);
+                        table
+                    }
+                    None => fresh,
+                }
+            }
+        };
+        slot = offset(cpu, table, slot.level.next(), va);
+    }
+    Ok(slot)
+}
+
+/// `vmap_try_huge_pmd`: a block, if the range, the granule and the frames allow one. An empty PTE table in its place is
+/// freed first, under `mmap_read_trylock(&init_mm)`; if the lock is not had, the mapping is made of pages.
+fn vmap_try_huge_pmd<C: Cpu>(k: &Kernel, cpu: &C, va: Va, frame: Frame<C::Tok>) -> Result<bool, Errno> {
+    let pmd = vmap_slot(k, cpu, va, Level::PMD)?;
+    let entry = read_once(cpu, pmd);
+    if let Some(table) = next_table(cpu, entry, Level::PMD) {
+        if !cpu.try_acquire(LockId::InitMmMmap, Mode::Read) {
+            return Ok(false);
+        }
+        cpu.label("pmd_free_pte_page");
+        clear_entry(cpu, pmd);
+        flush_tlb_kernel_pgtable(cpu, va);
+        cpu.free(table, 0, FrameKind::Table);
+        set_block(k, cpu, pmd, frame);
+        cpu.release(LockId::InitMmMmap, Mode::Read);
+    } else {
+        set_block(k, cpu, pmd, frame);
+    }
+    Ok(true)
+}
+
+fn set_block<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, frame: Frame<C::Tok>) {
+    let attributes = (prot::PAGE_KERNEL | k.extra_prot) & !Attr::TABLE_BIT.bits();
+    set_entry(cpu, pmd, leaf(&k.geometry, frame.pa, attributes));
+}
+
+/// `vunmap_range`: clear by exchange, one flush, then free the frames. Tables stay.
+fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
+    cpu.label("vunmap_range");
+    let end = start.plus(bytes);
+    let (mut small, mut huge) = (FrameList::new(), FrameList::new());
+    let mut addr = start;
+    while addr < end {
+        let (slot, entry) = crate::pgtable::walk(cpu, addr);
+        if let Kind::Page(pa) | Kind::Block(pa) = k.geometry.kind(entry.desc, slot.level) {
+            let old = cpu.swap(slot, vmemmap_arch::Desc::NONE, Order::Relaxed);
+            cpu.list_push(if slot.level == Level::PTE { &mut small } else { &mut huge }, cpu.frame_of(old, pa));
+        }
+        addr = addr.plus(k.geometry.entry_span(slot.level));
+    }
+    flush_tlb_kernel_range(cpu, start..end);
+    while let Some(frame) = cpu.list_pop(&mut small) {
+        cpu.free(frame, 0, FrameKind::Data);
+    }
+    let order = (k.geometry.level_shift(Level::PMD) - k.geometry.page_shift()) as u8;
+    while let Some(frame) = cpu.list_pop(&mut huge) {
+        cpu.free(frame, order, FrameKind::Data);
+    }
+}
+
+/// `vmalloc` of `pages` pages, a use of each, and `vfree`. Returns the number of pages mapped.
+///
+/// # Errors
+/// `EINVAL`: no pages, or more than fit. `ENOMEM`: frames or tables; what was mapped is unmapped again.
+pub fn vmalloc_cycle<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Errno> {
+    cpu.label("vmalloc");
+    let page_size = k.geometry.page_size();
+    let block = k.geometry.entry_span(Level::PMD);
+    let bytes = pages.checked_mul(page_size).filter(|&bytes| bytes != 0 && bytes >> 46 == 0).ok_or(Errno::EINVAL)?;
+    let align = if bytes >= block { block } else { page_size };
+    let start = alloc_vmap_area(k, cpu, bytes, align)?;
+    let mapped = vmap_pages_range(k, cpu, start, bytes);
+    if mapped.is_ok() {
+        for n in 0..pages {
+            cpu.rmw(start.plus(n * page_size), Rmw::FetchAdd(1), Order::Relaxed);
+        }
+    }
+    vunmap_range(k, cpu, start, bytes);
+    mapped.map(|()| pages)
+}
+
+/// `vmap_pages_range`: blocks where they fit, else pages.
+fn vmap_pages_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) -> Result<(), Errno> {
+    let block = k.geometry.entry_span(Level::PMD);
+    let order = (k.geometry.level_shift(Level::PMD) - k.geometry.page_shift()) as u8;
+    let end = start.plus(bytes);
+    let mut addr = start;
+    while addr < end {
+        if addr.is_aligned(block) && end.since(addr) >= block && k.geometry.top() < Level::PMD {
+            if let Some(frame) = data(cpu, order) {
+                let mapped = vmap_try_huge_pmd(k, cpu, addr, frame);
+                if mapped == Ok(true) {
+                    addr = addr.plus(block);
+                    continue;
+                }
+                cpu.free(frame, order, FrameKind::Data);
+                mapped?;
+            }
+        }
+        let pte = vmap_slot(k, cpu, addr, Level::PTE)?;
+        let frame = data(cpu, 0).ok_or(Errno::ENOMEM)?;
+        set_entry(cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
+        addr = addr.plus(k.geometry.page_size());
+    }
+    Ok(())
+}
