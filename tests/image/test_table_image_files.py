@@ -188,6 +188,25 @@ def test_a_text_that_is_no_dump_names_its_line(tmp_path: Path) -> None:
         read_ptdump(path)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    which=st.sampled_from(TEXTS),
+    changes=st.lists(st.tuples(st.integers(0, 1 << 14), st.integers(0, 255)), max_size=4),
+)
+def test_a_damaged_text_is_refused_or_read_as_it_stands(
+    which: Path, changes: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    raw = bytearray(which.read_bytes())
+    for at, byte in changes:
+        raw[at % len(raw)] = byte
+    path = tmp_path_factory.getbasetemp() / "damaged.ptdump.txt"
+    path.write_bytes(raw)
+    try:
+        assert read_ptdump(path).encode() == raw
+    except ImageError as error:
+        assert "\n" not in str(error)
+
+
 @pytest.mark.parametrize("kept", [4, 30, 200, 5000, 60_000, 108_000, -1])
 def test_a_cut_image_is_refused(capture: Path, kept: int) -> None:
     whole = capture.read_bytes()

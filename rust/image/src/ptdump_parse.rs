@@ -114,11 +114,7 @@ impl<'a> Lines<'a> {
 
     fn parse(&mut self, line: &'a [u8]) -> Result<Line<'a>, Problem> {
         if let Some(name) = line.strip_prefix(b"---[ ").and_then(|l| l.strip_suffix(b" ]---")) {
-            return if name.is_empty() || !name.iter().all(|b| (0x20..0x7f).contains(b)) {
-                Err(Problem::NotADumpLine(shown(line)))
-            } else {
-                Ok(Line::Marker(name))
-            };
+            return if name.is_empty() || !printable(name) { Err(Problem::NotADumpLine(shown(line))) } else { Ok(Line::Marker(name)) };
         }
         let bad = || Problem::NotADumpLine(shown(line));
         if line.len() < 54 || line[18] != b'-' || &line[37..40] != b"   " {
@@ -156,16 +152,20 @@ impl<'a> Lines<'a> {
         }
         self.previous = Some(end);
         let columns = &after[4..];
-        let (prot, known) = self.meaning(columns);
+        let (prot, known) = self.meaning(columns).ok_or_else(bad)?;
         Ok(Line::Range(RangeLine { start, end, depth, prot, columns, known }))
     }
 
-    fn meaning(&mut self, columns: &'a [u8]) -> (u64, bool) {
+    /// The bits that columns say, and whether they are just those of `TextWriter`; `None` if they are no text.
+    fn meaning(&mut self, columns: &'a [u8]) -> Option<(u64, bool)> {
         if columns.is_empty() {
-            return (0, true);
+            return Some((0, true));
         }
         if let Some(&(_, prot, known)) = self.memo.iter().find(|m| m.0 == columns) {
-            return (prot, known);
+            return Some((prot, known));
+        }
+        if !printable(columns) {
+            return None;
         }
         let prot = prot_of(columns);
         self.scratch.clear();
@@ -173,7 +173,7 @@ impl<'a> Lines<'a> {
         let known = prot != 0 && self.scratch == columns;
         self.memo.swap(0, 1);
         self.memo[0] = (columns, prot, known);
-        (prot, known)
+        Some((prot, known))
     }
 
     fn finish(&mut self) -> Option<Problem> {
@@ -280,6 +280,10 @@ fn hex(text: &[u8]) -> Option<u64> {
         };
         Some(value << 4 | u64::from(digit))
     })
+}
+
+fn printable(bytes: &[u8]) -> bool {
+    bytes.iter().all(|b| (0x20..0x7f).contains(b))
 }
 
 /// A piece of a line for an error message: printable, not longer than a line.

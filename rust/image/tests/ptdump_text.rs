@@ -132,6 +132,8 @@ fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
     assert!(matches!(error_of(&good.replace("PTE", "PXE")), TextError { line: 1, what: Problem::Level(_) }));
     assert!(matches!(error_of(&good.replace("4K", "8K")), TextError { line: 1, what: Problem::Size(..) }));
     assert!(matches!(error_of(&format!("{good}{good}")), TextError { line: 2, what: Problem::Gap { .. } }));
+    let bytes = good.replace("PTE", "PTE \u{e9}");
+    assert!(matches!(error_of(&bytes), TextError { line: 1, what: Problem::NotADumpLine(_) }));
     let backwards = "0xfffffc0000001000-0xfffffc0000000000           4K PTE\n";
     assert!(matches!(error_of(backwards), TextError { line: 1, what: Problem::Backwards(..) }));
     let whole = format!("---[ Linear Mapping start ]---\n{good}");
