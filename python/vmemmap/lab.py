@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
 from . import _core
 from .errors import InternalError, SpecError
-from .scenario import Actor, Scenario, Variant, find
+from .image import read_npz
+from .scenario import Actor, Description, Scenario, Variant, find
 from .scenario import scenario as _scenario
-from .spec import Budget, parse_budget
+from .spec import Budget, parse_budget, parse_policy
 from .trace import Step, Violation, switches
 
 Verdict = Literal["safe", "violated", "inconclusive"]
@@ -55,6 +56,7 @@ class Result:
     shortest: bool = False
     interrupted: bool = False
     raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    document: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
     @property
     def fallen(self) -> list[str]:
@@ -93,6 +95,21 @@ class Result:
         """Of the trace."""
         return switches(self.trace)
 
+    def trace_of(self, invariant: str) -> tuple[Violation, tuple[Step, ...], bool] | None:
+        """The shortest known way to the fall of one invariant: what fell, the steps, and whether none is shorter."""
+        witness = self.raw.get("witnesses", {}).get(invariant)
+        if witness is None:
+            return None
+        steps = tuple(Step.from_dict(step) for step in witness["trace"]["steps"])
+        return Violation.from_dict(witness["violation"]), steps, bool(witness["shortest"])
+
+    def trace_file(self) -> dict[str, Any] | None:
+        """What ``--trace-out`` saves: the scenario as the core was given it, and the schedule of the first violation."""
+        if self.violation is None:
+            return None
+        witness = self.raw.get("witnesses", {}).get(self.violation.invariant, {})
+        return {"document": self.document, **witness.get("trace", {})}
+
     def to_dict(self) -> dict[str, Any]:
         """The object of ``explore --json``."""
         return {
@@ -125,7 +142,7 @@ class Result:
 #: Keys of the core's answer that `Result` holds itself.
 _OWN = frozenset(
     "scenario variant kernel policies expect verdict words exhaustive executions steps states seconds seed judged "
-    "invariants invariant_steps scope digest shortest interrupted violation trace".split()
+    "invariants invariant_steps scope digest shortest interrupted violation trace witnesses".split()
 )
 
 
@@ -142,6 +159,15 @@ def scope_words(scope: Mapping[str, Any]) -> str:
         *(str(scope[key]) for key in ("bounds",) if scope.get(key)),
     ]
     return "; ".join(part for part in parts if part)
+
+
+def chosen(settings: Iterable[str]) -> dict[str, str]:
+    """Policies as typed, ``["update=bbm"]`` → ``{"update": "bbm"}``, against the table that the core holds.
+
+    :raises SpecError: no such policy, or no such choice; the line lists what there is.
+    """
+    known = {row: tuple(values) for row, values in _core.policies().items()}
+    return dict(parse_policy(setting, known) for setting in settings)
 
 
 def resolve(scenario: AnyScenario) -> Scenario:
@@ -161,6 +187,15 @@ def _answer(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise InternalError(f"the core answered with no JSON: {error}") from error
     return answer
+
+
+def _image(description: Description) -> _core.TableImage | None:
+    """The tables that the machine starts from, if the description names an image."""
+    path = description.document["machine"]["image"]
+    if path is None:
+        return None
+    image = read_npz(path, kernel=description.kernel)
+    return _core.TableImage(image.pa, image.level, image.words, image.description)
 
 
 def _budget(budget: Budget | int | float | str | None) -> Budget:
@@ -192,7 +227,7 @@ def explore(
     description = resolved.stage(chosen, policies or {})
     limit = _budget(budget)
     options = {"strategy": strategy, "seed": seed, "executions": limit.executions, "seconds": limit.seconds}
-    raw = _answer(_core.explore(description.json(), json.dumps(options)))
+    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description)))
     violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
     states: dict[str, str] = {}
     steps: dict[str, int] = {}
@@ -228,6 +263,7 @@ def explore(
         shortest=bool(raw.get("shortest", False)),
         interrupted=bool(raw.get("interrupted", False)),
         raw=raw,
+        document=description.document,
     )
 
 
@@ -306,7 +342,7 @@ def stress(
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed, "checked": checked}
-    raw = _answer(_core.stress(description.json(), json.dumps(options)))
+    raw = _answer(_core.stress(description.json(), json.dumps(options), _image(description)))
     return StressResult(
         scenario=resolved.name,
         variant=chosen.name,

@@ -1,0 +1,61 @@
+"""``vmemmap explore``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_json
+
+
+@click.command("explore")
+@click.argument("scenario")
+@click.option("--variant", help="Which variant; the first listed by default.")
+@click.option("--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Override a policy of the variant.")
+@click.option("--strategy", default="exhaustive", show_default=True, help="exhaustive, random or pct.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For random and pct.")
+@click.option("--budget", default="60s", show_default=True, help="Executions (5000) or time (10s).")
+@click.option("--trace-out", type=click.Path(dir_okay=False, path_type=Path), help="Save the trace of a violation.")
+@json_option
+def command(
+    scenario: str,
+    variant: str | None,
+    settings: tuple[str, ...],
+    strategy: str,
+    seed: int | None,
+    budget: str,
+    trace_out: Path | None,
+    as_json: bool,
+) -> int:
+    """Explore the interleavings of SCENARIO, a name, a corpus number (R6) or FILE.py[:NAME].
+
+    Exit codes: 0 safe, 1 violated, 2 wrong call, 3 inconclusive, 130 interrupted.
+    """
+    from .. import trace
+    from ..lab import chosen, explore
+
+    result = explore(
+        scenario, variant=variant, policies=chosen(settings), strategy=strategy, seed=seed, budget=budget
+    )
+    saved = result.trace_file()
+    if trace_out is not None and saved is not None:
+        trace_out.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        click.echo(f"{result.scenario} {result.variant}: {result.words} [{result.scope_words}]")
+        states = f", {result.states:,} states" if result.states is not None else ""
+        how = "exhaustive" if result.exhaustive else "not exhaustive"
+        click.echo(f"{result.executions:,} executions, {result.steps:,} steps{states}, {result.seconds:.2f} s, {how}")
+        for name in result.fallen:
+            steps = result.invariant_steps.get(name)
+            judged = "" if name in result.judged else " (not judged here)"
+            click.echo(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
+        if result.violation is not None:
+            click.echo(f"{result.violation.invariant}: {result.violation.message}")
+            click.echo(trace.text(result.trace))
+    if result.interrupted:
+        return INTERRUPTED
+    return {"safe": HOLDS, "violated": VIOLATED, "inconclusive": INCONCLUSIVE}[result.verdict]

@@ -1,0 +1,64 @@
+"""``vmemmap stress``."""
+
+from __future__ import annotations
+
+import click
+
+from . import HOLDS, INTERRUPTED, VIOLATED, json_option, print_json
+
+
+@click.command("stress")
+@click.argument("scenario")
+@click.option("--variant", help="Which variant; the first listed by default.")
+@click.option("--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Override a policy of the variant.")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads; one for each actor by default.")
+@click.option("--seconds", default=2.0, show_default=True, help="How long.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For what is drawn at random.")
+@click.option("--unchecked", is_flag=True, help="Without the sanitizer: full speed, and nothing is noticed.")
+@json_option
+def command(
+    scenario: str,
+    variant: str | None,
+    settings: tuple[str, ...],
+    threads: int | None,
+    seconds: float,
+    seed: int | None,
+    unchecked: bool,
+    as_json: bool,
+) -> int:
+    """Run the actors of SCENARIO in real threads on the native machine.
+
+    Exit codes: 0 nothing was seen to fall, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
+    proves nothing: explore does.
+    """
+    from ..lab import chosen, stress
+
+    result = stress(
+        scenario,
+        variant=variant,
+        policies=chosen(settings),
+        threads=threads,
+        seconds=seconds,
+        seed=seed,
+        checked=not unchecked,
+    )
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        rate = result.operations / result.seconds if result.seconds else 0.0
+        how = "checked" if result.checked else "unchecked, violations are not noticed"
+        click.echo(
+            f"{result.scenario} {result.variant}: {result.violation_count:,} violations in {result.operations:,} operations, "
+            f"{result.seconds:.2f} s, {result.threads} threads, {rate:,.0f} operations/s ({how})"
+        )
+        for violation in result.violations[:10]:
+            click.echo(f"  {violation.invariant} {violation.actor}: {violation.message}")
+        for name, latency in result.latency_ns.items():
+            click.echo(
+                f"  {name}: p50 {latency['p50']:,.0f} ns, p99 {latency['p99']:,.0f} ns, "
+                f"p99.9 {latency['p999']:,.0f} ns, max {latency['max']:,.0f} ns"
+            )
+        click.echo("  " + ", ".join(f"{name} {count:,}" for name, count in result.counters.items() if count))
+    if result.interrupted:
+        return INTERRUPTED
+    return VIOLATED if result.violation_count else HOLDS
