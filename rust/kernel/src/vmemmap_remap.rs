@@ -95,7 +95,7 @@ fn walk_pass<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<
             && let Some(table) = vmemmap_pmd_entry(k, cpu, pmd, addr, walk)?
             && walk.action != Action::Split
         {
-            vmemmap_pte_range(k, cpu, table, &(addr..next), walk, pass);
+            pte_pass(k, cpu, table, &(addr..next), walk, pass);
         }
         addr = next;
     }
@@ -247,9 +247,16 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
     Ok(())
 }
 
+/// The PTEs of [start, end), which one table holds, changed one by one. The walk calls it once for each PMD entry; a
+/// caller that has found the table itself needs no walk.
+#[inline]
+pub fn vmemmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
+    pte_pass(k, cpu, table, range, walk, Pass::Exchange);
+}
+
 /// The PTEs of one table. 6.1 and 2021 take the first PTE of the range as the one that defines the shared frame, and
 /// leave it as it is; 6.12 rewrites it when it optimises.
-fn vmemmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
+fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
     let mut addr = range.start;
     if !k.version.is_6_12() && walk.nr_walked == 0 {
         let at = offset(cpu, table, Level::PTE, addr);
