@@ -6,6 +6,7 @@ mod coroutine;
 pub mod document;
 pub mod execution;
 pub mod model;
+pub mod programs;
 pub mod random;
 pub mod replay;
 pub mod scenario;
