@@ -1,7 +1,7 @@
 //! What the kernel has built when user space starts (`paging_init`, `sparse_init`, `memmap_init`), and taking over tables
 //! that a real kernel built.
 
-use vmemmap_arch::{Cpu, Granule, Kind, Order, Pa, RangeOp, Template, Va, Zone};
+use vmemmap_arch::{Cpu, Granule, Kind, Order, Pa, Template, Va, Zone};
 
 use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
 use crate::policy::Mapping;
@@ -11,17 +11,13 @@ use crate::sparse_vmemmap::{
 use crate::state::{Block, Scalar, Section, section_flag};
 use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 
-/// Boot: RAM to the allocator, its linear map, one section after the other populated, struct pages initialised, memory
+/// Boot: the linear map of RAM (which the allocator has already), one section after the other populated, struct pages initialised, memory
 /// blocks online. Single-threaded.
 ///
 /// # Errors
 /// `ENOMEM`: RAM does not hold the tables and the vmemmap.
 pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     cpu.label("start_kernel");
-    for ram in k.ram().iter().filter(|ram| ram.boot) {
-        // Nothing holds RAM yet, so nothing is in the way.
-        let _ = cpu.range_op(ram.start, ram.bytes, RangeOp::OnlineNormal);
-    }
     for ram in k.ram().iter().filter(|ram| ram.boot) {
         mmu::create_linear_mapping(k, cpu, ram.start, ram.bytes, true)?;
     }
