@@ -66,6 +66,10 @@ pub enum ImageError {
     Memstart { memstart: i64 },
     #[error("RAM {start}-{end} is empty, unaligned, or above 52 bits")]
     Ram { start: Pa, end: Pa },
+    #[error("RAM {start}-{end} overlaps the range before it")]
+    RamOverlap { start: Pa, end: Pa },
+    #[error("RAM spans {frames} frames: at most 2^32 are modelled")]
+    RamSpan { frames: u64 },
     #[error("hugepage at PFN {pfn:#x} of {pages} base pages: {why}")]
     Hugepage { pfn: u64, pages: u64, why: &'static str },
     #[error("marker {index} at {start} has the unknown name `{name}`")]
@@ -271,12 +275,7 @@ fn layout_of(meta: &ImageMeta) -> Result<Layout, ImageError> {
 
 fn verify_meta(meta: &ImageMeta) -> Result<(), ImageError> {
     let g = meta.geometry;
-    for (range, _) in &meta.ram {
-        let aligned = range.start.is_aligned(g.page_size()) && range.end.is_aligned(g.page_size());
-        if range.start >= range.end || !aligned || range.end.0 > 1 << 52 {
-            return Err(ImageError::Ram { start: range.start, end: range.end });
-        }
-    }
+    verify_ram(meta)?;
     if meta.block_size != 0 && (!meta.block_size.is_power_of_two() || meta.block_size < g.section_size()) {
         return Err(ImageError::BlockSize { bytes: meta.block_size });
     }
@@ -302,6 +301,30 @@ fn verify_meta(meta: &ImageMeta) -> Result<(), ImageError> {
     for pair in taken.windows(2) {
         if pair[0].0 + pair[0].1 > pair[1].0 {
             return Err(ImageError::Hugepage { pfn: pair[1].0, pages: pair[1].1, why: "overlaps the one before it" });
+        }
+    }
+    Ok(())
+}
+
+fn verify_ram(meta: &ImageMeta) -> Result<(), ImageError> {
+    let g = meta.geometry;
+    let mut ranges: Vec<&Range<Pa>> = meta.ram.iter().map(|(range, _)| range).collect();
+    ranges.sort_unstable_by_key(|range| range.start);
+    for range in &ranges {
+        let aligned = range.start.is_aligned(g.page_size()) && range.end.is_aligned(g.page_size());
+        if range.start >= range.end || !aligned || range.end.0 > 1 << 52 {
+            return Err(ImageError::Ram { start: range.start, end: range.end });
+        }
+    }
+    for pair in ranges.windows(2) {
+        if pair[1].start < pair[0].end {
+            return Err(ImageError::RamOverlap { start: pair[1].start, end: pair[1].end });
+        }
+    }
+    if let (Some(first), Some(last)) = (ranges.first(), ranges.last()) {
+        let frames = last.end.since(first.start) >> g.page_shift();
+        if frames > 1 << 32 {
+            return Err(ImageError::RamSpan { frames });
         }
     }
     Ok(())

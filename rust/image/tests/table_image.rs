@@ -1,5 +1,6 @@
 //! Contradictions in a table image are refused with the place named; a sound one is walked and surveyed.
 
+use proptest::prelude::*;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Attr, Geometry, Granule, Level, Pa, Pfn, TableView, Va, Version};
@@ -230,6 +231,8 @@ fn metadata_that_contradicts_the_layout_is_refused() {
     assert!(matches!(refused(|b| b.meta.markers = vec![(Va(0), Some("nonsense".into()))]), ImageError::Marker { index: 0, .. }));
     assert!(matches!(refused(|b| b.meta.markers = vec![(Va(0), None); 17]), ImageError::Markers { found: 17, .. }));
     assert!(matches!(refused(|b| b.meta.ram[0].0 = Pa(8)..Pa(0)), ImageError::Ram { .. }));
+    assert!(matches!(refused(|b| b.meta.ram.push((Pa(RAM)..Pa(RAM + 0x1000), true))), ImageError::RamOverlap { .. }));
+    assert!(matches!(refused(|b| b.meta.ram.push((Pa(1 << 51)..Pa(1 << 52), false))), ImageError::RamSpan { .. }));
     assert!(matches!(refused(|b| b.meta.block_size = 3), ImageError::BlockSize { bytes: 3 }));
 }
 
@@ -242,4 +245,25 @@ fn the_image_own_vmemmap_range_stands_above_that_of_the_version() {
     let image = builder.build().unwrap();
     assert_eq!(image.layout().vmemmap_start, Va(0xffff_fc00_0000_0000));
     assert_eq!(image.sections().len(), 3);
+}
+
+proptest! {
+    #[test]
+    fn an_image_with_words_changed_is_refused_or_surveyed_to_the_end(
+        changes in proptest::collection::vec((0usize..4, 0usize..512, any::<u64>(), any::<u64>()), 1..6),
+    ) {
+        let mut builder = Builder::new().machine(optimised);
+        for (table, index, word, keep) in changes {
+            // Some of the old bits stay, so that not every change is a link to nowhere.
+            let old = builder.tables[table].2[index];
+            builder.tables[table].2[index] = old & keep | word & !keep & 0xfff0_0000_0000_0fff;
+        }
+        builder.meta.hugepages = vec![(ADDED >> 12, 512)];
+        if let Ok(image) = builder.build() {
+            let sections = image.sections();
+            prop_assert!(sections.len() <= 4);
+            prop_assert!(sections.iter().all(|s| s.mapped <= 512));
+            let _ = (image.hugepage_state(Pfn(ADDED >> 12), 512), image.linear_map(), image.vmemmap_extra_prot());
+        }
+    }
 }
