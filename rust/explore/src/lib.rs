@@ -5,6 +5,7 @@
 mod coroutine;
 pub mod document;
 pub mod execution;
+pub mod live;
 pub mod model;
 pub mod programs;
 pub mod random;
@@ -12,5 +13,6 @@ pub mod replay;
 pub mod scenario;
 pub mod search;
 mod shorten;
+pub mod stage;
 pub mod trace;
 pub mod verdict;

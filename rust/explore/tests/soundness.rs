@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::execution::{Fault, Runner, Shared};
+use vmemmap_explore::execution::{ActorPort, Actors, Fault, Runner, Shared};
 use vmemmap_explore::model::Invariants;
 use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
 
@@ -187,4 +187,50 @@ fn a_request_to_stop_is_obeyed_and_reported() {
     assert_eq!(report.ended, Ended::Interrupted);
     assert!(!report.exhaustive());
     assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+/// Larger than the naive search can do; the reference is `cache`, itself without a difference above (nightly).
+#[test]
+#[ignore = "takes minutes; run with --ignored"]
+fn larger_programs_agree_with_the_cached_search() {
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(21);
+    for nth in 0..1000 {
+        let mut programs = random_programs(&mut rng, 30);
+        programs.0.extend(random_programs(&mut rng, 30).0);
+        programs.0.truncate(4);
+        let keep = |r: Reduction| Reduction { keep_finished: true, ..r };
+        let (_, expected) = search(&programs, keep(Reduction::CACHE), Flaw::None, Invariants::NONE, u64::MAX);
+        for reduction in [Reduction::CACHE_SLEEP, Reduction::MERGED] {
+            let (_, finals) = search(&programs, keep(reduction), Flaw::None, Invariants::NONE, u64::MAX);
+            assert_eq!(finals, expected, "seed 21, program {nth}, {reduction:?}, {programs:?}");
+        }
+    }
+}
+
+#[test]
+fn a_panic_of_an_actor_reaches_the_caller_while_others_are_suspended() {
+    struct Faulty(Programs);
+    impl Actors<Toy> for Faulty {
+        fn count(&self) -> usize {
+            self.0.count()
+        }
+        fn name(&self, actor: usize) -> &str {
+            self.0.name(actor)
+        }
+        fn run(&self, actor: usize, port: &ActorPort<'_, Toy>) {
+            self.0.run(actor, port);
+            assert!(actor == 0, "an actor's own bug");
+        }
+    }
+    let shared = Shared::new(Toy::default());
+    let faulty = Faulty(Programs(vec![vec![Line::Do(Op::Write(0, 1)), Line::Do(Op::Read(0))], vec![Line::Do(Op::Write(0, 2))]]));
+    let mut runner = Runner::new(&shared, &faulty).expect("stacks");
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        Search::new(&mut runner, Reduction::CACHE, &mut |_| {}).run(
+            Invariants::NONE,
+            100,
+            &mut Limits { executions: u64::MAX, deadline: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
+        )
+    }));
+    assert!(caught.is_err());
 }
