@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
+import secrets
+import struct
 import zipfile
 import zlib
 from collections.abc import Generator, Mapping, Sequence
@@ -31,6 +32,18 @@ __all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
 PTDUMP_LIMIT: Final = 1 << 30
 """Most bytes of text that are read as a dump."""
 
+# What zipfile raises, some of it by accident, for archives that are none.
+_BROKEN_ARCHIVE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
 # Rows of an array that are packed at a time.
 _ROWS: Final = 1 << 12
 # Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
@@ -39,7 +52,7 @@ _MOST_PACKED: Final = 1100
 _ARRAYS: Final = {"pa": (1, ("<u8",)), "level": (1, ("|u1", "|i1")), "words": (2, ("<u8",))}
 _NPY_HEADER_LIMIT: Final = 4096
 _NPY_HEADER: Final = re.compile(
-    rb"\{'descr': '([^'\\]{1,40})', 'fortran_order': (True|False), "
+    rb"\{'descr': '([A-Za-z0-9<>|=]{1,40})', 'fortran_order': (True|False), "
     rb"'shape': \(((?:[0-9]{1,20}(?:, ?|(?=\))))*)\), ?\}\s*"
 )
 
@@ -137,32 +150,30 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
 @contextmanager
 def _opened(path: Path) -> Generator[IO[bytes], None, None]:
     try:
-        with path.open("rb") as file:
-            yield file
+        file = path.open("rb")
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
         raise ImageError(f"{str(path)!r}: not the name of a file") from error
+    with file:
+        try:
+            yield file
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager
 def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """A new file that takes the place of ``path`` when the block ends without an exception."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; an image is as readable as any other output.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        beside.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         raise
 
 
@@ -171,8 +182,11 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         try:
             with zipfile.ZipFile(file) as archive:
                 return {name: _read_array(path, archive, name) for name in _ARRAYS}
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OverflowError) as error:
-            raise ImageError(f"{path}: broken or cut archive: {str(error) or type(error).__name__}") from error
+        except ImageError:
+            raise
+        except _BROKEN_ARCHIVE as error:
+            reason = ascii(str(error) or type(error).__name__)[1:-1]
+            raise ImageError(f"{path}: broken or cut archive: {reason[:120]}") from error
 
 
 def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
@@ -180,7 +194,7 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
     try:
         member = archive.getinfo(f"{name}.npy")
     except KeyError:
-        held = ", ".join(n.removesuffix(".npy") for n in archive.namelist()[:8]) or "nothing"
+        held = ", ".join(ascii(n.removesuffix(".npy"))[1:41] for n in archive.namelist()[:8]) or "nothing"
         raise ImageError(f"{where} is missing: expected pa, level and words, found {held}") from None
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ImageError(f"{where} is packed in a way that NumPy does not write")

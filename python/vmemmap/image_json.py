@@ -192,7 +192,7 @@ def _check_constants(keys: _Keys, granule: int, va_bits: int) -> None:
     for key, expected in settled.items():
         if keys.data.get(key) is not None and keys.integer(key) % (1 << 64) != expected:
             shown = f"{expected:#x}" if key == "page_offset" else str(expected)
-            raise keys.bad(key, f"{shown} with {format_size(granule)} pages and {va_bits} bits, found {keys.data[key]}")
+            raise keys.bad(key, f"{shown} with {format_size(granule)} pages and {va_bits} bits, found {ascii(keys.data[key])[:40]}")
 
 
 def _markers(keys: _Keys) -> tuple[tuple[int, str | None], ...]:
