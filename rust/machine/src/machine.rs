@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView};
 
 use crate::arena::Arena;
-use crate::checked::Watch;
 use crate::config::{ConfigError, MachineConfig, RamRange};
 use crate::counters::{CachePadded, Counters, Shards};
 use crate::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
@@ -15,6 +14,7 @@ use crate::injection::Injection;
 use crate::locks::{Locks, Rcu};
 use crate::native::Native;
 use crate::violation::{Event, Sink, Violation};
+use crate::watch::Watch;
 
 /// A machine on which real threads run kernel code: one `Native` or `Checked` a thread.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Machine {
             injection: Injection::new(config.cpus, config.seed),
             watch: Watch::new(config.cpus),
             violations: Sink::default(),
-            step: CachePadded::default(),
+            step: CachePadded(AtomicU64::new(1)),
             frames_free: CachePadded(AtomicU64::new(boot_frames)),
             frames_total: AtomicU64::new(boot_frames),
             self_hosted: AtomicU64::new(0),
@@ -244,6 +244,27 @@ impl Machine {
         let head = self.head_of(self.frame_of(pa))?;
         let state = self.states.get(head);
         state.kind().map(|k| (k, self.frame_pa(head), state.order()))
+    }
+    /// Kind of a frame, whether it is free, and whether it is self-hosted storage; `None` for memory that the allocator
+    /// does not have (offline, or outside the machine).
+    #[must_use]
+    pub fn frame_info(&self, pa: Pa) -> Option<(FrameKind, bool, bool)> {
+        let frame = self.frame_of(pa);
+        let state = self.states.get(frame);
+        if state.has(bit::SELF_HOSTED) {
+            return Some((FrameKind::Vmemmap, state.kind().is_none(), true));
+        }
+        if let Some(kind) = state.kind() {
+            return Some((kind, false, false));
+        }
+        if !self.frames.chunk(frame / CHUNK).is_present() || state.is_absent() {
+            return None;
+        }
+        if !self.frames.is_used(frame) {
+            return Some((FrameKind::Data, true, false));
+        }
+        let head = self.head_of(frame)?;
+        self.states.get(head).kind().map(|kind| (kind, false, false))
     }
     /// Whether the frame's words are real rather than given by a template.
     #[must_use]
