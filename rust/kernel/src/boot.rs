@@ -1,7 +1,7 @@
 //! What the kernel has built when user space starts (`paging_init`, `sparse_init`, `memmap_init`), and taking over tables
 //! that a real kernel built.
 
-use vmemmap_arch::{Cpu, Granule, Kind, Order, Pa, Template, Va, Zone};
+use vmemmap_arch::{Alloc, Cpu, FrameKind, Granule, Kind, Level, Order, Pa, Template, Va, Zone};
 
 use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
 use crate::policy::Mapping;
@@ -18,12 +18,42 @@ use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 /// `ENOMEM`: RAM does not hold the tables and the vmemmap.
 pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     cpu.label("start_kernel");
+    early_fixmap_init(k, cpu)?;
     for ram in k.ram().iter().filter(|ram| ram.boot) {
         mmu::create_linear_mapping(k, cpu, ram.start, ram.bytes, true)?;
     }
     sparse_init(k, cpu)?;
     set_max_pfn(k, cpu);
     hugetlb::init_hstates(k, cpu)?;
+    Ok(())
+}
+
+/// `early_fixmap_init`: empty tables under the fixmap (`bm_pud`, `bm_pmd`, `bm_pte`), without UXNTable; 6.1 has one PTE
+/// table, 6.12 as many as the fixmap needs. A table that vmemmap shares with the fixmap keeps its attributes.
+fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
+    const TYPE_TABLE: u64 = 3;
+    cpu.label("early_fixmap_init");
+    let (start, end) = (k.layout.fixmap_start, if k.version.is_6_12() { k.layout.fixmap_end } else { k.layout.fixmap_start.plus(1) });
+    let mut addr = start;
+    while addr >= start && addr < end {
+        let mut slot = pgtable::pgd_offset_k(cpu, addr);
+        while slot.level < Level::PTE {
+            let entry = pgtable::read_once(cpu, slot);
+            let table = match pgtable::next_table(cpu, entry, slot.level) {
+                Some(table) => table,
+                None => {
+                    let kind = FrameKind::Table;
+                    let request = Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: true };
+                    let table = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
+                    pgtable::set_entry(cpu, slot, k.geometry.descriptor(table.pa, TYPE_TABLE));
+                    table
+                }
+            };
+            slot = pgtable::offset(cpu, table, slot.level.next(), addr);
+        }
+        let span = k.geometry.entry_span(Level::PMD);
+        addr = addr.align_down(span).plus(span);
+    }
     Ok(())
 }
 

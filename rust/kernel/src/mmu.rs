@@ -161,6 +161,11 @@ fn free_hotplug_page_range<C: Cpu>(cpu: &C, frame: Frame<C::Tok>, order: u8, sto
     }
     if cpu.is_reserved(frame) {
         cpu.warn(Invariant::BootVmemmapKept, addr.0, "free_hotplug_page_range: frame from boot (PG_reserved)");
+        let page_size = cpu.geometry().page_size();
+        for n in 0..1u64 << order {
+            cpu.free(Frame { pa: frame.pa.plus(n * page_size), ..frame }, 0, FrameKind::Vmemmap);
+        }
+        return;
     }
     if cpu.is_self_hosted(frame) {
         cpu.warn(Invariant::SelfHostedUntouched, addr.0, "free_hotplug_page_range: self-hosted frame without its altmap");

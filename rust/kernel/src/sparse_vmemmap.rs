@@ -58,7 +58,12 @@ impl Storage<'_> {
 }
 
 fn vmemmap_alloc_block<C: Cpu>(cpu: &C, order: u8, kind: FrameKind, early: bool) -> Option<Frame<C::Tok>> {
-    cpu.alloc(Alloc { order, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: early })
+    let frame = cpu.alloc(Alloc { order, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: early })?;
+    if early && order != 0 {
+        // memblock knows no runs: frames from boot are freed singly.
+        cpu.split_frame(frame, order);
+    }
+    Some(frame)
 }
 
 /// `vmemmap_alloc_block_buf`: 2^order frames for struct pages. Not zeroed.
