@@ -44,7 +44,9 @@ _BROKEN_ARCHIVE: Final = (
     RuntimeError,
     ValueError,
 )
-# Rows of an array that are packed at a time.
+# Arrays above this are stored as they are: packing half a gigabyte takes a minute, writing it a second.
+_PACK_LIMIT: Final = 64 << 20
+# Rows of an array that are written at a time.
 _ROWS: Final = 1 << 12
 # Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
 _MOST_PACKED: Final = 1100
@@ -241,12 +243,12 @@ def _shape(shape: Sequence[int]) -> str:
 
 def _write_arrays(file: IO[bytes], image: Image) -> None:
     arrays: Mapping[str, NDArray[Any]] = {"pa": image.pa, "level": image.level, "words": image.words}
-    # Fast rather than small: tables repeat so much that the fastest setting already packs them ten to one.
+    # Tables repeat so much that the fastest setting already packs them well.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, allowZip64=True) as archive:
         for name, array in arrays.items():
             # A fixed time makes equal tables equal files.
             member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            member.compress_type = zipfile.ZIP_DEFLATED
+            member.compress_type = zipfile.ZIP_DEFLATED if array.nbytes <= _PACK_LIMIT else zipfile.ZIP_STORED
             member.external_attr = 0o644 << 16
             with archive.open(member, "w", force_zip64=array.nbytes >= 1 << 31) as stream:
                 array = np.ascontiguousarray(array, dtype=_ARRAYS[name][1][0])
