@@ -10,7 +10,7 @@ use crate::hugetlb::{
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
 use crate::hugetlb_resize::drop_uncounted;
 use crate::hugetlb_vmemmap::{HugePage, restore};
-use crate::page::{compound_head, page_huge, page_ref_count, put_page_testzero, read_word, write_word};
+use crate::page::{compound_head, flag, page_huge, page_ref_count, put_page_testzero, read_word, test_flag, write_word};
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
@@ -34,6 +34,10 @@ pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pf
 
 /// `dissolve_free_huge_page`; whether there was one.
 fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
+    // `PageCompound`; most pages of a block are none, and their own struct page says so.
+    if !test_flag(cpu, page, flag::HEAD) && read_word(cpu, page, word::COMPOUND_HEAD) & 1 == 0 {
+        return Ok(false);
+    }
     loop {
         // Not to disturb others by taking the lock for nothing.
         if !page_huge(k, cpu, page) {

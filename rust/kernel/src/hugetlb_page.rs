@@ -42,9 +42,9 @@ impl HugePage {
         cpu.rmw(word_va(self.va(k), word::PRIVATE), Rmw::FetchAnd(!flag), Order::Relaxed);
     }
 
-    /// The tests that `__free_pages` makes of each tail (`free_tail_pages_check`), and the state it leaves. The first
-    /// three struct pages of every vmemmap page that a restore wrote stand for the others.
-    pub fn destroy_compound<C: Cpu>(self, k: &Kernel, cpu: &C) {
+    /// `free_tail_pages_check`: the first three struct pages of every vmemmap page that a restore wrote stand for all tails.
+    /// The first bad one is reported.
+    fn free_tail_pages_check<C: Cpu>(self, k: &Kernel, cpu: &C) {
         let head = self.va(k);
         for i in reserved_vmemmap_pages(k.version)..vmemmap_pages(k, self.pages) {
             let first = head.plus(i << k.geometry.page_shift());
@@ -52,11 +52,19 @@ impl HugePage {
                 let tail = nth_page(first, slot);
                 if read_word(cpu, tail, word::COMPOUND_HEAD) != head.0 | 1 {
                     cpu.warn(Invariant::RestoredPrivate, tail.0, "bad page: PageTail not set");
-                } else if read_word(cpu, tail, word::COMPOUND_INFO) != 0 {
+                    return;
+                }
+                if read_word(cpu, tail, word::COMPOUND_INFO) != 0 {
                     cpu.warn(Invariant::RestoredPrivate, tail.0, "bad page: corrupted mapping in tail page");
+                    return;
                 }
             }
         }
+    }
+
+    /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
+    pub fn destroy_compound<C: Cpu>(self, k: &Kernel, cpu: &C) {
+        self.free_tail_pages_check(k, cpu);
         page::destroy_compound_page(k, cpu, self.head, self.order());
     }
 

@@ -5,7 +5,7 @@
 //! hole, a stale translation or a read-only alias is met as a CPU meets it.
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
+use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
 
 use crate::Kernel;
 use crate::pgtable::{next_table, pgd_offset_k, read_once};
@@ -300,7 +300,10 @@ pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) ->
             if read_word(cpu, page, word::FLAGS) != u64::MAX {
                 let head = compound_head(k, cpu, page);
                 if k.layout.in_vmemmap(head) {
-                    read_word(cpu, head, word::FLAGS);
+                    let pages = 1u64.checked_shl(u32::from(compound_order(cpu, head))).unwrap_or(1);
+                    if !k.layout.page_pfn(head).is_aligned(pages) {
+                        cpu.warn(Invariant::TailsResolveToHead, page.0, "a tail was taken for the head of a compound page");
+                    }
                     page_ref_count(cpu, head);
                 }
                 seen += 1;
