@@ -246,11 +246,9 @@ def _write_arrays(file: IO[bytes], image: Image) -> None:
     # Tables repeat so much that the fastest setting already packs them well.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, allowZip64=True) as archive:
         for name, array in arrays.items():
-            # A fixed time makes equal tables equal files.
-            member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
-            member.compress_type = zipfile.ZIP_DEFLATED if array.nbytes <= _PACK_LIMIT else zipfile.ZIP_STORED
-            member.external_attr = 0o644 << 16
-            with archive.open(member, "w", force_zip64=array.nbytes >= 1 << 31) as stream:
+            archive.compression = zipfile.ZIP_DEFLATED if array.nbytes <= _PACK_LIMIT else zipfile.ZIP_STORED
+            # Opened by name a member has the time 1980-01-01: equal tables make equal files.
+            with archive.open(f"{name}.npy", "w", force_zip64=array.nbytes >= 1 << 31) as stream:
                 array = np.ascontiguousarray(array, dtype=_ARRAYS[name][1][0])
                 npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
                 for start in range(0, len(array), _ROWS):
