@@ -34,6 +34,8 @@ mod sync;
 pub mod violation;
 
 #[cfg(not(loom))]
+pub mod model;
+#[cfg(not(loom))]
 pub mod op;
 
 #[cfg(not(loom))]

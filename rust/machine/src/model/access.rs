@@ -1,0 +1,318 @@
+//! Data accesses of an explored machine: every translation that the CPU may use is looked at, at once.
+
+use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Rmw, Template, Va};
+
+use super::World;
+use super::memory::{FrameId, SlotId};
+use super::tlb::seen;
+use crate::op::{Reply, Tok};
+use vmemmap_arch::Frame;
+
+/// One translation that may be used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    /// The leaf.
+    pub desc: Desc,
+    pub frame: FrameId,
+    pub live: bool,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    Leaf(Desc, u64),
+    None,
+    FreedTable(u64),
+}
+
+/// What an access does to the word.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access {
+    Load,
+    /// All words, out to another frame.
+    Copy,
+    Rmw(Rmw),
+    Fill(Template),
+}
+
+impl Access {
+    const fn stores(self) -> bool {
+        matches!(self, Access::Rmw(_) | Access::Fill(_))
+    }
+}
+
+impl World {
+    /// The walk that hardware makes from a table; `visit` sees each slot on the way.
+    pub(super) fn walk_from(&self, table: FrameId, level: Level, va: Va, mut visit: impl FnMut(SlotId)) -> End {
+        let g = self.geometry;
+        let (mut table, mut level) = (table, level);
+        loop {
+            let life = self.memory.life(table);
+            if life.is_freed() {
+                return End::FreedTable(self.memory.pa(table).0);
+            }
+            if !self.memory.has_words(table) {
+                return End::None;
+            }
+            let slot = SlotId { table, index: g.index(va, level) };
+            visit(slot);
+            let desc = self.memory.desc(slot);
+            match g.kind(desc, level) {
+                Kind::Table(next) => match self.memory.find(next) {
+                    Some(id) => (table, level) = (id, level.next()),
+                    None => return End::None,
+                },
+                Kind::Page(pa) | Kind::Block(pa) => return End::Leaf(desc, pa.0 + (va.0 & (g.entry_span(level) - 1))),
+                Kind::None | Kind::Invalid | Kind::Reserved => return End::None,
+            }
+        }
+    }
+
+    /// Walks to make for `va`: from the root, and from each table that a stale entry leads to.
+    pub(super) fn for_each_walk(&self, cpu: u8, va: Va, mut each: impl FnMut(FrameId, Level, bool)) {
+        each(self.root, self.geometry.top(), true);
+        if self.stale.is_empty() {
+            return;
+        }
+        for r in self.usable(cpu, va) {
+            if let Kind::Table(next) = self.geometry.kind(r.value, r.level)
+                && let Some(table) = self.memory.find(next)
+            {
+                each(table, r.level.next(), false);
+            }
+        }
+    }
+
+    /// Fills `self.candidates`, the live one first, the rest in an order that depends on nothing but the state. Faults
+    /// on the way go to `fault`.
+    fn gather(&mut self, cpu: u8, va: Va, mut fault: impl FnMut(End)) {
+        let mut found = std::mem::take(&mut self.candidates);
+        let mut named = std::mem::take(&mut self.outputs);
+        found.clear();
+        named.clear();
+        self.for_each_walk(cpu, va, |table, level, live| match self.walk_from(table, level, va, |_| ()) {
+            End::Leaf(desc, pa) => named.push((desc, pa, live)),
+            end => fault(end),
+        });
+        if !self.stale.is_empty() {
+            let g = self.geometry;
+            for r in self.usable(cpu, va) {
+                if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
+                    named.push((r.value, pa.0 + (va.0 & (g.entry_span(r.level) - 1)), false));
+                }
+            }
+        }
+        for &(desc, pa, live) in &named {
+            let frame = self.memory.frame(vmemmap_arch::Pa(pa));
+            if !found.iter().any(|c: &Candidate| c.frame == frame && c.desc == desc) {
+                found.push(Candidate { desc, frame, live });
+            }
+        }
+        found.sort_unstable_by_key(|c| (!c.live, c.desc.0, c.frame));
+        (self.candidates, self.outputs) = (found, named);
+    }
+
+    fn word_index(&self, va: Va) -> u16 {
+        ((va.0 & (self.geometry.page_size() - 1)) >> 3) as u16
+    }
+
+    /// Keeps of the candidates one for each result that the access may have.
+    fn alternatives(&mut self, va: Va, access: Access) {
+        let index = self.word_index(va);
+        let memory = &self.memory;
+        let mut kept = 0;
+        for i in 0..self.candidates.len() {
+            let c = self.candidates[i];
+            let same = |k: &Candidate| match access {
+                Access::Load => memory.word(k.frame, index) == memory.word(c.frame, index),
+                _ => k.frame == c.frame && k.desc.is_writable() == c.desc.is_writable(),
+            };
+            if !self.candidates[..kept].iter().any(same) {
+                self.candidates[kept] = c;
+                kept += 1;
+            }
+        }
+        self.candidates.truncate(kept);
+    }
+
+    pub(super) fn access_outcomes(&mut self, actor: u8, va: Va, access: Access) -> u16 {
+        if self.stale.is_empty() {
+            return 1;
+        }
+        self.gather(self.cpu_of(actor), va, |_| ());
+        self.alternatives(va, access);
+        (self.candidates.len() as u16).max(1)
+    }
+
+    /// Checks all translations that the access may use, and performs it through the chosen one.
+    pub(super) fn access(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> u64 {
+        let Some(chosen) = self.translate(actor, va, access, outcome) else { return 0 };
+        let index = self.word_index(va);
+        let old = self.memory.word(chosen.frame, index);
+        if !access.stores() || !chosen.desc.is_writable() {
+            return old;
+        }
+        match access {
+            Access::Rmw(op) => {
+                let new = op.apply(old);
+                self.memory.set_word(chosen.frame, index, new);
+                self.note_risk(va, chosen, index, new);
+            }
+            Access::Fill(template) => self.memory.fill(chosen.frame, template),
+            Access::Load | Access::Copy => {}
+        }
+        if !self.stale.is_empty() {
+            self.judge_contents(actor, chosen.frame);
+        }
+        old
+    }
+
+    fn translate(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> Option<Candidate> {
+        let (mut none, mut freed) = (false, None);
+        let cpu = self.cpu_of(actor);
+        self.gather(cpu, va, |end| match end {
+            End::FreedTable(pa) => freed = Some(pa),
+            _ => none = true,
+        });
+        if none {
+            self.breach(Invariant::AlwaysTranslates, actor, va.0, "an access finds no translation");
+        }
+        if let Some(pa) = freed {
+            self.breach(Invariant::NoStaleWalkCache, actor, pa, "a hardware walk goes through a freed table");
+        }
+        self.note_spurious(actor, cpu, va);
+        for i in 0..self.candidates.len() {
+            let c = self.candidates[i];
+            if self.memory.life(c.frame).is_freed() {
+                self.breach(Invariant::NoUseOfFreedFrame, actor, va.0, "an access through a translation to a freed frame");
+            }
+            if access.stores() && !c.desc.is_writable() {
+                self.breach(Invariant::SharedTailsReadOnly, actor, va.0, "a store through a read-only translation");
+            }
+        }
+        if self.options.conflicts_at_access {
+            self.judge_conflicts(actor, va);
+        }
+        self.alternatives(va, access);
+        self.candidates.get(usize::from(outcome)).copied()
+    }
+
+    /// A walker may still see the entry as it was before it became valid.
+    fn note_spurious(&mut self, actor: u8, cpu: u8, va: Va) {
+        if !self.stale.is_empty() && self.usable(cpu, va).any(|r| r.value.is_none()) {
+            self.spurious_faults += 1;
+            if self.options.spurious_fault_is_fatal {
+                self.breach(Invariant::AlwaysTranslates, actor, va.0, "a spurious fault: the new entry is not yet published");
+            }
+        }
+    }
+
+    /// Two translations in use at once that break-before-make should have kept apart.
+    fn judge_conflicts(&mut self, actor: u8, va: Va) {
+        let level = Level::PTE;
+        for i in 1..self.candidates.len() {
+            if let Some(case) = self.exchange_needs_break(level, self.candidates[i].desc, self.candidates[0].desc) {
+                self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
+            }
+        }
+    }
+
+    /// After a store: contents that a read-only exchange relied on may differ now.
+    fn judge_contents(&mut self, actor: u8, frame: FrameId) {
+        let pa = self.memory.pa(frame);
+        let g = self.geometry;
+        let broken = self.stale.iter().find_map(|r| {
+            let live = seen(self.memory.desc(r.slot));
+            if !r.value.is_valid() || !live.is_valid() || (g.output(r.value) != pa && g.output(live) != pa) {
+                return None;
+            }
+            self.exchange_needs_break(r.level, r.value, live).map(|case| (r.va, case))
+        });
+        if let Some((va, case)) = broken {
+            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
+        }
+    }
+
+    /// A store lands where the VA no longer leads, or in a frame whose copy is already made.
+    fn note_risk(&mut self, va: Va, chosen: Candidate, index: u16, new: u64) {
+        let aside = !chosen.live;
+        let copied = self.memory.copied_to(chosen.frame).is_some_and(|copy| self.memory.word(copy, index) != new);
+        if aside || copied {
+            self.memory.set_risk(chosen.frame, index, va.0);
+        }
+    }
+
+    /// Stores that went to a frame and are in no copy of it are lost when it is freed.
+    pub(super) fn judge_lost_stores(&mut self, actor: u8, id: FrameId) {
+        let lost = self.memory.risks(id).find(|&(index, va)| match self.live_frame(Va(va)) {
+            Some(now) => now != id && self.memory.word(now, index) != self.memory.word(id, index),
+            None => false,
+        });
+        if let Some((_, va)) = lost {
+            self.breach(
+                Invariant::NoLostStore,
+                actor,
+                va,
+                "a store went to a frame that the address no longer leads to, and is lost with it",
+            );
+        }
+    }
+
+    /// Frame that a fresh walk finds.
+    pub(super) fn live_frame(&self, va: Va) -> Option<FrameId> {
+        match self.walk_from(self.root, self.geometry.top(), va, |_| ()) {
+            End::Leaf(_, pa) => self.memory.find(vmemmap_arch::Pa(pa)),
+            _ => None,
+        }
+    }
+
+    /// A translation that hardware makes alone: faults are silent, a walk through a freed table is not.
+    pub(super) fn speculate(&mut self, actor: u8, va: Va) {
+        let mut freed = None;
+        self.gather(self.cpu_of(actor), va, |end| {
+            if let End::FreedTable(pa) = end {
+                freed = Some(pa);
+            }
+        });
+        if let Some(pa) = freed {
+            self.breach(Invariant::NoStaleWalkCache, actor, pa, "a speculative walk goes through a freed table");
+        }
+    }
+
+    // ---- through the linear map, which translates everything always ----
+    /// The frame of a handle, if it is still the one that was named.
+    fn linear(&mut self, actor: u8, frame: Frame<Tok>) -> FrameId {
+        let id = self.memory.frame(frame.pa);
+        let life = self.memory.life(id);
+        if life.is_freed() || (life.is_allocated() && life.generation() != frame.tok) {
+            self.breach(Invariant::NoUseOfFreedFrame, actor, frame.pa.0, "an access to a freed frame through the linear map");
+        }
+        id
+    }
+    pub(super) fn load_frame(&mut self, actor: u8, frame: Frame<Tok>, index: u16) -> Reply {
+        let id = self.linear(actor, frame);
+        Reply::of(self.memory.word(id, index))
+    }
+    pub(super) fn store_frame(&mut self, actor: u8, frame: Frame<Tok>, index: u16, value: u64) {
+        let id = self.linear(actor, frame);
+        self.memory.set_word(id, index, value);
+        if !self.stale.is_empty() {
+            self.judge_contents(actor, id);
+        }
+    }
+    pub(super) fn copy_frame(&mut self, actor: u8, from: Frame<Tok>, to: Frame<Tok>) {
+        let (from, to) = (self.linear(actor, from), self.linear(actor, to));
+        self.copy(from, to);
+    }
+    pub(super) fn copy_from_va(&mut self, actor: u8, from: Va, to: Frame<Tok>, outcome: u16) {
+        let to = self.linear(actor, to);
+        if let Some(c) = self.translate(actor, from, Access::Copy, outcome) {
+            self.copy(c.frame, to);
+        }
+    }
+    fn copy(&mut self, from: FrameId, to: FrameId) {
+        if from != to && !self.memory.life(to).is(FrameKind::Table) {
+            self.memory.copy(from, to);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Broken invariants of an explored machine: data, never a panic.
+
+use vmemmap_arch::Invariant;
+
+/// Most breaches of one execution that are kept with their details.
+const MAX_KEPT: usize = 256;
+
+/// One broken invariant, when and by whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Breach {
+    pub invariant: Invariant,
+    pub actor: u8,
+    /// Operations executed on the machine before this one, since the last reset.
+    pub step: u64,
+    /// Virtual or physical address that the message is about.
+    pub address: u64,
+    pub message: &'static str,
+}
+
+/// Those of one execution, in order.
+#[derive(Clone, Debug, Default)]
+pub struct Breaches {
+    kept: Vec<Breach>,
+    mask: u32,
+}
+
+impl Breaches {
+    /// Kept unless the same thing was said already.
+    pub fn record(&mut self, breach: Breach) {
+        self.mask |= 1 << (breach.invariant.number() - 1);
+        let known = |b: &Breach| b.invariant == breach.invariant && b.address == breach.address && b.message == breach.message;
+        if self.kept.len() < MAX_KEPT && !self.kept.iter().any(known) {
+            self.kept.push(breach);
+        }
+    }
+    pub fn clear(&mut self) {
+        self.kept.clear();
+        self.mask = 0;
+    }
+    #[must_use]
+    pub fn kept(&self) -> &[Breach] {
+        &self.kept
+    }
+    /// Bit `number - 1` of each invariant broken.
+    #[must_use]
+    #[inline]
+    pub const fn mask(&self) -> u32 {
+        self.mask
+    }
+}

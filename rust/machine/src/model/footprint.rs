@@ -1,0 +1,398 @@
+//! Which locations an operation would read and write if it executed now.
+//!
+//! Two operations of different actors whose footprints do not conflict commute. Most locations are the cells
+//! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
+//! ways that commute, they *read* its location and the one that looks at the outcome *writes* it.
+
+use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, RangeOp, Slot, Tlbi, Va};
+
+use super::World;
+use super::access::End;
+use super::memory::{FrameId, SlotId, offset};
+use super::tlb::{covers, seen};
+use crate::op::{Op, Tok};
+
+/// Takes in the locations of one operation.
+pub trait Touch {
+    fn read(&mut self, location: u32);
+    fn write(&mut self, location: u32);
+}
+
+impl World {
+    /// Adds what `op` would touch if it executed now.
+    pub fn footprint(&mut self, actor: u8, op: &Op, out: &mut impl Touch) {
+        if op.is_local() {
+            return;
+        }
+        let fixed = self.fixed;
+        out.read(fixed.pause);
+        match *op {
+            Op::Read { at, .. } => {
+                if let Some((slot, desc)) = self.touch_table(at, out) {
+                    out.read(self.memory.word_cell(slot));
+                    self.touch_generation(desc, out);
+                }
+            }
+            Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => self.touch_store(at, new, out),
+            Op::Barrier(barrier) => self.touch_barrier(actor, barrier, out),
+            Op::Tlbi(tlbi) => self.touch_tlbi(tlbi, out),
+            Op::Load { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+                out.read(w.memory.cell(f, offset::TEMPLATE));
+                let index = w.index_of(va);
+                let word = w.memory.word_location(f, index);
+                out.read(word);
+            }),
+            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+                out.read(w.memory.cell(f, offset::TEMPLATE));
+                out.read(w.memory.cell(f, offset::CONTENTS));
+                let index = w.index_of(va);
+                let word = w.memory.word_location(f, index);
+                out.write(word);
+                if let Some(copy) = w.memory.copied_to(f) {
+                    let word = w.memory.word_location(copy, index);
+                    out.read(word);
+                    out.read(w.memory.cell(copy, offset::TEMPLATE));
+                }
+            }),
+            Op::Fill { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+                out.write(w.memory.cell(f, offset::TEMPLATE));
+                out.write(w.memory.cell(f, offset::CONTENTS));
+            }),
+            Op::Speculate { va } => self.touch_access(actor, va, out, |_, _, _| ()),
+            Op::Alloc(request) => {
+                if request.at.is_some() || request.kind == FrameKind::Huge || self.allocator.pools.is_empty() {
+                    out.write(fixed.runs);
+                }
+                if self.options.alloc_failures != 0 {
+                    out.write(fixed.failures);
+                }
+            }
+            Op::Free { frame, order, kind } => self.touch_free(frame, order, kind, out),
+            Op::CopyFrame { from, to } => {
+                self.touch_copy_target(to, out);
+                let from = self.memory.frame(from.pa);
+                self.touch_copy_source(from, out);
+            }
+            Op::CopyFromVa { from, to } => {
+                self.touch_copy_target(to, out);
+                self.touch_access(actor, from, out, |w, f, out| w.touch_copy_source(f, out));
+            }
+            Op::LoadFrame { frame, index } => self.touch_linear(frame, index, false, out),
+            Op::StoreFrame { frame, index, .. } => self.touch_linear(frame, index, true, out),
+            Op::Range {
+                op: RangeOp::OnlineNormal | RangeOp::OnlineMovable | RangeOp::Isolate | RangeOp::UndoIsolate | RangeOp::Offline,
+                ..
+            } => {
+                out.write(fixed.runs);
+            }
+            Op::RangeInUse { .. } => out.read(fixed.runs),
+            Op::ClaimSelfHosted { .. } => {
+                out.write(fixed.runs);
+                out.write(fixed.self_hosted);
+            }
+            Op::IsSelfHosted { .. } => out.read(fixed.self_hosted),
+            Op::Queue { lock }
+            | Op::Acquire { lock, mode: Mode::Write }
+            | Op::TryAcquire { lock, mode: Mode::Write }
+            | Op::Release { lock, mode: Mode::Write } => {
+                out.write(self.lock_cell(lock));
+                if lock.is_spinlock() {
+                    out.write(self.context_cell(actor));
+                }
+            }
+            Op::Acquire { lock, mode: Mode::Read } | Op::TryAcquire { lock, mode: Mode::Read } | Op::Release { lock, mode: Mode::Read } => {
+                out.read(self.lock_cell(lock));
+            }
+            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => out.read(self.var_cell(var)),
+            Op::VarStore { var, .. } | Op::VarRmw { var, .. } => out.write(self.var_cell(var)),
+            Op::RcuReadLock | Op::RcuReadUnlock => {
+                out.read(fixed.rcu_state);
+                out.write(self.context_cell(actor));
+            }
+            Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
+            Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
+            Op::IpiPause | Op::StopMachineBegin | Op::IpiResume | Op::StopMachineEnd => {
+                out.write(fixed.pause);
+                for other in 0..self.cpus {
+                    out.read(self.context_cell(other));
+                }
+            }
+            Op::ExpectStable { .. } => out.write(fixed.stable),
+            Op::Exclusive { what, .. } => out.write(self.exclusive_cell(what)),
+            Op::Choose { .. } => {}
+            Op::Root
+            | Op::SplitFrame { .. }
+            | Op::IsReserved { .. }
+            | Op::ListLink { .. }
+            | Op::ListPrevious { .. }
+            | Op::ListNext { .. }
+            | Op::SignalPending
+            | Op::Warn { .. }
+            | Op::Round { .. } => {}
+        }
+    }
+
+    fn index_of(&self, va: Va) -> u16 {
+        ((va.0 & (self.geometry.page_size() - 1)) >> 3) as u16
+    }
+
+    /// The table's life; its slot and descriptor if it may be accessed.
+    fn touch_table(&mut self, at: Slot<Tok>, out: &mut impl Touch) -> Option<(SlotId, Desc)> {
+        let id = self.memory.frame(at.table);
+        out.read(self.memory.cell(id, offset::LIFE));
+        let slot = self.table_of(at).ok()?;
+        Some((slot, self.memory.desc(slot)))
+    }
+
+    /// The reply names a frame by its generation.
+    fn touch_generation(&self, desc: Desc, out: &mut impl Touch) {
+        if desc.is_valid()
+            && let Some(id) = self.memory.find(self.geometry.output(desc))
+        {
+            out.read(self.memory.cell(id, offset::LIFE));
+        }
+    }
+
+    /// Whether, and where, walks reach the table.
+    fn touch_reach(&self, table: FrameId, out: &mut impl Touch) {
+        let mut id = table;
+        while id != self.root {
+            out.read(self.memory.cell(id, offset::PARENT));
+            match self.memory.parent(id) {
+                Some(parent) => id = parent.table,
+                None => return,
+            }
+        }
+    }
+
+    fn touch_store(&mut self, at: Slot<Tok>, new: Desc, out: &mut impl Touch) {
+        let Some((slot, old)) = self.touch_table(at, out) else { return };
+        let g = self.geometry;
+        out.write(self.memory.word_cell(slot));
+        self.touch_generation(old, out);
+        out.read(self.fixed.stable);
+        self.touch_reach(slot.table, out);
+        for desc in [old, new] {
+            match g.kind(desc, at.level) {
+                Kind::Table(pa) => {
+                    let id = self.memory.frame(pa);
+                    out.write(self.memory.cell(id, offset::PARENT));
+                    out.read(self.memory.cell(id, offset::MAPPED));
+                }
+                Kind::Page(pa) | Kind::Block(pa) => {
+                    let id = self.memory.frame(pa);
+                    out.read(self.memory.cell(id, offset::MAPPED));
+                }
+                _ => {}
+            }
+        }
+        if let Some(place) = self.reach(slot.table) {
+            let va = place.va.plus(u64::from(slot.index) << g.level_shift(at.level));
+            for value in [seen(old), seen(new)] {
+                let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va);
+                out.write(self.stale.cell(index));
+            }
+            if old.is_valid() && new.is_valid() {
+                for desc in [old, new] {
+                    self.touch_contents(desc, out);
+                }
+            }
+        }
+        if !self.stale.is_empty() {
+            self.touch_stale_around(slot, at.level, new, out);
+        }
+    }
+
+    /// The rule compares what lies at both outputs.
+    fn touch_contents(&mut self, desc: Desc, out: &mut impl Touch) {
+        let id = self.memory.frame(self.geometry.output(desc));
+        out.write(self.memory.cell(id, offset::CONTENTS));
+    }
+
+    /// Stale values of this slot, and stale entries that lead to its table.
+    fn touch_stale_around(&mut self, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
+        let g = self.geometry;
+        let table = Kind::Table(self.memory.pa(slot.table));
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.clear();
+        for r in self.stale.iter() {
+            if r.slot == slot {
+                out.write(r.cell);
+                if r.value.is_valid() && new.is_valid() {
+                    outputs.push((r.value, 0, false));
+                }
+            } else if r.level.next() == level && g.kind(r.value, r.level) == table {
+                out.read(r.cell);
+            }
+        }
+        for &(desc, ..) in &outputs {
+            self.touch_contents(desc, out);
+        }
+        if !outputs.is_empty() {
+            self.touch_contents(new, out);
+        }
+        self.outputs = outputs;
+    }
+
+    fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
+        for r in self.stale.iter() {
+            if self.barrier_touches(actor, barrier, r) {
+                out.write(r.cell);
+                if let Some(id) = self.memory.find(self.geometry.output(r.value)).filter(|_| r.value.is_valid()) {
+                    out.read(self.memory.cell(id, offset::MAPPED));
+                }
+            }
+        }
+    }
+
+    fn touch_tlbi(&self, tlbi: Tlbi, out: &mut impl Touch) {
+        for r in self.stale.iter().filter(|r| r.value.is_valid() && covers(&self.geometry, r, tlbi)) {
+            out.read(r.cell);
+        }
+    }
+
+    /// Words and frames on every walk that the access may make, then `data` for each frame it may reach.
+    fn touch_access<T: Touch>(&mut self, actor: u8, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
+        let g = self.geometry;
+        let cpu = self.cpu_of(actor);
+        let mut outputs = std::mem::take(&mut self.outputs);
+        outputs.clear();
+        self.for_each_walk(cpu, va, |table, level, _| {
+            let end = self.walk_from(table, level, va, |slot| {
+                out.read(self.memory.word_cell(slot));
+                out.read(self.memory.cell(slot.table, offset::LIFE));
+            });
+            match end {
+                End::Leaf(desc, pa) => outputs.push((desc, pa, false)),
+                End::FreedTable(pa) => outputs.push((Desc::NONE, pa, true)),
+                End::None => {}
+            }
+        });
+        for r in self.stale.iter().filter(|r| va.since(r.va) < g.entry_span(r.level)) {
+            out.read(r.cell);
+            if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
+                outputs.push((r.value, pa.0 + (va.0 & (g.entry_span(r.level) - 1)), false));
+            }
+        }
+        for &(_, pa, table) in &outputs {
+            let id = self.memory.frame(vmemmap_arch::Pa(pa));
+            out.read(self.memory.cell(id, offset::LIFE));
+            if !table {
+                data(self, id, out);
+                if !self.stale.is_empty() {
+                    self.touch_stale_of_frame(id, out);
+                }
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    /// A store is judged against every stale value that shares its frame.
+    fn touch_stale_of_frame(&self, id: FrameId, out: &mut impl Touch) {
+        let pa = self.memory.pa(id);
+        let g = self.geometry;
+        for r in self.stale.iter().filter(|r| r.value.is_valid()) {
+            let live = self.memory.desc(r.slot);
+            out.read(self.memory.word_cell(r.slot));
+            if g.output(r.value) == pa || (live.is_valid() && g.output(live) == pa) {
+                out.read(r.cell);
+                for desc in [r.value, live] {
+                    if let Some(other) = self.memory.find(g.output(desc)) {
+                        out.write(self.memory.cell(other, offset::CONTENTS));
+                    }
+                }
+            }
+        }
+    }
+
+    fn touch_copy_source(&mut self, from: FrameId, out: &mut impl Touch) {
+        out.read(self.memory.cell(from, offset::LIFE));
+        out.read(self.memory.cell(from, offset::TEMPLATE));
+        out.write(self.memory.cell(from, offset::CONTENTS));
+    }
+    fn touch_copy_target(&mut self, to: Frame<Tok>, out: &mut impl Touch) {
+        let to = self.memory.frame(to.pa);
+        out.read(self.memory.cell(to, offset::LIFE));
+        out.write(self.memory.cell(to, offset::TEMPLATE));
+        out.write(self.memory.cell(to, offset::CONTENTS));
+    }
+    fn touch_linear(&mut self, frame: Frame<Tok>, index: u16, store: bool, out: &mut impl Touch) {
+        let id = self.memory.frame(frame.pa);
+        out.read(self.memory.cell(id, offset::LIFE));
+        out.read(self.memory.cell(id, offset::TEMPLATE));
+        let word = self.memory.word_location(id, index);
+        if store {
+            out.write(word);
+            out.read(self.memory.cell(id, offset::CONTENTS));
+            if !self.stale.is_empty() {
+                self.touch_stale_of_frame(id, out);
+            }
+        } else {
+            out.read(word);
+        }
+    }
+
+    fn touch_free(&mut self, frame: Frame<Tok>, order: u8, kind: FrameKind, out: &mut impl Touch) {
+        if kind == FrameKind::Huge {
+            out.write(self.fixed.runs);
+            return;
+        }
+        for i in 0..1u64 << order {
+            let pa = frame.pa.plus(i << self.geometry.page_shift());
+            let id = self.memory.frame(pa);
+            out.write(self.memory.cell(id, offset::LIFE));
+            out.write(self.memory.cell(id, offset::MAPPED));
+            if kind == FrameKind::Table {
+                out.read(self.memory.cell(id, offset::PARENT));
+                if self.memory.has_words(id) {
+                    for index in 0..self.geometry.entries() as u16 {
+                        out.read(self.memory.word_cell(SlotId { table: id, index }));
+                    }
+                }
+            } else {
+                self.touch_lost_stores(id, out);
+            }
+            self.touch_mappers(id, out);
+        }
+    }
+
+    fn touch_lost_stores(&mut self, id: FrameId, out: &mut impl Touch) {
+        out.write(self.memory.cell(id, offset::CONTENTS));
+        let at_risk: Vec<(u16, u64)> = self.memory.risks(id).collect();
+        for (index, va) in at_risk {
+            self.walk_from(self.root, self.geometry.top(), Va(va), |slot| out.read(self.memory.word_cell(slot)));
+            if let Some(now) = self.live_frame(Va(va)) {
+                let word = self.memory.word_location(now, index);
+                out.read(word);
+                out.read(self.memory.cell(now, offset::TEMPLATE));
+            }
+        }
+    }
+
+    /// Who maps the frame now, live or stale.
+    fn touch_mappers(&self, id: FrameId, out: &mut impl Touch) {
+        let g = self.geometry;
+        let pa = self.memory.pa(id);
+        for slot in self.memory.named(id) {
+            if g.output(self.memory.desc(*slot)) == pa {
+                out.read(self.memory.word_cell(*slot));
+                self.touch_reach(slot.table, out);
+            }
+        }
+        for level in [Level::PMD, Level::PUD] {
+            let start = pa.align_down(g.entry_span(level));
+            if start != pa
+                && let Some(block) = self.memory.find(start)
+            {
+                out.write(self.memory.cell(block, offset::MAPPED));
+                for slot in self.memory.named(block) {
+                    out.read(self.memory.word_cell(*slot));
+                    self.touch_reach(slot.table, out);
+                }
+            }
+        }
+        for r in self.stale.iter().filter(|r| r.value.is_valid() && pa.since(g.output(r.value)) < g.entry_span(r.level)) {
+            out.read(r.cell);
+        }
+    }
+}

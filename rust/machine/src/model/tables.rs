@@ -1,0 +1,199 @@
+//! Table words of an explored machine: what a store into one means for walks, translations and the rules.
+
+use vmemmap_arch::bbm::bbm_required;
+use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Slot, Va};
+
+use super::World;
+use super::memory::{FrameId, SlotId};
+use crate::op::{Reply, Tok};
+
+/// Place of a table in the tree: first address it maps, and its level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Place {
+    pub va: Va,
+    pub level: Level,
+}
+
+impl World {
+    /// Where a table hangs in the tree; `None` if no walk from the root reaches it.
+    pub(super) fn reach(&self, table: FrameId) -> Option<Place> {
+        if table == self.root {
+            let top = self.geometry.top();
+            return Some(Place { va: Va(!0 << self.geometry.va_bits), level: top });
+        }
+        let parent = self.memory.parent(table)?;
+        let above = self.reach(parent.table)?;
+        if above.level.0 >= 3 {
+            return None;
+        }
+        let va = above.va.plus(u64::from(parent.index) << self.geometry.level_shift(above.level));
+        Some(Place { va, level: above.level.next() })
+    }
+
+    /// The table that a handle means, if it still is one.
+    pub(super) fn table_of(&self, at: Slot<Tok>) -> Result<SlotId, &'static str> {
+        let Some(table) = self.memory.find(at.table) else { return Err("an access to a table page that was never allocated") };
+        let life = self.memory.life(table);
+        if !life.is(FrameKind::Table) || !self.memory.has_words(table) {
+            return Err("an access to a page that is no table");
+        }
+        if life.is_freed() {
+            return Err("an access to a freed table page");
+        }
+        if life.generation() != at.tok {
+            return Err("an access to a table page that was freed and allocated again");
+        }
+        Ok(SlotId { table, index: at.index })
+    }
+
+    fn slot_or_breach(&mut self, actor: u8, at: Slot<Tok>) -> Option<SlotId> {
+        match self.table_of(at) {
+            Ok(slot) => Some(slot),
+            Err(message) => {
+                self.breach(Invariant::NoWalkOfFreedTable, actor, at.table.0, message);
+                None
+            }
+        }
+    }
+
+    /// A descriptor with the generation of the frame that it names.
+    fn entry(&self, desc: Desc) -> Reply {
+        let tok = if desc.is_valid() { self.memory.generation(self.geometry.output(desc)) } else { 0 };
+        Reply { value: desc.0, tok }
+    }
+
+    pub(super) fn read_entry(&mut self, actor: u8, at: Slot<Tok>) -> Reply {
+        self.slot_or_breach(actor, at).map_or(Reply::of(0), |slot| self.entry(self.memory.desc(slot)))
+    }
+
+    /// `accept`: stored only if the old word pleases it.
+    pub(super) fn write_entry(&mut self, actor: u8, at: Slot<Tok>, new: Desc, accept: impl Fn(Desc) -> bool) -> Reply {
+        let Some(slot) = self.slot_or_breach(actor, at) else { return Reply::of(0) };
+        let old = self.memory.desc(slot);
+        let reply = self.entry(old);
+        if accept(old) && old != new {
+            self.store_entry(actor, slot, at.level, old, new);
+        }
+        reply
+    }
+
+    fn store_entry(&mut self, actor: u8, slot: SlotId, level: Level, old: Desc, new: Desc) {
+        let g = self.geometry;
+        let place = self.reach(slot.table);
+        let va = place.map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(level)));
+        if let Some(va) = va {
+            let watchers = self.memory.cells.get(self.fixed.stable);
+            if watchers & !(1 << actor) != 0 {
+                self.breach(Invariant::StableDump, actor, va.0, "a table changes while a walk relies on its being stable");
+            }
+            self.judge_exchange(actor, slot, level, va, old, new);
+        }
+        if let Kind::Table(next) = g.kind(old, level) {
+            self.unlink(actor, slot, level, va, next, new);
+        }
+        let cell = self.memory.word_cell(slot);
+        self.memory.cells.set(cell, new.0);
+        match g.kind(new, level) {
+            Kind::Table(next) => {
+                let id = self.memory.frame(next);
+                self.memory.set_parent(id, Some(slot), va.is_some());
+                self.memory.note_named(id, slot);
+            }
+            Kind::Page(pa) | Kind::Block(pa) if !va.is_some_and(|v| self.is_linear(v)) => {
+                let id = self.memory.frame(pa);
+                self.memory.note_named(id, slot);
+            }
+            _ => {}
+        }
+        match va {
+            Some(va) => self.supersede(actor, slot, level, va, old, new),
+            None => self.supersede_behind_stale(actor, slot, level, old, new),
+        }
+    }
+
+    /// A word of an image: it was there before anybody ran, so nothing is stale and nothing is judged.
+    pub(super) fn load_entry(&mut self, slot: SlotId, level: Level, desc: Desc) {
+        let cell = self.memory.word_cell(slot);
+        self.memory.cells.set(cell, desc.0);
+        let id = match self.geometry.kind(desc, level) {
+            Kind::Table(next) => {
+                let id = self.memory.frame(next);
+                self.memory.set_parent(id, Some(slot), true);
+                id
+            }
+            Kind::Page(pa) | Kind::Block(pa) => self.memory.frame(pa),
+            _ => return,
+        };
+        self.memory.note_named(id, slot);
+    }
+
+    /// The old entry led to a table: every translation below ends, and the table should be empty.
+    fn unlink(&mut self, actor: u8, slot: SlotId, level: Level, va: Option<Va>, next: Pa, new: Desc) {
+        let Some(table) = self.memory.find(next) else { return };
+        if self.memory.parent(table) == Some(slot) {
+            self.memory.set_parent(table, None, false);
+        }
+        let Some(va) = va else { return };
+        if !self.memory.has_words(table) || self.memory.table_is_empty(table) {
+            return;
+        }
+        if new.is_none() {
+            self.breach(Invariant::FreedTableIsEmpty, actor, next.0, "a table is unlinked while entries are not none");
+        }
+        if level.0 < 3 {
+            self.retire_below(actor, table, level.next(), va);
+        }
+    }
+
+    /// Leaves of a table that is being cut off were live until now.
+    fn retire_below(&mut self, actor: u8, table: FrameId, level: Level, base: Va) {
+        let g = self.geometry;
+        for index in 0..g.entries() as u16 {
+            let slot = SlotId { table, index };
+            let desc = self.memory.desc(slot);
+            if !desc.is_valid() {
+                continue;
+            }
+            let va = base.plus(u64::from(index) << g.level_shift(level));
+            self.retire(actor, slot, level, va, desc);
+            if let Kind::Table(next) = g.kind(desc, level)
+                && let Some(below) = self.memory.find(next)
+                && self.memory.has_words(below)
+                && level.0 < 3
+            {
+                self.retire_below(actor, below, level.next(), va);
+            }
+        }
+    }
+
+    /// Break-before-make, judged at the write against the old value and every stale one.
+    fn judge_exchange(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc) {
+        if !new.is_valid() {
+            return;
+        }
+        let mut case = self.exchange_needs_break(level, old, new);
+        if case.is_none() {
+            case = self.stale.of_slot(slot).find_map(|r| self.exchange_needs_break(level, r.value, new));
+        }
+        if let Some(case) = case {
+            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
+        }
+    }
+
+    pub(super) fn exchange_needs_break(&self, level: Level, old: Desc, new: Desc) -> Option<vmemmap_arch::bbm::BbmCase> {
+        let g = self.geometry;
+        bbm_required(&g, level, old, new, self.options.feat_bbm, || self.same_output(g.output(old), g.output(new)))
+    }
+
+    fn same_output(&self, a: Pa, b: Pa) -> bool {
+        match (self.memory.find(a), self.memory.find(b)) {
+            (Some(a), Some(b)) => self.memory.same_contents(a, b),
+            _ => false,
+        }
+    }
+
+    /// The linear map translates everything always; who is mapped there says nothing.
+    pub(super) fn is_linear(&self, va: Va) -> bool {
+        self.options.linear_map.as_ref().is_some_and(|r| r.contains(&va))
+    }
+}
