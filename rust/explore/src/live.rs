@@ -4,10 +4,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use thiserror::Error;
+use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Cpu, Desc, FrameKind, Geometry, Layout, Level, Pa, Pfn, RangeOp, TableView, Va, Var, Zone};
 use vmemmap_kernel::boot::Adopted;
 use vmemmap_kernel::check::{FrameInfo, Marks, StateView, Visible, check};
+use vmemmap_kernel::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
+use vmemmap_kernel::hugetlb_vmemmap::HugePage;
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::state::{Block, Hpage, Hstate, Scalar, Section, section_flag};
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, hugetlb, ptdump};
@@ -292,15 +295,25 @@ impl LiveMachine {
         Ok(heads.len() as u64)
     }
 
-    /// Free exactly the pages with these heads, in that order.
+    /// Take exactly the pages with these heads out of a pool, as a replay of what a kernel did: no frame of one of them is
+    /// used for the vmemmap of another.
     ///
     /// # Errors
-    /// That of the first page that could not be freed; those before it are freed.
+    /// `EINVAL` for a size that the granule lacks; that of the first page that could not be freed; those before it are freed.
     pub fn free_exactly(&self, hstate: u8, heads: &[Pfn]) -> Result<u64, Errno> {
-        for &head in heads {
+        let g = self.kernel.geometry;
+        let (sizes, count) = g.hugetlb_sizes();
+        let order = sizes[..count].get(usize::from(hstate)).ok_or(Errno::EINVAL)?.trailing_zeros() as u8;
+        let mut held = Vec::with_capacity(heads.len());
+        let result = heads.iter().try_for_each(|&head| {
             self.run(&Operation::HugetlbFree { hstate, at: Some(head) })?;
+            held.extend(self.machine.adopt_frame(g.pa(head), order, FrameKind::Huge, false).then_some(head));
+            Ok(())
+        });
+        for head in held {
+            self.release(g.pa(head), order);
         }
-        Ok(heads.len() as u64)
+        result.map(|()| heads.len() as u64)
     }
 
     fn release(&self, pa: Pa, order: u8) {
@@ -358,6 +371,17 @@ impl LiveMachine {
         pages.sort_unstable();
         pages
     }
+    /// How many pages of a pool have their vmemmap optimised, by the flag in each head.
+    #[must_use]
+    pub fn optimised(&self, h: u8) -> u64 {
+        let page = self.kernel.geometry.page_size();
+        let flagged = |head: Pfn| {
+            let va = HugePage { head, pages: 0 }.va(&self.kernel).plus(u64::from(word::PRIVATE) * 8);
+            let pa = self.translate(va).and_then(|w| w.output)?;
+            self.machine.frame_word(pa.align_down(page), ((pa.0 & (page - 1)) / 8) as u16)
+        };
+        self.pages(h).iter().filter(|(head, _)| flagged(*head).is_some_and(|w| w & HPG_VMEMMAP_OPTIMIZED != 0)).count() as u64
+    }
     /// Memory block devices, by address.
     #[must_use]
     pub fn blocks(&self) -> Vec<BlockState> {
@@ -393,6 +417,7 @@ impl LiveMachine {
         let mut all: Vec<(&'static str, u64)> = self.machine.counters().named().to_vec();
         let (free, total) = (self.machine.frames_free(), self.machine.frames_total());
         all.extend([("frames_free", free), ("frames_used", total - free), ("frames_total", total)]);
+        all.push(("optimised_hugepages", self.machine.var(self.kernel.vars.scalar(Scalar::HvoKey))));
         all
     }
 

@@ -17,8 +17,8 @@ pub const MEM_GOING_OFFLINE: u64 = 1 << 1;
 pub const MEM_OFFLINE: u64 = 1 << 2;
 
 /// Values of `Block::Zone`: `MMOP_ONLINE_KERNEL`, `MMOP_ONLINE_MOVABLE`.
-const MMOP_ONLINE_KERNEL: u64 = 2;
-const MMOP_ONLINE_MOVABLE: u64 = 3;
+pub const MMOP_ONLINE_KERNEL: u64 = 2;
+pub const MMOP_ONLINE_MOVABLE: u64 = 3;
 
 /// Why a block could not be taken offline: the error, and the reason that the kernel prints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,13 @@
 //! Rust errors as the exceptions of `vmemmap.errors`, and the guard of every entry.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
 use vmemmap_explore::document::DocumentError;
+use vmemmap_explore::live::LiveError;
 use vmemmap_kernel::Errno;
 
 /// What goes wrong behind a binding.
@@ -32,6 +34,15 @@ impl From<DocumentError> for Error {
     }
 }
 
+impl From<LiveError> for Error {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Boot(errno) => Error::Kernel(errno, "boot".into()),
+            error => Error::Spec(error.to_string()),
+        }
+    }
+}
+
 fn exception<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyType>>, name: &str) -> PyResult<Bound<'py, PyType>> {
     Ok(cell.import(py, "vmemmap.errors", name)?.clone())
 }
@@ -55,6 +66,23 @@ fn raise(py: Python<'_>, error: Error) -> PyErr {
     }
 }
 
+/// What the last panic said, and where.
+static PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Keep panics off standard error (unless `VMEMMAP_TRACEBACK` is set): each becomes an `InternalError` that says the same.
+pub fn quiet_panics() {
+    let loud = std::env::var_os("VMEMMAP_TRACEBACK").is_some();
+    let before = take_hook();
+    set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+        if loud {
+            before(info);
+        }
+        let said = info.payload_as_str().unwrap_or("panic without a message");
+        let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
+        *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = format!("{said}{place}");
+    }));
+}
+
 /// Run an entry: its errors become exceptions, and so does a panic (`InternalError`), which PyO3 would otherwise let past
 /// `except Exception`.
 pub fn guarded<T>(py: Python<'_>, entry: impl FnOnce() -> Result<T, Error>) -> PyResult<T> {
@@ -62,9 +90,9 @@ pub fn guarded<T>(py: Python<'_>, entry: impl FnOnce() -> Result<T, Error>) -> P
     match catch_unwind(AssertUnwindSafe(entry)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(raise(py, error)),
-        Err(panic) => {
-            let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-            let text = format!("internal error, please report: {}", said.unwrap_or("panic without a message"));
+        Err(_) => {
+            let said = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let text = format!("internal error, please report: {said}");
             Err(exception(py, &INTERNAL, "InternalError").map_or_else(|error| error, |class| PyErr::from_type(class, (text,))))
         }
     }

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use vmemmap_arch::{Pa, Va};
+use vmemmap_arch::{Pa, Pfn, Va};
 use vmemmap_explore::document::{geometry, version};
-use vmemmap_image::{ImageMeta, Lines};
+use vmemmap_explore::live::{RealSection, RealTables};
+use vmemmap_image::{ImageMeta, Lines, SectionState};
+use vmemmap_kernel::Ram;
 
 use crate::errors::{Error, guarded};
 
@@ -57,6 +59,22 @@ impl Description {
             hugepages: self.hugepages,
             hvo: self.hvo,
         })
+    }
+}
+
+/// What a live machine is made from.
+pub fn real_tables(image: &vmemmap_image::TableImage) -> RealTables<'_> {
+    let meta = image.meta();
+    let section = |s: SectionState| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted };
+    RealTables {
+        layout: *image.layout(),
+        root: meta.root,
+        tables: image.tables().collect(),
+        ram: meta.ram.iter().map(|(range, boot)| Ram { start: range.start, bytes: range.end.since(range.start), boot: *boot }).collect(),
+        sections: image.sections().into_iter().map(section).collect(),
+        hugepages: meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages)).collect(),
+        hvo: meta.hvo,
+        extra_prot: image.vmemmap_extra_prot(),
     }
 }
 

@@ -2,20 +2,32 @@
 //!
 //! Every entry goes through `errors::guarded`, so that a panic becomes `vmemmap.InternalError`, and whatever may take
 //! longer than a microsecond runs detached.
+#![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
 
+#[allow(unsafe_code)]
+mod arrays;
 mod errors;
 mod image;
+mod interrupt;
 mod layout;
+mod machine;
+mod survey;
 
-use pyo3::prelude::*;
+use pyo3::pymodule;
 
 /// The Rust core of `vmemmap`.
 #[pymodule]
 mod _core {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::image::{TableImage, check_ptdump, ptdump_region};
     #[pymodule_export]
     use crate::layout::{layout, policies};
+    #[pymodule_export]
+    use crate::machine::Machine;
+    #[pymodule_export]
+    use crate::survey::survey;
 
     /// Version of the package.
     #[pymodule_export]
@@ -24,4 +36,10 @@ mod _core {
     /// `release` or `debug`: a benchmark can refuse a debug build.
     #[pymodule_export]
     const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::errors::quiet_panics();
+        Ok(())
+    }
 }

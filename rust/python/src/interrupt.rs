@@ -1,0 +1,67 @@
+//! Long work on a thread of its own, while this one looks for Ctrl-C.
+
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+
+use crate::errors::Error;
+
+/// How often signals are looked for, hence how long Ctrl-C can go unnoticed.
+const EVERY: Duration = Duration::from_millis(50);
+
+/// Searches recurse and walks keep tables on the stack; a thread's default of 2 MiB is the main thread's 8 elsewhere.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Run `work` detached from the interpreter. On Ctrl-C `on_interrupt` is called once, to make the work end soon; its
+/// result is returned all the same, with the exception that was pending.
+pub fn interruptible<T: Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> T + Send,
+    on_interrupt: impl Fn() + Sync,
+    mut progress: impl FnMut(Python<'_>) -> PyResult<()> + Send,
+) -> Result<(T, Option<PyErr>), Error> {
+    let mut pending = None;
+    let result = py.detach(|| {
+        std::thread::scope(|scope| {
+            let (done, finished) = sync_channel::<()>(1);
+            let worker = Builder::new().name("vmemmap".into()).stack_size(STACK_BYTES).spawn_scoped(scope, move || {
+                let result = work();
+                // Nobody listens any more only if this thread is being joined already.
+                let _ = done.send(());
+                result
+            });
+            let worker = match worker {
+                Ok(worker) => worker,
+                Err(error) => return Err(Error::Spec(format!("the host refuses another thread: {error}"))),
+            };
+            while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(EVERY) {
+                if pending.is_some() {
+                    continue;
+                }
+                if let Err(error) = Python::attach(|py| py.check_signals().and_then(|()| progress(py))) {
+                    pending = Some(error);
+                    on_interrupt();
+                }
+            }
+            worker.join().map_err(|panic| resume_unwind(panic))
+        })
+    })?;
+    Ok((result, pending))
+}
+
+/// A flag that work looks at, for `interruptible`.
+#[derive(Default)]
+pub struct Stop(AtomicBool);
+
+impl Stop {
+    pub fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}

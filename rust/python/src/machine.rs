@@ -1,0 +1,345 @@
+//! A live machine, driven from Python one kernel operation at a time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use vmemmap_arch::{Attr, Level, Pa, Pfn, Va};
+use vmemmap_explore::document::{self, MachineDocument, OperationDocument};
+use vmemmap_explore::live::{BlockState, LiveMachine};
+use vmemmap_image::TextWriter;
+use vmemmap_kernel::Policies;
+use vmemmap_kernel::check::Finding;
+use vmemmap_kernel::memory_block::{MEM_GOING_OFFLINE, MEM_ONLINE, MMOP_ONLINE_MOVABLE};
+use vmemmap_kernel::ptdump::PtdumpSink;
+use vmemmap_machine::Violation;
+
+use crate::arrays;
+use crate::errors::{Error, guarded};
+use crate::image::{TableImage, real_tables};
+use crate::interrupt::interruptible;
+use crate::layout;
+
+/// Arrays of an image: addresses, levels, words.
+type ImageArrays<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray2<u64>>);
+
+/// Level, descriptor, PFN, permissions, physical address.
+type Walked = (i8, u64, Option<u64>, &'static str, Option<u64>);
+
+fn json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|error| Error::Spec(format!("{what}: {error}")))
+}
+
+/// Name of an operation and where, for the message of a `KernelError`.
+fn named(operation: &OperationDocument) -> String {
+    serde_json::to_string(operation).unwrap_or_default().replace(['"', '{', '}'], "").replace(':', " ").replace(',', ", ")
+}
+
+/// What `/sys/devices/system/memory/memoryN/state` says.
+fn state_name(state: u64) -> &'static str {
+    match state {
+        MEM_ONLINE => "online",
+        MEM_GOING_OFFLINE => "going-offline",
+        _ => "offline",
+    }
+}
+
+fn zone_name(block: &BlockState) -> Option<&'static str> {
+    let name = if block.zone == MMOP_ONLINE_MOVABLE { "movable" } else { "normal" };
+    (block.state == MEM_ONLINE).then_some(name)
+}
+
+/// What ptdump notes, as the kernel's text.
+struct Text(TextWriter<Vec<u8>>);
+
+impl PtdumpSink for Text {
+    fn marker(&mut self, name: &'static str) {
+        self.0.marker(name);
+    }
+    fn range(&mut self, start: Va, end: Va, level: i8, prot: u64) {
+        self.0.range(start, end, u8::try_from(level).unwrap_or(0), prot);
+    }
+}
+
+/// An arm64 machine and its kernel. Any thread may call; the kernel's own locks decide who waits.
+#[pyclass(frozen, module = "vmemmap._core")]
+pub struct Machine {
+    /// Boxed: counters are aligned to cache lines, and Python aligns objects to 16 bytes only.
+    live: Box<LiveMachine>,
+}
+
+impl Machine {
+    /// Words of a table page, for `arrays`.
+    pub fn table_words(&self, pa: Pa) -> Option<&[AtomicU64]> {
+        self.live.machine().table_words(pa)
+    }
+
+    fn sorted_tables(&self) -> Vec<(Pa, Level)> {
+        let mut tables = self.live.machine().tables();
+        tables.sort_unstable();
+        tables
+    }
+
+    /// Run `work` on a thread that Ctrl-C can interrupt: a signal is pending for kernel code then (`-EINTR`).
+    fn interruptibly<T: Send>(&self, py: Python<'_>, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let machine = self.live.machine();
+        let (result, interrupted) = interruptible(py, work, || machine.set_signal(true), |_| Ok(()))?;
+        machine.set_signal(false);
+        interrupted.map_or(Ok(result), |error| Err(error.into()))
+    }
+}
+
+#[pymethods]
+impl Machine {
+    /// Boot a machine that a document describes (`machine` of the scenario format).
+    #[staticmethod]
+    fn boot(py: Python<'_>, document: &str, checked: bool) -> PyResult<Self> {
+        guarded(py, || {
+            let document: MachineDocument = json(document, "machine")?;
+            let kernel = document.kernel()?;
+            let live = py.detach(|| LiveMachine::boot(kernel, checked).map(Box::new))?;
+            Ok(Self { live })
+        })
+    }
+
+    /// A real kernel's tables as a live machine; `policies` is a JSON object of rows.
+    #[staticmethod]
+    fn load(py: Python<'_>, image: &TableImage, policies: &str, checked: bool) -> PyResult<Self> {
+        guarded(py, || {
+            let mut rows: BTreeMap<String, String> = json(policies, "policies")?;
+            let live = py.detach(|| {
+                let map = image.0.linear_map();
+                rows.entry("linear-map".into()).or_insert_with(|| if map.blocks { "blocks" } else { "pages" }.into());
+                let chosen = document::policies(rows.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
+                LiveMachine::load(&real_tables(&image.0), chosen, checked).map(Box::new).map_err(|error| Error::Image(error.to_string()))
+            })?;
+            Ok(Self { live })
+        })
+    }
+
+    #[getter]
+    fn granule(&self) -> u64 {
+        self.live.kernel().geometry.page_size()
+    }
+    #[getter]
+    fn va_bits(&self) -> u32 {
+        self.live.kernel().geometry.va_bits
+    }
+    #[getter]
+    fn kernel(&self) -> &'static str {
+        self.live.kernel().version.name()
+    }
+    #[getter]
+    fn root(&self) -> u64 {
+        self.live.machine().root().0
+    }
+    #[getter]
+    fn section_size(&self) -> u64 {
+        self.live.kernel().geometry.section_size()
+    }
+    #[getter]
+    fn hvo(&self) -> bool {
+        self.live.hvo()
+    }
+
+    /// Run one operation (JSON) and return its result. Raises `KernelError`.
+    fn run(&self, py: Python<'_>, operation: &str) -> PyResult<u64> {
+        guarded(py, || {
+            let document: OperationDocument = json(operation, "operation")?;
+            let operation = document.operation(&self.live.kernel().layout);
+            self.interruptibly(py, || self.live.run(&operation))?.map_err(|errno| Error::Kernel(errno, named(&document)))
+        })
+    }
+
+    /// Exactly these pages into the pool; returns their heads. Raises `KernelError`.
+    fn allocate(&self, py: Python<'_>, hstate: u8, pfns: Vec<u64>) -> PyResult<Vec<u64>> {
+        guarded(py, || {
+            let heads: Vec<Pfn> = pfns.iter().copied().map(Pfn).collect();
+            let done = self.interruptibly(py, || self.live.allocate_exactly(hstate, &heads))?;
+            done.map(|_| pfns).map_err(|errno| Error::Kernel(errno, "allocating exactly these hugepages".into()))
+        })
+    }
+
+    /// Exactly these pages out of the pool; returns their heads. Raises `KernelError`.
+    fn release(&self, py: Python<'_>, hstate: u8, pfns: Vec<u64>) -> PyResult<Vec<u64>> {
+        guarded(py, || {
+            let heads: Vec<Pfn> = pfns.iter().copied().map(Pfn).collect();
+            let done = self.interruptibly(py, || self.live.free_exactly(hstate, &heads))?;
+            done.map(|_| pfns).map_err(|errno| Error::Kernel(errno, "freeing exactly these hugepages".into()))
+        })
+    }
+
+    /// Counters of one pool.
+    fn pool<'py>(&self, py: Python<'py>, hstate: u8) -> PyResult<Bound<'py, PyDict>> {
+        guarded(py, || {
+            let pool = self.live.pool(hstate);
+            let d = PyDict::new(py);
+            for (name, value) in [
+                ("nr", pool.nr),
+                ("free", pool.free),
+                ("resv", pool.resv),
+                ("surplus", pool.surplus),
+                ("overcommit", pool.overcommit),
+            ] {
+                d.set_item(name, value)?;
+            }
+            Ok(d)
+        })
+    }
+
+    /// (PFN of the head, base pages) of each page of a pool.
+    fn pages(&self, py: Python<'_>, hstate: u8) -> PyResult<Vec<(u64, u64)>> {
+        guarded(py, || Ok(py.detach(|| self.live.pages(hstate)).into_iter().map(|(pfn, pages)| (pfn.0, pages)).collect()))
+    }
+
+    /// Every memory block device.
+    fn blocks<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        guarded(py, || {
+            let each = |block: BlockState| {
+                let d = PyDict::new(py);
+                d.set_item("number", block.start.0 / block.bytes)?;
+                d.set_item("start", block.start.0)?;
+                d.set_item("size", block.bytes)?;
+                d.set_item("state", state_name(block.state))?;
+                d.set_item("zone", zone_name(&block))?;
+                Ok(d)
+            };
+            py.detach(|| self.live.blocks()).into_iter().map(each).collect()
+        })
+    }
+
+    /// (physical address, bytes, present at boot) of each range of RAM.
+    fn ram(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64, bool)>> {
+        guarded(py, || Ok(self.live.kernel().ram().iter().map(|r| (r.start.0, r.bytes, r.boot)).collect()))
+    }
+
+    fn layout<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        guarded(py, || Ok(layout::describe(py, &self.live.kernel().layout)?))
+    }
+
+    /// The choice of every policy row.
+    fn policies(&self, py: Python<'_>) -> PyResult<BTreeMap<&'static str, &'static str>> {
+        guarded(py, || {
+            let chosen = &self.live.kernel().policies;
+            Ok(Policies::ROWS.iter().filter_map(|row| Some((*row, chosen.get(row)?))).collect())
+        })
+    }
+
+    /// Counters of everything that was done so far, by name.
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        guarded(py, || {
+            let d = PyDict::new(py);
+            for (name, value) in py.detach(|| self.live.counters()) {
+                d.set_item(name, value)?;
+            }
+            Ok(d)
+        })
+    }
+
+    /// What a checked machine saw.
+    fn violations<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        guarded(py, || {
+            let each = |v: Violation| {
+                let d = PyDict::new(py);
+                d.set_item("invariant", v.invariant.to_string())?;
+                d.set_item("address", v.address)?;
+                d.set_item("message", v.to_string())?;
+                d.set_item("actor", v.actor)?;
+                d.set_item("step", v.step)?;
+                Ok(d)
+            };
+            py.detach(|| self.live.machine().violations()).into_iter().map(each).collect()
+        })
+    }
+
+    /// What tables, pools and sections at rest break.
+    fn check<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        guarded(py, || {
+            let each = |f: Finding| {
+                let d = PyDict::new(py);
+                d.set_item("invariant", f.invariant.to_string())?;
+                d.set_item("address", f.address)?;
+                d.set_item("message", f.message)?;
+                Ok(d)
+            };
+            py.detach(|| self.live.check()).0.into_iter().map(each).collect()
+        })
+    }
+
+    /// Let the nth allocation from now fail; `None`: none.
+    fn fail_allocation(&self, py: Python<'_>, nth: Option<u64>) -> PyResult<()> {
+        guarded(py, || {
+            self.live.machine().fail_alloc(0, nth.unwrap_or(0));
+            Ok(())
+        })
+    }
+
+    /// `pfn_to_page`.
+    fn page_address(&self, pfn: u64) -> u64 {
+        self.live.kernel().layout.page_va(Pfn(pfn)).0
+    }
+
+    /// Level, descriptor, PFN, permissions and physical address of the end of a walk.
+    fn translate(&self, py: Python<'_>, va: u64) -> PyResult<Walked> {
+        guarded(py, || {
+            let Some(walk) = self.live.translate(Va(va)) else {
+                return Err(Error::Spec(format!("{va:#x}: the walk leaves RAM")));
+            };
+            let permissions = walk.output.map_or("", |_| match (walk.desc.is_writable(), walk.desc.has(Attr::PXN)) {
+                (true, true) => "RW NX",
+                (true, false) => "RW X",
+                (false, true) => "RO NX",
+                (false, false) => "RO X",
+            });
+            let pfn = walk.output.map(|pa| self.live.kernel().geometry.pfn(pa).0);
+            Ok((walk.level.0, walk.desc.0, pfn, permissions, walk.output.map(|pa| pa.0)))
+        })
+    }
+
+    /// The whole text of `kernel_page_tables`.
+    fn ptdump(&self, py: Python<'_>) -> PyResult<String> {
+        guarded(py, || {
+            let text = self.interruptibly(py, || {
+                let kernel = self.live.kernel();
+                let mut sink = Text(TextWriter::new(Vec::new(), kernel.version, kernel.geometry.levels));
+                self.live.ptdump(&mut sink);
+                sink.0.finish()
+            })?;
+            let text = text.map_err(|error| Error::Spec(error.to_string()))?;
+            String::from_utf8(text).map_err(|error| Error::Image(error.to_string()))
+        })
+    }
+
+    /// (physical address, level) of each table page, by address.
+    fn tables(&self, py: Python<'_>) -> PyResult<Vec<(u64, i8)>> {
+        guarded(py, || Ok(py.detach(|| self.sorted_tables()).into_iter().map(|(pa, level)| (pa.0, level.0)).collect()))
+    }
+
+    /// The descriptors of one table page: read-only, lent without a copy.
+    fn words<'py>(this: &Bound<'py, Self>, pa: u64) -> PyResult<Bound<'py, PyArray1<u64>>> {
+        guarded(this.py(), || arrays::table(this, Pa(pa)).ok_or_else(|| Error::Spec(format!("{pa:#x} is no table page"))))
+    }
+
+    /// Every table page, copied: addresses, levels, words.
+    fn image_arrays<'py>(&self, py: Python<'py>) -> PyResult<ImageArrays<'py>> {
+        guarded(py, || {
+            let width = self.live.kernel().geometry.entries();
+            let (pa, level, words) = py.detach(|| {
+                let tables = self.sorted_tables();
+                let mut words = Vec::with_capacity(tables.len() * width);
+                for (pa, _) in &tables {
+                    let page = self.table_words(*pa).unwrap_or_default();
+                    words.extend(page.iter().map(|w| w.load(Ordering::Relaxed)));
+                    words.resize(words.len().next_multiple_of(width), 0);
+                }
+                let (pa, level): (Vec<u64>, Vec<u8>) = tables.iter().map(|(pa, level)| (pa.0, level.0 as u8)).unzip();
+                (pa, level, words)
+            });
+            let rows = pa.len();
+            let words = words.into_pyarray(py).reshape([rows, width])?;
+            Ok((pa.into_pyarray(py), level.into_pyarray(py), words))
+        })
+    }
+}
