@@ -170,8 +170,8 @@ def cost(case: Case) -> Cost | None:
     pool.allocate(pfns=[block.start // size])
     after = machine.counters
     spent = {name: after[name] - before[name] for name in after}
-    taken = spent["frames_allocated"] - pool.size // size
-    return Cost(spent["tlbi"], spent["dsb"], spent["writes"] + spent["exchanges"], spent["frames_freed"] - taken)
+    saved = spent["frames_freed"] - spent["frames_allocated"]
+    return Cost(spent["tlbi"], spent["dsb"], spent["writes"] + spent["exchanges"], saved)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,144 @@
+"""Every shipped scenario is well formed, and shows what it says it shows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import vmemmap.scenario as scenarios
+from vmemmap.errors import SpecError
+from vmemmap.lab import Result, explore
+from vmemmap.neighbours import WINDOW, Neighbours
+from vmemmap.scenario import Actor, Operation, Variant, find, registry, scenario
+from vmemmap.stage import DRAM, Stage
+
+CASES = [pytest.param(s, v, id=f"{s.corpus}-{v.name}") for s in registry() for v in s.variants]
+
+
+@pytest.mark.parametrize(("shipped", "variant"), CASES)
+def test_a_variant_shows_what_it_is_expected_to_show(shipped: scenarios.Scenario, variant: Variant) -> None:
+    result = explore(shipped, variant=variant, budget="60s")
+    assert result.verdict == variant.expect, f"{result.words} [{result.scope_words}]"
+    assert result.exhaustive
+    for name in variant.invariants:
+        assert result.invariants[name] == "violated", result.words
+    if variant.expect == "violated":
+        assert result.violation is not None
+        assert result.violation.invariant in result.judged
+        assert result.trace
+        assert result.trace[-1].step >= len(result.trace)
+    else:
+        assert result.violation is None
+        assert result.to_dict()["trace"] is None
+        assert all(result.invariants[name] == "held" for name in result.judged)
+
+
+@pytest.mark.parametrize(("shipped", "variant"), CASES)
+def test_a_verdict_is_never_plainly_safe_where_something_fell(shipped: scenarios.Scenario, variant: Variant) -> None:
+    result = explore(shipped, variant=variant, budget="60s")
+    assert (result.words == "safe") == (not result.fallen and result.exhaustive)
+
+
+def test_what_is_sampled_is_never_called_safe() -> None:
+    result = explore("R6", strategy="random", seed=7, budget=20)
+    assert result.verdict != "safe"
+    assert "safe" not in result.words
+    assert not result.exhaustive
+
+
+def test_an_exchange_that_nobody_falls_over_still_breaks_break_before_make() -> None:
+    result = explore("R32", variant="64k-store-6.12")
+    assert result.verdict == "safe"
+    assert result.words == "I1 I5 I6 held, I19 violated"
+
+
+def test_names_and_corpus_numbers_are_unique_and_both_find_a_scenario() -> None:
+    everything = registry()
+    assert len({s.name for s in everything}) == len(everything)
+    for shipped in everything:
+        assert find(shipped.name) == shipped
+        assert find(str(shipped.corpus)) == shipped
+        assert find(str(shipped.corpus).lower()) == shipped
+        assert len({v.name for v in shipped.variants}) == len(shipped.variants)
+        assert shipped.doc.strip() or shipped.title
+
+
+def test_an_unknown_scenario_or_variant_is_named() -> None:
+    with pytest.raises(SpecError, match="nosuch"):
+        find("nosuch")
+    with pytest.raises(SpecError, match="nosuch"):
+        find("R6").variant("nosuch")
+
+
+@pytest.mark.parametrize("granule", ["4K", "16K", "64K"])
+def test_neighbours_share_their_table_with_nothing_from_boot(granule: str) -> None:
+    stage = Stage()
+    pair = Neighbours.of(stage, granule)
+    window = WINDOW[stage.granule]
+    number = (pair.a.start - DRAM) // window
+    assert number == (pair.b.start - DRAM) // window
+    assert number > 0
+    assert pair.b.start == pair.a.start + stage.section
+
+
+def test_a_description_is_the_same_each_time_and_differs_by_policy() -> None:
+    r6 = find("R6")
+    assert r6.stage(r6.variants[0]).digest == r6.stage(r6.variants[0]).digest
+    assert r6.stage(r6.variants[0]).digest != r6.stage(r6.variants[1]).digest
+    document = json.loads(r6.stage(r6.variants[1]).json())
+    assert document["machine"]["policies"] == {"walker": "mmap-only"}
+
+
+@scenario(title="steps in Python", sources=[])
+def _python_steps(m: Stage) -> list[Actor]:
+    block = m.memory.add("128M")
+    m.setup(block)
+
+    def steps():  # type: ignore[no-untyped-def]
+        yield m.memory.online(block)
+        yield m.memory.offline(block)
+
+    return [Actor("block", steps)]
+
+
+def test_python_steps_that_look_at_no_result_become_a_program() -> None:
+    document = _python_steps.stage(_python_steps.variants[0]).document
+    assert [step["op"] for step in document["actors"][0]["program"]] == ["memory_online", "memory_offline"]
+
+
+def test_python_steps_that_look_at_a_result_are_refused_in_one_line() -> None:
+    def steps():  # type: ignore[no-untyped-def]
+        reached = yield Operation("hugetlb_use", {"hstate": 1})
+        if reached:
+            yield Operation("hugetlb_use", {"hstate": 1})
+
+    with pytest.raises(SpecError, match="looks at the result"):
+        Actor("peeks", steps).program()
+
+
+def test_endless_python_steps_are_refused() -> None:
+    def steps():  # type: ignore[no-untyped-def]
+        while True:
+            yield Operation("ptdump_check_wx")
+
+    with pytest.raises(SpecError, match="without an end"):
+        Actor("endless", steps).program()
+
+
+def _result(**fields: object) -> Result:
+    base = {
+        "scenario": "s", "variant": "v", "kernel": "6.1", "policies": {}, "expect": None, "verdict": "safe", "exhaustive": True,
+        "executions": 5, "steps": 9, "states": 3, "seconds": 0.1, "seed": None, "judged": ("I1", "I6"),
+        "invariants": {"I1": "held", "I6": "held", "I19": "held"}, "invariant_steps": {}, "scope": {}, "digest": "",
+    }
+    return Result(**{**base, **fields})  # type: ignore[arg-type]
+
+
+def test_the_words_of_a_verdict() -> None:
+    assert _result().words == "safe"
+    assert _result(exhaustive=False, verdict="inconclusive").words.startswith("inconclusive")
+    fell = {"I1": "held", "I6": "held", "I19": "violated"}
+    assert _result(invariants=fell).words == "I1 I6 held, I19 violated"
+    lost = {"I1": "held", "I6": "violated", "I19": "violated"}
+    assert _result(verdict="violated", invariants=lost).words == "I6 violated, I1 held, I19 violated"
