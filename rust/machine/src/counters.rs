@@ -60,6 +60,8 @@ counters! {
     alloc_failures: AllocFailure,
     lock_acquisitions: Lock,
     grace_periods: GracePeriod,
+    /// Stores that the architecture asks break-before-make for (I19), seen by checked CPUs.
+    bbm_required: BreakBeforeMake,
 }
 
 #[derive(Debug)]

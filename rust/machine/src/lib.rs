@@ -17,6 +17,8 @@ mod contents;
 #[cfg(not(loom))]
 pub mod counters;
 #[cfg(not(loom))]
+mod frame_lock;
+#[cfg(not(loom))]
 mod frame_state;
 pub mod frames;
 #[cfg(not(loom))]
@@ -32,6 +34,8 @@ mod ranges;
 mod sync;
 #[cfg(not(loom))]
 pub mod violation;
+#[cfg(not(loom))]
+mod watch;
 
 #[cfg(not(loom))]
 pub mod model;

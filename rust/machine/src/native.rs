@@ -14,10 +14,10 @@ use vmemmap_arch::{
 
 use crate::contents::{apply_rmw, load_order, rmw_order, store_order};
 use crate::counters::{Count, Tally};
-use crate::frame_state::{Contents, bit};
+use crate::frame_state::bit;
 use crate::locks::Patience;
 use crate::machine::Machine;
-use crate::ranges::BadFree;
+use crate::ranges::{BadFree, Freeing};
 
 /// One CPU of a machine, for one thread.
 #[derive(Debug)]
@@ -113,13 +113,15 @@ impl<'m> Native<'m> {
         }
         found
     }
-    pub(crate) fn give(&self, pa: Pa, order: u8, kind: FrameKind, poison: Contents, each: impl Fn(u64)) {
-        match self.machine.give_run(pa, order, kind, poison, each) {
+    /// Returns whether it was freed.
+    pub(crate) fn give(&self, pa: Pa, order: u8, kind: FrameKind, how: Freeing, each: impl Fn(u64)) -> bool {
+        match self.machine.give_run(pa, order, kind, how, each) {
             Ok(()) => {
                 self.tally.add(Count::FrameFreed, 1 << order);
                 if kind == FrameKind::Table {
                     self.tally.count(Count::TableFreed);
                 }
+                return true;
             }
             Err(BadFree::NotAllocated) => {
                 self.report(Invariant::FramesConserved, pa.0, format!("free of {pa}, which is not allocated"), Some(pa));
@@ -136,6 +138,7 @@ impl<'m> Native<'m> {
                 self.report(Invariant::SelfHostedUntouched, pa.0, format!("self-hosted frame {pa} returned to the allocator"), Some(pa));
             }
         }
+        false
     }
 
     // ---- lists: previous frame in the high half of a frame's link word, next in the low half; itself: none ----
@@ -321,7 +324,7 @@ impl Cpu for Native<'_> {
         self.take(request).map(|f| Frame { pa: self.machine.frame_pa(f), tok: () })
     }
     fn free(&self, frame: Frame<()>, order: u8, kind: FrameKind) {
-        self.give(frame.pa, order, kind, Contents::Zero, |_| {});
+        self.give(frame.pa, order, kind, Freeing::default(), |_| {});
     }
     #[inline]
     fn frame_of(&self, _entry: Entry<()>, pa: Pa) -> Frame<()> {

@@ -6,6 +6,7 @@ use vmemmap_arch::{FrameKind, InUse, Pa, RangeOp, Zone};
 
 use crate::frame_state::{Contents, State, bit};
 use crate::frames::{CHUNK, MAX_ORDER};
+use crate::locks::Patience;
 use crate::machine::Machine;
 use crate::sync::relax;
 
@@ -17,6 +18,23 @@ pub enum BadFree {
     /// It is allocated, but as something else, or with another order, or it is the inside of a run.
     Mismatch(State),
     SelfHosted,
+}
+
+/// How a run is freed.
+#[derive(Clone, Copy, Debug)]
+pub struct Freeing {
+    /// What its frames read as from now on.
+    pub poison: Contents,
+    /// The generation that it must have.
+    pub generation: Option<u32>,
+    /// Each frame goes when no checked CPU accesses it.
+    pub wait_for_readers: bool,
+}
+
+impl Default for Freeing {
+    fn default() -> Self {
+        Self { poison: Contents::Zero, generation: None, wait_for_readers: false }
+    }
 }
 
 impl Machine {
@@ -65,17 +83,17 @@ impl Machine {
         }
     }
 
-    /// Return a run to the allocator. `poison` says what its frames read as from now on; `each` sees each of its frames
-    /// that carries a state, before any can be allocated again.
+    /// Return a run to the allocator; `each` sees each of its frames that carries a state, before any can be allocated again.
     ///
     /// # Errors
     /// `BadFree`; nothing is freed then.
-    pub(crate) fn give_run(&self, pa: Pa, order: u8, kind: FrameKind, poison: Contents, each: impl Fn(u64)) -> Result<(), BadFree> {
+    pub(crate) fn give_run(&self, pa: Pa, order: u8, kind: FrameKind, how: Freeing, each: impl Fn(u64)) -> Result<(), BadFree> {
         let first = self.frame_of(pa);
-        let freed = self.states.update(first, |s| {
-            (s.kind() == Some(kind) && s.order() == order && !s.has(bit::TAIL | bit::SELF_HOSTED)).then(|| s.freed(poison))
-        });
-        if let Err(found) = freed {
+        let right = |s: State| {
+            let same = how.generation.is_none_or(|g| g == s.generation());
+            same && s.kind() == Some(kind) && s.order() == order && !s.has(bit::TAIL | bit::SELF_HOSTED)
+        };
+        if let Err(found) = self.free_state(first, how, right) {
             return Err(match found.kind() {
                 None => BadFree::NotAllocated,
                 Some(_) if found.has(bit::SELF_HOSTED) => BadFree::SelfHosted,
@@ -84,12 +102,23 @@ impl Machine {
         }
         each(first);
         for f in first + 1..first + Self::marked(kind, order) {
-            let _ = self.states.update(f, |s| Some(s.freed(poison)));
+            let _ = self.free_state(f, how, |_| true);
             each(f);
         }
         self.frames_free.0.fetch_add(1 << order, Ordering::Relaxed);
         self.frames.free(first, order);
         Ok(())
+    }
+
+    fn free_state(&self, frame: u64, how: Freeing, right: impl Fn(State) -> bool) -> Result<State, State> {
+        let busy = |s: State| how.wait_for_readers && s.has(bit::READERS | bit::WRITER);
+        let mut patience = Patience::default();
+        loop {
+            match self.states.update(frame, |s| (right(s) && !busy(s)).then(|| s.freed(how.poison))) {
+                Err(found) if right(found) && self.states.word(frame).is_some() => patience.wait(),
+                done => return done,
+            }
+        }
     }
 
     /// `split_page`: each part of order `into` becomes a run of its own, with the generation that it has.

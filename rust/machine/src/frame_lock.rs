@@ -1,0 +1,179 @@
+//! The lock in a frame's state word, with which a checked CPU makes check and access one step.
+//!
+//! # Protocol
+//! Reading a descriptor holds its table shared, storing one holds it exclusively; freeing a frame holds it exclusively.
+//! A walk that stands for hardware goes hand over hand: it holds a table until it has the next one, and the leaf's table
+//! and frame until the data access is done. So every access happens before or after a free, never during it. Nobody
+//! waits while holding a frame exclusively, and shared holders wait downwards only; there is no cycle to deadlock in.
+
+use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
+
+use crate::frame_state::{Contents, State, bit};
+use crate::locks::Patience;
+use crate::machine::Machine;
+
+/// Shared or exclusive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    Shared,
+    Exclusive,
+}
+
+/// How a frame that an access needs turned out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judged {
+    Good,
+    /// The frame that was named has been freed since (and may be something else now).
+    Freed,
+    /// It has never been allocated.
+    Never,
+}
+
+/// What stopped a walk that stands for hardware.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    pub invariant: Invariant,
+    pub desc: Desc,
+    pub level: Level,
+    /// Number of the frame it is about.
+    pub frame: u64,
+}
+
+impl Machine {
+    /// Lock a frame and return its state; `None` outside the machine.
+    pub(crate) fn lock_frame(&self, frame: u64, hold: Hold) -> Option<State> {
+        self.states.word(frame)?;
+        let mut patience = Patience::default();
+        loop {
+            let taken = self.states.update(frame, |s| match hold {
+                Hold::Shared => (!s.has(bit::WRITER)).then_some(State(s.0 + 1)),
+                Hold::Exclusive => (!s.has(bit::WRITER | bit::READERS)).then_some(State(s.0 | bit::WRITER)),
+            });
+            if let Ok(state) = taken {
+                return Some(state);
+            }
+            patience.wait();
+        }
+    }
+    pub(crate) fn unlock_frame(&self, frame: u64, hold: Hold) {
+        if let Some(word) = self.states.word(frame) {
+            match hold {
+                Hold::Shared => word.fetch_sub(1, std::sync::atomic::Ordering::Release),
+                Hold::Exclusive => word.fetch_and(!bit::WRITER, std::sync::atomic::Ordering::Release),
+            };
+        }
+    }
+
+    /// Whether a handle with generation `tok` still names the table that it named.
+    pub(crate) fn judge_table(state: State, tok: u32) -> Judged {
+        if state.kind() == Some(FrameKind::Table) && state.generation() == tok {
+            Judged::Good
+        } else if state.generation() == 0 && tok == 0 {
+            Judged::Never
+        } else {
+            Judged::Freed
+        }
+    }
+    /// Whether the frame that a leaf names is still the one it named when the leaf was written (`recorded`, if known).
+    ///
+    /// A leaf written while its frame was free (the linear map covers free memory too) is not judged by what the frame
+    /// was then, but only by whether it is free now. A frame that never was the allocator's is not judged.
+    fn judge_leaf(&self, frame: u64, state: State, recorded: Option<u32>) -> Judged {
+        let recorded = recorded.filter(|g| g & 1 != 0);
+        match state.kind() {
+            _ if recorded.is_some_and(|g| g != state.generation()) => Judged::Freed,
+            Some(_) => Judged::Good,
+            None if state.generation() == 0 => Judged::Good,
+            None if self.head_of(frame).is_some() => Judged::Good,
+            None => Judged::Freed,
+        }
+    }
+    /// Generation that was recorded with a descriptor, if the record is about the frame that it names.
+    fn recorded(named: u64, frame: u64) -> Option<u32> {
+        (named != 0 && named & 0xffff_ffff == frame & 0xffff_ffff).then_some((named >> 32) as u32)
+    }
+    /// Token of a descriptor: generation of the frame it names, as of when it was written.
+    pub(crate) fn token(&self, desc: Desc, level: Level, named: u64) -> u32 {
+        match self.geometry().kind(desc, level) {
+            Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => {
+                let frame = self.frame_of(pa);
+                Self::recorded(named, frame).unwrap_or_else(|| self.states.get(frame).generation())
+            }
+            _ => 0,
+        }
+    }
+    /// The record for a descriptor that is stored now.
+    pub(crate) fn record_for(&self, desc: Desc, level: Level) -> u64 {
+        match self.geometry().kind(desc, level) {
+            Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => {
+                let frame = self.frame_of(pa);
+                if self.states.word(frame).is_none() {
+                    return 0;
+                }
+                if matches!(self.geometry().kind(desc, level), Kind::Table(_)) {
+                    let unlinked = |s: State| s.kind() == Some(FrameKind::Table) && !s.has(bit::LINKED);
+                    let _ = self.states.update(frame, |s| unlinked(s).then_some(State(s.0 | bit::LINKED)));
+                }
+                u64::from(self.states.get(frame).generation()) << 32 | frame & 0xffff_ffff
+            }
+            _ => 0,
+        }
+    }
+
+    /// Translate `va` as hardware does and run `access` on the frame and the word's number in it, all in one step.
+    ///
+    /// # Errors
+    /// The fault; `access` has not run then.
+    pub(crate) fn walk_locked<R>(&self, va: Va, store: bool, access: impl FnOnce(u64, u64) -> R) -> Result<R, Fault> {
+        let g = self.geometry();
+        let mut table = self.frame_of(self.root());
+        let mut level = g.top();
+        self.lock_frame(table, Hold::Shared);
+        let result = loop {
+            let at = self.word_number(self.frame_pa(table), u64::from(g.index(va, level)));
+            let relaxed = std::sync::atomic::Ordering::Relaxed;
+            let desc = Desc(self.words.get(at).map_or(0, |w| w.load(relaxed)));
+            let named = self.named.get(at).map_or(0, |w| w.load(relaxed));
+            let fault = |invariant, frame| Fault { invariant, desc, level, frame };
+            match g.kind(desc, level) {
+                Kind::Table(pa) => {
+                    let next = self.frame_of(pa);
+                    let Some(state) = self.lock_frame(next, Hold::Shared) else { break Err(fault(Invariant::TreeWellFormed, next)) };
+                    self.unlock_frame(table, Hold::Shared);
+                    let tok = Self::recorded(named, next).unwrap_or_else(|| state.generation());
+                    table = next;
+                    match Self::judge_table(state, tok) {
+                        Judged::Good => level = level.next(),
+                        Judged::Freed => break Err(fault(Invariant::NoStaleWalkCache, next)),
+                        Judged::Never => break Err(fault(Invariant::TreeWellFormed, next)),
+                    }
+                }
+                Kind::Page(pa) | Kind::Block(pa) => {
+                    let named_frame = self.frame_of(pa);
+                    let pa = pa.plus(va.0 & (g.entry_span(level) - 1));
+                    let frame = self.frame_of(pa);
+                    if store && !desc.is_writable() {
+                        break Err(fault(Invariant::SharedTailsReadOnly, frame));
+                    }
+                    let Some(state) = self.lock_frame(frame, Hold::Shared) else { break Err(fault(Invariant::TreeWellFormed, frame)) };
+                    let result = match self.judge_leaf(frame, state, Self::recorded(named, named_frame)) {
+                        Judged::Good => Ok(access(frame, (pa.0 & (g.page_size() - 1)) >> 3)),
+                        _ => Err(fault(Invariant::NoUseOfFreedFrame, frame)),
+                    };
+                    self.unlock_frame(frame, Hold::Shared);
+                    break result;
+                }
+                Kind::None | Kind::Invalid | Kind::Reserved => break Err(fault(Invariant::AlwaysTranslates, table)),
+            }
+        };
+        self.unlock_frame(table, Hold::Shared);
+        result
+    }
+
+    /// Whether two frames hold the same template; words are not compared.
+    pub(crate) fn same_template(&self, a: u64, b: u64) -> bool {
+        let contents = |f| (self.states.get(f).contents(), self.states.template(f).map(|t| t.load(std::sync::atomic::Ordering::Relaxed)));
+        let (a, b) = (contents(a), contents(b));
+        a.0 == b.0 && a.0 != Contents::Words && (a.0 != Contents::Other || a.1 == b.1)
+    }
+}

@@ -1,0 +1,91 @@
+//! Promises that CPUs make to each other, and who breaks them: exclusive rights, a stable tree, the lock order.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use vmemmap_arch::{Invariant, LockId};
+
+use crate::counters::CachePadded;
+use crate::locks::Patience;
+
+/// Machine-wide; CPUs are bits of a mask.
+#[derive(Debug)]
+pub struct Watch {
+    /// By invariant number: the CPUs that say they hold that exclusive right.
+    holders: [AtomicU64; 33],
+    /// CPUs that were promised that nobody stores into a table.
+    stable: AtomicU64,
+    /// 1 while that CPU is between asking `stable` and having stored.
+    storing: Box<[CachePadded<AtomicU64>]>,
+    /// By lock: the locks that were acquired while it was held.
+    after: [AtomicU32; LockId::COUNT],
+}
+
+impl Watch {
+    #[must_use]
+    pub fn new(cpus: u8) -> Self {
+        Self {
+            holders: [const { AtomicU64::new(0) }; 33],
+            stable: AtomicU64::new(0),
+            storing: (0..cpus).map(|_| CachePadded::default()).collect(),
+            after: [const { AtomicU32::new(0) }; LockId::COUNT],
+        }
+    }
+
+    /// Begin or end an exclusive right; the other CPUs that hold it at the begin, if any.
+    pub fn exclusive(&self, cpu: u8, what: Invariant, begin: bool) -> Option<u64> {
+        let holders = &self.holders[usize::from(what.number())];
+        let me = 1u64 << cpu;
+        if !begin {
+            holders.fetch_and(!me, Ordering::AcqRel);
+            return None;
+        }
+        let others = holders.fetch_or(me, Ordering::AcqRel) & !me;
+        (others != 0).then_some(others)
+    }
+
+    /// From the return on, every store of another CPU into a table sees the promise; all earlier ones are done.
+    pub fn begin_stable(&self, cpu: u8) {
+        self.stable.fetch_or(1 << cpu, Ordering::SeqCst);
+        for (other, storing) in self.storing.iter().enumerate() {
+            let mut patience = Patience::default();
+            while other != usize::from(cpu) && storing.0.load(Ordering::SeqCst) != 0 {
+                patience.wait();
+            }
+        }
+    }
+    pub fn end_stable(&self, cpu: u8) {
+        self.stable.fetch_and(!(1 << cpu), Ordering::SeqCst);
+    }
+    /// Run `store`; the other CPUs that were promised that there is none, if any.
+    pub fn store(&self, cpu: u8, store: impl FnOnce()) -> u64 {
+        let storing = &self.storing[usize::from(cpu)].0;
+        storing.store(1, Ordering::SeqCst);
+        let promised = self.stable.load(Ordering::SeqCst) & !(1 << cpu);
+        store();
+        storing.store(0, Ordering::Release);
+        promised
+    }
+
+    /// `lock` is about to be acquired by a holder of the locks in `held`. A lock of these that somebody acquired,
+    /// directly or over others, while holding `lock`: the order has a cycle. Each cycle is told once.
+    pub fn order_cycle(&self, held: u32, lock: LockId) -> Option<usize> {
+        let mut cycle = None;
+        for h in (0..LockId::COUNT).filter(|h| held >> h & 1 != 0 && *h != lock.index()) {
+            let known = self.after[h].fetch_or(1 << lock.index(), Ordering::AcqRel) >> lock.index() & 1 != 0;
+            if !known && self.reachable(lock.index()) >> h & 1 != 0 {
+                cycle = Some(h);
+            }
+        }
+        cycle
+    }
+    fn reachable(&self, from: usize) -> u32 {
+        let mut seen = self.after[from].load(Ordering::Acquire);
+        loop {
+            let next = (0..LockId::COUNT).filter(|l| seen >> l & 1 != 0).fold(seen, |s, l| s | self.after[l].load(Ordering::Acquire));
+            if next == seen {
+                return seen;
+            }
+            seen = next;
+        }
+    }
+}
