@@ -9,8 +9,8 @@ use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, LockId, Mode, Order, Pfn, Rmw, 
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
 use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
 use crate::page::{
-    compound_order, flag, page_huge, page_ref_count, prep_compound_page, put_page_testzero, read_word, set_hugetlb_mark, set_page_count,
-    test_flag, write_word,
+    compound_head, compound_order, flag, page_huge, page_ref_count, pfn_to_online_page, prep_compound_page, put_page_testzero, read_word,
+    set_hugetlb_mark, set_page_count, test_flag, write_word,
 };
 use crate::policy::Mutant;
 use crate::state::{Hpage, Hstate, Scalar};
@@ -93,6 +93,13 @@ impl Pool {
             0 => None,
             link => Some(self.page_at(k, link)),
         }
+    }
+    /// The free page of this pool whose head is `pfn`, if it is one.
+    fn free_page_at<C: Cpu>(self, k: &Kernel, cpu: &C, pfn: Pfn) -> Option<HugePage> {
+        let va = pfn_to_online_page(k, cpu, pfn)?;
+        let page = HugePage { head: pfn, pages: self.pages };
+        let is_head = compound_head(k, cpu, va) == va && page_huge(k, cpu, va);
+        (is_head && compound_order(cpu, va) == self.order() && page.has_flag(k, cpu, HPG_FREED)).then_some(page)
     }
     /// First page of the free list that `want` takes.
     pub fn find_free<C: Cpu>(self, k: &Kernel, cpu: &C, want: impl Fn(HugePage) -> bool) -> Option<HugePage> {
@@ -311,9 +318,10 @@ pub fn free_one<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u
     cpu.label("remove_hugetlb_page");
     let pool = Pool::new(k, h)?;
     lock(cpu);
-    let page = match pool.available(k, cpu) {
-        0 => None,
-        _ => pool.find_free(k, cpu, |page| at.is_none_or(|pfn| pfn == page.head)),
+    let page = match (pool.available(k, cpu), at) {
+        (0, _) => None,
+        (_, None) => pool.first(k, cpu, Hstate::FreeList),
+        (_, Some(pfn)) => pool.free_page_at(k, cpu, pfn),
     };
     let Some(page) = page else {
         unlock(cpu);
@@ -411,7 +419,7 @@ pub(crate) fn free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Huge
 /// `__put_page` for a speculative reference that turned out to be the last one: a HugeTLB page goes back to its pool;
 /// anything else was never the model's to free.
 pub(crate) fn free_unreferenced<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
-    let head = crate::page::compound_head(k, cpu, page);
+    let head = compound_head(k, cpu, page);
     if !page_huge(k, cpu, head) {
         return;
     }

@@ -64,6 +64,7 @@ impl HugePage {
 
     /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
     pub fn destroy_compound<C: Cpu>(self, k: &Kernel, cpu: &C) {
+        cpu.label("__free_pages");
         self.free_tail_pages_check(k, cpu);
         page::destroy_compound_page(k, cpu, self.head, self.order());
     }

@@ -99,7 +99,12 @@ impl Single {
                 va = va.plus(step);
             }
             let flags = section_flag::MARKED_PRESENT | section_flag::HAS_MEM_MAP | section_flag::IS_ONLINE | section_flag::IS_EARLY;
-            self.vars.borrow_mut().insert(self.k.vars.section(section as u32, Section::MemMap).0, flags);
+            let mut vars = self.vars.borrow_mut();
+            vars.insert(self.k.vars.section(section as u32, Section::MemMap).0, flags);
+            vars.insert(self.k.vars.section(section as u32, Section::Usage).0, 2);
+            for word in 0..4 {
+                vars.insert(self.k.vars.subsection_map(section as u32, word).0, u64::MAX);
+            }
         }
         hugetlb::init_hstates(&self.k, &self).unwrap();
         self.counts.set(Counts::default());
