@@ -152,16 +152,15 @@ fn vmap_pages_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) -> Resul
     let end = start.plus(bytes);
     let mut addr = start;
     while addr < end {
-        if addr.is_aligned(block) && end.since(addr) >= block && k.geometry.top() < Level::PMD {
-            if let Some(frame) = data(cpu, order) {
-                let mapped = vmap_try_huge_pmd(k, cpu, addr, frame);
-                if mapped == Ok(true) {
-                    addr = addr.plus(block);
-                    continue;
-                }
-                cpu.free(frame, order, FrameKind::Data);
-                mapped?;
+        let huge = addr.is_aligned(block) && end.since(addr) >= block && k.geometry.top() < Level::PMD;
+        if let Some(frame) = if huge { data(cpu, order) } else { None } {
+            let mapped = vmap_try_huge_pmd(k, cpu, addr, frame);
+            if mapped == Ok(true) {
+                addr = addr.plus(block);
+                continue;
             }
+            cpu.free(frame, order, FrameKind::Data);
+            mapped?;
         }
         let pte = vmap_slot(k, cpu, addr, Level::PTE)?;
         let frame = data(cpu, 0).ok_or(Errno::ENOMEM)?;

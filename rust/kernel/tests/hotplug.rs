@@ -30,14 +30,14 @@ impl Lab {
         let k = Kernel::new(layout, policies, &ram, hvo);
         let ranges = ram.iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
         let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 2, vars: k.vars.count(), root: None, seed: 1 }).unwrap();
-        boot::boot(&k, &m.cpu(0)).unwrap();
+        boot::boot(&k, &m.checked_cpu(0)).unwrap();
         m.seal_boot();
         let lab = Self { k, m };
         lab.assert_clean();
         lab
     }
     fn run(&self, op: Operation) -> Result<u64, Errno> {
-        op.run(&self.k, &self.m.cpu(0))
+        op.run(&self.k, &self.m.checked_cpu(0))
     }
     fn assert_clean(&self) {
         assert!(self.m.violations().is_empty(), "{:?}", self.m.violations());
@@ -133,11 +133,11 @@ fn add_online_offline_remove_returns_every_frame_and_table_on_each_granule() {
             assert_eq!(lab.online(0, 2), Ok(2));
             assert_eq!(lab.m.frames_total() - total, 2 * pages);
             let page = lab.page_va(lab.hot(1));
-            assert_eq!(page::pfn_to_online_page(&lab.k, &lab.m.cpu(0), lab.k.geometry.pfn(lab.hot(1))), Some(page));
+            assert_eq!(page::pfn_to_online_page(&lab.k, &lab.m.checked_cpu(0), lab.k.geometry.pfn(lab.hot(1))), Some(page));
             assert_eq!(lab.remove(0, 2), Err(Errno::EBUSY));
             assert_eq!(lab.offline(0, 2), Ok(2));
             assert_eq!(lab.remove(0, 2), Ok(2));
-            assert!(!page::pfn_valid(&lab.k, &lab.m.cpu(0), lab.k.geometry.pfn(lab.hot(1))));
+            assert!(!page::pfn_valid(&lab.k, &lab.m.checked_cpu(0), lab.k.geometry.pfn(lab.hot(1))));
             let kept = lab.tables() - tables;
             assert_eq!(lab.m.frames_free() + kept as u64, free, "{granule:?}/{va_bits} {version:?}");
             // 64K: boot memory is in the same tables; nothing of vmemmap or the linear map may be left over.
@@ -199,7 +199,7 @@ fn errors_of_add_and_remove_are_the_kernels() {
 fn boot_memory_is_vetoed_or_cannot_be_isolated() {
     let lab = Lab::new(Granule::K4, 48, Version::V6_1, 4, Policies::default());
     let offline = |section: u64| {
-        let failure = memory_block::offline(&lab.k, &lab.m.cpu(0), Pa(BASE + section * lab.section()), lab.section()).unwrap_err();
+        let failure = memory_block::offline(&lab.k, &lab.m.checked_cpu(0), Pa(BASE + section * lab.section()), lab.section()).unwrap_err();
         (failure.errno, failure.reason)
     };
     assert_eq!(offline(1), (Errno::EPERM, "notifier failure"));

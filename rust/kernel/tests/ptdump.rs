@@ -29,7 +29,7 @@ fn machine(granule: Granule, va_bits: u32, version: Version, sections: u64) -> (
     let k = Kernel::new(layout, Policies::default(), &[ram], true);
     let ranges = vec![RamRange { start: ram.start, bytes: ram.bytes, boot: true }];
     let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root: None, seed: 1 }).unwrap();
-    boot::boot(&k, &m.cpu(0)).unwrap();
+    boot::boot(&k, &m.checked_cpu(0)).unwrap();
     m.seal_boot();
     (k, m)
 }
@@ -37,7 +37,7 @@ fn machine(granule: Granule, va_bits: u32, version: Version, sections: u64) -> (
 /// The lines from the header `vmemmap start` on.
 fn vmemmap_lines(k: &Kernel, m: &Machine) -> Vec<String> {
     let mut lines = Lines::default();
-    ptdump_walk_pgd(k, &m.cpu(0), whole_range(k), &mut lines);
+    ptdump_walk_pgd(k, &m.checked_cpu(0), whole_range(k), &mut lines);
     let from = lines.0.iter().position(|l| l == "vmemmap start").unwrap();
     lines.0.split_off(from)
 }
@@ -79,7 +79,7 @@ fn boot_of_6_1_with_4k_pages_gives_the_captured_lines() {
 fn an_optimised_hugepage_is_a_writable_page_and_a_read_only_range() {
     let (k, m) = machine(Granule::K4, 48, Version::V6_1, 4);
     let head = Some(Pfn(0x40000 + 512));
-    Operation::HugetlbAlloc { hstate: 1, at: head }.run(&k, &m.cpu(0)).unwrap();
+    Operation::HugetlbAlloc { hstate: 1, at: head }.run(&k, &m.checked_cpu(0)).unwrap();
     let lines = vmemmap_lines(&k, &m);
     assert_eq!(lines[1], format!("0xfffffc0000000000-0xfffffc0000009000 4 {RW:#x}"));
     assert_eq!(lines[2], format!("0xfffffc0000009000-0xfffffc0000010000 4 {RO:#x}"));
@@ -102,7 +102,7 @@ fn markers_are_in_the_layouts_order_and_the_last_line_ends_at_zero() {
     ] {
         let (k, m) = machine(granule, va_bits, version, 2);
         let mut lines = Lines::default();
-        ptdump_walk_pgd(&k, &m.cpu(0), whole_range(&k), &mut lines);
+        ptdump_walk_pgd(&k, &m.checked_cpu(0), whole_range(&k), &mut lines);
         let seen: Vec<_> = lines.0.iter().filter(|l| !l.starts_with("0x")).map(String::as_str).collect();
         let named: Vec<_> = k.layout.markers[..k.layout.nr_markers].iter().filter_map(|m| m.name).collect();
         // A marker inside the last hole is announced at the next noted address, of which there is none.
@@ -123,7 +123,7 @@ fn markers_are_in_the_layouts_order_and_the_last_line_ends_at_zero() {
 fn folded_levels_report_as_pgd_in_6_12_only_for_p4d_and_pud() {
     let (k, m) = machine(Granule::K64, 42, Version::V6_12, 2);
     let mut lines = Lines::default();
-    ptdump_walk_pgd(&k, &m.cpu(0), whole_range(&k), &mut lines);
+    ptdump_walk_pgd(&k, &m.checked_cpu(0), whole_range(&k), &mut lines);
     // Two levels: holes of the top table are PGD, entries of the last level PTE.
     assert!(lines.0.iter().filter(|l| l.starts_with("0x")).all(|l| l.contains(" 0 ") || l.contains(" 4 ")));
 }
@@ -131,9 +131,9 @@ fn folded_levels_report_as_pgd_in_6_12_only_for_p4d_and_pud() {
 #[test]
 fn no_page_is_writable_and_executable_until_one_is() {
     let (k, m) = machine(Granule::K4, 48, Version::V6_1, 2);
-    let found = ptdump_check_wx(&k, &m.cpu(0));
+    let found = ptdump_check_wx(&k, &m.checked_cpu(0));
     assert_eq!((found.wx_pages, found.uxn_pages), (0, 0));
-    let cpu = m.cpu(0);
+    let cpu = m.checked_cpu(0);
     let (slot, entry) = vmemmap_kernel::pgtable::walk(&cpu, k.layout.linear_va(Pa(BASE + 0x3000)));
     vmemmap_kernel::pgtable::set_entry(&cpu, slot, entry.desc.without(Attr::PXN | Attr::UXN));
     assert_eq!(Operation::PtdumpCheckWx.run(&k, &cpu), Ok(1));
