@@ -5,7 +5,7 @@ use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SI
 
 use crate::hugetlb::{Pool, enqueue, lock, unlock};
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
-use crate::hugetlb_vmemmap::{HugePage, vmemmap_pages};
+use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
 use crate::page::{nth_page, prep_compound_page, set_hugetlb_mark, write_word};
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
 use crate::state::{Hstate, Scalar};
@@ -44,7 +44,8 @@ pub fn is_remapped<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> bool {
 /// Returns 1 if it is optimised, else 0.
 ///
 /// # Errors
-/// `EINVAL`: no such size, `head` is not aligned, or outside RAM.
+/// `EINVAL`: no such size, `head` is not aligned, or outside RAM; or it is optimised by a kernel that keeps another number
+/// of vmemmap pages (2021 kept two), which this one could not restore.
 pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
     if !head.is_aligned(pool.pages) || !k.vars.contains(k.geometry.pa(head)) {
@@ -56,6 +57,9 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
         // The tails alias what comes before them; only the vmemmap pages that can be written are.
         let second = pte_of(cpu, page.va(k).plus(k.geometry.page_size()));
         let writable = if second.is_some_and(|desc| desc.is_valid() && !desc.has(Attr::RDONLY)) { 2 } else { 1 };
+        if writable != reserved_vmemmap_pages(k.version) {
+            return Err(Errno::EINVAL);
+        }
         let kept = writable * k.geometry.page_size() / STRUCT_PAGE_SIZE;
         prep_compound_page(k, cpu, head, kept.trailing_zeros() as u8);
         write_word(cpu, nth_page(page.va(k), 1), word::COMPOUND_INFO, u64::from(page.order()) << 8);

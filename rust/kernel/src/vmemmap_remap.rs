@@ -218,10 +218,8 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
     }
     let now = read_once(cpu, pmd);
     if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
-        let run = cpu.frame_of(old, first);
-        if !cpu.is_reserved(run) {
-            cpu.split_frame(run, (g.level_shift(Level::PMD) - g.page_shift()) as u8);
-        }
+        // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
+        cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
         cpu.barrier(Barrier::SmpWmb);
         let published = g.descriptor(table.pa, prot::TABLE);
         let range = start..start.plus(g.entry_span(Level::PMD));
