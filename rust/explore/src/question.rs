@@ -1,0 +1,214 @@
+//! Questions as they come from outside: a scenario document and options, both JSON; the answer is JSON again.
+
+use std::io;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+use vmemmap_arch::Va;
+use vmemmap_kernel::{Errno, Kernel, Operation};
+use vmemmap_machine::model::WorldOptions;
+
+use crate::document::{Document, DocumentError};
+use crate::live::{LiveError, LiveMachine, RealTables};
+use crate::programs;
+use crate::scenario::{Actor, Scenario};
+use crate::search::Progress;
+use crate::stress::{self, StressError, StressProgress};
+use crate::verdict::{Options, Strategy};
+use crate::world::{WorldError, booted};
+
+/// Why a question has no answer; one line for people.
+#[derive(Debug, Error)]
+pub enum QuestionError {
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("options: {0}")]
+    Options(String),
+    #[error("this scenario starts from an image; only a stress does so")]
+    Image,
+    #[error("this scenario starts from an image, and none was given")]
+    NoImage,
+    #[error(transparent)]
+    World(#[from] WorldError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
+    #[error("setup: {operation:?} (number {number}) failed with {errno}")]
+    Setup { number: usize, operation: Operation, errno: Errno },
+    #[error(transparent)]
+    Stress(#[from] StressError),
+    #[error("no memory for the stacks of the actors: {0}")]
+    Stacks(#[from] io::Error),
+}
+
+/// Options of an exploration; all keys may be absent.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExploreOptions {
+    pub strategy: StrategyName,
+    pub seed: u64,
+    pub executions: Option<u64>,
+    pub seconds: Option<f64>,
+    /// Bug depth that PCT aims at.
+    pub depth: u32,
+    pub strict: bool,
+    /// Allocations of an execution that may fail as a choice of the environment.
+    pub alloc_failures: u32,
+    pub shorten_seconds: f64,
+}
+
+impl Default for ExploreOptions {
+    fn default() -> Self {
+        let o = Options::default();
+        Self {
+            strategy: StrategyName::Exhaustive,
+            seed: 0,
+            executions: None,
+            seconds: o.seconds,
+            depth: 3,
+            strict: true,
+            alloc_failures: 0,
+            shorten_seconds: o.shorten_seconds,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyName {
+    Exhaustive,
+    Random,
+    Pct,
+}
+
+/// Options of a stress; all keys may be absent.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StressOptions {
+    pub threads: Option<usize>,
+    pub seconds: f64,
+    pub rounds: Option<u64>,
+    pub checked: bool,
+    pub seed: u64,
+}
+
+impl Default for StressOptions {
+    fn default() -> Self {
+        let o = stress::Options::default();
+        Self { threads: o.threads, seconds: o.seconds, rounds: o.rounds, checked: o.checked, seed: o.seed }
+    }
+}
+
+fn options<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, QuestionError> {
+    serde_json::from_str(json).map_err(|e| QuestionError::Options(e.to_string()))
+}
+
+fn finite(seconds: Option<f64>) -> Result<(), QuestionError> {
+    match seconds {
+        Some(s) if !s.is_finite() || s < 0.0 || s > Duration::MAX.as_secs_f64() / 2.0 => {
+            Err(QuestionError::Options(format!("seconds is {s}: it is a number from 0 up")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionError> {
+    let actors = document.actors.iter().map(|a| Actor {
+        name: a.name.clone(),
+        cpu: a.cpu,
+        rounds: a.rounds,
+        program: a.program.iter().map(|o| o.operation(&kernel.layout)).collect(),
+    });
+    let digest = serde_json::to_string(document)
+        .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())));
+    Ok(Scenario {
+        name: document.name.clone(),
+        variant: document.variant.clone(),
+        digest,
+        actors: actors.collect(),
+        judged: document.judged()?,
+    })
+}
+
+fn setup(document: &Document, kernel: &Kernel) -> Vec<Operation> {
+    document.setup.iter().map(|o| o.operation(&kernel.layout)).collect()
+}
+
+/// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
+/// invariant that fell.
+///
+/// # Errors
+/// What is wrong with the document, the options, or the setup.
+pub fn explore(
+    document: &str,
+    asked: &str,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<serde_json::Value, QuestionError> {
+    let document = Document::parse(document)?;
+    let asked: ExploreOptions = options(asked)?;
+    finite(asked.seconds)?;
+    finite(Some(asked.shorten_seconds))?;
+    if document.machine.image.is_some() {
+        return Err(QuestionError::Image);
+    }
+    let kernel = document.machine.kernel()?;
+    let scenario = scenario(&document, &kernel)?;
+    let l = &kernel.layout;
+    let world_options = WorldOptions {
+        strict: asked.strict,
+        alloc_failures: asked.alloc_failures,
+        linear_map: Some(l.page_offset..Va(l.page_end.0)),
+        ..WorldOptions::default()
+    };
+    let world = booted(&kernel, scenario.actors.len() as u8, world_options, &setup(&document, &kernel))?;
+    let how = Options {
+        strategy: match asked.strategy {
+            StrategyName::Exhaustive => Strategy::Exhaustive,
+            StrategyName::Random => Strategy::Random,
+            StrategyName::Pct => Strategy::Pct { depth: asked.depth },
+        },
+        seed: asked.seed,
+        executions: asked.executions,
+        seconds: asked.seconds,
+        shorten_seconds: asked.shorten_seconds,
+        ..Options::default()
+    };
+    Ok(programs::explore(&kernel, world, &scenario, &how, stop, progress)?.to_json())
+}
+
+/// Stress a document on real threads; the answer has the keys of `stress --json`. `image`: the tables that the machine
+/// starts from, if the document names some.
+///
+/// # Errors
+/// What is wrong with the document, the options, the image, or the setup.
+pub fn stress(
+    document: &str,
+    asked: &str,
+    image: Option<&RealTables<'_>>,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(StressProgress),
+) -> Result<serde_json::Value, QuestionError> {
+    let document = Document::parse(document)?;
+    let asked: StressOptions = options(asked)?;
+    finite(Some(asked.seconds))?;
+    let live = match (image, &document.machine.image) {
+        (Some(real), _) => {
+            let rows = document.machine.policies.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+            LiveMachine::load(real, crate::document::policies(rows)?, asked.checked)?
+        }
+        (None, Some(_)) => return Err(QuestionError::NoImage),
+        (None, None) => LiveMachine::boot(document.machine.kernel()?, asked.checked)?,
+    };
+    let kernel = live.kernel();
+    for (number, operation) in setup(&document, kernel).into_iter().enumerate() {
+        if let Err(errno) = live.run(&operation) {
+            return Err(QuestionError::Setup { number, operation, errno });
+        }
+    }
+    let scenario = scenario(&document, kernel)?;
+    let how =
+        stress::Options { threads: asked.threads, seconds: asked.seconds, rounds: asked.rounds, checked: asked.checked, seed: asked.seed };
+    let stressed = stress::stress(kernel, live.machine(), &scenario, &how, stop, progress)?;
+    serde_json::to_value(stressed).map_err(|e| QuestionError::Options(e.to_string()))
+}

@@ -1,0 +1,124 @@
+//! The World of operations as a model to explore, and how a kernel gets into it.
+
+use thiserror::Error;
+use vmemmap_arch::Invariant;
+use vmemmap_kernel::{Errno, Kernel, Operation, boot};
+use vmemmap_machine::model::{Touch, World, WorldOptions};
+use vmemmap_machine::op::{Op, Reply};
+use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
+
+use crate::model::{Breach, Described, Footprint, Invariants, Model};
+use crate::stage::{StageError, alone, set_up};
+
+impl Touch for Footprint {
+    #[inline]
+    fn read(&mut self, location: u32) {
+        Footprint::read(self, location);
+    }
+    #[inline]
+    fn write(&mut self, location: u32) {
+        Footprint::write(self, location);
+    }
+}
+
+impl Model for World {
+    type Op = Op;
+
+    fn reset(&mut self) {
+        World::reset(self);
+    }
+    #[inline]
+    fn is_local(op: &Op) -> bool {
+        op.is_local()
+    }
+    #[inline]
+    fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
+        World::outcomes(self, actor, op)
+    }
+    #[inline]
+    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
+        World::footprint(self, actor, op, out);
+    }
+    #[inline]
+    fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
+        World::execute(self, actor, op, outcome)
+    }
+    #[inline]
+    fn fingerprint(&self) -> u128 {
+        World::fingerprint(self)
+    }
+    #[inline]
+    fn violated(&self) -> Invariants {
+        Invariants(World::violated(self))
+    }
+    fn waits_for(&self, actor: u8, op: &Op) -> u16 {
+        World::waits_for(self, actor, op)
+    }
+    fn overflowed(&self) -> bool {
+        World::overflowed(self)
+    }
+    fn breaches(&self) -> Vec<Breach> {
+        let told = |b: &vmemmap_machine::model::Breach| Breach {
+            invariant: b.invariant,
+            actor: b.actor,
+            address: (b.address != 0).then_some(b.address),
+            message: format!("{}: {}", b.invariant.short(), b.message),
+        };
+        World::breaches(self).iter().map(told).collect()
+    }
+    fn describe(&self, actor: u8, op: &Op) -> Described {
+        let d = World::describe(self, actor, op);
+        Described { op: d.op.to_owned(), place: d.place, address: d.address, old: d.old, new: d.new }
+    }
+    fn describe_after(&self, _actor: u8, op: &Op, reply: Reply, text: &mut Described) {
+        match op {
+            // What was found is what was there; a read leaves it there.
+            Op::Read { .. } | Op::VarLoad { .. } | Op::Load { .. } | Op::LoadFrame { .. } | Op::WaitUntil { .. } => text.old = Some(reply.value),
+            Op::Rmw { op, .. } | Op::VarRmw { op, .. } => (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value))),
+            Op::Alloc(_) => text.address = (reply != Reply::NOTHING).then_some(reply.value),
+            Op::CompareExchange { old, .. } if reply.value != old.0 => text.new = Some(reply.value),
+            _ => {}
+        }
+    }
+    fn memory_model(&self) -> String {
+        let oracle = if self.options().strict { "strict" } else { "observed" };
+        format!("sequentially consistent memory, stale translations per slot, {oracle} oracle")
+    }
+    fn visible(&self) -> Invariants {
+        Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
+    }
+}
+
+/// Why a machine cannot be explored.
+#[derive(Debug, Error)]
+pub enum WorldError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("boot: {0}")]
+    Boot(Errno),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// An empty machine for this kernel and so many actors.
+///
+/// # Errors
+/// `Config`.
+pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<World, WorldError> {
+    let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
+    let config = MachineConfig { geometry: kernel.geometry, ram, cpus: actors.max(1), vars: kernel.vars.count(), root: None, seed: 0 };
+    Ok(World::new(&config, options)?)
+}
+
+/// A machine as it is when user space starts, on which `setup` has happened; marked, ready to be explored.
+///
+/// # Errors
+/// `Config`, `Boot` if memory is too small for its own struct pages, `Stage` if an operation of the setup fails.
+pub fn booted(kernel: &Kernel, actors: u8, options: WorldOptions, setup: &[Operation]) -> Result<World, WorldError> {
+    let mut world = empty(kernel, actors, options)?;
+    alone(&mut world, &kernel.geometry, |cpu| boot::boot(kernel, cpu))?.map_err(WorldError::Boot)?;
+    world.seal_boot();
+    set_up(&mut world, kernel, setup)?;
+    world.mark();
+    Ok(world)
+}
