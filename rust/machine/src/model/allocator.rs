@@ -250,7 +250,9 @@ impl World {
             let pa = frame.pa.plus(i << shift);
             let id = self.memory.frame(pa);
             let life = self.memory.life(id);
-            if !life.is_allocated() || !life.is(kind) || life.generation() != frame.tok {
+            // A HugeTLB page is known by its PFN; the kernel keeps no handle to it.
+            let other_life = kind != FrameKind::Huge && life.generation() != frame.tok;
+            if !life.is_allocated() || !life.is(kind) || other_life {
                 let message = match () {
                     () if life.is_freed() => "freed twice",
                     () if !life.is_allocated() => "freed, but was never allocated",
