@@ -75,6 +75,11 @@ class HugeTLBPool:
         self._run("hugetlb_overcommit", count=_count(count, "nr_overcommit_hugepages"))
 
     @property
+    def optimised_hugepages(self) -> int:
+        """Pages whose vmemmap is optimised, as the tables show it. No sysfs file tells this."""
+        return self._core.optimised(self._index)
+
+    @property
     def demote_size(self) -> int | None:
         """Bytes of the pages that ``demote`` makes: the next smaller size. ``None`` for the smallest, which has no such file."""
         sizes = HUGEPAGE_SIZES[self._core.granule]

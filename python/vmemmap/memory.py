@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from .errors import SpecError
+from .errors import KernelError, SpecError
 from .operations import run
 from .spec import format_size, parse_size
 
@@ -175,4 +176,4 @@ class Memory:
                     place = address + unit
                 elif address + unit - place >= length:
                     return place
-        raise SpecError(f"no hotplug region has {format_size(length)} left in one piece")
+        raise KernelError(errno.ENOMEM, f"no hotplug region has {format_size(length)} left in one piece")

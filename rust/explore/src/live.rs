@@ -4,13 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use thiserror::Error;
-use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Cpu, Desc, Entry, FrameKind, Geometry, Layout, Level, Pa, Pfn, RangeOp, TableView, Va, Var, Zone};
 use vmemmap_kernel::boot::Adopted;
 use vmemmap_kernel::check::{FrameInfo, Marks, StateView, Visible, check};
-use vmemmap_kernel::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
-use vmemmap_kernel::hugetlb_vmemmap::HugePage;
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::state::{Block, Hpage, Hstate, Scalar, Section, section_flag};
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, hugetlb, ptdump};
@@ -370,17 +367,6 @@ impl LiveMachine {
         }
         pages.sort_unstable();
         pages
-    }
-    /// How many pages of a pool have their vmemmap optimised, by the flag in each head.
-    #[must_use]
-    pub fn optimised(&self, h: u8) -> u64 {
-        let page = self.kernel.geometry.page_size();
-        let flagged = |head: Pfn| {
-            let va = HugePage { head, pages: 0 }.va(&self.kernel).plus(u64::from(word::PRIVATE) * 8);
-            let pa = self.translate(va).and_then(|w| w.output)?;
-            self.machine.frame_word(pa.align_down(page), ((pa.0 & (page - 1)) / 8) as u16)
-        };
-        self.pages(h).iter().filter(|(head, _)| flagged(*head).is_some_and(|w| w & HPG_VMEMMAP_OPTIMIZED != 0)).count() as u64
     }
     /// How many pages of a pool are optimised, by their tables: two vmemmap pages of tails share a frame.
     #[must_use]

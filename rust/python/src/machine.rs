@@ -189,6 +189,11 @@ impl Machine {
         })
     }
 
+    /// Number of pages of a pool that are optimised.
+    fn optimised(&self, py: Python<'_>, hstate: u8) -> PyResult<u64> {
+        guarded(py, || Ok(py.detach(|| self.live.optimised(hstate))))
+    }
+
     /// (PFN of the head, base pages) of each page of a pool.
     fn pages(&self, py: Python<'_>, hstate: u8) -> PyResult<Vec<(u64, u64)>> {
         guarded(py, || Ok(py.detach(|| self.live.pages(hstate)).into_iter().map(|(pfn, pages)| (pfn.0, pages)).collect()))
