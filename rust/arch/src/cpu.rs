@@ -297,6 +297,13 @@ pub trait Cpu {
     fn root(&self) -> Frame<Self::Tok>;
     /// READ_ONCE of a descriptor.
     fn read(&self, at: Slot<Self::Tok>, order: Order) -> Entry<Self::Tok>;
+    /// `read` of `count` entries from `at` on, in order; a machine without scheduling points may look the table up once.
+    #[inline]
+    fn read_each(&self, at: Slot<Self::Tok>, count: usize, mut each: impl FnMut(u16, Entry<Self::Tok>)) {
+        for index in (at.index..).take(count) {
+            each(index, self.read(Slot { index, ..at }, Order::Plain));
+        }
+    }
     /// WRITE_ONCE of a descriptor, no barrier.
     fn write(&self, at: Slot<Self::Tok>, new: Desc, order: Order);
     /// One atomic exchange (`xchg`, `swpal`).

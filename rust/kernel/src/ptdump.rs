@@ -98,16 +98,21 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
     let span = g.entry_span(level);
     let (from, to) = (usize::from(g.index(start, level)), usize::from(g.index(last, level)));
     let slot = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
-    let mut addr = start;
     if level == Level::PTE {
-        // Every PTE is noted, none ones too.
-        for index in from..to + 1 {
-            let desc = cpu.read(slot(index), Order::Plain).desc;
-            state.note_page(addr, 4, desc.0 & PROT_MASK);
-            addr = addr.plus(span);
-        }
+        // Every PTE is noted, none ones too. Where no marker falls into the table, only a change of protection can matter
+        // after the first.
+        let quiet = last < state.next_marker;
+        let mut prot = u64::MAX;
+        cpu.read_each(slot(from), to + 1 - from, |index, entry| {
+            let found = entry.desc.0 & PROT_MASK;
+            if found != prot {
+                state.note_page(start.plus((usize::from(index) - from) as u64 * span), 4, found);
+                prot = if quiet { found } else { u64::MAX };
+            }
+        });
         return;
     }
+    let mut addr = start;
     let top = level == g.top();
     for index in from..to + 1 {
         let next = Va(addr.0 & !(span - 1)).plus(span);
