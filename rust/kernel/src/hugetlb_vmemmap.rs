@@ -1,9 +1,12 @@
 //! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12 and
 //! 6.12.117. The walk over the tables is in `vmemmap_remap`.
 
-use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, FrameList, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone};
+use vmemmap_arch::{
+    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone,
+};
 
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
+use crate::page::page_huge;
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
 use crate::policy::{FreeOrder, Invalidate, Mutant};
 use crate::state::Scalar;
@@ -339,6 +342,10 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
     cpu.label("hugetlb_vmemmap_restore");
     if !page.is_optimized(k, cpu) {
         return Ok(());
+    }
+    // 6.12 warns of it; in 6.1 whoever finds the page without its mark meets the read-only tails (R14).
+    if (k.version.is_6_12() || k.policies.mutant == Mutant::FlagEarly) && !page_huge(k, cpu, page.va(k)) {
+        cpu.warn(Invariant::FlagWithState, page.va(k).0, "the HugeTLB mark is gone and the vmemmap is not back");
     }
     if k.version.is_6_12() && flags.synchronize_rcu {
         cpu.synchronize_rcu();

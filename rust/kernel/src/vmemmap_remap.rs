@@ -220,7 +220,13 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
     if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
         // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
         cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
+        if !is_block(now.desc) {
+            cpu.warn(Invariant::SplitOnce, start.0, "a split publishes its table over what another split published");
+        }
         cpu.barrier(Barrier::SmpWmb);
+        if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
+            cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
+        }
         let published = g.descriptor(table.pa, prot::TABLE);
         let range = start..start.plus(g.entry_span(Level::PMD));
         if k.policies.split == PmdSplit::Bbm {
