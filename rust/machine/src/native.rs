@@ -8,8 +8,8 @@ use core::cell::Cell;
 use std::sync::atomic::{Ordering, fence};
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind, LockId, Mode, Order, Pa, RangeOp,
-    Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind, LockId, Mode, Order, Pa, RangeOp, Rmw,
+    Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use crate::contents::{apply_rmw, load_order, rmw_order, store_order};
@@ -230,6 +230,18 @@ impl Cpu for Native<'_> {
             None => self.wild(at.table),
         };
         Entry { desc, tok: () }
+    }
+    #[inline]
+    fn read_each(&self, at: Slot<()>, count: usize, mut each: impl FnMut(u16, Entry<()>)) {
+        let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
+        let Some(words) = first.checked_add(count).and_then(|end| self.machine.words.words().get(first..end)) else {
+            self.wild(at.table);
+            return;
+        };
+        self.tally.add(Count::Read, count as u64);
+        for (index, word) in (at.index..).zip(words) {
+            each(index, Entry { desc: Desc(word.load(Ordering::Relaxed)), tok: () });
+        }
     }
     #[inline]
     fn write(&self, at: Slot<()>, new: Desc, order: Order) {
