@@ -178,8 +178,9 @@ impl<M: Model> Inner<M> {
         if !local {
             self.steps += 1;
             self.total_steps += 1;
-            state.steps += 1;
-            if state.steps > self.step_bound {
+            // A private run is bounded by the kernel's own loops; what must not go on for ever is what others notice.
+            state.steps += if private { 0 } else { 1 };
+            if state.steps > self.step_bound || self.steps > PRIVATE_BOUND {
                 self.bound_hit = true;
                 self.halted = true;
             }
@@ -225,6 +226,9 @@ impl<M: Model> Inner<M> {
         all
     }
 }
+
+/// Operations of one execution, private ones included.
+const PRIVATE_BOUND: u32 = 50_000_000;
 
 const FINISHED: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;
 

@@ -28,7 +28,7 @@ fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invaria
     (report, finals)
 }
 
-const NAIVE_LIMIT: u64 = 20_000;
+const NAIVE_LIMIT: u64 = 6_000;
 
 /// The naive answer, or `None` if it would take too long.
 fn naive(programs: &Programs) -> Option<(Report, HashSet<Final>)> {
@@ -55,7 +55,7 @@ fn corpus(seed: u64, n: usize, locks: u32, mut each: impl FnMut(&Programs, &Repo
 fn every_reduction_reaches_the_final_states_of_the_naive_search() {
     let (mut used, mut deadlocks) = (0, 0);
     for (seed, locks) in [(1, 0), (2, 25), (3, 60)] {
-        let (u, d) = corpus(seed, 1000, locks, |programs, naive_report, naive_finals| {
+        let (u, d) = corpus(seed, 800, locks, |programs, naive_report, naive_finals| {
             for reduction in Reduction::ALL {
                 let reduction = Reduction { keep_finished: true, ..reduction };
                 let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, u64::MAX);
@@ -70,14 +70,14 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
         used += u;
         deadlocks += d;
     }
-    assert!(used > 2000, "only {used} programs were small enough");
+    assert!(used > 1200, "only {used} programs were small enough");
     assert!(deadlocks > 50, "only {deadlocks} programs could deadlock");
 }
 
 #[test]
 fn sleep_sets_remove_executions_but_never_states() {
     let mut saved = 0;
-    corpus(4, 1000, 40, |programs, _, _| {
+    corpus(4, 400, 40, |programs, _, _| {
         let (plain, _) = search(programs, Reduction::CACHE, Flaw::None, Invariants::NONE, u64::MAX);
         let (slept, _) = search(programs, Reduction::CACHE_SLEEP, Flaw::None, Invariants::NONE, u64::MAX);
         assert_eq!(plain.states, slept.states, "seed 4, {programs:?}");
@@ -90,7 +90,7 @@ fn sleep_sets_remove_executions_but_never_states() {
 #[test]
 fn the_invariants_that_fall_do_not_depend_on_the_reduction_when_violations_end_executions() {
     let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::LockOrder]);
-    corpus(5, 1000, 30, |programs, _, _| {
+    corpus(5, 300, 30, |programs, _, _| {
         let (expected, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
         for reduction in Reduction::ALL {
             let (report, _) = search(programs, reduction, Flaw::None, ending, u64::MAX);
@@ -104,7 +104,7 @@ fn the_invariants_that_fall_do_not_depend_on_the_reduction_when_violations_end_e
 fn differences(reduction: Reduction, flaw: Flaw) -> usize {
     let mut differ = 0;
     let locks = if flaw == Flaw::QueueTouchesNothing { 90 } else { 30 };
-    corpus(6, 400, locks, |programs, _, naive_finals| {
+    corpus(6, 250, locks, |programs, _, naive_finals| {
         let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
         differ += usize::from(&finals != naive_finals);
     });

@@ -170,8 +170,12 @@ impl World {
         let g = self.geometry;
         out.write(self.memory.word_cell(slot));
         self.touch_generation(old, out);
-        out.read(self.fixed.stable);
         self.touch_reach(slot.table, out);
+        let va = self.reach(slot.table).map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(at.level)));
+        if va.is_some_and(|va| self.is_linear_leaf(va, at.level, old, new)) {
+            return;
+        }
+        out.read(self.fixed.stable);
         for desc in [old, new] {
             match g.kind(desc, at.level) {
                 Kind::Table(pa) => {
@@ -186,8 +190,7 @@ impl World {
                 _ => {}
             }
         }
-        if let Some(place) = self.reach(slot.table) {
-            let va = place.va.plus(u64::from(slot.index) << g.level_shift(at.level));
+        if let Some(va) = va {
             for value in [seen(old), seen(new)] {
                 let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va);
                 out.write(self.stale.cell(index));
