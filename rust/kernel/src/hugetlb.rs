@@ -7,6 +7,7 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
 
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
+use crate::hugetlb_resize::alloc_surplus;
 use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
 use crate::page::{
     compound_head, compound_order, flag, page_huge, page_ref_count, pfn_to_online_page, prep_compound_page, put_page_testzero, read_word,
@@ -437,27 +438,14 @@ fn alloc_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, 
     lock(cpu);
     let page = if pool.available(k, cpu) == 0 { None } else { dequeue(k, cpu, pool) };
     unlock(cpu);
-    let page = match page {
-        Some(page) => page,
-        None => {
-            let page = crate::hugetlb_resize::alloc_surplus(k, cpu, pool).ok_or(Errno::ENOSPC)?;
-            lock(cpu);
-            activate(k, cpu, pool, page);
-            unlock(cpu);
-            page
-        }
-    };
-    // The index tells the user's mapping of it from others, also after a migration.
-    write_word(cpu, page.va(k), word::INDEX, page.head.0);
-    page.set_flag(k, cpu, HPG_MIGRATABLE);
-    Ok(page)
-}
-
-/// `put_page`.
-fn put<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
-    if put_page_testzero(cpu, page.va(k)) {
-        free_huge_page(k, cpu, pool, page);
+    if let Some(page) = page {
+        return Ok(page);
     }
+    let page = alloc_surplus(k, cpu, pool).ok_or(Errno::ENOSPC)?;
+    lock(cpu);
+    activate(k, cpu, pool, page);
+    unlock(cpu);
+    Ok(page)
 }
 
 /// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
@@ -469,7 +457,9 @@ pub fn use_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
     let page = alloc_huge_page(k, cpu, pool)?;
     cpu.label("hugetlb_fault");
     page.touch(k, cpu);
-    put(k, cpu, pool, page);
+    if put_page_testzero(cpu, page.va(k)) {
+        free_huge_page(k, cpu, pool, page);
+    }
     Ok(page.head.0)
 }
 
@@ -480,7 +470,12 @@ pub fn use_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
 pub fn get_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
     let page = alloc_huge_page(k, cpu, pool)?;
+    cpu.label("hugetlb_fault");
     page.touch(k, cpu);
+    // The index tells its user's mapping from others, also after a migration.
+    write_word(cpu, page.va(k), word::INDEX, page.head.0);
+    // Last, as `hugetlb_no_page` does: until then migration keeps off.
+    page.set_flag(k, cpu, HPG_MIGRATABLE);
     Ok(page.head.0)
 }
 
@@ -500,8 +495,15 @@ pub fn put_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errn
         }
         found = pool.next(k, cpu, page);
     }
+    // Under the lock, or migration could take the same reference.
+    let last = found.map(|page| {
+        write_word(cpu, page.va(k), word::INDEX, u64::MAX);
+        (page, put_page_testzero(cpu, page.va(k)))
+    });
     unlock(cpu);
-    let page = found.ok_or(Errno::EINVAL)?;
-    put(k, cpu, pool, page);
+    let (page, last) = last.ok_or(Errno::EINVAL)?;
+    if last {
+        free_huge_page(k, cpu, pool, page);
+    }
     Ok(page.head.0)
 }

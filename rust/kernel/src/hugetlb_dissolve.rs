@@ -116,7 +116,7 @@ pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, 
         }
     };
     lock(cpu);
-    // The user may have let go meanwhile: then only the isolation's own reference was left, and there is no mapping.
+    // The user may have let go meanwhile.
     let still = page_huge(k, cpu, va) && page_ref_count(cpu, va) == 1 && !old.has_flag(k, cpu, HPG_FREED);
     if still {
         write_word(cpu, new.va(k), word::INDEX, read_word(cpu, va, word::INDEX));
@@ -126,6 +126,10 @@ pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, 
         write_word(cpu, va, word::INDEX, u64::MAX);
     } else {
         drop_uncounted(k, cpu, pool, new);
+        if page_huge(k, cpu, va) && page_ref_count(cpu, va) != 0 {
+            // `putback_active_hugepage`: somebody holds a further reference.
+            old.set_flag(k, cpu, HPG_MIGRATABLE);
+        }
     }
     unlock(cpu);
     if !still {
