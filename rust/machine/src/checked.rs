@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::bbm::{FeatBbm, bbm_required};
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa, RangeOp,
-    Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
+    Template, Tlbi, Until, Va, Var,
 };
 
 use crate::contents::apply_rmw;
@@ -43,14 +43,7 @@ const SPINLOCKS: [LockId; 4] = [LockId::Hugetlb, LockId::InitMmPageTable, LockId
 
 /// Name of the lock with that index.
 fn name_of(index: usize) -> &'static str {
-    let others = [
-        LockId::DeviceHotplug,
-        LockId::CpuHotplug,
-        LockId::MemHotplug,
-        LockId::PcpBatchHigh,
-        LockId::InitMmMmap,
-        LockId::Fixmap,
-    ];
+    let others = [LockId::DeviceHotplug, LockId::CpuHotplug, LockId::MemHotplug, LockId::PcpBatchHigh, LockId::InitMmMmap, LockId::Fixmap];
     others.iter().chain(&SPINLOCKS).find(|l| l.index() == index).map_or(LockId::HugetlbResize(0).name(), |l| l.name())
 }
 
@@ -163,7 +156,10 @@ impl<'m> Checked<'m> {
             self.cpu.report(
                 Invariant::StableDump,
                 at.table.0,
-                format!("entry {} of the level-{} table {} changed from {old} to {new} while {other} relies on a stable tree", at.index, at.level.0, at.table),
+                format!(
+                    "entry {} of the level-{} table {} changed from {old} to {new} while {other} relies on a stable tree",
+                    at.index, at.level.0, at.table
+                ),
                 Some(at.table),
             );
         }
@@ -187,8 +183,12 @@ impl<'m> Checked<'m> {
         let level = level.0;
         let message = match invariant {
             Invariant::SharedTailsReadOnly => format!("{what} {va} through the read-only leaf {desc} of level {level}"),
-            Invariant::NoStaleWalkCache => format!("{what} {va} walks the table {pa}, which was freed while {desc} of level {level} still names it"),
-            Invariant::NoUseOfFreedFrame => format!("{what} {va} reaches the frame {pa}, which was freed while {desc} of level {level} still maps it"),
+            Invariant::NoStaleWalkCache => {
+                format!("{what} {va} walks the table {pa}, which was freed while {desc} of level {level} still names it")
+            }
+            Invariant::NoUseOfFreedFrame => {
+                format!("{what} {va} reaches the frame {pa}, which was freed while {desc} of level {level} still maps it")
+            }
             Invariant::TreeWellFormed => format!("{what} {va} follows {desc} of level {level} to {pa}, which is no such memory"),
             _ => format!("{what} {va}, which does not translate: {desc} at level {level}"),
         };
@@ -310,8 +310,12 @@ impl Cpu for Checked<'_> {
         let state = m.states.get(first);
         let plausible = state.kind() == Some(kind) && state.order() == order && !state.has(bit::TAIL | bit::SELF_HOSTED);
         if plausible && frame.tok & 1 != 0 && frame.tok != state.generation() {
-            let message =
-                format!("free of {} of generation {}, which was freed before and is generation {} now", frame.pa, frame.tok, state.generation());
+            let message = format!(
+                "free of {} of generation {}, which was freed before and is generation {} now",
+                frame.pa,
+                frame.tok,
+                state.generation()
+            );
             self.cpu.report(Invariant::FramesConserved, frame.pa.0, message, Some(frame.pa));
             return;
         }
@@ -361,10 +365,16 @@ impl Cpu for Checked<'_> {
         self.cpu.is_reserved(plain(frame))
     }
     fn copy_frame(&self, from: Frame<u32>, to: Frame<u32>) {
-        self.direct(from, "copy from", |from| Some(self.direct(to, "copy to", |to| self.machine.copy_words(from, to))));
+        self.direct(from, "copy from", |from| {
+            self.direct(to, "copy to", |to| self.machine.copy_words(from, to));
+            Some(())
+        });
     }
     fn copy_from_va(&self, from: Va, to: Frame<u32>) {
-        self.data(from, false, "copy from", |from, _| Some(self.direct(to, "copy to", |to| self.machine.copy_words(from, to))));
+        self.data(from, false, "copy from", |from, _| {
+            self.direct(to, "copy to", |to| self.machine.copy_words(from, to));
+            Some(())
+        });
     }
     fn load_frame(&self, frame: Frame<u32>, index: u16) -> u64 {
         self.direct(frame, "load of a word of", |f| self.machine.read_word(f, u64::from(index), Order::Acquire))

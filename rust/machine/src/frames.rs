@@ -161,17 +161,22 @@ impl Frames {
             if !self.is_boot(c) || self.chunk(c).used() != 0 {
                 continue;
             }
-            let mut absent = 0;
-            for f in (c * CHUNK..(c + 1) * CHUNK).filter(|&f| !in_boot(f)) {
-                if let Some(w) = self.bits.get(f / 64) {
-                    w.fetch_or(1 << (f % 64), Ordering::Relaxed);
-                }
-                absent += 1;
-            }
-            if let Some(w) = self.chunks.get(c) {
-                w.fetch_add(absent, Ordering::Relaxed);
+            self.block_out(c, |f| !in_boot(f));
+        }
+    }
+    /// Make free or absent frames of a chunk unavailable, in bitmap and count.
+    fn block_out(&self, chunk: u64, gone: impl Fn(u64) -> bool) {
+        let mut count = 0;
+        for word in chunk * WORDS..(chunk + 1) * WORDS {
+            let mask = (0..64).filter(|i| gone(word * 64 + i)).fold(0, |mask, i| mask | 1u64 << i);
+            if mask != 0
+                && let Some(w) = self.bits.get(word)
+            {
+                w.fetch_or(mask, Ordering::AcqRel);
+                count += u64::from(mask.count_ones());
             }
         }
+        self.update(chunk, |c| Some(c.0 + count));
     }
 
     #[must_use]
@@ -222,7 +227,7 @@ impl Frames {
 
     fn alloc_at(&self, order: u8, zone: Zone, at: u64) -> Option<u64> {
         let n = 1u64 << order;
-        if at % n != 0 {
+        if !at.is_multiple_of(n) {
             return None;
         }
         let movable = self.chunk(at / CHUNK).zone() == Zone::Movable;
@@ -325,7 +330,8 @@ impl Frames {
             return self.take_in_word(first / 64, ((1 << n) - 1) << (first % 64));
         }
         for i in 0..n / 64 {
-            let taken = self.bits.get(first / 64 + i).is_some_and(|w| w.compare_exchange(0, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+            let taken =
+                self.bits.get(first / 64 + i).is_some_and(|w| w.compare_exchange(0, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok());
             if !taken {
                 for j in 0..i {
                     if let Some(w) = self.bits.get(first / 64 + j) {
@@ -486,23 +492,16 @@ impl Frames {
             self.unreserve(chunk, end - first);
             return;
         }
-        let mut absent = 0;
-        for f in (chunk * CHUNK..(chunk + 1) * CHUNK).filter(|f| *f < first || *f >= end) {
-            self.take_in_word(f / 64, 1 << (f % 64));
-            absent += 1;
-        }
-        if self.update(chunk, |_| Some(flags | absent)).is_some() {
-            self.made_room(chunk, Chunk(flags | CHUNK), absent);
+        self.block_out(chunk, |f| f < first || f >= end);
+        if let Some(old) = self.update(chunk, |c| Some(flags | c.used())) {
+            self.made_room(chunk, Chunk(flags | CHUNK), old.used());
         }
     }
     /// Take part of an isolated chunk, all of it free, away from the allocator.
     pub fn take_away(&self, first: u64, end: u64) {
         let chunk = first / CHUNK;
         if end - first != CHUNK {
-            for f in first..end {
-                self.take_in_word(f / 64, 1 << (f % 64));
-            }
-            self.update(chunk, |c| Some(c.0 + (end - first)));
+            self.block_out(chunk, |f| f >= first && f < end);
         }
         let used = self.chunk(chunk).used();
         if used == 0 || used == CHUNK {

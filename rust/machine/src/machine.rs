@@ -67,7 +67,11 @@ impl Machine {
         let metadata = |source| ConfigError::Map { what: "frame metadata", bytes: frames * 48, source };
         let spans: Vec<Span> = ram
             .iter()
-            .map(|r| Span { first: (r.start.0 - base) >> geometry.page_shift(), end: (r.end().0 - base) >> geometry.page_shift(), boot: r.boot })
+            .map(|r| Span {
+                first: (r.start.0 - base) >> geometry.page_shift(),
+                end: (r.end().0 - base) >> geometry.page_shift(),
+                boot: r.boot,
+            })
             .collect();
         let boot_frames: u64 = spans.iter().filter(|s| s.boot).map(|s| s.end - s.first).sum();
         let mut machine = Self {

@@ -206,7 +206,7 @@ impl Machine {
     }
     /// In chunks that only part of which is memory of the allocator: mark the other frames.
     pub(crate) fn mark_absent(&self, frame: u64, absent: bool) {
-        let _ = self.states.update(frame, |s| (s.kind().is_none() && s.is_absent() != absent).then(|| State(s.0 ^ bit::KIND)));
+        let _ = self.states.update(frame, |s| (s.kind().is_none() && s.is_absent() != absent).then_some(State(s.0 ^ bit::KIND)));
     }
 
     pub(crate) fn in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {

@@ -46,7 +46,17 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {} (CPU {}) in {} at step {}: {}", self.invariant, self.invariant.short(), self.actor, self.cpu, self.label, self.step, self.message)?;
+        write!(
+            f,
+            "{} {}: {} (CPU {}) in {} at step {}: {}",
+            self.invariant,
+            self.invariant.short(),
+            self.actor,
+            self.cpu,
+            self.label,
+            self.step,
+            self.message
+        )?;
         if let Some(e) = &self.freed {
             write!(f, "; freed by {e}")?;
         }

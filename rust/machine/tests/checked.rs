@@ -2,8 +2,8 @@
 //! The checked machine: what it must report, and that it accuses nobody who did nothing.
 
 use vmemmap_arch::{
-    Alloc, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa, Rmw, Slot, Template, Va,
-    Var, Zone, descriptor::prot,
+    Alloc, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa, Rmw, Slot,
+    Template, Va, Var, Zone, descriptor::prot,
 };
 use vmemmap_machine::{Checked, Machine, MachineConfig, RamRange};
 
@@ -329,10 +329,10 @@ fn correct_threads_are_accused_of_nothing() {
 
 fn run(cpu: &Checked<'_>, c: u64, seed: u64, mine: Va, all: Va) {
     let g = *cpu.geometry();
-    let mut x = seed << 8 | c;
+    let mut x = (seed << 8) | c;
     for round in 0..400u64 {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let va = mine.plus((x >> 40) % 8 << 12);
+        let va = mine.plus(((x >> 40) % 8) << 12);
         match c {
             0 | 1 => {
                 let at = *slots(cpu, va).last().unwrap();

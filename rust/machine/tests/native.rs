@@ -64,7 +64,7 @@ fn an_exchange_returns_the_old_word_and_is_counted() {
         assert_eq!(cpu.swap(at, Desc(9), Order::Relaxed).desc, Desc(7));
         assert_eq!(cpu.compare_exchange(at, Desc(7), Desc(8), Order::AcqRel).unwrap_err().desc, Desc(9));
         assert_eq!(cpu.compare_exchange(at, Desc(9), Desc(8), Order::AcqRel).unwrap().desc, Desc(9));
-        assert_eq!((&m).word(m.root(), 3), Some(Desc(8)));
+        assert_eq!(m.word(m.root(), 3), Some(Desc(8)));
     }
     assert_eq!((m.counters().exchanges, m.counters().writes), (3, 1));
 }
@@ -291,7 +291,7 @@ fn a_loaded_table_is_seen_through_the_view() {
     assert!(m.write_table_raw(child, &[0; 512], Level(1)));
     assert_eq!(m.tables(), [(m.root(), Level(0)), (child, Level(1))]);
     assert_eq!(m.table_words(child).unwrap().len(), 512);
-    assert_eq!((&m).word(Pa(0x4200_0000), 0), None);
+    assert_eq!(m.word(Pa(0x4200_0000), 0), None);
     assert!(!m.write_table_raw(Pa(0x10), &[0], Level(1)));
 }
 
@@ -306,7 +306,7 @@ fn no_frame_is_given_out_twice_under_threads() {
                 let (m, owners) = (&m, &owners);
                 s.spawn(move || {
                     let cpu = m.cpu(c);
-                    let mut x = seed << 8 | u64::from(c);
+                    let mut x = (seed << 8) | u64::from(c);
                     let mut held = Vec::new();
                     let mark = |f: vmemmap_arch::Frame<()>, order: u8, from: u64, to: u64| {
                         let first = ((f.pa.0 - 0x4000_0000) >> 12) as usize;

@@ -1,0 +1,82 @@
+#![cfg(loom)]
+//! The allocator core under every interleaving that loom finds with three preemptions.
+
+use loom::sync::Arc;
+use loom::thread;
+use vmemmap_arch::Zone;
+use vmemmap_machine::frames::{Frames, Span};
+
+fn model(test: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(test);
+}
+
+/// One chunk of which only the first `free` frames are the allocator's.
+fn small(free: u64) -> Arc<Frames> {
+    Arc::new(Frames::new(512, &[Span { first: 0, end: free, boot: true }]).unwrap())
+}
+
+#[test]
+fn two_threads_never_get_the_same_frame() {
+    model(|| {
+        let frames = small(2);
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(0, Zone::Normal, None, false))
+        };
+        let mine = frames.alloc(0, Zone::Normal, None, false);
+        let theirs = other.join().unwrap();
+        let mut both = [mine.unwrap(), theirs.unwrap()];
+        both.sort_unstable();
+        assert_eq!(both, [0, 1]);
+        assert_eq!(frames.alloc(0, Zone::Normal, None, false), None);
+    });
+}
+
+#[test]
+fn a_frame_freed_beside_a_failing_search_is_found_afterwards() {
+    model(|| {
+        let frames = small(1);
+        assert_eq!(frames.alloc(0, Zone::Normal, None, false), Some(0));
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.free(0, 0))
+        };
+        let raced = frames.alloc(0, Zone::Normal, None, false);
+        other.join().unwrap();
+        if raced.is_none() {
+            assert_eq!(frames.alloc(0, Zone::Normal, None, false), Some(0));
+        }
+    });
+}
+
+#[test]
+fn a_whole_chunk_and_a_single_frame_exclude_each_other() {
+    model(|| {
+        let frames = Arc::new(Frames::new(512, &[Span { first: 0, end: 512, boot: true }]).unwrap());
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(9, Zone::Normal, Some(0), false))
+        };
+        let single = frames.alloc(0, Zone::Normal, Some(7), false);
+        let whole = other.join().unwrap();
+        assert!(single.is_some() != whole.is_some());
+    });
+}
+
+#[test]
+fn an_isolated_chunk_gives_nothing_out_after_it_has_settled() {
+    model(|| {
+        let frames = small(2);
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(0, Zone::Normal, None, false))
+        };
+        frames.isolate(0, true);
+        frames.settle(0);
+        let seen = frames.is_used(0);
+        let got = other.join().unwrap();
+        assert_eq!(got.is_some(), seen);
+    });
+}
