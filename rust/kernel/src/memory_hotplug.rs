@@ -8,7 +8,7 @@ use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
 use crate::policy::{HotplugLock, Mutant};
 use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
 use crate::state::{Block, Scalar, Section, section_flag};
-use crate::{Errno, Kernel, mmu, page};
+use crate::{Errno, Kernel, Ram, mmu, page};
 
 /// Which code path asks for the locks: the mutant `no-device-lock` concerns add and remove only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +80,14 @@ pub(crate) fn check_hotplug_memory_range(k: &Kernel, start: Pa, bytes: u64) -> R
     let end = start.0.checked_add(bytes).ok_or(Errno::EINVAL)?;
     let whole = bytes != 0 && start.is_aligned(size) && bytes & (size - 1) == 0;
     if whole && start >= k.vars.base && end <= k.vars.limit.0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// What is tested before the locks: the resource, whole blocks, and (`mhp_range_allowed`) a slot that has such memory.
+fn check_addable<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<(), Errno> {
+    register_memory_resource(k, cpu, start, bytes)?;
+    check_hotplug_memory_range(k, start, bytes)?;
+    let slot = |ram: &Ram| !ram.boot && start >= ram.start && start.0 + bytes <= ram.start.0 + ram.bytes;
+    if k.ram().iter().any(slot) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// `register_memory_resource`: nothing else may have claimed any part of the range.
@@ -204,7 +212,7 @@ fn arch_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, storag
 pub fn add_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, memmap_on_memory: bool) -> Result<u64, Errno> {
     lock_device_hotplug(k, cpu, Path::AddRemove);
     cpu.label("add_memory_resource");
-    let added = register_memory_resource(k, cpu, start, bytes).and_then(|()| check_hotplug_memory_range(k, start, bytes)).and_then(|()| {
+    let added = check_addable(k, cpu, start, bytes).and_then(|()| {
         mem_hotplug_begin(k, cpu, Path::AddRemove);
         let added = add_memory_resource(k, cpu, start, bytes, memmap_on_memory);
         mem_hotplug_done(k, cpu, Path::AddRemove);

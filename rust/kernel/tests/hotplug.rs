@@ -183,6 +183,7 @@ fn errors_of_add_and_remove_are_the_kernels() {
     assert_eq!(add(lab.hot(0), 0), Err(Errno::EINVAL));
     assert_eq!(add(Pa(1 << 50), lab.section()), Err(Errno::EINVAL));
     assert_eq!(add(Pa(BASE), lab.section()), Err(Errno::EEXIST));
+    assert_eq!(add(Pa(BASE + 4 * lab.section()), lab.section()), Err(Errno::EINVAL), "no memory there to add");
     assert_eq!(lab.add(0, 2), Ok(2));
     assert_eq!(lab.add(1, 2), Err(Errno::EEXIST));
     assert_eq!(lab.offline(0, 1), Err(Errno::EINVAL));
@@ -349,6 +350,56 @@ fn self_hosted_blocks_take_their_own_first_frames() {
     let lab = Lab::new(Granule::K64, 48, Version::V6_1, 2, Policies::default());
     let op = Operation::MemoryAdd { start: lab.hot(0), bytes: lab.section(), memmap_on_memory: true };
     assert_eq!(lab.run(op), Err(Errno::EINVAL));
+}
+
+#[test]
+fn a_block_with_a_poisoned_page_comes_online_again_in_6_1_only() {
+    for (version, expected) in [(Version::V6_1, Ok(1)), (Version::V6_12, Err(Errno::EHWPOISON))] {
+        let lab = Lab::new(Granule::K4, 48, version, 2, Policies::default());
+        lab.add(0, 1).unwrap();
+        lab.online(0, 1).unwrap();
+        let pfn = lab.k.geometry.pfn(lab.hot(0)).plus(7);
+        assert_eq!(lab.run(Operation::MemoryFailure { pfn }), Ok(1));
+        lab.offline(0, 1).unwrap();
+        assert_eq!(lab.online(0, 1), expected, "{version:?}");
+        lab.assert_clean();
+    }
+}
+
+#[test]
+fn devices_in_the_unused_part_of_an_early_section_leave_its_memmap_alone() {
+    let g = Geometry::new(Granule::K4, 48).unwrap();
+    let layout = Layout::new(g, Version::V6_12, BASE as i64).unwrap();
+    let ram = Ram { start: Pa(BASE), bytes: 160 * MIB, boot: true };
+    let k = Kernel::new(layout, Policies::default(), &[ram], false);
+    let config = MachineConfig {
+        geometry: g,
+        ram: vec![
+            RamRange { start: ram.start, bytes: ram.bytes, boot: true },
+            RamRange { start: Pa(BASE + ram.bytes), bytes: 96 * MIB, boot: false },
+        ],
+        cpus: 1,
+        vars: k.vars.count(),
+        root: None,
+        seed: 1,
+    };
+    let m = Machine::new(&config).unwrap();
+    let cpu = m.checked_cpu(0);
+    boot::boot(&k, &cpu).unwrap();
+    m.seal_boot();
+    let pfn = |offset: u64| g.pfn(Pa(BASE + offset));
+    assert!(page::pfn_valid(&k, &cpu, pfn(250 * MIB)), "an early section is valid in full");
+    assert_eq!(page::pfn_to_online_page(&k, &cpu, pfn(250 * MIB)), None);
+    let failure = memory_block::offline(&k, &cpu, Pa(BASE + 128 * MIB), 128 * MIB).unwrap_err();
+    assert_eq!((failure.errno, failure.reason), (Errno::EINVAL, "memory holes"));
+    let free = m.frames_free();
+    let (start, bytes) = (Pa(BASE + 200 * MIB), 4 * MIB);
+    assert_eq!(Operation::DeviceAdd { start, bytes }.run(&k, &cpu), Ok(2));
+    assert_eq!(free - m.frames_free(), 2, "two PTE tables of the linear map, no vmemmap");
+    assert_eq!(page::pfn_to_online_page(&k, &cpu, pfn(200 * MIB)), None);
+    assert_eq!(Operation::DeviceRemove { start, bytes }.run(&k, &cpu), Ok(2));
+    assert_eq!(m.frames_free(), free);
+    assert!(m.violations().is_empty(), "{:?}", m.violations());
 }
 
 #[test]
