@@ -7,11 +7,10 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
 
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
-use crate::hugetlb_resize::alloc_surplus;
 use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
 use crate::page::{
-    compound_head, compound_order, flag, page_huge, page_ref_count, pfn_to_online_page, prep_compound_page, put_page_testzero, read_word,
-    set_hugetlb_mark, set_page_count, test_flag, write_word,
+    compound_head, compound_order, flag, page_huge, pfn_to_online_page, prep_compound_page, set_hugetlb_mark, set_page_count, test_flag,
+    write_word,
 };
 use crate::policy::Mutant;
 use crate::state::{Hpage, Hstate, Scalar};
@@ -20,6 +19,7 @@ use crate::{Errno, Kernel};
 pub use crate::hugetlb_adopt::{adopt_page, is_remapped};
 pub use crate::hugetlb_demote::demote;
 pub use crate::hugetlb_dissolve::{dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
+pub use crate::hugetlb_fault::{get_page, put_page, use_page};
 pub use crate::hugetlb_resize::{reserve, set_max_huge_pages, set_overcommit};
 
 /// One `struct hstate`: its index and its page size.
@@ -82,7 +82,7 @@ impl Pool {
     fn page_at(self, k: &Kernel, link: u64) -> HugePage {
         HugePage { head: k.geometry.pfn(k.vars.hpage_pa((link - 1) as u32)), pages: self.pages }
     }
-    fn first<C: Cpu>(self, k: &Kernel, cpu: &C, list: Hstate) -> Option<HugePage> {
+    pub(crate) fn first<C: Cpu>(self, k: &Kernel, cpu: &C, list: Hstate) -> Option<HugePage> {
         match self.get(k, cpu, list) {
             0 => None,
             link => Some(self.page_at(k, link)),
@@ -207,7 +207,7 @@ pub(crate) fn enqueue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
 }
 
 /// `dequeue_huge_page_node_exact`, under `hugetlb_lock`: a free page gets its first reference.
-fn dequeue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
+pub(crate) fn dequeue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
     let page = pool.find_free(k, cpu, |page| !test_flag(cpu, page.va(k), flag::HWPOISON))?;
     list_del(k, cpu, pool, Hstate::FreeList, page);
     activate(k, cpu, pool, page);
@@ -427,83 +427,4 @@ pub(crate) fn free_unreferenced<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
     if let Ok(pool) = Pool::of(k, cpu, head) {
         free_huge_page(k, cpu, pool, HugePage { head: k.layout.page_pfn(head), pages: pool.pages });
     }
-}
-
-/// `alloc_huge_page` for a fault that has no reservation: a free page that is not reserved, else a surplus page.
-///
-/// # Errors
-/// `ENOSPC`: neither is to be had.
-fn alloc_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, Errno> {
-    cpu.label("alloc_huge_page");
-    lock(cpu);
-    let page = if pool.available(k, cpu) == 0 { None } else { dequeue(k, cpu, pool) };
-    unlock(cpu);
-    if let Some(page) = page {
-        return Ok(page);
-    }
-    let page = alloc_surplus(k, cpu, pool).ok_or(Errno::ENOSPC)?;
-    lock(cpu);
-    activate(k, cpu, pool, page);
-    unlock(cpu);
-    Ok(page)
-}
-
-/// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
-///
-/// # Errors
-/// `ENOSPC`: no page free, and no surplus page allowed or to be had.
-pub fn use_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
-    let pool = Pool::new(k, h)?;
-    let page = alloc_huge_page(k, cpu, pool)?;
-    cpu.label("hugetlb_fault");
-    page.touch(k, cpu);
-    if put_page_testzero(cpu, page.va(k)) {
-        free_huge_page(k, cpu, pool, page);
-    }
-    Ok(page.head.0)
-}
-
-/// A page fault takes a free page and keeps it. Returns its head PFN, by which `put_page` gives it back.
-///
-/// # Errors
-/// `ENOSPC`: no page free, and no surplus page allowed or to be had.
-pub fn get_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
-    let pool = Pool::new(k, h)?;
-    let page = alloc_huge_page(k, cpu, pool)?;
-    cpu.label("hugetlb_fault");
-    page.touch(k, cpu);
-    // The index tells its user's mapping from others, also after a migration.
-    write_word(cpu, page.va(k), word::INDEX, page.head.0);
-    // Last, as `hugetlb_no_page` does: until then migration keeps off.
-    page.set_flag(k, cpu, HPG_MIGRATABLE);
-    Ok(page.head.0)
-}
-
-/// The user that `get_page` gave the page at `at` unmaps it, wherever migration has put it since. Returns the head PFN
-/// that it had.
-///
-/// # Errors
-/// `EINVAL`: nobody holds that page.
-pub fn put_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errno> {
-    cpu.label("put_page");
-    let pool = Pool::new(k, h)?;
-    lock(cpu);
-    let mut found = pool.first(k, cpu, Hstate::ActiveList);
-    while let Some(page) = found {
-        if read_word(cpu, page.va(k), word::INDEX) == at.0 && page_ref_count(cpu, page.va(k)) != 0 {
-            break;
-        }
-        found = pool.next(k, cpu, page);
-    }
-    // Under the lock, or migration could take the same reference.
-    let last = found.map(|page| {
-        write_word(cpu, page.va(k), word::INDEX, u64::MAX);
-        (page, put_page_testzero(cpu, page.va(k)))
-    });
-    unlock(cpu);
-    let (page, last) = last.ok_or(Errno::EINVAL)?;
-    if last {
-        free_huge_page(k, cpu, pool, page);
-    }
-    Ok(page.head.0)
 }

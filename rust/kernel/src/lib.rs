@@ -23,6 +23,7 @@ pub mod hugetlb;
 pub mod hugetlb_adopt;
 pub mod hugetlb_demote;
 pub mod hugetlb_dissolve;
+pub mod hugetlb_fault;
 pub mod hugetlb_page;
 pub mod hugetlb_resize;
 pub mod hugetlb_vmemmap;

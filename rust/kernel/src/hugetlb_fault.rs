@@ -1,0 +1,92 @@
+//! A user's side of a hugepage: fault, use, unmap (`mm/hugetlb.c: alloc_huge_page`, `hugetlb_no_page`,
+//! `unmap_hugepage_range`; kernel-semantics §7.3, §7.8).
+
+use vmemmap_arch::contents::word;
+use vmemmap_arch::{Cpu, Pfn};
+
+use crate::hugetlb::{Pool, activate, dequeue, free_huge_page, lock, unlock};
+use crate::hugetlb_page::HPG_MIGRATABLE;
+use crate::hugetlb_resize::alloc_surplus;
+use crate::hugetlb_vmemmap::HugePage;
+use crate::page::{page_ref_count, put_page_testzero, read_word, write_word};
+use crate::state::Hstate;
+use crate::{Errno, Kernel};
+
+/// `alloc_huge_page` for a fault that has no reservation: a free page that is not reserved, else a surplus page.
+///
+/// # Errors
+/// `ENOSPC`: neither is to be had.
+fn alloc_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, Errno> {
+    cpu.label("alloc_huge_page");
+    lock(cpu);
+    let page = if pool.available(k, cpu) == 0 { None } else { dequeue(k, cpu, pool) };
+    unlock(cpu);
+    if let Some(page) = page {
+        return Ok(page);
+    }
+    let page = alloc_surplus(k, cpu, pool).ok_or(Errno::ENOSPC)?;
+    lock(cpu);
+    activate(k, cpu, pool, page);
+    unlock(cpu);
+    Ok(page)
+}
+
+/// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
+///
+/// # Errors
+/// `ENOSPC`: no page free, and no surplus page allowed or to be had.
+pub fn use_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    let page = alloc_huge_page(k, cpu, pool)?;
+    cpu.label("hugetlb_fault");
+    page.touch(k, cpu);
+    if put_page_testzero(cpu, page.va(k)) {
+        free_huge_page(k, cpu, pool, page);
+    }
+    Ok(page.head.0)
+}
+
+/// A page fault takes a free page and keeps it. Returns its head PFN, by which `put_page` gives it back.
+///
+/// # Errors
+/// `ENOSPC`: no page free, and no surplus page allowed or to be had.
+pub fn get_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    let page = alloc_huge_page(k, cpu, pool)?;
+    cpu.label("hugetlb_fault");
+    page.touch(k, cpu);
+    // The index tells its user's mapping from others, also after a migration.
+    write_word(cpu, page.va(k), word::INDEX, page.head.0);
+    // Last, as `hugetlb_no_page` does: until then migration keeps off.
+    page.set_flag(k, cpu, HPG_MIGRATABLE);
+    Ok(page.head.0)
+}
+
+/// The user that `get_page` gave the page at `at` unmaps it, wherever migration has put it since. Returns the head PFN
+/// that it had.
+///
+/// # Errors
+/// `EINVAL`: nobody holds that page.
+pub fn put_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errno> {
+    cpu.label("put_page");
+    let pool = Pool::new(k, h)?;
+    lock(cpu);
+    let mut found = pool.first(k, cpu, Hstate::ActiveList);
+    while let Some(page) = found {
+        if read_word(cpu, page.va(k), word::INDEX) == at.0 && page_ref_count(cpu, page.va(k)) != 0 {
+            break;
+        }
+        found = pool.next(k, cpu, page);
+    }
+    // Under the lock, or migration could take the same reference.
+    let last = found.map(|page| {
+        write_word(cpu, page.va(k), word::INDEX, u64::MAX);
+        (page, put_page_testzero(cpu, page.va(k)))
+    });
+    unlock(cpu);
+    let (page, last) = last.ok_or(Errno::EINVAL)?;
+    if last {
+        free_huge_page(k, cpu, pool, page);
+    }
+    Ok(page.head.0)
+}
