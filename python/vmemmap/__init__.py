@@ -10,10 +10,13 @@ from ._core import VERSION as __version__
 from ._core import policies as policies
 from .errors import ImageError, InternalError, KernelError, SpecError, VmemmapError
 from .hugetlb import HugeTLBPool
+from .lab import Result, StressResult, explore, stress
 from .machine import Machine, Translation
 from .memory import MemoryBlock, MemoryRange
+from .scenario import Actor, Operation, Scenario, Variant, scenario
 
 __all__ = [
+    "Actor",
     "HugeTLBPool",
     "ImageError",
     "InternalError",
@@ -21,9 +24,17 @@ __all__ = [
     "Machine",
     "MemoryBlock",
     "MemoryRange",
+    "Operation",
+    "Result",
+    "Scenario",
     "SpecError",
+    "StressResult",
     "Translation",
+    "Variant",
     "VmemmapError",
     "__version__",
+    "explore",
     "policies",
+    "scenario",
+    "stress",
 ]

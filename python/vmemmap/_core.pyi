@@ -1,5 +1,6 @@
 """The Rust core. Not a public interface: use the modules of the package."""
 
+from collections.abc import Callable
 from typing import Any, final
 
 import numpy as np
@@ -15,8 +16,18 @@ def policies() -> dict[str, dict[str, str]]: ...
 def check_ptdump(data: bytes) -> None: ...
 def ptdump_region(text: str, name: str) -> str | None: ...
 def survey(image: TableImage) -> dict[str, Any]: ...
-def explore(document: str, options: str, image: TableImage | None = None) -> str: ...
-def stress(document: str, options: str, image: TableImage | None = None) -> str: ...
+def explore(
+    document: str,
+    options: str,
+    image: TableImage | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
+) -> str: ...
+def stress(
+    document: str,
+    options: str,
+    image: TableImage | None = None,
+    progress: Callable[[int, int, float], object] | None = None,
+) -> str: ...
 @final
 class TableImage:
     def __new__(

@@ -226,7 +226,7 @@ def explore(
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
     limit = _budget(budget)
-    options = {"strategy": strategy, "seed": seed, "executions": limit.executions, "seconds": limit.seconds}
+    options = {"strategy": strategy, "seed": seed or 0, "executions": limit.executions, "seconds": limit.seconds}
     raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description)))
     violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
     states: dict[str, str] = {}
@@ -341,7 +341,7 @@ def stress(
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
-    options = {"threads": threads, "seconds": seconds, "seed": seed, "checked": checked}
+    options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
     raw = _answer(_core.stress(description.json(), json.dumps(options), _image(description)))
     return StressResult(
         scenario=resolved.name,

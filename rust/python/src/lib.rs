@@ -7,6 +7,7 @@
 #[allow(unsafe_code)]
 mod arrays;
 mod errors;
+mod exploring;
 mod image;
 mod interrupt;
 mod layout;
@@ -20,6 +21,8 @@ use pyo3::pymodule;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::exploring::{explore, stress};
     #[pymodule_export]
     use crate::image::{TableImage, check_ptdump, ptdump_region};
     #[pymodule_export]
