@@ -9,7 +9,6 @@ from typing import Any, Literal, Union
 
 from . import _core
 from .errors import InternalError, SpecError
-from .image import read_npz
 from .scenario import Actor, Description, Scenario, Variant, find
 from .scenario import scenario as _scenario
 from .spec import Budget, parse_budget, parse_policy
@@ -194,6 +193,8 @@ def _image(description: Description) -> _core.TableImage | None:
     path = description.document["machine"]["image"]
     if path is None:
         return None
+    from .image import read_npz
+
     image = read_npz(path, kernel=description.kernel)
     return _core.TableImage(image.pa, image.level, image.words, image.description)
 
