@@ -12,6 +12,8 @@
 //! | `page` | `include/linux/page-flags.h`, `page_ref.h`, `mmzone.h` |
 //! | `ptdump` | `mm/ptdump.c`, `arch/arm64/mm/ptdump.c`, `mm/pagewalk.c` |
 //! | `vmalloc` | `mm/vmalloc.c` |
+//! | `boot` | `arch/arm64/mm/mmu.c: paging_init`, `mm/sparse.c: sparse_init` |
+//! | `check` | the invariants, over tables at rest |
 #![no_std]
 #![forbid(unsafe_code)]
 

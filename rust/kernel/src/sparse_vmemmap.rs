@@ -3,7 +3,7 @@
 //! Serialised by the caller: a single thread at boot, `mem_hotplug_lock` held for write afterwards. No page-table lock.
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Kind, Level, Order, Pa, Pfn, Rmw, Slot, Template, Va, Zone};
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Va, Zone};
 
 use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
 use crate::policy::Mutant;
@@ -310,13 +310,7 @@ pub fn sparse_add_section<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storag
     Ok(())
 }
 
-/// Whether a leaf of vmemmap for `va` exists and may be stored through: what a taker-over of foreign tables asks.
-pub fn is_mapped_writable<C: Cpu>(cpu: &C, va: Va) -> bool {
-    let (slot, entry) = crate::pgtable::walk(cpu, va);
-    matches!(cpu.geometry().kind(entry.desc, slot.level), Kind::Page(_) | Kind::Block(_)) && entry.desc.is_writable()
-}
-
-/// Start of the section that `pa` lies in.
+/// First address of a section, by its number from `VarMap::base`.
 #[must_use]
 pub fn section_start(k: &Kernel, section: u32) -> Pa {
     k.vars.base.plus(u64::from(section) * k.geometry.section_size())

@@ -86,3 +86,32 @@ fn hotplug_without_its_locks_overlaps() {
         assert!(m.violations_of(Invariant::HotplugExclusive) > 0, "{row}={value}");
     }
 }
+
+#[test]
+fn vmalloc_on_several_cpus_shares_tables_and_breaks_nothing() {
+    for granule in [Granule::K4, Granule::K16] {
+        let (k, m) = machine(granule, Version::V6_1, Policies::default());
+        let huge = k.geometry.entries() as u64;
+        let cycles = [1, 5, huge, 2, huge + 3].map(|pages| Operation::VmallocCycle { pages });
+        let hugetlb = [Operation::HugetlbUse { hstate: 0 }, Operation::NrHugepages { hstate: 0, count: 3 }];
+        run_actors(&k, &m, &[(&cycles, 8), (&cycles, 8), (&hugetlb, 20)]);
+        assert!(m.violations().is_empty(), "{granule:?} {:#?}", m.violations().first());
+    }
+}
+
+#[test]
+fn speculative_references_and_poison_meet_hugepages_that_come_and_go() {
+    for version in [Version::V2021, Version::V6_12] {
+        let (k, m) = machine(Granule::K4, version, Policies::default());
+        let pfn = k.geometry.pfn(Pa(BASE));
+        let hugetlb = [
+            Operation::HugetlbAlloc { hstate: 1, at: None },
+            Operation::HugetlbUse { hstate: 1 },
+            Operation::HugetlbFree { hstate: 1, at: None },
+        ];
+        // Heads only: a tail's count is never another's to write (R1 is the scenario for that).
+        let readers = [0, 512, 1024, 2048].map(|n| Operation::SpeculativeRef { pfn: pfn.plus(n) });
+        run_actors(&k, &m, &[(&hugetlb, 200), (&readers, 400), (&hugetlb, 200)]);
+        assert!(m.violations().is_empty(), "{version:?} {:#?}", m.violations().first());
+    }
+}
