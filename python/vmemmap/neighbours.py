@@ -25,6 +25,17 @@ WINDOW = {4096: 64 << 30, 16384: 8 << 30, 65536: 512 << 30}
 LEVEL = {4096: "PMD", 16384: "PTE", 65536: "PTE"}
 
 
+def lone_block(stage: Stage, granule: str) -> Block:
+    """Configure the machine with one hot-added, offline block that is alone in its window: removing it frees its tables."""
+    size = parse_granule(granule)
+    window = WINDOW[size]
+    stage.configure(granule=size, hotplug=[(DRAM + window, 4 * SECTION_SIZE[size])])
+    block = stage.memory.add()
+    stage.setup(block)
+    stage.scope(window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: the removed block, nothing else")
+    return block
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """Section A, with hugepages; B, hot-added and offline; both alone in their window unless `also_live`."""
@@ -39,6 +50,8 @@ class Neighbours:
         hugepages, which is the negative control."""
         size = parse_granule(granule)
         window = WINDOW[size]
+        # 32768 entries of the linear map would hide what the search is about behind steps that nobody shares.
+        stage.policies = {"linear-map": "blocks", **stage.policies}
         stage.configure(granule=size, hotplug=[(DRAM + window, 4 * SECTION_SIZE[size])])
         a, b = stage.memory.add(), stage.memory.add()
         stage.setup(a, stage.memory.online(a), b)
@@ -47,7 +60,10 @@ class Neighbours:
             c = stage.memory.add()
             stage.setup(c, stage.memory.online(c))
             beside = "A (hugepages), B (removed) and a third section that stays"
-        stage.scope(window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: {beside}")
+        stage.scope(
+            window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: {beside}",
+            machine="linear map of hot-added memory in blocks",
+        )
         return cls(stage, a, b)
 
     @property
@@ -72,7 +88,3 @@ class Neighbours:
     def reader(self, pages: int = 1) -> Actor:
         """A PFN walker over the tail struct pages of A's first hugepage."""
         return Actor("PFN walker", [self.stage.tail_walk(self.a, pages)])
-
-    def ptdump(self) -> Actor:
-        """Dumps the vmemmap of B while it goes."""
-        return Actor("ptdump", [self.stage.ptdump(self.b)])

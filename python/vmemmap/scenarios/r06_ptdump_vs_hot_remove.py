@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import Neighbours
+from ..neighbours import lone_block
 from ..scenario import Actor, Variant, scenario
 from ..stage import Stage
 
@@ -44,5 +44,5 @@ _FREED = ("I1",)
     ],
 )
 def r06_ptdump_vs_hot_remove(m: Stage, granule: str = "4K") -> Sequence[Actor]:
-    lone = Neighbours.of(m, granule)
-    return [lone.ptdump(), lone.hot_remove()]
+    block = lone_block(m, granule)
+    return [Actor("ptdump", [m.ptdump(block)]), Actor("hot remove", [m.memory.remove(block)])]
