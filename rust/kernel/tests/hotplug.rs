@@ -453,3 +453,62 @@ fn lockless_readers_and_vmalloc_leave_a_clean_machine() {
         lab.assert_clean();
     }
 }
+
+#[test]
+fn every_way_of_freeing_tables_shows_what_it_breaks() {
+    let cases: [(&str, Granule, u32, Option<Invariant>); 5] = [
+        ("at-once", Granule::K64, 48, None),
+        ("grace-period", Granule::K4, 48, None),
+        ("last-level-tlbi", Granule::K4, 48, None), // Only a machine with walk caches sees it.
+        ("no-scan", Granule::K64, 48, Some(Invariant::FreedTableIsEmpty)),
+        ("wrong-bounds", Granule::K64, 48, None), // Boot memory keeps the shared tables from being empty.
+    ];
+    for (value, granule, va_bits, expected) in cases {
+        let mut policies = Policies::default();
+        policies.set("table-free", value).unwrap();
+        let lab = Lab::new(granule, va_bits, Version::V6_1, 2, policies);
+        lab.add(0, 1).unwrap();
+        lab.remove(0, 1).unwrap();
+        match expected {
+            None => lab.assert_clean(),
+            Some(invariant) => assert!(lab.m.violations_of(invariant) > 0, "{value}: {:?}", lab.m.violations()),
+        }
+    }
+    let mut policies = Policies::default();
+    policies.set("table-free", "never").unwrap();
+    let lab = Lab::new(Granule::K4, 48, Version::V6_1, 2, policies);
+    let tables = lab.tables();
+    lab.add(0, 1).unwrap();
+    lab.remove(0, 1).unwrap();
+    assert_eq!(lab.tables() - tables, 65, "the linear map's tables stay linked");
+}
+
+#[test]
+fn a_table_shared_with_vmalloc_is_freed_only_with_wrong_bounds() {
+    // 64K/48: the PMD table of vmemmap also maps the fixmap.
+    for (value, broken) in [("at-once", false), ("wrong-bounds", true)] {
+        let mut policies = Policies::default();
+        policies.set("table-free", value).unwrap();
+        let lab = Lab::new(Granule::K64, 48, Version::V6_1, 2, policies);
+        // Take boot memory's part of vmemmap out of the way, so that the shared PMD table would become empty.
+        let cpu = lab.m.cpu(0);
+        let top = vmemmap_kernel::pgtable::pgd_offset_k(&cpu, lab.k.layout.vmemmap_start);
+        let table = vmemmap_kernel::pgtable::next_table(&cpu, vmemmap_kernel::pgtable::read_once(&cpu, top), top.level).unwrap();
+        for index in 0..lab.k.geometry.entries() {
+            vmemmap_kernel::pgtable::clear_entry(&cpu, Slot { table: table.pa, index: index as u16, level: Level::PMD, tok: () });
+        }
+        lab.m.take_violations();
+        lab.add(0, 1).unwrap();
+        lab.remove(0, 1).unwrap();
+        assert_eq!(lab.m.violations_of(Invariant::FloorAndCeiling) > 0, broken, "{value}");
+    }
+}
+
+#[test]
+fn attributes_of_boot_options_are_in_every_mapping() {
+    let mut lab = Lab::new(Granule::K4, 48, Version::V6_1, 2, Policies::default());
+    lab.k.extra_prot = Attr::NG.bits();
+    lab.add(0, 1).unwrap();
+    assert!(lab.leaf(lab.page_va(lab.hot(0))).1.has(Attr::NG));
+    assert!(lab.leaf(lab.k.layout.linear_va(lab.hot(0))).1.has(Attr::NG));
+}
