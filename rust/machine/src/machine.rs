@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView};
 
 use crate::arena::Arena;
+use crate::checked::Checked;
 use crate::config::{ConfigError, MachineConfig, RamRange};
 use crate::counters::{CachePadded, Counters, Shards};
 use crate::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
@@ -38,6 +39,8 @@ pub struct Machine {
     pub(crate) counters: Shards,
     pub(crate) injection: Injection,
     pub(crate) watch: Watch,
+    /// An unchecked CPU was made since the records in `named` were last complete.
+    records_void: Mutex<bool>,
     violations: Sink,
     step: CachePadded<AtomicU64>,
     pub(crate) frames_free: CachePadded<AtomicU64>,
@@ -91,6 +94,7 @@ impl Machine {
             counters: Shards::new(config.cpus),
             injection: Injection::new(config.cpus, config.seed),
             watch: Watch::new(config.cpus),
+            records_void: Mutex::new(false),
             violations: Sink::default(),
             step: CachePadded(AtomicU64::new(1)),
             frames_free: CachePadded(AtomicU64::new(boot_frames)),
@@ -122,12 +126,29 @@ impl Machine {
     /// A CPU without checks. At most one CPU of a number may be in use at a time.
     #[must_use]
     pub fn cpu(&self, number: u8) -> Native<'_> {
+        *self.records_void.lock().unwrap_or_else(PoisonError::into_inner) = true;
         Native::new(self, number.min(self.cpus - 1))
     }
-    /// The same CPU with the checks of `Checked`.
+    /// The same CPU with the checks of `Checked`. Unchecked CPUs may have run before, but not beside it.
     #[must_use]
-    pub fn checked_cpu(&self, number: u8) -> crate::checked::Checked<'_> {
-        crate::checked::Checked::new(self, number.min(self.cpus - 1))
+    pub fn checked_cpu(&self, number: u8) -> Checked<'_> {
+        let mut void = self.records_void.lock().unwrap_or_else(PoisonError::into_inner);
+        if core::mem::take(&mut *void) {
+            self.forget_records();
+        }
+        drop(void);
+        Checked::new(self, number.min(self.cpus - 1))
+    }
+    /// Unchecked CPUs store descriptors without a record; an older record of the same slot could accuse them falsely.
+    fn forget_records(&self) {
+        for (table, _) in self.tables() {
+            let first = self.word_number(table, 0) as usize;
+            for record in self.named.words().iter().skip(first).take(self.geometry.entries()) {
+                if record.load(Ordering::Relaxed) != 0 {
+                    record.store(0, Ordering::Relaxed);
+                }
+            }
+        }
     }
     #[must_use]
     pub fn cpus(&self) -> u8 {

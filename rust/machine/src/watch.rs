@@ -7,6 +7,16 @@ use vmemmap_arch::{Invariant, LockId};
 use crate::counters::CachePadded;
 use crate::locks::Patience;
 
+/// Locks whose holder may not sleep.
+pub const SPINLOCKS: [LockId; 4] = [LockId::Hugetlb, LockId::InitMmPageTable, LockId::SwapperPgdir, LockId::VmapArea];
+
+/// Name of the lock with that index.
+#[must_use]
+pub fn name_of(index: usize) -> &'static str {
+    let others = [LockId::DeviceHotplug, LockId::CpuHotplug, LockId::MemHotplug, LockId::PcpBatchHigh, LockId::InitMmMmap, LockId::Fixmap];
+    others.iter().chain(&SPINLOCKS).find(|l| l.index() == index).map_or(LockId::HugetlbResize(0).name(), |l| l.name())
+}
+
 /// Machine-wide; CPUs are bits of a mask.
 #[derive(Debug)]
 pub struct Watch {

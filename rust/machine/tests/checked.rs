@@ -303,6 +303,26 @@ fn a_list_keeps_the_generations_of_its_frames() {
 }
 
 #[test]
+fn what_unchecked_cpus_stored_is_not_held_against_anybody() {
+    let m = machine();
+    let f = {
+        let cpu = m.checked_cpu(0);
+        let f = page(&cpu);
+        map(&cpu, VA, f.pa, prot::PAGE_KERNEL);
+        f
+    };
+    {
+        // The same frame freed, taken again and mapped by the same word.
+        let cpu = m.cpu(0);
+        let plain = Frame { pa: f.pa, tok: () };
+        cpu.free(plain, 0, FrameKind::Vmemmap);
+        assert_eq!(cpu.alloc(request(FrameKind::Vmemmap, 0)), Some(plain));
+    }
+    m.checked_cpu(0).store(VA, 1, Order::Plain);
+    assert_eq!(m.violations(), []);
+}
+
+#[test]
 fn correct_threads_are_accused_of_nothing() {
     for seed in 1..=3u64 {
         let m = machine();
