@@ -11,7 +11,7 @@ from . import json_option, print_json
 @click.option("--memory", required=True, help="RAM of the machine, like 1T.")
 @click.option("--hugepages", multiple=True, metavar="SIZE=MEMORY", help="Memory in hugepages of a size, like 2M=400G; may be repeated.")
 @click.option("--granule", default="4K", show_default=True, help="4K, 16K or 64K.")
-@click.option("--reserved", type=click.Choice(["1", "2"]), default="1", show_default=True, help="vmemmap pages kept for each hugepage: 2 in 2021, 1 today.")
+@click.option("--reserved", type=click.Choice(["1", "2"]), default="1", show_default=True, help="vmemmap pages kept for each: 2 in 2021.")
 @click.option("--mapping", type=click.Choice(["blocks", "basepages"]), default="blocks", show_default=True, help="How vmemmap is mapped at boot.")
 @json_option
 def command(memory: str, hugepages: tuple[str, ...], granule: str, reserved: str, mapping: str, as_json: bool) -> None:
