@@ -1,5 +1,6 @@
 #![cfg(loom)]
-//! The allocator core under every interleaving that loom finds with three preemptions.
+//! The allocator core under every interleaving that loom finds with three preemptions:
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p vmemmap-machine --test loom_frames`.
 
 use loom::sync::Arc;
 use loom::thread;
