@@ -5,7 +5,7 @@
 //! | `machine`, `native`, `checked` | real threads on one arena of atomic words (`arena`: the only `unsafe`), without and with checks |
 //! | `frames`, `frame_state`, `ranges`, `contents` | the page frame allocator, what a frame is, hotplug's part, what it holds |
 //! | `locks`, `watch`, `injection`, `counters`, `violation` | what CPUs share besides memory |
-| `frame_lock` | how check and access become one step |
+//! | `frame_lock` | how check and access become one step |
 //! | `op` | every `Cpu` method as an operation that an interpreter executes |
 #![deny(unsafe_code)]
 
