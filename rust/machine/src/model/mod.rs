@@ -12,6 +12,7 @@ mod breach;
 mod cells;
 mod describe;
 mod direct;
+mod execute;
 mod footprint;
 mod locks;
 mod memory;
@@ -98,6 +99,13 @@ struct Fixed {
     vars: Cell,
 }
 
+/// Neighbours of a frame on a private list. Part of the actor's own state, hence neither undone nor hashed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Links {
+    previous: Option<Frame<Tok>>,
+    next: Option<Frame<Tok>>,
+}
+
 /// An explored machine.
 #[derive(Clone, Debug)]
 pub struct World {
@@ -111,8 +119,7 @@ pub struct World {
     fixed: Fixed,
     vars: u64,
     root: FrameId,
-    /// Neighbours of a frame on a private list: previous, next.
-    links: FxHashMap<u64, (Option<Frame<Tok>>, Option<Frame<Tok>>)>,
+    links: FxHashMap<u64, Links>,
     breaches: Breaches,
     step: u64,
     overflow: bool,
@@ -226,90 +233,6 @@ impl World {
         }
     }
 
-    /// Executes. `outcome` is below what `outcomes` says now; a blocked operation has no effect.
-    pub fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
-        if self.is_blocked(actor, op) {
-            self.breach(Invariant::LockOrder, actor, 0, "a CPU waits for something that nobody can give");
-            return Reply::of(0);
-        }
-        self.step += 1;
-        match *op {
-            Op::Root => Reply { value: self.memory.pa(self.root).0, tok: self.memory.life(self.root).generation() },
-            Op::Read { at, .. } => self.read_entry(actor, at),
-            Op::Write { at, new, .. } | Op::Swap { at, new, .. } => self.write_entry(actor, at, new, |_| true),
-            Op::CompareExchange { at, old, new, .. } => self.write_entry(actor, at, new, |found| found == old),
-            Op::Barrier(barrier) => none(self.barrier(actor, barrier)),
-            Op::Tlbi(tlbi) => none(self.tlbi(actor, tlbi)),
-            Op::Load { va, .. } => Reply::of(self.access(actor, va, Access::Load, outcome)),
-            Op::Store { va, value, .. } => {
-                self.access(actor, va, Access::Rmw(Rmw::Swap(value)), outcome);
-                Reply::of(0)
-            }
-            Op::Rmw { va, op, .. } => Reply::of(self.access(actor, va, Access::Rmw(op), outcome)),
-            Op::Fill { va, template } => {
-                self.access(actor, va, Access::Fill(template), outcome);
-                Reply::of(0)
-            }
-            Op::Speculate { va } => none(self.speculate(actor, va)),
-            Op::Alloc(request) => self.alloc(actor, &request, outcome),
-            Op::Free { frame, order, kind } => none(self.free(actor, frame, order, kind)),
-            Op::SplitFrame { frame, order } => none(self.split_frame(frame, order)),
-            Op::IsReserved { frame } => Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_reserved()).into()),
-            Op::CopyFrame { from, to } => none(self.copy_frame(actor, from, to)),
-            Op::CopyFromVa { from, to } => none(self.copy_from_va(actor, from, to, outcome)),
-            Op::LoadFrame { frame, index } => self.load_frame(actor, frame, index),
-            Op::StoreFrame { frame, index, value } => none(self.store_frame(actor, frame, index, value)),
-            Op::ListLink { before, frame } => {
-                self.links.insert(frame.pa.0, (before, None));
-                if let Some(b) = before {
-                    self.links.entry(b.pa.0).or_default().1 = Some(frame);
-                }
-                Reply::of(0)
-            }
-            Op::ListPrevious { frame } => neighbour(self.links.get(&frame.pa.0).and_then(|l| l.0)),
-            Op::ListNext { frame } => neighbour(self.links.get(&frame.pa.0).and_then(|l| l.1)),
-            Op::Range { start, bytes, op } => self.range_op(start, bytes, op),
-            Op::RangeInUse { start, bytes } => self.range_in_use(start, bytes),
-            Op::ClaimSelfHosted { start, frames } => self.claim_self_hosted(start, frames),
-            Op::IsSelfHosted { frame } => {
-                Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_self_hosted()).into())
-            }
-            Op::Queue { lock } => none(self.queue(actor, lock)),
-            Op::Acquire { lock, mode } => none(self.acquire(actor, lock, mode)),
-            Op::TryAcquire { lock, mode } => Reply::of(self.try_acquire(actor, lock, mode).into()),
-            Op::Release { lock, mode } => none(self.release(actor, lock, mode)),
-            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => Reply::of(self.memory.cells.get(self.var_cell(var))),
-            Op::VarStore { var, value, .. } => {
-                self.memory.cells.set(self.var_cell(var), value);
-                Reply::of(0)
-            }
-            Op::VarRmw { var, op, .. } => {
-                let cell = self.var_cell(var);
-                let old = self.memory.cells.get(cell);
-                self.memory.cells.set(cell, op.apply(old));
-                Reply::of(old)
-            }
-            Op::RcuReadLock => none(self.rcu_lock(actor)),
-            Op::RcuReadUnlock => none(self.rcu_unlock(actor)),
-            Op::RcuSnapshot => none(self.rcu_snapshot(actor)),
-            Op::RcuWait => {
-                self.memory.cells.set(self.snapshot_cell(actor), 0);
-                Reply::of(0)
-            }
-            Op::IrqDisable => none(self.irq(actor, true)),
-            Op::IrqEnable => none(self.irq(actor, false)),
-            Op::IpiPause => none(self.pause(actor, false)),
-            Op::StopMachineBegin => none(self.pause(actor, true)),
-            Op::IpiResume | Op::StopMachineEnd => none(self.resume()),
-            Op::SignalPending => Reply::of(self.options.signal_pending.into()),
-            Op::Warn { what, address, message } => none(self.breach(what, actor, address, message)),
-            Op::ExpectStable { on } => none(self.expect_stable(actor, on)),
-            Op::Exclusive { what, begin } => none(self.exclusive(actor, what, begin)),
-            Op::Choose { .. } => Reply::of(outcome.into()),
-            Op::Round { .. } => Reply::of(0),
-        }
-    }
-
     /// Hash of everything that later operations can depend on.
     #[must_use]
     #[inline]
@@ -391,14 +314,6 @@ impl World {
         }
         true
     }
-}
-
-fn none((): ()) -> Reply {
-    Reply::of(0)
-}
-
-fn neighbour(frame: Option<Frame<Tok>>) -> Reply {
-    frame.map_or(Reply::NOTHING, Reply::frame)
 }
 
 impl TableView for World {

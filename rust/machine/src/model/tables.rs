@@ -194,7 +194,6 @@ impl World {
         }
     }
 
-    /// The linear map translates everything always; who is mapped there says nothing.
     /// A page or block of the linear map comes, changes or goes. No access of kernel code that is modelled translates
     /// through it, and hot remove clears tens of thousands of them before its one flush: neither their stale values nor
     /// their order against a dump is tracked.
@@ -202,6 +201,7 @@ impl World {
         let table = |desc| matches!(self.geometry.kind(desc, level), Kind::Table(_));
         self.is_linear(va) && !table(old) && !table(new)
     }
+    /// The linear map translates everything always; who is mapped there says nothing.
     pub(super) fn is_linear(&self, va: Va) -> bool {
         self.options.linear_map.as_ref().is_some_and(|r| r.contains(&va))
     }

@@ -4,9 +4,7 @@
 use std::cell::RefCell;
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Kind, Level, Order, Pa, Slot, Va, Zone,
-};
+use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Kind, Level, Order, Pa, Slot, Va, Zone};
 use vmemmap_machine::model::{Direct, World, WorldOptions};
 use vmemmap_machine::op::{Op, OpCpu, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
@@ -31,7 +29,10 @@ pub fn request(kind: FrameKind) -> Alloc {
 impl Bench {
     pub fn new(options: WorldOptions) -> Self {
         let g = Geometry::new(Granule::K4, 39).expect("4K, 39 bits");
-        let ram = vec![RamRange { start: Pa(1 << 30), bytes: 64 << 20, boot: true }, RamRange { start: Pa(2 << 30), bytes: 128 << 20, boot: false }];
+        let ram = vec![
+            RamRange { start: Pa(1 << 30), bytes: 64 << 20, boot: true },
+            RamRange { start: Pa(2 << 30), bytes: 128 << 20, boot: false },
+        ];
         let config = MachineConfig { geometry: g, ram, cpus: 3, vars: 8, root: None, seed: 0 };
         let options = WorldOptions { pool_frames: 64, ..options };
         let world = RefCell::new(World::new(&config, options).expect("a machine"));

@@ -1,0 +1,102 @@
+//! What each operation does.
+
+use vmemmap_arch::{Frame, Invariant, Rmw};
+
+use super::access::Access;
+use super::{Links, World};
+use crate::op::{Op, Reply, Tok};
+
+impl World {
+    /// Executes. `outcome` is below what `outcomes` says now; a blocked operation has no effect.
+    pub fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
+        if self.is_blocked(actor, op) {
+            self.breach(Invariant::LockOrder, actor, 0, "a CPU waits for something that nobody can give");
+            return Reply::of(0);
+        }
+        self.step += 1;
+        match *op {
+            Op::Root => Reply { value: self.memory.pa(self.root).0, tok: self.memory.life(self.root).generation() },
+            Op::Read { at, .. } => self.read_entry(actor, at),
+            Op::Write { at, new, .. } | Op::Swap { at, new, .. } => self.write_entry(actor, at, new, |_| true),
+            Op::CompareExchange { at, old, new, .. } => self.write_entry(actor, at, new, |found| found == old),
+            Op::Load { va, .. } => Reply::of(self.access(actor, va, Access::Load, outcome)),
+            Op::Rmw { va, op, .. } => Reply::of(self.access(actor, va, Access::Rmw(op), outcome)),
+            Op::Alloc(request) => self.alloc(actor, &request, outcome),
+            Op::IsReserved { frame } => Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_reserved()).into()),
+            Op::LoadFrame { frame, index } => self.load_frame(actor, frame, index),
+            Op::ListPrevious { frame } => neighbour(self.links.get(&frame.pa.0).and_then(|l| l.previous)),
+            Op::ListNext { frame } => neighbour(self.links.get(&frame.pa.0).and_then(|l| l.next)),
+            Op::Range { start, bytes, op } => self.range_op(start, bytes, op),
+            Op::RangeInUse { start, bytes } => self.range_in_use(start, bytes),
+            Op::ClaimSelfHosted { start, frames } => self.claim_self_hosted(start, frames),
+            Op::IsSelfHosted { frame } => {
+                Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_self_hosted()).into())
+            }
+            Op::TryAcquire { lock, mode } => Reply::of(self.try_acquire(actor, lock, mode).into()),
+            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => Reply::of(self.memory.cells.get(self.var_cell(var))),
+            Op::VarRmw { var, op, .. } => {
+                let cell = self.var_cell(var);
+                let old = self.memory.cells.get(cell);
+                self.memory.cells.set(cell, op.apply(old));
+                Reply::of(old)
+            }
+            Op::SignalPending => Reply::of(self.options.signal_pending.into()),
+            Op::Choose { .. } => Reply::of(outcome.into()),
+            _ => {
+                self.perform(actor, op, outcome);
+                Reply::of(0)
+            }
+        }
+    }
+
+    /// Operations that return nothing.
+    fn perform(&mut self, actor: u8, op: &Op, outcome: u16) {
+        match *op {
+            Op::Barrier(barrier) => self.barrier(actor, barrier),
+            Op::Tlbi(tlbi) => self.tlbi(actor, tlbi),
+            Op::Store { va, value, .. } => {
+                self.access(actor, va, Access::Rmw(Rmw::Swap(value)), outcome);
+            }
+            Op::Fill { va, template } => {
+                self.access(actor, va, Access::Fill(template), outcome);
+            }
+            Op::Speculate { va } => self.speculate(actor, va),
+            Op::Free { frame, order, kind } => self.free(actor, frame, order, kind),
+            Op::SplitFrame { frame, order } => self.split_frame(frame, order),
+            Op::CopyFrame { from, to } => self.copy_frame(actor, from, to),
+            Op::CopyFromVa { from, to } => self.copy_from_va(actor, from, to, outcome),
+            Op::StoreFrame { frame, index, value } => self.store_frame(actor, frame, index, value),
+            Op::ListLink { before, frame } => {
+                self.links.insert(frame.pa.0, Links { previous: before, next: None });
+                if let Some(b) = before {
+                    self.links.entry(b.pa.0).or_default().next = Some(frame);
+                }
+            }
+            Op::Queue { lock } => self.queue(actor, lock),
+            Op::Acquire { lock, mode } => self.acquire(actor, lock, mode),
+            Op::Release { lock, mode } => self.release(actor, lock, mode),
+            Op::VarStore { var, value, .. } => {
+                self.memory.cells.set(self.var_cell(var), value);
+            }
+            Op::RcuReadLock => self.rcu_lock(actor),
+            Op::RcuReadUnlock => self.rcu_unlock(actor),
+            Op::RcuSnapshot => self.rcu_snapshot(actor),
+            Op::RcuWait => {
+                self.memory.cells.set(self.snapshot_cell(actor), 0);
+            }
+            Op::IrqDisable => self.irq(actor, true),
+            Op::IrqEnable => self.irq(actor, false),
+            Op::IpiPause => self.pause(actor, false),
+            Op::StopMachineBegin => self.pause(actor, true),
+            Op::IpiResume | Op::StopMachineEnd => self.resume(),
+            Op::Warn { what, address, message } => self.breach(what, actor, address, message),
+            Op::ExpectStable { on } => self.expect_stable(actor, on),
+            Op::Exclusive { what, begin } => self.exclusive(actor, what, begin),
+            _ => {}
+        }
+    }
+}
+
+fn neighbour(frame: Option<Frame<Tok>>) -> Reply {
+    frame.map_or(Reply::NOTHING, Reply::frame)
+}

@@ -1,0 +1,170 @@
+//! Footprints are what every reduction of the search rests on: operations whose footprints do not conflict commute.
+
+mod bench;
+
+use bench::{Bench, page, request};
+use proptest::prelude::*;
+use vmemmap_arch::{
+    Alloc, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
+};
+use vmemmap_machine::model::{Touch, WorldOptions};
+use vmemmap_machine::op::{Op, Reply};
+
+#[derive(Default)]
+struct Footprint {
+    reads: Vec<u32>,
+    writes: Vec<u32>,
+}
+
+impl Touch for Footprint {
+    fn read(&mut self, location: u32) {
+        self.reads.push(location);
+    }
+    fn write(&mut self, location: u32) {
+        self.writes.push(location);
+    }
+}
+
+impl Footprint {
+    fn conflicts(&self, other: &Footprint) -> bool {
+        let meet = |a: &[u32], b: &[u32]| a.iter().any(|x| b.contains(x));
+        meet(&self.writes, &other.writes) || meet(&self.writes, &other.reads) || meet(&self.reads, &other.writes)
+    }
+}
+
+/// An operation out of four random bytes.
+fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
+    let order = Order::Plain;
+    let frames: Vec<_> = b.mapped.iter().chain(&b.spare).copied().collect();
+    let frame = frames[usize::from(y) % frames.len()];
+    let other = frames[usize::from(z) % frames.len()];
+    let at = b.pte(u64::from(x % 6));
+    let va = Va(page(u64::from(x % 6)).0 + u64::from(z % 2) * 8);
+    let leaf = match z % 5 {
+        0 | 1 => Desc::NONE,
+        2 | 3 => b.ro(frame),
+        _ => b.rw(frame),
+    };
+    let lock = [LockId::MemHotplug, LockId::Hugetlb, LockId::DeviceHotplug, LockId::InitMmPageTable][usize::from(x % 4)];
+    let mode = if lock == LockId::MemHotplug && y % 2 == 0 { Mode::Read } else { Mode::Write };
+    let var = Var(u32::from(x % 3));
+    let huge = Alloc { order: 9, zone: Zone::Movable, at: Some(Pa((2 << 30) + (u64::from(x % 2) << 21))), ..request(FrameKind::Huge) };
+    match kind % 44 {
+        0 | 1 => Op::Read { at, order },
+        2..=6 => Op::Write { at, new: leaf, order },
+        7 => Op::Swap { at, new: leaf, order },
+        8 => Op::CompareExchange { at, old: Desc::NONE, new: leaf, order },
+        9 | 10 => {
+            Op::Write { at: b.pmd(), new: if z % 2 == 0 { Desc::NONE } else { b.g.descriptor(b.pte.pa, 0x1000_0000_0000_0003) }, order }
+        }
+        11 => Op::Read { at: b.pmd(), order },
+        12 | 13 => Op::Barrier(Barrier::DsbIsh),
+        14 => Op::Barrier(Barrier::DsbIshst),
+        15 => Op::Barrier(Barrier::DsbNsh),
+        16 => Op::Tlbi([Tlbi::Vmalle1is, Tlbi::Vmalle1][usize::from(z % 2)]),
+        17 | 18 => Op::Tlbi([Tlbi::Vaale1is(va), Tlbi::Vaae1is(va)][usize::from(z % 2)]),
+        19..=21 => Op::Load { va, order },
+        22 | 23 => Op::Store { va, value: u64::from(y % 3), order },
+        24 => Op::Rmw { va, op: Rmw::FetchAdd(1), order },
+        25 => Op::Fill { va: page(u64::from(x % 4)), template: [Template::FREE, Template::ZERO][usize::from(z % 2)] },
+        26 => Op::Speculate { va },
+        27 | 28 => Op::Free { frame, order: 0, kind: FrameKind::Vmemmap },
+        29 => Op::Free { frame: b.pte, order: 0, kind: FrameKind::Table },
+        30 => Op::CopyFrame { from: frame, to: other },
+        31 => Op::CopyFromVa { from: page(u64::from(x % 4)), to: other },
+        32 => Op::LoadFrame { frame, index: u16::from(x % 2) },
+        33 => Op::StoreFrame { frame, index: u16::from(x % 2), value: u64::from(z % 3) },
+        34 => [Op::Acquire { lock, mode }, Op::Queue { lock: LockId::MemHotplug }, Op::TryAcquire { lock, mode }][usize::from(z % 3)],
+        35 => Op::Release { lock, mode },
+        36 => {
+            [Op::VarLoad { var, order }, Op::VarStore { var, value: z.into(), order }, Op::WaitUntil { var, condition: Until::Equals(0) }]
+                [usize::from(y % 3)]
+        }
+        37 => Op::VarRmw { var, op: Rmw::FetchOr(z.into()), order },
+        38 => [Op::RcuReadLock, Op::RcuReadUnlock, Op::RcuSnapshot, Op::RcuWait][usize::from(z % 4)],
+        39 => [Op::IrqDisable, Op::IrqEnable, Op::IpiPause, Op::IpiResume, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 6)],
+        40 => Op::ExpectStable { on: z % 2 == 0 },
+        41 => Op::Exclusive { what: Invariant::HotplugExclusive, begin: z % 2 == 0 },
+        42 => [Op::Alloc(request(FrameKind::Vmemmap)), Op::Alloc(huge)][usize::from(z % 2)],
+        _ => {
+            let (start, bytes) = (Pa(2 << 30), 128 << 20);
+            let op = [RangeOp::OnlineMovable, RangeOp::Isolate, RangeOp::UndoIsolate, RangeOp::Offline][usize::from(y % 4)];
+            [Op::Range { start, bytes, op }, Op::RangeInUse { start, bytes }][usize::from(z % 2)]
+        }
+    }
+}
+
+/// Back to the start, then the prefix again. Blocked operations of it are left out.
+fn replay(b: &Bench, prefix: &[(u8, [u8; 4])]) {
+    b.world.borrow_mut().reset();
+    for (who, bytes) in prefix {
+        let op = decode(b, *bytes);
+        let n = b.outcomes(*who, op);
+        if n != 0 {
+            b.world.borrow_mut().execute(*who, &op, u16::from(bytes[3]) % n);
+        }
+    }
+}
+
+fn footprint(b: &Bench, actor: u8, op: &Op) -> Footprint {
+    let mut f = Footprint::default();
+    b.world.borrow_mut().footprint(actor, op, &mut f);
+    f
+}
+
+fn run(b: &Bench, first: (u8, Op, u16), second: (u8, Op, u16)) -> (Reply, u16, Reply, u128, u32) {
+    let mut w = b.world.borrow_mut();
+    let one = w.execute(first.0, &first.1, first.2);
+    let outcomes = w.outcomes(second.0, &second.1);
+    let two = if outcomes == 0 { Reply::of(0) } else { w.execute(second.0, &second.1, second.2) };
+    (one, outcomes, two, w.fingerprint(), w.violated())
+}
+
+fn operation() -> impl Strategy<Value = [u8; 4]> {
+    any::<[u8; 4]>()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn operations_that_do_not_conflict_commute(
+        strict in any::<bool>(),
+        fatal in any::<bool>(),
+        failures in 0u32..2,
+        prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
+        pairs in proptest::collection::vec((operation(), operation()), 12),
+    ) {
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, ..WorldOptions::default() };
+        let b = Bench::new(options);
+        for (one, two) in pairs {
+            let (one, two) = (decode(&b, one), decode(&b, two));
+            replay(&b, &prefix);
+            let start = b.world.borrow().fingerprint();
+            let (m, n) = (b.outcomes(0, one), b.outcomes(1, two));
+            if footprint(&b, 0, &one).conflicts(&footprint(&b, 1, &two)) {
+                continue;
+            }
+            prop_assert_eq!(b.world.borrow().fingerprint(), start, "asking changes nothing");
+            if m == 0 || n == 0 {
+                // An operation that does not conflict neither blocks nor unblocks.
+                let (free, waiting) = if m != 0 { ((0, one), (1, two)) } else { ((1, two), (0, one)) };
+                if m != 0 || n != 0 {
+                    b.execute(free.0, free.1, 0);
+                    prop_assert_eq!(b.outcomes(waiting.0, waiting.1), 0, "{:?} unblocks {:?}", free.1, waiting.1);
+                }
+                continue;
+            }
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                replay(&b, &prefix);
+                let forth = run(&b, (0, one, i), (1, two, j));
+                replay(&b, &prefix);
+                let back = run(&b, (1, two, j), (0, one, i));
+                prop_assert_eq!((forth.1, back.1), (n, m), "outcomes of {:?} and {:?}", one, two);
+                prop_assert_eq!((forth.0, forth.2), (back.2, back.0), "replies of {:?} and {:?}", one, two);
+                prop_assert_eq!(forth.4, back.4, "violations of {:?} and {:?}", one, two);
+                prop_assert_eq!(forth.3, back.3, "states after {:?} and {:?}", one, two);
+            }
+        }
+    }
+}
