@@ -25,14 +25,29 @@ WINDOW = {4096: 64 << 30, 16384: 8 << 30, 65536: 512 << 30}
 LEVEL = {4096: "PMD", 16384: "PTE", 65536: "PTE"}
 
 
+_MACHINE = "linear map of hot-added memory in blocks"
+
+
+def _configure(stage: Stage, granule: int) -> int:
+    """A machine whose hotplug region begins one window beyond boot memory; returns the window in bytes of RAM.
+
+    The linear map is in blocks: its 32768 entries would hide what the search is about behind steps that nobody shares.
+    """
+    stage.policies = {"linear-map": "blocks", **stage.policies}
+    stage.configure(granule=granule, hotplug=[(DRAM + WINDOW[granule], 4 * SECTION_SIZE[granule])])
+    return WINDOW[granule]
+
+
 def lone_block(stage: Stage, granule: str) -> Block:
     """Configure the machine with one hot-added, offline block that is alone in its window: removing it frees its tables."""
     size = parse_granule(granule)
-    window = WINDOW[size]
-    stage.configure(granule=size, hotplug=[(DRAM + window, 4 * SECTION_SIZE[size])])
+    window = _configure(stage, size)
     block = stage.memory.add()
     stage.setup(block)
-    stage.scope(window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: the removed block, nothing else")
+    stage.scope(
+        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the removed block, nothing else",
+        machine=_MACHINE,
+    )
     return block
 
 
@@ -49,10 +64,7 @@ class Neighbours:
         """Configure the machine and add the blocks. `also_live`: a third section lives in the window, without
         hugepages, which is the negative control."""
         size = parse_granule(granule)
-        window = WINDOW[size]
-        # 32768 entries of the linear map would hide what the search is about behind steps that nobody shares.
-        stage.policies = {"linear-map": "blocks", **stage.policies}
-        stage.configure(granule=size, hotplug=[(DRAM + window, 4 * SECTION_SIZE[size])])
+        window = _configure(stage, size)
         a, b = stage.memory.add(), stage.memory.add()
         stage.setup(a, stage.memory.online(a), b)
         beside = "A (hugepages), B (removed), nothing else"
@@ -62,7 +74,7 @@ class Neighbours:
             beside = "A (hugepages), B (removed) and a third section that stays"
         stage.scope(
             window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: {beside}",
-            machine="linear map of hot-added memory in blocks",
+            machine=_MACHINE,
         )
         return cls(stage, a, b)
 

@@ -14,7 +14,7 @@ from typing import Any
 from .errors import VmemmapError
 from .lab import Result, explore
 from .machine import Machine
-from .neighbours import Neighbours
+from .neighbours import Neighbours, lone_block
 from .scenario import Actor, Variant, scenario
 from .stage import SECTION_SIZE, Stage
 
@@ -44,9 +44,12 @@ ALL_ACTORS = ("HVO", "hot remove", "PFN walker")
     judged=["I1", "I2", "I4", "I5", "I6", "I28"],
 )
 def policy_case(m: Stage, granule: str, actors: Sequence[str] = ALL_ACTORS, also_live: bool = False) -> Sequence[Actor]:
-    """The actors asked for, on sections A and B."""
+    """The actors asked for, on sections A and B; ptdump dumps B, which is alone then."""
+    if "ptdump" in actors:
+        block = lone_block(m, granule)
+        return [Actor("ptdump", [m.ptdump(block)]), Actor("hot remove", [m.memory.remove(block)])]
     pair = Neighbours.of(m, granule, also_live=also_live)
-    known = {"HVO": pair.hvo, "hot remove": pair.hot_remove, "PFN walker": pair.reader, "ptdump": pair.ptdump}
+    known = {"HVO": pair.hvo, "hot remove": pair.hot_remove, "PFN walker": pair.reader}
     return [known[name]() for name in actors]
 
 
