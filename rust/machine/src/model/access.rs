@@ -168,8 +168,16 @@ impl World {
     }
 
     fn translate(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> Option<Candidate> {
-        let (mut none, mut freed) = (false, None);
         let cpu = self.cpu_of(actor);
+        if self.stale.is_empty()
+            && let End::Leaf(desc, pa) = self.walk_from(self.root, self.geometry.top(), va, |_| ())
+        {
+            let frame = self.memory.frame(vmemmap_arch::Pa(pa));
+            let only = Candidate { desc, frame, live: true };
+            self.judge_candidate(actor, va, access, only);
+            return Some(only);
+        }
+        let (mut none, mut freed) = (false, None);
         self.gather(cpu, va, |end| match end {
             End::FreedTable(pa) => freed = Some(pa),
             _ => none = true,
@@ -182,19 +190,22 @@ impl World {
         }
         self.note_spurious(actor, cpu, va);
         for i in 0..self.candidates.len() {
-            let c = self.candidates[i];
-            if self.memory.life(c.frame).is_freed() {
-                self.breach(Invariant::NoUseOfFreedFrame, actor, va.0, "an access through a translation to a freed frame");
-            }
-            if access.stores() && !c.desc.is_writable() {
-                self.breach(Invariant::SharedTailsReadOnly, actor, va.0, "a store through a read-only translation");
-            }
+            self.judge_candidate(actor, va, access, self.candidates[i]);
         }
         if self.options.conflicts_at_access {
             self.judge_conflicts(actor, va);
         }
         self.alternatives(va, access);
         self.candidates.get(usize::from(outcome)).copied()
+    }
+
+    fn judge_candidate(&mut self, actor: u8, va: Va, access: Access, c: Candidate) {
+        if self.memory.life(c.frame).is_freed() {
+            self.breach(Invariant::NoUseOfFreedFrame, actor, va.0, "an access through a translation to a freed frame");
+        }
+        if access.stores() && !c.desc.is_writable() {
+            self.breach(Invariant::SharedTailsReadOnly, actor, va.0, "a store through a read-only translation");
+        }
     }
 
     /// A walker may still see the entry as it was before it became valid.

@@ -123,12 +123,55 @@ struct FrameCells {
     risky: Vec<u16>,
 }
 
+/// Page frame number to frame: two array lookups for ordinary addresses, a hash map for wild ones.
+#[derive(Clone, Debug, Default)]
+struct FrameIndex {
+    /// Where each chunk of page frame numbers starts in `frames`, + 1.
+    chunks: Vec<u32>,
+    /// `FrameId` + 1.
+    frames: Vec<u32>,
+    wild: FxHashMap<u64, FrameId>,
+}
+
+/// log2 of the page frame numbers in a chunk.
+const CHUNK: u32 = 9;
+/// Chunks that may get an array slot: 2^29 frames.
+const MAX_CHUNKS: u64 = 1 << 20;
+
+impl FrameIndex {
+    #[inline]
+    fn get(&self, pfn: u64) -> Option<FrameId> {
+        let chunk = pfn >> CHUNK;
+        if chunk >= MAX_CHUNKS {
+            return self.wild.get(&pfn).copied();
+        }
+        let start = self.chunks.get(chunk as usize)?.checked_sub(1)?;
+        self.frames[start as usize + (pfn & ((1 << CHUNK) - 1)) as usize].checked_sub(1)
+    }
+    fn insert(&mut self, pfn: u64, id: FrameId) {
+        let chunk = pfn >> CHUNK;
+        if chunk >= MAX_CHUNKS {
+            self.wild.insert(pfn, id);
+            return;
+        }
+        let chunk = chunk as usize;
+        if chunk >= self.chunks.len() {
+            self.chunks.resize(chunk + 1, 0);
+        }
+        if self.chunks[chunk] == 0 {
+            self.chunks[chunk] = self.frames.len() as u32 + 1;
+            self.frames.resize(self.frames.len() + (1 << CHUNK), 0);
+        }
+        self.frames[self.chunks[chunk] as usize - 1 + (pfn & ((1 << CHUNK) - 1)) as usize] = id + 1;
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Memory {
     pub cells: Cells,
     page_shift: u32,
     entries: usize,
-    by_pfn: FxHashMap<u64, FrameId>,
+    by_pfn: FrameIndex,
     in_order: BTreeMap<u64, FrameId>,
     frames: Vec<FrameCells>,
     overlay: FxHashMap<u64, Cell>,
@@ -143,7 +186,7 @@ impl Memory {
             cells: Cells::default(),
             page_shift: geometry.page_shift(),
             entries: geometry.entries(),
-            by_pfn: FxHashMap::default(),
+            by_pfn: FrameIndex::default(),
             in_order: BTreeMap::new(),
             frames: Vec::new(),
             overlay: FxHashMap::default(),
@@ -154,13 +197,13 @@ impl Memory {
     #[must_use]
     #[inline]
     pub fn find(&self, pa: Pa) -> Option<FrameId> {
-        self.by_pfn.get(&(pa.0 >> self.page_shift)).copied()
+        self.by_pfn.get(pa.0 >> self.page_shift)
     }
     /// The frame's number, given now if it has none.
     pub fn frame(&mut self, pa: Pa) -> FrameId {
         let pfn = pa.0 >> self.page_shift;
-        if let Some(id) = self.by_pfn.get(&pfn) {
-            return *id;
+        if let Some(id) = self.by_pfn.get(pfn) {
+            return id;
         }
         let id = self.frames.len() as FrameId;
         let first = self.cells.reserve(offset::COUNT);
