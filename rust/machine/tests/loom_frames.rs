@@ -1,16 +1,27 @@
 #![cfg(loom)]
-//! The allocator core under every interleaving that loom finds with three preemptions:
+//! The allocator core under every interleaving that loom finds with three preemptions (one in the longest test):
 //! `RUSTFLAGS="--cfg loom" cargo test --release -p vmemmap-machine --test loom_frames`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use loom::sync::Arc;
 use loom::thread;
 use vmemmap_arch::Zone;
 use vmemmap_machine::frames::{Frames, Span};
 
-fn model(test: impl Fn() + Sync + Send + 'static) {
+/// Runs `test` under each interleaving; one that has no choice to make tests nothing.
+fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
+    static EXECUTIONS: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let executions = &EXECUTIONS[NEXT.fetch_add(1, Ordering::Relaxed)];
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
-    builder.check(test);
+    builder.preemption_bound = Some(preemptions);
+    builder.check(move || {
+        executions.fetch_add(1, Ordering::Relaxed);
+        test();
+    });
+    let executions = executions.load(Ordering::Relaxed);
+    assert!(executions > 4, "{executions} executions");
 }
 
 /// One chunk of which only the first `free` frames are the allocator's.
@@ -20,7 +31,7 @@ fn small(free: u64) -> Arc<Frames> {
 
 #[test]
 fn two_threads_never_get_the_same_frame() {
-    model(|| {
+    model(3, || {
         let frames = small(2);
         let other = {
             let frames = frames.clone();
@@ -37,7 +48,7 @@ fn two_threads_never_get_the_same_frame() {
 
 #[test]
 fn a_frame_freed_beside_a_failing_search_is_found_afterwards() {
-    model(|| {
+    model(3, || {
         let frames = small(1);
         assert_eq!(frames.alloc(0, Zone::Normal, None, false), Some(0));
         let other = {
@@ -54,7 +65,7 @@ fn a_frame_freed_beside_a_failing_search_is_found_afterwards() {
 
 #[test]
 fn a_whole_chunk_and_a_single_frame_exclude_each_other() {
-    model(|| {
+    model(3, || {
         let frames = Arc::new(Frames::new(512, &[Span { first: 0, end: 512, boot: true }]).unwrap());
         let other = {
             let frames = frames.clone();
@@ -68,7 +79,7 @@ fn a_whole_chunk_and_a_single_frame_exclude_each_other() {
 
 #[test]
 fn an_isolated_chunk_gives_nothing_out_after_it_has_settled() {
-    model(|| {
+    model(3, || {
         let frames = small(2);
         let other = {
             let frames = frames.clone();
@@ -79,5 +90,25 @@ fn an_isolated_chunk_gives_nothing_out_after_it_has_settled() {
         let seen = frames.is_used(0);
         let got = other.join().unwrap();
         assert_eq!(got.is_some(), seen);
+    });
+}
+
+#[test]
+fn frames_freed_and_taken_again_by_two_threads_keep_one_owner() {
+    model(1, || {
+        let frames = small(2);
+        let cycle = |frames: &Frames| {
+            let first = frames.alloc(0, Zone::Normal, None, false).unwrap();
+            frames.free(first, 0);
+            frames.alloc(0, Zone::Normal, None, true).unwrap()
+        };
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || cycle(&frames))
+        };
+        let mine = cycle(&frames);
+        let mut both = [mine, other.join().unwrap()];
+        both.sort_unstable();
+        assert_eq!(both, [0, 1]);
     });
 }
