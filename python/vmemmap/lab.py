@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Union
 
 from . import _core
@@ -213,12 +213,14 @@ def explore(
     strategy: str = "exhaustive",
     seed: int | None = None,
     budget: Budget | int | float | str | None = None,
+    shorten: float | None = None,
 ) -> Result:
     """Explore the interleavings of a scenario.
 
     :param variant: the first listed by default.
     :param policies: override those of the variant; the expectation stands only without them.
     :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
+    :param shorten: seconds, within the budget, for making each trace the shortest.
     :raises SpecError: no such scenario, variant, policy or strategy.
     """
     if strategy not in STRATEGIES:
@@ -265,6 +267,48 @@ def explore(
         interrupted=bool(raw.get("interrupted", False)),
         raw=raw,
         document=description.document,
+    )
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Several explorations of one policy, each with some of its actors, as one answer: fallen if it fell in one, held if
+    it held in all, exhaustive if all were."""
+    first = results[0]
+    names = sorted({name for result in results for name in result.invariants}, key=order)
+    invariants: dict[str, str] = {}
+    steps: dict[str, int] = {}
+    for name in names:
+        states = {result.invariants.get(name, "not judged") for result in results}
+        invariants[name] = next((s for s in ("violated", "not judged", "not visible") if s in states), "held")
+        found = [result.invariant_steps[name] for result in results if name in result.invariant_steps]
+        if found:
+            steps[name] = min(found)
+    verdicts = {result.verdict for result in results}
+    violated = min((r for r in results if r.violation), key=lambda r: len(r.trace), default=first)
+    witnesses: dict[str, Any] = {}
+    for result in results:
+        for name, witness in result.raw.get("witnesses", {}).items():
+            if name not in witnesses or witness["steps"] < witnesses[name]["steps"]:
+                witnesses[name] = witness
+    return replace(
+        violated,
+        verdict="violated" if "violated" in verdicts else "inconclusive" if "inconclusive" in verdicts else "safe",
+        exhaustive=all(result.exhaustive for result in results),
+        executions=sum(result.executions for result in results),
+        steps=sum(result.steps for result in results),
+        states=sum(result.states or 0 for result in results),
+        seconds=sum(result.seconds for result in results),
+        invariants=invariants,
+        invariant_steps=steps,
+        scope={
+            **first.scope,
+            "actors": [" beside ".join(result.scope["actors"]) for result in results],
+            "rounds": {},
+            "absent": sorted(set.intersection(*(set(result.scope["absent"]) for result in results))),
+            "bounds": "; ".join(dict.fromkeys(str(r.scope["bounds"]) for r in results if r.scope.get("bounds"))),
+        },
+        interrupted=any(result.interrupted for result in results),
+        raw={**first.raw, "witnesses": witnesses},
     )
 
 

@@ -6,6 +6,7 @@ that it depends on. Pure SVG with classes, so that the page's style sheet decide
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,6 +24,11 @@ SPACE = 9
 WIDTH = 47
 
 
+_PLACE = re.compile(r"\b(pte|pmd|pud|p4d|pgd|va|frame|table|variable) (0x[0-9a-f]+|\d+)\b")
+#: Entries whose address, as the core names it, is the virtual address rounded down by this.
+_TRANSLATES = (("pte", 0xFFF), ("pte", 0x3FFF), ("pte", 0xFFFF), ("pmd", 0x1FFFFF), ("pmd", 0x1FFFFFF), ("pmd", 0x1FFFFFFF))
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the picture: a step in a box, or several folded."""
@@ -37,19 +43,35 @@ class Row:
         return BOX if self.boxed else FOLD
 
 
+def places(step: Step) -> list[str]:
+    """What a step touches, by the core's names (``pte 0xffff…``, ``frame 0x…``, ``variable 4224``), else by address. An
+    access through a virtual address touches the entries that translate it, whatever the granule."""
+    found = _PLACE.search(step.note)
+    if found is None:
+        return [] if step.address is None else [f"at {step.address:#x}"]
+    kind, text = found[1], found[2]
+    if kind != "va" or step.op.startswith("tlbi"):
+        return [f"{kind} {text}"]
+    va = int(text, 0)
+    return [f"{level} {va & ~mask:#x}" for level, mask in _TRANSLATES]
+
+
+def writes(step: Step) -> bool:
+    """A read leaves no new word; giving a frame back changes what it is."""
+    return step.new is not None or step.op == "free"
+
+
 def conflicts(trace: Sequence[Step]) -> dict[int, int]:
-    """Index of a step → index of the latest earlier step of *another* actor on the same address, one of the two a write."""
-    last: dict[int, dict[str, tuple[int, bool]]] = {}
+    """Index of a step → index of the latest earlier step of *another* actor on the same place, one of the two a write."""
+    last: dict[str, dict[str, tuple[int, bool]]] = {}
     found: dict[int, int] = {}
     for index, step in enumerate(trace):
-        if step.address is None:
-            continue
-        before = last.setdefault(step.address, {})
-        writes = step.new is not None
-        rivals = [at for actor, (at, wrote) in before.items() if actor != step.actor and (wrote or writes)]
-        if rivals:
-            found[index] = max(rivals)
-        before[step.actor] = (index, writes)
+        for place in places(step):
+            before = last.setdefault(place, {})
+            rivals = [at for actor, (at, wrote) in before.items() if actor != step.actor and (wrote or writes(step))]
+            if rivals:
+                found[index] = max([*rivals, found.get(index, 0)])
+            before[step.actor] = (index, writes(step) and not place.startswith("va"))
     return found
 
 
