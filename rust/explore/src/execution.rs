@@ -6,6 +6,7 @@
 use std::cell::{RefCell, RefMut};
 use std::io;
 
+use rustc_hash::FxHashSet;
 use vmemmap_arch::Invariant;
 
 use crate::coroutine::{Coroutine, Stacks, Suspender};
@@ -74,10 +75,20 @@ pub(crate) struct ActorState<O> {
     pub finished: bool,
     /// Rolling hash of every value observed since the last boundary.
     pub hash: u128,
+    /// The same since the start of the execution.
+    history: u128,
+    /// `history` after the operation announced last.
+    marked: u128,
     pub steps: u32,
     pub label: &'static str,
     /// Name of the kernel operation it is in, by position.
     pub position: u32,
+}
+
+impl<O> ActorState<O> {
+    const fn new() -> Self {
+        Self { announced: None, finished: false, hash: 1, history: 1, marked: 1, steps: 0, label: "", position: 0 }
+    }
 }
 
 /// One executed operation, as recorded for a trace.
@@ -119,6 +130,9 @@ pub(crate) struct Inner<M: Model> {
     pub fault: Fault,
     /// Deadlocks, which only the scheduler sees.
     pub own_breaches: Vec<Breach>,
+    /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else can
+    /// tell, and what it broke on the way was found the first time.
+    uneventful: FxHashSet<(u8, u128)>,
     scratch: Footprint,
 }
 
@@ -187,6 +201,10 @@ impl<M: Model> Inner<M> {
         }
         let observed = if self.fault == Fault::HashWithoutValues { 0 } else { reply.value ^ u64::from(reply.tok).rotate_left(32) };
         state.hash = roll(state.hash, observed);
+        state.history = roll(state.history, observed);
+        if !private {
+            state.marked = state.history;
+        }
         let violated = self.model.violated();
         let broke = violated.minus(self.seen);
         if let Some(mut text) = text {
@@ -204,6 +222,14 @@ impl<M: Model> Inner<M> {
             self.halted |= !broke.and(self.ending).is_empty();
         }
         reply
+    }
+
+    /// Whether what is left of the actor is known to be uneventful.
+    fn ends_here(&self, actor: u8) -> bool {
+        self.merge == Merge::Private
+            && self.record.is_none()
+            && !self.uneventful.is_empty()
+            && self.uneventful.contains(&(actor, self.actors[usize::from(actor)].marked))
     }
 
     /// Hash of everything that the future depends on.
@@ -229,6 +255,9 @@ impl<M: Model> Inner<M> {
 
 /// Operations of one execution, private ones included.
 const PRIVATE_BOUND: u32 = 50_000_000;
+
+/// Private operations at an actor's end that are worth remembering to leave out.
+const LONG_PRIVATE_WORK: u32 = 64;
 
 const FINISHED: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;
 
@@ -258,7 +287,7 @@ pub struct Shared<M: Model> {
 
 impl<M: Model> Shared<M> {
     pub fn new(model: M) -> Self {
-        let actor = ActorState { announced: None, finished: false, hash: 0, steps: 0, label: "", position: 0 };
+        let actor = ActorState::new();
         Self {
             inner: RefCell::new(Inner {
                 model,
@@ -278,6 +307,7 @@ impl<M: Model> Shared<M> {
                 record: None,
                 fault: Fault::None,
                 own_breaches: Vec::new(),
+                uneventful: FxHashSet::default(),
                 scratch: Footprint::default(),
             }),
         }
@@ -330,13 +360,15 @@ impl<M: Model> ActorPort<'_, M> {
         loop {
             let outcome = self.suspender.suspend();
             let mut inner = self.shared.inner.borrow_mut();
-            // Nobody resumes a halted execution; should it happen, the actor just stays where it is.
-            if inner.halted {
+            // Nobody resumes a halted execution or a finished actor; should it happen, the actor just stays where it is.
+            if inner.halted || inner.actors[usize::from(self.actor)].finished {
                 continue;
             }
             inner.actors[usize::from(self.actor)].announced = None;
             let reply = inner.perform(self.actor, &op, outcome, false);
-            if !inner.halted {
+            if inner.ends_here(self.actor) {
+                inner.actors[usize::from(self.actor)].finished = true;
+            } else if !inner.halted {
                 return reply;
             }
         }
@@ -388,6 +420,8 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         for location in &mut inner.locations {
             location.shared |= location.contended();
         }
+        // What counts as private is about to change.
+        inner.uneventful.clear();
         std::mem::take(&mut inner.grew)
     }
 
@@ -404,7 +438,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             let mut inner = self.inner();
             inner.model.reset();
             for state in &mut inner.actors[..self.count] {
-                *state = ActorState { announced: None, finished: false, hash: 1, steps: 0, label: "", position: 0 };
+                *state = ActorState::new();
             }
             inner.halted = false;
             inner.seen = Invariants::NONE;
@@ -422,17 +456,23 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// Start actor `actor`, or let its announced operation execute with that outcome, and run it to its next
     /// announcement. Returns how many operations ran after the announced one.
     pub(crate) fn advance(&mut self, actor: usize, outcome: u16, phase: Phase) -> u32 {
-        let (before, own) = {
+        let (before, own, broken) = {
             let mut inner = self.inner();
             inner.phase = phase;
-            (inner.steps, u32::from(inner.actors[actor].announced.is_some()))
+            (inner.steps, u32::from(inner.actors[actor].announced.is_some()), inner.model.violated())
         };
         let alive = self.running[actor].resume(outcome);
         let mut inner = self.inner();
+        let ran = inner.steps - before - own;
         if !alive {
-            inner.actors[actor].finished = true;
+            let state = &mut inner.actors[actor];
+            state.finished = true;
+            let key = (actor as u8, state.marked);
+            if own != 0 && ran >= LONG_PRIVATE_WORK && inner.merge == Merge::Private && inner.model.violated() == broken {
+                inner.uneventful.insert(key);
+            }
         }
-        inner.steps - before - own
+        ran
     }
 
     /// Actors that could go now, as bits, and those blocked.

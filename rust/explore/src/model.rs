@@ -147,7 +147,8 @@ pub trait Model {
     fn violated(&self) -> Invariants;
     /// Actors that this blocked actor waits for, each of which it needs (bits).
     fn waits_for(&self, actor: u8, op: &Self::Op) -> u16;
-    /// Called once when all actors are done, for what must hold at rest.
+    /// Called once when all actors are done, for what must hold at rest; of locations that only one actor touched nothing
+    /// may be asked (its last work may have been left out).
     fn at_rest(&mut self) {}
     /// A bound of the model was exceeded since `reset`: nothing found absent is proven absent.
     fn overflowed(&self) -> bool {

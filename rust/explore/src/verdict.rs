@@ -53,7 +53,7 @@ impl Default for Options {
             step_bound: 100_000,
             states: 20_000_000,
             reduction: Reduction::MERGED,
-            shorten_seconds: 10.0,
+            shorten_seconds: 4.0,
         }
     }
 }

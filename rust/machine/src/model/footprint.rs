@@ -183,9 +183,14 @@ impl World {
                     out.write(self.memory.cell(id, offset::PARENT));
                     out.read(self.memory.cell(id, offset::MAPPED));
                 }
-                Kind::Page(pa) | Kind::Block(pa) => {
+                Kind::Page(pa) => {
                     let id = self.memory.frame(pa);
                     out.read(self.memory.cell(id, offset::MAPPED));
+                }
+                // Frames inside look at it when they are freed, and must not conflict with each other for that.
+                Kind::Block(pa) => {
+                    let id = self.memory.frame(pa);
+                    out.write(self.memory.cell(id, offset::MAPPED));
                 }
                 _ => {}
             }
@@ -387,7 +392,7 @@ impl World {
             if start != pa
                 && let Some(block) = self.memory.find(start)
             {
-                out.write(self.memory.cell(block, offset::MAPPED));
+                out.read(self.memory.cell(block, offset::MAPPED));
                 for slot in self.memory.named(block) {
                     out.read(self.memory.word_cell(*slot));
                     self.touch_reach(slot.table, out);
