@@ -29,6 +29,10 @@ COST_NOTE = (
     "Counted on the native machine while one PMD-sized hugepage (2M, 32M, 512M) is allocated and optimised, the split of "
     "its block included where there is one. Frames saved is net of the fresh head (6.12) and of the table of a split."
 )
+WALKER_NOTE = (
+    "I10, where a verdict lists it: a PFN walker holds neither a lock nor a reference, and began to look at a page before "
+    "it became the tail of a hugepage. Every policy has it (R30), which is why it is not among the columns."
+)
 LIMITS = (
     "What these searches do not explore is listed in docs/limits.md: relaxed memory, more rounds than said, more than one "
     "hugepage per window, hardware that no rule of the Arm ARM describes."
@@ -174,6 +178,7 @@ class RunResult:
             "answer": self.answer,
             "caveat": CAVEAT,
             "cost_note": COST_NOTE,
+            "walker_note": WALKER_NOTE,
             "limits": LIMITS,
             "held": self.held,
             "exit_code": self.exit_code,

@@ -71,6 +71,7 @@ def document() -> dict[str, Any]:
             {"name": "break-before-make", "invariants": ["I19"]},
         ],
         "cost_note": "Counted on the native machine, for one hugepage.",
+        "walker_note": "A walker holds no lock.",
         "limits": "What is not explored: docs/limits.md.",
         "input": {"name": "E2.npz", "facts": [["kernel", "6.1.192"], ["granule", "4K"]]},
         "acceptance": {

@@ -49,7 +49,6 @@ def _pictures(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "title": title,
                 "row": row,
                 "violation": violation.to_dict(),
-                "steps": len(trace),
                 "switches": switches(trace),
                 "svg": Markup(svg(trace, violation, title)),
             }

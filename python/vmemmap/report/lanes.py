@@ -13,7 +13,7 @@ from html import escape
 
 from ..trace import Step, Violation
 
-LANE = 332
+LANE = 372
 GAP = 46
 LEFT = 46
 TOP = 46
@@ -21,7 +21,7 @@ BOX = 46
 FOLD = 22
 SPACE = 9
 #: Characters that fit a box in the font of the second line.
-WIDTH = 47
+WIDTH = 53
 
 
 _PLACE = re.compile(r"\b(pte|pmd|pud|p4d|pgd|va|frame|table|variable) (0x[0-9a-f]+|\d+)\b")
@@ -47,6 +47,9 @@ def places(step: Step) -> list[str]:
     """What a step touches, by the core's names (``pte 0xffff…``, ``frame 0x…``, ``variable 4224``), else by address. An
     access through a virtual address touches the entries that translate it, whatever the granule."""
     found = _PLACE.search(step.note)
+    if found is not None and found[1] == "variable" and step.op == "var_rmw":
+        # A counter that several add to orders nothing that a reader of the picture would ask about.
+        return []
     if found is None:
         return [] if step.address is None else [f"at {step.address:#x}"]
     kind, text = found[1], found[2]
@@ -120,12 +123,19 @@ def cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
+def _name(step: Step) -> str:
+    """Operation, and what it works on if that has a kind: ``write pte``."""
+    found = _PLACE.search(step.note)
+    return f"{step.op} {found[1]}" if found and found[1] not in ("va", "frame", "variable") else step.op
+
+
 def _fold_label(steps: Sequence[Step]) -> str:
     if len(steps) == 1:
         return steps[0].op
-    names = list(dict.fromkeys(step.note or step.op for step in steps))
+    count = steps[-1].step - steps[0].step + 1
+    names = list(dict.fromkeys(step.note.partition(":")[0] or step.op for step in steps))
     shown = ", ".join(names[:2]) + (", …" if len(names) > 2 else "")
-    return f"{len(steps)} steps: {shown}"
+    return f"{count} steps: {shown}"
 
 
 def _detail(step: Step) -> str:
@@ -165,8 +175,8 @@ def svg(trace: Sequence[Step], violation: Violation, title: str) -> str:
         if row.boxed:
             place[first.step] = (row.lane, y, row.height)
             kind = " fatal" if first.step == fatal_step else ""
-            head = cut(first.op, 40)
-            side = cut(first.note, 44 - len(head)) if len(head) < 36 and first.note else ""
+            head = cut(_name(first), 40)
+            side = cut(first.note.partition(":")[0], 50 - len(head))
             out.append(
                 f'<g class="step lane{row.lane % 4}{kind}"><title>{escape(_full(first))}</title>'
                 f'<rect x="{left}" y="{y}" width="{LANE}" height="{row.height}" rx="7"/>'
