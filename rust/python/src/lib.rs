@@ -6,6 +6,7 @@
 
 #[allow(unsafe_code)]
 mod arrays;
+mod bench;
 mod errors;
 mod exploring;
 mod image;
@@ -21,6 +22,8 @@ use pyo3::pymodule;
 mod _core {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::bench::{bench, bench_rows};
     #[pymodule_export]
     use crate::exploring::{explore, stress};
     #[pymodule_export]
