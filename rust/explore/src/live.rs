@@ -137,7 +137,9 @@ impl LiveMachine {
         let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
         let config = MachineConfig { geometry: kernel.geometry, ram, cpus: CPUS, vars: kernel.vars.count(), root, seed: 0 };
         let cpus = CpuNumbers { free: Mutex::new(u32::MAX >> (32 - u32::from(CPUS))), released: Condvar::new() };
-        Ok(Self { machine: Machine::new(&config)?, kernel, checked, cpus })
+        let machine = Machine::new(&config)?;
+        machine.set_unstable(kernel.layout.vmalloc_start..kernel.layout.vmalloc_end);
+        Ok(Self { machine, kernel, checked, cpus })
     }
 
     /// A machine as it is when user space starts.
@@ -482,5 +484,8 @@ impl StateView for AtRest<'_> {
     }
     fn frame(&self, pa: Pa) -> Option<FrameInfo> {
         self.0.machine.frame_info(pa).map(|(kind, free, self_hosted)| FrameInfo { kind, free, self_hosted })
+    }
+    fn is_isolated(&self, pa: Pa) -> Option<bool> {
+        Some(self.0.machine.is_isolated(pa))
     }
 }

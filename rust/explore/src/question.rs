@@ -159,6 +159,7 @@ pub fn explore(
         strict: asked.strict,
         alloc_failures: asked.alloc_failures,
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
+        vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()
     };
     let world = booted(&kernel, scenario.actors.len() as u8, world_options, &setup(&document, &kernel))?;

@@ -7,7 +7,8 @@ use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Pfn, STRUCT_PAGE
 
 use crate::Kernel;
 use crate::check_pool::check_pools;
-use crate::state::{Section, section_flag};
+use crate::memory_block::MEM_ONLINE;
+use crate::state::{Block, Section, section_flag};
 
 /// What the allocator knows of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,11 @@ pub trait StateView: TableView {
     fn data_word(&self, pa: Pa) -> Option<u64>;
     /// The frame at a page-aligned physical address; `None` also for memory that the allocator does not have.
     fn frame(&self, pa: Pa) -> Option<FrameInfo>;
+    /// Whether the allocator gives out nothing from around that address; `None` if it cannot be told.
+    fn is_isolated(&self, pa: Pa) -> Option<bool> {
+        let _ = pa;
+        None
+    }
 }
 
 /// One bit per frame, all clear at first; the caller has the memory for it.
@@ -94,6 +100,8 @@ pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, 
     }
     checker.table(view.root(), view.geometry().top(), Va(0), false);
     checker.boot_sections();
+    checker.isolated_blocks();
+    checker.absent_sections();
     check_pools(&mut checker);
     checker.lost_frames();
     checker.visible
@@ -322,6 +330,39 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
                     }
                 }
                 pa = pa.align_down(k.geometry.section_size()).plus(k.geometry.section_size());
+            }
+        }
+    }
+
+    /// I26: of a section that is not there no bit is set.
+    fn absent_sections(&mut self) {
+        let k = self.view.kernel();
+        for number in 0..k.vars.sections() {
+            if self.section_flags(number).is_none_or(|flags| flags & section_flag::HAS_MEM_MAP != 0) {
+                continue;
+            }
+            self.visible.add(Invariant::SubsectionMapExact);
+            if (0..4).any(|word| self.view.var(k.vars.subsection_map(number, word)).is_some_and(|bits| bits != 0)) {
+                let start = k.vars.base.plus(u64::from(number) * k.geometry.section_size());
+                let va = k.layout.page_va(k.geometry.pfn(start));
+                self.report(Invariant::SubsectionMapExact, va.0, "a subsection_map bit is set and the section is not present");
+            }
+        }
+    }
+
+    /// I27: at rest nobody takes a block offline, so one that is online and isolated was left so by an attempt that failed.
+    fn isolated_blocks(&mut self) {
+        let k = self.view.kernel();
+        for number in 0..k.vars.sections() {
+            if self.view.var(k.vars.block(number, Block::State)) != Some(MEM_ONLINE) {
+                continue;
+            }
+            // The last page: the first ones may be the block's own vmemmap.
+            let start = k.vars.base.plus(u64::from(number) * k.geometry.section_size());
+            let Some(isolated) = self.view.is_isolated(start.plus(k.geometry.section_size() - k.geometry.page_size())) else { continue };
+            self.visible.add(Invariant::FailureRestores);
+            if isolated {
+                self.report(Invariant::FailureRestores, start.0, "an online memory block is isolated");
             }
         }
     }

@@ -136,7 +136,7 @@ impl<'m> Checked<'m> {
         if bbm_required(g, at.level, old, new, FeatBbm::Level0, same).is_some() {
             self.cpu.tally.count(Count::BreakBeforeMake);
         }
-        if promised != 0 {
+        if promised != 0 && !m.watch.is_unstable(m, at.table, at.index, at.level) {
             let other = m.actor(promised.trailing_zeros() as u8);
             self.cpu.report(
                 Invariant::StableDump,

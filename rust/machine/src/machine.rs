@@ -291,6 +291,12 @@ impl Machine {
         let head = self.head_of(frame)?;
         self.states.get(head).kind().map(|kind| (kind, false, false))
     }
+    /// Whether the allocator gives out nothing from around that address until an offline of it ends.
+    #[must_use]
+    pub fn is_isolated(&self, pa: Pa) -> bool {
+        let chunk = self.frames.chunk(self.frame_of(pa) / CHUNK);
+        chunk.is_present() && chunk.is_isolated()
+    }
     /// Whether the frame's words are real rather than given by a template.
     #[must_use]
     pub fn is_materialised(&self, pa: Pa) -> bool {
@@ -344,6 +350,11 @@ impl Machine {
     #[must_use]
     pub fn signal(&self) -> bool {
         self.signal.load(Ordering::Acquire)
+    }
+
+    /// The part of the tree that nobody may rely on being stable (I18): the vmalloc area. Said once, before CPUs run.
+    pub fn set_unstable(&self, range: vmemmap_arch::VaRange) {
+        self.watch.set_unstable(range);
     }
 
     // ---- who, when, what ----------------------------------------------------------------------------------

@@ -390,6 +390,9 @@ impl Cpu for Native<'_> {
         self.machine.claim_storage(start, frames);
         Frame { pa: start, tok: () }
     }
+    fn release_self_hosted(&self, frame: Frame<()>, frames: u64) {
+        self.machine.release_storage(frame.pa, frames);
+    }
     fn is_self_hosted(&self, frame: Frame<()>) -> bool {
         self.machine.states.get(self.machine.frame_of(frame.pa)).has(bit::SELF_HOSTED)
     }

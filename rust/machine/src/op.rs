@@ -69,6 +69,12 @@ pub enum Op {
         frame: Frame<Tok>,
         order: u8,
     },
+    /// Cut a run of HugeTLB frames into runs of order `into`.
+    SplitRun {
+        frame: Frame<Tok>,
+        order: u8,
+        into: u8,
+    },
     IsReserved {
         frame: Frame<Tok>,
     },
@@ -230,7 +236,7 @@ impl Op {
             Op::Speculate { .. } => "speculate",
             Op::Alloc(_) => "alloc",
             Op::Free { .. } => "free",
-            Op::SplitFrame { .. } => "split_page",
+            Op::SplitFrame { .. } | Op::SplitRun { .. } => "split_page",
             Op::IsReserved { .. } => "is_reserved",
             Op::CopyFrame { .. } | Op::CopyFromVa { .. } => "copy_page",
             Op::LoadFrame { .. } => "load_frame",
@@ -416,6 +422,9 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn split_frame(&self, frame: Frame<Tok>, order: u8) {
         self.port.call(Op::SplitFrame { frame, order });
+    }
+    fn split_run(&self, frame: Frame<Tok>, order: u8, into: u8) {
+        self.port.call(Op::SplitRun { frame, order, into });
     }
     fn is_reserved(&self, frame: Frame<Tok>) -> bool {
         self.port.call(Op::IsReserved { frame }).value != 0

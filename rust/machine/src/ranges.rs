@@ -307,4 +307,15 @@ impl Machine {
             }
         }
     }
+
+    /// Such storage goes back to the range that is removed: neither allocated nor free.
+    pub(crate) fn release_storage(&self, start: Pa, frames: u64) {
+        let first = self.frame_of(start);
+        for f in first..first.saturating_add(frames) {
+            let hosted = self.states.update(f, |s| s.has(bit::SELF_HOSTED).then(|| s.freed(Contents::Poison)));
+            if hosted.is_ok() {
+                self.self_hosted.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
 }

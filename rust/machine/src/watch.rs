@@ -1,8 +1,9 @@
 //! Promises that CPUs make to each other, and who breaks them: exclusive rights, a stable tree, the lock order.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use vmemmap_arch::{Invariant, LockId};
+use vmemmap_arch::{Desc, Geometry, Invariant, Kind, Level, LockId, Pa, TableView, Va, VaRange};
 
 use crate::counters::CachePadded;
 use crate::locks::Patience;
@@ -24,6 +25,8 @@ pub struct Watch {
     holders: [AtomicU64; 33],
     /// CPUs that were promised that nobody stores into a table.
     stable: AtomicU64,
+    /// Addresses whose entries change under locks that nobody who relies on a stable tree takes.
+    unstable: OnceLock<VaRange>,
     /// 1 while that CPU is between asking `stable` and having stored.
     storing: Box<[CachePadded<AtomicU64>]>,
     /// By lock: the locks that were acquired while it was held.
@@ -36,6 +39,7 @@ impl Watch {
         Self {
             holders: [const { AtomicU64::new(0) }; 33],
             stable: AtomicU64::new(0),
+            unstable: OnceLock::new(),
             storing: (0..cpus).map(|_| CachePadded::default()).collect(),
             after: [const { AtomicU32::new(0) }; LockId::COUNT],
         }
@@ -76,6 +80,22 @@ impl Watch {
         promised
     }
 
+    /// Nobody may rely on the entries that translate this range; said once, before CPUs run.
+    pub fn set_unstable(&self, range: VaRange) {
+        let _ = self.unstable.set(range);
+    }
+    /// Whether the entry belongs to that range. Finds its table from the root: vmalloc has few.
+    pub fn is_unstable(&self, tree: &impl TableView, table: Pa, index: u16, level: Level) -> bool {
+        let g = tree.geometry();
+        let top = Va(0u64.wrapping_sub(g.table_span(g.top())));
+        let entry = |base: Va| base.plus(u64::from(index) << g.level_shift(level));
+        let found = |range: &VaRange| {
+            let base = base_of(tree, &g, (table, level), (tree.root(), g.top(), top), range)?;
+            Some(range.contains(&entry(base)))
+        };
+        self.unstable.get().and_then(found).unwrap_or(false)
+    }
+
     /// `lock` is about to be acquired by a holder of the locks in `held`. A lock of these that somebody acquired,
     /// directly or over others, while holding `lock`: the order has a cycle. Each cycle is told once.
     pub fn order_cycle(&self, held: u32, lock: LockId) -> Option<usize> {
@@ -98,4 +118,22 @@ impl Watch {
             seen = next;
         }
     }
+}
+
+/// First address that a table maps, if walks of `range` from the table `from` on reach it.
+fn base_of(tree: &impl TableView, g: &Geometry, wanted: (Pa, Level), from: (Pa, Level, Va), range: &VaRange) -> Option<Va> {
+    let (table, level, base) = from;
+    if (table, level) == wanted {
+        return Some(base);
+    }
+    if level >= wanted.1 {
+        return None;
+    }
+    let shift = g.level_shift(level);
+    let index = |va: Va| (va.max(base).since(base) >> shift) as usize;
+    let last = index(Va(range.end.0 - 1)).min(g.entries_at(level) - 1);
+    (index(range.start)..=last).find_map(|i| match g.kind(tree.word(table, i).unwrap_or(Desc::NONE), level) {
+        Kind::Table(next) => base_of(tree, g, wanted, (next, level.next(), base.plus((i as u64) << shift)), range),
+        _ => None,
+    })
 }

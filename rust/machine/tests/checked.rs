@@ -427,3 +427,36 @@ fn unlocked_threads_are_caught() {
     });
     assert!(m.violations().iter().all(|v| v.invariant == Invariant::AlwaysTranslates), "{:?}", m.violations());
 }
+
+#[test]
+fn a_store_under_a_stable_walk_is_i18_unless_it_is_vmallocs() {
+    let m = machine();
+    let vmalloc = VA.plus(1 << 30);
+    m.set_unstable(vmalloc..vmalloc.plus(1 << 30));
+    let (dump, other) = (m.checked_cpu(0), m.checked_cpu(1));
+    let (theirs, ours) = (*slots(&other, vmalloc).last().unwrap(), *slots(&other, VA).last().unwrap());
+    let leaf = |cpu: &Checked<'_>| cpu.geometry().descriptor(page(cpu).pa, prot::PAGE_KERNEL);
+    dump.expect_stable(true);
+    other.write(theirs, leaf(&other), Order::Plain);
+    slots(&other, vmalloc.plus(2 << 20));
+    dump.write(ours, leaf(&dump), Order::Plain);
+    assert_eq!(m.violations(), [], "vmalloc's own, and the walker's own");
+    other.write(ours, Desc::NONE, Order::Plain);
+    only(&m, Invariant::StableDump);
+    dump.expect_stable(false);
+    other.write(ours, leaf(&other), Order::Plain);
+    assert_eq!(m.violations(), []);
+}
+
+#[test]
+fn the_parts_of_a_split_hugepage_are_freed_one_by_one() {
+    let m = machine();
+    let cpu = m.checked_cpu(0);
+    let large = cpu.alloc(request(FrameKind::Huge, 13)).unwrap();
+    let free = m.frames_free();
+    cpu.split_run(Frame { tok: 0, ..large }, 13, 9);
+    for part in 0..16 {
+        cpu.free(Frame { pa: large.pa.plus(part << 21), tok: 0 }, 9, FrameKind::Huge);
+    }
+    assert_eq!((m.violations(), m.frames_free()), (vec![], free + (1 << 13)));
+}

@@ -3,7 +3,7 @@
 mod bench;
 
 use bench::{Bench, page, request};
-use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Tlbi, Until, Var, Zone};
+use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Tlbi, Until, Var, Zone};
 use vmemmap_machine::model::WorldOptions;
 use vmemmap_machine::op::Op;
 
@@ -109,6 +109,16 @@ fn i18_a_table_that_changes_under_a_walk_that_needs_it_stable() {
     let b = bench();
     b.cpu(1).expect_stable(true);
     b.cpu(1).write(b.pte(5), b.ro(b.spare[0]), Order::Plain);
+    assert_eq!(b.broken(), []);
+    b.cpu(0).write(b.pte(6), b.ro(b.spare[0]), Order::Plain);
+    assert_eq!(b.broken(), [18]);
+}
+
+#[test]
+fn vmalloc_may_change_under_a_walk_that_needs_the_rest_stable() {
+    let b = Bench::new(WorldOptions { vmalloc: Some(page(0)..page(6)), ..WorldOptions::default() });
+    b.cpu(1).expect_stable(true);
+    b.cpu(0).write(b.pte(5), b.ro(b.spare[0]), Order::Plain);
     assert_eq!(b.broken(), []);
     b.cpu(0).write(b.pte(6), b.ro(b.spare[0]), Order::Plain);
     assert_eq!(b.broken(), [18]);
@@ -252,6 +262,22 @@ fn hugetlb_pages_come_and_go_and_keep_memory_from_going_offline() {
     assert_eq!(cpu.alloc(huge), None, "isolated");
     cpu.range_op(start, bytes, RangeOp::Offline).expect("offline");
     assert_eq!(b.broken(), []);
+}
+
+#[test]
+fn the_parts_of_a_split_hugepage_are_freed_one_by_one() {
+    let b = bench();
+    let cpu = b.cpu(0);
+    cpu.range_op(Pa(2 << 30), 128 << 20, RangeOp::OnlineMovable).expect("online");
+    let large = Alloc { order: 13, kind: FrameKind::Huge, zone: Zone::Movable, at: None, ..request(FrameKind::Huge) };
+    let page = cpu.alloc(large).expect("a hugepage");
+    cpu.split_run(page, 13, 9);
+    for part in 0..16 {
+        let pa = page.pa.plus(part << 21);
+        cpu.free(Frame { pa, ..page }, 9, FrameKind::Huge);
+    }
+    assert_eq!((b.broken(), cpu.range_in_use(Pa(2 << 30), 128 << 20)), (vec![], None));
+    assert!(cpu.alloc(large).is_some());
 }
 
 #[test]

@@ -145,6 +145,9 @@ impl Cpu for Checked<'_> {
     fn split_frame(&self, frame: Frame<u32>, order: u8) {
         self.cpu.split_frame(plain(frame), order);
     }
+    fn split_run(&self, frame: Frame<u32>, order: u8, into: u8) {
+        self.cpu.split_run(plain(frame), order, into);
+    }
     fn is_reserved(&self, frame: Frame<u32>) -> bool {
         self.cpu.is_reserved(plain(frame))
     }
@@ -189,6 +192,9 @@ impl Cpu for Checked<'_> {
     fn claim_self_hosted(&self, start: Pa, frames: u64) -> Frame<u32> {
         self.machine.claim_storage(start, frames);
         Frame { pa: start, tok: self.machine.states.get(self.machine.frame_of(start)).generation() }
+    }
+    fn release_self_hosted(&self, frame: Frame<u32>, frames: u64) {
+        self.cpu.release_self_hosted(plain(frame), frames);
     }
     fn is_self_hosted(&self, frame: Frame<u32>) -> bool {
         self.cpu.is_self_hosted(plain(frame))

@@ -297,6 +297,20 @@ impl World {
         }
     }
 
+    /// A HugeTLB run is known by its first frame, so each part needs one that is.
+    pub(super) fn split_run(&mut self, frame: Frame<Tok>, order: u8, into: u8) {
+        let head = self.memory.frame(frame.pa);
+        let life = self.memory.life(head);
+        if !life.is_allocated() || !life.is(FrameKind::Huge) || life.order() != order || order < into {
+            return;
+        }
+        self.memory.set_life(head, life.with_order(into));
+        let first = frame.pa.0 >> self.geometry.page_shift();
+        for part in 1..1u64 << (order - into) {
+            self.hand_out(first + (part << into), into, FrameKind::Huge, life.is_reserved(), false);
+        }
+    }
+
     pub(super) fn claim_self_hosted(&mut self, start: Pa, frames: u64) -> Reply {
         let shift = self.geometry.page_shift();
         let mut tok = 0;

@@ -45,6 +45,7 @@ impl World {
             | Op::IsReserved { frame }
             | Op::IsSelfHosted { frame }
             | Op::SplitFrame { frame, .. }
+            | Op::SplitRun { frame, .. }
             | Op::LoadFrame { frame, .. } => {
                 self.describe_frame(&mut d, frame);
             }

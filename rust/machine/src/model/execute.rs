@@ -63,6 +63,7 @@ impl World {
             Op::Speculate { va } => self.speculate(actor, va),
             Op::Free { frame, order, kind } => self.free(actor, frame, order, kind),
             Op::SplitFrame { frame, order } => self.split_frame(frame, order),
+            Op::SplitRun { frame, order, into } => self.split_run(frame, order, into),
             Op::CopyFrame { from, to } => self.copy_frame(actor, from, to),
             Op::CopyFromVa { from, to } => self.copy_from_va(actor, from, to, outcome),
             Op::StoreFrame { frame, index, value } => self.store_frame(actor, frame, index, value),

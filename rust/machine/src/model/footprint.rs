@@ -68,6 +68,7 @@ impl World {
                 }
             }
             Op::Free { frame, order, kind } => self.touch_free(frame, order, kind, out),
+            Op::SplitRun { .. } => out.write(fixed.runs),
             Op::CopyFrame { from, to } => {
                 self.touch_copy_target(to, out);
                 let from = self.memory.frame(from.pa);
@@ -175,7 +176,9 @@ impl World {
         if va.is_some_and(|va| self.is_linear_leaf(va, at.level, old, new)) {
             return;
         }
-        out.read(self.fixed.stable);
+        if !va.is_some_and(|va| self.is_vmalloc(va)) {
+            out.read(self.fixed.stable);
+        }
         for desc in [old, new] {
             match g.kind(desc, at.level) {
                 Kind::Table(pa) => {

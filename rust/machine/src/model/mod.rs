@@ -60,6 +60,8 @@ pub struct WorldOptions {
     pub signal_pending: bool,
     /// The linear map, which the rules about freed frames leave out.
     pub linear_map: Option<Range<Va>>,
+    /// The vmalloc area, of which no dump may expect that it is stable (I18).
+    pub vmalloc: Option<Range<Va>>,
     /// Frames in each actor's pool; 0: by granule.
     pub pool_frames: u64,
 }
@@ -75,6 +77,7 @@ impl Default for WorldOptions {
             fail_alloc: Vec::new(),
             signal_pending: false,
             linear_map: None,
+            vmalloc: None,
             pool_frames: 0,
         }
     }
