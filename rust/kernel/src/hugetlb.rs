@@ -241,6 +241,13 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
     pool.add(k, cpu, Hstate::NrHugePages, -1);
 }
 
+/// Whether a free page leaves the pool as a surplus one, where the kernel's `remove_hugetlb_page(.., adjust_surplus = false)`
+/// takes it for persistent: a page that a failed restore made surplus is free, and if all pages are surplus the count
+/// would exceed theirs (`persistent_huge_pages` wraps). 6.12 has the test in dissolve, nobody has it in demote.
+pub(crate) fn must_be_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> bool {
+    k.policies.mutant != Mutant::SurplusKept && pool.persistent(k, cpu) == 0
+}
+
 /// `add_hugetlb_page`, under `hugetlb_lock`: a page whose restore failed goes back on the free list.
 pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
     let lost = adjust_surplus && k.policies.mutant == Mutant::SurplusLost;

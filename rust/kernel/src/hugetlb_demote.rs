@@ -3,7 +3,7 @@
 
 use vmemmap_arch::{Cpu, LockId, Mode};
 
-use crate::hugetlb::{PageList, Pool, add_back, enqueue, frames, lock, prep_new, remove, unlock};
+use crate::hugetlb::{PageList, Pool, add_back, enqueue, frames, lock, must_be_surplus, prep_new, remove, unlock};
 use crate::hugetlb_resize::prep_and_add;
 use crate::hugetlb_vmemmap::{HugePage, restore};
 use crate::page::{flag, page_huge, prep_compound_page, set_hugetlb_mark, test_flag};
@@ -47,11 +47,12 @@ pub fn demote<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Err
 
 /// `demote_free_huge_page`; `hugetlb_lock` is held at entry and dropped.
 fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, page: HugePage) -> Result<(), Errno> {
-    remove(k, cpu, pool, page, false);
+    let adjust_surplus = must_be_surplus(k, cpu, pool);
+    remove(k, cpu, pool, page, adjust_surplus);
     unlock(cpu);
     if let Err(errno) = restore(k, cpu, page) {
         lock(cpu);
-        add_back(k, cpu, pool, page, false);
+        add_back(k, cpu, pool, page, adjust_surplus);
         unlock(cpu);
         return Err(errno);
     }

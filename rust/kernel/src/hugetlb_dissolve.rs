@@ -5,7 +5,7 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Pfn, Va};
 
 use crate::hugetlb::{
-    Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, new_page, remove, unlock, update_and_free_now,
+    Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, must_be_surplus, new_page, remove, unlock, update_and_free_now,
 };
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
 use crate::hugetlb_resize::drop_uncounted;
@@ -66,7 +66,8 @@ fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool
             }
             continue;
         }
-        let adjust_surplus = k.version.is_6_12() && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
+        let any_surplus = k.version.is_6_12() && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
+        let adjust_surplus = any_surplus || must_be_surplus(k, cpu, pool);
         remove(k, cpu, pool, page, adjust_surplus);
         pool.add(k, cpu, Hstate::MaxHugePages, -1);
         unlock(cpu);

@@ -301,7 +301,8 @@ pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) ->
                 let head = compound_head(k, cpu, page);
                 if k.layout.in_vmemmap(head) {
                     let pages = 1u64.checked_shl(u32::from(compound_order(cpu, head))).unwrap_or(1);
-                    if !k.layout.page_pfn(head).is_aligned(pages) {
+                    // Asked again: it may have become a tail between the two looks.
+                    if !k.layout.page_pfn(head).is_aligned(pages) && compound_head(k, cpu, page) == head {
                         cpu.warn(Invariant::TailsResolveToHead, page.0, "a tail was taken for the head of a compound page");
                     }
                     page_ref_count(cpu, head);

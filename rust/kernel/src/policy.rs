@@ -146,6 +146,7 @@ rows! {
         SplitNoRetest = "split-no-retest": "the split publishes its table without testing again (I20)",
         PublishEarly = "publish-early": "the split publishes the table before filling it (I21)",
         SurplusLost = "surplus-lost": "a failed restore puts the page back without counting it as surplus (I24)",
+        SurplusKept = "surplus-kept": "dissolve (2021, 6.1) and demote leave a free surplus page counted as surplus, as the kernel has it (I24)",
         SleepUnderLock = "sleep-under-lock": "the split allocates its table under page_table_lock (I25)",
         SubsectionMapEarly = "subsection-map-early": "a failed populate leaves its bits in subsection_map (I26)",
         NoUndo = "no-undo": "a failed offline leaves its isolation behind (I27)",
