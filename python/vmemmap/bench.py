@@ -1,4 +1,8 @@
-"""The project's own benchmarks: each figure beside the limit that it is compared with, measured in the same run."""
+"""The project's own benchmarks: each figure beside the limit that it is compared with, measured in the same run.
+
+Both sides are measured in turns. A row shows the best round of each side, since others may use the host too, and the
+medians beside it. The core measures itself without Python in between; here are only the rows that are about Python.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
-__all__ = ["MEASURES", "Row", "rows"]
+from . import _core
+
+__all__ = ["NAMES", "Row", "measure", "rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,38 +28,106 @@ class Row:
     unit: str
     limit: float
     what: str
+    value_median: float
+    limit_median: float
 
     @property
     def ratio(self) -> float:
-        """How the value compares with its limit."""
+        """How the best round compares with the limit's."""
         return self.value / self.limit
+
+    @property
+    def ratio_median(self) -> float:
+        """How the median round compares with the limit's."""
+        return self.value_median / self.limit_median
 
     def to_dict(self) -> dict[str, Any]:
         """The object of ``bench --json``."""
-        return {**asdict(self), "ratio": self.ratio}
+        return {**asdict(self), "ratio": self.ratio, "ratio_median": self.ratio_median}
 
 
-def _start(program: str) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], check=True)
+    work()
     return time.perf_counter() - began
 
 
-def import_time() -> Row:
-    """Interleaved, the best of five each: a start of Python with and without the package."""
-    pairs = [(_start("import vmemmap"), _start("import dataclasses, json, re")) for _ in range(5)]
-    value, limit = (min(column) for column in zip(*pairs, strict=True))
-    return Row("import-time", value, "s", limit, "a process that imports vmemmap, against one that imports what it needs of Python")
+def _row(name: str, unit: str, what: str, rounds: int, sides: tuple[Callable[[], float], Callable[[], float]]) -> Row:
+    """`sides` return their seconds, or whatever else of which less is better; the first round is not counted."""
+    samples = [[side() for side in sides] for _ in range(rounds + 1)][1:]
+    value, limit = zip(*samples, strict=True)
+    return Row(name, min(value), unit, min(limit), what, median(value), median(limit))
 
 
-MEASURES: dict[str, Callable[[], Row]] = {"import-time": import_time}
-"""Row name → what measures it, in the order of the table."""
+def _rate(row: Row, amount: float) -> Row:
+    """The row with seconds turned into so much a second."""
+    return Row(
+        row.name, amount / row.value, row.unit, amount / row.limit, row.what, amount / row.value_median, amount / row.limit_median
+    )
 
 
-def rows() -> Iterator[Row]:
-    """Measure everything, one row after the other.
+def _start(program: str) -> None:
+    subprocess.run([sys.executable, "-c", program], check=True)
 
-    A debug build measures itself as it is; ``_core.BUILD_PROFILE`` tells.
-    """
-    for measure in MEASURES.values():
-        yield measure()
+
+def _import_time(name: str, quick: bool) -> Row:
+    sides = (lambda: _seconds(lambda: _start("import vmemmap")), lambda: _seconds(lambda: _start("import dataclasses, json, re")))
+    what = "a process that imports vmemmap; limit: one that imports what it needs of Python"
+    return _row(name, "s", what, 1 if quick else 9, sides)
+
+
+def _ptdump_text(name: str, quick: bool) -> Row:
+    from .machine import Machine
+
+    m = Machine(granule="4K", va_bits=48, kernel="6.1", boot_memory="2G", hvo=True)
+    m.hugetlb["2M"].nr_hugepages = 16 if quick else 512
+    text = m.ptdump()
+    lines = text.splitlines(keepends=True)
+    what = f"the kernel's text of a machine, {len(lines)} lines as a str of Python; limit: the same lines joined"
+    sides = (lambda: _seconds(m.ptdump), lambda: _seconds(lambda: "".join(lines)))
+    return _rate(_row(name, "MB/s", what, 3 if quick else 25, sides), len(text) / 1e6)
+
+
+def _python_exchange_bulk(name: str, quick: bool) -> Row:
+    from .machine import Machine
+
+    m = Machine(granule="4K", va_bits=48, kernel="6.1", boot_memory="2G", hvo=True, mapping="basepages", update="swap")
+    pool, count = m.hugetlb["2M"], 16 if quick else 512
+
+    def resize() -> float:
+        before = m.counters["exchanges"]
+        seconds = _seconds(lambda: setattr(pool, "nr_hugepages", count))
+        done = m.counters["exchanges"] - before
+        pool.nr_hugepages = 0
+        return seconds * 1e9 / done
+
+    bare = 10_240 if quick else 1_024_000
+    sides = (resize, lambda: _core.bare_exchanges(bare) * 1e9 / bare)
+    what = (
+        f"one of the exchanges that nr_hugepages = {count} makes (update=swap), with all else that a new hugepage takes; "
+        "limit: one bare AtomicU64::swap"
+    )
+    return _row(name, "ns", what, 3 if quick else 15, sides)
+
+
+_OURS: dict[str, Callable[[str, bool], Row]] = {
+    "ptdump-text": _ptdump_text,
+    "python-exchange-bulk": _python_exchange_bulk,
+    "import-time": _import_time,
+}
+
+NAMES: tuple[str, ...] = (*_core.bench_rows(), *_OURS)
+"""The rows, in the order of the table."""
+
+
+def measure(name: str, *, quick: bool = False) -> Row:
+    """Measure one row. `quick` shows that it can be measured, not how fast it is."""
+    if name in _OURS:
+        return _OURS[name](name, quick)
+    return Row(name, **_core.bench(name, quick))
+
+
+def rows(*, quick: bool = False) -> Iterator[Row]:
+    """Measure everything, one row after the other."""
+    for name in NAMES:
+        yield measure(name, quick=quick)

@@ -44,3 +44,9 @@ pub fn bench<'py>(py: Python<'py>, name: &str, quick: bool) -> PyResult<Bound<'p
         Ok(d)
     })
 }
+
+/// Seconds of so many bare `AtomicU64::swap`: the limit of rows that Python measures.
+#[pyfunction]
+pub fn bare_exchanges(py: Python<'_>, count: u64) -> PyResult<f64> {
+    guarded(py, || Ok(py.detach(|| rows::bare_exchanges(count))?))
+}

@@ -23,7 +23,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::bench::{bench, bench_rows};
+    use crate::bench::{bare_exchanges, bench, bench_rows};
     #[pymodule_export]
     use crate::exploring::{explore, stress};
     #[pymodule_export]

@@ -36,6 +36,18 @@ fn exchange_bare(words: &[AtomicU64], found: &[u64], count: u64) {
     }
 }
 
+/// Seconds of `count` bare exchanges (a multiple of 512) that go round one table's worth of words.
+///
+/// # Errors
+/// `Host`: no memory for the words.
+pub fn bare_exchanges(count: u64) -> Result<f64, BenchError> {
+    let arena = stage::bare(1)?;
+    let words = stage::bare_table(&arena, 0);
+    let new = [prot::PAGE_KERNEL; ENTRIES];
+    exchange_bare(words, &new, 1);
+    Ok(timed(|| exchange_bare(words, &new, count.div_ceil(ENTRIES as u64))))
+}
+
 fn entries_of<C: Cpu>(cpu: &C, table: Frame<C::Tok>) -> Vec<Entry<C::Tok>> {
     let at = |index| Slot { table: table.pa, index, level: Level::PTE, tok: table.tok };
     (0..ENTRIES as u16).map(|index| pgtable::read_once(cpu, at(index))).collect()

@@ -29,6 +29,8 @@ use vmemmap_machine::ConfigError;
 use crate::live::LiveError;
 use crate::world::WorldError;
 
+pub use exchange::bare_exchanges;
+
 /// Why there is no figure.
 #[derive(Debug, Error)]
 pub enum BenchError {
