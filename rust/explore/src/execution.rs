@@ -384,6 +384,27 @@ pub struct Runner<'env, M: Model, A: Actors<M>> {
     count: usize,
 }
 
+/// Widest distance between the locations of neighbouring entries or frames of a model.
+const STRIDE: isize = 16;
+
+/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one more.
+/// So where a location has just become shared and lies in an even row of such locations, the row is continued by as many
+/// as it has. More shared locations than needed are always sound.
+fn extend_row(locations: &mut [Location], at: usize) {
+    let writers = locations[at].writers;
+    let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
+    let known = |stride: isize| {
+        (1isize..).take_while(|n| place(-n, stride).is_some_and(|i| locations[i].shared && locations[i].writers == writers)).count()
+    };
+    let strides = (1..=STRIDE).flat_map(|s| [s, -s]);
+    let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else { return };
+    let row: Vec<usize> =
+        (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].writers & writers != 0).collect();
+    for i in row {
+        locations[i].shared = true;
+    }
+}
+
 impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// # Errors
     /// No memory for stacks.
@@ -417,8 +438,13 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// Take what has become shared into account from now on. `true` if something had.
     pub(crate) fn adopt_shared(&mut self) -> bool {
         let mut inner = self.inner();
-        for location in &mut inner.locations {
-            location.shared |= location.contended();
+        let locations = &mut inner.locations;
+        let new: Vec<usize> = (0..locations.len()).filter(|i| !locations[*i].shared && locations[*i].contended()).collect();
+        for index in new {
+            if !locations[index].shared {
+                locations[index].shared = true;
+                extend_row(locations, index);
+            }
         }
         // What counts as private is about to change.
         inner.uneventful.clear();
