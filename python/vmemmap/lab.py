@@ -9,7 +9,8 @@ from typing import Any, Literal, Union
 
 from . import _core
 from .errors import InternalError, SpecError
-from .scenario import Actor, Description, Scenario, Variant, find
+from .repetition import repeatable
+from .scenario import Describe, Description, Scenario, Variant, find
 from .scenario import scenario as _scenario
 from .spec import Budget, parse_budget, parse_policy
 from .trace import Step, Violation, switches
@@ -21,7 +22,7 @@ STRATEGIES = ("exhaustive", "random", "pct")
 DEFAULT_BUDGET = Budget(seconds=60.0)
 
 #: A scenario, its name or corpus number, or a bare function of a stage.
-AnyScenario = Union[Scenario, str, Callable[..., Sequence[Actor]]]
+AnyScenario = Union[Scenario, str, Describe]
 
 
 def order(invariant: str) -> int:
@@ -343,6 +344,12 @@ class StressResult:
         """All that happened; `violations` may be cut to the first of each kind."""
         return max(int(self.raw.get("violation_count", 0)), len(self.violations))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each invariant fell, by number."""
+        counted = {str(i): int(n) for i, n in self.raw.get("violations_by_invariant", {}).items()}
+        return {i: counted[i] for i in sorted(counted, key=order)}
+
     def to_dict(self) -> dict[str, Any]:
         """The object of ``stress --json``."""
         return {
@@ -374,6 +381,7 @@ def stress(
     checked: bool = True,
 ) -> StressResult:
     """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
+    What a program takes away it puts back before the next round (`vmemmap.repetition`).
 
     :param threads: one for each actor by default; more repeat the actors in turn.
     :param checked: with the sanitizer (frame generations, presence and permission checks on each access).
@@ -387,7 +395,8 @@ def stress(
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
-    raw = _answer(_core.stress(description.json(), json.dumps(options), _image(description)))
+    document = json.dumps(_repeated(description.document))
+    raw = _answer(_core.stress(document, json.dumps(options), _image(description)))
     return StressResult(
         scenario=resolved.name,
         variant=chosen.name,
@@ -404,3 +413,9 @@ def stress(
         interrupted=bool(raw.get("interrupted", False)),
         raw=raw,
     )
+
+
+def _repeated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A scenario document whose programs can be run over and over."""
+    setup = document["setup"]
+    return {**document, "actors": [{**actor, "program": repeatable(setup, actor["program"])} for actor in document["actors"]]}

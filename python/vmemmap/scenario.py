@@ -43,7 +43,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from .errors import SpecError
+from .errors import SpecError, VmemmapError
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -111,6 +111,40 @@ class Actor:
         raise SpecError(f"actor {self.name!r} yielded {MAX_STEPS} operations without an end")
 
 
+def as_actors(given: Any) -> list[Actor]:
+    """What a scenario function may return, as actors with names of their own: each an `Actor`, an operation, a function
+    that yields operations, such a generator itself, or operations in order.
+
+    :raises SpecError: something else.
+    """
+    expected = "expected actors: operations, functions that yield operations, or Actor(name, steps)"
+    if isinstance(given, (Operation, Actor)) or callable(given):
+        given = [given]
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise SpecError(f"the scenario returned {given!r}: {expected}")
+    actors: list[Actor] = []
+    for item in given:
+        if isinstance(item, Actor):
+            actors.append(item)
+            continue
+        steps: Steps
+        if isinstance(item, Operation):
+            name, steps = item.name, [item]
+        elif isinstance(item, Generator):
+            name, steps = item.__name__, Actor(item.__name__, lambda item=item: item).program()
+        elif callable(item):
+            name, steps = str(getattr(item, "__name__", "steps")), item
+        elif isinstance(item, (list, tuple)) and item and all(isinstance(step, Operation) for step in item):
+            name, steps = item[0].name, list(item)
+        else:
+            raise SpecError(f"the scenario returned {item!r}: {expected}")
+        name = name.replace("_", " ")
+        taken = {actor.name for actor in actors}
+        names = (name, *(f"{name} {number}" for number in range(2, len(taken) + 2)))
+        actors.append(Actor(next(free for free in names if free not in taken), steps))
+    return actors
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way of running a scenario, and what it is expected to show.
@@ -159,7 +193,8 @@ class Description:
         return self.document["machine"]["kernel"]
 
 
-Describe = Callable[..., Sequence[Actor]]
+Describe = Callable[..., Any]
+"""A function of a stage that returns what `as_actors` takes."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +224,13 @@ class Scenario:
         from .stage import Stage
 
         stage = Stage(kernel=variant.kernel, policies={**variant.policies, **policies})
-        actors = self.describe(stage, **variant.arguments)
-        return stage.describe(self, variant, actors)
+        try:
+            actors = as_actors(self.describe(stage, **variant.arguments))
+            return stage.describe(self, variant, actors)
+        except VmemmapError:
+            raise
+        except Exception as error:
+            raise SpecError(f"scenario {self.name}: {type(error).__name__}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -209,14 +249,14 @@ def scenario(
     corpus: str | None = None,
     judged: Sequence[str] = ("I1", "I2", "I3", "I4", "I5", "I6", "I8", "I28"),
     variants: Sequence[Variant] = (),
-) -> Callable[[Callable[..., Sequence[Actor]]], Scenario]:
+) -> Callable[[Describe], Scenario]:
     """Turn a function of a stage into a scenario.
 
     :param corpus: its number in the corpus of races, ``R6``.
     :param judged: the invariants that the verdict is about; every other one only fills its column.
     """
 
-    def decorate(function: Callable[..., Sequence[Actor]]) -> Scenario:
+    def decorate(function: Describe) -> Scenario:
         return Scenario(
             name=function.__name__,
             title=title,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 
@@ -87,13 +88,31 @@ def switches(trace: Sequence[Step]) -> int:
     return sum(1 for before, after in zip(trace, trace[1:]) if before.actor != after.actor)
 
 
+#: Consecutive steps of one actor that `text` prints in full; of longer runs only those at both ends.
+WHOLE_RUN = 40
+RUN_ENDS = 12
+
+
 def text(trace: Sequence[Step]) -> str:
-    """The trace as lines, one actor's steps indented further than the other's."""
+    """The trace as lines, one actor's steps indented further than the other's. The middle of a long run of one actor, such
+    as the scan of a table, is one line that counts what it leaves out."""
     actors = list(dict.fromkeys(step.actor for step in trace))
     lines: list[str] = []
-    for step in trace:
-        at = "" if step.address is None else f" {step.address:#x}"
-        change = f"  {step.change}" if step.change else ""
-        note = f"  ({step.note})" if step.note else ""
-        lines.append(f"{step.step:4}  {'    ' * actors.index(step.actor)}CPU{step.cpu} {step.actor}: {step.op}{at}{change}{note}")
+    for actor, steps in groupby(trace, key=lambda step: step.actor):
+        run, indent = list(steps), "    " * actors.index(actor)
+        if len(run) <= WHOLE_RUN:
+            lines += [_line(step, indent) for step in run]
+            continue
+        middle = run[RUN_ENDS:-RUN_ENDS]
+        places = ", ".join(dict.fromkeys(step.note.split(":")[0] for step in middle if step.note))
+        lines += [_line(step, indent) for step in run[:RUN_ENDS]]
+        lines.append(f"   …  {indent}CPU{run[0].cpu} {actor}: {len(middle):,} more steps{f' ({places})' if places else ''}")
+        lines += [_line(step, indent) for step in run[-RUN_ENDS:]]
     return "\n".join(lines)
+
+
+def _line(step: Step, indent: str) -> str:
+    at = "" if step.address is None else f" {step.address:#x}"
+    change = f"  {step.change}" if step.change else ""
+    note = f"  ({step.note})" if step.note else ""
+    return f"{step.step:4}  {indent}CPU{step.cpu} {step.actor}: {step.op}{at}{change}{note}"

@@ -105,8 +105,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone; keep the interpreter from complaining about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return MISUSE
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+    except click.exceptions.NoArgsIsHelpError:
+        _complain(f"no command given: {', '.join(vmemmap.list_commands(click.Context(vmemmap)))}; vmemmap --help tells more")
     except click.ClickException as error:
         _complain(error.format_message())
     except VmemmapError as error:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
 
+from ..errors import SpecError
 from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_json
 
 
@@ -36,12 +38,19 @@ def command(
     from .. import trace
     from ..lab import chosen, explore
 
+    if trace_out is not None and not os.access(trace_out.parent, os.W_OK):
+        raise SpecError(f"{trace_out}: the trace cannot be saved there: {trace_out.parent} is no directory to write to")
     result = explore(
         scenario, variant=variant, policies=chosen(settings), strategy=strategy, seed=seed, budget=budget
     )
     saved = result.trace_file()
     if trace_out is not None and saved is not None:
-        trace_out.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+        beside = trace_out.with_name(f".{trace_out.name}.{os.getpid()}")
+        try:
+            beside.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+            beside.replace(trace_out)
+        finally:
+            beside.unlink(missing_ok=True)
     if as_json:
         print_json(result.to_dict())
     else:

@@ -1,0 +1,67 @@
+"""Scenarios that a user writes: what their functions may return, and what is said of one that returns something else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import vmemmap
+from vmemmap.repetition import repeatable
+
+
+def own(function: Callable[..., Any]) -> vmemmap.Scenario:
+    return vmemmap.scenario(title="own", sources=["me"])(function)
+
+
+def names(function: Callable[..., Any]) -> list[str]:
+    found = own(function)
+    return [actor["name"] for actor in found.stage(found.variant()).document["actors"]]
+
+
+def test_actors_are_operations_generators_functions_lists_or_actors() -> None:
+    def every_kind(m: Any) -> list[object]:
+        block = m.memory.add()
+        m.setup(block)
+        pool = m.hugetlb["2M"]
+
+        def use_a_page() -> Iterator[vmemmap.Operation]:
+            yield pool.allocate()
+            yield pool.use()
+
+        return [m.memory.remove(block), use_a_page, use_a_page(), [pool.allocate(), pool.free()], vmemmap.Actor("x", [m.ptdump(block)])]
+
+    assert names(every_kind) == ["memory remove", "use a page", "use a page 2", "hugetlb alloc", "x"]
+
+
+def test_the_example_of_the_interface_explores_and_stresses() -> None:
+    @vmemmap.scenario(title="a neighbour is removed", sources=["the thread of May 2021"])
+    def adjacent(m: Any) -> list[vmemmap.Operation]:
+        stays, goes = m.memory.add(), m.memory.add()
+        m.setup(stays, m.memory.online(stays), goes)
+        return [m.hugetlb["2M"].allocate(m.pfn(stays.start)), m.memory.remove(goes)]
+
+    assert vmemmap.explore(adjacent, strategy="exhaustive", budget=10.0).judged_fallen == []
+    result = vmemmap.stress(adjacent, threads=4, seconds=0.2)
+    assert (result.violation_count, result.threads) == (0, 4)
+    assert result.operations > 100
+
+
+@pytest.mark.parametrize("returned", [None, 3, "R6", [3], [None], [[]], {"a": 1}, []], ids=repr)
+def test_what_is_no_actor_is_refused_in_one_line(returned: object) -> None:
+    with pytest.raises(vmemmap.SpecError) as refused:
+        vmemmap.explore(own(lambda m: returned))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_program_is_followed_by_its_way_back() -> None:
+    block = {"start": 1 << 30, "bytes": 1 << 27}
+    add, remove = {"op": "memory_add", **block, "memmap_on_memory": False}, {"op": "memory_remove", **block}
+    online, offline = {"op": "memory_online", **block, "zone": "movable"}, {"op": "memory_offline", **block}
+    alloc, free = {"op": "hugetlb_alloc", "hstate": 1, "at": None}, {"op": "hugetlb_free", "hstate": 1, "at": None}
+    assert repeatable([add], [remove]) == [remove, add]
+    assert repeatable([add, online], [offline, remove]) == [offline, remove, add, online]
+    assert repeatable([], [add, online, alloc]) == [add, online, alloc, free, offline, remove]
+    assert repeatable([alloc], [free, alloc]) == [free, alloc]
+    assert repeatable([], [add, online, offline, remove]) == [add, online, offline, remove]
