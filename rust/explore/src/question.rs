@@ -55,6 +55,7 @@ pub struct ExploreOptions {
     /// Allocations of an execution that may fail as a choice of the environment.
     pub alloc_failures: u32,
     pub shorten_seconds: f64,
+    pub settle_seconds: f64,
 }
 
 impl Default for ExploreOptions {
@@ -69,6 +70,7 @@ impl Default for ExploreOptions {
             strict: true,
             alloc_failures: 0,
             shorten_seconds: o.shorten_seconds,
+            settle_seconds: o.settle_seconds,
         }
     }
 }
@@ -149,6 +151,7 @@ pub fn explore(
     let asked: ExploreOptions = options(asked)?;
     finite(asked.seconds)?;
     finite(Some(asked.shorten_seconds))?;
+    finite(Some(asked.settle_seconds))?;
     if document.machine.image.is_some() {
         return Err(QuestionError::Image);
     }
@@ -173,6 +176,7 @@ pub fn explore(
         executions: asked.executions,
         seconds: asked.seconds,
         shorten_seconds: asked.shorten_seconds,
+        settle_seconds: asked.settle_seconds,
         ..Options::default()
     };
     Ok(programs::explore(&kernel, world, &scenario, &how, stop, progress)?.to_json())

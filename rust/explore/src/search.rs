@@ -48,6 +48,8 @@ impl Default for Reduction {
 pub struct Limits<'a> {
     pub executions: u64,
     pub deadline: Option<Instant>,
+    /// How much longer to look once an invariant that ends executions has fallen.
+    pub settle: Option<Duration>,
     /// States kept at most (about 24 bytes each).
     pub states: usize,
     /// Polled about every 20 ms.
@@ -212,6 +214,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         }
         let first_steps = self.runner.inner().total_steps;
         let mut clock = Clock::new();
+        let mut fell: Option<Instant> = None;
         self.begin_round();
         self.report.ended = loop {
             self.execute();
@@ -233,6 +236,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 (limits.progress)(self.progress());
                 if (limits.stop)() {
                     break Ended::Interrupted;
+                }
+                if !self.report.found.keys().any(|i| ending.contains(*i)) {
+                    fell = None;
+                } else if limits.settle.is_some_and(|more| now >= *fell.get_or_insert(now) + more) {
+                    break Ended::Budget;
                 }
                 if limits.deadline.is_some_and(|end| now >= end) {
                     break Ended::Budget;

@@ -41,6 +41,8 @@ pub struct Options {
     pub reduction: Reduction,
     /// Seconds that the proof that a trace is shortest may take, within the budget.
     pub shorten_seconds: f64,
+    /// Seconds that the search goes on, within the budget, to see what else falls once a judged invariant has.
+    pub settle_seconds: f64,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             states: 20_000_000,
             reduction: Reduction::MERGED,
             shorten_seconds: 4.0,
+            settle_seconds: 5.0,
         }
     }
 }
@@ -220,6 +223,7 @@ impl Question<'_> {
         let mut limits = Limits {
             executions: self.options.executions.unwrap_or(u64::MAX),
             deadline,
+            settle: Duration::try_from_secs_f64(self.options.settle_seconds).ok(),
             states: self.options.states,
             stop: self.stop,
             progress,
@@ -309,7 +313,14 @@ impl Question<'_> {
         let proven = if found.is_empty() {
             Default::default()
         } else {
-            let mut limits = Limits { executions: u64::MAX, deadline: stop_at, states: self.options.states / 4, stop: self.stop, progress };
+            let mut limits = Limits {
+                executions: u64::MAX,
+                deadline: stop_at,
+                settle: None,
+                states: self.options.states / 4,
+                stop: self.stop,
+                progress,
+            };
             shorten::prove(runner, &mut found, &mut limits)
         };
         let mut witnesses = BTreeMap::new();

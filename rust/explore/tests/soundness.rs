@@ -23,7 +23,7 @@ fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invaria
     let report = Search::new(&mut runner, reduction, &mut keep).run(
         ending,
         100_000,
-        &mut Limits { executions, deadline: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
+        &mut Limits { executions, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
     );
     (report, finals)
 }
@@ -182,7 +182,7 @@ fn a_request_to_stop_is_obeyed_and_reported() {
     let report = Search::new(&mut runner, Reduction::NAIVE, &mut |_| {}).run(
         Invariants::NONE,
         100_000,
-        &mut Limits { executions: u64::MAX, deadline: None, states: usize::MAX, stop: &stop, progress: &mut |_| {} },
+        &mut Limits { executions: u64::MAX, deadline: None, settle: None, states: usize::MAX, stop: &stop, progress: &mut |_| {} },
     );
     assert_eq!(report.ended, Ended::Interrupted);
     assert!(!report.exhaustive());
@@ -229,7 +229,7 @@ fn a_panic_of_an_actor_reaches_the_caller_while_others_are_suspended() {
         Search::new(&mut runner, Reduction::CACHE, &mut |_| {}).run(
             Invariants::NONE,
             100,
-            &mut Limits { executions: u64::MAX, deadline: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
+            &mut Limits { executions: u64::MAX, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
         )
     }));
     assert!(caught.is_err());
