@@ -22,10 +22,11 @@ QUESTION = (
     "and the page tables are being dumped?"
 )
 CAVEAT = (
-    "Rows that write none in between (clear-then-set, break-before-make) are faults of proposed schemes, not of shipped "
-    "arm64 kernels. The exchange by one store is what arm64 could select from commit 1e63ac088f20 until 060a2c92d1b6 "
-    "switched HVO off in early 2023, because it breaks break-before-make (I19). ptdump without get_online_mems is the "
-    "bug that 59305202c67f fixed (CVE-2025-38681); hot remove without its lock is a fault seeded here."
+    "Not every row is a kernel. Entries cleared before they are set, break-before-make and hot remove without its lock are "
+    "schemes, proposed or put in here to see what falls; no arm64 kernel shipped them for vmemmap. Two rows were real: the "
+    "exchange in one store, which arm64 could select from v5.19 until early 2023, when it was switched off because it breaks "
+    "break-before-make (I19; 060a2c92d1b6, stable 6.1.16 and 6.2.3); and a walk without get_online_mems, which "
+    "ptdump_check_wx did until 59305202c67f (CVE-2025-38681)."
 )
 COST_NOTE = (
     "Counted on the native machine while one PMD-sized hugepage (2M, 32M, 512M) is allocated and optimised, the split of "

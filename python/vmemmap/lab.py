@@ -215,6 +215,7 @@ def explore(
     seed: int | None = None,
     budget: Budget | int | float | str | None = None,
     shorten: float | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
 ) -> Result:
     """Explore the interleavings of a scenario.
 
@@ -222,6 +223,8 @@ def explore(
     :param policies: override those of the variant; the expectation stands only without them.
     :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
     :param shorten: seconds, within the budget, for making each trace the shortest.
+    :param progress: called now and then with executions, steps and states so far; a `KeyboardInterrupt` that it raises ends
+        the search with what was found.
     :raises SpecError: no such scenario, variant, policy or strategy.
     """
     if strategy not in STRATEGIES:
@@ -230,8 +233,15 @@ def explore(
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
     limit = _budget(budget)
-    options = {"strategy": strategy, "seed": seed or 0, "executions": limit.executions, "seconds": limit.seconds}
-    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description)))
+    options: dict[str, Any] = {
+        "strategy": strategy,
+        "seed": seed or 0,
+        "executions": limit.executions,
+        "seconds": limit.seconds,
+    }
+    if shorten is not None:
+        options["shorten_seconds"] = shorten
+    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description), progress))
     violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
     states: dict[str, str] = {}
     steps: dict[str, int] = {}

@@ -6,12 +6,12 @@ program: a row that differs is a fault of the model or of the derivation, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import VmemmapError
 from .lab import Result, explore, merge
 from .machine import Machine
 from .neighbours import Neighbours, lone_block
@@ -214,10 +214,21 @@ class Row:
 
     @property
     def differs(self) -> list[str]:
-        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show fell."""
-        wrong = [name for name, cell in self.cells.items() if (name in self.case.falls) != (cell.state == "violated")]
-        unfinished = not self.result.exhaustive and not self.case.falls - {BBM}
-        return ["not exhaustive", *wrong] if unfinished else wrong
+        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show fell; what
+        it has not seen yet is no difference."""
+        fallen = {name for name, cell in self.cells.items() if cell.state == "violated"}
+        missing, beyond = self.case.falls - fallen, fallen - self.case.falls
+        if not self.result.exhaustive and (missing or not self.case.falls - {BBM}):
+            return ["not exhaustive", *(name for name in self.cells if name in beyond)]
+        return [name for name in self.cells if name in missing | beyond]
+
+    @property
+    def verdict(self) -> str:
+        """In few words, for the table; never ``safe`` where anything fell or the search did not finish."""
+        if not self.result.fallen:
+            return self.result.words
+        rest = "all else held" if self.result.exhaustive else "all else open"
+        return f"{' '.join(self.result.fallen)} violated, {rest}"
 
     @property
     def expected(self) -> str:
@@ -241,7 +252,8 @@ class Row:
             "kernel": self.case.kernel,
             "cells": {name: cell.to_dict() for name, cell in self.cells.items()},
             "cost": self.cost.to_dict() if self.cost else None,
-            "words": self.result.words,
+            "words": self.verdict,
+            "verdict": self.result.words,
             "expected": self.expected,
             "differs": self.differs,
             "as_expected": not self.differs,
@@ -263,13 +275,25 @@ def _nearest(case: Case) -> str:
     return f"R33 --variant {case.granule.lower()}-clear-then-set-{case.kernel}"
 
 
-def explore_all(workers: int, seconds: float) -> Iterator[Row]:
+def explore_all(workers: int, seconds: float) -> Generator[Row, None, None]:
     """Explore every case, as they finish; the caller sorts by `order`. `seconds` is the budget of each."""
     rows = cases()
     groups = list(dict.fromkeys(case.group for case in rows))
 
+    stop = threading.Event()
+
+    def look(*_: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+
     def one(case: Case) -> Row:
-        found = [explore(policy_case, variant=variant, budget=seconds, shorten=seconds / 4) for variant in case.variants()]
+        found: list[Result] = []
+        for variant in case.variants():
+            if stop.is_set():
+                raise CancelledError
+            found.append(explore(policy_case, variant=variant, budget=seconds, shorten=seconds / 4, progress=look))
+        if stop.is_set():
+            raise CancelledError
         return Row(case, groups.index(case.group), merge(found), cost(case))
 
     with ThreadPoolExecutor(workers) as pool:
@@ -277,10 +301,10 @@ def explore_all(workers: int, seconds: float) -> Iterator[Row]:
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except (VmemmapError, KeyboardInterrupt):
-            for future in futures:
-                future.cancel()
-            raise
+        finally:
+            # Closed before its end, on Ctrl-C above all: nobody waits for what is not wanted any more.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

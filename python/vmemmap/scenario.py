@@ -41,12 +41,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import Any, Literal, Union, cast
 
 from .errors import SpecError, VmemmapError
-
-if TYPE_CHECKING:
-    from .stage import Stage
 
 FORMAT = 1
 
@@ -131,9 +128,10 @@ def as_actors(given: Any) -> list[Actor]:
         if isinstance(item, Operation):
             name, steps = item.name, [item]
         elif isinstance(item, Generator):
-            name, steps = item.__name__, Actor(item.__name__, lambda item=item: item).program()
+            name = str(getattr(item, "__name__", "steps"))
+            steps = Actor(name, lambda item=item: item).program()
         elif callable(item):
-            name, steps = str(getattr(item, "__name__", "steps")), item
+            name, steps = str(getattr(item, "__name__", "steps")), cast(Steps, item)
         elif isinstance(item, (list, tuple)) and item and all(isinstance(step, Operation) for step in item):
             name, steps = item[0].name, list(item)
         else:

@@ -63,7 +63,7 @@ def document() -> dict[str, Any]:
         "created": "2026-11-24 01:00 UTC",
         "question": "Can the struct page array be remapped beside memory hot remove?",
         "answer": "The acceptance test held.",
-        "caveat": "The faults are those of proposed schemes, not of shipped arm64 kernels.",
+        "caveat": "Not every row is a kernel: some are schemes that were proposed.",
         "held": True,
         "columns": [
             {"name": "table freed in use", "invariants": ["I6", "I1"]},

@@ -7,13 +7,14 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import SpecError
 from . import json_option, print_json
 
 if TYPE_CHECKING:
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from ..acceptance import RunResult
-    from ..policy_table import Cell
+    from ..policy_table import Cell, Row
 
 #: Seconds that each exploration may take; a row that needs more is reported as not exhaustive.
-ROW_BUDGET = 20.0
+ROW_BUDGET = 8.0
 
 
 @click.command("run")
 @click.option("--input", "source", type=click.Path(path_type=Path), help="Table image (.npz) or kernel_page_tables text.")
-@click.option("--seconds", type=click.FloatRange(0.1, 86_400.0), default=10.0, show_default=True, help="Of the acceptance test.")
+@click.option("--seconds", type=click.FloatRange(0.1, 86_400.0), default=12.0, show_default=True, help="Of the acceptance test.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -51,10 +52,14 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
 
     begin = time.monotonic()
     log = Console(stderr=True)
-    terminal = Console(width=None if Console().is_terminal else 160)
+    terminal = Console(width=None if Console().is_terminal else 150)
     tables = found.find(source or found.shipped())
     run = acceptance.RunResult(tables, datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     run.expected_rows = len(policy_table.cases())
+    # Better now than when a minute's work is to be saved.
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK):
+        raise SpecError(f"{out}: the report cannot be saved there")
     if not as_json:
         _print_facts(terminal, run)
     columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -65,9 +70,10 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
             run.interrupted = run.acceptance.result.interrupted
             task = progress.add_task("exploring policies", total=run.expected_rows)
             if not run.interrupted:
-                for row in policy_table.explore_all(os.cpu_count() or 1, ROW_BUDGET):
-                    run.rows.append(row)
-                    progress.advance(task)
+                with closing(policy_table.explore_all(os.cpu_count() or 1, ROW_BUDGET)) as rows:
+                    for row in rows:
+                        run.rows.append(row)
+                        progress.advance(task)
     except KeyboardInterrupt:
         run.interrupted = True
     run.rows = policy_table.in_order(run.rows)
@@ -116,53 +122,52 @@ def _print_facts(console: Console, run: RunResult) -> None:
 
 
 def _print_result(console: Console, run: RunResult) -> None:
+    from ..acceptance import CAVEAT, COST_NOTE, WALKER_NOTE
+
+    for title in dict.fromkeys(row.case.group for row in run.rows):
+        _print_group(console, title, [row for row in run.rows if row.case.group == title])
+    for note in (COST_NOTE, WALKER_NOTE) if run.rows else ():
+        console.print(f"[dim]{note}[/dim]\n", highlight=False)
+    console.print(f"[bold]{run.answer}[/bold]", highlight=False)
+    console.print(CAVEAT, highlight=False)
+    console.print(f"{run.seconds:.1f} s", highlight=False)
+
+
+def _print_group(console: Console, title: str, rows: list[Row]) -> None:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     from ..policy_table import COLUMNS
 
-    if run.rows:
-        table = Table(show_lines=False, header_style="bold", title="policy → invariants", title_justify="left")
-        table.add_column("layout, policy, kernel", min_width=34)
-        for name, ids in COLUMNS.items():
-            table.add_column(f"{name}\n[dim]{' '.join(ids)}[/dim]")
-        for name in ("TLBI", "DSB", "stores", "frames\nsaved"):
-            table.add_column(name, justify="right")
-        table.add_column("verdict")
-        table.add_column("as\nexpected")
-        group = None
-        for row in run.rows:
-            if row.case.group != group:
-                group = row.case.group
-                table.add_section()
-                table.add_row(f"[bold]{escape(group)}[/bold]")
-            spent = row.cost
-            figures = (spent.tlbi, spent.dsb, spent.stores, spent.frames_saved) if spent else ("", "", "", "")
-            table.add_row(
-                f"{row.case.layout} {escape(row.case.policy)} {row.case.kernel}",
-                *(_cell(row.cells[name]) for name in COLUMNS),
-                *(str(figure) for figure in figures),
-                escape(row.result.words),
-                "yes" if not row.differs else f"[bold red]NO: {escape(', '.join(row.differs))}[/bold red]",
-            )
-        console.print(table)
-        seen: set[str] = set()
-        for row in run.rows:
-            if row.result.scope_words not in seen:
-                seen.add(row.result.scope_words)
-                console.print(f"[dim]scope: {escape(row.result.scope_words)}[/dim]", highlight=False)
-    from ..acceptance import CAVEAT, COST_NOTE
-
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
+    table.add_column("policy", min_width=26)
+    table.add_column("kernel", width=6)
+    for name, ids in COLUMNS.items():
+        table.add_column(f"{name}\n[dim]{' '.join(ids)}[/dim]", width=12)
+    for name in ("TLBI", "DSB", "store", "frame\nsaved"):
+        table.add_column(name, justify="right", width=5)
+    table.add_column("verdict", width=26)
+    for row in rows:
+        spent = row.cost
+        figures = (spent.tlbi, spent.dsb, spent.stores, spent.frames_saved) if spent else ("", "", "", "")
+        table.add_row(
+            escape(row.case.policy) if len({other.case.granule for other in rows}) == 1 else f"{row.case.granule} {escape(row.case.policy)}",
+            row.case.kernel,
+            *(_cell(row.cells[name]) for name in COLUMNS),
+            *(str(figure) for figure in figures),
+            f"{escape(row.verdict)}, [dim]as expected[/dim]"
+            if not row.differs
+            else f"{escape(row.verdict)}, [bold red]NOT as expected: {escape(', '.join(row.differs))}[/bold red]",
+        )
+    console.print(table)
+    for words in dict.fromkeys(row.result.scope_words for row in rows):
+        console.print(f"[dim]scope: {escape(words)}[/dim]", highlight=False)
     console.print()
-    if run.rows:
-        console.print(f"[dim]{COST_NOTE}[/dim]", highlight=False)
-    console.print(run.answer, highlight=False)
-    console.print(CAVEAT, highlight=False)
-    console.print(f"{run.seconds:.1f} s", highlight=False)
 
 
 def _cell(cell: Cell) -> str:
     if cell.state == "violated":
-        steps = f" {cell.steps} steps" if cell.steps else ""
+        steps = f"\n{cell.steps} steps" if cell.steps else ""
         return f"[red]{' '.join(cell.invariants)}{steps}[/red]"
     return "[green]held[/green]" if cell.state == "held" else f"[dim]{cell.state}[/dim]"

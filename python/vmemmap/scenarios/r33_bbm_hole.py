@@ -14,7 +14,8 @@ step HVO                                hot remove of the only other section und
 4K: X is the PMD table, one entry is enough: a *split* by break-before-make loses it whatever the kernel behaviour.
 16K, 64K: X is a PTE table and all entries of A must be none, one after the other, while the scan passes. 2021 and 6.1
 never touch a hugepage's first entry, so the scan always meets it; 6.12 moves the head as well and loses the table.
-Faults of proposed schemes: no arm64 kernel shipped one of them.
+Faults of proposed schemes: no arm64 kernel shipped break-before-make or a clear entry for HVO. What arm64 could select from
+v5.19 until 060a2c92d1b6 was the exchange in one store, see R3.
 """
 
 from __future__ import annotations
