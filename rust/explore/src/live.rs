@@ -248,7 +248,14 @@ impl LiveMachine {
     /// # Errors
     /// What the kernel returns.
     pub fn run(&self, operation: &Operation) -> Result<u64, Errno> {
-        on_cpu!(self, |cpu| operation.run(&self.kernel, cpu))
+        on_cpu!(self, |cpu| {
+            let done = operation.run(&self.kernel, cpu);
+            // Work that it left to `free_hpage_workfn`, which nobody waits for.
+            if self.machine.var(self.kernel.vars.scalar(Scalar::HpageFreelist)) != 0 {
+                let _ = hugetlb::deferred_free(&self.kernel, cpu);
+            }
+            done
+        })
     }
 
     /// Put exactly the pages with these heads into a pool, as a replay of what a kernel did: their frames are taken before
