@@ -170,7 +170,7 @@ def _from_text(path: Path) -> Found:
         boot_memory=memory,
         hugepages=hugepages,
         place=DRAM + memory,
-        stays=((DRAM, memory),),
+        stays=tuple((start, section) for start in range(DRAM, DRAM + memory, section)),
         hotplug=((DRAM + memory, section),),
     )
 
@@ -181,19 +181,27 @@ def _inside(line: str, layout: Mapping[str, Any]) -> bool:
 
 
 def _layout_of(text: str, path: Path) -> dict[str, Any]:
-    """The layout that has this dump's linear map and end of vmemmap.
+    """The layout that has this dump's linear map and vmemmap.
+
+    Since 6.12 vmemmap ends at the same address whatever the granule. What tells granules apart then are the boundaries of
+    lines, which are whole pages, and that vmemmap's first line is near its start.
 
     :raises ImageError: none has.
     """
     marks: dict[str, int] = {}
+    bounds = 0
     name = None
     for line in text.splitlines():
         marker, entry = _MARKER.match(line), _LINE.match(line)
         if marker:
             name = marker[1]
-        elif entry and name:
-            marks.setdefault(name, int(entry[1], 16))
-            name = None
+        elif entry:
+            bounds |= int(entry[1], 16) | int(entry[2], 16)
+            if name:
+                marks.setdefault(name, int(entry[1], 16))
+                name = None
+    first = min((int(line[1], 16) for line in _LINE.finditer(text) if int(line[1], 16) >= marks.get("vmemmap start", 0) and line[5]), default=0)
+    found: list[dict[str, Any]] = []
     # The oldest kernel of each layout is tried last: 2021 and 6.1 share theirs.
     for kernel in ("6.1", *(k for k in KERNELS if k != "6.1")):
         for granule in GRANULES.values():
@@ -201,6 +209,13 @@ def _layout_of(text: str, path: Path) -> dict[str, Any]:
                 if va_bits == 52 and granule != GRANULES["64K"] and not kernel.startswith("6.12"):
                     continue
                 layout = _core.layout(granule, va_bits, kernel)
-                if marks.get("Linear Mapping start") == layout["PAGE_OFFSET"] and marks.get("vmemmap end") == layout["VMEMMAP_END"]:
-                    return layout
-    raise ImageError(f"{path}: no arm64 layout has its linear map and vmemmap; is it a dump of arm64 without KASAN?")
+                if (
+                    marks.get("Linear Mapping start") == layout["PAGE_OFFSET"]
+                    and marks.get("vmemmap end") == layout["VMEMMAP_END"]
+                    and first >= layout["VMEMMAP_START"]
+                    and bounds % granule == 0
+                ):
+                    found.append(layout)
+    if not found:
+        raise ImageError(f"{path}: no arm64 layout has its linear map and vmemmap; is it a dump of arm64 without KASAN?")
+    return max(found, key=lambda layout: int(layout["VMEMMAP_START"]))

@@ -10,8 +10,9 @@ step HVO                                  reader
 5    TLBI; P3 is freed
 ==== ==================================== =============================================
 
-The reason why arm64, which could select HVO from v5.19, switched it off in early 2023 (060a2c92d1b6; 6.1.16, 6.2.3). I19 is judged at the write, since break-before-make is an
-obligation of the writer: no schedule avoids it. A break-before-make that nobody protects trades it for a hole (I2).
+The reason why arm64, which could select HVO from v5.19, switched it off in early 2023 (060a2c92d1b6; stable 6.1.16 and
+6.2.3). I19 is judged at the write, since break-before-make is an obligation of the writer: no schedule avoids it. A
+break-before-make that nobody protects trades it for a hole (I2).
 """
 
 from __future__ import annotations

@@ -53,6 +53,29 @@ pub fn interruptible<T: Send>(
     Ok((result, pending))
 }
 
+/// Run `work` detached from the interpreter. It cannot be ended early: on Ctrl-C it is left to itself, and what it makes is
+/// dropped when it is done.
+pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    py.detach(|| {
+        let (done, finished) = sync_channel::<T>(1);
+        let worker = Builder::new().name("vmemmap".into()).stack_size(STACK_BYTES).spawn(move || {
+            let _ = done.send(work());
+        });
+        let worker = worker.map_err(|error| Error::Spec(format!("the host refuses another thread: {error}")))?;
+        loop {
+            match finished.recv_timeout(EVERY) {
+                Ok(result) => return Ok(result),
+                Err(RecvTimeoutError::Timeout) => Python::attach(|py| py.check_signals())?,
+                // The sender went without a word: a panic, which is passed on.
+                Err(RecvTimeoutError::Disconnected) => match worker.join() {
+                    Ok(()) => return Err(Error::Spec("the work ended without a result".into())),
+                    Err(panic) => resume_unwind(panic),
+                },
+            }
+        }
+    })
+}
+
 /// A flag that work looks at, for `interruptible`.
 #[derive(Default)]
 pub struct Stop(AtomicBool);

@@ -19,7 +19,7 @@ use vmemmap_machine::Violation;
 use crate::arrays;
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_tables};
-use crate::interrupt::interruptible;
+use crate::interrupt::{abandonable, interruptible};
 use crate::layout;
 
 /// Arrays of an image: addresses, levels, words.
@@ -99,7 +99,7 @@ impl Machine {
         guarded(py, || {
             let document: MachineDocument = json(document, "machine")?;
             let kernel = document.kernel()?;
-            let live = py.detach(|| LiveMachine::boot(kernel, checked).map(Box::new))?;
+            let live = abandonable(py, move || LiveMachine::boot(kernel, checked).map(Box::new))??;
             Ok(Self { live })
         })
     }
