@@ -13,6 +13,9 @@ use crate::descriptor::Desc;
 use crate::geometry::{Geometry, Level};
 use crate::invariant::Invariant;
 
+/// Words of a struct page.
+const STRUCT_PAGE_WORDS: u16 = 8;
+
 /// Access order, as the kernel writes it: READ_ONCE/WRITE_ONCE are `Plain`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Order {
@@ -347,6 +350,23 @@ pub trait Cpu {
     fn copy_frame(&self, from: Frame<Self::Tok>, to: Frame<Self::Tok>);
     /// Copy the page that `from` translates to (vmemmap VA, page aligned) into a frame.
     fn copy_from_va(&self, from: Va, to: Frame<Self::Tok>);
+    /// `copy_frame`, then `reset_tails`; a machine may know a frame of equal tails by one of them.
+    fn copy_tail_frame(&self, from: Frame<Self::Tok>, to: Frame<Self::Tok>, reset: u16) {
+        self.copy_frame(from, to);
+        self.reset_tails(to, reset);
+    }
+    /// `copy_from_va`, then `reset_tails`.
+    fn copy_tail_from_va(&self, from: Va, to: Frame<Self::Tok>, reset: u16) {
+        self.copy_from_va(from, to);
+        self.reset_tails(to, reset);
+    }
+    /// Overwrite the first `reset` struct pages of a frame with as many that follow.
+    fn reset_tails(&self, frame: Frame<Self::Tok>, reset: u16) {
+        for word in 0..reset * STRUCT_PAGE_WORDS {
+            let plain = self.load_frame(frame, reset * STRUCT_PAGE_WORDS + word);
+            self.store_frame(frame, word, plain);
+        }
+    }
     /// Word `index` of a frame through the linear map (struct page index * 8 + word).
     fn load_frame(&self, frame: Frame<Self::Tok>, index: u16) -> u64;
     fn store_frame(&self, frame: Frame<Self::Tok>, index: u16, value: u64);

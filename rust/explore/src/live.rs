@@ -492,6 +492,9 @@ impl StateView for AtRest<'_> {
     fn frame(&self, pa: Pa) -> Option<FrameInfo> {
         self.0.machine.frame_info(pa).map(|(kind, free, self_hosted)| FrameInfo { kind, free, self_hosted })
     }
+    fn uninteresting(&self, pa: Pa) -> u64 {
+        self.0.machine.unlisted_chunk(pa)
+    }
     fn is_isolated(&self, pa: Pa) -> Option<bool> {
         Some(self.0.machine.is_isolated(pa))
     }

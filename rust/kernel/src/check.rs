@@ -29,6 +29,12 @@ pub trait StateView: TableView {
     fn data_word(&self, pa: Pa) -> Option<u64>;
     /// The frame at a page-aligned physical address; `None` also for memory that the allocator does not have.
     fn frame(&self, pa: Pa) -> Option<FrameInfo>;
+    /// Bytes from `pa` on, whole pages and at least one, whose frames are alike and neither tables nor vmemmap; 0 if the
+    /// frame at `pa` must be looked at.
+    fn uninteresting(&self, pa: Pa) -> u64 {
+        let _ = pa;
+        0
+    }
     /// Whether the allocator gives out nothing from around that address; `None` if it cannot be told.
     fn is_isolated(&self, pa: Pa) -> Option<bool> {
         let _ = pa;
@@ -372,17 +378,25 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let k = self.view.kernel();
         let g = k.geometry;
         for ram in k.ram() {
-            for i in 0..ram.bytes >> g.page_shift() {
-                let pa = ram.start.plus(i << g.page_shift());
-                let Some(frame) = self.view.frame(pa) else { continue };
-                if frame.self_hosted && frame.free {
-                    self.report(Invariant::SelfHostedUntouched, pa.0, "self-hosted storage is in the allocator's hands");
+            let mut pa = ram.start;
+            while pa.since(ram.start) < ram.bytes {
+                let skip = self.view.uninteresting(pa);
+                if skip == 0 {
+                    self.lost_frame(pa);
                 }
-                let listed = matches!(frame.kind, FrameKind::Vmemmap | FrameKind::Table) && !frame.free && !frame.self_hosted;
-                if listed && !self.marks.is_marked(g.pfn(pa)) {
-                    self.report(Invariant::FramesConserved, pa.0, "allocated for struct pages or as a table, and mapped nowhere");
-                }
+                pa = pa.plus(skip.max(g.page_size()));
             }
+        }
+    }
+
+    fn lost_frame(&mut self, pa: Pa) {
+        let Some(frame) = self.view.frame(pa) else { return };
+        if frame.self_hosted && frame.free {
+            self.report(Invariant::SelfHostedUntouched, pa.0, "self-hosted storage is in the allocator's hands");
+        }
+        let listed = matches!(frame.kind, FrameKind::Vmemmap | FrameKind::Table) && !frame.free && !frame.self_hosted;
+        if listed && !self.marks.is_marked(self.view.geometry().pfn(pa)) {
+            self.report(Invariant::FramesConserved, pa.0, "allocated for struct pages or as a table, and mapped nowhere");
         }
     }
 }

@@ -10,9 +10,8 @@ use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset
 use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate};
 use crate::{Errno, Kernel};
 
-/// Words of a struct page.
-const PAGE_WORDS: u16 = 8;
-/// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`).
+/// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
+/// `reset_struct_pages` overwrites 0 to 2 with 3 to 5, which are plain tails.
 const NR_RESET_STRUCT_PAGE: u16 = 3;
 
 /// What a walk does to the PTEs that it meets.
@@ -437,13 +436,11 @@ fn restore_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRan
             cpu.warn(Invariant::FramesConserved, va.0, "restore ran out of frames");
             return;
         };
+        let reset = if matches!(k.version, Version::V6_1 | Version::V6_12) { NR_RESET_STRUCT_PAGE } else { 0 };
         if k.version.is_6_12() {
-            cpu.copy_frame(source, frame);
+            cpu.copy_tail_frame(source, frame, reset);
         } else {
-            cpu.copy_from_va(reuse_va(k, walk, va), frame);
-        }
-        if matches!(k.version, Version::V6_1 | Version::V6_12) {
-            reset_struct_pages(cpu, frame);
+            cpu.copy_tail_from_va(reuse_va(k, walk, va), frame, reset);
         }
         cpu.barrier(Barrier::SmpWmb);
         let new = leaf(g, frame.pa, prot);
@@ -486,12 +483,4 @@ fn next_frame<C: Cpu>(k: &Kernel, cpu: &C, walk: &mut RemapWalk<C::Tok>) -> Opti
         walk.previous = frame;
     }
     frame
-}
-
-/// `reset_struct_pages`: overwrite struct pages 0 to 2, copies of the head's own, with 3 to 5, which are plain tails.
-fn reset_struct_pages<C: Cpu>(cpu: &C, frame: Frame<C::Tok>) {
-    for word in 0..NR_RESET_STRUCT_PAGE * PAGE_WORDS {
-        let plain = cpu.load_frame(frame, NR_RESET_STRUCT_PAGE * PAGE_WORDS + word);
-        cpu.store_frame(frame, word, plain);
-    }
 }

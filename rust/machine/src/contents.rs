@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use vmemmap_arch::contents::word;
 use vmemmap_arch::{Order, Pa, Rmw, Template};
 
 use crate::frame_state::{Contents, State, bit};
@@ -144,6 +145,19 @@ impl Machine {
         }
         self.unlock_contents(to, Contents::Words, true);
         Some(())
+    }
+    /// Copy a frame whose struct pages from number `reset` on are equal tails, as a template, so that the copy costs no
+    /// memory of the host. `false` if they are not, and nothing is copied then.
+    pub(crate) fn copy_as_tails(&self, from: u64, to: u64, reset: u16) -> bool {
+        let words = self.geometry().entries() as u64;
+        let first = u64::from(reset) * 8;
+        if reset == 0 || self.states.get(from).contents() != Contents::Words || self.states.word(to).is_none() {
+            return false;
+        }
+        let pa = self.frame_pa(from);
+        let word = |i: u64| self.word_at(pa, i).map_or(0, |w| w.load(Ordering::Relaxed));
+        let tail = Template::from_bits(word(first + u64::from(word::COMPOUND_HEAD)));
+        tail.bits() & 1 != 0 && (first..words).all(|i| word(i) == tail.word((i & 7) as u8)) && self.set_template(to, tail).is_some()
     }
     /// Word `index` of a frame as any CPU would read it, without a trace; for tests and exports.
     #[must_use]

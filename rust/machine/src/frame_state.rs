@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vmemmap_arch::FrameKind;
 
 use crate::arena::Arena;
+use crate::frames::CHUNK;
 
 /// State word of a frame. The generation is odd while the frame is allocated and even while it is free; every
 /// allocation and every free makes the next one.
@@ -149,6 +150,8 @@ impl PackedEvent {
 #[derive(Debug)]
 pub struct FrameStates {
     states: Arena,
+    /// States of the frames that chunks begin with: all that a large hugepage has, and close together.
+    heads: Arena,
     /// `Template::bits`, where the contents are `Other`.
     templates: Arena,
     /// Links of frames on a `FrameList`: previous in the high half, next in the low half; itself: none.
@@ -164,12 +167,13 @@ impl FrameStates {
     /// Of `mmap`.
     pub fn new(frames: u64) -> io::Result<Self> {
         let map = || Arena::new(frames);
-        Ok(Self { states: map()?, templates: map()?, links: map()?, list_toks: map()?, freed: map()?, held: map()? })
+        let heads = Arena::new(frames.div_ceil(CHUNK))?;
+        Ok(Self { states: map()?, heads, templates: map()?, links: map()?, list_toks: map()?, freed: map()?, held: map()? })
     }
     #[inline]
     #[must_use]
     pub fn word(&self, frame: u64) -> Option<&AtomicU64> {
-        self.states.get(frame)
+        if frame.is_multiple_of(CHUNK) { self.heads.get(frame / CHUNK) } else { self.states.get(frame) }
     }
     /// A free frame's, if there is no such frame.
     #[inline]

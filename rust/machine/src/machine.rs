@@ -297,6 +297,23 @@ impl Machine {
         let chunk = self.frames.chunk(self.frame_of(pa) / CHUNK);
         chunk.is_present() && chunk.is_isolated()
     }
+    /// Bytes of the allocator's chunk that begins at `pa`, if all its frames are free, or absent, or of one HugeTLB page or
+    /// run of data; else 0.
+    #[must_use]
+    pub fn unlisted_chunk(&self, pa: Pa) -> u64 {
+        let frame = self.frame_of(pa);
+        if !frame.is_multiple_of(CHUNK) {
+            return 0;
+        }
+        let chunk = self.frames.chunk(frame / CHUNK);
+        let listed = |kind| matches!(kind, Some(FrameKind::Table | FrameKind::Vmemmap));
+        let unlisted = if chunk.is_whole() {
+            self.head_of(frame).is_some_and(|head| !listed(self.states.get(head).kind()))
+        } else {
+            chunk.used() == 0 && self.states.get(frame).kind().is_none()
+        };
+        if unlisted { CHUNK << self.geometry.page_shift() } else { 0 }
+    }
     /// Whether the frame's words are real rather than given by a template.
     #[must_use]
     pub fn is_materialised(&self, pa: Pa) -> bool {

@@ -360,6 +360,17 @@ impl Cpu for Native<'_> {
         let to = self.machine.frame_of(to.pa);
         self.machine.copy_words(from, to).unwrap_or_else(|| self.outside(to));
     }
+    fn copy_tail_frame(&self, from: Frame<()>, to: Frame<()>, reset: u16) {
+        if !self.machine.copy_as_tails(self.machine.frame_of(from.pa), self.machine.frame_of(to.pa), reset) {
+            self.copy_frame(from, to);
+            self.reset_tails(to, reset);
+        }
+    }
+    fn copy_tail_from_va(&self, from: Va, to: Frame<()>, reset: u16) {
+        let Some((frame, _)) = self.translate(from, Access::Load) else { return };
+        let from = Frame { pa: self.machine.frame_pa(frame), tok: () };
+        self.copy_tail_frame(from, to, reset);
+    }
     fn load_frame(&self, frame: Frame<()>, index: u16) -> u64 {
         let f = self.machine.frame_of(frame.pa);
         self.machine.read_word(f, u64::from(index), Order::Plain).unwrap_or_else(|| self.outside(f))
