@@ -328,6 +328,14 @@ impl MachineDocument {
         let ram = ram(&geometry, &self.boot, &self.hotplug)?;
         let memstart = self.memstart.unwrap_or_else(|| default_memstart(&geometry, &ram));
         let layout = Layout::new(geometry, version, memstart).map_err(|_| DocumentError::NoLpa2(version.name()))?;
+        // The kernel drops memory above its linear map, with a message; a machine of less memory than was asked for is no answer.
+        let room = layout.page_end.since(layout.page_offset);
+        if let Some(r) = ram.iter().find(|r| r.boot && r.start.0.wrapping_sub(memstart as u64).saturating_add(r.bytes) > room) {
+            let bits = geometry.va_bits;
+            let what =
+                format!("range {:#x}+{:#x} does not fit the linear map: {room:#x} bytes with {bits}-bit addresses", r.start.0, r.bytes);
+            return Err(DocumentError::Ram(what));
+        }
         let policies = policies(self.policies.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
         Ok(Kernel::new(layout, policies, &ram, self.hvo))
     }

@@ -82,12 +82,18 @@ pub(crate) fn check_hotplug_memory_range(k: &Kernel, start: Pa, bytes: u64) -> R
     if whole && start >= k.vars.base && end <= k.vars.limit.0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// What is tested before the locks: the resource, whole blocks, and (`mhp_range_allowed`) a slot that has such memory.
+/// `mhp_range_allowed`: the range has addresses in the linear map.
+fn mhp_range_allowed(k: &Kernel, start: Pa, bytes: u64) -> bool {
+    let room = k.layout.page_end.since(k.layout.page_offset);
+    start.0.wrapping_sub(k.layout.memstart as u64).saturating_add(bytes) <= room
+}
+
+/// What is tested before the locks: the resource, whole blocks, a slot that has such memory, and room in the linear map.
 fn check_addable<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<(), Errno> {
     register_memory_resource(k, cpu, start, bytes)?;
     check_hotplug_memory_range(k, start, bytes)?;
     let slot = |ram: &Ram| !ram.boot && start >= ram.start && start.0 + bytes <= ram.start.0 + ram.bytes;
-    if k.ram().iter().any(slot) { Ok(()) } else { Err(Errno::EINVAL) }
+    if k.ram().iter().any(slot) && mhp_range_allowed(k, start, bytes) { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// `register_memory_resource`: nothing else may have claimed any part of the range.
@@ -96,16 +102,14 @@ fn check_addable<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<(
 /// `EEXIST`.
 fn register_memory_resource<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<(), Errno> {
     let size = k.geometry.section_size();
-    let end = start.0.saturating_add(bytes);
-    let mut at = start.align_down(size);
+    let end = start.0.saturating_add(bytes).min(k.vars.limit.0);
+    let mut at = start.align_down(size).max(k.vars.base);
     while at.0 < end {
-        if k.vars.contains(at) {
-            let section = k.vars.section_number(at);
-            let claimed = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain) != 0
-                || cpu.var_load(k.vars.block(section, Block::State), Order::Plain) != 0;
-            if claimed {
-                return Err(Errno::EEXIST);
-            }
+        let section = k.vars.section_number(at);
+        let claimed = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain) != 0
+            || cpu.var_load(k.vars.block(section, Block::State), Order::Plain) != 0;
+        if claimed {
+            return Err(Errno::EEXIST);
         }
         at = at.plus(size);
     }
@@ -294,12 +298,21 @@ pub(crate) fn try_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u
     if mixed || (!k.version.is_6_12() && self_hosted != 0 && all.len() != 1) {
         return Err(Errno::EINVAL);
     }
+    let remove_devices = || {
+        for block in all.clone() {
+            cpu.var_store(k.vars.block(block, Block::State), 0, Order::Plain);
+        }
+    };
+    // `remove_memory_block_devices`: before `mem_hotplug_begin` up to 6.1, after it since.
+    if !k.version.is_6_12() {
+        remove_devices();
+    }
     mem_hotplug_begin(k, cpu, Path::AddRemove);
     if self_hosted != 0 {
         remove_memory_blocks(k, cpu, start, bytes);
     } else {
-        for block in all {
-            cpu.var_store(k.vars.block(block, Block::State), 0, Order::Plain);
+        if k.version.is_6_12() {
+            remove_devices();
         }
         arch_remove_memory(k, cpu, start, bytes, &mut Storage::Buddy);
     }
@@ -378,7 +391,7 @@ fn is_device_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> bool {
 /// `EINVAL`: not sub-sections, or System RAM among them. `EEXIST`: a device is there already. `ENOMEM`.
 pub fn device_add<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
     cpu.label("pagemap_range");
-    if !is_device_range(k, cpu, start, bytes) {
+    if !is_device_range(k, cpu, start, bytes) || !mhp_range_allowed(k, start, bytes) {
         return Err(Errno::EINVAL);
     }
     let (pfn, nr) = (k.geometry.pfn(start), bytes >> k.geometry.page_shift());
