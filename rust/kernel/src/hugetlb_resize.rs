@@ -107,22 +107,24 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
         list.add(k, cpu, page);
     }
     unlock(cpu);
-    update_and_free_pages_bulk(k, cpu, pool, list);
+    let complete = update_and_free_pages_bulk(k, cpu, pool, list, false);
     flush_free_hpage_work(k, cpu);
     lock(cpu);
-    while count < pool.persistent(k, cpu) && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages) {
+    while complete && count < pool.persistent(k, cpu) && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages)
+    {
         pool.add(k, cpu, Hstate::SurplusHugePages, 1);
     }
 }
 
-/// `update_and_free_pages_bulk`.
-fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList) {
+/// `update_and_free_pages_bulk`, of surplus pages or others. False if a signal ended it.
+fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus: bool) -> bool {
     cpu.label("update_and_free_pages_bulk");
     if !k.version.is_6_12() {
-        while let Some(page) = list.pop(k, cpu, pool) {
+        while list.first != 0 && !cpu.signal_pending() {
+            let Some(page) = list.pop(k, cpu, pool) else { break };
             update_and_free(k, cpu, pool, page, false);
         }
-        return;
+        return put_back(k, cpu, pool, list, surplus);
     }
     let mut restored = PageList::default();
     loop {
@@ -134,19 +136,37 @@ fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list:
             update_and_free(k, cpu, pool, page, false);
         }
         match done {
-            Ok(_) => return,
+            Ok(_) => return put_back(k, cpu, pool, list, surplus),
             Err(0) => restore_one(k, cpu, pool, &mut list),
             Err(_) => {}
         }
     }
 }
 
-/// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure, with one flush at the end.
+/// What a pending signal leaves of a list: free pages of the pool again. The kernel would go on to the end, for minutes if
+/// the pool is large; whoever interrupts a machine wants it back. Returns whether nothing was left.
+fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus: bool) -> bool {
+    if list.first == 0 {
+        return true;
+    }
+    lock(cpu);
+    while let Some(page) = list.pop(k, cpu, pool) {
+        set_hugetlb_mark(cpu, page.va(k), true);
+        pool.add(k, cpu, Hstate::NrHugePages, 1);
+        pool.add(k, cpu, Hstate::SurplusHugePages, i64::from(surplus));
+        enqueue(k, cpu, pool, page);
+    }
+    unlock(cpu);
+    false
+}
+
+/// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure (or a pending signal), with one flush at the end.
 /// Returns the number of pages moved, as an error if it did not come to the end.
 fn restore_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mut PageList, restored: &mut PageList) -> Result<u64, u64> {
     let (mut moved, mut changed, mut first) = (0, false, true);
     let mut failed = false;
-    while let Some(page) = list.pop(k, cpu, pool) {
+    while list.first != 0 && !cpu.signal_pending() {
+        let Some(page) = list.pop(k, cpu, pool) else { break };
         if page.is_optimized(k, cpu) {
             failed = restore_in_batch(k, cpu, page, first).is_err();
             first = false;
@@ -304,7 +324,7 @@ fn return_unused<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, unused: u64) -> Result
         list.add(k, cpu, page);
     }
     unlock(cpu);
-    update_and_free_pages_bulk(k, cpu, pool, list);
+    let _ = update_and_free_pages_bulk(k, cpu, pool, list, true);
     lock(cpu);
     Ok(())
 }
