@@ -229,6 +229,7 @@ def explore(
     """
     if strategy not in STRATEGIES:
         raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
@@ -401,6 +402,7 @@ def stress(
         raise SpecError(f"seconds is {seconds}: expected more than 0, at most a day")
     if threads is not None and not 1 <= threads <= 256:
         raise SpecError(f"threads is {threads}: expected 1 to 256")
+    _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
@@ -429,3 +431,8 @@ def _repeated(document: Mapping[str, Any]) -> dict[str, Any]:
     """A scenario document whose programs can be run over and over."""
     setup = document["setup"]
     return {**document, "actors": [{**actor, "program": repeatable(setup, actor["program"])} for actor in document["actors"]]}
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 64):
+        raise SpecError(f"seed is {seed!r}: expected an integer of 64 bits")

@@ -12,7 +12,7 @@ from .errors import SpecError
 from .hugetlb import HugeTLBPools
 from .memory import Memory
 from .operations import run
-from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_size, parse_switch, parse_va_bits
+from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_policy, parse_size, parse_switch, parse_va_bits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -176,7 +176,7 @@ class Machine:
                 boot_memory=parse_size(boot_memory, "boot_memory"),
                 hotplug_memory=parse_size(hotplug_memory, "hotplug_memory"),
                 hvo=parse_switch(hvo, "hvo"),
-                policies={name.replace("_", "-"): value for name, value in policies.items()},
+                policies=_policies(policies),
             )
         )
         self._adopt(_core.Machine.boot(json.dumps(document), checked), None)
@@ -224,7 +224,7 @@ class Machine:
             tables = _core.TableImage(image.pa, image.level, image.words, d)
         except ValueError as error:
             raise type(error)(f"{os.fspath(path)}: {error}") from None
-        chosen = {name.replace("_", "-"): value for name, value in policies.items()}
+        chosen = _policies(policies)
         machine = cls.__new__(cls)
         machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
         return machine
@@ -354,6 +354,14 @@ def _word(value: int, what: str) -> int:
     if not 0 <= number < 1 << 64:
         raise SpecError(f"{what} is {number:#x}: expected 64 bits")
     return number
+
+
+def _policies(given: Mapping[str, object]) -> dict[str, str]:
+    """Keywords as rows of the core's table: ``free_order="..."`` → ``{"free-order": "..."}``."""
+    from . import _core
+
+    known = {row: tuple(choices) for row, choices in _core.policies().items()}
+    return dict(parse_policy(f"{name.replace('_', '-')}={value}", known) for name, value in given.items())
 
 
 def _document(spec: MachineSpec) -> dict[str, object]:

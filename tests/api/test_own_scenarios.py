@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 import vmemmap
+from vmemmap.policy_table import explore_all
 from vmemmap.repetition import repeatable
 
 
@@ -53,6 +58,31 @@ def test_what_is_no_actor_is_refused_in_one_line(returned: object) -> None:
     with pytest.raises(vmemmap.SpecError) as refused:
         vmemmap.explore(own(lambda m: returned))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("seed", [-1, 1 << 64, "5", 1.5])
+def test_what_is_no_seed_is_refused(seed: Any) -> None:
+    with pytest.raises(vmemmap.SpecError, match="seed is"):
+        vmemmap.explore("R6", strategy="random", seed=seed, budget=10)
+    with pytest.raises(vmemmap.SpecError, match="seed is"):
+        vmemmap.stress("R6", seed=seed, seconds=0.1)
+
+
+@pytest.mark.parametrize(("policies", "right"), [({"update": 3}, "store, swap"), ({"colour": 1}, "mapping, update")], ids=str)
+def test_what_is_no_policy_is_refused_with_what_there_is(policies: Any, right: str) -> None:
+    with pytest.raises(vmemmap.SpecError, match=right):
+        vmemmap.Machine(boot_memory="256M", **policies)
+
+
+def test_ctrl_c_ends_the_exploration_of_policies_within_a_second() -> None:
+    timer = threading.Timer(0.5, signal.raise_signal, [signal.SIGINT])
+    began = time.monotonic()
+    timer.start()
+    with pytest.raises(KeyboardInterrupt), closing(explore_all(2, 30.0)) as rows:
+        for _ in rows:
+            pass
+    timer.join()
+    assert time.monotonic() - began < 3.0
 
 
 def test_a_program_is_followed_by_its_way_back() -> None:
