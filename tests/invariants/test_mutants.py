@@ -292,5 +292,3 @@ def test_the_invariant_falls_by_its_own_number(row: Broken) -> None:
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_without_it_the_same_history_is_clean(row: Broken) -> None:
     assert row.fallen(row.sound) <= row.besides - {row.invariant}
-
-
