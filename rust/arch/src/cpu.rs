@@ -311,6 +311,26 @@ pub trait Cpu {
     fn write(&self, at: Slot<Self::Tok>, new: Desc, order: Order);
     /// One atomic exchange (`xchg`, `swpal`).
     fn swap(&self, at: Slot<Self::Tok>, new: Desc, order: Order) -> Entry<Self::Tok>;
+    /// `swap` of `count` entries from `at` on for the same word, in order, each followed by the barriers `then`; `each` gets
+    /// what was there. A machine without scheduling points may look the table up once.
+    #[inline]
+    fn swap_each(
+        &self,
+        at: Slot<Self::Tok>,
+        count: usize,
+        new: Desc,
+        order: Order,
+        then: &[Barrier],
+        mut each: impl FnMut(Entry<Self::Tok>),
+    ) {
+        for index in (at.index..).take(count) {
+            let old = self.swap(Slot { index, ..at }, new, order);
+            for &barrier in then {
+                self.barrier(barrier);
+            }
+            each(old);
+        }
+    }
     /// # Errors
     /// The entry found, if it was not `old`; nothing is stored then.
     fn compare_exchange(&self, at: Slot<Self::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<Self::Tok>, Entry<Self::Tok>>;

@@ -284,6 +284,11 @@ fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, 
         (Action::Remap, Pass::Exchange) => {
             let page = k.geometry.page_size();
             match k.policies.update {
+                PteUpdate::Swap if k.policies.invalidate != Invalidate::Page => {
+                    if let Some(tails) = remap_head(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))) {
+                        swap_tails(k, cpu, tails, walk);
+                    }
+                }
                 PteUpdate::Swap => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
                 PteUpdate::ClearThenSetEach => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
                     let old = read_once(cpu, at);
@@ -332,6 +337,14 @@ fn swap_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) -> Entry<C::Tok> {
     old
 }
 
+/// PTEs that get the shared frame, and their new word.
+struct Tails<T> {
+    at: Slot<T>,
+    addr: Va,
+    count: u64,
+    new: Desc,
+}
+
 /// `vmemmap_remap_pte` over the PTEs of one table. `put` makes the change and returns what it replaced.
 #[inline(always)]
 fn remap_ptes<C: Cpu>(
@@ -342,40 +355,86 @@ fn remap_ptes<C: Cpu>(
     walk: &mut RemapWalk<C::Tok>,
     put: impl Fn(Slot<C::Tok>, Va, Desc) -> Option<Entry<C::Tok>>,
 ) {
-    let g = &k.geometry;
-    let page = g.page_size();
-    let mut addr = range.start;
-    let mut at = offset(cpu, table, Level::PTE, addr);
+    let Some(tails) = remap_head(k, cpu, table, range, walk, &put) else { return };
+    let page = k.geometry.page_size();
     let flush_each = k.policies.invalidate == Invalidate::Page;
-    let take = |old: Option<Entry<C::Tok>>, frames: &mut FrameList<C::Tok>| {
-        if let Some(old) = old {
-            cpu.list_push(frames, cpu.frame_of(old, g.output(old.desc)));
-        }
-    };
-    if let Some(head) = walk.head.take_if(|_| addr != range.end) {
-        cpu.barrier(Barrier::SmpWmb);
-        let prot = if k.policies.mutant == Mutant::ReadOnlyHead { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL };
-        take(put(at, addr, leaf(g, head.pa, prot | k.extra_prot)), &mut walk.frames);
-        if flush_each {
-            flush_tlb_kernel_range(cpu, addr..addr.plus(page));
-        }
-        walk.nr_walked += 1;
-        addr = addr.plus(page);
-        at.index += 1;
-    }
-    let Some(shared) = walk.shared else { return };
-    let prot = if k.policies.mutant == Mutant::WritableTails { prot::PAGE_KERNEL } else { prot::PAGE_KERNEL_RO };
-    let new = leaf(g, shared.pa, prot | k.extra_prot);
-    let tails = range.end.since(addr) >> g.page_shift();
-    for _ in 0..tails {
-        take(put(at, addr, new), &mut walk.frames);
+    let Tails { mut at, mut addr, count, new } = tails;
+    for _ in 0..count {
+        take(k, cpu, put(at, addr, new), &mut walk.frames);
         if flush_each {
             flush_tlb_kernel_range(cpu, addr..addr.plus(page));
         }
         addr = addr.plus(page);
         at.index = at.index.wrapping_add(1);
     }
-    walk.nr_walked += tails;
+    walk.nr_walked += count;
+}
+
+/// 6.12's change of the head page, and what is left to do.
+#[inline(always)]
+fn remap_head<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+    put: impl Fn(Slot<C::Tok>, Va, Desc) -> Option<Entry<C::Tok>>,
+) -> Option<Tails<C::Tok>> {
+    let g = &k.geometry;
+    let page = g.page_size();
+    let mut addr = range.start;
+    let mut at = offset(cpu, table, Level::PTE, addr);
+    if let Some(head) = walk.head.take_if(|_| addr != range.end) {
+        cpu.barrier(Barrier::SmpWmb);
+        let prot = if k.policies.mutant == Mutant::ReadOnlyHead { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL };
+        take(k, cpu, put(at, addr, leaf(g, head.pa, prot | k.extra_prot)), &mut walk.frames);
+        if k.policies.invalidate == Invalidate::Page {
+            flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+        }
+        walk.nr_walked += 1;
+        addr = addr.plus(page);
+        at.index += 1;
+    }
+    let shared = walk.shared?;
+    let prot = if k.policies.mutant == Mutant::WritableTails { prot::PAGE_KERNEL } else { prot::PAGE_KERNEL_RO };
+    let new = leaf(g, shared.pa, prot | k.extra_prot);
+    Some(Tails { at, addr, count: range.end.since(addr) >> g.page_shift(), new })
+}
+
+/// Keep the frame that an entry gave up.
+#[inline(always)]
+fn take<C: Cpu>(k: &Kernel, cpu: &C, old: Option<Entry<C::Tok>>, frames: &mut FrameList<C::Tok>) {
+    if let Some(old) = old {
+        cpu.list_push(frames, cpu.frame_of(old, k.geometry.output(old.desc)));
+    }
+}
+
+/// The tails by `swap_pte`, so many in one look-up of the table. An exchange waits until the stores before it are done, so
+/// the frames given up, which nobody else can see, are listed between batches.
+#[inline(always)]
+fn swap_tails<C: Cpu>(k: &Kernel, cpu: &C, tails: Tails<C::Tok>, walk: &mut RemapWalk<C::Tok>) {
+    const BATCH: usize = 8;
+    let Tails { mut at, count, new, .. } = tails;
+    let then: &[Barrier] = if new.is_valid_not_user() { &[Barrier::DsbIshst, Barrier::Isb] } else { &[] };
+    let (g, mut frames) = (k.geometry, core::mem::take(&mut walk.frames));
+    let mut left = count as usize;
+    while left != 0 {
+        let batch = left.min(BATCH);
+        let mut replaced = [Entry { desc: Desc::NONE, tok: Default::default() }; BATCH];
+        let mut slots = replaced.iter_mut();
+        cpu.swap_each(at, batch, new, Order::AcqRel, then, |old| {
+            if let Some(slot) = slots.next() {
+                *slot = old;
+            }
+        });
+        for old in &replaced[..batch] {
+            cpu.list_push(&mut frames, cpu.frame_of(*old, g.output(old.desc)));
+        }
+        at.index = at.index.wrapping_add(batch as u16);
+        left -= batch;
+    }
+    walk.frames = frames;
+    walk.nr_walked += count;
 }
 
 /// First half of clear-then-set and of break-before-make over a whole hugepage.

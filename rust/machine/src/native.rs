@@ -142,6 +142,7 @@ impl<'m> Native<'m> {
     }
 
     // ---- lists: previous frame in the high half of a frame's link word, next in the low half; itself: none ----
+    #[inline(always)]
     pub(crate) fn push<T: Copy>(&self, list: &mut FrameList<T>, frame: Frame<T>) {
         let n = self.machine.frame_of(frame.pa) & 0xffff_ffff;
         let Some(link) = self.machine.states.link(n) else {
@@ -206,6 +207,28 @@ impl Drop for Native<'_> {
     }
 }
 
+/// What a barrier counts as.
+#[inline]
+fn counted(barrier: Barrier) -> Count {
+    match barrier {
+        Barrier::DsbIshst | Barrier::DsbIsh | Barrier::DsbNsh => Count::Dsb,
+        Barrier::Isb => Count::Isb,
+        Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => Count::Smp,
+    }
+}
+
+/// What a barrier orders among the host's accesses.
+#[inline]
+fn ordering(barrier: Barrier) -> Option<Ordering> {
+    match barrier {
+        Barrier::DsbIshst | Barrier::SmpWmb => Some(Ordering::Release),
+        Barrier::DsbIsh | Barrier::DsbNsh => Some(Ordering::AcqRel),
+        Barrier::SmpMb => Some(Ordering::SeqCst),
+        Barrier::SmpRmb => Some(Ordering::Acquire),
+        Barrier::Isb => None,
+    }
+}
+
 impl Cpu for Native<'_> {
     type Tok = ();
 
@@ -262,6 +285,23 @@ impl Cpu for Native<'_> {
         };
         Entry { desc, tok: () }
     }
+    #[inline(always)]
+    fn swap_each(&self, at: Slot<()>, count: usize, new: Desc, order: Order, then: &[Barrier], mut each: impl FnMut(Entry<()>)) {
+        let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
+        let Some(words) = first.checked_add(count).and_then(|end| self.machine.words.words().get(first..end)) else {
+            self.wild(at.table);
+            return;
+        };
+        self.tally.add(Count::Exchange, count as u64);
+        then.iter().for_each(|&barrier| self.tally.add(counted(barrier), count as u64));
+        let full = then.contains(&Barrier::SmpMb);
+        let order = rmw_order(order);
+        for word in words {
+            let old = word.swap(new.0, order);
+            fence(if full { Ordering::SeqCst } else { Ordering::AcqRel });
+            each(Entry { desc: Desc(old), tok: () });
+        }
+    }
     #[inline]
     fn compare_exchange(&self, at: Slot<()>, old: Desc, new: Desc, order: Order) -> Result<Entry<()>, Entry<()>> {
         self.tally.count(Count::Exchange);
@@ -274,28 +314,9 @@ impl Cpu for Native<'_> {
 
     #[inline]
     fn barrier(&self, barrier: Barrier) {
-        match barrier {
-            Barrier::DsbIshst => {
-                self.tally.count(Count::Dsb);
-                fence(Ordering::Release);
-            }
-            Barrier::DsbIsh | Barrier::DsbNsh => {
-                self.tally.count(Count::Dsb);
-                fence(Ordering::AcqRel);
-            }
-            Barrier::Isb => self.tally.count(Count::Isb),
-            Barrier::SmpMb => {
-                self.tally.count(Count::Smp);
-                fence(Ordering::SeqCst);
-            }
-            Barrier::SmpRmb => {
-                self.tally.count(Count::Smp);
-                fence(Ordering::Acquire);
-            }
-            Barrier::SmpWmb => {
-                self.tally.count(Count::Smp);
-                fence(Ordering::Release);
-            }
+        self.tally.count(counted(barrier));
+        if let Some(order) = ordering(barrier) {
+            fence(order);
         }
     }
     #[inline]
@@ -382,6 +403,7 @@ impl Cpu for Native<'_> {
             None => self.outside(f),
         }
     }
+    #[inline(always)]
     fn list_push(&self, list: &mut FrameList<()>, frame: Frame<()>) {
         self.push(list, frame);
     }
