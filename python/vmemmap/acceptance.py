@@ -161,9 +161,12 @@ class RunResult:
     def answer(self) -> str:
         """The answer in a paragraph."""
         test = self.acceptance.words if self.acceptance else "The acceptance test did not finish."
-        odd = [row for row in self.rows if row.differs]
+        odd = [row for row in self.rows if set(row.differs) - {"not exhaustive"}]
+        unfinished = [row for row in self.rows if row.differs == ["not exhaustive"]]
         if odd:
             verdicts = f"{len(odd)} of {len(self.rows)} verdicts are not the expected ones."
+        elif unfinished and len(self.rows) == self.expected_rows:
+            verdicts = f"{len(unfinished)} of {len(self.rows)} searches did not finish in their time; no verdict was unexpected."
         elif not self.as_expected:
             verdicts = f"Only {len(self.rows)} of {self.expected_rows} policies were explored."
         else:
