@@ -288,3 +288,22 @@ def test_the_invariant_falls_by_its_own_number(row: Broken) -> None:
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_without_it_the_same_history_is_clean(row: Broken) -> None:
     assert row.fallen(row.sound) <= row.besides - {row.invariant}
+
+
+def dump_beside_vmalloc(m: Stage) -> Sequence[Actor]:
+    return [Actor("ptdump", [m.ptdump_check_wx()]), Actor("vmalloc", [m.vmalloc(8)])]
+
+
+def test_a_dump_that_sees_vmalloc_come_and_go_accuses_nobody() -> None:
+    """Entries of vmalloc change under locks that no dump takes; only the free of a table would harm one (R7)."""
+    assert vmemmap.stress(dump_beside_vmalloc, seconds=0.5).violations == ()
+
+
+def demote_beside_free(m: Stage) -> Sequence[Actor]:
+    m.setup(m.hugetlb["32M"].resize(1))
+    return [Actor("demote", [m.hugetlb["32M"].demote(1)]), Actor("free", [m.hugetlb["2M"].free()])]
+
+
+def test_the_parts_of_a_demoted_page_are_freed_as_what_they_are() -> None:
+    found = vmemmap.explore(demote_beside_free, strategy="random", seed=1, budget=20, shorten=0.0)
+    assert set(found.fallen) <= {"I19"}
