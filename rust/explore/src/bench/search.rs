@@ -136,7 +136,7 @@ fn measure(
 
 /// `explore-step`.
 pub fn step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let what = "one operation of that exploration: switch, MMU, oracles, footprint, fingerprint, state cache; \
+    let what = "one operation of the exploration of three actors: switch, MMU, oracles, footprint, fingerprint, state cache; \
                 limit: a switch into a coroutine that does nothing, and back";
     measure(effort, stop, |o| switches(o.steps), |rounds, o| rounds.nanoseconds(o.steps, what.to_owned()))
 }
@@ -146,7 +146,7 @@ pub fn executions(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> 
     let limit = |o: &Outcome| empty_executions(o.executions, o.steps);
     measure(effort, stop, limit, |rounds, o| {
         let what = format!(
-            "executions of that exploration, {} operations each on average; \
+            "executions of the exploration of three actors, {} operations each on average; \
              limit: as many coroutines started, switched as often, and abandoned",
             o.steps / o.executions.max(1)
         );
