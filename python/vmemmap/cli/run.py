@@ -52,7 +52,7 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
 
     begin = time.monotonic()
     log = Console(stderr=True)
-    terminal = Console(width=None if Console().is_terminal else 150)
+    terminal = Console(width=None if Console().is_terminal else 165)
     tables = found.find(source or found.shipped())
     run = acceptance.RunResult(tables, datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     run.expected_rows = len(policy_table.cases())
@@ -144,10 +144,11 @@ def _print_group(console: Console, title: str, rows: list[Row]) -> None:
     table.add_column("policy", min_width=26)
     table.add_column("kernel", width=6)
     for name, ids in COLUMNS.items():
-        table.add_column(f"{name}\n[dim]{' '.join(ids)}[/dim]", width=12)
+        heading = name.replace("before-", "before-\n")
+        table.add_column(f"{heading}\n[dim]{' '.join(ids)}[/dim]", width=13)
     for name in ("TLBI", "DSB", "store", "frame\nsaved"):
         table.add_column(name, justify="right", width=5)
-    table.add_column("verdict", width=26)
+    table.add_column("verdict", min_width=20, ratio=1)
     for row in rows:
         spent = row.cost
         figures = (spent.tlbi, spent.dsb, spent.stores, spent.frames_saved) if spent else ("", "", "", "")
