@@ -252,7 +252,7 @@ class Stage:
             "rounds": {actor.name: actor.rounds for actor, _ in programs},
             "actors": [actor.name for actor, _ in programs],
             "absent": sorted(set(KINDS.values()) - seen),
-            "window": self._scope.get("window", "not said by the scenario"),
+            "window": self._scope.get("window", ""),
             **{key: text for key, text in self._scope.items() if key != "window"},
         }
         return Description(document, scope)

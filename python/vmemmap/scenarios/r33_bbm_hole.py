@@ -27,19 +27,23 @@ from ..scenario import Actor, Variant, scenario
 from ..stage import Stage
 
 _LOST = ("I6",)
+#: The table may be unlinked while it is empty, too (two switches): then HVO itself writes into a freed table.
+_LOST_OR_WALKED = ("I6", "I1")
+#: With four hugepages (16K) the other three are set again by the time the last is none, and the table is never empty.
+_FALL = {"64K": _LOST_OR_WALKED, "16K": _LOST}
 
 
 def _variants() -> list[Variant]:
     splits = [
         Variant(f"4k-split-{split}-{kernel}", expect, fall, {"split": split, "mapping": "blocks"}, kernel, {"granule": "4K"})
-        for split, expect, fall in (("bbm", "violated", _LOST), ("store", "safe", ()))
+        for split, expect, fall in (("bbm", "violated", _LOST_OR_WALKED), ("store", "safe", ()))
         for kernel in ("6.1", "2021", "6.12")
     ]
     updates = [
         Variant(
             f"{granule.lower()}-{update}-{kernel}",
             "violated" if kernel == "6.12" else "safe",
-            _LOST if kernel == "6.12" else (),
+            _FALL[granule] if kernel == "6.12" else (),
             {"update": update},
             kernel,
             {"granule": granule},
