@@ -33,8 +33,9 @@ COST_NOTE = (
     "its block included where there is one. Frames saved is net of the fresh head (6.12) and of the table of a split."
 )
 WALKER_NOTE = (
-    "I10, where a verdict lists it: a PFN walker holds neither a lock nor a reference, and began to look at a page before "
-    "it became the tail of a hugepage. Every policy has it (R30), which is why it is not among the columns."
+    "I10, where a verdict lists it, follows from I19: as long as the old and the new translation may both be used, the reads "
+    "that a PFN walker makes of one struct page can come from either frame, which defeats the test for fake heads. 2021 keeps "
+    "two pages and has no fake heads; break-before-make leaves nothing to mix."
 )
 LIMITS = (
     "What these searches do not explore is listed in docs/limits.md: relaxed memory, more rounds than said, more than one "
