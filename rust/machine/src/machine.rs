@@ -422,7 +422,7 @@ impl Machine {
         let step = self.next_step();
         self.violations.record(Violation { invariant, cpu, actor: self.actor(cpu), label, step, address, message, freed, held });
     }
-    /// Violations so far, all kinds; the first `MAX_KEPT` of them with details.
+    /// Violations so far, all kinds; the first `MAX_KEPT` of each with details.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         self.violations.kept()

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::Invariant;
 
-/// Most violations that are kept with all details; further ones are only counted.
-pub const MAX_KEPT: usize = 4096;
+/// Most violations of one invariant that are kept with all details; further ones are only counted. A rare one is so never
+/// hidden behind many of another.
+pub const MAX_KEPT: u64 = 256;
 
 /// Something that happened to a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -83,10 +84,9 @@ impl Default for Sink {
 
 impl Sink {
     pub fn record(&self, violation: Violation) {
-        self.counts[usize::from(violation.invariant.number())].fetch_add(1, Ordering::Relaxed);
-        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.len() < MAX_KEPT {
-            kept.push(violation);
+        let before = self.counts[usize::from(violation.invariant.number())].fetch_add(1, Ordering::Relaxed);
+        if before < MAX_KEPT {
+            self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(violation);
         }
     }
     #[must_use]
