@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Union
+from typing import Any, Literal
 
 from . import _core
 from .errors import InternalError, SpecError
@@ -22,7 +22,7 @@ STRATEGIES = ("exhaustive", "random", "pct")
 DEFAULT_BUDGET = Budget(seconds=60.0)
 
 #: A scenario, its name or corpus number, or a bare function of a stage.
-AnyScenario = Union[Scenario, str, Describe]
+AnyScenario = Scenario | str | Describe
 
 
 def order(invariant: str) -> int:
@@ -141,8 +141,11 @@ class Result:
 
 #: Keys of the core's answer that `Result` holds itself.
 _OWN = frozenset(
-    "scenario variant kernel policies expect verdict words exhaustive executions steps states seconds seed judged "
-    "invariants invariant_steps scope digest shortest interrupted violation trace witnesses".split()
+    [
+        *("scenario", "variant", "kernel", "policies", "expect", "verdict", "words", "exhaustive", "executions", "steps"),
+        *("states", "seconds", "seed", "judged", "invariants", "invariant_steps", "scope", "digest", "shortest"),
+        *("interrupted", "violation", "trace", "witnesses"),
+    ]
 )
 
 

@@ -41,14 +41,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, Literal, Union, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from .errors import SpecError, VmemmapError
 
 FORMAT = 1
 
 Expect = Literal["safe", "violated"]
-Value = Union[int, bool, str, None, Mapping[str, int]]
+Value: TypeAlias = int | bool | str | Mapping[str, int] | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Reply:
     __hash__ = None  # type: ignore[assignment]
 
 
-Steps = Union[Sequence[Operation], Callable[[], Generator[Operation, Any, None]]]
+Steps: TypeAlias = Sequence[Operation] | Callable[[], Generator[Operation, Any, None]]
 
 #: A Python step that yields more operations than this is taken to be endless.
 MAX_STEPS = 10_000

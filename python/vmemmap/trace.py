@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 
@@ -85,7 +85,7 @@ def word(value: int) -> str:
 
 def switches(trace: Sequence[Step]) -> int:
     """Context switches of a trace, the measure of how likely it is to be met by chance."""
-    return sum(1 for before, after in zip(trace, trace[1:]) if before.actor != after.actor)
+    return sum(1 for before, after in pairwise(trace) if before.actor != after.actor)
 
 
 #: Consecutive steps of one actor that `text` prints in full; of longer runs only those at both ends.

@@ -8,7 +8,9 @@ BREAK, MAKE, SCAN = 0xFFFFFC0004000000, 0xFFFFFC0004000008, 0x0000000080441000
 
 
 def _trace() -> list[dict[str, Any]]:
-    def step(n: int, actor: str, op: str, at: int | None = None, old: int | None = None, new: int | None = None, note: str = "") -> dict[str, Any]:
+    def step(
+        n: int, actor: str, op: str, at: int | None = None, old: int | None = None, new: int | None = None, note: str = ""
+    ) -> dict[str, Any]:
         return {"step": n, "cpu": 0 if actor == "HVO" else 1, "actor": actor, "op": op, "address": at, "old": old, "new": new, "note": note}
 
     page, copy, table = 0x00E8000080000703, 0x00E0000081000783, 0x1000000080441003
@@ -25,7 +27,11 @@ def _trace() -> list[dict[str, Any]]:
         ]
     for op in ("write", "dsb ishst", "tlbi vaae1is", "dsb ish", "free"):
         at = {"write": 0x80442000, "free": SCAN}.get(op)
-        steps.append(step(len(steps) + 1, "hot remove", op, at, table if op == "write" else None, 0 if op == "write" else None, "free_empty_pte_table"))
+        steps.append(
+            step(
+                len(steps) + 1, "hot remove", op, at, table if op == "write" else None, 0 if op == "write" else None, "free_empty_pte_table"
+            )
+        )
     return steps
 
 
@@ -44,15 +50,37 @@ def _row(policy: str, **other: Any) -> dict[str, Any]:
         "expected": "I19",
         "scope": "64K pages, 8192 entries per table",
         "command": "vmemmap explore R35 --variant 64k-store-6.12",
-        "result": {"executions": 12, "states": 40, "seconds": 0.01, "exhaustive": True, "shortest": False, "violation": None, "trace": None},
+        "result": {
+            "executions": 12,
+            "states": 40,
+            "seconds": 0.01,
+            "exhaustive": True,
+            "shortest": False,
+            "violation": None,
+            "trace": None,
+        },
         **other,
     }
 
 
 def document() -> dict[str, Any]:
     trace = _trace()
-    violation = {"invariant": "I6", "actor": "hot remove", "step": trace[-1]["step"], "address": SCAN, "message": "the table at 0x80441000 is freed while entry 0 is in use <&>"}
-    fell = {"executions": 1200, "states": 4000, "seconds": 0.4, "exhaustive": True, "shortest": True, "violation": violation, "trace": trace}
+    violation = {
+        "invariant": "I6",
+        "actor": "hot remove",
+        "step": trace[-1]["step"],
+        "address": SCAN,
+        "message": "the table at 0x80441000 is freed while entry 0 is in use <&>",
+    }
+    fell = {
+        "executions": 1200,
+        "states": 4000,
+        "seconds": 0.4,
+        "exhaustive": True,
+        "shortest": True,
+        "violation": violation,
+        "trace": trace,
+    }
     cells = {
         "table freed in use": {"state": "violated", "invariants": ["I6"], "steps": len(trace)},
         "hole": {"state": "not judged", "invariants": [], "steps": None},

@@ -146,9 +146,23 @@ def test_endless_python_steps_are_refused() -> None:
 
 def _result(**fields: object) -> Result:
     base = {
-        "scenario": "s", "variant": "v", "kernel": "6.1", "policies": {}, "expect": None, "verdict": "safe", "exhaustive": True,
-        "executions": 5, "steps": 9, "states": 3, "seconds": 0.1, "seed": None, "judged": ("I1", "I6"),
-        "invariants": {"I1": "held", "I6": "held", "I19": "held"}, "invariant_steps": {}, "scope": {}, "digest": "",
+        "scenario": "s",
+        "variant": "v",
+        "kernel": "6.1",
+        "policies": {},
+        "expect": None,
+        "verdict": "safe",
+        "exhaustive": True,
+        "executions": 5,
+        "steps": 9,
+        "states": 3,
+        "seconds": 0.1,
+        "seed": None,
+        "judged": ("I1", "I6"),
+        "invariants": {"I1": "held", "I6": "held", "I19": "held"},
+        "invariant_steps": {},
+        "scope": {},
+        "digest": "",
     }
     return Result(**{**base, **fields})  # type: ignore[arg-type]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def _duration(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
-def _pictures(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One picture for each violated row that has a trace; `anchor` is what the table links to."""
     found: list[dict[str, Any]] = []
     for row in rows:
@@ -59,7 +59,7 @@ def _pictures(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def render(document: Mapping[str, Any]) -> str:
     """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it."""
     environment = _environment()
-    rows = [{**row, "anchor": f"trace-{index}"} for index, row in enumerate(document["rows"])]
+    rows: list[dict[str, Any]] = [{**row, "anchor": f"trace-{index}"} for index, row in enumerate(document["rows"])]
     style = environment.get_template("style.css").render()
     pictures = _pictures(rows)
     return environment.get_template("page.html").render(

@@ -200,7 +200,10 @@ def svg(trace: Sequence[Step], violation: Violation, title: str) -> str:
         f'<text class="cpu" x="{x[i] + LANE // 2}" y="38">CPU {next(s.cpu for s in trace if s.actor == name)}</text></g>'
         for i, name in enumerate(lanes)
     ]
-    arrows = [_arrow(place, x, trace[source].step, trace[target].step, trace[target].step == fatal_step) for target, source in conflicts(trace).items()]
+    arrows = [
+        _arrow(place, x, trace[source].step, trace[target].step, trace[target].step == fatal_step)
+        for target, source in conflicts(trace).items()
+    ]
     return (
         f'<svg class="lanes" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'xmlns="http://www.w3.org/2000/svg"><title>{escape(title)}</title>'
