@@ -1,17 +1,17 @@
 //! Allocation failure at every point of every operation, mutants, and random operations: after each, the machine at rest
 //! keeps its invariants, or the seeded fault is found.
 
-mod single;
+mod lab;
 
+use lab::{BASE, Lab};
 use proptest::prelude::*;
-use single::{BASE, Single};
 use vmemmap_arch::{FrameKind, Granule, Invariant, Pa, Pfn, Version};
 use vmemmap_kernel::hugetlb::{
     alloc_fresh, deferred_free, demote, dissolve_free_huge_pages, free_one, get_page, is_remapped, isolate_or_dissolve_huge_page,
     migrate_huge_page, put_page, reserve, set_max_huge_pages, set_overcommit, use_page,
 };
 use vmemmap_kernel::hugetlb_vmemmap::HugePage;
-use vmemmap_kernel::policy::{Mapping, Mutant, PteUpdate, Row};
+use vmemmap_kernel::policy::{Mutant, PteUpdate, Row};
 use vmemmap_kernel::state::{Hstate, Scalar};
 use vmemmap_kernel::{Errno, Policies};
 
@@ -19,24 +19,53 @@ use vmemmap_kernel::{Errno, Policies};
 const PMD: u8 = 1;
 const CONT_PMD: u8 = 2;
 
-fn blocks(version: Version, policies: Policies) -> Single {
-    Single::new(Granule::K4, version, 2, true, policies)
+fn blocks(version: Version, policies: Policies) -> Lab {
+    Lab::new(Granule::K4, version, 2, true, policies)
 }
 
-fn hstate(m: &Single, h: u8, field: Hstate) -> u64 {
-    m.var(m.k.vars.hstate(h, field))
+fn hstate(m: &Lab, h: u8, field: Hstate) -> u64 {
+    m.m.var(m.k.vars.hstate(h, field))
 }
 
 /// 6.12.117 frees restored pages with unreset tails, and leaks a frame in a rollback: known, and nothing else may show.
-fn settle(m: &Single, when: &str) {
+fn settle(m: &Lab, when: &str) {
     if m.k.version == Version::V6_12_117 {
-        m.faults.borrow_mut().retain(|f| !f.2.starts_with("bad page"));
-        let (found, _) = m.check();
+        let others: Vec<_> = m.m.take_violations().into_iter().filter(|v| !v.message.starts_with("bad page")).collect();
+        assert!(others.is_empty(), "{when}: {others:?}");
+        let found = m.check();
         let known = |message: &str| message.contains("mapped nowhere") || message.contains("a tail does not name its head");
         assert!(found.iter().all(|f| known(f.message)), "{when}: {found:#x?}");
-        assert!(m.faults.borrow().is_empty(), "{when}: {:?}", m.faults.borrow());
+        m.assert_unlocked(when);
     } else {
         m.assert_clean(when);
+    }
+}
+
+/// How memory runs out.
+#[derive(Clone, Copy, Debug)]
+enum Shortage {
+    /// For one allocation.
+    Once,
+    /// For one allocation, and for all of the operations that follow.
+    Lasting,
+    /// For every fifth allocation or so.
+    Random,
+}
+
+impl Shortage {
+    /// `k`: allocations before the first failure, if that is certain.
+    fn begin(self, m: &Lab, k: u64) {
+        match self {
+            Shortage::Lasting if k == 0 => m.fail_all(),
+            Shortage::Once | Shortage::Lasting => m.fail_after(k),
+            Shortage::Random => m.m.fail_probability(0.2),
+        }
+    }
+    /// Between two operations.
+    fn go_on(self, m: &Lab) {
+        if matches!(self, Shortage::Lasting) && m.counters().alloc_failures != 0 {
+            m.fail_all();
+        }
     }
 }
 
@@ -44,19 +73,22 @@ fn settle(m: &Single, when: &str) {
 fn a_failed_allocation_anywhere_leaves_a_sound_machine() {
     for version in Version::ALL {
         for update in PteUpdate::ALL {
-            for sticky in [false, true] {
+            for shortage in [Shortage::Once, Shortage::Lasting, Shortage::Random] {
                 for k in 0..40 {
-                    let m = blocks(version, Policies { update: *update, ..Policies::default() });
-                    m.sticky.set(sticky);
-                    m.fail_in.set(Some(k));
-                    let _ = set_max_huge_pages(&m.k, &m, PMD, 3);
-                    let _ = use_page(&m.k, &m, PMD);
-                    let _ = free_one(&m.k, &m, PMD, None);
-                    let _ = set_max_huge_pages(&m.k, &m, PMD, 0);
-                    settle(&m, &format!("{} {} {k}", version.name(), update.name()));
-                    m.fail_in.set(None);
+                    let policies = Policies { update: *update, ..Policies::default() };
+                    let m = Lab::seeded(Granule::K4, version, 2, true, policies, k);
+                    shortage.begin(&m, k);
+                    let _ = set_max_huge_pages(&m.k, &m.cpu(), PMD, 3);
+                    shortage.go_on(&m);
+                    let _ = use_page(&m.k, &m.cpu(), PMD);
+                    shortage.go_on(&m);
+                    let _ = free_one(&m.k, &m.cpu(), PMD, None);
+                    shortage.go_on(&m);
+                    let _ = set_max_huge_pages(&m.k, &m.cpu(), PMD, 0);
+                    settle(&m, &format!("{} {} {shortage:?} {k}", version.name(), update.name()));
+                    m.fail_none();
                     // What became surplus is freed as soon as there is memory again.
-                    set_max_huge_pages(&m.k, &m, PMD, 0).unwrap();
+                    set_max_huge_pages(&m.k, &m.cpu(), PMD, 0).unwrap();
                     let left = hstate(&m, PMD, Hstate::NrHugePages);
                     assert_eq!(left, hstate(&m, PMD, Hstate::SurplusHugePages));
                     settle(&m, "at the end");
@@ -72,18 +104,18 @@ fn a_split_that_fails_half_way_is_rolled_back() {
     let pud = 3;
     for version in Version::ALL {
         for k in 1..11 {
-            let m = Single::new(Granule::K4, version, 9, true, Policies::default());
+            let m = Lab::new(Granule::K4, version, 9, true, Policies::default());
             let before = m.vmemmap_frames().len();
-            m.fail_in.set(Some(k));
-            let head = Pfn(alloc_fresh(&m.k, &m, pud, None).unwrap());
-            m.fail_in.set(None);
-            let optimised = is_remapped(&m.k, &m, HugePage { head, pages: 1 << 18 });
+            m.fail_after(k);
+            let head = Pfn(alloc_fresh(&m.k, &m.cpu(), pud, None).unwrap());
+            m.fail_none();
+            let optimised = is_remapped(&m.k, &m.cpu(), HugePage { head, pages: 1 << 18 });
             let splits = if version.is_6_12() { k - 1 } else { k };
             assert_eq!(optimised, splits > 8, "{} {k}", version.name());
             if !optimised {
                 assert_eq!(m.vmemmap_frames().len(), before, "{} {k}", version.name());
             }
-            let (found, _) = m.check();
+            let found = m.check();
             if version == Version::V6_12_117 && !optimised && splits > 1 {
                 assert!(found.iter().any(|f| f.invariant == Invariant::FramesConserved), "the fresh head is on no list");
             } else {
@@ -97,18 +129,17 @@ fn a_split_that_fails_half_way_is_rolled_back() {
 fn a_failed_restore_makes_the_page_surplus() {
     for version in Version::ALL {
         let m = blocks(version, Policies::default());
-        set_max_huge_pages(&m.k, &m, PMD, 2).unwrap();
-        m.sticky.set(true);
-        m.fail_in.set(Some(0));
+        set_max_huge_pages(&m.k, &m.cpu(), PMD, 2).unwrap();
+        m.fail_all();
         // The write reports success, and nothing has changed for the reader.
-        assert_eq!(set_max_huge_pages(&m.k, &m, PMD, 0), Ok(2));
+        assert_eq!(set_max_huge_pages(&m.k, &m.cpu(), PMD, 0), Ok(2));
         assert_eq!(hstate(&m, PMD, Hstate::SurplusHugePages), 2);
         assert_eq!(hstate(&m, PMD, Hstate::MaxHugePages), 0);
         m.assert_clean("surplus");
-        m.fail_in.set(None);
-        assert_eq!(set_max_huge_pages(&m.k, &m, PMD, 2), Ok(2));
+        m.fail_none();
+        assert_eq!(set_max_huge_pages(&m.k, &m.cpu(), PMD, 2), Ok(2));
         assert_eq!(hstate(&m, PMD, Hstate::SurplusHugePages), 0);
-        assert_eq!(set_max_huge_pages(&m.k, &m, PMD, 0), Ok(0));
+        assert_eq!(set_max_huge_pages(&m.k, &m.cpu(), PMD, 0), Ok(0));
     }
 }
 
@@ -118,23 +149,22 @@ fn dissolving_returns_the_kernels_errors() {
         let m = blocks(version, Policies::default());
         let start = m.k.geometry.pfn(Pa(BASE));
         let end = start.plus(2 * m.k.geometry.pages_per_section());
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m, start, end), Ok(0));
-        set_max_huge_pages(&m.k, &m, PMD, 3).unwrap();
-        reserve(&m.k, &m, PMD, 3).unwrap();
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m, start, end), Err(Errno::EBUSY), "all reserved");
-        reserve(&m.k, &m, PMD, -3).unwrap();
-        m.sticky.set(true);
-        m.fail_in.set(Some(0));
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m, start, end), Err(Errno::ENOMEM));
+        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Ok(0));
+        set_max_huge_pages(&m.k, &m.cpu(), PMD, 3).unwrap();
+        reserve(&m.k, &m.cpu(), PMD, 3).unwrap();
+        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Err(Errno::EBUSY), "all reserved");
+        reserve(&m.k, &m.cpu(), PMD, -3).unwrap();
+        m.fail_all();
+        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Err(Errno::ENOMEM));
         assert_eq!(hstate(&m, PMD, Hstate::SurplusHugePages), 0, "put back as it was");
         assert_eq!(hstate(&m, PMD, Hstate::MaxHugePages), 3);
-        m.fail_in.set(None);
-        let held = get_page(&m.k, &m, PMD).unwrap();
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m, Pfn(held), Pfn(held + 512)), Err(Errno::EBUSY), "in use");
-        let new = migrate_huge_page(&m.k, &m, Pfn(held)).unwrap();
+        m.fail_none();
+        let held = get_page(&m.k, &m.cpu(), PMD).unwrap();
+        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), Pfn(held), Pfn(held + 512)), Err(Errno::EBUSY), "in use");
+        let new = migrate_huge_page(&m.k, &m.cpu(), Pfn(held)).unwrap();
         assert_ne!(new, held);
-        assert_eq!(put_page(&m.k, &m, PMD, Pfn(held)), Ok(new), "the user's page is where migration put it");
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m, start, end), Ok(3));
+        assert_eq!(put_page(&m.k, &m.cpu(), PMD, Pfn(held)), Ok(new), "the user's page is where migration put it");
+        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Ok(3));
         assert_eq!(m.frames_of(FrameKind::Huge), 0);
         settle(&m, version.name());
     }
@@ -144,19 +174,18 @@ fn dissolving_returns_the_kernels_errors() {
 fn demotion_restores_the_large_page_and_optimises_the_small_ones() {
     for version in Version::ALL {
         let m = blocks(version, Policies::default());
-        assert_eq!(demote(&m.k, &m, 0, 1), Err(Errno::EINVAL), "nothing is smaller");
-        assert_eq!(demote(&m.k, &m, CONT_PMD, 1), Ok(0));
-        set_max_huge_pages(&m.k, &m, CONT_PMD, 1).unwrap();
-        m.sticky.set(true);
-        m.fail_in.set(Some(0));
-        assert_eq!(demote(&m.k, &m, CONT_PMD, 1), Err(Errno::ENOMEM));
-        m.fail_in.set(None);
-        assert_eq!(demote(&m.k, &m, CONT_PMD, 5), Ok(1));
+        assert_eq!(demote(&m.k, &m.cpu(), 0, 1), Err(Errno::EINVAL), "nothing is smaller");
+        assert_eq!(demote(&m.k, &m.cpu(), CONT_PMD, 1), Ok(0));
+        set_max_huge_pages(&m.k, &m.cpu(), CONT_PMD, 1).unwrap();
+        m.fail_all();
+        assert_eq!(demote(&m.k, &m.cpu(), CONT_PMD, 1), Err(Errno::ENOMEM));
+        m.fail_none();
+        assert_eq!(demote(&m.k, &m.cpu(), CONT_PMD, 5), Ok(1));
         assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 16);
         assert_eq!(hstate(&m, PMD, Hstate::MaxHugePages), 16);
         assert_eq!(m.scalar(Scalar::HvoKey), if version == Version::V2021 { 0 } else { 16 });
         settle(&m, version.name());
-        set_max_huge_pages(&m.k, &m, PMD, 0).unwrap();
+        set_max_huge_pages(&m.k, &m.cpu(), PMD, 0).unwrap();
         settle(&m, version.name());
         assert_eq!(m.frames_of(FrameKind::Huge), 0);
     }
@@ -165,19 +194,19 @@ fn demotion_restores_the_large_page_and_optimises_the_small_ones() {
 #[test]
 fn overcommit_allows_surplus_pages_and_frees_them_after_use() {
     let m = blocks(Version::V6_1, Policies::default());
-    assert_eq!(set_overcommit(&m.k, &m, CONT_PMD, 1), Err(Errno::EINVAL), "gigantic");
-    assert_eq!(reserve(&m.k, &m, PMD, 2), Err(Errno::ENOMEM));
-    set_overcommit(&m.k, &m, PMD, 2).unwrap();
-    assert_eq!(reserve(&m.k, &m, PMD, 2), Ok(2));
+    assert_eq!(set_overcommit(&m.k, &m.cpu(), CONT_PMD, 1), Err(Errno::EINVAL), "gigantic");
+    assert_eq!(reserve(&m.k, &m.cpu(), PMD, 2), Err(Errno::ENOMEM));
+    set_overcommit(&m.k, &m.cpu(), PMD, 2).unwrap();
+    assert_eq!(reserve(&m.k, &m.cpu(), PMD, 2), Ok(2));
     assert_eq!(hstate(&m, PMD, Hstate::SurplusHugePages), 2);
-    assert_eq!(reserve(&m.k, &m, PMD, 1), Err(Errno::ENOMEM));
+    assert_eq!(reserve(&m.k, &m.cpu(), PMD, 1), Err(Errno::ENOMEM));
     m.assert_clean("reserved");
-    assert_eq!(reserve(&m.k, &m, PMD, -2), Ok(0));
+    assert_eq!(reserve(&m.k, &m.cpu(), PMD, -2), Ok(0));
     assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 0);
-    assert!(use_page(&m.k, &m, PMD).is_ok());
+    assert!(use_page(&m.k, &m.cpu(), PMD).is_ok());
     // The last reference goes in atomic context: the restore is left to the worker.
     m.assert_clean("waiting");
-    assert_eq!(deferred_free(&m.k, &m), Ok(1));
+    assert_eq!(deferred_free(&m.k, &m.cpu()), Ok(1));
     assert_eq!(m.frames_of(FrameKind::Huge), 0);
     m.assert_clean("freed");
 }
@@ -186,8 +215,8 @@ fn overcommit_allows_surplus_pages_and_frees_them_after_use() {
 fn a_contiguous_allocation_replaces_the_hugepage_in_its_way() {
     for version in Version::ALL {
         let m = blocks(version, Policies::default());
-        let head = alloc_fresh(&m.k, &m, PMD, None).unwrap();
-        let new = isolate_or_dissolve_huge_page(&m.k, &m, Pfn(head + 7)).unwrap();
+        let head = alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
+        let new = isolate_or_dissolve_huge_page(&m.k, &m.cpu(), Pfn(head + 7)).unwrap();
         assert_ne!(new, head);
         assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 1);
         settle(&m, version.name());
@@ -197,28 +226,25 @@ fn a_contiguous_allocation_replaces_the_hugepage_in_its_way() {
 /// Run what a mutant breaks, and return every invariant that fell, at once or at rest.
 fn broken(version: Version, mutant: Mutant) -> Vec<Invariant> {
     let sections = if mutant == Mutant::RollbackShort { 9 } else { 2 };
-    let m = Single::new(Granule::K4, version, sections, true, Policies { mutant, ..Policies::default() });
+    let m = Lab::new(Granule::K4, version, sections, true, Policies { mutant, ..Policies::default() });
     if mutant == Mutant::RollbackShort {
-        m.fail_in.set(Some(4));
-        let _ = alloc_fresh(&m.k, &m, 3, None);
-        m.fail_in.set(None);
+        m.fail_after(4);
+        let _ = alloc_fresh(&m.k, &m.cpu(), 3, None);
+        m.fail_none();
     }
     if mutant == Mutant::IgnoreSelfHosted {
-        let head = m.k.geometry.pfn(Pa(BASE));
-        let w = vmemmap_arch::tables::walk(&m, m.k.layout.page_va(head)).unwrap();
-        (0..512).for_each(|i| m.mark_self_hosted(w.output.unwrap().plus(i << 12)));
-        let _ = alloc_fresh(&m.k, &m, PMD, Some(head));
+        let head = m.add_self_hosted().plus(512);
+        let _ = alloc_fresh(&m.k, &m.cpu(), PMD, Some(head));
     }
-    let _ = set_max_huge_pages(&m.k, &m, PMD, 2);
-    let mut all: Vec<_> = m.check().0.iter().map(|f| f.invariant).collect();
-    let _ = use_page(&m.k, &m, PMD);
+    let _ = set_max_huge_pages(&m.k, &m.cpu(), PMD, 2);
+    let mut all: Vec<_> = m.check().iter().map(|f| f.invariant).collect();
+    let _ = use_page(&m.k, &m.cpu(), PMD);
     if mutant == Mutant::SurplusLost {
-        m.sticky.set(true);
-        m.fail_in.set(Some(0));
+        m.fail_all();
     }
-    let _ = free_one(&m.k, &m, PMD, None);
-    all.extend(m.check().0.iter().map(|f| f.invariant));
-    all.extend(m.faults.borrow().iter().map(|f| f.0));
+    let _ = free_one(&m.k, &m.cpu(), PMD, None);
+    all.extend(m.check().iter().map(|f| f.invariant));
+    all.extend(m.m.violations().iter().map(|v| v.invariant));
     all.sort();
     all.dedup();
     all
@@ -299,41 +325,41 @@ proptest! {
         version in prop::sample::select(vec![Version::V2021, Version::V6_1, Version::V6_12]),
         blocks in any::<bool>(),
     ) {
-        let m = Single::new(Granule::K4, version, 2, blocks, Policies { mapping: Mapping::ByKernel, ..Policies::default() });
-        let total = m.free_frames() + m.frames_of(FrameKind::Table) + m.frames_of(FrameKind::Vmemmap);
+        let m = Lab::new(Granule::K4, version, 2, blocks, Policies::default());
+        let total = m.m.frames_free() + m.frames_of(FrameKind::Table) + m.frames_of(FrameKind::Vmemmap);
         let mut held: Vec<(u8, u64)> = Vec::new();
         for step in &steps {
             match *step {
-                Step::Resize(h, n) => ignore(set_max_huge_pages(&m.k, &m, h, n)),
-                Step::Alloc(h) => ignore(alloc_fresh(&m.k, &m, h, None)),
-                Step::Free(h) => ignore(free_one(&m.k, &m, h, None)),
-                Step::Use(h) => ignore(use_page(&m.k, &m, h)),
-                Step::Get(h) => held.extend(get_page(&m.k, &m, h).ok().map(|head| (h, head))),
+                Step::Resize(h, n) => ignore(set_max_huge_pages(&m.k, &m.cpu(), h, n)),
+                Step::Alloc(h) => ignore(alloc_fresh(&m.k, &m.cpu(), h, None)),
+                Step::Free(h) => ignore(free_one(&m.k, &m.cpu(), h, None)),
+                Step::Use(h) => ignore(use_page(&m.k, &m.cpu(), h)),
+                Step::Get(h) => held.extend(get_page(&m.k, &m.cpu(), h).ok().map(|head| (h, head))),
                 Step::Put(i) if i < held.len() => {
                     let (h, head) = held.swap_remove(i);
-                    prop_assert!(put_page(&m.k, &m, h, Pfn(head)).is_ok());
+                    prop_assert!(put_page(&m.k, &m.cpu(), h, Pfn(head)).is_ok());
                 }
-                Step::Demote(h, n) => ignore(demote(&m.k, &m, h, n)),
-                Step::Overcommit(n) => ignore(set_overcommit(&m.k, &m, PMD, n)),
-                Step::Reserve(n) => ignore(reserve(&m.k, &m, PMD, n)),
-                Step::Deferred => ignore(deferred_free(&m.k, &m)),
+                Step::Demote(h, n) => ignore(demote(&m.k, &m.cpu(), h, n)),
+                Step::Overcommit(n) => ignore(set_overcommit(&m.k, &m.cpu(), PMD, n)),
+                Step::Reserve(n) => ignore(reserve(&m.k, &m.cpu(), PMD, n)),
+                Step::Deferred => ignore(deferred_free(&m.k, &m.cpu())),
                 Step::Dissolve(section) => {
                     let start = m.k.geometry.pfn(Pa(BASE)).plus(section * m.k.geometry.pages_per_section());
-                    ignore(dissolve_free_huge_pages(&m.k, &m, start, start.plus(m.k.geometry.pages_per_section())));
+                    ignore(dissolve_free_huge_pages(&m.k, &m.cpu(), start, start.plus(m.k.geometry.pages_per_section())));
                 }
-                Step::Migrate(i) if i < held.len() => ignore(migrate_huge_page(&m.k, &m, Pfn(held[i].1))),
+                Step::Migrate(i) if i < held.len() => ignore(migrate_huge_page(&m.k, &m.cpu(), Pfn(held[i].1))),
                 Step::Hvo(on) => m.set_hvo(on),
-                Step::FailIn(n) => m.fail_in.set(Some(n)),
+                Step::FailIn(n) => m.fail_after(n),
                 Step::Put(_) | Step::Migrate(_) => {}
             }
             // A free surplus page that is dissolved (2021, 6.1) or demoted (all) is not counted off as surplus: so does the kernel.
             let removes = matches!(step, Step::Dissolve(_) | Step::Demote(..));
-            if removes && m.check().0.iter().any(|f| f.message == "more surplus pages than pages") {
+            if removes && m.check().iter().any(|f| f.message == "more surplus pages than pages") {
                 break;
             }
             m.assert_clean(&format!("{} {step:?} of {steps:?}", version.name()));
             let used = m.frames_of(FrameKind::Table) + m.frames_of(FrameKind::Vmemmap) + m.frames_of(FrameKind::Huge);
-            prop_assert_eq!(m.free_frames() + used, total);
+            prop_assert_eq!(m.m.frames_free() + used, total);
         }
     }
 }
