@@ -73,7 +73,9 @@ impl Model for World {
     fn describe_after(&self, _actor: u8, op: &Op, reply: Reply, text: &mut Described) {
         match op {
             // What was found is what was there; a read leaves it there.
-            Op::Read { .. } | Op::VarLoad { .. } | Op::Load { .. } | Op::LoadFrame { .. } | Op::WaitUntil { .. } => text.old = Some(reply.value),
+            Op::Read { .. } | Op::VarLoad { .. } | Op::Load { .. } | Op::LoadFrame { .. } | Op::WaitUntil { .. } => {
+                text.old = Some(reply.value)
+            }
             Op::Rmw { op, .. } | Op::VarRmw { op, .. } => (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value))),
             Op::Alloc(_) => text.address = (reply != Reply::NOTHING).then_some(reply.value),
             Op::CompareExchange { old, .. } if reply.value != old.0 => text.new = Some(reply.value),

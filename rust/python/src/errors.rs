@@ -77,7 +77,9 @@ pub fn quiet_panics() {
         if loud {
             before(info);
         }
-        let said = info.payload_as_str().unwrap_or("panic without a message");
+        let said = (info.payload().downcast_ref::<&str>().copied())
+            .or_else(|| info.payload().downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("panic without a message");
         let place = info.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
         *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = format!("{said}{place}");
     }));

@@ -51,13 +51,7 @@ fn ask<P: Copy + Send>(
 /// stress starts from one.
 #[pyfunction]
 #[pyo3(signature = (document, options, image = None, progress = None))]
-pub fn explore(
-    py: Python<'_>,
-    document: &str,
-    options: &str,
-    image: Option<&TableImage>,
-    progress: Option<Py<PyAny>>,
-) -> PyResult<String> {
+pub fn explore(py: Python<'_>, document: &str, options: &str, image: Option<&TableImage>, progress: Option<Py<PyAny>>) -> PyResult<String> {
     guarded(py, || {
         if image.is_some() {
             return Err(QuestionError::Image.into());
