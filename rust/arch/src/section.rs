@@ -49,6 +49,6 @@ impl Geometry {
     /// How many sections' vmemmap one table of `level` maps: at level 3, 1 (4K), 64 (16K), 1024 (64K).
     #[must_use]
     pub const fn sections_per_table(&self, level: Level) -> u64 {
-        (self.entries() as u64).saturating_mul(self.entry_span(level)) / self.section_vmemmap()
+        (self.entries_at(level) as u64).saturating_mul(self.entry_span(level)) / self.section_vmemmap()
     }
 }
