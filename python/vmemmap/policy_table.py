@@ -259,15 +259,19 @@ class Row:
             "differs": self.differs,
             "as_expected": not self.differs,
             "scope": self.result.scope_words,
-            "command": f"vmemmap explore {_nearest(self.case)} {settings}".strip(),
+            "command": f"vmemmap explore {_nearest(self.case, shown)} {settings}".strip(),
             "result": result,
         }
 
 
-def _nearest(case: Case) -> str:
-    """A shipped scenario and variant on which the policy shows the same."""
+def _nearest(case: Case, shown: str | None) -> str:
+    """A shipped scenario and variant on which the policy makes the same invariant fall: a hole needs a reader."""
     if case.pairs != PAIRS:
         return "R6"
+    if shown == "I2":
+        if case.granule == "64K" and case.kernel != "6.12":
+            return f"R33 --variant 64k-clear-then-set-{case.kernel}-reader"
+        return f"R3 --variant {'split-store' if 'split' in case.policies else 'clear-then-set'}"
     third = "-third-live" if case.also_live else ""
     if case.granule == "4K":
         return f"R32 --variant 4k-split-bbm{third}" if third else f"R33 --variant 4k-split-store-{case.kernel}"

@@ -53,8 +53,16 @@ def _variants() -> list[Variant]:
         for kernel in ("6.12", "6.1", "2021")
     ]
     holes = [
-        Variant(f"64k-{update}-6.1-reader", "violated", ("I2",), {"update": update}, "6.1", {"granule": "64K", "reader": True})
+        Variant(
+            f"64k-{update}-{kernel}-reader",
+            "violated",
+            ("I2",),
+            {"update": update},
+            kernel,
+            {"granule": "64K", "reader": True},
+        )
         for update in ("clear-then-set", "bbm")
+        for kernel in ("6.1", "2021")
     ]
     return [*splits, *updates, *holes]
 
