@@ -290,6 +290,10 @@ pub trait Cpu {
     /// Generation and dependency token that travels with table and frame handles; `()` on the native machine.
     type Tok: Token;
 
+    /// Descriptors that kernel code changes before it lists the frames that they gave up. 1 where the order of steps is
+    /// recorded or explored; elsewhere nobody sees a private list, and an exchange would wait for the stores to it.
+    const LIST_BATCH: usize = 1;
+
     /// *local* Number of this CPU, from 0.
     fn id(&self) -> u8;
     /// *local* Name the function (or the step of it) that the next operations belong to; what a trace prints.
@@ -392,6 +396,13 @@ pub trait Cpu {
     fn store_frame(&self, frame: Frame<Self::Tok>, index: u16, value: u64);
     /// Push a frame on a private list (linked beside the frames; no heap). *local*
     fn list_push(&self, list: &mut FrameList<Self::Tok>, frame: Frame<Self::Tok>);
+    /// `list_push` of all of them, in order. A machine may keep the end of the list at hand. *local*
+    #[inline]
+    fn list_push_each(&self, list: &mut FrameList<Self::Tok>, frames: impl Iterator<Item = Frame<Self::Tok>>) {
+        for frame in frames {
+            self.list_push(list, frame);
+        }
+    }
     /// Take the frame pushed last. *local*
     fn list_pop(&self, list: &mut FrameList<Self::Tok>) -> Option<Frame<Self::Tok>>;
     /// Take the frame pushed first (a list appended to at its tail). *local*

@@ -168,6 +168,22 @@ impl fmt::Display for Desc {
     }
 }
 
+/// Where the output address of a descriptor is: bits that keep their place, and bits that move up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutputBits {
+    in_place: u64,
+    moved: u64,
+    by: u32,
+}
+
+impl OutputBits {
+    #[must_use]
+    #[inline]
+    pub const fn of(self, desc: Desc) -> Pa {
+        Pa((desc.0 & self.in_place) | (desc.0 & self.moved) << self.by)
+    }
+}
+
 impl Geometry {
     /// Bits of a descriptor that carry an output or next-table address.
     #[must_use]
@@ -184,13 +200,18 @@ impl Geometry {
     #[must_use]
     #[inline]
     pub const fn output(&self, desc: Desc) -> Pa {
-        let w = desc.0;
+        self.output_bits().of(desc)
+    }
+    /// What `output` asks of the geometry, once for many descriptors.
+    #[must_use]
+    #[inline]
+    pub const fn output_bits(&self) -> OutputBits {
         let page = !(self.page_size() - 1);
-        Pa(match self.output_format() {
-            OutputFormat::Plain48 => w & page & ((1 << 48) - 1),
-            OutputFormat::Lpa64K => (w & page & ((1 << 48) - 1)) | (w & 0xf000) << 36,
-            OutputFormat::Lpa2 => (w & page & ((1 << 50) - 1)) | (w & 0x300) << 42,
-        })
+        match self.output_format() {
+            OutputFormat::Plain48 => OutputBits { in_place: page & ((1 << 48) - 1), moved: 0, by: 0 },
+            OutputFormat::Lpa64K => OutputBits { in_place: page & ((1 << 48) - 1), moved: 0xf000, by: 36 },
+            OutputFormat::Lpa2 => OutputBits { in_place: page & ((1 << 50) - 1), moved: 0x300, by: 42 },
+        }
     }
     /// `__phys_to_pte_val | prot`. With LPA2 the shareability bits of `prot` are dropped (`PTE_MAYBE_SHARED`).
     #[must_use]

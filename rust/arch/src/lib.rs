@@ -18,7 +18,7 @@ pub mod tables;
 pub use address::{Pa, Pfn, PfnRange, Va, VaRange};
 pub use contents::Template;
 pub use cpu::*;
-pub use descriptor::{Attr, Desc, Kind};
+pub use descriptor::{Attr, Desc, Kind, OutputBits};
 pub use geometry::{Geometry, Granule, Level, OutputFormat, STRUCT_PAGE_SIZE};
 pub use invariant::Invariant;
 pub use layout::{Layout, Version};

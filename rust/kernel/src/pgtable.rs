@@ -6,7 +6,7 @@
 use vmemmap_arch::{Attr, Barrier, Cpu, Desc, Entry, Frame, Geometry, Kind, Level, LockId, Mode, Order, Pa, Slot, Tlbi, Va, VaRange};
 
 /// Slot of `va` in the table `table` of `level`: `pte_offset_kernel`, `pmd_offset` and so on.
-#[inline]
+#[inline(always)]
 pub fn offset<C: Cpu>(cpu: &C, table: Frame<C::Tok>, level: Level, va: Va) -> Slot<C::Tok> {
     Slot { table: table.pa, index: cpu.geometry().index(va, level), level, tok: table.tok }
 }

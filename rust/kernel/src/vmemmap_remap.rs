@@ -277,42 +277,41 @@ fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, 
         (Action::Split, _) => {}
         (Action::Remap, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, true),
         (Action::Restore | Action::Rollback, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, false),
-        (Action::Remap, Pass::Set) => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
-            set_entry(cpu, at, new);
-            None
-        }),
-        (Action::Remap, Pass::Exchange) => {
-            let page = k.geometry.page_size();
-            match k.policies.update {
-                PteUpdate::Swap if k.policies.invalidate != Invalidate::Page => {
-                    if let Some(tails) = remap_head(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))) {
-                        swap_tails(k, cpu, tails, walk);
-                    }
-                }
-                PteUpdate::Swap => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
-                PteUpdate::ClearThenSetEach => remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
-                    let old = read_once(cpu, at);
-                    clear_entry(cpu, at);
-                    set_entry(cpu, at, new);
-                    Some(old)
-                }),
-                PteUpdate::BbmEach => remap_ptes(k, cpu, table, &rest, walk, |at, va, new| {
-                    let old = read_once(cpu, at);
-                    clear_entry(cpu, at);
-                    flush_tlb_kernel_range(cpu, va..va.plus(page));
-                    set_entry(cpu, at, new);
-                    Some(old)
-                }),
-                PteUpdate::Store | PteUpdate::ClearThenSet | PteUpdate::Bbm => {
-                    remap_ptes(k, cpu, table, &rest, walk, |at, _, new| {
-                        let old = read_once(cpu, at);
-                        set_pte(cpu, at, new);
-                        Some(old)
-                    });
-                }
+        (Action::Remap, Pass::Set) => set_ptes(k, cpu, table, &rest, walk),
+        (Action::Remap, Pass::Exchange) if k.policies.update == PteUpdate::Swap && k.policies.invalidate != Invalidate::Page => {
+            if let Some(tails) = remap_head(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))) {
+                swap_tails(k, cpu, tails, walk);
             }
         }
+        (Action::Remap, Pass::Exchange) => exchange_ptes(k, cpu, table, &rest, walk),
         (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => restore_ptes(k, cpu, table, &rest, walk, pass),
+    }
+}
+
+/// The PTEs one after the other, as `PteUpdate` says. Out of the way of the swaps that need no invalidate between them.
+#[inline(never)]
+fn exchange_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
+    let page = k.geometry.page_size();
+    match k.policies.update {
+        PteUpdate::Swap => remap_ptes(k, cpu, table, range, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
+        PteUpdate::ClearThenSetEach => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+            let old = read_once(cpu, at);
+            clear_entry(cpu, at);
+            set_entry(cpu, at, new);
+            Some(old)
+        }),
+        PteUpdate::BbmEach => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+            let old = read_once(cpu, at);
+            clear_entry(cpu, at);
+            flush_tlb_kernel_range(cpu, va..va.plus(page));
+            set_entry(cpu, at, new);
+            Some(old)
+        }),
+        PteUpdate::Store | PteUpdate::ClearThenSet | PteUpdate::Bbm => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+            let old = read_once(cpu, at);
+            set_pte(cpu, at, new);
+            Some(old)
+        }),
     }
 }
 
@@ -337,6 +336,9 @@ fn swap_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) -> Entry<C::Tok> {
     old
 }
 
+/// PTEs that are at most changed before the frames that they gave up are listed.
+const BATCH: usize = 8;
+
 /// PTEs that get the shared frame, and their new word.
 struct Tails<T> {
     at: Slot<T>,
@@ -357,15 +359,27 @@ fn remap_ptes<C: Cpu>(
 ) {
     let Some(tails) = remap_head(k, cpu, table, range, walk, &put) else { return };
     let page = k.geometry.page_size();
+    let output = k.geometry.output_bits();
     let flush_each = k.policies.invalidate == Invalidate::Page;
     let Tails { mut at, mut addr, count, new } = tails;
-    for _ in 0..count {
-        take(k, cpu, put(at, addr, new), &mut walk.frames);
-        if flush_each {
-            flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+    let mut left = count as usize;
+    while left != 0 {
+        let batch = left.min(C::LIST_BATCH.clamp(1, BATCH));
+        let (mut given_up, mut frames) = ([table; BATCH], 0);
+        for _ in 0..batch {
+            let old = put(at, addr, new);
+            if let (Some(old), Some(slot)) = (old, given_up.get_mut(frames)) {
+                *slot = cpu.frame_of(old, output.of(old.desc));
+                frames += 1;
+            }
+            if flush_each {
+                flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+            }
+            addr = addr.plus(page);
+            at.index = at.index.wrapping_add(1);
         }
-        addr = addr.plus(page);
-        at.index = at.index.wrapping_add(1);
+        cpu.list_push_each(&mut walk.frames, given_up[..frames].iter().copied());
+        left -= batch;
     }
     walk.nr_walked += count;
 }
@@ -387,7 +401,9 @@ fn remap_head<C: Cpu>(
     if let Some(head) = walk.head.take_if(|_| addr != range.end) {
         cpu.barrier(Barrier::SmpWmb);
         let prot = if k.policies.mutant == Mutant::ReadOnlyHead { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL };
-        take(k, cpu, put(at, addr, leaf(g, head.pa, prot | k.extra_prot)), &mut walk.frames);
+        if let Some(old) = put(at, addr, leaf(g, head.pa, prot | k.extra_prot)) {
+            cpu.list_push(&mut walk.frames, cpu.frame_of(old, g.output(old.desc)));
+        }
         if k.policies.invalidate == Invalidate::Page {
             flush_tlb_kernel_range(cpu, addr..addr.plus(page));
         }
@@ -401,43 +417,38 @@ fn remap_head<C: Cpu>(
     Some(Tails { at, addr, count: range.end.since(addr) >> g.page_shift(), new })
 }
 
-/// Keep the frame that an entry gave up.
-#[inline(always)]
-fn take<C: Cpu>(k: &Kernel, cpu: &C, old: Option<Entry<C::Tok>>, frames: &mut FrameList<C::Tok>) {
-    if let Some(old) = old {
-        cpu.list_push(frames, cpu.frame_of(old, k.geometry.output(old.desc)));
-    }
-}
-
 /// The tails by `swap_pte`, so many in one look-up of the table. An exchange waits until the stores before it are done, so
 /// the frames given up, which nobody else can see, are listed between batches.
 #[inline(always)]
 fn swap_tails<C: Cpu>(k: &Kernel, cpu: &C, tails: Tails<C::Tok>, walk: &mut RemapWalk<C::Tok>) {
-    const BATCH: usize = 8;
     let Tails { mut at, count, new, .. } = tails;
-    let then: &[Barrier] = if new.is_valid_not_user() { &[Barrier::DsbIshst, Barrier::Isb] } else { &[] };
-    let (g, mut frames) = (k.geometry, core::mem::take(&mut walk.frames));
+    let output = k.geometry.output_bits();
     let mut left = count as usize;
     while left != 0 {
         let batch = left.min(BATCH);
         let mut replaced = [Entry { desc: Desc::NONE, tok: Default::default() }; BATCH];
         let mut slots = replaced.iter_mut();
-        cpu.swap_each(at, batch, new, Order::AcqRel, then, |old| {
+        let keep = |old| {
             if let Some(slot) = slots.next() {
                 *slot = old;
             }
-        });
-        for old in &replaced[..batch] {
-            cpu.list_push(&mut frames, cpu.frame_of(*old, g.output(old.desc)));
+        };
+        // Two calls, so that each is compiled for its barriers.
+        if new.is_valid_not_user() {
+            cpu.swap_each(at, batch, new, Order::AcqRel, &[Barrier::DsbIshst, Barrier::Isb], keep);
+        } else {
+            cpu.swap_each(at, batch, new, Order::AcqRel, &[], keep);
         }
+        let frames = replaced[..batch].iter().map(|old| cpu.frame_of(*old, output.of(old.desc)));
+        cpu.list_push_each(&mut walk.frames, frames);
         at.index = at.index.wrapping_add(batch as u16);
         left -= batch;
     }
-    walk.frames = frames;
     walk.nr_walked += count;
 }
 
 /// First half of clear-then-set and of break-before-make over a whole hugepage.
+#[inline(never)]
 fn clear_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, keep: bool) {
     let g = &k.geometry;
     let mut addr = range.start;
@@ -456,10 +467,20 @@ fn clear_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange
     }
 }
 
+/// Second half of clear-then-set and of break-before-make over a whole hugepage.
+#[inline(never)]
+fn set_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
+    remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+        set_entry(cpu, at, new);
+        None
+    });
+}
+
 /// `vmemmap_restore_pte` over the PTEs of one table.
 ///
 /// 6.1 copies the head's vmemmap page through its address, 6.12 the frame that the PTE maps now. 2021's shared page holds
 /// tails only and needs no reset; 6.12.117 leaves the reset out (kernel-semantics §H7).
+#[inline(never)]
 fn restore_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
     use vmemmap_arch::Version;
     let g = &k.geometry;

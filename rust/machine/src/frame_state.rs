@@ -201,8 +201,15 @@ impl FrameStates {
         self.templates.get(frame)
     }
     #[must_use]
+    #[inline]
     pub fn link(&self, frame: u64) -> Option<&AtomicU64> {
         self.links.get(frame)
+    }
+    /// Of all frames, for who needs many.
+    #[must_use]
+    #[inline]
+    pub fn links(&self) -> &[AtomicU64] {
+        self.links.words()
     }
     #[must_use]
     pub fn list_tok(&self, frame: u64) -> Option<&AtomicU64> {

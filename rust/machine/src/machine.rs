@@ -179,7 +179,13 @@ impl Machine {
     /// Number of the frame of `pa`, from the machine's first; may lie outside the machine.
     #[inline]
     pub(crate) fn frame_of(&self, pa: Pa) -> u64 {
-        pa.0.wrapping_sub(self.base) >> self.geometry.page_shift()
+        self.frame_numbers()(pa)
+    }
+    /// `frame_of`, for many addresses.
+    #[inline]
+    pub(crate) fn frame_numbers(&self) -> impl Fn(Pa) -> u64 + Copy + use<> {
+        let (base, shift) = (self.base, self.geometry.page_shift());
+        move |pa| pa.0.wrapping_sub(base) >> shift
     }
     #[inline]
     pub(crate) fn frame_pa(&self, frame: u64) -> Pa {

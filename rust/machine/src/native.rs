@@ -166,6 +166,41 @@ impl<'m> Native<'m> {
         list.last = Some(frame);
         list.len += 1;
     }
+    /// `push` of all of them: each link is stored once, when the frame after it is known.
+    #[inline(always)]
+    pub(crate) fn push_each<T: Copy>(&self, list: &mut FrameList<T>, frames: impl Iterator<Item = Frame<T>>) {
+        let (number, links) = (self.machine.frame_numbers(), self.machine.states.links());
+        let linked = |frame: Frame<T>| {
+            let n = number(frame.pa) & 0xffff_ffff;
+            let link = links.get(n as usize);
+            if link.is_none() {
+                self.wild(frame.pa);
+            }
+            link.map(|link| (frame, n, link))
+        };
+        let mut frames = frames.filter_map(linked);
+        let (mut previous, mut end) = match list.last {
+            Some(last) => {
+                let Some(end) = linked(last) else { return };
+                (end.2.load(Ordering::Relaxed) >> 32, end)
+            }
+            None => {
+                let Some(end) = frames.next() else { return };
+                list.first = Some(end.0);
+                list.len = 1;
+                (end.1, end)
+            }
+        };
+        let mut len = list.len;
+        for next in frames {
+            end.2.store(previous << 32 | next.1, Ordering::Relaxed);
+            (previous, end) = (end.1, next);
+            len += 1;
+        }
+        end.2.store(previous << 32 | end.1, Ordering::Relaxed);
+        list.last = Some(end.0);
+        list.len = len;
+    }
     /// Number of the neighbour of a frame on its list.
     fn neighbour(&self, pa: Pa, previous: bool) -> Option<u64> {
         let n = self.machine.frame_of(pa);
@@ -231,6 +266,7 @@ fn ordering(barrier: Barrier) -> Option<Ordering> {
 
 impl Cpu for Native<'_> {
     type Tok = ();
+    const LIST_BATCH: usize = 8;
 
     #[inline]
     fn id(&self) -> u8 {
@@ -406,6 +442,10 @@ impl Cpu for Native<'_> {
     #[inline(always)]
     fn list_push(&self, list: &mut FrameList<()>, frame: Frame<()>) {
         self.push(list, frame);
+    }
+    #[inline(always)]
+    fn list_push_each(&self, list: &mut FrameList<()>, frames: impl Iterator<Item = Frame<()>>) {
+        self.push_each(list, frames);
     }
     fn list_pop(&self, list: &mut FrameList<()>) -> Option<Frame<()>> {
         self.pop(list, |n| Frame { pa: self.machine.frame_pa(n), tok: () })
