@@ -228,7 +228,8 @@ class Row:
         """In few words, for the table; never ``safe`` where anything fell or the search did not finish."""
         if not self.result.fallen:
             return self.result.words
-        rest = "all else held" if self.result.exhaustive else "all else open"
+        open_cells = any(cell.state not in ("held", "violated") for cell in self.cells.values())
+        rest = "all else open" if open_cells or not self.result.exhaustive else "all else held"
         return f"{' '.join(self.result.fallen)} violated, {rest}"
 
     @property

@@ -244,10 +244,12 @@ impl Question<'_> {
         let visible = runner.inner().model.visible();
         let mut witnesses = self.witnesses(runner, judged, &report, progress);
         let fell = report.found.keys().any(|i| judged.contains(*i));
-        if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
-            self.beyond(runner, &mut witnesses, progress);
-        }
         let exhaustive = report.exhaustive();
+        // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as well.
+        let mut seen_all = exhaustive && !fell;
+        if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
+            seen_all = self.beyond(runner, &mut witnesses, progress) && exhaustive;
+        }
         let verdict = match (fell, exhaustive) {
             (true, _) => Verdict::Violated,
             (false, true) => Verdict::Safe,
@@ -258,7 +260,7 @@ impl Question<'_> {
                 Status::Violated
             } else if !visible.contains(i) {
                 Status::NotVisible
-            } else if exhaustive && (judged.contains(i) || i == Invariant::BreakBeforeMake) {
+            } else if seen_all && (judged.contains(i) || i == Invariant::BreakBeforeMake) {
                 Status::Held
             } else {
                 Status::NotJudged
@@ -332,18 +334,20 @@ impl Question<'_> {
         witnesses
     }
 
-    /// What else falls behind a first violation, which ends executions in the search itself.
+    /// What else falls behind a first violation, which ends executions in the search itself. `true` if all of it was seen.
     fn beyond<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
         witnesses: &mut BTreeMap<Invariant, Witness>,
         progress: &mut dyn FnMut(Progress),
-    ) {
+    ) -> bool {
         let spent = self.began.elapsed().as_secs_f64();
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
         let report = self.run(runner, Invariants::NONE, deadline, progress);
+        let seen_all = report.exhaustive();
         let more = Report { found: report.found.into_iter().filter(|(i, _)| !witnesses.contains_key(i)).collect(), ..Report::new() };
         witnesses.extend(self.witnesses(runner, Invariants::NONE, &more, progress));
+        seen_all
     }
 
     fn witness<M: Model, A: Actors<M>>(
