@@ -200,7 +200,13 @@ impl Geometry {
     #[must_use]
     #[inline]
     pub const fn output(&self, desc: Desc) -> Pa {
-        self.output_bits().of(desc)
+        let w = desc.0;
+        let page = !(self.page_size() - 1);
+        Pa(match self.output_format() {
+            OutputFormat::Plain48 => w & page & ((1 << 48) - 1),
+            OutputFormat::Lpa64K => (w & page & ((1 << 48) - 1)) | (w & 0xf000) << 36,
+            OutputFormat::Lpa2 => (w & page & ((1 << 50) - 1)) | (w & 0x300) << 42,
+        })
     }
     /// What `output` asks of the geometry, once for many descriptors.
     #[must_use]
