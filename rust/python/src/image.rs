@@ -15,9 +15,7 @@ use crate::errors::{Error, guarded};
 /// Raise `ImageError` unless every line of `data` is one of a `kernel_page_tables` text; the error names the line.
 #[pyfunction]
 pub fn check_ptdump(py: Python<'_>, data: &[u8]) -> PyResult<()> {
-    guarded(py, || {
-        py.detach(|| Lines::new(data).try_for_each(|line| line.map(drop))).map_err(|error| Error::Image(error.to_string()))
-    })
+    guarded(py, || py.detach(|| Lines::new(data).try_for_each(|line| line.map(drop))).map_err(|error| Error::Image(error.to_string())))
 }
 
 /// The slice of a dump that belongs to a region (`vmemmap`, `linear`, `vmalloc`, ...), or `None`.

@@ -176,13 +176,9 @@ impl Machine {
         guarded(py, || {
             let pool = self.live.pool(hstate);
             let d = PyDict::new(py);
-            for (name, value) in [
-                ("nr", pool.nr),
-                ("free", pool.free),
-                ("resv", pool.resv),
-                ("surplus", pool.surplus),
-                ("overcommit", pool.overcommit),
-            ] {
+            for (name, value) in
+                [("nr", pool.nr), ("free", pool.free), ("resv", pool.resv), ("surplus", pool.surplus), ("overcommit", pool.overcommit)]
+            {
                 d.set_item(name, value)?;
             }
             Ok(d)
