@@ -7,7 +7,6 @@ import math
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -74,13 +73,11 @@ def test_ctrl_c_ends_it_soon_and_what_was_measured_is_printed() -> None:
         assert run.stdout is not None
         _heading, first = run.stdout.readline(), run.stdout.readline()
         run.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, err = run.communicate(timeout=20)
-        # Rounds take less than a second; a whole run takes half a minute.
-        assert time.monotonic() - began < 5
+        rest, err = run.communicate(timeout=60)
     finally:
         run.kill()
     assert first.startswith("exchange ")
+    assert "import-time" not in rest
     assert run.returncode == 130
     assert "Traceback" not in err
 
