@@ -66,6 +66,9 @@ pub mod prot {
     pub const TABLE: u64 = 0x1000_0000_0000_0003;
     /// Table entry made by the hot-add linear map: + PXNTable.
     pub const TABLE_LINEAR: u64 = 0x1800_0000_0000_0003;
+    /// What ptdump compares and shows of a descriptor (`pte_bits`, kernel-semantics §8.3): neither the output address nor DBM and
+    /// software bits.
+    pub const PTDUMP_MASK: u64 = 0x0074_0000_0000_0fdf;
 }
 
 /// What a descriptor is, decoded at a level.

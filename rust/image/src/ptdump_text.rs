@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use vmemmap_arch::{Attr, Va, Version};
 
 /// The bits of a descriptor that ptdump compares and shows.
-pub const PROT_MASK: u64 = 0x0074_0000_0000_0fdf;
+pub const PROT_MASK: u64 = vmemmap_arch::descriptor::prot::PTDUMP_MASK;
 
 /// A row of the kernel's `pte_bits`: prints `set` if `word & mask == value`, else `clear`.
 pub(crate) struct Column {

@@ -363,15 +363,15 @@ pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Hug
     }
 }
 
-/// `__update_and_free_page`.
+/// What freeing and demoting a page that was removed from its pool begin with: vmemmap back, the HugeTLB mark off, an
+/// ordinary run of pages left.
 ///
 /// # Errors
-/// `ENOMEM`: the page went back to the pool as surplus.
-pub(crate) fn update_and_free_now<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) -> Result<(), Errno> {
-    cpu.label("__update_and_free_page");
+/// `ENOMEM`: vmemmap could not be restored; the page is back in the pool, as surplus if `adjust_surplus`.
+pub(crate) fn restore_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) -> Result<(), Errno> {
     if let Err(errno) = restore(k, cpu, page) {
         lock(cpu);
-        add_back(k, cpu, pool, page, true);
+        add_back(k, cpu, pool, page, adjust_surplus);
         unlock(cpu);
         return Err(errno);
     }
@@ -382,6 +382,16 @@ pub(crate) fn update_and_free_now<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page:
         unlock(cpu);
     }
     page.destroy_compound(k, cpu);
+    Ok(())
+}
+
+/// `__update_and_free_page`.
+///
+/// # Errors
+/// `ENOMEM`: the page went back to the pool as surplus.
+pub(crate) fn update_and_free_now<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) -> Result<(), Errno> {
+    cpu.label("__update_and_free_page");
+    restore_and_destroy(k, cpu, pool, page, true)?;
     cpu.free(frames::<C>(k, page), page.order(), FrameKind::Huge);
     Ok(())
 }

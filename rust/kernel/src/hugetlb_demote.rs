@@ -3,10 +3,10 @@
 
 use vmemmap_arch::{Cpu, LockId, Mode};
 
-use crate::hugetlb::{PageList, Pool, add_back, enqueue, frames, lock, must_be_surplus, prep_new, remove, unlock};
+use crate::hugetlb::{PageList, Pool, enqueue, frames, lock, must_be_surplus, prep_new, remove, restore_and_destroy, unlock};
 use crate::hugetlb_resize::prep_and_add;
-use crate::hugetlb_vmemmap::{HugePage, restore};
-use crate::page::{flag, page_huge, prep_compound_page, set_hugetlb_mark, test_flag};
+use crate::hugetlb_vmemmap::HugePage;
+use crate::page::{flag, prep_compound_page, set_hugetlb_mark, test_flag};
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
@@ -50,18 +50,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
     let adjust_surplus = must_be_surplus(k, cpu, pool);
     remove(k, cpu, pool, page, adjust_surplus);
     unlock(cpu);
-    if let Err(errno) = restore(k, cpu, page) {
-        lock(cpu);
-        add_back(k, cpu, pool, page, adjust_surplus);
-        unlock(cpu);
-        return Err(errno);
-    }
-    if page_huge(k, cpu, page.va(k)) {
-        lock(cpu);
-        set_hugetlb_mark(cpu, page.va(k), false);
-        unlock(cpu);
-    }
-    page.destroy_compound(k, cpu);
+    restore_and_destroy(k, cpu, pool, page, adjust_surplus)?;
     cpu.split_run(frames::<C>(k, page), page.order(), target.order());
     // The larger size's mutex is always taken first.
     cpu.acquire(LockId::HugetlbResize(target.h), Mode::Write);

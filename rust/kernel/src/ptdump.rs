@@ -9,7 +9,7 @@ use crate::memory_hotplug::{get_online_mems, put_online_mems};
 use crate::policy::WalkerLock;
 
 /// Bits that tell one range from the next: those of `pte_bits`. Output address, DBM and software bits are not compared.
-pub const PROT_MASK: u64 = 0x0074_0000_0000_0fdf;
+pub const PROT_MASK: u64 = vmemmap_arch::descriptor::prot::PTDUMP_MASK;
 
 /// Where the walk's findings go.
 pub trait PtdumpSink {
