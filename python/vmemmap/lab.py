@@ -159,7 +159,7 @@ def scope_words(scope: Mapping[str, Any]) -> str:
         str(scope.get("window", "")),
         str(scope.get("memory_model", "")),
         f"absent: {', '.join(scope.get('absent', ())) or 'none'}",
-        *(str(scope[key]) for key in ("machine", "bounds") if scope.get(key)),
+        *(str(scope[key]) for key in ("environment", "machine", "bounds") if scope.get(key)),
     ]
     return "; ".join(part for part in parts if part)
 

@@ -19,7 +19,10 @@ The JSON that the core takes (format 1); addresses and sizes are integers, in by
      "setup": [OPERATION, ...],            // run one after the other on CPU 0 before any actor starts; an error there is an
                                            // error of the scenario
      "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "program": [OPERATION, ...]}, ...],
-     "judged": ["I1", "I2", "I6"]}         // the verdict is about these; all others only fill their column
+     "judged": ["I1", "I2", "I6"],         // the verdict is about these; all others only fill their column
+     "environment": {                      // what an explored machine's environment may do; every key may be absent
+        "oracle": "strict" | "observed",   // observed: only accesses that go wrong count, not what survives a free
+        "alloc_failures": 0}}              // allocations of an execution that may fail, each a choice
 
 OPERATION is ``{"op": NAME, FIELD: VALUE, ...}``: NAME and fields are those of `Operation` in
 rust/kernel/src/operation.rs, NAME in snake_case: ``{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}``, ``"at": null`` for
@@ -147,7 +150,8 @@ def as_actors(given: Any) -> list[Actor]:
 class Variant:
     """One way of running a scenario, and what it is expected to show.
 
-    `invariants` are those expected to fall; empty when `expect` is ``safe``. `arguments` go to the scenario function.
+    `invariants` are those expected to fall; empty when `expect` is ``safe``. `arguments` go to the scenario function,
+    `environment` is that of the document.
     """
 
     name: str
@@ -156,6 +160,7 @@ class Variant:
     policies: Mapping[str, str] = field(default_factory=dict[str, str])
     kernel: str = "6.1"
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -164,6 +169,7 @@ class Variant:
             "invariants": list(self.invariants),
             "policies": dict(self.policies),
             "kernel": self.kernel,
+            "environment": dict(self.environment),
         }
 
 
@@ -221,7 +227,7 @@ class Scenario:
         """Describe one variant; `policies` override those of the variant (``--set``)."""
         from .stage import Stage
 
-        stage = Stage(kernel=variant.kernel, policies={**variant.policies, **policies})
+        stage = Stage(kernel=variant.kernel, policies={**variant.policies, **policies}, environment=variant.environment)
         try:
             actors = as_actors(self.describe(stage, **variant.arguments))
             return stage.describe(self, variant, actors)

@@ -125,6 +125,7 @@ class Stage:
 
     kernel: str = "6.1"
     policies: Mapping[str, str] = field(default_factory=dict[str, str])
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
     granule: int = field(init=False, default=4096)
     hotplug: list[tuple[int, int]] = field(init=False, default_factory=list[tuple[int, int]])
     memory: Memory = field(init=False)
@@ -241,6 +242,7 @@ class Stage:
                 for index, (actor, program) in enumerate(programs)
             ],
             "judged": list(scenario.judged),
+            "environment": dict(self.environment),
         }
         seen = {kind for _, program in programs for operation in program for prefix, kind in KINDS.items() if operation.name.startswith(prefix)}
         if any(operation.name == "nr_hugepages" for _, program in programs for operation in program):
@@ -253,6 +255,7 @@ class Stage:
             "actors": [actor.name for actor, _ in programs],
             "absent": sorted(set(KINDS.values()) - seen),
             "window": self._scope.get("window", ""),
+            "environment": ", ".join(f"{key} {value}" for key, value in self.environment.items()),
             **{key: text for key, text in self._scope.items() if key != "window"},
         }
         return Description(document, scope)

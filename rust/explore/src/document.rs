@@ -76,6 +76,26 @@ const fn one() -> u32 {
     1
 }
 
+/// What the environment of an explored machine may do, and what its oracles look at. Absent keys: the defaults of
+/// `WorldOptions`. A stress on real threads has none of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnvironmentDocument {
+    /// `strict` judges what survives when a frame is freed, `observed` only accesses that go wrong.
+    pub oracle: Oracle,
+    /// Allocations of an execution that may fail as a choice of the environment.
+    pub alloc_failures: u32,
+}
+
+/// Which oracle judges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Oracle {
+    #[default]
+    Strict,
+    Observed,
+}
+
 /// The whole document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -90,6 +110,8 @@ pub struct Document {
     pub setup: Vec<OperationDocument>,
     pub actors: Vec<ActorDocument>,
     pub judged: Vec<String>,
+    #[serde(default)]
+    pub environment: EnvironmentDocument,
 }
 
 /// Half-open range in a document.

@@ -9,7 +9,7 @@ use vmemmap_arch::Va;
 use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_machine::model::WorldOptions;
 
-use crate::document::{Document, DocumentError};
+use crate::document::{Document, DocumentError, Oracle};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::scenario::{Actor, Scenario};
@@ -51,9 +51,6 @@ pub struct ExploreOptions {
     pub seconds: Option<f64>,
     /// Bug depth that PCT aims at.
     pub depth: u32,
-    pub strict: bool,
-    /// Allocations of an execution that may fail as a choice of the environment.
-    pub alloc_failures: u32,
     pub shorten_seconds: f64,
     pub settle_seconds: f64,
 }
@@ -67,8 +64,6 @@ impl Default for ExploreOptions {
             executions: None,
             seconds: o.seconds,
             depth: 3,
-            strict: true,
-            alloc_failures: 0,
             shorten_seconds: o.shorten_seconds,
             settle_seconds: o.settle_seconds,
         }
@@ -136,6 +131,18 @@ fn setup(document: &Document, kernel: &Kernel) -> Vec<Operation> {
     document.setup.iter().map(|o| o.operation(&kernel.layout)).collect()
 }
 
+/// What the environment may do on this kernel's machine.
+fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
+    let (l, e) = (&kernel.layout, &document.environment);
+    WorldOptions {
+        strict: e.oracle == Oracle::Strict,
+        alloc_failures: e.alloc_failures,
+        linear_map: Some(l.page_offset..Va(l.page_end.0)),
+        vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
+        ..WorldOptions::default()
+    }
+}
+
 /// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
 /// invariant that fell.
 ///
@@ -157,15 +164,7 @@ pub fn explore(
     }
     let kernel = document.machine.kernel()?;
     let scenario = scenario(&document, &kernel)?;
-    let l = &kernel.layout;
-    let world_options = WorldOptions {
-        strict: asked.strict,
-        alloc_failures: asked.alloc_failures,
-        linear_map: Some(l.page_offset..Va(l.page_end.0)),
-        vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
-        ..WorldOptions::default()
-    };
-    let world = booted(&kernel, scenario.actors.len() as u8, world_options, &setup(&document, &kernel))?;
+    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
     let how = Options {
         strategy: match asked.strategy {
             StrategyName::Exhaustive => Strategy::Exhaustive,
