@@ -1,29 +1,63 @@
-//! Stackful coroutines on pooled stacks. The only `unsafe` of this crate.
+//! Stackful coroutines on pooled stacks, whose state can be saved and brought back. The only `unsafe` of this crate.
 //!
 //! Most executions are abandoned half-way. Unwinding a suspended actor costs as much as 150 steps, so an abandoned one
-//! is only marked as done and its stack is used again: no destructor runs. Hence the rule for whatever runs here: **at
-//! a suspension nothing on the stack needs `Drop`.** The `kernel` crate keeps it by construction (`no_std` without
-//! `alloc`: no `Vec`, no `Box`; frames are on intrusive lists, guards are plain values), `ActorPort` by giving back its
-//! borrow before it suspends.
+//! is only marked as done and its stack is used again: no destructor runs. A depth-first search goes back to where an
+//! actor stood before: the bytes of its stack are put back where they were, at their own address. Hence the rule for
+//! whatever runs here: **at a suspension nothing on the stack needs `Drop`, and nothing there owns or counts anything
+//! elsewhere.** The `kernel` crate keeps it by construction (`no_std` without `alloc`: no `Vec`, no `Box`; frames are on
+//! intrusive lists, guards are plain values), `ActorPort` by giving back its borrow before it suspends.
 
 use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
-use corosensei::stack::DefaultStack;
-use corosensei::{Coroutine as Raw, CoroutineResult, Yielder};
+use corosensei::stack::{DefaultStack, Stack};
+use corosensei::{Coroutine as Coro, CoroutineResult, Yielder};
 
 /// Address space per stack; only the pages used are ever backed. A guard page ends it.
 const STACK_BYTES: usize = 256 * 1024;
 
+/// Bytes kept below the stack pointer that a body reports: the frame of the switch itself lies there.
+const BELOW: usize = 1024;
+
+/// Largest guard page at the low end of a stack.
+const GUARD: usize = 64 * 1024;
+
+/// Yields the address down to which the stack is in use.
+type Raw = Coro<u16, usize, (), DefaultStack>;
+
 /// Handle by which a body gives control back.
 #[derive(Clone, Copy)]
-pub struct Suspender<'c>(&'c Yielder<u16, ()>);
+pub struct Suspender<'c>(&'c Yielder<u16, usize>);
 
 impl Suspender<'_> {
     /// Control to whoever resumed; returns the value of the next `resume`.
-    #[inline]
+    #[inline(always)]
     pub fn suspend(self) -> u16 {
-        self.0.suspend(())
+        self.0.suspend(stack_pointer())
+    }
+}
+
+/// The stack pointer of the caller's frame. On an architecture not listed 0: then whole stacks are saved.
+#[inline(always)]
+fn stack_pointer() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let sp: usize;
+        // SAFETY: copies a register; touches neither memory, stack nor flags.
+        unsafe { std::arch::asm!("mov {}, rsp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+        sp
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        let sp: usize;
+        // SAFETY: copies a register; touches neither memory, stack nor flags.
+        unsafe { std::arch::asm!("mov {}, sp", out(reg) sp, options(nomem, nostack, preserves_flags)) };
+        sp
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        0
     }
 }
 
@@ -46,8 +80,26 @@ impl Stacks {
 
 /// A suspended body that borrows for `'env`.
 pub struct Coroutine<'env> {
-    raw: Option<Raw<u16, (), (), DefaultStack>>,
+    raw: Option<Raw>,
+    /// End of its stack, and the lowest address that may be read of it.
+    base: usize,
+    lowest: usize,
+    /// From here on its stack is in use, when suspended.
+    used: usize,
     borrows: PhantomData<&'env ()>,
+}
+
+/// Where a body stood: the bytes of its stack, and the handle as it was then. Buffers are used again.
+pub struct Saved {
+    raw: MaybeUninit<Raw>,
+    used: usize,
+    bytes: Vec<MaybeUninit<u8>>,
+}
+
+impl Default for Saved {
+    fn default() -> Self {
+        Self { raw: MaybeUninit::uninit(), used: usize::MAX, bytes: Vec::new() }
+    }
 }
 
 impl<'env> Coroutine<'env> {
@@ -60,10 +112,11 @@ impl<'env> Coroutine<'env> {
         F: FnOnce(Suspender<'_>) + Copy + 'env,
     {
         let stack = stacks.0.pop().expect("a stack was reserved for each actor");
+        let (base, lowest) = (stack.base().get(), stack.limit().get() + GUARD);
         // SAFETY: the closure borrows for 'env, and this struct cannot outlive 'env (PhantomData). It never resumes after
         // it was reset or dropped; if it is forgotten, nobody can resume it, so nothing borrowed is ever touched again.
-        let raw = unsafe { Raw::with_stack_unchecked(stack, move |yielder: &Yielder<u16, ()>, _first: u16| body(Suspender(yielder))) };
-        Self { raw: Some(raw), borrows: PhantomData }
+        let raw = unsafe { Raw::with_stack_unchecked(stack, move |yielder: &Yielder<u16, usize>, _first: u16| body(Suspender(yielder))) };
+        Self { raw: Some(raw), base, lowest, used: base, borrows: PhantomData }
     }
 
     /// Runs the body until it suspends (`true`) or ends (`false`). The value of the first call is ignored. A panic of the
@@ -74,8 +127,51 @@ impl<'env> Coroutine<'env> {
     #[inline]
     pub fn resume(&mut self, value: u16) -> bool {
         match self.raw.as_mut().expect("present until abandoned").resume(value) {
-            CoroutineResult::Yield(()) => true,
+            CoroutineResult::Yield(used) => {
+                self.used = used;
+                true
+            }
             CoroutineResult::Return(()) => false,
+        }
+    }
+
+    /// Notes where the body stands, for `restore`. It is suspended.
+    ///
+    /// # Panics
+    /// If the stack is all but used up.
+    pub fn save(&self, into: &mut Saved) {
+        let raw = self.raw.as_ref().expect("present until abandoned");
+        let from = self.used.saturating_sub(BELOW).max(self.lowest);
+        assert!(self.used == 0 || self.used >= from, "an actor's stack is used up");
+        let length = self.base - from;
+        into.used = self.used;
+        into.bytes.clear();
+        into.bytes.reserve(length);
+        // SAFETY: `from..base` lies in the mapping of the stack, above its guard page (`lowest`), and nobody runs on it: the
+        // body is suspended. Bytes are copied as they are, initialised or not. A bitwise copy of the handle is never used but
+        // to overwrite the handle of the same stack, and never dropped.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from as *const MaybeUninit<u8>, into.bytes.as_mut_ptr(), length);
+            into.bytes.set_len(length);
+            std::ptr::copy_nonoverlapping(raw, into.raw.as_mut_ptr(), 1);
+        }
+    }
+
+    /// Back to where the body stood when it was saved; it may have run on meanwhile, to its end even.
+    ///
+    /// # Panics
+    /// If nothing was saved.
+    pub fn restore(&mut self, from: &Saved) {
+        let raw = self.raw.as_mut().expect("present until abandoned");
+        assert!(from.used != usize::MAX, "only what was saved can be restored");
+        self.used = from.used;
+        // SAFETY: the same part of the same stack that `save` read, with nobody running on it; pointers into it are valid again
+        // since it lies where it lay. Nothing on it owned anything (module documentation), so nothing is released twice or
+        // never. The handle that is overwritten owned the same stack as the one put in its place, so neither is leaked.
+        unsafe {
+            let to = (self.base - from.bytes.len()) as *mut MaybeUninit<u8>;
+            std::ptr::copy_nonoverlapping(from.bytes.as_ptr(), to, from.bytes.len());
+            std::ptr::copy_nonoverlapping(from.raw.as_ptr(), raw, 1);
         }
     }
 

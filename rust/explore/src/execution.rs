@@ -9,7 +9,7 @@ use std::io;
 use rustc_hash::FxHashSet;
 use vmemmap_arch::Invariant;
 
-use crate::coroutine::{Coroutine, Stacks, Suspender};
+use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
 use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, Reply};
 
 /// The bodies of a scenario.
@@ -375,13 +375,28 @@ impl<M: Model> ActorPort<'_, M> {
     }
 }
 
-/// Runs actors, one execution after the other.
+/// What an actor is about to change by running on.
+struct Before<M: Model> {
+    actor: usize,
+    state: ActorState<M::Op>,
+    stack: Saved,
+    mark: M::Mark,
+    seen: Invariants,
+    steps: u32,
+    own_breaches: usize,
+}
+
+/// Runs actors, one execution after the other, or back and forth along one.
 pub struct Runner<'env, M: Model, A: Actors<M>> {
     shared: &'env Shared<M>,
     actors: &'env A,
     stacks: Stacks,
     running: Vec<Coroutine<'env>>,
     count: usize,
+    /// What each step since the last `reset` that may be taken back has changed, the last on top.
+    before: Vec<Before<M>>,
+    /// Buffers of steps taken back.
+    spare: Vec<Saved>,
 }
 
 /// Widest distance between the locations of neighbouring entries or frames of a model.
@@ -416,7 +431,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         assert!(count <= MAX_ACTORS, "at most {MAX_ACTORS} actors");
         let mut stacks = Stacks::default();
         stacks.reserve(count)?;
-        Ok(Self { shared, actors, stacks, running: Vec::with_capacity(count), count })
+        Ok(Self { shared, actors, stacks, running: Vec::with_capacity(count), count, before: Vec::new(), spare: Vec::new() })
     }
 
     pub(crate) fn inner(&self) -> RefMut<'env, Inner<M>> {
@@ -455,8 +470,38 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.inner().grew
     }
 
+    /// Before `actor` runs on: what `undo` takes back.
+    pub(crate) fn save(&mut self, actor: usize) {
+        let mut stack = self.spare.pop().unwrap_or_default();
+        self.running[actor].save(&mut stack);
+        let mut inner = self.inner();
+        let mark = inner.model.checkpoint();
+        let (state, seen, steps, own_breaches) = (inner.actors[actor], inner.seen, inner.steps, inner.own_breaches.len());
+        drop(inner);
+        self.before.push(Before { actor, state, stack, mark, seen, steps, own_breaches });
+    }
+
+    /// Back to where the last `save` was, which is forgotten.
+    ///
+    /// # Panics
+    /// If nothing is left to take back.
+    pub(crate) fn undo(&mut self) {
+        let before = self.before.pop().expect("a step was saved");
+        self.running[before.actor].restore(&before.stack);
+        let mut inner = self.inner();
+        inner.model.rollback(&before.mark);
+        inner.actors[before.actor] = before.state;
+        inner.seen = before.seen;
+        inner.steps = before.steps;
+        inner.own_breaches.truncate(before.own_breaches);
+        inner.halted = false;
+        drop(inner);
+        self.spare.push(before.stack);
+    }
+
     /// Back to the beginning; no actor has started.
     pub(crate) fn reset(&mut self) {
+        self.spare.extend(self.before.drain(..).map(|b| b.stack));
         for coroutine in self.running.drain(..) {
             coroutine.abandon(&mut self.stacks);
         }

@@ -129,9 +129,15 @@ pub struct Breach {
 /// The machine under exploration.
 pub trait Model {
     type Op: Copy + Eq + Debug;
+    /// A state to go back to.
+    type Mark;
 
     /// Back to the state in which the search began.
     fn reset(&mut self);
+    /// The state now, to go back to while it is an ancestor: no `rollback` to an earlier mark, and no `reset`, came between.
+    fn checkpoint(&mut self) -> Self::Mark;
+    /// Back to the state of `mark`, which may be gone back to again.
+    fn rollback(&mut self, mark: &Self::Mark);
     /// Never a scheduling point: nobody else can tell when it happens.
     fn is_local(op: &Self::Op) -> bool;
     /// In how many ways the operation can go now; 0 = blocked.

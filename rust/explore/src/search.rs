@@ -1,4 +1,5 @@
-//! The exhaustive search: depth first, by re-execution with the recorded choices.
+//! The exhaustive search: depth first, going back by putting actors and machine back where they stood, so that each
+//! transition executes once.
 //!
 //! Reductions (explorer.md §2.2, 2.3), each of which can be switched off: private accesses run without a scheduling
 //! point; a state seen before is not entered again; sleep sets leave out orders of independent operations. A revisit is
@@ -163,8 +164,11 @@ struct Node {
     outcomes: u16,
     /// Operations that ran after the chosen one, before the next announcement.
     ran: u32,
+    /// The same of the chosen actor when it was last picked.
+    lead: u32,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Running,
     Over,
@@ -177,7 +181,6 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     nodes: Vec<Node>,
     cache: HashSet<u128, KeyBuilder>,
     start_ran: [u32; MAX_ACTORS],
-    started: bool,
     report: Report,
     /// Operations each actor has run since it was last picked, in this execution.
     leads: [u32; MAX_ACTORS],
@@ -193,7 +196,6 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             nodes: Vec::new(),
             cache: HashSet::default(),
             start_ran: [0; MAX_ACTORS],
-            started: false,
             report: Report::new(),
             leads: [0; MAX_ACTORS],
             on_final,
@@ -215,17 +217,22 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let first_steps = self.runner.inner().total_steps;
         let mut clock = Clock::new();
         let mut fell: Option<Instant> = None;
-        self.begin_round();
+        let mut end = self.begin_round();
         self.report.ended = loop {
-            self.execute();
+            if end == End::Running {
+                end = self.go_on();
+                continue;
+            }
             self.report.executions += 1;
             {
                 let inner = self.runner.inner();
                 self.report.overflowed |= inner.bound_hit || inner.model.overflowed();
             }
             if self.runner.grew() && self.reduction.fault != Fault::NoFixpoint {
-                self.begin_round();
-            } else if !self.backtrack() {
+                end = self.begin_round();
+            } else if self.backtrack() {
+                end = End::Running;
+            } else {
                 break Ended::Exhausted;
             }
             if self.report.executions >= limits.executions || self.cache.len() > limits.states {
@@ -258,49 +265,33 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         Progress { executions: self.report.executions, steps: self.report.steps, states: self.cache.len() as u64, violated }
     }
 
-    /// Everything learned stays; everything built on less is thrown away.
-    fn begin_round(&mut self) {
+    /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
+    fn begin_round(&mut self) -> End {
         self.runner.adopt_shared();
         self.nodes.clear();
         self.cache.clear();
-        self.started = false;
         self.report.rounds += 1;
         self.report.found.clear();
-    }
-
-    /// One execution: the recorded prefix, the choice at its end, then the first choice everywhere.
-    fn execute(&mut self) {
         self.runner.reset();
         for actor in 0..self.runner.count() {
-            let phase = if self.started { Phase::Silent(self.start_ran[actor]) } else { Phase::Frontier };
-            self.start_ran[actor] = self.runner.advance(actor, 0, phase);
+            self.start_ran[actor] = self.runner.advance(actor, 0, Phase::Frontier);
             self.leads[actor] = self.start_ran[actor];
             if self.runner.halted() {
-                self.note_start(actor);
-                return;
+                self.note_start();
+                return End::Over;
             }
         }
-        if !self.started {
-            self.started = true;
-            self.note_start(0);
-            if let End::Over = self.arrive(0, None) {
-                return;
-            }
-        }
-        let Some(last) = self.nodes.len().checked_sub(1) else { return };
-        for node in &self.nodes[..last] {
-            let actor = usize::from(node.choice.actor);
-            self.leads[actor] = self.runner.advance(actor, node.choice.outcome, Phase::Silent(node.ran));
-        }
-        loop {
-            let sleep = self.child_sleep();
-            if let End::Over = self.step() {
-                return;
-            }
-            let last = self.nodes.last().map(|n| n.choice.actor);
-            if let End::Over = self.arrive(sleep, last) {
-                return;
-            }
+        self.note_start();
+        self.arrive(0, None)
+    }
+
+    /// The choice at the deepest node, to the next one.
+    fn go_on(&mut self) -> End {
+        let sleep = self.child_sleep();
+        let actor = self.nodes.last().map(|n| n.choice.actor);
+        match self.step() {
+            End::Over => End::Over,
+            End::Running => self.arrive(sleep, actor),
         }
     }
 
@@ -316,6 +307,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             (inner.steps, inner.violated())
         };
         let lead = self.leads[actor];
+        node.lead = lead;
+        self.runner.save(actor);
         node.ran = self.runner.advance(actor, node.choice.outcome, Phase::Frontier);
         self.leads[actor] = node.ran;
         let inner = self.runner.inner();
@@ -347,7 +340,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     /// Violations of actors that had not met a scheduling point yet.
-    fn note_start(&mut self, _actor: usize) {
+    fn note_start(&mut self) {
         let inner = self.runner.inner();
         for invariant in inner.violated().iter() {
             let cost = Cost { switches: 0, steps: inner.broke_at[usize::from(invariant.number()) - 1] };
@@ -394,7 +387,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             Some(a) if open & 1 << a != 0 => a,
             _ => open.trailing_zeros() as u8,
         };
-        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0 });
+        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0 });
         End::Running
     }
 
@@ -436,9 +429,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         sleep
     }
 
-    /// To the next untried choice; `false` if there is none.
+    /// To the next untried choice, its node as it was; `false` if there is none.
     fn backtrack(&mut self) -> bool {
         while let Some(node) = self.nodes.last_mut() {
+            self.runner.undo();
+            self.leads[usize::from(node.choice.actor)] = node.lead;
             if node.choice.outcome + 1 < node.outcomes {
                 node.choice.outcome += 1;
                 return true;

@@ -3,7 +3,7 @@
 use thiserror::Error;
 use vmemmap_arch::Invariant;
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
-use vmemmap_machine::model::{Touch, World, WorldOptions};
+use vmemmap_machine::model::{Mark, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
@@ -23,9 +23,16 @@ impl Touch for Footprint {
 
 impl Model for World {
     type Op = Op;
+    type Mark = Mark;
 
     fn reset(&mut self) {
         World::reset(self);
+    }
+    fn checkpoint(&mut self) -> Mark {
+        World::checkpoint(self)
+    }
+    fn rollback(&mut self, mark: &Mark) {
+        World::rollback(self, mark);
     }
     #[inline]
     fn is_local(op: &Op) -> bool {

@@ -56,8 +56,15 @@ pub struct Toy {
 
 impl Model for Toy {
     type Op = Op;
+    type Mark = State;
     fn reset(&mut self) {
         self.state = State::default();
+    }
+    fn checkpoint(&mut self) -> State {
+        self.state.clone()
+    }
+    fn rollback(&mut self, mark: &State) {
+        self.state.clone_from(mark);
     }
     fn is_local(op: &Op) -> bool {
         matches!(op, Op::Local)

@@ -33,6 +33,15 @@ impl Breaches {
             self.kept.push(breach);
         }
     }
+    /// How many are kept, and which fell: for `back_to`.
+    #[must_use]
+    pub fn position(&self) -> (usize, u32) {
+        (self.kept.len(), self.mask)
+    }
+    pub fn back_to(&mut self, (kept, mask): (usize, u32)) {
+        self.kept.truncate(kept);
+        self.mask = mask;
+    }
     pub fn clear(&mut self) {
         self.kept.clear();
         self.mask = 0;

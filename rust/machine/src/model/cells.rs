@@ -15,6 +15,13 @@ pub struct Cells {
     marked: u128,
 }
 
+/// A place in the log, and the hash there.
+#[derive(Clone, Copy, Debug)]
+pub struct Position {
+    log: usize,
+    hash: u128,
+}
+
 impl Cells {
     /// `n` new cells in a row, all 0; the number of the first.
     pub fn reserve(&mut self, n: usize) -> Cell {
@@ -48,6 +55,17 @@ impl Cells {
             self.value[cell as usize] = old;
         }
         self.hash = self.marked;
+    }
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position { log: self.log.len(), hash: self.hash }
+    }
+    /// Back to a position on the way from `mark` to here.
+    pub fn undo_to(&mut self, position: &Position) {
+        for (cell, old) in self.log.drain(position.log.min(self.log.len())..).rev() {
+            self.value[cell as usize] = old;
+        }
+        self.hash = position.hash;
     }
     /// Hash of all cells.
     #[must_use]

@@ -68,9 +68,9 @@ impl World {
             Op::CopyFromVa { from, to } => self.copy_from_va(actor, from, to, outcome),
             Op::StoreFrame { frame, index, value } => self.store_frame(actor, frame, index, value),
             Op::ListLink { before, frame } => {
-                self.links.insert(frame.pa.0, Links { previous: before, next: None });
+                self.set_links(frame, |_| Links { previous: before, next: None });
                 if let Some(b) = before {
-                    self.links.entry(b.pa.0).or_default().next = Some(frame);
+                    self.set_links(b, |l| Links { next: Some(frame), ..l });
                 }
             }
             Op::Queue { lock } => self.queue(actor, lock),

@@ -102,11 +102,23 @@ struct Fixed {
     vars: Cell,
 }
 
-/// Neighbours of a frame on a private list. Part of the actor's own state, hence neither undone nor hashed.
+/// Neighbours of a frame on a private list. Part of the actor's own state, hence not hashed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Links {
     previous: Option<Frame<Tok>>,
     next: Option<Frame<Tok>>,
+}
+
+/// A state of a machine since `World::mark`, to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    cells: cells::Position,
+    stale: tlb::Kept,
+    links: usize,
+    breaches: (usize, u32),
+    step: u64,
+    overflow: bool,
+    spurious_faults: u64,
 }
 
 /// An explored machine.
@@ -123,6 +135,8 @@ pub struct World {
     vars: u64,
     root: FrameId,
     links: FxHashMap<u64, Links>,
+    /// Links before each change since `mark`.
+    links_log: Vec<(u64, Option<Links>)>,
     breaches: Breaches,
     step: u64,
     overflow: bool,
@@ -172,6 +186,7 @@ impl World {
             vars: config.vars,
             root: 0,
             links: FxHashMap::default(),
+            links_log: Vec::new(),
             breaches: Breaches::default(),
             step: 0,
             overflow: false,
@@ -202,6 +217,7 @@ impl World {
         self.carve_pools(frames);
         self.memory.cells.mark();
         self.stale.mark();
+        self.links_log.clear();
         self.forget();
     }
 
@@ -212,7 +228,45 @@ impl World {
         self.forget();
     }
 
+    /// The state now, to go back to while neither `reset` nor a `rollback` to an earlier one came between.
+    pub fn checkpoint(&mut self) -> Mark {
+        Mark {
+            cells: self.memory.cells.position(),
+            stale: self.stale.checkpoint(),
+            links: self.links_log.len(),
+            breaches: self.breaches.position(),
+            step: self.step,
+            overflow: self.overflow,
+            spurious_faults: self.spurious_faults,
+        }
+    }
+
+    /// Back to the state of `mark`. Costs as much as was written since.
+    pub fn rollback(&mut self, mark: &Mark) {
+        self.memory.cells.undo_to(&mark.cells);
+        self.stale.rollback(mark.stale);
+        self.unlink_to(mark.links);
+        self.breaches.back_to(mark.breaches);
+        (self.step, self.overflow, self.spurious_faults) = (mark.step, mark.overflow, mark.spurious_faults);
+    }
+
+    fn unlink_to(&mut self, position: usize) {
+        for (frame, old) in self.links_log.drain(position.min(self.links_log.len())..).rev() {
+            match old {
+                Some(links) => self.links.insert(frame, links),
+                None => self.links.remove(&frame),
+            };
+        }
+    }
+
+    fn set_links(&mut self, frame: Frame<Tok>, change: impl FnOnce(Links) -> Links) {
+        let old = self.links.get(&frame.pa.0).copied();
+        self.links_log.push((frame.pa.0, old));
+        self.links.insert(frame.pa.0, change(old.unwrap_or_default()));
+    }
+
     fn forget(&mut self) {
+        self.unlink_to(0);
         self.breaches.clear();
         self.step = 0;
         self.overflow = false;

@@ -45,6 +45,15 @@ pub(super) struct Stale {
     by_key: FxHashMap<(SlotId, u64, Va), u32>,
     active: Vec<u32>,
     marked: Vec<u32>,
+    /// `active` as it was at each checkpoint, one after the other.
+    kept: Vec<u32>,
+}
+
+/// Where a checkpoint's part of `kept` begins and ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    start: usize,
+    end: usize,
 }
 
 impl Stale {
@@ -64,6 +73,17 @@ impl Stale {
     }
     pub fn undo(&mut self) {
         self.active.clone_from(&self.marked);
+        self.kept.clear();
+    }
+    pub fn checkpoint(&mut self) -> Kept {
+        let start = self.kept.len();
+        self.kept.extend_from_slice(&self.active);
+        Kept { start, end: self.kept.len() }
+    }
+    pub fn rollback(&mut self, to: Kept) {
+        self.kept.truncate(to.end);
+        self.active.clear();
+        self.active.extend_from_slice(&self.kept[to.start..]);
     }
     /// Number of the record, given now if it has none.
     pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va) -> u32 {
