@@ -54,17 +54,38 @@ pub(crate) enum Phase {
     Silent(u32),
 }
 
+/// Who has touched a location, and whose accesses to it somebody else can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Location {
     readers: u16,
     writers: u16,
-    /// Treated as shared in this round.
-    shared: bool,
+    /// Actors whose reads of it, whose writes to it, are scheduling points in this round.
+    reads_seen: u16,
+    writes_seen: u16,
 }
 
 impl Location {
-    fn contended(self) -> bool {
-        self.writers != 0 && (self.readers | self.writers).count_ones() > 1
+    /// Actors other than the only one of the set; all if it has several, none if it is empty.
+    const fn others(set: u16) -> u16 {
+        match set.count_ones() {
+            0 => 0,
+            1 => !set,
+            _ => u16::MAX,
+        }
+    }
+    /// A read is noticed if somebody else writes, a write if somebody else reads or writes.
+    const fn reads_noticed(self) -> u16 {
+        Self::others(self.writers)
+    }
+    const fn writes_noticed(self) -> u16 {
+        Self::others(self.readers | self.writers)
+    }
+    /// An access was taken for private that is not.
+    const fn outgrown(self) -> bool {
+        self.readers & self.reads_noticed() & !self.reads_seen != 0 || self.writers & self.writes_noticed() & !self.writes_seen != 0
+    }
+    const fn is_shared(self) -> bool {
+        self.reads_seen | self.writes_seen != 0
     }
 }
 
@@ -111,7 +132,7 @@ pub(crate) struct Inner<M: Model> {
     pub model: M,
     pub actors: [ActorState<M::Op>; MAX_ACTORS],
     locations: Vec<Location>,
-    /// A location became shared that this round still took for private.
+    /// Somebody can tell an access that this round took for private.
     grew: bool,
     pub merge: Merge,
     pub phase: Phase,
@@ -161,6 +182,7 @@ impl<M: Model> Inner<M> {
     fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.footprint(actor, op, &mut self.scratch);
+        let me = 1u16 << actor;
         let mut missed = true;
         for (location, written) in self.scratch.iter() {
             let index = location as usize;
@@ -168,13 +190,12 @@ impl<M: Model> Inner<M> {
                 self.locations.resize(index + 1, Location::default());
             }
             let entry = &mut self.locations[index];
-            if written {
-                entry.writers |= 1 << actor;
-            } else {
-                entry.readers |= 1 << actor;
+            let (known, seen) = if written { (&mut entry.writers, entry.writes_seen) } else { (&mut entry.readers, entry.reads_seen) };
+            missed &= seen & me == 0;
+            if *known & me == 0 {
+                *known |= me;
+                self.grew |= entry.outgrown();
             }
-            missed &= !entry.shared;
-            self.grew |= !entry.shared && entry.contended();
         }
         missed
     }
@@ -404,19 +425,20 @@ const STRIDE: isize = 16;
 
 /// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one more.
 /// So where a location has just become shared and lies in an even row of such locations, the row is continued by as many
-/// as it has. More shared locations than needed are always sound.
+/// as it has. More scheduling points than needed are always sound.
 fn extend_row(locations: &mut [Location], at: usize) {
-    let writers = locations[at].writers;
+    let Location { writers, reads_seen, writes_seen, .. } = locations[at];
     let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
     let known = |stride: isize| {
-        (1isize..).take_while(|n| place(-n, stride).is_some_and(|i| locations[i].shared && locations[i].writers == writers)).count()
+        (1isize..).take_while(|n| place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].writers == writers)).count()
     };
     let strides = (1..=STRIDE).flat_map(|s| [s, -s]);
     let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else { return };
     let row: Vec<usize> =
         (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].writers & writers != 0).collect();
     for i in row {
-        locations[i].shared = true;
+        locations[i].reads_seen |= reads_seen;
+        locations[i].writes_seen |= writes_seen;
     }
 }
 
@@ -454,11 +476,16 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     pub(crate) fn adopt_shared(&mut self) -> bool {
         let mut inner = self.inner();
         let locations = &mut inner.locations;
-        let new: Vec<usize> = (0..locations.len()).filter(|i| !locations[*i].shared && locations[*i].contended()).collect();
+        let new: Vec<usize> = (0..locations.len()).filter(|i| locations[*i].outgrown()).collect();
         for index in new {
-            if !locations[index].shared {
-                locations[index].shared = true;
-                extend_row(locations, index);
+            let location = &mut locations[index];
+            if location.outgrown() {
+                let fresh = !location.is_shared();
+                location.reads_seen |= location.reads_noticed();
+                location.writes_seen |= location.writes_noticed();
+                if fresh {
+                    extend_row(locations, index);
+                }
             }
         }
         // What counts as private is about to change.
