@@ -9,6 +9,7 @@ pub mod execution;
 pub mod live;
 pub mod model;
 pub mod programs;
+mod proof;
 pub mod question;
 pub mod random;
 pub mod replay;

@@ -2,6 +2,8 @@
 //!
 //! Both decide only at unmerged points. What they do not find is not proven absent: never "safe".
 
+use std::time::Instant;
+
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -70,6 +72,7 @@ pub(crate) fn sample<M: Model, A: Actors<M>>(
     let first_steps = runner.inner().total_steps;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut report = Report::new();
+    let began = Instant::now();
     let mut clock = Clock::new();
     let mut longest = 0;
     loop {
@@ -80,6 +83,9 @@ pub(crate) fn sample<M: Model, A: Actors<M>>(
         }
         longest = longest.max(walk(runner, draw, &mut rng, longest, &mut report));
         report.executions += 1;
+        if report.first.is_none() && report.found.keys().any(|i| ending.contains(*i)) {
+            report.first = Some((report.executions, began.elapsed()));
+        }
         {
             let inner = runner.inner();
             report.overflowed |= inner.bound_hit || inner.model.overflowed();

@@ -109,11 +109,13 @@ pub struct Report {
     /// A bound of the model or of the steps per actor was hit.
     pub overflowed: bool,
     pub found: BTreeMap<Invariant, Found>,
+    /// When an invariant that ends executions first fell: after so many executions, and how long.
+    pub first: Option<(u64, Duration)>,
 }
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { ended: Ended::Budget, executions: 0, steps: 0, states: 0, rounds: 0, overflowed: false, found: BTreeMap::new() }
+        Self { ended: Ended::Budget, executions: 0, steps: 0, states: 0, rounds: 0, overflowed: false, found: BTreeMap::new(), first: None }
     }
     /// Whether what was not found does not exist, within the declared bounds.
     #[must_use]
@@ -215,6 +217,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             inner.record = None;
         }
         let first_steps = self.runner.inner().total_steps;
+        let began = Instant::now();
         let mut clock = Clock::new();
         let mut fell: Option<Instant> = None;
         let mut end = self.begin_round();
@@ -224,6 +227,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 continue;
             }
             self.report.executions += 1;
+            if self.report.first.is_none() && self.report.found.keys().any(|i| ending.contains(*i)) {
+                self.report.first = Some((self.report.executions, began.elapsed()));
+            }
             {
                 let inner = self.runner.inner();
                 self.report.overflowed |= inner.bound_hit || inner.model.overflowed();

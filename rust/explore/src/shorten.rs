@@ -1,15 +1,12 @@
-//! Shorter traces: a minimiser that starts from any violating trace, and a bounded search that proves there is no shorter one.
+//! Shorter traces: a minimiser that starts from any violating trace.
 //!
-//! Length is (context switches, operations), in this order (explorer.md §2.6).
-
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+//! Length is (context switches, operations), in this order (explorer.md §2.6). `proof` shows that there is no shorter one.
 
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Phase, Runner, roll};
+use crate::execution::{Actors, Phase, Runner};
 use crate::model::{MAX_ACTORS, Model};
-use crate::search::{Choice, Clock, Cost, Found, KeyBuilder, Limits};
+use crate::search::{Choice, Cost, Found};
 
 /// Replays that the minimiser may spend on one trace.
 const MINIMISER_REPLAYS: u32 = 3000;
@@ -97,13 +94,14 @@ fn blocks_of(choices: &[Choice]) -> Vec<Block> {
     choices.chunk_by(|a, b| a.actor == b.actor).map(<[Choice]>::to_vec).collect()
 }
 
-/// Drops, joins and delays blocks as long as the same invariant falls sooner.
+/// Drops, joins and delays blocks, and drops single choices, as long as the same invariant falls sooner. `true` if nothing of
+/// that helps any more: no choice of the trace can be left out.
 pub(crate) fn minimise<M: Model, A: Actors<M>>(
     runner: &mut Runner<'_, M, A>,
     target: Invariant,
     found: &Found,
     stop: &dyn Fn() -> bool,
-) -> Found {
+) -> (Found, bool) {
     let mut best = found.clone();
     let mut replays = 0;
     'again: loop {
@@ -111,7 +109,7 @@ pub(crate) fn minimise<M: Model, A: Actors<M>>(
         for candidate in candidates(&blocks) {
             replays += 1;
             if replays > MINIMISER_REPLAYS || (replays % 64 == 0 && stop()) {
-                return best;
+                return (best, false);
             }
             if let Some(shorter) = runner.follow(&candidate, target)
                 && shorter.cost < best.cost
@@ -120,7 +118,7 @@ pub(crate) fn minimise<M: Model, A: Actors<M>>(
                 continue 'again;
             }
         }
-        return best;
+        return (best, true);
     }
 }
 
@@ -146,7 +144,13 @@ fn candidates(blocks: &[Block]) -> impl Iterator<Item = Vec<Choice>> + '_ {
             changed.concat()
         })
     });
-    drop.chain(join).chain(delay)
+    // The choices of a block differ in their outcomes only, so that any one of them is as good as its last.
+    let fewer = (0..n).filter(move |i| blocks[*i].len() > 1).map(move |i| {
+        let mut changed = blocks.to_vec();
+        changed[i].pop();
+        changed.concat()
+    });
+    drop.chain(join).chain(delay).chain(fewer)
 }
 
 /// Where to cut a block of that length: everywhere if it is short, else at halves and near the ends.
@@ -173,137 +177,4 @@ fn moved(blocks: &[Block], i: usize, j: usize, front: bool) -> Vec<Choice> {
         changed[j].extend(block);
     }
     changed.concat()
-}
-
-struct Vertex {
-    parent: u32,
-    choice: Choice,
-    ran: u32,
-    cost: Cost,
-}
-
-const ROOT: u32 = u32::MAX;
-
-/// Searches in the order of cost, without sleep sets (they remove the cheap paths), until no trace shorter than those
-/// in `found` can exist; improves them on the way. Returns those proven shortest.
-pub(crate) fn prove<M: Model, A: Actors<M>>(
-    runner: &mut Runner<'_, M, A>,
-    found: &mut BTreeMap<Invariant, Found>,
-    limits: &mut Limits<'_>,
-) -> BTreeSet<Invariant> {
-    let mut proof =
-        Proof { vertices: Vec::new(), heap: BinaryHeap::new(), best: HashMap::default(), start: runner.start(), found, path: Vec::new() };
-    if runner.halted() {
-        return proof.found.keys().copied().collect();
-    }
-    proof.heap.push(Reverse((Cost { switches: 0, steps: 0 }, ROOT)));
-    let mut clock = Clock::new();
-    let mut executions = 0;
-    while let Some(Reverse((cost, at))) = proof.heap.pop() {
-        if proof.found.values().all(|f| f.cost <= cost) {
-            return proof.found.keys().copied().collect();
-        }
-        executions += proof.expand(runner, at);
-        let time_over = clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
-        if time_over || executions > limits.executions || proof.best.len() > limits.states {
-            return proof.found.iter().filter(|(_, f)| f.cost <= cost).map(|(i, _)| *i).collect();
-        }
-    }
-    proof.found.keys().copied().collect()
-}
-
-struct Proof<'f> {
-    vertices: Vec<Vertex>,
-    heap: BinaryHeap<Reverse<(Cost, u32)>>,
-    best: HashMap<u128, Cost, KeyBuilder>,
-    start: [u32; MAX_ACTORS],
-    found: &'f mut BTreeMap<Invariant, Found>,
-    path: Vec<u32>,
-}
-
-impl Proof<'_> {
-    /// Replays to a vertex; operations each actor has run ahead there.
-    fn goto<M: Model, A: Actors<M>>(&self, runner: &mut Runner<'_, M, A>) -> [u32; MAX_ACTORS] {
-        let mut leads = self.start;
-        runner.reset();
-        for (actor, ran) in self.start.iter().enumerate().take(runner.count()) {
-            runner.advance(actor, 0, Phase::Silent(*ran));
-        }
-        for v in self.path.iter().rev() {
-            let v = &self.vertices[*v as usize];
-            let actor = usize::from(v.choice.actor);
-            leads[actor] = runner.advance(actor, v.choice.outcome, Phase::Silent(v.ran));
-        }
-        leads
-    }
-
-    fn choices(&self, last: Choice) -> Vec<Choice> {
-        self.path.iter().rev().map(|v| self.vertices[*v as usize].choice).chain([last]).collect()
-    }
-
-    /// Tries every choice at a vertex; returns the executions it took.
-    fn expand<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32) -> u64 {
-        self.path.clear();
-        let mut v = at;
-        while v != ROOT {
-            self.path.push(v);
-            v = self.vertices[v as usize].parent;
-        }
-        let cost = if at == ROOT { Cost { switches: 0, steps: 0 } } else { self.vertices[at as usize].cost };
-        let last = (at != ROOT).then(|| self.vertices[at as usize].choice.actor);
-        let leads = self.goto(runner);
-        let (enabled, _) = runner.enabled();
-        let alternatives: Vec<Choice> = (0..runner.count() as u8)
-            .filter(|a| enabled & 1 << a != 0)
-            .flat_map(|actor| (0..runner.outcomes(usize::from(actor))).map(move |outcome| Choice { actor, outcome }))
-            .collect();
-        let mut executions = 0;
-        for choice in alternatives {
-            let actor = usize::from(choice.actor);
-            let switches = cost.switches + u32::from(last.is_some_and(|l| l != choice.actor));
-            let reached = Cost { switches, steps: cost.steps + leads[actor] + 1 };
-            if self.found.values().all(|f| f.cost <= reached) {
-                continue;
-            }
-            if executions != 0 {
-                self.goto(runner);
-            }
-            executions += 1;
-            self.edge(runner, at, choice, reached, leads[actor]);
-        }
-        executions
-    }
-
-    fn edge<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, choice: Choice, reached: Cost, lead: u32) {
-        let (before, known) = {
-            let inner = runner.inner();
-            (inner.steps, inner.violated())
-        };
-        let ran = runner.advance(usize::from(choice.actor), choice.outcome, Phase::Frontier);
-        let within = runner.inner().violated().minus(known);
-        let over = runner.halted() || runner.settle();
-        let inner = runner.inner();
-        for invariant in inner.violated().minus(known).iter() {
-            let steps = if within.contains(invariant) {
-                reached.steps - lead - 1 + lead + inner.broke_at[usize::from(invariant.number()) - 1] - before
-            } else {
-                reached.steps
-            };
-            let cost = Cost { steps, ..reached };
-            if self.found.get(&invariant).is_some_and(|f| cost < f.cost) {
-                self.found.insert(invariant, Found { choices: self.choices(choice), cost });
-            }
-        }
-        if over || inner.halted {
-            return;
-        }
-        let key = roll(inner.key(runner.count(), false), u64::from(choice.actor) + 1);
-        let better = self.best.get(&key).is_none_or(|known| reached < *known);
-        if better {
-            self.best.insert(key, reached);
-            let number = self.vertices.len() as u32;
-            self.vertices.push(Vertex { parent: at, choice, ran, cost: reached });
-            self.heap.push(Reverse((reached, number)));
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! The question put to a scenario, and the answer with what it covers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,8 +12,8 @@ use crate::random::{Draw, sample};
 use crate::replay::{self, Divergence};
 use crate::scenario::Scenario;
 use crate::search::{Ended, Found, Limits, Progress, Reduction, Report, Search};
-use crate::shorten;
 use crate::trace::{FORMAT, Trace, TraceStep, TraceViolation, record};
+use crate::{proof, shorten};
 
 /// How schedules are chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,6 +25,9 @@ pub enum Strategy {
         depth: u32,
     },
 }
+
+/// Transitions that a proof may take before anything was minimised.
+const FEW_STATES: u64 = 20_000;
 
 /// How to explore.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -93,6 +96,8 @@ pub struct Witness {
     pub steps: u32,
     pub switches: u32,
     pub shortest: bool,
+    /// No choice of it can be left out; always so of a shortest one, of others unless the budget ended the minimiser.
+    pub minimal: bool,
     pub trace: Trace,
 }
 
@@ -136,6 +141,15 @@ pub struct Outcome {
     pub witnesses: BTreeMap<Invariant, Witness>,
     /// Rounds until the set of shared locations was complete.
     pub rounds: u32,
+    /// When a judged invariant first fell, from the start of the search.
+    pub first_violation: Option<FirstViolation>,
+}
+
+/// How soon a search met a violation.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct FirstViolation {
+    pub executions: u64,
+    pub seconds: f64,
 }
 
 impl Outcome {
@@ -170,6 +184,7 @@ impl Outcome {
             "switches": self.switches,
             "witnesses": named(&self.witnesses),
             "rounds": self.rounds,
+            "first_violation": self.first_violation,
         })
     }
 }
@@ -294,6 +309,7 @@ impl Question<'_> {
             switches: first.as_ref().map(|w| w.switches),
             witnesses,
             rounds: report.rounds,
+            first_violation: report.first.map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
         }
     }
 
@@ -308,26 +324,27 @@ impl Question<'_> {
         runner.inner().ending = ending;
         let stop_at = self.at(1.0, self.began.elapsed().as_secs_f64() + self.options.shorten_seconds);
         let over = || (self.stop)() || stop_at.is_some_and(|end| Instant::now() >= end);
-        let mut found: BTreeMap<Invariant, Found> = BTreeMap::new();
-        for (invariant, longer) in &report.found {
-            found.insert(*invariant, shorten::minimise(runner, *invariant, longer, &over));
-        }
-        let proven = if found.is_empty() {
-            Default::default()
-        } else {
-            let mut limits = Limits {
-                executions: u64::MAX,
-                deadline: stop_at,
-                settle: None,
-                states: self.options.states / 4,
-                stop: self.stop,
-                progress,
-            };
-            shorten::prove(runner, &mut found, &mut limits)
+        let mut found = report.found.clone();
+        let mut prove = |runner: &mut Runner<'_, M, A>, found: &mut BTreeMap<Invariant, Found>, executions| {
+            let states = self.options.states / 4;
+            let mut limits = Limits { executions, deadline: stop_at, settle: None, states, stop: self.stop, progress };
+            if found.is_empty() { BTreeSet::new() } else { proof::prove(runner, found, &mut limits) }
         };
+        // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin with.
+        let mut proven = prove(runner, &mut found, FEW_STATES);
+        let mut minimal = proven.clone();
+        if proven.len() < found.len() {
+            for (invariant, longer) in found.iter_mut().filter(|(i, _)| !proven.contains(i)) {
+                let done;
+                (*longer, done) = shorten::minimise(runner, *invariant, longer, &over);
+                minimal.extend(done.then_some(*invariant));
+            }
+            proven.extend(prove(runner, &mut found, u64::MAX));
+            minimal.extend(&proven);
+        }
         let mut witnesses = BTreeMap::new();
         for (invariant, found) in &found {
-            if let Some(witness) = self.witness(runner, *invariant, found, proven.contains(invariant)) {
+            if let Some(witness) = self.witness(runner, *invariant, found, proven.contains(invariant), minimal.contains(invariant)) {
                 witnesses.insert(*invariant, witness);
             }
         }
@@ -356,6 +373,7 @@ impl Question<'_> {
         invariant: Invariant,
         found: &Found,
         shortest: bool,
+        minimal: bool,
     ) -> Option<Witness> {
         let recording = record(runner, &found.choices, invariant)?;
         let trace = Trace {
@@ -375,6 +393,7 @@ impl Question<'_> {
             steps: recording.operations(),
             switches: recording.switches(),
             shortest,
+            minimal,
             trace,
         })
     }
