@@ -196,3 +196,75 @@ impl Drop for Coroutine<'_> {
         self.reset();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Suspends at every level of a recursion, on the way down and on the way up; what comes out depends on all that is on
+    /// the stack.
+    fn body(s: Suspender<'_>, depth: u32, out: &Cell<u64>) -> u64 {
+        let mut block = [u64::from(depth); 40];
+        block[depth as usize % 40] ^= u64::from(s.suspend());
+        let below = if depth == 0 { 1 } else { body(s, depth - 1, out) };
+        block[0] = block.iter().fold(below, |a, b| a.rotate_left(5) ^ b);
+        block[1] = u64::from(s.suspend());
+        out.set(block[0] ^ block[1]);
+        block[0].wrapping_mul(31) ^ block[1]
+    }
+
+    const DEPTH: u32 = 9;
+
+    fn run(from: &[u16]) -> u64 {
+        let out = Cell::new(0);
+        let mut stacks = Stacks::default();
+        stacks.reserve(1).expect("a stack");
+        let result = &out;
+        let mut c = Coroutine::new(&mut stacks, move |s: Suspender<'_>| {
+            body(s, DEPTH, result);
+        });
+        assert!(c.resume(0));
+        for &value in from {
+            c.resume(value);
+        }
+        c.abandon(&mut stacks);
+        out.get()
+    }
+
+    #[test]
+    fn a_body_goes_on_from_where_it_was_saved_as_if_it_had_never_run_further() {
+        let values: Vec<u16> = (0..2 * (DEPTH as u16 + 1)).map(|i| i * 7 + 3).collect();
+        let straight = run(&values);
+        let out = Cell::new(0);
+        let mut stacks = Stacks::default();
+        stacks.reserve(1).expect("a stack");
+        let result = &out;
+        let mut c = Coroutine::new(&mut stacks, move |s: Suspender<'_>| {
+            body(s, DEPTH, result);
+        });
+        assert!(c.resume(0));
+        let mut saved = Vec::new();
+        for &value in &values {
+            let mut here = Saved::default();
+            c.save(&mut here);
+            saved.push(here);
+            c.resume(value);
+        }
+        assert_eq!(out.get(), straight);
+        // From each point, the last first: another way for a while, back, and the same way to the end, which it had reached.
+        for (at, here) in saved.iter().enumerate().rev() {
+            c.restore(here);
+            for &value in values[at..].iter().take(3) {
+                c.resume(value ^ 0x55);
+            }
+            c.restore(here);
+            for &value in &values[at..] {
+                c.resume(value);
+            }
+            assert_eq!(out.get(), straight, "from point {at}");
+        }
+        c.abandon(&mut stacks);
+    }
+}

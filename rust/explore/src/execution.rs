@@ -132,8 +132,8 @@ pub(crate) struct Inner<M: Model> {
     pub model: M,
     pub actors: [ActorState<M::Op>; MAX_ACTORS],
     locations: Vec<Location>,
-    /// Somebody can tell an access that this round took for private.
-    grew: bool,
+    /// Where somebody can tell an access that this round took for private.
+    outgrown: Vec<u32>,
     pub merge: Merge,
     pub phase: Phase,
     /// Violations of these end the execution.
@@ -194,7 +194,9 @@ impl<M: Model> Inner<M> {
             missed &= seen & me == 0;
             if *known & me == 0 {
                 *known |= me;
-                self.grew |= entry.outgrown();
+                if entry.outgrown() {
+                    self.outgrown.push(location);
+                }
             }
         }
         missed
@@ -314,7 +316,7 @@ impl<M: Model> Shared<M> {
                 model,
                 actors: [actor; MAX_ACTORS],
                 locations: Vec::new(),
-                grew: false,
+                outgrown: Vec::new(),
                 merge: Merge::Private,
                 phase: Phase::Frontier,
                 ending: Invariants::NONE,
@@ -475,26 +477,30 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// Take what has become shared into account from now on. `true` if something had.
     pub(crate) fn adopt_shared(&mut self) -> bool {
         let mut inner = self.inner();
-        let locations = &mut inner.locations;
-        let new: Vec<usize> = (0..locations.len()).filter(|i| locations[*i].outgrown()).collect();
-        for index in new {
-            let location = &mut locations[index];
+        let inner = &mut *inner;
+        let mut new = std::mem::take(&mut inner.outgrown);
+        // In order: rows are extended from their beginning.
+        new.sort_unstable();
+        for index in new.iter().map(|location| *location as usize) {
+            let location = &mut inner.locations[index];
             if location.outgrown() {
                 let fresh = !location.is_shared();
                 location.reads_seen |= location.reads_noticed();
                 location.writes_seen |= location.writes_noticed();
                 if fresh {
-                    extend_row(locations, index);
+                    extend_row(&mut inner.locations, index);
                 }
             }
         }
-        // What counts as private is about to change.
-        inner.uneventful.clear();
-        std::mem::take(&mut inner.grew)
+        if !new.is_empty() {
+            // What counts as private has changed.
+            inner.uneventful.clear();
+        }
+        !new.is_empty()
     }
 
     pub(crate) fn grew(&self) -> bool {
-        self.inner().grew
+        !self.inner().outgrown.is_empty()
     }
 
     /// Before `actor` runs on: what `undo` takes back.
