@@ -9,11 +9,11 @@ use vmemmap_arch::Invariant;
 use crate::execution::{Actors, Runner};
 use crate::model::{Invariants, Model};
 use crate::random::{Draw, sample};
-use crate::replay::{self, Divergence};
+use crate::replay::{self, Replayed};
 use crate::scenario::Scenario;
 use crate::search::{Ended, Found, Limits, Progress, Reduction, Report, Search};
 use crate::shorten;
-use crate::trace::{FORMAT, Trace, TraceStep, TraceViolation, record};
+use crate::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
 
 /// How schedules are chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -86,13 +86,16 @@ pub enum Status {
 }
 
 /// The shortest trace known to one violation.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Witness {
     pub violation: TraceViolation,
     /// Operations of the trace, and its context switches.
     pub steps: u32,
     pub switches: u32,
     pub shortest: bool,
+    /// For reading; the trace has every step.
+    #[serde(skip)]
+    pub shown: Vec<TraceStep>,
     pub trace: Trace,
 }
 
@@ -186,16 +189,8 @@ pub fn ask<M: Model, A: Actors<M>>(
 }
 
 /// A trace of `ask`, again.
-///
-/// # Errors
-/// The first difference.
-pub fn again<M: Model, A: Actors<M>>(
-    runner: &mut Runner<'_, M, A>,
-    scenario: &Scenario,
-    trace: &Trace,
-) -> Result<Vec<TraceStep>, Divergence> {
-    runner.inner().ending = scenario.judged();
-    replay::replay(runner, trace, &scenario.digest).map(|(_, steps)| steps)
+pub fn again<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, scenario: &Scenario, trace: &Trace, how: replay::Options) -> Replayed {
+    replay::replay(runner, trace, &scenario.digest, how)
 }
 
 struct Question<'q> {
@@ -289,7 +284,7 @@ impl Question<'_> {
             invariant_steps: witnesses.iter().map(|(i, w)| (*i, w.steps)).collect(),
             scope: self.scope(&runner.inner().model.memory_model(), &report),
             violation: first.as_ref().map(|w| w.violation.clone()),
-            trace: first.as_ref().map(|w| w.trace.steps.clone()),
+            trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
             switches: first.as_ref().map(|w| w.switches),
             witnesses,
@@ -357,24 +352,32 @@ impl Question<'_> {
         found: &Found,
         shortest: bool,
     ) -> Option<Witness> {
-        let recording = record(runner, &found.choices, invariant)?;
+        let (recording, violation) = record(runner, &found.choices, invariant)?;
         let trace = Trace {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
             digest: self.scenario.digest.clone(),
-            segments: recording.segments::<M, A>(runner.actors()),
-            steps: recording.trace_steps::<M, A>(runner.actors()),
-            violation: recording.violation.clone(),
+            policies: BTreeMap::new(),
+            strategy: self.strategy(),
+            seed: (self.options.strategy != Strategy::Exhaustive).then_some(self.options.seed),
+            memory_model: runner.inner().model.memory_model(),
+            bounds: Bounds { rounds: self.rounds(), step_bound: self.options.step_bound },
+            violation: violation.clone(),
+            operations: recording.operations(),
             switches: recording.switches(),
             shortest,
+            document: serde_json::Value::Null,
+            segments: recording.segments::<M, A>(runner.actors()),
+            steps: recording.trace_steps::<M, A>(runner.actors()),
         };
         Some(Witness {
-            violation: recording.violation.clone(),
+            violation,
             steps: recording.operations(),
             switches: recording.switches(),
             shortest,
+            shown: recording.folded_steps::<M, A>(runner.actors()),
             trace,
         })
     }
@@ -392,13 +395,21 @@ impl Question<'_> {
         Scope {
             memory_model: memory_model.to_owned(),
             actors: self.scenario.actors.iter().map(|a| a.name.clone()).collect(),
-            rounds: self.scenario.actors.iter().map(|a| (a.name.clone(), a.rounds)).collect(),
-            strategy: match self.options.strategy {
-                Strategy::Exhaustive => String::from("exhaustive"),
-                Strategy::Random => String::from("random"),
-                Strategy::Pct { depth } => format!("pct of depth {depth}"),
-            },
+            rounds: self.rounds(),
+            strategy: self.strategy(),
             bounds: bounds.join(", "),
+        }
+    }
+
+    fn rounds(&self) -> BTreeMap<String, u32> {
+        self.scenario.actors.iter().map(|a| (a.name.clone(), a.rounds)).collect()
+    }
+
+    fn strategy(&self) -> String {
+        match self.options.strategy {
+            Strategy::Exhaustive => String::from("exhaustive"),
+            Strategy::Random => String::from("random"),
+            Strategy::Pct { depth } => format!("pct of depth {depth}"),
         }
     }
 }
