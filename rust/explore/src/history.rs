@@ -38,15 +38,15 @@ pub struct Held {
     pub step: u32,
 }
 
-/// The frame that a violation is about: the one that its last step works on, else the one at the address that it names.
+/// The frame that a violation is about: the one at the address that it names if its last step touches it, else the one that
+/// the last step works on.
 #[must_use]
 pub fn concerned(steps: &[Step], violation: &TraceViolation) -> Option<u64> {
-    let fatal = steps.last().filter(|s| !s.broke.is_empty()).and_then(|s| s.text.about.first().copied());
-    let named = || {
-        let address = violation.address?;
-        steps.iter().rev().find(|s| s.text.address == Some(address) || s.text.about.contains(&address))?.text.about.first().copied()
-    };
-    fatal.or_else(named)
+    let last = steps.last().filter(|s| !s.broke.is_empty());
+    let touched = |s: &Step| violation.address.filter(|a| s.text.about.contains(a)).or_else(|| s.text.about.first().copied());
+    // A judgement touches nothing itself: then the last step at the address that it names.
+    let named = || steps.iter().rev().find(|s| violation.address.is_some() && s.text.address == violation.address);
+    last.and_then(touched).or_else(|| named().and_then(touched))
 }
 
 fn role(step: &Step, frame: u64) -> Option<Role> {

@@ -94,7 +94,6 @@ pub struct Witness {
     pub switches: u32,
     pub shortest: bool,
     /// For reading; the trace has every step.
-    #[serde(skip)]
     pub shown: Vec<TraceStep>,
     pub trace: Trace,
 }
