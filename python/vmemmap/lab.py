@@ -272,7 +272,7 @@ def explore(
         seconds=float(raw.get("seconds", 0.0)),
         seed=raw.get("seed"),
         judged=resolved.judged,
-        invariants=states,
+        invariants=dict(sorted(states.items(), key=lambda item: order(item[0]))),
         invariant_steps=steps,
         scope={**description.scope, **_extra_scope(raw.get("scope"))},
         digest=description.digest,

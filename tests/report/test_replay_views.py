@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ def test_each_actor_has_a_track_and_each_function_a_slice(events: Events, result
     assert tracks == {1: "CPU0 ptdump", 2: "CPU1 hot remove"}
     for track in tracks:
         slices = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e["ph"] == "X" and e["tid"] == track)
-        assert all(end <= start for (_, end, _), (start, _, _) in zip(slices, slices[1:], strict=False)), "slices do not overlap"
+        assert all(end <= start for (_, end, _), (start, _, _) in pairwise(slices)), "slices do not overlap"
         assert slices[-1][2] in ("ptdump_walk_pgd", "free_empty_pmd_table")
     instants = [event for event in events if event["ph"] == "i" and event["s"] == "t"]
     assert len(instants) == len(result.trace)

@@ -88,6 +88,7 @@ pub(crate) fn replay<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, trac
     }
     let resyncs = again.tolerant(trace);
     let continued = again.go_on(how.seed);
+    again.record();
     Replayed { divergence, resyncs, continued, ..again.end() }
 }
 
@@ -138,12 +139,12 @@ struct Again<'r, 'env, M: Model, A: Actors<M>> {
 }
 
 impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
-    /// From the beginning, recording; every operation is a choice.
-    fn begin(&mut self) {
+    /// From the beginning; every operation is a choice.
+    fn begin(&mut self, recording: bool) {
         {
             let mut inner = self.runner.inner();
             inner.merge = Merge::Local;
-            inner.record = Some(Vec::new());
+            inner.record = recording.then(Vec::new);
             inner.step_bound = self.bound;
             // A trace may lead past the fall of another invariant.
             inner.ending = Invariants::only(self.target);
@@ -185,7 +186,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
 
     /// Compares as it goes: before each operation its name, after it the words.
     fn exact(&mut self, trace: &Trace) -> Result<(), Divergence> {
-        self.begin();
+        self.begin(true);
         let mut steps = trace.steps.iter().filter(|s| !s.judgement);
         for (at, segment) in trace.segments.iter().enumerate() {
             for nth in 0..segment.operations {
@@ -243,7 +244,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     /// Follows each segment to its end by name; one whose end cannot be reached is left out.
     fn tolerant(&mut self, trace: &Trace) -> Vec<Resync> {
         self.schedule.clear();
-        self.begin();
+        self.begin(false);
         let mut resyncs = Vec::new();
         let mut steps = trace.steps.iter().filter(|s| !s.judgement);
         for (at, segment) in trace.segments.iter().enumerate() {
@@ -303,10 +304,22 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         if self.schedule.len() == choices {
             return;
         }
-        let schedule: Vec<Choice> = self.schedule.drain(..).take(choices).collect();
-        self.begin();
-        for choice in schedule {
+        self.schedule.truncate(choices);
+        self.rerun(false);
+    }
+
+    fn rerun(&mut self, recording: bool) {
+        self.begin(recording);
+        for choice in std::mem::take(&mut self.schedule) {
             self.go(usize::from(choice.actor), choice.outcome);
+        }
+    }
+
+    /// What was found by trial, once more for the record.
+    fn record(&mut self) {
+        self.rerun(true);
+        if !self.fell() && !self.runner.halted() {
+            self.runner.settle();
         }
     }
 
