@@ -226,7 +226,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         }
         let outcome = match &expected.taken {
             None => 0,
-            Some(taken) => self.outcome(actor, taken).ok_or_else(|| format!("{name}, which cannot go {taken}"))?,
+            Some(taken) => self.outcome(actor, taken).ok_or_else(|| format!("{name}, which has no alternative {taken:?}"))?,
         };
         let at = self.go(actor, outcome);
         let inner = self.runner.inner();

@@ -236,7 +236,7 @@ fn alternatives_are_recorded_by_what_they_are() {
     assert!(matches!(differs, Divergence::Step { step: 2, .. }), "{differs}");
     trace.steps[0].taken = Some("alternative 7".into());
     let differs = exactly(&programs, &[I1], &trace).expect_err("no such alternative");
-    assert!(differs.to_string().ends_with("found a: Choose(3), which cannot go alternative 7"), "{differs}");
+    assert!(differs.to_string().ends_with("found a: Choose(3), which has no alternative \"alternative 7\""), "{differs}");
 }
 
 #[test]
