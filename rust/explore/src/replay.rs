@@ -262,10 +262,14 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
 
     /// The actor up to the segment's end, by the first key that leads there.
     fn follow(&mut self, actor: usize, segment: &Segment, recorded: &[&TraceStep]) -> Option<Key> {
-        let end = name_of(recorded.last()?);
+        let until = &segment.until;
+        let end: Name<'_> = (&until.op, &until.label, &until.place);
         let before = self.schedule.len();
         for key in Key::ALL {
-            let wanted = recorded.iter().filter(|s| key.meets(end, name_of(s))).count();
+            let wanted = match key {
+                Key::Whole => until.nth as usize,
+                _ => recorded.iter().filter(|s| key.meets(end, name_of(s))).count(),
+            };
             if wanted != 0 && self.run_to(actor, segment, |name| key.meets(end, name), wanted) {
                 return Some(key);
             }
