@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ def complains(answer: subprocess.CompletedProcess[str], *words: str) -> None:
         assert word in answer.stderr
 
 
-def refused(capsys: pytest.CaptureFixture[str], path: Path, *words: str) -> None:
+def refused(capsys: pytest.CaptureFixture[str], path: Path, *words: str, options: Sequence[str] = ()) -> None:
     """The same without a process of its own."""
-    code = main(["replay", str(path)])
+    code = main(["replay", str(path), *options])
     shown = capsys.readouterr()
-    complains(subprocess.CompletedProcess([], code, shown.out, shown.err), path.name, *words)
+    complains(subprocess.CompletedProcess([], code, shown.out, shown.err), *(words or [path.name]))
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_a_wrong_trace_is_refused_in_one_line(
     path = tmp_path / "wrong.json"
     with path.open("w") as file:
         write(saved, file)
-    refused(capsys, path, *words)
+    refused(capsys, path, path.name, *words)
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])
@@ -227,11 +227,11 @@ def test_what_is_no_trace_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
     refused(capsys, tmp_path / "trace.json")
 
 
-def test_a_wrong_call_is_told_in_one_line(trace: Path, tmp_path: Path) -> None:
-    complains(typed("replay", tmp_path / "none.json"), "none.json")
-    complains(typed("replay", tmp_path), str(tmp_path))
+def test_a_wrong_call_is_told_in_one_line(trace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, tmp_path / "none.json")
+    refused(capsys, tmp_path)
+    refused(capsys, trace, "gif", options=["--format", "gif"])
+    refused(capsys, trace, "seed", options=["--seed", "3"])
+    refused(capsys, trace, "bicycle", options=["--set", "walker=bicycle"])
     complains(typed("replay"), "TRACE")
-    complains(typed("replay", trace, "--format", "gif"), "gif")
-    complains(typed("replay", trace, "--seed", "3"), "seed")
-    complains(typed("replay", trace, "--set", "walker=bicycle"), "bicycle")
     complains(typed("explore", "none.py", cwd=tmp_path), "none.py")
