@@ -322,6 +322,11 @@ fn the_table_in_the_hole_of_a_split_is_freed_on_checked_cpus_too() {
     let document = document(&policies, &setup, &json!([hvo(), hot_remove(NEXT)]));
     let found = witnesses(&document);
     falls_again(&document, &found["I1"], "store of entry 0 of the level-2 table");
+    // The explored machine tells both histories of the table itself, not of the one above, whose entry is cleared.
+    let again = question::replay(&found["I6"]["trace"].to_string(), "{}").expect("a trace");
+    let told =
+        |role: &str, actor: &str| again["histories"].as_array().into_iter().flatten().any(|h| h["role"] == role && h["actor"] == actor);
+    assert!(told("unlinked", "hot remove") && told("held", "HVO"), "{}", again["histories"]);
     let (_, retold) = on_checked_cpus(&document, &found["I1"], &[("split", "store")]);
     assert!(!retold.fell, "{:?}", retold.violation);
 }
