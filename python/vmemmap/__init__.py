@@ -13,6 +13,7 @@ from .hugetlb import HugeTLBPool
 from .lab import Result, StressResult, explore, stress
 from .machine import Machine, Translation
 from .memory import MemoryBlock, MemoryRange
+from .replay import ReplayResult, replay
 from .scenario import Actor, Operation, Scenario, Variant, scenario
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MemoryBlock",
     "MemoryRange",
     "Operation",
+    "ReplayResult",
     "Result",
     "Scenario",
     "SpecError",
@@ -35,6 +37,7 @@ __all__ = [
     "__version__",
     "explore",
     "policies",
+    "replay",
     "scenario",
     "stress",
 ]

@@ -31,6 +31,7 @@ def stress(
     image: TableImage | None = None,
     progress: Callable[[int, int, float], object] | None = None,
 ) -> str: ...
+def replay(trace: str, options: str) -> str: ...
 @final
 class TableImage:
     def __new__(

@@ -100,15 +100,15 @@ class Result:
         witness = self.raw.get("witnesses", {}).get(invariant)
         if witness is None:
             return None
-        steps = tuple(Step.from_dict(step) for step in witness["trace"]["steps"])
+        steps = tuple(Step.from_dict(step) for step in witness["shown"])
         return Violation.from_dict(witness["violation"]), steps, bool(witness["shortest"])
 
     def trace_file(self) -> dict[str, Any] | None:
-        """What ``--trace-out`` saves: the scenario as the core was given it, and the schedule of the first violation."""
+        """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of the first
+        violation, and every step of it."""
         if self.violation is None:
             return None
-        witness = self.raw.get("witnesses", {}).get(self.violation.invariant, {})
-        return {"document": self.document, **witness.get("trace", {})}
+        return self.raw.get("witnesses", {}).get(self.violation.invariant, {}).get("trace")
 
     def to_dict(self) -> dict[str, Any]:
         """The object of ``explore --json``."""
@@ -272,7 +272,7 @@ def explore(
         seconds=float(raw.get("seconds", 0.0)),
         seed=raw.get("seed"),
         judged=resolved.judged,
-        invariants=states,
+        invariants=dict(sorted(states.items(), key=lambda item: order(item[0]))),
         invariant_steps=steps,
         scope={**description.scope, **_extra_scope(raw.get("scope"))},
         digest=description.digest,

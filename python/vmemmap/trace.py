@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, TextIO
 
 
 def _optional(value: Any) -> int | None:
@@ -27,6 +28,13 @@ class Step:
     old: int | None = None
     new: int | None = None
     note: str = ""
+    #: Kernel function, and symbolic place: the same in every run.
+    label: str = ""
+    place: str = ""
+    #: The alternative of the environment that was taken, unless the first.
+    taken: str | None = None
+    #: A judgement on the spot (`warn`), no operation.
+    judgement: bool = False
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Step:
@@ -39,6 +47,10 @@ class Step:
             old=_optional(raw.get("old")),
             new=_optional(raw.get("new")),
             note=str(raw.get("note") or ""),
+            label=str(raw.get("label") or ""),
+            place=str(raw.get("place") or ""),
+            taken=raw.get("taken"),
+            judgement=bool(raw.get("judgement", False)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +90,25 @@ class Violation:
         return asdict(self)
 
 
+_HEAD = ("format", "version", "scenario", "variant", "digest", "violation")
+_TAIL = ("document", "segments", "steps")
+
+
+def write(trace: Mapping[str, Any], file: TextIO) -> None:
+    """A trace as JSON: what it is first, then one segment and one step on each line."""
+    file.write("{")
+    order = [*_HEAD, *sorted(trace.keys() - {*_HEAD, *_TAIL}), *_TAIL]
+    for number, (key, value) in enumerate((key, trace[key]) for key in order if key in trace):
+        file.write(f"{',' if number else ''}\n {json.dumps(key)}: ")
+        if key in ("segments", "steps") and value:
+            for nth, item in enumerate(value):
+                file.write(f"{',' if nth else '['}\n  {json.dumps(item)}")
+            file.write("\n ]")
+        else:
+            file.write(json.dumps(value))
+    file.write("\n}\n")
+
+
 def word(value: int) -> str:
     """A descriptor as the kernel's people write it; 0 is none."""
     return "none" if value == 0 else f"{value:#x}"
@@ -104,11 +135,16 @@ def text(trace: Sequence[Step]) -> str:
             lines += [_line(step, indent) for step in run]
             continue
         middle = run[RUN_ENDS:-RUN_ENDS]
-        places = ", ".join(dict.fromkeys(step.note.split(":")[0] for step in middle if step.note))
+        places = functions(middle)
         lines += [_line(step, indent) for step in run[:RUN_ENDS]]
         lines.append(f"   …  {indent}CPU{run[0].cpu} {actor}: {len(middle):,} more steps{f' ({places})' if places else ''}")
         lines += [_line(step, indent) for step in run[-RUN_ENDS:]]
     return "\n".join(lines)
+
+
+def functions(steps: Sequence[Step]) -> str:
+    """The kernel functions of some steps, each named once."""
+    return ", ".join(dict.fromkeys(step.note.split(":")[0] for step in steps if step.note))
 
 
 def _line(step: Step, indent: str) -> str:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import click
 
-from ..errors import SpecError
 from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_json
 
 
@@ -35,22 +32,18 @@ def command(
 
     Exit codes: 0 safe, 1 violated, 2 wrong call, 3 inconclusive, 130 interrupted.
     """
-    from .. import trace
+    from .. import saving, trace
     from ..lab import chosen, explore
 
-    if trace_out is not None and not os.access(trace_out.parent, os.W_OK):
-        raise SpecError(f"{trace_out}: the trace cannot be saved there: {trace_out.parent} is no directory to write to")
+    if trace_out is not None:
+        saving.check(trace_out, "the trace")
     result = explore(
         scenario, variant=variant, policies=chosen(settings), strategy=strategy, seed=seed, budget=budget
     )
     saved = result.trace_file()
     if trace_out is not None and saved is not None:
-        beside = trace_out.with_name(f".{trace_out.name}.{os.getpid()}")
-        try:
-            beside.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-            beside.replace(trace_out)
-        finally:
-            beside.unlink(missing_ok=True)
+        with saving.whole(trace_out) as file:
+            trace.write(saved, file)
     if as_json:
         print_json(result.to_dict())
     else:

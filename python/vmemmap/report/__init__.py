@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +9,19 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..saving import whole
 from ..trace import Step, Violation, switches
 from .lanes import svg
 
-__all__ = ["render", "write"]
+__all__ = ["environment", "render", "write"]
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader(__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["thousands"] = lambda value: f"{value:,}"
-    environment.filters["ns"] = _duration
-    return environment
+def environment() -> Environment:
+    """Templates of this package, every value escaped."""
+    shown = Environment(loader=PackageLoader(__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    shown.filters["thousands"] = lambda value: f"{value:,}"
+    shown.filters["ns"] = _duration
+    return shown
 
 
 def _duration(ns: float) -> str:
@@ -58,11 +56,11 @@ def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def render(document: Mapping[str, Any]) -> str:
     """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it."""
-    environment = _environment()
+    shown = environment()
     rows: list[dict[str, Any]] = [{**row, "anchor": f"trace-{index}"} for index, row in enumerate(document["rows"])]
-    style = environment.get_template("style.css").render()
+    style = shown.get_template("style.css").render()
     pictures = _pictures(rows)
-    return environment.get_template("page.html").render(
+    return shown.get_template("page.html").render(
         run={**document, "rows": rows},
         style=Markup(style),
         pictures=pictures,
@@ -74,12 +72,5 @@ def write(document: Mapping[str, Any], path: Path) -> None:
     """Write the page, whole or not at all."""
     text = render(document)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole(path) as file:
+        file.write(text)

@@ -201,8 +201,7 @@ def svg(trace: Sequence[Step], violation: Violation, title: str) -> str:
         for i, name in enumerate(lanes)
     ]
     arrows = [
-        _arrow(place, x, trace[source].step, trace[target].step, trace[target].step == fatal_step)
-        for target, source in conflicts(trace).items()
+        _arrow(place, x, trace[source].step, trace[target].step, trace[target].step == fatal_step) for target, source in conflicts(trace).items()
     ]
     return (
         f'<svg class="lanes" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '

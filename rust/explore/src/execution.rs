@@ -122,6 +122,8 @@ pub struct Step {
     pub private: bool,
     pub local: bool,
     pub text: Described,
+    /// The alternative taken, in words, unless it was the first.
+    pub taken: Option<String>,
     /// Violations that this step added.
     pub broke: Invariants,
     /// Hash of the actor's observations after the step.
@@ -210,6 +212,7 @@ impl<M: Model> Inner<M> {
             self.touch(actor, op);
         }
         let text = self.record.is_some().then(|| self.model.describe(actor, op));
+        let taken = (text.is_some() && outcome != 0).then(|| self.model.alternative(actor, op, outcome));
         let reply = self.model.execute(actor, op, outcome);
         let state = &mut self.actors[usize::from(actor)];
         if !local {
@@ -233,8 +236,18 @@ impl<M: Model> Inner<M> {
         if let Some(mut text) = text {
             self.model.describe_after(actor, op, reply, &mut text);
             let state = &self.actors[usize::from(actor)];
-            let step =
-                Step { actor, outcome, label: state.label, position: state.position, private, local, text, broke, observed: state.hash };
+            let step = Step {
+                actor,
+                outcome,
+                label: state.label,
+                position: state.position,
+                private,
+                local,
+                text,
+                taken,
+                broke,
+                observed: state.hash,
+            };
             self.record.as_mut().expect("seen above").push(step);
         }
         if !broke.is_empty() {

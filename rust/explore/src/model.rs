@@ -115,6 +115,9 @@ pub struct Described {
     pub address: Option<u64>,
     pub old: Option<u64>,
     pub new: Option<u64>,
+    /// Frames that it is about, by address, the most telling first: the table or frame that it works on, then those that
+    /// the words in it lead to.
+    pub about: Vec<u64>,
 }
 
 /// One broken invariant, as the model reported it.
@@ -172,5 +175,9 @@ pub trait Model {
     fn breaches(&self) -> Vec<Breach>;
     /// What the operation is; `old` as of now (called before `execute`), `new` filled by `described_after`.
     fn describe(&self, actor: u8, op: &Self::Op) -> Described;
+    /// What makes this outcome (below `outcomes`) another than the first, in words that are the same in every run.
+    fn alternative(&mut self, _actor: u8, _op: &Self::Op, outcome: u16) -> String {
+        format!("alternative {outcome}")
+    }
     fn describe_after(&self, actor: u8, op: &Self::Op, reply: Reply, text: &mut Described);
 }

@@ -8,10 +8,11 @@ use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
 
 use crate::execution::{ActorPort, Actors, Runner, Shared};
 use crate::model::Model;
-use crate::replay::Divergence;
+use crate::replay;
+use crate::retold::Retold;
 use crate::scenario::Scenario;
 use crate::search::Progress;
-use crate::trace::{Trace, TraceStep};
+use crate::trace::Trace;
 use crate::verdict::{Options, Outcome, again, ask};
 
 /// The actors of a scenario as coroutine bodies: kernel code on a CPU that asks.
@@ -88,15 +89,17 @@ pub fn explore<M: Model<Op = Op>>(
 /// The same execution again, on a world as it was explored.
 ///
 /// # Errors
-/// The first difference (outer: no memory for the actors' stacks).
+/// No memory for the actors' stacks.
 pub fn replay<M: Model<Op = Op>>(
     kernel: &Kernel,
     world: M,
     scenario: &Scenario,
     trace: &Trace,
-) -> io::Result<Result<Vec<TraceStep>, Divergence>> {
+    how: replay::Options,
+) -> io::Result<Retold> {
     let shared = Shared::new(world);
     let programs = Programs { kernel, scenario };
     let mut runner = Runner::new(&shared, &programs)?;
-    Ok(again(&mut runner, scenario, trace))
+    let replayed = again(&mut runner, scenario, trace, how);
+    Ok(Retold::new::<M, _>(replayed, &programs))
 }

@@ -1,20 +1,23 @@
 //! Questions as they come from outside: a scenario document and options, both JSON; the answer is JSON again.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 use vmemmap_arch::Va;
-use vmemmap_kernel::{Errno, Kernel, Operation};
+use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
 use vmemmap_machine::model::WorldOptions;
 
 use crate::document::{Document, DocumentError, Oracle};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
+use crate::replay;
 use crate::scenario::{Actor, Scenario};
 use crate::search::Progress;
 use crate::stress::{self, StressError, StressProgress};
+use crate::trace::{Trace, TraceError};
 use crate::verdict::{Options, Strategy};
 use crate::world::{WorldError, booted};
 
@@ -29,6 +32,8 @@ pub enum QuestionError {
     Image,
     #[error("this scenario starts from an image, and none was given")]
     NoImage,
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     #[error(transparent)]
     World(#[from] WorldError),
     #[error(transparent)]
@@ -94,6 +99,16 @@ impl Default for StressOptions {
         let o = stress::Options::default();
         Self { threads: o.threads, seconds: o.seconds, rounds: o.rounds, checked: o.checked, seed: o.seed }
     }
+}
+
+/// Options of a replay; all keys may be absent.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplayOptions {
+    pub tolerant: bool,
+    pub seed: Option<u64>,
+    /// Other choices than those of the trace.
+    pub policies: BTreeMap<String, String>,
 }
 
 fn options<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, QuestionError> {
@@ -178,7 +193,64 @@ pub fn explore(
         settle_seconds: asked.settle_seconds,
         ..Options::default()
     };
-    Ok(programs::explore(&kernel, world, &scenario, &how, stop, progress)?.to_json())
+    let mut outcome = programs::explore(&kernel, world, &scenario, &how, stop, progress)?;
+    for witness in outcome.witnesses.values_mut() {
+        witness.trace.policies = chosen(&kernel);
+        witness.trace.document = serde_json::to_value(&document).map_err(|e| QuestionError::Options(e.to_string()))?;
+    }
+    Ok(outcome.to_json())
+}
+
+/// The choice in each row of the policy table.
+fn chosen(kernel: &Kernel) -> BTreeMap<String, String> {
+    Policies::ROWS.iter().filter_map(|row| Some(((*row).to_owned(), kernel.policies.get(row)?.to_owned()))).collect()
+}
+
+/// Run a trace again on the machine of its own document; the answer has the keys of `replay --json`.
+///
+/// # Errors
+/// What is wrong with the trace, its document or the options. That it runs otherwise is an answer.
+pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionError> {
+    let trace = Trace::parse(trace)?;
+    let asked: ReplayOptions = options(asked)?;
+    let mut document = Document::parse(&trace.document.to_string())?;
+    let changed = !asked.policies.is_empty();
+    document.machine.policies.extend(asked.policies);
+    if document.machine.image.is_some() {
+        return Err(QuestionError::Image);
+    }
+    let kernel = document.machine.kernel()?;
+    let scenario = scenario(&document, &kernel)?;
+    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
+    let how = replay::Options { tolerant: asked.tolerant, seed: asked.seed, changed };
+    let retold = programs::replay(&kernel, world, &scenario, &trace, how)?;
+    let mut answer = serde_json::json!({
+        "scenario": scenario.name,
+        "variant": scenario.variant,
+        "digest": scenario.digest,
+        "kernel": document.machine.kernel,
+        "policies": chosen(&kernel),
+        "tolerant": asked.tolerant,
+        "seed": asked.seed,
+        "version": env!("CARGO_PKG_VERSION"),
+        "recorded": {
+            "version": trace.version,
+            "digest": trace.digest,
+            "policies": trace.policies,
+            "violation": trace.violation,
+            "steps": trace.operations,
+            "switches": trace.switches,
+            "shortest": trace.shortest,
+            "strategy": trace.strategy,
+            "seed": trace.seed,
+            "memory_model": trace.memory_model,
+        },
+    });
+    let told = serde_json::to_value(retold).map_err(|e| QuestionError::Options(e.to_string()))?;
+    if let (Some(answer), serde_json::Value::Object(told)) = (answer.as_object_mut(), told) {
+        answer.extend(told);
+    }
+    Ok(answer)
 }
 
 /// Stress a document on real threads; the answer has the keys of `stress --json`. `image`: the tables that the machine

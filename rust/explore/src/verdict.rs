@@ -9,10 +9,10 @@ use vmemmap_arch::Invariant;
 use crate::execution::{Actors, Runner};
 use crate::model::{Invariants, Model};
 use crate::random::{Draw, sample};
-use crate::replay::{self, Divergence};
+use crate::replay::{self, Replayed};
 use crate::scenario::Scenario;
 use crate::search::{Ended, Found, Limits, Progress, Reduction, Report, Search};
-use crate::trace::{FORMAT, Trace, TraceStep, TraceViolation, record};
+use crate::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
 use crate::{proof, shorten};
 
 /// How schedules are chosen.
@@ -89,7 +89,7 @@ pub enum Status {
 }
 
 /// The shortest trace known to one violation.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Witness {
     pub violation: TraceViolation,
     /// Operations of the trace, and its context switches.
@@ -98,6 +98,8 @@ pub struct Witness {
     pub shortest: bool,
     /// No choice of it can be left out; always so of a shortest one, of others unless the budget ended the minimiser.
     pub minimal: bool,
+    /// For reading; the trace has every step.
+    pub shown: Vec<TraceStep>,
     pub trace: Trace,
 }
 
@@ -201,16 +203,8 @@ pub fn ask<M: Model, A: Actors<M>>(
 }
 
 /// A trace of `ask`, again.
-///
-/// # Errors
-/// The first difference.
-pub fn again<M: Model, A: Actors<M>>(
-    runner: &mut Runner<'_, M, A>,
-    scenario: &Scenario,
-    trace: &Trace,
-) -> Result<Vec<TraceStep>, Divergence> {
-    runner.inner().ending = scenario.judged();
-    replay::replay(runner, trace, &scenario.digest).map(|(_, steps)| steps)
+pub fn again<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, scenario: &Scenario, trace: &Trace, how: replay::Options) -> Replayed {
+    replay::replay(runner, trace, &scenario.digest, how)
 }
 
 struct Question<'q> {
@@ -304,7 +298,7 @@ impl Question<'_> {
             invariant_steps: witnesses.iter().map(|(i, w)| (*i, w.steps)).collect(),
             scope: self.scope(&runner.inner().model.memory_model(), &report),
             violation: first.as_ref().map(|w| w.violation.clone()),
-            trace: first.as_ref().map(|w| w.trace.steps.clone()),
+            trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
             switches: first.as_ref().map(|w| w.switches),
             witnesses,
@@ -375,25 +369,33 @@ impl Question<'_> {
         shortest: bool,
         minimal: bool,
     ) -> Option<Witness> {
-        let recording = record(runner, &found.choices, invariant)?;
+        let (recording, violation) = record(runner, &found.choices, invariant)?;
         let trace = Trace {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
             digest: self.scenario.digest.clone(),
-            segments: recording.segments::<M, A>(runner.actors()),
-            steps: recording.trace_steps::<M, A>(runner.actors()),
-            violation: recording.violation.clone(),
+            policies: BTreeMap::new(),
+            strategy: self.strategy(),
+            seed: (self.options.strategy != Strategy::Exhaustive).then_some(self.options.seed),
+            memory_model: runner.inner().model.memory_model(),
+            bounds: Bounds { rounds: self.rounds(), step_bound: self.options.step_bound },
+            violation: violation.clone(),
+            operations: recording.operations(),
             switches: recording.switches(),
             shortest,
+            document: serde_json::Value::Null,
+            segments: recording.segments::<M, A>(runner.actors()),
+            steps: recording.trace_steps::<M, A>(runner.actors()),
         };
         Some(Witness {
-            violation: recording.violation.clone(),
+            violation,
             steps: recording.operations(),
             switches: recording.switches(),
             shortest,
             minimal,
+            shown: recording.folded_steps::<M, A>(runner.actors()),
             trace,
         })
     }
@@ -411,13 +413,21 @@ impl Question<'_> {
         Scope {
             memory_model: memory_model.to_owned(),
             actors: self.scenario.actors.iter().map(|a| a.name.clone()).collect(),
-            rounds: self.scenario.actors.iter().map(|a| (a.name.clone(), a.rounds)).collect(),
-            strategy: match self.options.strategy {
-                Strategy::Exhaustive => String::from("exhaustive"),
-                Strategy::Random => String::from("random"),
-                Strategy::Pct { depth } => format!("pct of depth {depth}"),
-            },
+            rounds: self.rounds(),
+            strategy: self.strategy(),
             bounds: bounds.join(", "),
+        }
+    }
+
+    fn rounds(&self) -> BTreeMap<String, u32> {
+        self.scenario.actors.iter().map(|a| (a.name.clone(), a.rounds)).collect()
+    }
+
+    fn strategy(&self) -> String {
+        match self.options.strategy {
+            Strategy::Exhaustive => String::from("exhaustive"),
+            Strategy::Random => String::from("random"),
+            Strategy::Pct { depth } => format!("pct of depth {depth}"),
         }
     }
 }

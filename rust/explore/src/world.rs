@@ -75,7 +75,10 @@ impl Model for World {
     }
     fn describe(&self, actor: u8, op: &Op) -> Described {
         let d = World::describe(self, actor, op);
-        Described { op: d.op.to_owned(), place: d.place, address: d.address, old: d.old, new: d.new }
+        Described { op: d.op.to_owned(), place: d.place, address: d.address, old: d.old, new: d.new, about: d.about }
+    }
+    fn alternative(&mut self, actor: u8, op: &Op, outcome: u16) -> String {
+        World::alternative(self, actor, op, outcome)
     }
     fn describe_after(&self, _actor: u8, op: &Op, reply: Reply, text: &mut Described) {
         match op {
@@ -84,7 +87,12 @@ impl Model for World {
                 text.old = Some(reply.value)
             }
             Op::Rmw { op, .. } | Op::VarRmw { op, .. } => (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value))),
-            Op::Alloc(_) => text.address = (reply != Reply::NOTHING).then_some(reply.value),
+            Op::Alloc(_) => {
+                text.address = (reply != Reply::NOTHING).then_some(reply.value);
+                text.about.extend(text.address);
+            }
+            // Whether it was taken.
+            Op::TryAcquire { .. } => text.new = Some(reply.value),
             Op::CompareExchange { old, .. } if reply.value != old.0 => text.new = Some(reply.value),
             _ => {}
         }

@@ -7,10 +7,10 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Line, Op, Programs, Toy, random_programs};
 use vmemmap_arch::Invariant;
 use vmemmap_explore::execution::{Runner, Shared};
-use vmemmap_explore::replay::Divergence;
+use vmemmap_explore::replay::{self, Divergence, Replayed};
 use vmemmap_explore::scenario::{Actor, Scenario};
 use vmemmap_explore::search::Reduction;
-use vmemmap_explore::trace::Trace;
+use vmemmap_explore::trace::{Trace, TraceError};
 use vmemmap_explore::verdict::{Options, Outcome, Status, Strategy, Verdict, again, ask};
 
 const I1: Invariant = Invariant::NoWalkOfFreedTable;
@@ -32,10 +32,17 @@ fn answer(programs: &Programs, judged: &[Invariant], options: Options) -> Outcom
     ask(&mut runner, &scenario(programs, judged), &options, &|| false, &mut |_| {})
 }
 
-fn replayed(programs: &Programs, judged: &[Invariant], trace: &Trace) -> Result<(), Divergence> {
+fn replayed(programs: &Programs, judged: &[Invariant], trace: &Trace, how: replay::Options) -> Replayed {
     let shared = Shared::new(Toy::default());
     let mut runner = Runner::new(&shared, programs).expect("stacks");
-    again(&mut runner, &scenario(programs, judged), trace).map(|_| ())
+    again(&mut runner, &scenario(programs, judged), trace, how)
+}
+
+/// Exactly; the first difference if there is one.
+fn exactly(programs: &Programs, judged: &[Invariant], trace: &Trace) -> Result<(), Divergence> {
+    let replayed = replayed(programs, judged, trace, replay::Options::default());
+    assert_eq!(replayed.identical(), replayed.divergence.is_none());
+    replayed.divergence.map_or(Ok(()), Err)
 }
 
 fn program(ops: &[Op]) -> Vec<Line> {
@@ -91,28 +98,162 @@ fn what_falls_behind_the_first_violation_is_found_too() {
     assert_eq!(outcome.invariant_steps[&Invariant::AlwaysTranslates], 4);
 }
 
-#[test]
-fn a_trace_runs_again_through_json_and_names_what_differs() {
-    let programs = window();
-    let outcome = answer(&programs, &[I1], Options::default());
+/// The trace of the window's violation, through JSON.
+fn window_trace() -> Trace {
+    let outcome = answer(&window(), &[I1], Options::default());
     let text = serde_json::to_string(&outcome.witnesses[&I1].trace).expect("a trace is plain data");
-    let trace: Trace = serde_json::from_str(&text).expect("what was written can be read");
-    assert_eq!(replayed(&programs, &[I1], &trace), Ok(()));
+    Trace::parse(&text).expect("what was written can be read")
+}
 
+const TOLERANT: replay::Options = replay::Options { tolerant: true, seed: None, changed: false };
+
+#[test]
+fn a_trace_says_until_which_operation_each_actor_runs() {
+    let trace = window_trace();
+    let ends: Vec<(&str, &str, u32)> = trace.segments.iter().map(|s| (s.actor.as_str(), s.until.op.as_str(), s.until.nth)).collect();
+    assert_eq!(ends, [("a", "Write(0, 1)", 1), ("b", "Expect(0)", 1)]);
+    assert_eq!((trace.operations, trace.switches, trace.steps.len()), (6, 1, 6));
+    assert_eq!((trace.strategy.as_str(), trace.seed, trace.bounds.rounds["a"]), ("exhaustive", None, 1));
+}
+
+#[test]
+fn a_trace_runs_again_and_names_what_differs() {
+    let (programs, trace) = (window(), window_trace());
+    assert_eq!(exactly(&programs, &[I1], &trace), Ok(()));
+
+    // The second operation of a is another one.
     let mut other = programs.clone();
-    other.0[1][0] = Line::Do(Op::Read(1));
     other.0[0][1] = Line::Do(Op::Write(2, 0));
-    assert!(
-        matches!(replayed(&other, &[I1], &trace), Err(Divergence::Step { .. } | Divergence::Held { .. }))
-            || replayed(&other, &[I1], &trace).is_ok()
-    );
+    let differs = exactly(&other, &[I1], &trace).expect_err("it differs");
+    let expected = String::from("diverged in segment 1, step 2: expected a: Write(1, 4) → 0x0, found a: Write(2, 0)");
+    assert_eq!(differs.to_string(), expected);
+
+    // The same operations, and another value read.
+    let mut other = programs.clone();
+    other.0[0].insert(0, Line::Do(Op::Write(2, 6)));
+    let early = Trace { segments: vec![trace.segments[1].clone(), trace.segments[0].clone()], ..trace.clone() };
+    assert!(Trace::parse(&serde_json::to_string(&early).expect("plain data")).is_err(), "segments and steps disagree");
+    assert!(matches!(exactly(&other, &[I1], &trace), Err(Divergence::Step { segment: 1, step: 1, .. })));
+
     let mut stopped = programs.clone();
-    stopped.0[1].remove(2);
-    assert!(matches!(replayed(&stopped, &[I1], &trace), Err(Divergence::Step { segment: 1, .. })));
+    stopped.0[1].truncate(1);
+    let differs = exactly(&stopped, &[I1], &trace).expect_err("b is done");
+    assert!(differs.to_string().ends_with("found b: nothing more to do"), "{differs}");
+
+    let mut harmless = programs.clone();
+    harmless.0[0][2] = Line::Do(Op::Write(0, 4));
+    assert!(matches!(exactly(&harmless, &[I1], &trace), Err(Divergence::Step { segment: 1, step: 3, .. })));
+}
+
+#[test]
+fn a_value_that_differs_is_named_though_all_operations_are_the_same() {
+    let mut programs = Programs(vec![program(&[Op::Write(0, 1)]), program(&[Op::Read(0), Op::Expect(0)])]);
+    let outcome = answer(&programs, &[I1], Options::default());
+    let trace = outcome.witnesses[&I1].trace.clone();
+    assert_eq!(exactly(&programs, &[I1], &trace), Ok(()));
+    // As it would be if the store had another value: the step that reads it says so.
+    let mut changed = trace.clone();
+    changed.steps[1].new = Some(7);
+    let differs = exactly(&programs, &[I1], &changed).expect_err("another value");
+    assert_eq!(differs.to_string(), "diverged in segment 2, step 2: expected b: Read(0) → 0x7, found b: Read(0) → 0x1");
+    let mut changed = trace;
+    changed.segments[1].observed = format!("{:032x}", 5);
+    assert!(matches!(exactly(&programs, &[I1], &changed), Err(Divergence::Step { segment: 2, step: 3, .. })));
+    programs.0.pop();
+    assert!(exactly(&programs, &[I1], &changed).expect_err("no b").to_string().ends_with("found b: there is no such actor"));
+}
+
+#[test]
+fn a_trace_of_something_else_is_refused_with_what_differs() {
+    let (programs, trace) = (window(), window_trace());
     let wrong = Trace { digest: "4567".into(), ..trace.clone() };
-    assert!(matches!(replayed(&programs, &[I1], &wrong), Err(Divergence::Scenario { .. })));
-    let newer = Trace { format: 99, ..trace };
-    assert_eq!(replayed(&programs, &[I1], &newer), Err(Divergence::Format { found: 99 }));
+    assert!(matches!(exactly(&programs, &[I1], &wrong), Err(Divergence::Scenario { .. })));
+    let changed = replay::Options { changed: true, ..replay::Options::default() };
+    assert!(replayed(&programs, &[I1], &wrong, changed).identical(), "unless the change is meant");
+    let newer = Trace { format: 99, ..trace.clone() };
+    assert_eq!(exactly(&programs, &[I1], &newer), Err(Divergence::Format { found: 99 }));
+    let text = serde_json::to_string(&trace).expect("plain data");
+    assert_eq!(Trace::parse(&text.replacen("\"format\":2", "\"format\":1", 1)), Err(TraceError::Format(1)));
+    for cut in [0, 1, text.len() / 2, text.len() - 1] {
+        assert!(matches!(Trace::parse(&text[..cut]), Err(TraceError::Json(_))), "cut at {cut}");
+    }
+    assert_eq!(Trace::parse("{}"), Err(TraceError::NoFormat));
+}
+
+#[test]
+fn a_tolerant_replay_finds_the_same_fall_in_changed_code() {
+    let (programs, trace) = (window(), window_trace());
+    // More and other private work within the segments.
+    let mut longer = programs.clone();
+    longer.0[0].splice(1..1, program(&[Op::Read(1), Op::Write(1, 8), Op::Read(1)]));
+    longer.0[1][0] = Line::Do(Op::Write(2, 2));
+    let found = replayed(&longer, &[I1], &trace, TOLERANT);
+    assert!(found.violation.is_some() && !found.identical());
+    assert!(matches!(found.divergence, Some(Divergence::Step { segment: 1, step: 2, .. })));
+    assert_eq!((found.resyncs.len(), found.continued, found.steps.len()), (0, 0, 9));
+
+    // Nobody to be found: the segment is left out, and with it the fall.
+    let mut closed = programs.clone();
+    closed.0[0].remove(2);
+    let held = replayed(&closed, &[I1], &trace, TOLERANT);
+    assert!(held.violation.is_none());
+    assert_eq!(held.resyncs, [replay::Resync { segment: 1, actor: "a".into(), by: None }]);
+    // b had its turn; what was left of a and b went on to the end.
+    assert_eq!(held.continued, 6);
+
+    // An identical run needs none of it.
+    assert!(replayed(&programs, &[I1], &trace, TOLERANT).identical());
+}
+
+#[test]
+fn past_the_last_segment_a_seed_decides_and_the_same_seed_the_same() {
+    // The end of a's segment is gone, b looks too early; whether it meets the window when it looks again is left to chance.
+    let trace = window_trace();
+    let mut other = window();
+    other.0[1] = program(&[Op::Read(2), Op::Read(2), Op::Expect(0), Op::Read(2), Op::Expect(0)]);
+    other.0[0] = program(&[Op::Write(1, 2), Op::Write(0, 3), Op::Write(1, 6), Op::Write(0, 2), Op::Write(1, 8)]);
+    let run = |seed| {
+        let r = replayed(&other, &[I1], &trace, replay::Options { seed: Some(seed), ..TOLERANT });
+        (r.violation.is_some(), r.steps.iter().map(|s| s.actor).collect::<Vec<_>>())
+    };
+    let runs: Vec<_> = (0..20).map(run).collect();
+    assert_eq!(runs, (0..20).map(run).collect::<Vec<_>>());
+    assert!(runs.iter().any(|r| r.0) && runs.iter().any(|r| !r.0), "20 seeds, {runs:?}");
+}
+
+#[test]
+fn alternatives_are_recorded_by_what_they_are() {
+    let a = vec![Line::Do(Op::Choose(3)), Line::WriteNext(0)];
+    let programs = Programs(vec![a, program(&[Op::Expect(0)])]);
+    // Only the choice of 0 leaves an odd word.
+    let mut outcome = answer(&programs, &[I1], Options::default());
+    assert_eq!(outcome.witnesses[&I1].trace.segments[0].alternatives, []);
+    // 2 + 1 is odd as well; 1 + 1 is not.
+    let mut trace = outcome.witnesses.remove(&I1).expect("it fell").trace;
+    trace.steps[0].taken = Some("alternative 2".into());
+    trace.steps[0].new = Some(2);
+    let differs = exactly(&programs, &[I1], &trace).expect_err("the step that stores it differs");
+    assert!(matches!(differs, Divergence::Step { step: 2, .. }), "{differs}");
+    trace.steps[0].taken = Some("alternative 7".into());
+    let differs = exactly(&programs, &[I1], &trace).expect_err("no such alternative");
+    assert!(differs.to_string().ends_with("found a: Choose(3), which has no alternative \"alternative 7\""), "{differs}");
+}
+
+#[test]
+fn a_trace_may_have_more_than_a_hundred_thousand_steps() {
+    let mut programs = window();
+    let work = vec![Line::Do(Op::Read(1)); 120_000];
+    programs.0[0].splice(0..0, work);
+    let outcome = answer(&programs, &[I1], Options::default());
+    let witness = &outcome.witnesses[&I1];
+    assert_eq!((witness.steps, witness.switches, witness.shortest), (120_006, 1, true));
+    assert!(outcome.trace.as_ref().is_some_and(|t| t.len() < 10), "folded for reading");
+    let text = serde_json::to_string(&witness.trace).expect("plain data");
+    let trace = Trace::parse(&text).expect("it is whole");
+    assert_eq!((trace.segments.len(), trace.steps.len()), (2, 120_006));
+    assert_eq!(exactly(&programs, &[I1], &trace), Ok(()));
+    programs.0[0][110_000] = Line::Do(Op::Write(1, 0));
+    assert!(matches!(exactly(&programs, &[I1], &trace), Err(Divergence::Step { segment: 1, step: 110_001, .. })));
 }
 
 #[test]
@@ -129,7 +270,7 @@ fn every_violation_of_random_programs_has_a_shortest_trace_that_runs_again() {
             assert!(witness.shortest);
             if outcome.judged.len() == 4 && outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string()) {
                 traces += 1;
-                assert_eq!(replayed(&programs, &judged, &witness.trace), Ok(()), "seed 11, program {nth}: {programs:?}");
+                assert_eq!(exactly(&programs, &judged, &witness.trace), Ok(()), "seed 11, program {nth}: {programs:?}");
                 let other = &plain.witnesses[invariant];
                 assert_eq!(
                     (witness.switches, witness.steps),

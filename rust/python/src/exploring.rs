@@ -1,4 +1,5 @@
-//! Explorations and stresses: a document and options in, an answer out, all JSON; Ctrl-C ends them with what was found.
+//! Explorations, stresses and replays: a document and options in, an answer out, all JSON; Ctrl-C ends the first two with
+//! what was found.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -80,4 +81,10 @@ pub fn stress(py: Python<'_>, document: &str, options: &str, image: Option<&Tabl
         };
         ask(py, work, tell)
     })
+}
+
+/// Run a trace again on the machine of its own document.
+#[pyfunction]
+pub fn replay(py: Python<'_>, trace: &str, options: &str) -> PyResult<String> {
+    guarded(py, || Ok(py.detach(|| question::replay(trace, options))?.to_string()))
 }

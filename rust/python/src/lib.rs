@@ -25,7 +25,7 @@ mod _core {
     #[pymodule_export]
     use crate::bench::{bare_exchanges, bench, bench_rows};
     #[pymodule_export]
-    use crate::exploring::{explore, stress};
+    use crate::exploring::{explore, replay, stress};
     #[pymodule_export]
     use crate::image::{TableImage, check_ptdump, ptdump_region};
     #[pymodule_export]

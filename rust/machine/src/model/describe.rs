@@ -1,8 +1,9 @@
 //! Operations as people read them: the same words in every run.
 
-use vmemmap_arch::{Frame, Pa, Slot, Tlbi, Va};
+use vmemmap_arch::{Desc, Frame, Kind, Level, Pa, Slot, Tlbi, Va};
 
 use super::World;
+use super::access::End;
 use crate::op::{Op, Tok};
 
 /// One operation in words.
@@ -17,6 +18,9 @@ pub struct Described {
     pub old: Option<u64>,
     /// Word that the operation wants to leave there.
     pub new: Option<u64>,
+    /// Frames that it is about, the most telling first: the table or frame that it works on (an access: a freed one that it
+    /// may meet, else where the live walk ends), then those that the old and the new descriptor lead to.
+    pub about: Vec<u64>,
 }
 
 impl World {
@@ -29,16 +33,17 @@ impl World {
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
                 self.describe_slot(&mut d, at);
                 d.new = Some(new.0);
+                d.about.extend(self.leads_to(at.level, new));
             }
             Op::Tlbi(Tlbi::Vaale1is(va) | Tlbi::Vaae1is(va))
             | Op::Load { va, .. }
             | Op::Speculate { va }
             | Op::Fill { va, .. }
             | Op::Rmw { va, .. } => {
-                describe_va(&mut d, va);
+                self.describe_va(&mut d, actor, va, !matches!(op, Op::Tlbi(_)));
             }
             Op::Store { va, value, .. } => {
-                describe_va(&mut d, va);
+                self.describe_va(&mut d, actor, va, true);
                 d.new = Some(value);
             }
             Op::Free { frame, .. }
@@ -53,7 +58,14 @@ impl World {
                 self.describe_frame(&mut d, frame);
                 d.new = Some(value);
             }
-            Op::CopyFrame { to, .. } | Op::CopyFromVa { to, .. } => self.describe_frame(&mut d, to),
+            Op::CopyFrame { to, from } => {
+                self.describe_frame(&mut d, to);
+                d.about.push(from.pa.0);
+            }
+            Op::CopyFromVa { to, from } => {
+                self.describe_frame(&mut d, to);
+                d.about.extend(self.met_by(actor, from));
+            }
             Op::Alloc(request) => d.place = format!("order {} {:?}", request.order, request.kind),
             Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::ClaimSelfHosted { start, .. } => {
                 d.address = Some(start.0);
@@ -103,11 +115,71 @@ impl World {
             }
         }
         d.old = slot.ok().map(|s| self.memory.desc(s).0);
+        d.about.push(at.table.0);
+        d.about.extend(d.old.and_then(|old| self.leads_to(at.level, Desc(old))));
+    }
+
+    fn leads_to(&self, level: Level, desc: Desc) -> Option<u64> {
+        match self.geometry.kind(desc, level) {
+            Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => Some(pa.0),
+            Kind::None | Kind::Invalid | Kind::Reserved => None,
+        }
     }
 
     fn describe_frame(&self, d: &mut Described, frame: Frame<Tok>) {
         d.place = self.frame_name(frame.pa);
         d.address = Some(frame.pa.0);
+        d.about.push(frame.pa.0);
+    }
+
+    fn describe_va(&self, d: &mut Described, actor: u8, va: Va, accessed: bool) {
+        d.place = format!("va {va}");
+        d.address = Some(va.0);
+        if accessed {
+            d.about = self.met_by(actor, va);
+        }
+    }
+
+    /// Frames that an access of this actor may end in: leaves, or the table whose entry ends the walk. Freed ones first.
+    fn met_by(&self, actor: u8, va: Va) -> Vec<u64> {
+        let g = &self.geometry;
+        let cpu = self.cpu_of(actor);
+        let mut met = Vec::new();
+        self.for_each_walk(cpu, va, |table, level, _| {
+            let mut last = table;
+            let end = self.walk_from(table, level, va, |slot| last = slot.table);
+            met.push(match end {
+                End::Leaf(_, pa) => g.pa(g.pfn(Pa(pa))).0,
+                End::FreedTable(pa) => pa,
+                End::None => self.memory.pa(last).0,
+            });
+        });
+        for stale in self.usable(cpu, va) {
+            if let Kind::Page(pa) | Kind::Block(pa) = g.kind(stale.value, stale.level) {
+                met.push(g.pa(g.pfn(Pa(pa.0 + (va.0 & (g.entry_span(stale.level) - 1))))).0);
+            }
+        }
+        met.sort_by_key(|pa| !self.memory.find(Pa(*pa)).is_some_and(|f| self.memory.life(f).is_freed()));
+        met.dedup();
+        met
+    }
+
+    /// What makes this outcome of the operation another than the first: the same words in every run, so that a trace can ask for
+    /// it again. Call it before executing.
+    #[must_use]
+    pub fn alternative(&mut self, actor: u8, op: &Op, outcome: u16) -> String {
+        // Of an access, this leaves the translations that it may use in `candidates`.
+        let outcomes = self.outcomes(actor, op);
+        match *op {
+            Op::Alloc(_) => String::from("fails with ENOMEM"),
+            Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::CopyFromVa { .. } => {
+                let Some(c) = self.candidates.get(usize::from(outcome)) else { return format!("translation {outcome} of {outcomes}") };
+                let age = if c.live { "the live" } else { "a stale" };
+                let mode = if c.desc.is_writable() { "rw" } else { "ro" };
+                format!("through {age} translation, {mode}, to {}", self.frame_name(self.memory.pa(c.frame)))
+            }
+            _ => format!("choice {outcome} of {outcomes}"),
+        }
     }
 
     /// Frames out of a pool by actor and number, others by address.
@@ -120,9 +192,4 @@ impl World {
             None => format!("frame {pa}"),
         }
     }
-}
-
-fn describe_va(d: &mut Described, va: Va) {
-    d.place = format!("va {va}");
-    d.address = Some(va.0);
 }

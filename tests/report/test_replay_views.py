@@ -1,0 +1,120 @@
+"""What ``replay`` shows: a page without a network, Chrome trace events, lanes of text."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+import vmemmap
+from vmemmap.replay import ReplayResult
+from vmemmap.report import perfetto
+from vmemmap.report.columns import columns
+from vmemmap.report.replay import history, page, text
+from vmemmap.trace import Step, Violation
+
+Events = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def result() -> ReplayResult:
+    found = vmemmap.explore("R6", variant="mmap-only", budget="3s", shorten=0.5)
+    trace = found.trace_file()
+    assert trace is not None
+    return vmemmap.replay(trace)
+
+
+@pytest.fixture(scope="module")
+def events(result: ReplayResult) -> Events:
+    document = perfetto.document(result.trace, result.violation, "R6")
+    assert document["displayTimeUnit"] in ("ns", "ms")
+    return document["traceEvents"]
+
+
+#: Of the Chrome trace event format: the keys that each phase needs besides those that all need.
+PHASES: dict[str, set[str]] = {"M": {"args"}, "X": {"dur", "args"}, "i": {"s", "args"}, "s": {"id"}, "f": {"id", "bp"}}
+
+
+def test_every_event_has_what_the_format_asks_for(events: Events) -> None:
+    assert {event["ph"] for event in events} == set(PHASES)
+    for event in events:
+        assert set(event) >= {"ph", "name", "ts", "pid", "tid", *PHASES[event["ph"]]}, event
+        assert isinstance(event["name"], str) and event["name"]
+        assert all(isinstance(event[key], int) and event[key] >= 0 for key in ("ts", "pid", "tid"))
+        assert event["ph"] != "X" or event["dur"] > 0
+        assert event["ph"] != "i" or event["s"] in ("g", "p", "t")
+
+
+def test_each_actor_has_a_track_and_each_function_a_slice(events: Events, result: ReplayResult) -> None:
+    tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    assert tracks == {1: "CPU0 ptdump", 2: "CPU1 hot remove"}
+    for track in tracks:
+        slices = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e["ph"] == "X" and e["tid"] == track)
+        assert all(end <= start for (_, end, _), (start, _, _) in pairwise(slices)), "slices do not overlap"
+        assert slices[-1][2] in ("ptdump_walk_pgd", "free_empty_pmd_table")
+    instants = [event for event in events if event["ph"] == "i" and event["s"] == "t"]
+    assert len(instants) == len(result.trace)
+    for event in instants:
+        assert any(s["ph"] == "X" and s["tid"] == event["tid"] and s["ts"] <= event["ts"] < s["ts"] + s["dur"] for s in events)
+
+
+def test_arrows_lead_from_one_track_to_another_later(events: Events) -> None:
+    starts = {event["id"]: event for event in events if event["ph"] == "s"}
+    ends = {event["id"]: event for event in events if event["ph"] == "f"}
+    assert starts and starts.keys() == ends.keys()
+    for number, start in starts.items():
+        assert start["ts"] < ends[number]["ts"] and start["tid"] != ends[number]["tid"]
+        assert (start["name"], start["cat"]) == (ends[number]["name"], ends[number]["cat"]), "flows match by name and category"
+
+
+def test_the_fall_is_marked_across_all_tracks(events: Events, result: ReplayResult) -> None:
+    (fall,) = [event for event in events if event["ph"] == "i" and event["s"] == "g"]
+    assert (fall["name"], fall["ts"]) == ("I1 falls", len(result.trace))
+
+
+def test_the_page_is_whole_and_names_nothing_outside_itself(result: ReplayResult) -> None:
+    shown = page(result)
+    for reference in ("http://", "https://", "<script", "<link", "@import", "url(//", "src="):
+        assert reference not in shown.replace("http://www.w3.org/2000/svg", ""), reference
+    assert shown.count('<svg class="lanes"') == 1
+    assert "freed by hot remove" in shown
+    assert f"{len(result.trace):,} steps" in shown
+
+
+def test_a_replay_that_did_not_fall_has_no_picture(result: ReplayResult) -> None:
+    found = vmemmap.explore("R6", variant="mmap-only", budget="3s", shorten=0.1).trace_file()
+    assert found is not None
+    held = vmemmap.replay(found, policies={"walker": "kernel"}, tolerant=True)
+    assert "<svg" not in page(held) and 'class="answer good"' in page(held)
+    assert "I1 did not fall again" in text(held)
+    assert result.words in text(result)
+
+
+def test_the_same_seed_gives_the_same_replay(result: ReplayResult) -> None:
+    found = vmemmap.explore("R6", variant="mmap-only", budget="3s", shorten=0.1).trace_file()
+    assert found is not None
+    one, other, third = (vmemmap.replay(found, policies={"walker": "kernel"}, tolerant=True, seed=seed) for seed in (1, 1, 2))
+    assert one.trace == other.trace
+    assert one.trace != third.trace
+
+
+def test_lanes_of_text_stand_side_by_side() -> None:
+    steps = [
+        Step(1, 0, "a", "write", 8, 1, 0x00E8000040000703, "f: pte 0x8", "f", "pte 0x8"),
+        Step(2, 1, "b", "read", 8, 0, None, "g: pte 0x8: I2 falls: hole", "g", "pte 0x8", "a stale one"),
+        *(Step(3 + i, 0, "a", "isb", note="h", label="h") for i in range(50)),
+    ]
+    lines = columns(steps).splitlines()
+    left, right = lines[0].index("CPU0 a"), lines[0].index("CPU1 b")
+    assert lines[1].startswith("    1  write pte 0x8")
+    assert "0x1 → page rw 0x40000000  (f)" in lines[2]
+    assert lines[3].index("read pte 0x8") == right > left
+    assert "= none  a stale one  (g)" in lines[4]
+    assert lines[5].strip(" |") == "*** I2 falls: hole"
+    assert any("26 more steps (h)" in line for line in lines)
+
+
+def test_histories_name_locks_that_are_held(result: ReplayResult) -> None:
+    assert any(line.startswith("mem_hotplug_lock held by hot remove since step") for line in history(result))
+    assert isinstance(result.violation, Violation)
