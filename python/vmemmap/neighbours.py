@@ -100,3 +100,16 @@ class Neighbours:
     def reader(self, pages: int = 1) -> Actor:
         """A PFN walker over the tail struct pages of A's first hugepage."""
         return Actor("PFN walker", [self.stage.tail_walk(self.a, pages)])
+
+
+def hugepage_block(stage: Stage, granule: str = "4K", *, split: bool = False) -> Block:
+    """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split` its
+    vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares."""
+    if not split:
+        stage.policies = {"mapping": "basepages", **stage.policies}
+    _configure(stage, parse_granule(granule))
+    block = stage.memory.add()
+    stage.setup(block, stage.memory.online(block))
+    vmemmap = "blocks, where the granule has them" if split else "base pages"
+    stage.scope(window="nothing is removed, so no table is at stake", machine=f"{_MACHINE}; vmemmap in {vmemmap}")
+    return block
