@@ -38,12 +38,13 @@ def _configure(stage: Stage, granule: int) -> int:
     return WINDOW[granule]
 
 
-def lone_block(stage: Stage, granule: str) -> Block:
-    """Configure the machine with one hot-added, offline block that is alone in its window: removing it frees its tables."""
+def lone_block(stage: Stage, granule: str, *, online: bool = False) -> Block:
+    """Configure the machine with one hot-added block that is alone in its window: removing it frees its tables. It is
+    offline unless `online`."""
     size = parse_granule(granule)
     window = _configure(stage, size)
     block = stage.memory.add()
-    stage.setup(block)
+    stage.setup(block, *([stage.memory.online(block)] if online else []))
     stage.scope(
         window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the removed block, nothing else",
         machine=_MACHINE,
