@@ -259,7 +259,6 @@ TABLE = [
     mutant("I27", "at rest", offline_that_fails, "no-undo"),
     mutant("I28", "explored", hvo_in_a_batch, "flag-after-copy", "6.12"),
     mutant("I29", "access", use_and_free, "flag-early"),
-    Broken("I29", "explored", hvo_twice_in_a_block, {"mutant": "split-read-unlocked"}, strategy="random"),
     mutant("I30", "at rest", optimise, "table-twice"),
     mutant("I31", "at rest", use_and_free, "executable"),
     Broken("I32", "at rest", offline_with_a_hugepage, {"table-free": "never"}),

@@ -30,7 +30,7 @@ from ..scenario import Actor, Variant, scenario
 from ..stage import Stage
 
 _BLOCKS = {"mapping": "blocks"}
-_UNLOCKED = {**_BLOCKS, "mutant": "split-read-unlocked"}
+_UNLOCKED = {**_BLOCKS, "split-read": "unlocked"}
 
 
 @scenario(

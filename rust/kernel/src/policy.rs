@@ -92,6 +92,11 @@ rows! {
         Store = "store": "one store over the live block, as the kernel does",
         Bbm = "bbm": "break-before-make: clear the block, flush, set the table",
     }
+    /// Where a split reads the block that it splits.
+    split_read: SplitRead = "split-read" {
+        Locked = "locked": "under page_table_lock, together with the test that it is a block, as 6.1.192 and 6.12",
+        Unlocked = "unlocked": "again after page_table_lock was dropped, as before 3ce2c24cb68f (R12)",
+    }
     /// TLB invalidate after a remap.
     invalidate: Invalidate = "invalidate" {
         Range = "range": "one flush_tlb_kernel_range over the hugepage, as the kernel does",
@@ -165,7 +170,6 @@ rows! {
         BootRemovable = "boot-removable": "no notifier veto for boot memory (I15)",
         IgnoreSelfHosted = "ignore-self-hosted": "HVO does not test VmemmapSelfHosted (I16)",
         NoDeviceLock = "no-device-lock": "add and remove without device_hotplug_lock and mem_hotplug_lock (I17)",
-        SplitReadUnlocked = "split-read-unlocked": "the split reads the block again without page_table_lock, as before 3ce2c24cb68f (I29, R12)",
         SplitNoRetest = "split-no-retest": "the split publishes its table without testing again (I20)",
         PublishEarly = "publish-early": "the split publishes the table before filling it (I21)",
         SurplusLost = "surplus-lost": "a failed restore puts the page back without counting it as surplus (I24)",

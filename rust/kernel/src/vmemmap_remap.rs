@@ -7,7 +7,7 @@ use vmemmap_arch::{
 };
 
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
-use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate};
+use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate, SplitRead};
 use crate::{Errno, Kernel};
 
 /// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
@@ -198,7 +198,7 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
         }
         return Err(Errno::ENOMEM);
     };
-    let old = if mutant == Mutant::SplitReadUnlocked { read_once(cpu, pmd) } else { old };
+    let old = if k.policies.split_read == SplitRead::Unlocked { read_once(cpu, pmd) } else { old };
     // `pmd_page`, which does not ask what the entry is.
     let first = g.output(old.desc);
     if !is_block(old.desc) {
