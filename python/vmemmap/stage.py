@@ -32,6 +32,8 @@ KINDS = {
     "device_": "ZONE_DEVICE",
     "ptdump": "ptdump",
     "pfn_walk": "PFN walkers",
+    "pfn_valid": "PFN walkers",
+    "kmemleak_scan": "PFN walkers",
     "speculative_ref": "speculative references",
     "memory_failure": "memory failure",
     "show_pte": "show_pte",
@@ -66,6 +68,14 @@ class Pool:
     def use(self) -> Operation:
         """A page fault takes a free page, its struct pages are used, the last reference puts it back."""
         return Operation("hugetlb_use", {"hstate": self.hstate})
+
+    def get(self) -> Operation:
+        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`."""
+        return Operation("hugetlb_get", {"hstate": self.hstate})
+
+    def put(self, at: int) -> Operation:
+        """The user that `get` gave the page with head PFN `at` unmaps it."""
+        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
 
     def resize(self, count: int) -> Operation:
         """``echo count > nr_hugepages``."""
@@ -213,6 +223,18 @@ class Stage:
 
     def speculative_ref(self, pfn: int) -> Operation:
         return Operation("speculative_ref", {"pfn": pfn})
+
+    def pfn_valid(self, pfn: int, *, access: bool = False) -> Operation:
+        """`pfn_valid` by a caller that holds nothing; with `access` it then reads the struct page."""
+        return Operation("pfn_valid", {"pfn": pfn, "access": access})
+
+    def kmemleak_scan(self, start: int, end: int, step: int = 1) -> Operation:
+        """`pfn_to_online_page` and the page's count for every `step`-th page of [start, end), under `get_online_mems`."""
+        return Operation("kmemleak_scan", {"start": start, "end": end, "step": step})
+
+    def kfree_rcu_work(self, block: Block) -> Operation:
+        """The worker that frees what the removal of `block` hands to `kfree_rcu`, after a grace period."""
+        return Operation("kfree_rcu_work", {"start": block.start})
 
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})

@@ -214,6 +214,20 @@ pub enum OperationDocument {
     SpeculativeRef {
         pfn: u64,
     },
+    PfnValid {
+        pfn: u64,
+        #[serde(default)]
+        access: bool,
+    },
+    KmemleakScan {
+        start: u64,
+        end: u64,
+        #[serde(default = "one_page")]
+        step: u64,
+    },
+    KfreeRcuWork {
+        start: u64,
+    },
     MemoryFailure {
         pfn: u64,
     },
@@ -279,6 +293,9 @@ impl OperationDocument {
             Self::PtdumpCheckWx => Operation::PtdumpCheckWx,
             Self::PfnWalk { start, end, step } => Operation::PfnWalk { start: pfn(start), end: pfn(end), step },
             Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
+            Self::PfnValid { pfn: n, access } => Operation::PfnValid { pfn: pfn(n), access },
+            Self::KmemleakScan { start, end, step } => Operation::KmemleakScan { start: pfn(start), end: pfn(end), step },
+            Self::KfreeRcuWork { start } => Operation::KfreeRcuWork { start: Pa(start) },
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },

@@ -8,7 +8,7 @@ use vmemmap_arch::{
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::page::page_huge;
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
-use crate::policy::{FreeOrder, Invalidate, Mutant};
+use crate::policy::{FreeOrder, Invalidate, Mutant, RemapGrace};
 use crate::state::Scalar;
 use crate::vmemmap_remap::{Action, RemapWalk, vmemmap_is_self_hosted, walk_range};
 use crate::{Errno, Kernel};
@@ -122,6 +122,19 @@ fn flush_after_batch<C: Cpu>(k: &Kernel, cpu: &C) {
     }
 }
 
+/// The grace period that pairs with the RCU section of `page_ref_add_unless` (bd225530a4c7): whoever saw a count before the
+/// page was frozen has done its read-modify-write. `first`: of a batch only the first page waits.
+fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
+    let waits = match k.policies.remap_grace {
+        RemapGrace::ByKernel => k.version.is_6_12(),
+        RemapGrace::Missing => false,
+        RemapGrace::SynchronizeRcu => true,
+    };
+    if waits && first {
+        cpu.synchronize_rcu();
+    }
+}
+
 fn enabled<C: Cpu>(k: &Kernel, cpu: &C) -> bool {
     cpu.var_load(k.vars.scalar(Scalar::HvoEnabled), Order::Plain) != 0
 }
@@ -152,6 +165,7 @@ fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if !late_key {
         static_branch_inc(k, cpu);
     }
+    wait_for_speculative_refs(k, cpu, true);
     let reuse = vmemmap.start.plus((reserved_vmemmap_pages(k.version) - 1) << k.geometry.page_shift());
     let done = vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end);
     match (done, late_key) {
@@ -216,9 +230,7 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
     if mutant != Mutant::KeyTooLate {
         static_branch_inc(k, cpu);
     }
-    if flags.synchronize_rcu {
-        cpu.synchronize_rcu();
-    }
+    wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
     // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
     if mutant != Mutant::FlagAfterCopy {
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
@@ -347,9 +359,7 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
     if (k.version.is_6_12() || k.policies.mutant == Mutant::FlagEarly) && !page_huge(k, cpu, page.va(k)) {
         cpu.warn(Invariant::FlagWithState, page.va(k).0, "the HugeTLB mark is gone and the vmemmap is not back");
     }
-    if k.version.is_6_12() && flags.synchronize_rcu {
-        cpu.synchronize_rcu();
-    }
+    wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
     let vmemmap = page.vmemmap(k);
     let size = k.geometry.page_size();
     let count = optimizable_pages(k, page.pages);

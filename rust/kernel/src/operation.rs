@@ -3,7 +3,7 @@
 use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
 
 use crate::state::Scalar;
-use crate::{Errno, Kernel, hugetlb, memory_block, memory_hotplug, page, ptdump, vmalloc};
+use crate::{Errno, Kernel, hugetlb, memory_block, memory_hotplug, page, ptdump, sparse_vmemmap, vmalloc};
 
 /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -111,6 +111,21 @@ pub enum Operation {
     SpeculativeRef {
         pfn: Pfn,
     },
+    /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns 1 if valid.
+    PfnValid {
+        pfn: Pfn,
+        access: bool,
+    },
+    /// `kmemleak_scan` over struct pages: `pfn_to_online_page` under `get_online_mems`. Returns the number looked at.
+    KmemleakScan {
+        start: Pfn,
+        end: Pfn,
+        step: u64,
+    },
+    /// Worker: `kfree_rcu` of the section's `usage`, once it is handed over and a grace period has passed.
+    KfreeRcuWork {
+        start: Pa,
+    },
     /// `memory_failure`: SetPageHWPoison on one page.
     MemoryFailure {
         pfn: Pfn,
@@ -163,6 +178,9 @@ impl Operation {
             Operation::PtdumpCheckWx => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages),
             Operation::PfnWalk { start, end, step } => Ok(page::pfn_walk(k, cpu, start, end, step)),
             Operation::SpeculativeRef { pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn))),
+            Operation::PfnValid { pfn, access } => Ok(u64::from(page::pfn_valid_user(k, cpu, pfn, access))),
+            Operation::KmemleakScan { start, end, step } => Ok(page::kmemleak_scan(k, cpu, start, end, step)),
+            Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
             Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
             Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
             Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),

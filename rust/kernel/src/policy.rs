@@ -92,6 +92,11 @@ rows! {
         Store = "store": "one store over the live block, as the kernel does",
         Bbm = "bbm": "break-before-make: clear the block, flush, set the table",
     }
+    /// Where a split reads the block that it splits.
+    split_read: SplitRead = "split-read" {
+        Locked = "locked": "under page_table_lock, together with the test that it is a block, as 6.1.192 and 6.12",
+        Unlocked = "unlocked": "again after page_table_lock was dropped, as before 3ce2c24cb68f (R12)",
+    }
     /// TLB invalidate after a remap.
     invalidate: Invalidate = "invalidate" {
         Range = "range": "one flush_tlb_kernel_range over the hugepage, as the kernel does",
@@ -124,6 +129,28 @@ rows! {
     hotplug: HotplugLock = "hotplug" {
         Kernel = "kernel": "device_hotplug_lock and mem_hotplug_lock for write, as the kernel does",
         None = "none": "no lock",
+    }
+    /// Speculative references (`page_ref_add_unless`).
+    page_ref: PageRef = "page-ref" {
+        ByKernel = "kernel": "as that kernel does: 2021 and 6.1 plain, 6.12 fake-head-first",
+        Plain = "plain": "atomic_add_unless at once, as before bd225530a4c7 (R1)",
+        Rcu = "rcu": "in an RCU read section, but without the fake-head test",
+        FakeHeadFirst = "fake-head-first": "in an RCU read section: the fake-head test, then the count, as bd225530a4c7 has it (R2)",
+        CountFirst = "count-first": "in an RCU read section: the count by a load-acquire, then the fake-head test (page_count_writable)",
+        CountFirstRelaxed = "count-first-relaxed": "count-first without the acquire: either of the two may be performed first",
+    }
+    /// Grace period between freezing a hugepage and changing its vmemmap.
+    remap_grace: RemapGrace = "remap-grace" {
+        ByKernel = "kernel": "as that kernel does: 6.12 waits by synchronize_rcu, 2021 and 6.1 do not",
+        Missing = "none": "no grace period",
+        SynchronizeRcu = "synchronize-rcu": "synchronize_rcu before the remap and before the restore, as bd225530a4c7 has it",
+    }
+    /// Lifetime of `mem_section->usage` when a section goes.
+    section_usage: SectionUsage = "section-usage" {
+        Kernel = "kernel": "section invalid first, kfree_rcu, the reader in an RCU section and ready for NULL, as 6.1.192 and 6.12",
+        NoNullTest = "no-null-test": "the same, but the reader takes the pointer as it is: 5ec8e8ea8b77 before 82f0b6f041fa",
+        NoGrace = "no-grace": "section invalid first, but usage is freed at once",
+        FreeFirst = "free-first": "usage freed and NULL, then the section made invalid; no RCU section: before 5ec8e8ea8b77 (R18)",
     }
     /// Linear map of hot-added memory.
     linear_map: LinearMap = "linear-map" {

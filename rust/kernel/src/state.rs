@@ -53,9 +53,18 @@ pub enum Section {
     MemMap = 0,
     /// `usage.subsection_map`, four words (256 sub-sections with 64K pages).
     SubsectionMap = 1,
-    /// `ms->usage`: 0 = NULL, 1 = allocated, 2 = from boot.
+    /// `ms->usage`: 0 = NULL, `USAGE_BOOT` = from boot, more = the number of the object that it points to; every one that
+    /// is allocated for this section gets a higher number.
     Usage = 5,
+    /// Number of the last of those objects that was freed.
+    UsageFreed = 6,
+    /// Number of the last of them that was handed to `kfree_rcu`.
+    UsageQueued = 7,
 }
+
+/// `ms->usage` in `PageReserved` memory, which is never freed.
+pub const USAGE_BOOT: u64 = 1;
+
 /// Flags in `section_mem_map`.
 pub mod section_flag {
     pub const MARKED_PRESENT: u64 = 1 << 0;

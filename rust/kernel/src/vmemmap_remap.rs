@@ -7,7 +7,7 @@ use vmemmap_arch::{
 };
 
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
-use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate};
+use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate, SplitRead};
 use crate::{Errno, Kernel};
 
 /// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
@@ -198,10 +198,12 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
         }
         return Err(Errno::ENOMEM);
     };
-    let Kind::Block(first) = g.kind(old.desc, Level::PMD) else {
-        cpu.free(table, 0, FrameKind::Table);
-        return Ok(());
-    };
+    let old = if k.policies.split_read == SplitRead::Unlocked { read_once(cpu, pmd) } else { old };
+    // `pmd_page`, which does not ask what the entry is.
+    let first = g.output(old.desc);
+    if !is_block(old.desc) {
+        cpu.warn(Invariant::FlagWithState, start.0, "a split takes a table page for the first frame of the block");
+    }
     let fill = || {
         for i in 0..g.entries() as u64 {
             let addr = start.plus(i << g.page_shift());
