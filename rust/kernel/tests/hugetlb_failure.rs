@@ -264,7 +264,6 @@ fn mutants_that_a_single_cpu_can_show_are_found() {
         (Mutant::SleepUnderLock, I::LockOrder),
         (Mutant::TableTwice, I::TreeWellFormed),
         (Mutant::PublishEarly, I::InitialisedBeforeReachable),
-        (Mutant::FlagEarly, I::FlagWithState),
         (Mutant::Executable, I::NoWritableExecutable),
     ] {
         for version in [Version::V2021, Version::V6_1, Version::V6_12] {
