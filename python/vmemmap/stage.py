@@ -250,6 +250,10 @@ class Stage:
         """Whoever uses device memory looks at one of its struct pages."""
         return Operation("device_use", {"pfn": pfn})
 
+    def vmalloc_and_keep(self, pages: int) -> Operation:
+        """`vmalloc`, and no `vfree`."""
+        return Operation("vmalloc_and_keep", {"pages": pages})
+
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})
 

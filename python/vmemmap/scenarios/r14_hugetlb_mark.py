@@ -55,8 +55,6 @@ def _variants() -> list[Variant]:
         Variant("r15-sampled-dissolve", "violated", ("I29",), _SAMPLED, "6.12", {"actors": "dissolve free"}),
         Variant("r15-sampled-free", "safe", (), _SAMPLED, "6.12"),
         Variant("r15-kernel-dissolve", "safe", (), _PAGES, "6.12", {"actors": "dissolve free"}),
-        Variant("r15-kernel-dissolve-bulk", "safe", (), _PAGES, "6.12", {"actors": "dissolve bulk"}),
-        Variant("r15-sampled-bulk", "safe", (), _SAMPLED, "6.12", {"actors": "bulk failure"}),
         Variant("r16-hwpoison-first", "violated", ("I29",), _HWPOISON, "6.12"),
         Variant("r16-hwpoison-first-6.1", "violated", ("I29",), _HWPOISON, "6.1"),
         Variant("kernel-dissolve-failure", "safe", (), _PAGES, "6.12", {"actors": "dissolve failure"}),

@@ -229,6 +229,9 @@ pub enum OperationDocument {
     VmallocCycle {
         pages: u64,
     },
+    VmallocAndKeep {
+        pages: u64,
+    },
 }
 
 const fn one_page() -> u64 {
@@ -290,6 +293,7 @@ impl OperationDocument {
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
+            Self::VmallocAndKeep { pages } => Operation::VmallocAndKeep { pages },
         }
     }
 }

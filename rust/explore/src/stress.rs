@@ -175,6 +175,7 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::MemoryFailure { .. } => ("memory_failure", Class::Other),
         Operation::ShowPte { .. } => ("show_pte", Class::Walk),
         Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
+        Operation::VmallocAndKeep { .. } => ("vmalloc_and_keep", Class::Other),
     }
 }
 

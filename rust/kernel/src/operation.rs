@@ -132,6 +132,10 @@ pub enum Operation {
     VmallocCycle {
         pages: u64,
     },
+    /// `vmalloc` of that many pages, which stay mapped. Returns their address.
+    VmallocAndKeep {
+        pages: u64,
+    },
 }
 
 impl Operation {
@@ -176,6 +180,7 @@ impl Operation {
             Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
             Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
             Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
+            Operation::VmallocAndKeep { pages } => vmalloc::vmalloc_and_keep(k, cpu, pages),
         }
     }
 }

@@ -168,6 +168,25 @@ fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
 /// # Errors
 /// `EINVAL`: no pages, or more than fit. `ENOMEM`: frames or tables; what was mapped is unmapped again.
 pub fn vmalloc_cycle<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Errno> {
+    let (start, bytes) = vmalloc(k, cpu, pages)?;
+    let page_size = k.geometry.page_size();
+    for n in (0..pages).step_by((pages as usize / MAX_USES).max(1)) {
+        cpu.rmw(start.plus(n * page_size), Rmw::FetchAdd(1), Order::Relaxed);
+    }
+    vunmap_range(k, cpu, start, bytes);
+    Ok(pages)
+}
+
+/// `vmalloc` of `pages` pages, which stay mapped; their address.
+///
+/// # Errors
+/// Those of `vmalloc_cycle`.
+pub fn vmalloc_and_keep<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Errno> {
+    vmalloc(k, cpu, pages).map(|(start, _)| start.0)
+}
+
+/// Address and bytes of a fresh mapping.
+fn vmalloc<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<(Va, u64), Errno> {
     cpu.label("vmalloc");
     let page_size = k.geometry.page_size();
     let block = k.geometry.entry_span(Level::PMD);
@@ -175,13 +194,31 @@ pub fn vmalloc_cycle<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Err
     let align = if bytes >= block { block } else { page_size };
     let start = alloc_vmap_area(k, cpu, bytes, align)?;
     let mapped = vmap_pages_range(k, cpu, start, bytes);
-    if mapped.is_ok() {
-        for n in (0..pages).step_by((pages as usize / MAX_USES).max(1)) {
-            cpu.rmw(start.plus(n * page_size), Rmw::FetchAdd(1), Order::Relaxed);
-        }
+    if mapped.is_err() {
+        vunmap_range(k, cpu, start, bytes);
     }
-    vunmap_range(k, cpu, start, bytes);
-    mapped.map(|()| pages)
+    mapped.map(|()| (start, bytes))
+}
+
+/// `vmap_pte_range`: a run that was to be a block, by pages.
+///
+/// # Errors
+/// `ENOMEM`: no table; the run is free again.
+fn vmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, va: Va, run: Frame<C::Tok>, order: u8) -> Result<(), Errno> {
+    cpu.label("vmap_pte_range");
+    let slot = match vmap_slot(k, cpu, va, Level::PTE) {
+        Ok(slot) => slot,
+        Err(errno) => {
+            cpu.free(run, order, FrameKind::Data);
+            return Err(errno);
+        }
+    };
+    cpu.split_frame(run, order);
+    for n in 0..1u16 << order {
+        let pa = run.pa.plus(u64::from(n) * k.geometry.page_size());
+        set_entry(cpu, Slot { index: slot.index + n, ..slot }, leaf(&k.geometry, pa, prot::PAGE_KERNEL | k.extra_prot));
+    }
+    Ok(())
 }
 
 /// `vmap_pages_range`: blocks where they fit, else pages.
@@ -194,16 +231,19 @@ fn vmap_pages_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) -> Resul
     while addr < end {
         let huge = addr.is_aligned(block) && end.since(addr) >= block && k.geometry.top() < Level::PMD;
         if let Some(frame) = if huge { data(cpu, order) } else { None } {
-            let mapped = vmap_try_huge_pmd(k, cpu, addr, frame);
-            if mapped == Ok(true) {
-                addr = addr.plus(block);
-                continue;
+            match vmap_try_huge_pmd(k, cpu, addr, frame) {
+                Ok(true) => {}
+                Ok(false) => vmap_pte_range(k, cpu, addr, frame, order)?,
+                Err(errno) => {
+                    cpu.free(frame, order, FrameKind::Data);
+                    return Err(errno);
+                }
             }
-            cpu.free(frame, order, FrameKind::Data);
-            mapped?;
+            addr = addr.plus(block);
+            continue;
         }
         let pte = match last.filter(|_| !addr.is_aligned(block)) {
-            // `vmap_pte_range` looks its table up once.
+            // As `vmap_pages_pte_range` does, the table is looked up once.
             Some(at) => Slot { index: at.index + 1, ..at },
             None => vmap_slot(k, cpu, addr, Level::PTE)?,
         };
