@@ -55,8 +55,7 @@ def dump_and_promotion(m: Stage) -> list[Actor]:
     corpus="R7",
     sources=[
         "https://lore.kernel.org/all/20260712-series-vmap-race-fix-v2-1-ad134cc3a12a@kernel.org/ (L. Stoakes; Fixes: b6bdb7517c3d)",
-        "fa93b45fd397 arm64: Enable vmalloc-huge with ptdump (D. Jain), "
-        "https://lore.kernel.org/all/20250723102905.7894-1-dev.jain@arm.com/ (v5)",
+        "fa93b45fd397 arm64: Enable vmalloc-huge with ptdump (D. Jain), https://lore.kernel.org/all/20250723102905.7894-1-dev.jain@arm.com/ (v5)",
         "https://lore.kernel.org/all/20250610160048.11254-1-dev.jain@arm.com/ (v2: lock around the clear)",
         "538797bc0e9a mm/ptdump: always stabilise against page table freeing using init_mm (R9)",
     ],

@@ -47,38 +47,14 @@ _SAMPLED = {**_PAGES, "dtor-clear": "sampled"}
 _HWPOISON = {**_PAGES, "dtor-clear": "hwpoison-first"}
 
 
-def _variants() -> list[Variant]:
-    return [
-        *(Variant(f"kernel-{k}", "safe", (), _PAGES, k) for k in ("6.1", "6.12", "2021")),
-        Variant("r14-before-restore-6.1", "violated", ("I8", "I29"), _EARLY, "6.1"),
-        Variant("r14-before-restore-6.12", "violated", ("I8", "I29"), _EARLY, "6.12"),
-        Variant("r15-sampled-dissolve", "violated", ("I29",), _SAMPLED, "6.12", {"actors": "dissolve free"}),
-        Variant("r15-sampled-free", "safe", (), _SAMPLED, "6.12"),
-        Variant("r15-kernel-dissolve", "safe", (), _PAGES, "6.12", {"actors": "dissolve free"}),
-        Variant("r16-hwpoison-first", "violated", ("I29",), _HWPOISON, "6.12"),
-        Variant("r16-hwpoison-first-6.1", "violated", ("I29",), _HWPOISON, "6.1"),
-        Variant("kernel-dissolve-failure", "safe", (), _PAGES, "6.12", {"actors": "dissolve failure"}),
-        Variant("kernel-bulk-failure", "safe", (), _PAGES, "6.12", {"actors": "bulk failure"}),
-        Variant("alloc-6.1", "violated", ("I8", "I28"), _PAGES, "6.1", {"actors": "alloc failure"}),
-        Variant("alloc-6.12", "violated", ("I8", "I28"), _PAGES, "6.12", {"actors": "alloc failure"}),
-    ]
+_JUDGED = ["I3", "I8", "I13", "I25", "I28", "I29"]
 
 
-@scenario(
-    title="memory failure and a second freer beside a hugepage that leaves its pool",
-    corpus="R14",
-    sources=[
-        "32c877191e02 hugetlb: do not clear hugetlb dtor until allocating vmemmap (R14)",
-        "https://lore.kernel.org/all/20240419085819.1901645-1-linmiaohe@huawei.com/ (R15, 52ccdde16b65)",
-        "5596d9e8b553 mm/hugetlb: fix potential race in __update_and_free_hugetlb_folio() (R16)",
-    ],
-    judged=["I3", "I8", "I13", "I25", "I28", "I29"],
-    variants=_variants(),
-)
-def r14_hugetlb_mark(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
+def _actors(m: Stage, names: str) -> list[Actor]:
+    """A pool with one optimised 2M page, unless it is yet to be allocated, and those who come to it."""
     pair = Neighbours.of(m, "4K")
     pool, head = m.pmd_hugepage, pair.hugepages[0]
-    if "alloc" not in actors:
+    if "alloc" not in names:
         m.setup(pool.allocate(head))
     # The fourth page of the second tail vmemmap page: its descriptor is in a frame that HVO frees.
     tail = head + 2 * (m.granule // 64) + 3
@@ -89,4 +65,54 @@ def r14_hugetlb_mark(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
         "dissolve": Actor("dissolve", [m.dissolve(head)]),
         "failure": Actor("memory failure", [m.memory_failure(tail)]),
     }
-    return [programs[name] for name in actors.split()]
+    return [programs[name] for name in names.split()]
+
+
+@scenario(
+    title="memory failure beside a hugepage that leaves its pool, or enters it",
+    corpus="R14",
+    sources=["32c877191e02 hugetlb: do not clear hugetlb dtor until allocating vmemmap", "derived: kernel-semantics §7.3, for `alloc`"],
+    judged=_JUDGED,
+    variants=[
+        *(Variant(f"kernel-{kernel}", "safe", (), _PAGES, kernel) for kernel in ("6.1", "6.12", "2021")),
+        Variant("before-restore-6.1", "violated", ("I8", "I29"), _EARLY, "6.1"),
+        Variant("before-restore-6.12", "violated", ("I8", "I29"), _EARLY, "6.12"),
+        Variant("kernel-bulk", "safe", (), _PAGES, "6.12", {"actors": "bulk failure"}),
+        Variant("kernel-dissolve", "safe", (), _PAGES, "6.12", {"actors": "dissolve failure"}),
+        Variant("alloc-6.1", "violated", ("I8", "I28"), _PAGES, "6.1", {"actors": "alloc failure"}),
+        Variant("alloc-6.12", "violated", ("I8", "I28"), _PAGES, "6.12", {"actors": "alloc failure"}),
+    ],
+)
+def r14_hugetlb_mark(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
+    return _actors(m, actors)
+
+
+@scenario(
+    title="two freers of one hugepage, and whether its mark is still to be taken off",
+    corpus="R15",
+    sources=["https://lore.kernel.org/all/20240419085819.1901645-1-linmiaohe@huawei.com/ (52ccdde16b65; Fixes: 32c877191e02)"],
+    judged=_JUDGED,
+    variants=[
+        Variant("kernel", "safe", (), _PAGES, "6.12"),
+        Variant("sampled", "violated", ("I29",), _SAMPLED, "6.12"),
+        Variant("sampled-alone", "violated", ("I29",), _SAMPLED, "6.12", {"actors": "dissolve"}),
+        Variant("sampled-free", "safe", (), _SAMPLED, "6.12", {"actors": "free failure"}),
+    ],
+)
+def r15_sampled_flag(m: Stage, actors: str = "dissolve free") -> Sequence[Actor]:
+    return _actors(m, actors)
+
+
+@scenario(
+    title="an error noted on a hugepage whose errors were moved already",
+    corpus="R16",
+    sources=["5596d9e8b553 mm/hugetlb: fix potential race in __update_and_free_hugetlb_folio()"],
+    judged=_JUDGED,
+    variants=[
+        Variant("kernel", "safe", (), _PAGES, "6.12"),
+        Variant("hwpoison-first", "violated", ("I29",), _HWPOISON, "6.12"),
+        Variant("hwpoison-first-6.1", "violated", ("I29",), _HWPOISON, "6.1"),
+    ],
+)
+def r16_hwpoison_moved(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
+    return _actors(m, actors)
