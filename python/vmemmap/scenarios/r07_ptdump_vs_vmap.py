@@ -14,11 +14,11 @@ Empty tables of vmalloc stay linked until a block takes their place, and vmalloc
 answers differ in how little they lock: `trylock` holds init_mm for reading around clear, free and set, and maps pages if a
 dump has the lock; `clear-locked` locks the clear alone, which is enough: during a dump nobody clears, and after the
 clear no dump finds X. `static-key` locks nothing around the clear: it looks after the flush whether a dump is under way, and
-if so waits for it before the free. Looked at *before* the clear instead (derived; nobody proposed it) the key protects
+if so waits for it before the free. Looked at *before* the clear instead (derived) the key protects
 nothing: the dump may begin in between. None of these helps if the dump locks an mm that is not init_mm (R9).
 
 On arm64, 6.1 and 6.12 (as of 2026-07: trylock in both trees) never come here if PTDUMP_DEBUGFS is built in:
-`arch_vmap_pmd_supported` says no. What `none` shows is the generic code, which other architectures run.
+`arch_vmap_pmd_supported` says no. What `none` shows is the generic code as it was, which other architectures ran.
 """
 
 from __future__ import annotations

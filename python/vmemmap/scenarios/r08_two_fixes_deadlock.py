@@ -11,8 +11,8 @@ step vmalloc                                        ptdump
 ==== ============================================== =====================================
 
 The first lock is the generic fix, the second that of arm64 (fa93b45fd397). Each alone is sound. An rwsem lets no reader
-overtake a queued writer, hence a task that reads twice waits for itself. Stated in the cover letter of the generic fix,
-which takes the arm64 one out. The generic fix alone is the variant `trylock` of R7.
+overtake a queued writer, hence a task that reads twice waits for itself. Stated in the cover letter of the generic fix.
+The generic fix alone is the variant `trylock` of R7.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ entry 0 and gives each tail its own frame back. The upstream fix (May 2026, Fixe
 later layout of the code; 6.12.117 has its text.
 
 Which allocation fails is a choice of the environment, and all are tried: tables of splits, the copy of the head, the frames
-of a restore, tables of the linear map and of vmemmap, the blocks and pages of vmemmap. What a failure leaves behind *at
+of a restore, tables of the linear map and of vmemmap, the blocks and pages of vmemmap, hugepages, pages and tables of
+vmalloc. (The kernel takes a failed table of the linear map for a BUG.) What a failure leaves behind *at
 rest* (I12, I26, I27, and frames lost elsewhere) an exploration does not ask; the tests of the core do, for each allocation of each
 operation by one CPU.
 """
@@ -56,6 +57,11 @@ def _variants() -> list[Variant]:
         Variant("reader-2021", "safe", (), {"mapping": "blocks"}, "2021", {"what": "reader"}, _ONE),
         Variant("failure-6.1", "safe", (), _PAGES, "6.1", {"what": "failure"}, _ONE),
         Variant("failure-6.12", "safe", (), _PAGES, "6.12", {"what": "failure"}, _ONE),
+        Variant("demote-6.1", "safe", (), _PAGES, "6.1", {"what": "demote"}, _ONE),
+        Variant("demote-6.12", "safe", (), _PAGES, "6.12", {"what": "demote"}, _ONE),
+        Variant("offline-6.1", "safe", (), _PAGES, "6.1", {"what": "offline"}, _ONE),
+        Variant("offline-6.12", "safe", (), _PAGES, "6.12", {"what": "offline"}, _ONE),
+        Variant("vmalloc", "safe", (), {}, "6.1", {"what": "vmalloc"}, _TWO),
         Variant("add-4k-blocks", "safe", (), {"mapping": "blocks"}, "6.1", {"what": "add"}, _TWO),
         Variant("add-4k-pages", "safe", (), _PAGES, "6.12", {"what": "add"}, _ONE),
         Variant("add-16k", "safe", (), {}, "6.1", {"what": "add", "granule": "16K"}, _TWO),
@@ -87,6 +93,16 @@ def r13_failed_allocation(m: Stage, what: str = "1g", granule: str = "4K") -> Se
         return [*actors, Actor("ptdump", [m.ptdump(block)])] if "dump" in what else actors
     pair = Neighbours.of(m, "4K")
     pool, head = m.pmd_hugepage, pair.hugepages[0]
+    if what == "vmalloc":
+        return [Actor("vmalloc", [m.vmalloc(2)])]
+    if what == "demote":
+        large = m.hugetlb["32M"]
+        m.setup(large.allocate(head))
+        return [Actor("demote", [large.demote(1)])]
+    if what == "offline":
+        # One page of the block is free, one in use: the first is dissolved, the second migrated.
+        m.setup(pool.allocate(head), pool.get(), pool.allocate(head + pool.size // m.granule))
+        return [Actor("offline", [m.memory.offline(pair.a)])]
     if what == "2m":
         return [pair.hvo(free=True)]
     if what == "batch":

@@ -13,7 +13,8 @@ step free (page optimised)                            memory failure of a tail
 
 R15, the fix of R14 asked *before* the restore whether the page is optimised, to know afterwards whether the mark is still to
 be taken off. The report has two freers that meet on one page. A dissolve, which restores the page itself before it hands
-it over, needs no second one: the flag is off when it is sampled, and the page leaves with its mark.
+it over, needs no second one (derived): the flag is off when it is sampled, and the page leaves with its mark. `folio_put` then
+calls `free_huge_folio` for a page that no pool has.
 
 R16, with the mark tested itself, errors that were noted on the head moved to their pages *before* the mark was off:
 
