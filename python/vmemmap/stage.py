@@ -230,6 +230,10 @@ class Stage:
         """`dissolve_free_huge_page` of the free hugepage that `pfn` belongs to, as memory failure does."""
         return Operation("hugetlb_dissolve", {"at": pfn})
 
+    def set_hvo(self, on: bool) -> Operation:
+        """``vm.hugetlb_optimize_vmemmap``, for pages to come."""
+        return Operation("set_hvo", {"on": on})
+
     def deferred_free(self) -> Operation:
         """The worker that frees what atomic context could not (`free_hpage_workfn`)."""
         return Operation("hugetlb_deferred_free")

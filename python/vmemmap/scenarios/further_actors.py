@@ -4,9 +4,9 @@
 actor          what is derived
 ============== ===========================================================================================================
 second HVO     of the same section, hence the same PMD block (4K) or PTE table: entries are disjoint. By break-before-make
-               of the split, one of them meets the hole of the other: all struct pages of the section are in it, its own
-               too (I2). 6.1 would descend into the empty entry as if it were a table, 6.12's page walker skips it and
-               reports success (kernel-semantics §H9); neither gets that far without having touched a struct page.
+               of the split the hole is one for all struct pages of the section, those of the other too (I2). What a
+               second split would do then (6.1 descends into the empty entry as if it were a table, 6.12's page walker
+               skips it and reports success: kernel-semantics §H9) comes after that.
 device removal `memunmap_pages` takes mem_hotplug_lock but not device_hotplug_lock: hot remove and it exclude each other by
                the former, HVO takes neither. Its scan meets HVO's entries as hot remove's does (R33, R35).
 1G page        over eight sections. 4K: its splits come one after the other, so by break-before-make one of eight entries of
@@ -33,21 +33,27 @@ _BLOCKS = {"mapping": "blocks"}
 
 
 @scenario(
-    title="two HVO actors in one section",
+    title="two users of hugepages in one section, HVO or not",
     sources=["derived: kernel-semantics §H6, §H9 (HVO(A) ∥ HVO(B); BBM variant)"],
     judged=["I1", "I2", "I3", "I5", "I6", "I8", "I13", "I20", "I25"],
     variants=[
         Variant("4k-pages-6.1", "safe", (), _PAGES, "6.1"),
         Variant("16k-6.1", "safe", (), {}, "6.1", {"granule": "16K"}),
         Variant("16k-bbm-each-6.1", "safe", (), {"update": "bbm-each"}, "6.1", {"granule": "16K"}),
-        Variant("4k-split-bbm-6.1", "violated", ("I2",), {**_BLOCKS, "split": "bbm"}, "6.1"),
+        Variant("4k-split-store-free", "safe", (), _BLOCKS, "6.1", {"second": "free"}),
+        Variant("4k-split-bbm-free", "violated", ("I2",), {**_BLOCKS, "split": "bbm"}, "6.1", {"second": "free"}),
+        Variant("4k-split-bbm-free-6.12", "violated", ("I2",), {**_BLOCKS, "split": "bbm"}, "6.12", {"second": "free"}),
     ],
 )
-def second_hvo(m: Stage, granule: str = "4K") -> Sequence[Actor]:
+def second_hvo(m: Stage, granule: str = "4K", second: str = "HVO") -> Sequence[Actor]:
+    """Two pages optimised at once; or (`second` is ``free``) one of them was made without HVO and is freed meanwhile."""
     pair = Neighbours.of(m, granule)
     pool = m.pmd_hugepage
-    heads = [m.pfn(pair.a.start + n * pool.size) for n in range(2)]
-    return [Actor(f"HVO {name}", [pool.allocate(head)]) for name, head in zip("AB", heads, strict=True)]
+    one, other = (m.pfn(pair.a.start + n * pool.size) for n in range(2))
+    if second == "free":
+        m.setup(m.set_hvo(False), pool.allocate(other), m.set_hvo(True))
+        return [Actor("HVO", [pool.allocate(one)]), Actor("free", [pool.free(other)])]
+    return [Actor("HVO A", [pool.allocate(one)]), Actor("HVO B", [pool.allocate(other)])]
 
 
 @scenario(

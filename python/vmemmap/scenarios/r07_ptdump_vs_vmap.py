@@ -66,6 +66,8 @@ def dump_and_promotion(m: Stage) -> list[Actor]:
         Variant("clear-locked", "safe", (), {"vmap": "clear-locked"}),
         Variant("static-key", "safe", (), {"vmap": "static-key"}),
         Variant("static-key-first", "violated", _FREED, {"vmap": "static-key-first"}),
+        Variant("trylock-6.12", "safe", kernel="6.12"),
+        Variant("static-key-6.12", "safe", (), {"vmap": "static-key"}, kernel="6.12"),
         Variant("r9-trylock", "violated", _FREED, {"walker": "other-mm"}),
         Variant("r9-static-key", "violated", _FREED, {"vmap": "static-key", "walker": "other-mm"}),
     ],

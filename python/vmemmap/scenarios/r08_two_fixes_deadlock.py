@@ -12,7 +12,6 @@ step vmalloc                                        ptdump
 
 The first lock is the generic fix, the second that of arm64 (fa93b45fd397). Each alone is sound. An rwsem lets no reader
 overtake a queued writer, hence a task that reads twice waits for itself. Stated in the cover letter of the generic fix.
-The generic fix alone is the variant `trylock` of R7.
 """
 
 from __future__ import annotations
@@ -33,6 +32,8 @@ from .r07_ptdump_vs_vmap import dump_and_promotion
     judged=["I1", "I5", "I25"],
     variants=[
         Variant("both", "violated", ("I25",), {"vmap": "both"}),
+        Variant("both-6.12", "violated", ("I25",), {"vmap": "both"}, kernel="6.12"),
+        Variant("trylock-alone", "safe", (), {"vmap": "trylock"}),
         Variant("static-key-alone", "safe", (), {"vmap": "static-key"}),
     ],
 )
