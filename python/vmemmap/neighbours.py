@@ -38,15 +38,16 @@ def _configure(stage: Stage, granule: int) -> int:
     return WINDOW[granule]
 
 
-def lone_block(stage: Stage, granule: str, *, online: bool = False) -> Block:
+def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = False) -> Block:
     """Configure the machine with one hot-added block that is alone in its window: removing it frees its tables. It is
-    offline unless `online`."""
+    offline unless `online`, and yet to be added without `add`."""
     size = parse_granule(granule)
     window = _configure(stage, size)
     block = stage.memory.add()
-    stage.setup(block, *([stage.memory.online(block)] if online else []))
+    if add:
+        stage.setup(block, *([stage.memory.online(block)] if online else []))
     stage.scope(
-        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the removed block, nothing else",
+        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the {'removed' if add else 'added'} block, nothing else",
         machine=_MACHINE,
     )
     return block
@@ -61,13 +62,13 @@ class Neighbours:
     b: Block
 
     @classmethod
-    def of(cls, stage: Stage, granule: str, *, also_live: bool = False) -> Neighbours:
+    def of(cls, stage: Stage, granule: str, *, also_live: bool = False, device: bool = False) -> Neighbours:
         """Configure the machine and add the blocks. `also_live`: a third section lives in the window, without
-        hugepages, which is the negative control."""
+        hugepages, which is the negative control. `device`: B is device memory rather than a memory block."""
         size = parse_granule(granule)
         window = _configure(stage, size)
         a, b = stage.memory.add(), stage.memory.add()
-        stage.setup(a, stage.memory.online(a), b)
+        stage.setup(a, stage.memory.online(a), stage.device_add(b.start, b.bytes) if device else b)
         beside = "A (hugepages), B (removed), nothing else"
         if also_live:
             c = stage.memory.add()

@@ -280,13 +280,13 @@ def _in_module(module: ModuleType) -> Iterable[Scenario]:
 
 
 def registry() -> tuple[Scenario, ...]:
-    """The scenarios that the package ships, in the order of their corpus numbers."""
+    """The scenarios that the package ships, in the order of their corpus numbers, then those without one."""
     from . import scenarios
 
     found: list[Scenario] = []
     for info in pkgutil.iter_modules(scenarios.__path__):
         found += _in_module(importlib.import_module(f"{scenarios.__name__}.{info.name}"))
-    return tuple(sorted(found, key=lambda s: (int(s.corpus[1:]) if s.corpus else 0, s.name)))
+    return tuple(sorted(found, key=lambda s: (s.corpus is None, int(s.corpus[1:]) if s.corpus else 0, s.name)))
 
 
 def from_file(path: Path) -> tuple[Scenario, ...]:

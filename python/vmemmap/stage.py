@@ -81,6 +81,18 @@ class Pool:
         """``echo count > nr_hugepages``."""
         return Operation("nr_hugepages", {"hstate": self.hstate, "count": count})
 
+    def get(self) -> Operation:
+        """A page fault takes a free page and keeps it, until `put`."""
+        return Operation("hugetlb_get", {"hstate": self.hstate})
+
+    def put(self, at: int) -> Operation:
+        """The user of the page whose head was PFN `at` when it got it lets go, in atomic context."""
+        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
+
+    def overcommit(self, count: int) -> Operation:
+        """``echo count > nr_overcommit_hugepages``."""
+        return Operation("hugetlb_overcommit", {"hstate": self.hstate, "count": count})
+
     def demote(self, count: int) -> Operation:
         return Operation("hugetlb_demote", {"hstate": self.hstate, "count": count})
 
@@ -235,6 +247,38 @@ class Stage:
     def kfree_rcu_work(self, block: Block) -> Operation:
         """The worker that frees what the removal of `block` hands to `kfree_rcu`, after a grace period."""
         return Operation("kfree_rcu_work", {"start": block.start})
+
+    def dissolve(self, pfn: int) -> Operation:
+        """`dissolve_free_huge_page` of the free hugepage that `pfn` belongs to, as memory failure does."""
+        return Operation("hugetlb_dissolve", {"at": pfn})
+
+    def set_hvo(self, on: bool) -> Operation:
+        """``vm.hugetlb_optimize_vmemmap``, for pages to come."""
+        return Operation("set_hvo", {"on": on})
+
+    def deferred_free(self) -> Operation:
+        """The worker that frees what atomic context could not (`free_hpage_workfn`)."""
+        return Operation("hugetlb_deferred_free")
+
+    def memory_failure(self, pfn: int) -> Operation:
+        """`memory_failure`: an uncorrected error in the page `pfn`."""
+        return Operation("memory_failure", {"pfn": pfn})
+
+    def device_add(self, start: int, size: int | str) -> Operation:
+        """`memremap_pages`: a ZONE_DEVICE range of whole sub-sections (2 MiB)."""
+        return Operation("device_add", {"start": start, "bytes": parse_size(size, "size")})
+
+    def device_remove(self, start: int, size: int | str) -> Operation:
+        """`memunmap_pages`."""
+        return Operation("device_remove", {"start": start, "bytes": parse_size(size, "size")})
+
+    def device_use(self, pfn: int) -> Operation:
+        """Whoever uses device memory looks at one of its struct pages."""
+        return Operation("device_use", {"pfn": pfn})
+
+    def vmalloc_and_keep(self, pages: int) -> Operation:
+        """`vmalloc`, and no `vfree`."""
+        return Operation("vmalloc_and_keep", {"pages": pages})
 
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})

@@ -162,6 +162,9 @@ pub enum OperationDocument {
         hstate: u8,
         at: u64,
     },
+    HugetlbDissolve {
+        at: u64,
+    },
     HugetlbDeferredFree,
     SetHvo {
         on: bool,
@@ -197,6 +200,9 @@ pub enum OperationDocument {
     DeviceRemove {
         start: u64,
         bytes: u64,
+    },
+    DeviceUse {
+        pfn: u64,
     },
     PtdumpWalk {
         #[serde(default)]
@@ -237,6 +243,9 @@ pub enum OperationDocument {
     VmallocCycle {
         pages: u64,
     },
+    VmallocAndKeep {
+        pages: u64,
+    },
 }
 
 const fn one_page() -> u64 {
@@ -267,6 +276,7 @@ impl OperationDocument {
             Self::HugetlbReserve { hstate, delta } => Operation::HugetlbReserve { hstate, delta },
             Self::HugetlbGet { hstate } => Operation::HugetlbGet { hstate },
             Self::HugetlbPut { hstate, at } => Operation::HugetlbPut { hstate, at: pfn(at) },
+            Self::HugetlbDissolve { at } => Operation::HugetlbDissolve { at: pfn(at) },
             Self::HugetlbDeferredFree => Operation::HugetlbDeferredFree,
             Self::SetHvo { on } => Operation::SetHvo { on },
             Self::MemoryAdd { start, bytes, memmap_on_memory } => Operation::MemoryAdd { start: Pa(start), bytes, memmap_on_memory },
@@ -283,6 +293,7 @@ impl OperationDocument {
             Self::MemoryOfflineAndRemove { start, bytes } => Operation::MemoryOfflineAndRemove { start: Pa(start), bytes },
             Self::DeviceAdd { start, bytes } => Operation::DeviceAdd { start: Pa(start), bytes },
             Self::DeviceRemove { start, bytes } => Operation::DeviceRemove { start: Pa(start), bytes },
+            Self::DeviceUse { pfn: n } => Operation::DeviceUse { pfn: pfn(n) },
             Self::PtdumpWalk { range, pfns } => Operation::PtdumpWalk {
                 range: match (range, pfns) {
                     (Some(r), _) => VaRange { start: Va(r.start), end: Va(r.end) },
@@ -299,6 +310,7 @@ impl OperationDocument {
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
+            Self::VmallocAndKeep { pages } => Operation::VmallocAndKeep { pages },
         }
     }
 }

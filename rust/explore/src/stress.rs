@@ -157,6 +157,7 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::HugetlbReserve { .. } => ("hugetlb_reserve", Class::Other),
         Operation::HugetlbGet { .. } => ("hugetlb_get", Class::Other),
         Operation::HugetlbPut { .. } => ("hugetlb_put", Class::Other),
+        Operation::HugetlbDissolve { .. } => ("hugetlb_dissolve", Class::AllocFree),
         Operation::HugetlbDeferredFree => ("hugetlb_deferred_free", Class::AllocFree),
         Operation::SetHvo { .. } => ("set_hvo", Class::Other),
         Operation::MemoryAdd { .. } => ("memory_add", Class::AddRemove),
@@ -166,6 +167,7 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::MemoryOfflineAndRemove { .. } => ("memory_offline_and_remove", Class::AddRemove),
         Operation::DeviceAdd { .. } => ("device_add", Class::AddRemove),
         Operation::DeviceRemove { .. } => ("device_remove", Class::AddRemove),
+        Operation::DeviceUse { .. } => ("device_use", Class::Other),
         Operation::PtdumpWalk { .. } => ("ptdump_walk", Class::Walk),
         Operation::PtdumpCheckWx => ("ptdump_check_wx", Class::Walk),
         Operation::PfnWalk { .. } => ("pfn_walk", Class::Walk),
@@ -176,6 +178,7 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::MemoryFailure { .. } => ("memory_failure", Class::Other),
         Operation::ShowPte { .. } => ("show_pte", Class::Walk),
         Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
+        Operation::VmallocAndKeep { .. } => ("vmalloc_and_keep", Class::Other),
     }
 }
 

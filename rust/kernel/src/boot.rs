@@ -118,7 +118,7 @@ fn is_populated_by_pages(k: &Kernel) -> bool {
     match k.policies.mapping {
         Mapping::BasePages => true,
         Mapping::ByKernel => k.geometry.granule != Granule::K4 || by_kernel,
-        Mapping::Blocks => k.geometry.granule != Granule::K4,
+        Mapping::Blocks | Mapping::BlocksForParts => k.geometry.granule != Granule::K4,
     }
 }
 

@@ -32,6 +32,15 @@ pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pf
     Ok(dissolved)
 }
 
+/// `dissolve_free_huge_page` of the page that `pfn` belongs to, as `__page_handle_poison` does. Returns 1 if there was one.
+///
+/// # Errors
+/// Those of `dissolve_free_huge_pages`.
+pub fn dissolve<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+    cpu.label("dissolve_free_huge_page");
+    dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn)).map(u64::from)
+}
+
 /// `dissolve_free_huge_page`; whether there was one.
 fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
     // `PageCompound`; most pages of a block are none, and their own struct page says so.

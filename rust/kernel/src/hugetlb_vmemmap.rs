@@ -8,8 +8,9 @@ use vmemmap_arch::{
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::page::page_huge;
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
-use crate::policy::{FreeOrder, Invalidate, Mutant, RemapGrace};
+use crate::policy::{DtorClear, FreeOrder, Invalidate, Mutant, RemapGrace};
 use crate::state::Scalar;
+use crate::static_key::static_branch_add;
 use crate::vmemmap_remap::{Action, RemapWalk, vmemmap_is_self_hosted, walk_range};
 use crate::{Errno, Kernel};
 
@@ -54,21 +55,16 @@ impl HugePage {
 
 /// `static_branch_inc(&hugetlb_optimize_vmemmap_key)`. 2021 had no fake heads, hence no key.
 fn static_branch_inc<C: Cpu>(k: &Kernel, cpu: &C) {
-    static_branch_add(k, cpu, 1);
+    if k.version != Version::V2021 {
+        static_branch_add(k, cpu, Scalar::HvoKey, 1);
+    }
 }
 
 /// `static_branch_dec`.
 fn static_branch_dec<C: Cpu>(k: &Kernel, cpu: &C) {
-    static_branch_add(k, cpu, -1);
-}
-
-fn static_branch_add<C: Cpu>(k: &Kernel, cpu: &C, n: i64) {
-    if k.version == Version::V2021 {
-        return;
+    if k.version != Version::V2021 {
+        static_branch_add(k, cpu, Scalar::HvoKey, -1);
     }
-    cpu.acquire(LockId::CpuHotplug, Mode::Read);
-    cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(n), Order::AcqRel);
-    cpu.release(LockId::CpuHotplug, Mode::Read);
 }
 
 /// `free_vmemmap_page`: back to the allocator, whether it came from there or from memblock at boot.
@@ -273,7 +269,7 @@ fn vmemmap_remap_free<C: Cpu>(
     list: &mut FrameList<C::Tok>,
     flags: Flags,
 ) -> Result<(), Errno> {
-    let no_tlb_flush = flags.no_tlb_flush;
+    let (no_tlb_flush, before) = (flags.no_tlb_flush, list.len);
     let mut walk = RemapWalk { head: Some(head), shared: Some(head), frames: *list, no_tlb_flush, ..RemapWalk::new(Action::Remap) };
     let done = vmemmap_remap_range(k, cpu, &range, &mut walk);
     if let Some(head) = walk.head {
@@ -287,6 +283,10 @@ fn vmemmap_remap_free<C: Cpu>(
     let mut back = RemapWalk { shared: Some(head), frames: walk.frames, ..RemapWalk::new(Action::Rollback) };
     // Splits nothing, hence cannot fail.
     let _ = vmemmap_remap_range(k, cpu, &(range.start..end), &mut back);
+    // Every frame is back in its place but one: the copy of the head, or (if the head stays on it) the old head.
+    if back.frames.len <= before {
+        cpu.warn(Invariant::FramesConserved, range.start.0, "rollback: the fresh head frame is mapped nowhere and on no list");
+    }
     *list = back.frames;
     done
 }
@@ -356,7 +356,7 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
         return Ok(());
     }
     // 6.12 warns of it; in 6.1 whoever finds the page without its mark meets the read-only tails (R14).
-    if (k.version.is_6_12() || k.policies.mutant == Mutant::FlagEarly) && !page_huge(k, cpu, page.va(k)) {
+    if (k.version.is_6_12() || k.policies.dtor_clear == DtorClear::BeforeRestore) && !page_huge(k, cpu, page.va(k)) {
         cpu.warn(Invariant::FlagWithState, page.va(k).0, "the HugeTLB mark is gone and the vmemmap is not back");
     }
     wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);

@@ -26,6 +26,7 @@ pub mod hugetlb_adopt;
 pub mod hugetlb_demote;
 pub mod hugetlb_dissolve;
 pub mod hugetlb_fault;
+mod hugetlb_hwpoison;
 pub mod hugetlb_page;
 pub mod hugetlb_resize;
 pub mod hugetlb_vmemmap;
@@ -39,6 +40,7 @@ pub mod policy;
 pub mod ptdump;
 pub mod sparse_vmemmap;
 pub mod state;
+mod static_key;
 pub mod vmalloc;
 pub mod vmemmap_remap;
 

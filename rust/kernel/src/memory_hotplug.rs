@@ -418,6 +418,21 @@ pub fn device_add<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<
     Ok(bytes / vmemmap_arch::section::SUBSECTION_SIZE)
 }
 
+/// A user of device memory looks at a struct page that it owns: flags and reference count, as a fault on it or GUP does.
+/// Returns the reference count.
+///
+/// # Errors
+/// `ENODEV`: no such struct page.
+pub fn device_use<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+    cpu.label("device_use");
+    if !page::pfn_valid(k, cpu, pfn) {
+        return Err(Errno::ENODEV);
+    }
+    let page = k.layout.page_va(pfn);
+    page::test_flag(cpu, page, page::flag::HWPOISON);
+    Ok(u64::from(page::page_ref_count(cpu, page)))
+}
+
 /// `pageunmap_range`. Returns the number of sub-sections.
 ///
 /// # Errors

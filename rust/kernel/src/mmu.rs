@@ -19,13 +19,17 @@ use crate::{Errno, Kernel};
 
 /// Whether a range of vmemmap is mapped by base pages rather than PMD blocks (`vmemmap_populate`, step 3).
 fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
-    if k.geometry.granule != Granule::K4 || bytes < k.geometry.section_vmemmap() {
+    if k.geometry.granule != Granule::K4 {
+        return true;
+    }
+    // Parts of a section (sub-sections) by pages since d4234d131b0a: a block would be freed with the first of them (R20).
+    if bytes < k.geometry.section_vmemmap() && k.policies.mapping != Mapping::BlocksForParts {
         return true;
     }
     match k.policies.mapping {
         Mapping::ByKernel => k.version == Version::V2021 && k.hvo_at_boot && !storage.is_altmap(),
         Mapping::BasePages => true,
-        Mapping::Blocks => false,
+        Mapping::Blocks | Mapping::BlocksForParts => false,
     }
 }
 

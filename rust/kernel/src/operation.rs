@@ -52,6 +52,10 @@ pub enum Operation {
         hstate: u8,
         at: Pfn,
     },
+    /// `dissolve_free_huge_page`, by memory failure on a free page. Returns 1 if there was one.
+    HugetlbDissolve {
+        at: Pfn,
+    },
     /// Worker: `free_hpage_workfn`.
     HugetlbDeferredFree,
     /// `vm.hugetlb_optimize_vmemmap`.
@@ -92,6 +96,10 @@ pub enum Operation {
     DeviceRemove {
         start: Pa,
         bytes: u64,
+    },
+    /// A struct page of device memory is looked at by whoever uses that memory. Returns its reference count.
+    DeviceUse {
+        pfn: Pfn,
     },
 
     /// `ptdump_walk_pgd` of a range, lines discarded. Returns the number of ranges noted.
@@ -139,6 +147,10 @@ pub enum Operation {
     VmallocCycle {
         pages: u64,
     },
+    /// `vmalloc` of that many pages, which stay mapped. Returns their address.
+    VmallocAndKeep {
+        pages: u64,
+    },
 }
 
 impl Operation {
@@ -157,6 +169,7 @@ impl Operation {
             Operation::HugetlbReserve { hstate, delta } => hugetlb::reserve(k, cpu, hstate, delta),
             Operation::HugetlbGet { hstate } => hugetlb::get_page(k, cpu, hstate),
             Operation::HugetlbPut { hstate, at } => hugetlb::put_page(k, cpu, hstate, at),
+            Operation::HugetlbDissolve { at } => hugetlb::dissolve(k, cpu, at),
             Operation::HugetlbDeferredFree => hugetlb::deferred_free(k, cpu),
             Operation::SetHvo { on } => {
                 cpu.label("hugetlb_vmemmap_sysctl_handler");
@@ -170,6 +183,7 @@ impl Operation {
             Operation::MemoryOfflineAndRemove { start, bytes } => memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes),
             Operation::DeviceAdd { start, bytes } => memory_hotplug::device_add(k, cpu, start, bytes),
             Operation::DeviceRemove { start, bytes } => memory_hotplug::device_remove(k, cpu, start, bytes),
+            Operation::DeviceUse { pfn } => memory_hotplug::device_use(k, cpu, pfn),
             Operation::PtdumpWalk { ref range } => {
                 let mut count = ptdump::RangeCount::default();
                 ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut count);
@@ -184,6 +198,7 @@ impl Operation {
             Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
             Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
             Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
+            Operation::VmallocAndKeep { pages } => vmalloc::vmalloc_and_keep(k, cpu, pages),
         }
     }
 }

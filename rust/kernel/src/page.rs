@@ -8,6 +8,7 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
 
 use crate::Kernel;
+use crate::hugetlb_hwpoison::folio_set_hugetlb_hwpoison;
 use crate::memory_hotplug::{get_online_mems, put_online_mems};
 use crate::pgtable::{next_table, pgd_offset_k, read_once};
 use crate::policy::{PageRef, SectionUsage};
@@ -389,7 +390,7 @@ pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
     let page = pfn_to_online_page(k, cpu, pfn)?;
     cpu.acquire(LockId::Hugetlb, Mode::Write);
     let huge = page_huge(k, cpu, page);
-    let was = huge && set_flag(cpu, compound_head(k, cpu, page), flag::HWPOISON);
+    let was = huge && folio_set_hugetlb_hwpoison(cpu, compound_head(k, cpu, page), pfn);
     cpu.release(LockId::Hugetlb, Mode::Write);
     let was = if huge { was } else { set_flag(cpu, page, flag::HWPOISON) };
     if !was {

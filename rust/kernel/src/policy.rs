@@ -77,6 +77,7 @@ rows! {
         ByKernel = "kernel": "as that kernel does: blocks where the granule has them; 2021 with HVO: base pages unless altmap",
         BasePages = "basepages": "base pages always",
         Blocks = "blocks": "PMD blocks for whole sections (4K), which HVO must split at run time",
+        BlocksForParts = "blocks-for-parts": "PMD blocks for parts of a section too (4K), as arm64 before d4234d131b0a (R20)",
     }
     /// PTE update in remap and restore.
     update: PteUpdate = "update" {
@@ -122,8 +123,25 @@ rows! {
         Kernel = "kernel": "get_online_mems and init_mm mmap_write_lock, as the kernel does",
         MmapOnly = "mmap-only": "without get_online_mems: ptdump_check_wx before 59305202c67f (R6)",
         HotplugOnly = "hotplug-only": "get_online_mems without the mmap lock",
+        OtherMm = "other-mm": "get_online_mems and the mmap lock of another mm, such as efi_mm: before 538797bc0e9a (R9)",
         Rcu = "rcu": "an RCU read section only",
         None = "none": "no lock",
+    }
+    /// What keeps a dump away from the PTE table that a huge vmalloc mapping replaces.
+    vmap: VmapLock = "vmap" {
+        TryLock = "trylock": "mmap_read_trylock(&init_mm) around clear, free and set, else pages, as the kernel does",
+        None = "none": "no lock (R7)",
+        ClearLocked = "clear-locked": "mmap_read_lock around the clear alone, as proposed for arm64 (v2, June 2025)",
+        StaticKey = "static-key": "clear, flush, then mmap_read_lock and unlock if the key of a dump is up, free: fa93b45fd397",
+        StaticKeyFirst = "static-key-first": "the key is looked at before the clear, which alone is locked then",
+        Both = "both": "trylock and static-key, one inside the other (R8)",
+    }
+    /// When a page that leaves its pool ceases to be known as HugeTLB.
+    dtor_clear: DtorClear = "dtor-clear" {
+        Kernel = "kernel": "after the restore, the mark itself tested; then raw errors go to their pages, as the kernel does",
+        BeforeRestore = "before-restore": "on removal from the pool, vmemmap or not: before 32c877191e02 (R14)",
+        Sampled = "sampled": "after the restore, if the page was optimised when it was handed over: 32c877191e02 (R15)",
+        HwpoisonFirst = "hwpoison-first": "raw errors go to their pages before the mark is off: before 5596d9e8b553 (R16)",
     }
     /// Lock of memory hot add and remove.
     hotplug: HotplugLock = "hotplug" {
@@ -178,7 +196,6 @@ rows! {
         SubsectionMapEarly = "subsection-map-early": "a failed populate leaves its bits in subsection_map (I26)",
         NoUndo = "no-undo": "a failed offline leaves its isolation behind (I27)",
         FlagAfterCopy = "flag-after-copy": "6.12 sets the optimised flag after the head page was copied (I28, R11)",
-        FlagEarly = "flag-early": "the HugeTLB mark is cleared before vmemmap is restored (I29, R14)",
         TableTwice = "table-twice": "the split links its table in two PMD entries (I30)",
         Executable = "executable": "restored tails are mapped PAGE_KERNEL_EXEC (I31)",
     }

@@ -25,6 +25,8 @@ pub enum Scalar {
     NrMemmapBootPages = 6,
     /// VA bump pointer of the vmalloc contrast case.
     VmallocNext = 7,
+    /// `arm64_ptdump_lock_key`: dumps under way (policy `vmap`).
+    PtdumpLockKey = 8,
 }
 
 /// Fields of one `struct hstate`.
