@@ -9,9 +9,11 @@
 //! | `remap` | the exchanges of a hugepage; a hugepage with its walk and locks |
 //! | `walk` | half a gigabyte of tables, read in order |
 //! | `populate` | tables built; a section added and removed |
+//! | `handmade` | the model that the comparison with other checkers is about |
 //! | `search` | the explorer: steps, executions, a question of three actors |
 
 mod exchange;
+pub mod handmade;
 mod populate;
 mod remap;
 mod rounds;
