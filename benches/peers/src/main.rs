@@ -1,7 +1,7 @@
 //! One cell of the comparison: `vmemmap-peers CHECKER ROW SECONDS [SEED]` runs a row of the handmade model under a checker
 //! and prints a JSON object on one line. `vmemmap-peers rows` prints the rows.
 //!
-//! CHECKER: `loom`, `shuttle-dfs`, `shuttle-random`, `shuttle-pct3`, `ours` (all reductions), `ours-cache-sleep`, `ours-cache`,
+//! CHECKER: `loom`, `loom-loads` (see `memory`), `shuttle-dfs`, `shuttle-random`, `shuttle-pct3`, `ours` (all reductions), `ours-cache-sleep`, `ours-cache`,
 //! `ours-sleep` (sleep sets alone: what an optimal reduction without a cache must run, or more), `ours-trace` (with the
 //! search for the shortest trace). `finished` says that the checker covered everything it covers, or met a violation.
 
@@ -38,7 +38,7 @@ fn judged(row: &Row, seconds: f64, check: impl FnOnce(Arc<AtomicU64>)) -> Value 
             "executions": executions.load(Relaxed), "seconds": spent })
 }
 
-fn loom(row: Row, seconds: f64) -> Value {
+fn loom(row: Row, seconds: f64, loads: bool) -> Value {
     judged(&row, seconds, |executions| {
         let mut builder = loom::model::Builder::new();
         // Its default of 1000 switches is too few for three rounds; how often it looks at the clock.
@@ -47,7 +47,7 @@ fn loom(row: Row, seconds: f64) -> Value {
         builder.max_duration = Some(Duration::from_secs_f64(seconds));
         builder.check(move || {
             executions.fetch_add(1, Relaxed);
-            let memory = loom::sync::Arc::new(LoomMemory::new(row.entries, row.alone));
+            let memory = loom::sync::Arc::new(LoomMemory::new(row.entries, row.alone, loads));
             // The first thread is an actor too: loom has five.
             let others: Vec<_> = (1..row.actors())
                 .map(|actor| {
@@ -70,7 +70,7 @@ fn shuttle(row: Row, seconds: f64, scheduler: impl Scheduler + 'static) -> Value
         config.max_time = Some(Duration::from_secs_f64(seconds));
         shuttle::Runner::new(scheduler, config).run(move || {
             executions.fetch_add(1, Relaxed);
-            let memory = Arc::new(ShuttleMemory::new(row.entries, row.alone));
+            let memory = Arc::new(ShuttleMemory::new(row.entries, row.alone, true));
             let others: Vec<_> = (1..row.actors())
                 .map(|actor| {
                     let memory = memory.clone();
@@ -115,7 +115,8 @@ fn answer(arguments: &[String]) -> Result<Value, String> {
     let row = Row::named(name).map_err(|e| e.to_string())?;
     let seconds: f64 = seconds.parse().map_err(|e| format!("{seconds}: {e}"))?;
     match checker.as_str() {
-        "loom" => Ok(loom(row, seconds)),
+        "loom" => Ok(loom(row, seconds, false)),
+        "loom-loads" => Ok(loom(row, seconds, true)),
         "shuttle-dfs" => Ok(shuttle(row, seconds, DfsScheduler::new(None, false))),
         "shuttle-random" => Ok(shuttle(row, seconds, RandomScheduler::new_from_seed(seed, usize::MAX))),
         "shuttle-pct3" => Ok(shuttle(row, seconds, PctScheduler::new_from_seed(seed, 3, usize::MAX))),

@@ -447,6 +447,7 @@ impl Model for Handmade {
         Reply::of(u64::from(value))
     }
     fn fingerprint(&self) -> u128 {
+        // 64 bits are plenty for the few states of this model.
         let h = self.0.hash;
         u128::from(h) << 64 | u128::from(h.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ h >> 29)
     }

@@ -102,7 +102,7 @@ pub type Stop<'s> = &'s dyn Fn() -> bool;
 
 type Measure = fn(Effort, Stop<'_>) -> Result<Figure, BenchError>;
 
-const ROWS: [(&str, Measure); 15] = [
+const ROWS: [(&str, Measure); 17] = [
     ("exchange", exchange::exchange),
     ("exchange-2t-disjoint", exchange::two_threads_disjoint),
     ("exchange-2t-shared", exchange::two_threads_shared),
@@ -118,6 +118,8 @@ const ROWS: [(&str, Measure); 15] = [
     ("explore-step", search::step),
     ("explore-executions", search::executions),
     ("explore-three-actors", search::three_actors),
+    ("explore-toy-step", search::toy_step),
+    ("explore-executions-25", search::executions_25),
 ];
 
 /// Names of the rows, in the order of the table.
