@@ -10,7 +10,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from vmemmap.bench import measure
 
-
 ROWS = ["explore-step", "explore-executions", "explore-three-actors", "explore-toy-step", "explore-executions-25"]
 
 
