@@ -1,7 +1,7 @@
 """The speed comparison with Spin, loom and shuttle: the same questions, in turns, in one run.
 
-    python benches/peers/run.py               # the tables; --json for machines
-    python benches/peers/run.py --docs        # and put them into docs/performance.md
+    make bench-peers                                      # the tables; --json for machines
+    make bench-peers PEERS="--seconds 60 --docs"          # longer, and into docs/performance.md
 
 Two machines are asked. The handmade model goes to everybody, so that searches are compared; the real algorithms on real
 tables (`questions.py`) only to this project's explorer, and its time stands beside the peers' time for the handmade model,
