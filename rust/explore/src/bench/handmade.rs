@@ -110,10 +110,10 @@ const BASE: Row = Row {
 pub const ROWS: [Row; 6] = [
     BASE,
     Row { name: "locks-1", what: "HVO, hot remove and ptdump with the kernel's locks, 1 round", alone: 2, rounds: 1, ..BASE },
-    Row { name: "locks-3", what: "the same, 3 rounds", alone: 2, ..BASE },
+    Row { name: "locks-3", what: "HVO, hot remove and ptdump with the kernel's locks, 3 rounds", alone: 2, ..BASE },
     Row {
         name: "unlocked-3",
-        what: "the same without ptdump's mem_hotplug_lock, 3 rounds",
+        what: "HVO, hot remove and ptdump without its mem_hotplug_lock, 3 rounds",
         alone: 2,
         hotplug_lock: false,
         violated: true,

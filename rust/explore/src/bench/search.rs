@@ -208,7 +208,7 @@ pub fn toy_step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
 
 /// `explore-executions-25`.
 pub fn executions_25(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    // 10 operations of HVO and 17 of hot remove; their 8 million orders are not searched to the end.
+    // 10 operations of HVO and 18 of hot remove; their 13 million orders are not searched to the end.
     let row = Row { entries: 3, own: 1, rounds: 1, ..Row::named("exchange-3")? };
     let executions = Some(effort.amount(100_000, 1_000));
     let options = Options { executions, reduction: Reduction::NAIVE, shorten_seconds: 0.0, ..Options::default() };
