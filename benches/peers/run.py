@@ -182,7 +182,7 @@ def wrong(row: dict[str, Any], cells: dict[str, Cell]) -> list[str]:
 
 def _time(seconds: float) -> str:
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= scale:
+        if seconds >= 0.9995 * scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds / 1e-6:.2g} µs"
 
