@@ -14,6 +14,7 @@ mod describe;
 mod direct;
 mod execute;
 mod footprint;
+mod location;
 mod locks;
 mod memory;
 mod tables;
@@ -29,6 +30,7 @@ pub use breach::Breach;
 pub use describe::Described;
 pub use direct::Direct;
 pub use footprint::Touch;
+pub use location::LocationKind;
 
 use self::access::{Access, Candidate};
 use self::allocator::Allocator;
@@ -200,6 +202,8 @@ impl World {
             (n, _) => n,
         };
         self.carve_pools(frames);
+        // What was broken before is forgotten, in the state's hash too.
+        self.memory.cells.set(self.fixed.broken, 0);
         self.memory.cells.mark();
         self.stale.mark();
         self.forget();

@@ -75,6 +75,10 @@ impl Stale {
     pub fn cell(&self, index: u32) -> Cell {
         self.records[index as usize].cell
     }
+    /// Whether the location is the state of a stale value, active or not.
+    pub fn is_record(&self, location: Cell) -> bool {
+        self.records.iter().any(|r| r.cell == location)
+    }
     fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
         let cell = self.cell(index);
         if cells.get(cell) == 0 {
