@@ -55,7 +55,7 @@ impl World {
             l if l == f.runs || l == f.self_hosted => LocationKind::Runs,
             l if l == f.rcu_state => LocationKind::Rcu,
             l if (f.vars..f.vars + self.vars as Cell).contains(&l) => LocationKind::Var,
-            l if self.stale.is_record(l) => LocationKind::Stale,
+            l if l == f.stale || self.stale.has_location(l) => LocationKind::Stale,
             l => (0..self.memory.frames()).find_map(|id| self.of_frame(id, l)).unwrap_or(LocationKind::Other),
         }
     }

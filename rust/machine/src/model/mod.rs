@@ -101,6 +101,8 @@ struct Fixed {
     runs: Cell,
     self_hosted: Cell,
     rcu_state: Cell,
+    /// Where a DSB makes something known to later invalidates.
+    stale: Cell,
     vars: Cell,
 }
 
@@ -159,6 +161,7 @@ impl World {
             runs: c.reserve(1),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
+            stale: c.reserve(1),
             vars: c.reserve(config.vars as usize),
         };
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
