@@ -136,6 +136,8 @@ pub struct Outcome {
     pub witnesses: BTreeMap<Invariant, Witness>,
     /// Rounds until the set of shared locations was complete.
     pub rounds: u32,
+    /// See `Report`: only an exhausted search with the cache alone counts them.
+    pub interleavings: Option<f64>,
 }
 
 impl Outcome {
@@ -170,6 +172,7 @@ impl Outcome {
             "switches": self.switches,
             "witnesses": named(&self.witnesses),
             "rounds": self.rounds,
+            "interleavings": self.interleavings,
         })
     }
 }
@@ -294,6 +297,7 @@ impl Question<'_> {
             switches: first.as_ref().map(|w| w.switches),
             witnesses,
             rounds: report.rounds,
+            interleavings: report.interleavings,
         }
     }
 

@@ -4,6 +4,7 @@
 //! inside the block and one elsewhere. Everybody works on these, so that almost every pair of operations may conflict.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod mutants;
 pub mod programs;
 
 use std::collections::HashSet;
@@ -163,6 +164,8 @@ pub struct Mutant {
     pub name: &'static str,
     /// The operation loses these of its locations.
     pub loses: fn(&Op, LocationKind) -> bool,
+    /// Sleep sets do without the rule.
+    pub merged_only: bool,
 }
 
 /// The World, or the World with a rule less.
