@@ -35,6 +35,8 @@ pub enum Past {
     WalkCache,
     /// Page 0 was cleared, and that is published.
     Cleared,
+    /// Page 0 was cleared, and nobody can know any more.
+    Empty,
     /// Page 0 was made read-only, not yet published.
     Unpublished,
     /// Both pages are read-only and map frames with equal contents, one of them after an exchange.
@@ -42,7 +44,8 @@ pub enum Past {
 }
 
 impl Past {
-    pub const ALL: [Past; 6] = [Past::Quiet, Past::Unlinked, Past::WalkCache, Past::Cleared, Past::Unpublished, Past::Exchanged];
+    pub const ALL: [Past; 7] =
+        [Past::Quiet, Past::Unlinked, Past::WalkCache, Past::Cleared, Past::Empty, Past::Unpublished, Past::Exchanged];
 }
 
 /// A machine and the names of what is on it.
@@ -102,6 +105,11 @@ impl Stage {
                 self.direct(Op::Barrier(Barrier::DsbIsh));
             }
             Past::Cleared => self.published(self.pte(0, 0), Desc::NONE),
+            Past::Empty => {
+                self.published(self.pte(0, 0), Desc::NONE);
+                self.direct(Op::Tlbi(Tlbi::Vmalle1is));
+                self.direct(Op::Barrier(Barrier::DsbIsh));
+            }
             Past::Unpublished => self.write(self.pte(0, 0), self.leaf(a, ro)),
             Past::Exchanged => {
                 self.write(self.pte(0, 0), self.leaf(a, ro));
@@ -164,7 +172,7 @@ pub struct Mutant {
     pub name: &'static str,
     /// The operation loses these of its locations.
     pub loses: fn(&Op, LocationKind) -> bool,
-    /// Sleep sets do without the rule.
+    /// While the stale value is there, another location says the same: sleep sets do without.
     pub merged_only: bool,
 }
 

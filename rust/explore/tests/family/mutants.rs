@@ -31,16 +31,23 @@ fn locks(op: &Op) -> bool {
     matches!(op, Op::Queue { .. } | Op::Acquire { .. } | Op::TryAcquire { .. } | Op::Release { .. })
 }
 
+/// Not here, since another location says the same and none of 9,000 programs differed: the stale values of a store of a
+/// descriptor (the word, and the contents that the rule compares), the entries of a table that is freed (its life), who
+/// cannot be paused (that it is paused), failures left (which are the same in any order).
 pub const MUTANTS: &[Mutant] = &[
-    Mutant::new("a store of a descriptor without stale values", |op, l| stores(op) && l == Stale),
     Mutant::new("a store of a descriptor without who is mapped", |op, l| stores(op) && l == Mapped),
     Mutant::new("a store of a descriptor without its table's parents", |op, l| stores(op) && l == Parent),
     Mutant::new("a store of a descriptor without the contents that the rule compares", |op, l| stores(op) && l == Contents),
     Mutant::new("a barrier with an empty footprint", |op, _| matches!(op, Op::Barrier(_))),
+    Mutant {
+        name: "a barrier without the contents of frames that it rids of stale values",
+        loses: |op, l| matches!(op, Op::Barrier(_)) && l == Contents,
+        merged_only: true,
+    },
+    Mutant::new("a barrier without stale values", |op, l| matches!(op, Op::Barrier(_)) && l == Stale),
     Mutant::new("an invalidate without stale values", |op, l| matches!(op, Op::Tlbi(_)) && l == Stale),
     Mutant::new("a free without who is mapped", |op, l| matches!(op, Op::Free { .. }) && l == Mapped),
     Mutant::new("a free without the frame's life", |op, l| matches!(op, Op::Free { .. }) && l == Life),
-    Mutant::new("a free without the table's entries", |op, l| matches!(op, Op::Free { .. }) && l == Entry),
     Mutant::new("an access without the entries on its walk", |op, l| accesses(op) && l == Entry),
     Mutant::new("an access without stale values", |op, l| accesses(op) && l == Stale),
     Mutant::new("an access without the frame's life", |op, l| accesses(op) && l == Life),
@@ -52,9 +59,7 @@ pub const MUTANTS: &[Mutant] = &[
         matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu
     }),
     Mutant::new("a pause that nobody sees", |_, l| l == Pause),
-    Mutant::new("a pause that does not see who cannot be paused", |_, l| l == Context),
     Mutant::new("promises about other actors", |_, l| l == Promise),
     Mutant::new("runs of frames", |_, l| l == Runs),
-    Mutant::new("failures that are left", |_, l| l == Failures),
     Mutant::new("variables", |_, l| l == Var),
 ];

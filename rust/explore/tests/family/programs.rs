@@ -76,6 +76,7 @@ const SECTIONS: &[(u32, fn(&mut Draw) -> Vec<Line>)] = &[
     (2, |d| vec![Line::Do(Op::Alloc(d.request(FrameKind::Vmemmap))), Line::Map(d.stage.pte(0, d.half()))]),
     (2, |d| vec![Line::Do(Op::Alloc(d.request(FrameKind::Vmemmap))), Line::FreeSeen]),
     (3, |d| vec![Line::Do(Op::Swap { at: d.stage.pte(0, d.half()), new: Desc::NONE, order: PLAIN }), Line::FreeSeen]),
+    (5, |d| lines(&[Op::Tlbi(d.invalidate()), Op::Barrier(Barrier::DsbIsh)])),
     (3, |d| lines(&[Op::Barrier(Barrier::DsbIshst), Op::Tlbi(d.invalidate()), Op::Barrier(Barrier::DsbIsh)])),
     (3, |d| {
         let at = d.stage.pte(0, d.half());
