@@ -7,11 +7,13 @@ use std::rc::Rc;
 
 use family::mutants::MUTANTS;
 use family::programs::{Corpus, Shape};
-use family::{Line, Mutant, Past, Programs, Stage, page, search, shrunk};
+use family::{Line, Mutant, Past, Programs, Stage, Watched, page, search, shrunk};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi};
+use vmemmap_explore::execution::{Runner, Shared};
 use vmemmap_explore::model::Invariants;
 use vmemmap_explore::search::{Ended, Final, Reduction, Report};
+use vmemmap_explore::verdict::{Options, ask};
 use vmemmap_machine::model::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::Op;
 
@@ -130,6 +132,38 @@ fn programs_with_locks_and_rcu_reach_the_final_states_of_the_naive_search() {
     assert!(mixed.deadlocks + waiting.deadlocks > 60, "{mixed:?} {waiting:?}");
 }
 
+/// The breadth-first proof and the depth-first search see the same states: what one proves to be the shortest trace is the
+/// shortest that the naive search, which runs every execution, meets.
+#[test]
+fn the_shortest_trace_is_the_shortest_of_all_executions() {
+    let judged = vec![Invariant::AlwaysTranslates, Invariant::NoStaleTranslation, Invariant::BreakBeforeMake, Invariant::LockOrder];
+    let mut compared = 0;
+    for (seed, shape) in [(107, TABLES), (108, MIXED)] {
+        let mut corpus = Corpus::new(seed, shape);
+        for nth in 0..150 {
+            let programs = corpus.draw();
+            let world = programs.stage.world.clone();
+            let (world, naive, _) = search(world, None, &programs, Reduction::NAIVE, Invariants::of(&judged), NAIVE_LIMIT);
+            if naive.ended != Ended::Exhausted {
+                continue;
+            }
+            let shared = Shared::new(Watched::new(world, None));
+            let mut runner = Runner::new(&shared, &programs).expect("stacks");
+            let outcome = ask(&mut runner, &programs.scenario(&judged), &Options::default(), &|| false, &mut |_| {});
+            for (invariant, found) in naive.found.iter().filter(|(i, _)| judged.contains(i)) {
+                let witness = &outcome.witnesses[invariant];
+                assert!(witness.shortest, "seed {seed}, program {nth}: {programs:?}");
+                let trace = (witness.switches, witness.steps);
+                if outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string()) {
+                    compared += 1;
+                    assert_eq!(trace, (found.cost.switches, found.cost.steps), "seed {seed}, program {nth}, {invariant}: {programs:?}");
+                }
+            }
+        }
+    }
+    assert!(compared > 100, "only {compared} traces");
+}
+
 /// Programs of which final states were lost before the footprints were made complete, and are lost again without the
 /// locations that were added.
 #[test]
@@ -158,8 +192,8 @@ fn programs_that_lost_final_states_keep_them() {
         [vec![Line::Do(Op::Tlbi(Tlbi::Vaale1is(page(1))))], publish]
     });
     // What comes after a complete invalidate does not see the stale value: an access by the address,
-    check(Past::WalkCache, |op, l| matches!(op, Op::Load { .. }) && l == LocationKind::Stale, &|_| {
-        [done(Tlbi::Vaae1is(page(1))), vec![Line::Do(Op::Load { va: page(1), order })]]
+    check(Past::WalkCache, |op, l| matches!(op, Op::Store { .. }) && l == LocationKind::Stale, &|_| {
+        [done(Tlbi::Vaae1is(page(1))), vec![Line::Do(Op::Store { va: page(1), value: 1, order })]]
     });
     // an exchange that is judged against it,
     check(Past::Cleared, |op, l| matches!(op, Op::Write { .. }) && l == LocationKind::Stale, &|s| {

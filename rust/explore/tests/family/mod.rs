@@ -12,9 +12,10 @@ use std::rc::Rc;
 
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Level, Order, Pa, Slot, Tlbi, Va, Zone};
+use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone};
 use vmemmap_explore::execution::{ActorPort, Actors, Runner, Shared};
 use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model};
+use vmemmap_explore::scenario::{Actor, Scenario};
 use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
 use vmemmap_machine::model::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
@@ -277,6 +278,17 @@ impl std::fmt::Debug for Programs {
 }
 
 impl Programs {
+    pub fn scenario(&self, judged: &[Invariant]) -> Scenario {
+        let actor = |i: usize| Actor { name: Actors::name(self, i).into(), cpu: i as u8, rounds: 1, program: Vec::new() };
+        Scenario {
+            name: "family B".into(),
+            variant: format!("{:?}", self.past),
+            digest: String::new(),
+            actors: (0..self.lines.len()).map(actor).collect(),
+            judged: judged.to_vec(),
+        }
+    }
+
     /// The frame that a reply names: that of an allocation, or the output of an entry.
     fn named(&self, seen: Reply) -> Option<Frame<Tok>> {
         let known = seen != Reply::NOTHING && seen.value != 0 && seen.tok != 0;
