@@ -36,7 +36,7 @@ pub enum Past {
     WalkCache,
     /// Page 0 was cleared, and that is published.
     Cleared,
-    /// Page 0 was cleared, and nobody can know any more.
+    /// Both pages were cleared, and nothing of it is left.
     Empty,
     /// Page 0 was made read-only, not yet published.
     Unpublished,
@@ -107,7 +107,8 @@ impl Stage {
             }
             Past::Cleared => self.published(self.pte(0, 0), Desc::NONE),
             Past::Empty => {
-                self.published(self.pte(0, 0), Desc::NONE);
+                self.write(self.pte(0, 0), Desc::NONE);
+                self.published(self.pte(0, 1), Desc::NONE);
                 self.direct(Op::Tlbi(Tlbi::Vmalle1is));
                 self.direct(Op::Barrier(Barrier::DsbIsh));
             }
