@@ -115,7 +115,16 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { ended: Ended::Budget, executions: 0, steps: 0, states: 0, rounds: 0, overflowed: false, interleavings: None, found: BTreeMap::new() }
+        Self {
+            ended: Ended::Budget,
+            executions: 0,
+            steps: 0,
+            states: 0,
+            rounds: 0,
+            overflowed: false,
+            interleavings: None,
+            found: BTreeMap::new(),
+        }
     }
     /// Whether what was not found does not exist, within the declared bounds.
     #[must_use]

@@ -256,7 +256,9 @@ fn noticed(n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
 #[test]
 fn a_footprint_with_a_rule_less_is_noticed() {
     let (used, counts) = noticed(30_000, 1);
-    let missed = |(mutant, [sleep, merged]): (&Mutant, [usize; 2])| ((sleep == 0 && !mutant.merged_only) || merged == 0).then_some((mutant.name, sleep, merged));
+    let missed = |(mutant, [sleep, merged]): (&Mutant, [usize; 2])| {
+        ((sleep == 0 && !mutant.merged_only) || merged == 0).then_some((mutant.name, sleep, merged))
+    };
     let missed: Vec<_> = MUTANTS.iter().zip(counts).filter_map(missed).collect();
     assert!(missed.is_empty(), "not noticed under CACHE_SLEEP, MERGED in {used} programs: {missed:?}");
 }

@@ -22,10 +22,7 @@ fn stores(op: &Op) -> bool {
     matches!(op, Op::Write { .. } | Op::Swap { .. } | Op::CompareExchange { .. })
 }
 fn accesses(op: &Op) -> bool {
-    matches!(
-        op,
-        Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::Speculate { .. } | Op::CopyFromVa { .. }
-    )
+    matches!(op, Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::Speculate { .. } | Op::CopyFromVa { .. })
 }
 fn locks(op: &Op) -> bool {
     matches!(op, Op::Queue { .. } | Op::Acquire { .. } | Op::TryAcquire { .. } | Op::Release { .. })
@@ -55,9 +52,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant::new("anything without contents", |_, l| l == Contents),
     Mutant::new("a lock without its location", |op, l| locks(op) && l == Lock),
     Mutant::new("a writer that queues without the lock", |op, l| matches!(op, Op::Queue { .. }) && l == Lock),
-    Mutant::new("RCU read sections that grace periods do not see", |op, l| {
-        matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu
-    }),
+    Mutant::new("RCU read sections that grace periods do not see", |op, l| matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu),
     Mutant::new("a pause that nobody sees", |_, l| l == Pause),
     Mutant::new("promises about other actors", |_, l| l == Promise),
     Mutant::new("runs of frames", |_, l| l == Runs),
