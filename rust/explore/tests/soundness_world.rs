@@ -211,11 +211,18 @@ fn programs_that_lost_final_states_keep_them() {
         let store = Op::StoreFrame { frame: s.frames[2], index: 0, value: 1 };
         [done(Tlbi::Vaale1is(page(0))), vec![Line::Do(store)]]
     });
-    // a free of a frame inside a block that was mapped.
+    // a free of a frame inside a block that was mapped. The next: whether a table on the way of a store at risk lives.
     check(Past::Empty, |op, l| matches!(op, Op::Barrier(_)) && l == LocationKind::Mapped, &|s| {
         let free = Op::Free { frame: s.frames[1], order: 0, kind: FrameKind::Vmemmap };
         let block = vec![write(s.pmd(), s.block(prot::PAGE_KERNEL)), write(s.pmd(), Desc::NONE), Line::Do(Op::Barrier(Barrier::DsbIsh))];
         [[block, done(Tlbi::Vmalle1is)].concat(), vec![Line::Do(free)]]
+    });
+    let life = |op: &Op, l| matches!(op, Op::Free { kind: FrameKind::Vmemmap, .. }) && l == LocationKind::Life;
+    check(Past::Cleared, life, &|s| {
+        let table = Op::Free { frame: s.tables[1], order: 0, kind: FrameKind::Table };
+        let store = Op::Store { va: page(0).plus(8), value: 2, order };
+        let free = Op::Free { frame: s.frames[0], order: 0, kind: FrameKind::Vmemmap };
+        [vec![Line::Do(table)], vec![write(s.pmd(), s.table(1)), Line::Do(store), Line::Do(free)]]
     });
 }
 

@@ -406,7 +406,15 @@ impl World {
         out.write(self.memory.cell(id, offset::CONTENTS));
         let at_risk: Vec<(u16, u64)> = self.memory.risks(id).collect();
         for (index, va) in at_risk {
-            self.walk_from(self.root, self.geometry.top(), Va(va), |slot| out.read(self.memory.word_cell(slot)));
+            let end = self.walk_from(self.root, self.geometry.top(), Va(va), |slot| {
+                out.read(self.memory.word_cell(slot));
+                out.read(self.memory.cell(slot.table, offset::LIFE));
+            });
+            if let End::FreedTable(pa) = end
+                && let Some(table) = self.memory.find(vmemmap_arch::Pa(pa))
+            {
+                out.read(self.memory.cell(table, offset::LIFE));
+            }
             if let Some(now) = self.live_frame(Va(va)) {
                 let word = self.memory.word_location(now, index);
                 out.read(word);

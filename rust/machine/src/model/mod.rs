@@ -106,6 +106,10 @@ struct Fixed {
     vars: Cell,
 }
 
+/// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared locations to
+/// go on, and this one must not be taken for part of a row of the locks and variables beside it.
+const ASIDE: Cell = 32;
+
 /// Neighbours of a frame on a private list. Part of the actor's own state, hence neither undone nor hashed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Links {
@@ -161,7 +165,7 @@ impl World {
             runs: c.reserve(1),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
-            stale: c.reserve(1),
+            stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
             vars: c.reserve(config.vars as usize),
         };
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
