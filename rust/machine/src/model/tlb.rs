@@ -7,12 +7,15 @@
 use rustc_hash::FxHashMap;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
 
-use super::World;
 use super::cells::{Cell, Cells};
 use super::memory::{FrameId, SlotId};
+use super::{ASIDE, World};
 
 /// Most stale values of one descriptor; more make the result inconclusive.
 const BOUND: usize = 4;
+
+/// Locations of places reserved at once.
+const PLACES: Cell = 4096;
 
 /// State of a stale value, in one cell.
 mod state {
@@ -46,6 +49,8 @@ pub(super) struct Stale {
     records: Vec<Record>,
     by_key: FxHashMap<(SlotId, u64, Va), u32>,
     places: FxHashMap<(Level, Va), Cell>,
+    next_place: Cell,
+    places_left: Cell,
     active: Vec<u32>,
     marked: Vec<u32>,
 }
@@ -81,7 +86,16 @@ impl Stale {
     }
     /// Location of the translations that start at `va` at that level.
     pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
-        *self.places.entry((level, va)).or_insert_with(|| cells.reserve(1))
+        *self.places.entry((level, va)).or_insert_with(|| {
+            // Apart from the records, whose even rows a search takes to go on.
+            if self.places_left == 0 {
+                self.next_place = cells.reserve(PLACES as usize + 2 * ASIDE as usize) + ASIDE;
+                self.places_left = PLACES;
+            }
+            self.places_left -= 1;
+            self.next_place += 1;
+            self.next_place - 1
+        })
     }
     pub fn cell(&self, index: u32) -> Cell {
         self.records[index as usize].cell
