@@ -15,7 +15,7 @@ use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::replay;
 use crate::scenario::{Actor, Scenario};
-use crate::search::Progress;
+use crate::search::{Progress, Reduction};
 use crate::stress::{self, StressError, StressProgress};
 use crate::trace::{Trace, TraceError};
 use crate::verdict::{Options, Strategy};
@@ -58,6 +58,8 @@ pub struct ExploreOptions {
     pub depth: u32,
     pub shorten_seconds: f64,
     pub settle_seconds: f64,
+    /// For checking: which reductions an exhaustive search uses.
+    pub reduction: ReductionName,
 }
 
 impl Default for ExploreOptions {
@@ -71,6 +73,27 @@ impl Default for ExploreOptions {
             depth: 3,
             shorten_seconds: o.shorten_seconds,
             settle_seconds: o.settle_seconds,
+            reduction: ReductionName::Merged,
+        }
+    }
+}
+
+/// All three reductions, as the product has them; or fewer, which takes longer and must give the same answer. Not for
+/// everyday use, hence no option of the command line. `cache` also counts the interleavings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReductionName {
+    Merged,
+    CacheSleep,
+    Cache,
+}
+
+impl From<ReductionName> for Reduction {
+    fn from(name: ReductionName) -> Self {
+        match name {
+            ReductionName::Merged => Self::MERGED,
+            ReductionName::CacheSleep => Self::CACHE_SLEEP,
+            ReductionName::Cache => Self::CACHE,
         }
     }
 }
@@ -191,6 +214,7 @@ pub fn explore(
         seconds: asked.seconds,
         shorten_seconds: asked.shorten_seconds,
         settle_seconds: asked.settle_seconds,
+        reduction: asked.reduction.into(),
         ..Options::default()
     };
     let mut outcome = programs::explore(&kernel, world, &scenario, &how, stop, progress)?;

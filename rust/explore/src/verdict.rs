@@ -143,6 +143,8 @@ pub struct Outcome {
     pub witnesses: BTreeMap<Invariant, Witness>,
     /// Rounds until the set of shared locations was complete.
     pub rounds: u32,
+    /// See `Report`: only an exhausted search with the cache alone counts them.
+    pub interleavings: Option<f64>,
     /// When a judged invariant first fell, from the start of the search.
     pub first_violation: Option<FirstViolation>,
 }
@@ -187,6 +189,7 @@ impl Outcome {
             "witnesses": named(&self.witnesses),
             "rounds": self.rounds,
             "first_violation": self.first_violation,
+            "interleavings": self.interleavings,
         })
     }
 }
@@ -304,6 +307,7 @@ impl Question<'_> {
             witnesses,
             rounds: report.rounds,
             first_violation: report.first.map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
+            interleavings: report.interleavings,
         }
     }
 

@@ -75,6 +75,24 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
 }
 
 #[test]
+fn the_interleavings_counted_over_the_cached_graph_are_the_executions_of_the_naive_search() {
+    for (seed, locks) in [(8, 0), (9, 60)] {
+        corpus(seed, 300, locks, |programs, naive_report, _| {
+            let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, Invariants::NONE, u64::MAX);
+            assert_eq!(counted.interleavings, Some(naive_report.executions as f64), "seed {seed}, {programs:?}");
+            assert_eq!(naive_report.interleavings, None);
+        });
+    }
+    // Cut at a fall, as the naive search cuts.
+    let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::LockOrder]);
+    corpus(10, 200, 40, |programs, _, _| {
+        let (naive, _) = search(programs, Reduction::NAIVE, Flaw::None, ending, u64::MAX);
+        let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
+        assert_eq!(counted.interleavings, Some(naive.executions as f64), "seed 10, {programs:?}");
+    });
+}
+
+#[test]
 fn sleep_sets_remove_executions_but_never_states() {
     let mut saved = 0;
     corpus(4, 400, 40, |programs, _, _| {
@@ -191,10 +209,10 @@ fn a_request_to_stop_is_obeyed_and_reported() {
 
 /// Larger than the naive search can do; the reference is `cache`, itself without a difference above (nightly).
 #[test]
-#[ignore = "takes minutes; run with --ignored"]
+#[ignore = "takes minutes; run by make nightly"]
 fn larger_programs_agree_with_the_cached_search() {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(21);
-    for nth in 0..1000 {
+    for nth in 0..6000 {
         let mut programs = random_programs(&mut rng, 30);
         programs.0.extend(random_programs(&mut rng, 30).0);
         programs.0.truncate(4);

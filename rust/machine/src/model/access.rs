@@ -68,13 +68,13 @@ impl World {
         }
     }
 
-    /// Walks to make for `va`: from the root, and from each table that a stale entry leads to.
-    pub(super) fn for_each_walk(&self, cpu: u8, va: Va, mut each: impl FnMut(FrameId, Level, bool)) {
+    /// Walks that this CPU (`None`: any) may make for `va`: from the root, and from each table that a stale entry leads to.
+    pub(super) fn for_each_walk(&self, cpu: Option<u8>, va: Va, mut each: impl FnMut(FrameId, Level, bool)) {
         each(self.root, self.geometry.top(), true);
         if self.stale.is_empty() {
             return;
         }
-        for r in self.usable(cpu, va) {
+        for r in self.stale_at(va).filter(|r| cpu.is_none_or(|cpu| self.may_use(cpu, r))) {
             if let Kind::Table(next) = self.geometry.kind(r.value, r.level)
                 && let Some(table) = self.memory.find(next)
             {
@@ -90,7 +90,7 @@ impl World {
         let mut named = std::mem::take(&mut self.outputs);
         found.clear();
         named.clear();
-        self.for_each_walk(cpu, va, |table, level, live| match self.walk_from(table, level, va, |_| ()) {
+        self.for_each_walk(Some(cpu), va, |table, level, live| match self.walk_from(table, level, va, |_| ()) {
             End::Leaf(desc, pa) => named.push((desc, pa, live)),
             end => fault(end),
         });

@@ -145,7 +145,7 @@ impl World {
         let g = &self.geometry;
         let cpu = self.cpu_of(actor);
         let mut met = Vec::new();
-        self.for_each_walk(cpu, va, |table, level, _| {
+        self.for_each_walk(Some(cpu), va, |table, level, _| {
             let mut last = table;
             let end = self.walk_from(table, level, va, |slot| last = slot.table);
             met.push(match end {

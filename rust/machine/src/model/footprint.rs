@@ -3,6 +3,10 @@
 //! Two operations of different actors whose footprints do not conflict commute. Most locations are the cells
 //! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
 //! ways that commute, they *read* its location and the one that looks at the outcome *writes* it.
+//!
+//! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do not
+//! commute in one state must conflict in all states that others' steps can lead to from there: whatever decides *where* an
+//! operation looks is in its footprint too. For stale translations, which come and go, these are the places (`Record::place`).
 
 use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, RangeOp, Slot, Tlbi, Va};
 
@@ -36,13 +40,13 @@ impl World {
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => self.touch_store(at, new, out),
             Op::Barrier(barrier) => self.touch_barrier(actor, barrier, out),
             Op::Tlbi(tlbi) => self.touch_tlbi(tlbi, out),
-            Op::Load { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Load { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 let index = w.index_of(va);
                 let word = w.memory.word_location(f, index);
                 out.read(word);
             }),
-            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 out.read(w.memory.cell(f, offset::CONTENTS));
                 let index = w.index_of(va);
@@ -54,11 +58,11 @@ impl World {
                     out.read(w.memory.cell(copy, offset::TEMPLATE));
                 }
             }),
-            Op::Fill { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Fill { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
             }),
-            Op::Speculate { va } => self.touch_access(actor, va, out, |_, _, _| ()),
+            Op::Speculate { va } => self.touch_access(va, out, |_, _, _| ()),
             Op::Alloc(request) => {
                 if request.at.is_some() || request.kind == FrameKind::Huge || self.allocator.pools.is_empty() {
                     out.write(fixed.runs);
@@ -76,7 +80,7 @@ impl World {
             }
             Op::CopyFromVa { from, to } => {
                 self.touch_copy_target(to, out);
-                self.touch_access(actor, from, out, |w, f, out| w.touch_copy_source(f, out));
+                self.touch_access(from, out, |w, f, out| w.touch_copy_source(f, out));
             }
             Op::LoadFrame { frame, index } => self.touch_linear(frame, index, false, out),
             Op::StoreFrame { frame, index, .. } => self.touch_linear(frame, index, true, out),
@@ -203,10 +207,14 @@ impl World {
                 let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va);
                 out.write(self.stale.cell(index));
             }
-            if old.is_valid() && new.is_valid() {
-                for desc in [old, new] {
-                    self.touch_contents(desc, out);
-                }
+            out.read(self.stale.place(&mut self.memory.cells, at.level, va));
+        } else {
+            out.write(self.memory.cell(slot.table, offset::MAPPED));
+        }
+        // Also where no walk leads from the root: a stale entry may, and then the old value is one to be judged against.
+        if old.is_valid() && new.is_valid() {
+            for desc in [old, new] {
+                self.touch_contents(desc, out);
             }
         }
         if !self.stale.is_empty() {
@@ -246,29 +254,56 @@ impl World {
     }
 
     fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
-        for r in self.stale.iter() {
-            if self.barrier_touches(actor, barrier, r) {
-                out.write(r.cell);
-                if let Some(id) = self.memory.find(self.geometry.output(r.value)).filter(|_| r.value.is_valid()) {
-                    out.read(self.memory.cell(id, offset::MAPPED));
+        let g = self.geometry;
+        for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
+            out.write(r.cell);
+            out.write(r.place);
+            out.read(self.fixed.stale);
+            if !r.value.is_valid() {
+                continue;
+            }
+            if let Some(id) = self.memory.find(g.output(r.value)) {
+                let mapped = self.memory.cell(id, offset::MAPPED);
+                if matches!(g.kind(r.value, r.level), Kind::Block(_)) { out.write(mapped) } else { out.read(mapped) }
+            }
+            if self.barrier_completes(actor, barrier, r) {
+                // A store to either frame is no longer judged against it.
+                for desc in [r.value, self.memory.desc(r.slot)] {
+                    if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
+                        out.write(self.memory.cell(id, offset::CONTENTS));
+                    }
                 }
             }
         }
     }
 
-    fn touch_tlbi(&self, tlbi: Tlbi, out: &mut impl Touch) {
+    fn touch_tlbi(&mut self, tlbi: Tlbi, out: &mut impl Touch) {
+        match tlbi {
+            Tlbi::Vmalle1is | Tlbi::Vmalle1 => out.write(self.fixed.stale),
+            Tlbi::Vaale1is(va) | Tlbi::Vaae1is(va) => self.touch_places(va, out),
+        }
         for r in self.stale.iter().filter(|r| r.value.is_valid() && covers(&self.geometry, r, tlbi)) {
             out.read(r.cell);
         }
     }
 
+    /// Whatever may be stale of the translation of `va`, now or by the time that the operation executes.
+    fn touch_places(&mut self, va: Va, out: &mut impl Touch) {
+        let mut level = self.geometry.top();
+        while level <= Level::PTE {
+            let start = va.align_down(self.geometry.entry_span(level));
+            out.read(self.stale.place(&mut self.memory.cells, level, start));
+            level = level.next();
+        }
+    }
+
     /// Words and frames on every walk that the access may make, then `data` for each frame it may reach.
-    fn touch_access<T: Touch>(&mut self, actor: u8, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
+    fn touch_access<T: Touch>(&mut self, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
         let g = self.geometry;
-        let cpu = self.cpu_of(actor);
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
-        self.for_each_walk(cpu, va, |table, level, _| {
+        self.touch_places(va, out);
+        self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
                 out.read(self.memory.cell(slot.table, offset::LIFE));
@@ -371,7 +406,15 @@ impl World {
         out.write(self.memory.cell(id, offset::CONTENTS));
         let at_risk: Vec<(u16, u64)> = self.memory.risks(id).collect();
         for (index, va) in at_risk {
-            self.walk_from(self.root, self.geometry.top(), Va(va), |slot| out.read(self.memory.word_cell(slot)));
+            let end = self.walk_from(self.root, self.geometry.top(), Va(va), |slot| {
+                out.read(self.memory.word_cell(slot));
+                out.read(self.memory.cell(slot.table, offset::LIFE));
+            });
+            if let End::FreedTable(pa) = end
+                && let Some(table) = self.memory.find(vmemmap_arch::Pa(pa))
+            {
+                out.read(self.memory.cell(table, offset::LIFE));
+            }
             if let Some(now) = self.live_frame(Va(va)) {
                 let word = self.memory.word_location(now, index);
                 out.read(word);

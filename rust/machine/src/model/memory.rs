@@ -212,6 +212,11 @@ impl Memory {
         self.in_order.insert(pfn, id);
         id
     }
+    /// How many frames have a number; they are counted from 0.
+    #[must_use]
+    pub fn frames(&self) -> FrameId {
+        self.frames.len() as FrameId
+    }
     #[must_use]
     #[inline]
     pub fn pa(&self, id: FrameId) -> Pa {
@@ -315,6 +320,11 @@ impl Memory {
         self.overlay.insert(key(id, index), cell);
         self.frames[id as usize].words.push(index);
         cell
+    }
+    /// Whether the location is one of the frame's words that ever differed from the template.
+    #[must_use]
+    pub fn is_word(&self, id: FrameId, location: Cell) -> bool {
+        self.frames[id as usize].words.iter().any(|i| self.find_word(id, *i) == Some(location))
     }
     #[must_use]
     #[inline]

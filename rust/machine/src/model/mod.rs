@@ -14,6 +14,7 @@ mod describe;
 mod direct;
 mod execute;
 mod footprint;
+mod location;
 mod locks;
 mod memory;
 mod tables;
@@ -29,6 +30,7 @@ pub use breach::Breach;
 pub use describe::Described;
 pub use direct::Direct;
 pub use footprint::Touch;
+pub use location::LocationKind;
 
 use self::access::{Access, Candidate};
 use self::allocator::Allocator;
@@ -99,8 +101,14 @@ struct Fixed {
     runs: Cell,
     self_hosted: Cell,
     rcu_state: Cell,
+    /// Where a DSB makes something known to later invalidates.
+    stale: Cell,
     vars: Cell,
 }
+
+/// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared locations to
+/// go on, and this one must not be taken for part of a row of the locks and variables beside it.
+const ASIDE: Cell = 32;
 
 /// Neighbours of a frame on a private list. Part of the actor's own state, hence not hashed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -171,6 +179,7 @@ impl World {
             runs: c.reserve(1),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
+            stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
             vars: c.reserve(config.vars as usize),
         };
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
@@ -215,6 +224,8 @@ impl World {
             (n, _) => n,
         };
         self.carve_pools(frames);
+        // What was broken before is forgotten, in the state's hash too.
+        self.memory.cells.set(self.fixed.broken, 0);
         self.memory.cells.mark();
         self.stale.mark();
         self.links_log.clear();

@@ -7,12 +7,15 @@
 use rustc_hash::FxHashMap;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
 
-use super::World;
 use super::cells::{Cell, Cells};
 use super::memory::{FrameId, SlotId};
+use super::{ASIDE, World};
 
 /// Most stale values of one descriptor; more make the result inconclusive.
 const BOUND: usize = 4;
+
+/// Locations of places reserved at once.
+const PLACES: Cell = 4096;
 
 /// State of a stale value, in one cell.
 mod state {
@@ -37,12 +40,17 @@ pub(super) struct Record {
     /// `Desc::NONE`: a walker may still see the entry as it was before it became valid.
     pub value: Desc,
     pub cell: Cell,
+    /// Location only: translations of that address at that level, whatever their table and value.
+    pub place: Cell,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stale {
     records: Vec<Record>,
     by_key: FxHashMap<(SlotId, u64, Va), u32>,
+    places: FxHashMap<(Level, Va), Cell>,
+    next_place: Cell,
+    places_left: Cell,
     active: Vec<u32>,
     marked: Vec<u32>,
     /// `active` as it was at each checkpoint, one after the other.
@@ -87,13 +95,34 @@ impl Stale {
     }
     /// Number of the record, given now if it has none.
     pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va) -> u32 {
-        *self.by_key.entry((slot, value.0, va)).or_insert_with(|| {
-            self.records.push(Record { slot, level, va, value, cell: cells.reserve(1) });
-            (self.records.len() - 1) as u32
+        if let Some(index) = self.by_key.get(&(slot, value.0, va)) {
+            return *index;
+        }
+        let place = self.place(cells, level, va);
+        let index = self.records.len() as u32;
+        self.records.push(Record { slot, level, va, value, cell: cells.reserve(1), place });
+        self.by_key.insert((slot, value.0, va), index);
+        index
+    }
+    /// Location of the translations that start at `va` at that level.
+    pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
+        *self.places.entry((level, va)).or_insert_with(|| {
+            // Apart from the records, whose even rows a search takes to go on.
+            if self.places_left == 0 {
+                self.next_place = cells.reserve(PLACES as usize + 2 * ASIDE as usize) + ASIDE;
+                self.places_left = PLACES;
+            }
+            self.places_left -= 1;
+            self.next_place += 1;
+            self.next_place - 1
         })
     }
     pub fn cell(&self, index: u32) -> Cell {
         self.records[index as usize].cell
+    }
+    /// Whether the location is that of a stale value, active or not, or of a place of such.
+    pub fn has_location(&self, location: Cell) -> bool {
+        self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| *p == location)
     }
     fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
         let cell = self.cell(index);
@@ -220,22 +249,31 @@ impl World {
 
     /// Whether a barrier of that kind would change the record.
     pub(super) fn barrier_touches(&self, actor: u8, barrier: Barrier, r: &Record) -> bool {
-        let s = self.memory.cells.get(r.cell);
-        let cpu = self.cpu_of(actor);
-        let publishes = s >> state::WRITER & 0xff == u64::from(cpu) + 1;
-        let completes = s & ((1 << state::DOOMED) | (1 << state::DOOMED_HERE)) << cpu != 0;
-        match barrier {
-            Barrier::DsbIshst => publishes,
-            Barrier::DsbIsh => publishes || completes,
-            Barrier::DsbNsh => completes,
-            _ => false,
-        }
+        let publishes = self.memory.cells.get(r.cell) >> state::WRITER & 0xff == u64::from(self.cpu_of(actor)) + 1;
+        (publishes && matches!(barrier, Barrier::DsbIsh | Barrier::DsbIshst)) || self.barrier_completes(actor, barrier, r)
     }
 
+    /// Whether a barrier of that kind would complete an invalidate of the record.
+    pub(super) fn barrier_completes(&self, actor: u8, barrier: Barrier, r: &Record) -> bool {
+        let doomed = match barrier {
+            Barrier::DsbIsh => (1 << state::DOOMED) | (1 << state::DOOMED_HERE),
+            Barrier::DsbNsh => 1 << state::DOOMED_HERE,
+            _ => 0,
+        };
+        self.memory.cells.get(r.cell) & doomed << self.cpu_of(actor) != 0
+    }
+
+    /// Stale values that translate `va`, on any CPU.
+    pub(super) fn stale_at(&self, va: Va) -> impl Iterator<Item = &Record> {
+        let g = self.geometry;
+        self.stale.iter().filter(move |r| spans(&g, r, va))
+    }
+    pub(super) fn may_use(&self, cpu: u8, r: &Record) -> bool {
+        self.memory.cells.get(r.cell) >> cpu & 1 != 0
+    }
     /// Stale values that translate `va` and that this CPU may use.
     pub(super) fn usable(&self, cpu: u8, va: Va) -> impl Iterator<Item = &Record> {
-        let g = self.geometry;
-        self.stale.iter().filter(move |r| spans(&g, r, va) && self.memory.cells.get(r.cell) >> cpu & 1 != 0)
+        self.stale_at(va).filter(move |r| self.may_use(cpu, r))
     }
 
     /// The strict oracle: nobody may translate to a frame that is being freed.

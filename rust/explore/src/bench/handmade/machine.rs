@@ -34,8 +34,8 @@ pub enum Op {
     Unlock(Lock, Mode),
 }
 
-#[derive(Clone, Copy)]
 /// Words, lives, locks, and their hash.
+#[derive(Clone, Copy)]
 pub struct State {
     words: [u8; WORDS],
     freed: [bool; 2],
