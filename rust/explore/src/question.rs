@@ -115,6 +115,8 @@ fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionEr
         cpu: a.cpu,
         rounds: a.rounds,
         program: a.program.iter().map(|o| o.operation(&kernel.layout)).collect(),
+        context: a.context.into(),
+        line: None,
     });
     let digest = serde_json::to_string(document)
         .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())));
@@ -137,6 +139,7 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
     WorldOptions {
         strict: e.oracle == Oracle::Strict,
         alloc_failures: e.alloc_failures,
+        preempt_rt: e.preempt_rt,
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
         vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()
@@ -163,8 +166,10 @@ pub fn explore(
         return Err(QuestionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let scenario = scenario(&document, &kernel)?;
-    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
+    let mut scenario = scenario(&document, &kernel)?;
+    scenario.add_ipi_handlers(&kernel);
+    let mut world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
+    world.place(&scenario.places());
     let how = Options {
         strategy: match asked.strategy {
             StrategyName::Exhaustive => Strategy::Exhaustive,

@@ -171,6 +171,9 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::PfnWalk { .. } => ("pfn_walk", Class::Walk),
         Operation::SpeculativeRef { .. } => ("speculative_ref", Class::Walk),
         Operation::MemoryFailure { .. } => ("memory_failure", Class::Other),
+        Operation::PageHandlePoison { .. } => ("page_handle_poison", Class::AllocFree),
+        Operation::CpuOnline => ("cpu_online", Class::Other),
+        Operation::PauseLocalCpu => ("pause_local_cpu", Class::Other),
         Operation::ShowPte { .. } => ("show_pte", Class::Walk),
         Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
     }

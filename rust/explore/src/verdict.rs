@@ -136,6 +136,19 @@ pub struct Outcome {
     pub witnesses: BTreeMap<Invariant, Witness>,
     /// Rounds until the set of shared locations was complete.
     pub rounds: u32,
+    /// Locks that were taken in both orders: a warning, never a violation.
+    pub lock_order: Vec<Inversion>,
+}
+
+/// Two locks taken in both orders. Whether actors can meet so that each holds one and waits for the other is for the search
+/// to find (I25); where it did not, a lock that both hold, or these actors, may be why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Inversion {
+    pub locks: [&'static str; 2],
+    /// Who was first seen to take the second under the first, and the first under the second.
+    pub actors: [String; 2],
+    /// The kernel functions in which they did.
+    pub places: [&'static str; 2],
 }
 
 impl Outcome {
@@ -170,6 +183,7 @@ impl Outcome {
             "switches": self.switches,
             "witnesses": named(&self.witnesses),
             "rounds": self.rounds,
+            "lock_order": self.lock_order,
         })
     }
 }
@@ -196,6 +210,20 @@ pub fn again<M: Model, A: Actors<M>>(
 ) -> Result<Vec<TraceStep>, Divergence> {
     runner.inner().ending = scenario.judged();
     replay::replay(runner, trace, &scenario.digest).map(|(_, steps)| steps)
+}
+
+/// The pairs of locks that were taken in both orders.
+fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversion> {
+    let orders = &runner.inner().lock_orders;
+    let name = |actor: u8| runner.actors().name(usize::from(actor)).to_owned();
+    let mut pairs: Vec<Inversion> = Vec::new();
+    for (i, (one, here)) in orders.iter().enumerate() {
+        if let Some((two, there)) = orders[..i].iter().find(|(o, _)| (o.held, o.taken) == (one.taken, one.held)) {
+            let (locks, actors) = ([two.held.name(), two.taken.name()], [name(two.actor), name(one.actor)]);
+            pairs.push(Inversion { locks, actors, places: [*there, *here] });
+        }
+    }
+    pairs
 }
 
 struct Question<'q> {
@@ -272,6 +300,7 @@ impl Question<'_> {
             .filter(|(i, _)| judged.contains(**i) && report.found.contains_key(i))
             .min_by_key(|(i, w)| (w.switches, w.steps, **i))
             .map(|(_, w)| w.clone());
+        let lock_order = inversions(runner);
         Outcome {
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
@@ -294,6 +323,7 @@ impl Question<'_> {
             switches: first.as_ref().map(|w| w.switches),
             witnesses,
             rounds: report.rounds,
+            lock_order,
         }
     }
 

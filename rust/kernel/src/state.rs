@@ -25,6 +25,12 @@ pub enum Scalar {
     NrMemmapBootPages = 6,
     /// VA bump pointer of the vmalloc contrast case.
     VmallocNext = 7,
+    /// Line of `IPI_CPU_PAUSE`: a bit for each CPU that it is pending on.
+    IpiCpuPause = 8,
+    /// CPUs that are paused.
+    NrPausedCpus = 9,
+    /// Resumes so far.
+    NrResumes = 10,
 }
 
 /// Fields of one `struct hstate`.
