@@ -34,6 +34,8 @@ KINDS = {
     "pfn_walk": "PFN walkers",
     "speculative_ref": "speculative references",
     "memory_failure": "memory failure",
+    "page_handle_poison": "memory failure",
+    "cpu_online": "CPU hotplug",
     "show_pte": "show_pte",
     "vmalloc": "vmalloc",
 }
@@ -214,6 +216,14 @@ class Stage:
     def speculative_ref(self, pfn: int) -> Operation:
         return Operation("speculative_ref", {"pfn": pfn})
 
+    def page_handle_poison(self, pfn: int) -> Operation:
+        """The end of a hard offline: dissolve the free hugepage at `pfn`, keep it out of the per-CPU lists."""
+        return Operation("page_handle_poison", {"pfn": pfn})
+
+    def cpu_online(self) -> Operation:
+        """A CPU comes online, as far as it takes locks of memory management."""
+        return Operation("cpu_online")
+
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})
 
@@ -237,6 +247,7 @@ class Stage:
                     "name": actor.name,
                     "cpu": index if actor.cpu is None else actor.cpu,
                     "rounds": actor.rounds,
+                    "context": actor.context,
                     "program": [operation.to_dict() for operation in program],
                 }
                 for index, (actor, program) in enumerate(programs)
