@@ -18,10 +18,12 @@ The JSON that the core takes (format 1); addresses and sizes are integers, in by
         "policies": {"update": "store", ...}},  // rows of rust/kernel/src/policy.rs; an absent row = what the kernel does
      "setup": [OPERATION, ...],            // run one after the other on CPU 0 before any actor starts; an error there is an
                                            // error of the scenario
-     "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "program": [OPERATION, ...]}, ...],
+     "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "context": "task" | "irq" | "nmi",
+                 "program": [OPERATION, ...]}, ...],
      "judged": ["I1", "I2", "I6"],         // the verdict is about these; all others only fill their column
      "environment": {                      // what an explored machine's environment may do; every key may be absent
         "oracle": "strict" | "observed",   // observed: only accesses that go wrong count, not what survives a free
+        "preempt_rt": false,               // spinlocks sleep and may not be taken in an interrupt
         "alloc_failures": 0}}              // allocations of an execution that may fail, each a choice
 
 OPERATION is ``{"op": NAME, FIELD: VALUE, ...}``: NAME and fields are those of `Operation` in
@@ -88,7 +90,11 @@ class Actor:
     name: str
     steps: Steps
     rounds: int = 1
+    #: CPU of a task; None: one of its own. Of an interrupt: the one that it interrupts.
     cpu: int | None = None
+    #: ``irq``: an interrupt that may come between any two operations of its CPU's tasks, or never, unless they mask it;
+    #: ``nmi``: a pseudo-NMI, which ``irq_disable`` does not mask. On real threads both are just one thread more.
+    context: Literal["task", "irq", "nmi"] = "task"
 
     def program(self) -> list[Operation]:
         """The operations of one round.

@@ -36,6 +36,8 @@ KINDS = {
     "kmemleak_scan": "PFN walkers",
     "speculative_ref": "speculative references",
     "memory_failure": "memory failure",
+    "page_handle_poison": "memory failure",
+    "cpu_online": "CPU hotplug",
     "show_pte": "show_pte",
     "vmalloc": "vmalloc",
 }
@@ -280,6 +282,14 @@ class Stage:
         """`vmalloc`, and no `vfree`."""
         return Operation("vmalloc_and_keep", {"pages": pages})
 
+    def page_handle_poison(self, pfn: int) -> Operation:
+        """The end of a hard offline: dissolve the free hugepage at `pfn`, keep it out of the per-CPU lists."""
+        return Operation("page_handle_poison", {"pfn": pfn})
+
+    def cpu_online(self) -> Operation:
+        """A CPU comes online, as far as it takes locks of memory management."""
+        return Operation("cpu_online")
+
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})
 
@@ -303,6 +313,7 @@ class Stage:
                     "name": actor.name,
                     "cpu": index if actor.cpu is None else actor.cpu,
                     "rounds": actor.rounds,
+                    "context": actor.context,
                     "program": [operation.to_dict() for operation in program],
                 }
                 for index, (actor, program) in enumerate(programs)

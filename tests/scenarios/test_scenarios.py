@@ -175,3 +175,30 @@ def test_the_words_of_a_verdict() -> None:
     assert _result(invariants=fell).words == "I1 I6 held, I19 violated"
     lost = {"I1": "held", "I6": "violated", "I19": "violated"}
     assert _result(verdict="violated", invariants=lost).words == "I6 violated, I1 held, I19 violated"
+
+
+@pytest.mark.parametrize(("order", "warned"), [("drain-first", True), ("dissolve-first", False)])
+def test_locks_taken_in_both_orders_are_a_warning_and_no_violation(order: str, warned: bool) -> None:
+    """One actor takes them one way and then the other: nobody can hang, and lockdep would complain all the same."""
+
+    @scenario(title="both orders", sources=["derived"], judged=["I25"], variants=[Variant("one", "safe", (), {"hwpoison": order})])
+    def both(m: Stage) -> list[Actor]:
+        pair = Neighbours.of(m, "64K")
+        m.setup(*pair.hvo().program())
+        return [Actor("both", [m.cpu_online(), m.page_handle_poison(pair.hugepages[0])])]
+
+    result = explore(both)
+    assert result.verdict == "safe"
+    pairs = result.raw["lock_order"]
+    assert len(pairs) == warned
+    if warned:
+        assert set(pairs[0]["locks"]) == {"cpu_hotplug_lock", "pcp_batch_high_lock"}
+        assert pairs[0]["actors"] == ["both", "both"]
+        assert pairs[0]["places"][0] == "page_alloc_cpu_online"
+
+
+def test_a_deadlock_names_who_waits_where_for_whom_and_with_what() -> None:
+    message = getattr(answer("r04_fault_fixup_deadlock", "a-irq-same-cpu").violation, "message", "")
+    assert "HVO is interrupted before" in message
+    assert "by interrupt, holding init_mm.mmap_lock for reading and init_mm.page_table_lock" in message
+    assert "interrupt waits at lock init_mm.page_table_lock in vmemmap_handle_page_fault for HVO" in message

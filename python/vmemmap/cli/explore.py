@@ -57,6 +57,11 @@ def command(
             steps = result.invariant_steps.get(name)
             judged = "" if name in result.judged else " (not judged here)"
             click.echo(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
+        for pair in result.raw.get("lock_order", ()):
+            (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
+            click.echo(
+                f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})"
+            )
         if result.violation is not None:
             click.echo(f"{result.violation.invariant}: {result.violation.message}")
             click.echo(trace.text(result.trace))

@@ -281,6 +281,68 @@ pub struct Entry<T> {
     pub tok: T,
 }
 
+/// A translation fault: no valid entry on the walk, at any level (`ESR_EL1.DFSC` 0b0001xx).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fault;
+
+/// One data access through a virtual address, as a value: a fault handler lets it happen again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Data<T> {
+    Load {
+        va: Va,
+        order: Order,
+    },
+    Store {
+        va: Va,
+        value: u64,
+        order: Order,
+    },
+    Rmw {
+        va: Va,
+        op: Rmw,
+        order: Order,
+    },
+    Fill {
+        va: Va,
+        template: Template,
+    },
+    /// `Cpu::copy_from_va`.
+    Copy {
+        from: Va,
+        to: Frame<T>,
+    },
+    /// `AT S1E1R` and a look at `PAR_EL1`: whether a load would translate now.
+    Probe {
+        va: Va,
+    },
+}
+
+impl<T> Data<T> {
+    /// Address whose translation is in question.
+    #[must_use]
+    pub const fn va(&self) -> Va {
+        match *self {
+            Data::Load { va, .. } | Data::Store { va, .. } | Data::Rmw { va, .. } | Data::Fill { va, .. } | Data::Probe { va } => va,
+            Data::Copy { from, .. } => from,
+        }
+    }
+}
+
+impl<T: Token> Data<T> {
+    /// The access by the method of `Cpu` that records a fault as a violation.
+    pub fn perform<C: Cpu<Tok = T>>(self, cpu: &C) -> u64 {
+        match self {
+            Data::Load { va, order } => return cpu.load(va, order),
+            Data::Rmw { va, op, order } => return cpu.rmw(va, op, order),
+            Data::Probe { va } => return cpu.load(va, Order::Plain),
+            Data::Store { va, value, order } => cpu.store(va, value, order),
+            Data::Fill { va, template } => cpu.fill(va, template),
+            Data::Copy { from, to } => cpu.copy_from_va(from, to),
+        }
+        0
+    }
+}
+
 /// Bound for `Cpu::Tok`.
 pub trait Token: Copy + Default + Eq + fmt::Debug {}
 impl<T: Copy + Default + Eq + fmt::Debug> Token for T {}
@@ -351,6 +413,12 @@ pub trait Cpu {
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64;
     /// Bulk store: make every struct page of the vmemmap page at `va` (page aligned) read as `template`.
     fn fill(&self, va: Va, template: Template);
+    /// The access, or the exception that it takes instead: what a fault handler is written against. Nothing is recorded
+    /// for a fault; a store through a read-only leaf is recorded as by the methods above.
+    ///
+    /// # Errors
+    /// `Fault`: nothing was loaded or stored.
+    fn attempt(&self, access: Data<Self::Tok>) -> Result<u64, Fault>;
     /// A translation that hardware makes alone: fills TLBs, never faults.
     fn speculate(&self, va: Va);
 
@@ -443,9 +511,12 @@ pub trait Cpu {
     fn synchronize_rcu(&self);
     fn irq_disable(&self);
     fn irq_enable(&self);
-    /// Pause every other CPU by IPI and wait for their acknowledgements.
-    fn ipi_pause(&self);
-    fn ipi_resume(&self);
+    /// Raise an interrupt line on every other CPU that has a handler for it (`smp_cross_call` to all but this one): sets
+    /// their bits in the variable, which the handler's entry takes. Returns how many it was sent to; real threads take no
+    /// interrupts, so there it is counted and sent to nobody.
+    fn send_ipi(&self, line: Var) -> u64;
+    /// From here to `stop_machine_end` no other CPU runs, with interrupts off everywhere (pseudo-NMIs still come). Sleeps
+    /// until every other CPU can be preempted. Real threads are not stopped: it is counted only.
     fn stop_machine_begin(&self);
     fn stop_machine_end(&self);
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
+use vmemmap_machine::model::{Context, MAX_ACTORS};
 
 /// The only format this version reads.
 pub const FORMAT: u32 = 1;
@@ -66,7 +67,11 @@ const fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 pub struct ActorDocument {
     pub name: String,
+    /// CPU of a task, below 16; of an interrupt, the one that it interrupts.
     pub cpu: u8,
+    /// Of an explored machine; real threads take no interrupts, there it is one more thread.
+    #[serde(default)]
+    pub context: ContextDocument,
     #[serde(default = "one")]
     pub rounds: u32,
     pub program: Vec<OperationDocument>,
@@ -85,6 +90,29 @@ pub struct EnvironmentDocument {
     pub oracle: Oracle,
     /// Allocations of an execution that may fail as a choice of the environment.
     pub alloc_failures: u32,
+    /// PREEMPT_RT: a spinlock sleeps and may not be taken in an interrupt or with interrupts off.
+    pub preempt_rt: bool,
+}
+
+/// In which context an actor runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextDocument {
+    #[default]
+    Task,
+    Irq,
+    /// A pseudo-NMI: also where interrupts are masked.
+    Nmi,
+}
+
+impl From<ContextDocument> for Context {
+    fn from(context: ContextDocument) -> Self {
+        match context {
+            ContextDocument::Task => Context::Task,
+            ContextDocument::Irq => Context::Irq,
+            ContextDocument::Nmi => Context::Nmi,
+        }
+    }
 }
 
 /// Which oracle judges.
@@ -237,6 +265,10 @@ pub enum OperationDocument {
     MemoryFailure {
         pfn: u64,
     },
+    PageHandlePoison {
+        pfn: u64,
+    },
+    CpuOnline,
     ShowPte {
         at: u64,
     },
@@ -307,6 +339,8 @@ impl OperationDocument {
             Self::PfnValid { pfn: n, access } => Operation::PfnValid { pfn: pfn(n), access },
             Self::KmemleakScan { start, end, step } => Operation::KmemleakScan { start: pfn(start), end: pfn(end), step },
             Self::KfreeRcuWork { start } => Operation::KfreeRcuWork { start: Pa(start) },
+            Self::PageHandlePoison { pfn: n } => Operation::PageHandlePoison { pfn: pfn(n) },
+            Self::CpuOnline => Operation::CpuOnline,
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
@@ -447,6 +481,9 @@ impl Document {
         let document: Self = serde_json::from_str(json).map_err(|e| DocumentError::Json(e.to_string()))?;
         if document.format != FORMAT {
             return Err(DocumentError::Format(document.format));
+        }
+        if let Some(actor) = document.actors.iter().find(|a| a.cpu >= MAX_ACTORS) {
+            return Err(DocumentError::Actor { name: actor.name.clone(), what: format!("CPU {}, of {MAX_ACTORS}", actor.cpu) });
         }
         Ok(document)
     }

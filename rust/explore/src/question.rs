@@ -8,7 +8,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use vmemmap_arch::Va;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::model::{World, WorldOptions};
 
 use crate::document::{Document, DocumentError, Oracle};
 use crate::live::{LiveError, LiveMachine, RealTables};
@@ -153,6 +153,8 @@ fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionEr
         cpu: a.cpu,
         rounds: a.rounds,
         program: a.program.iter().map(|o| o.operation(&kernel.layout)).collect(),
+        context: a.context.into(),
+        line: None,
     });
     let digest = serde_json::to_string(document)
         .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())));
@@ -175,10 +177,20 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
     WorldOptions {
         strict: e.oracle == Oracle::Strict,
         alloc_failures: e.alloc_failures,
+        preempt_rt: e.preempt_rt,
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
         vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()
     }
+}
+
+/// Who runs on what: the actors, with the handlers of the interrupts that they send, and the machine as it is when they start.
+fn stage(document: &Document, kernel: &Kernel) -> Result<(Scenario, World), QuestionError> {
+    let mut scenario = scenario(document, kernel)?;
+    scenario.add_ipi_handlers(kernel);
+    let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document, kernel))?;
+    world.place(&scenario.places());
+    Ok((scenario, world))
 }
 
 /// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
@@ -201,8 +213,7 @@ pub fn explore(
         return Err(QuestionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let scenario = scenario(&document, &kernel)?;
-    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
+    let (scenario, world) = stage(&document, &kernel)?;
     let how = Options {
         strategy: match asked.strategy {
             StrategyName::Exhaustive => Strategy::Exhaustive,
@@ -244,8 +255,7 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionErr
         return Err(QuestionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let scenario = scenario(&document, &kernel)?;
-    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
+    let (scenario, world) = stage(&document, &kernel)?;
     let how = replay::Options { tolerant: asked.tolerant, seed: asked.seed, changed };
     let retold = programs::replay(&kernel, world, &scenario, &trace, how)?;
     let mut answer = serde_json::json!({

@@ -1,9 +1,9 @@
 //! The World of operations as a model to explore, and how a kernel gets into it.
 
 use thiserror::Error;
-use vmemmap_arch::Invariant;
+use vmemmap_arch::{Invariant, LockId, Mode};
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
-use vmemmap_machine::model::{Mark, Touch, World, WorldOptions};
+use vmemmap_machine::model::{Mark, NewOrder, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
@@ -18,6 +18,10 @@ impl Touch for Footprint {
     #[inline]
     fn write(&mut self, location: u32) {
         Footprint::write(self, location);
+    }
+    #[inline]
+    fn control(&mut self, location: u32) {
+        Footprint::control(self, location);
     }
 }
 
@@ -60,6 +64,24 @@ impl Model for World {
     }
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
         World::waits_for(self, actor, op)
+    }
+    #[inline]
+    fn may_never_come(&self, actor: u8, op: &Op) -> bool {
+        matches!(op, Op::InterruptEnter) && World::may_never_come(self, actor)
+    }
+    fn is_interrupted(&self, actor: u8) -> bool {
+        World::is_interrupted(self, actor)
+    }
+    fn held(&self, actor: u8) -> Vec<String> {
+        let one = |(lock, mode): (LockId, Mode)| match mode {
+            Mode::Read => format!("{} for reading", lock.name()),
+            Mode::Write => lock.name().to_owned(),
+        };
+        World::held(self, actor).map(one).collect()
+    }
+    #[inline]
+    fn new_order(&mut self) -> Option<NewOrder> {
+        World::new_order(self)
     }
     fn overflowed(&self) -> bool {
         World::overflowed(self)

@@ -53,6 +53,16 @@ pub(crate) fn mem_hotplug_done<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
     }
 }
 
+/// The part of `cpu_up` that meets memory management: `page_alloc_cpu_online` → `zone_pcp_update`
+/// (`mm/page_alloc.c`), under `cpus_write_lock`. Only the locks (R17).
+pub fn page_alloc_cpu_online<C: Cpu>(cpu: &C) {
+    cpu.label("page_alloc_cpu_online");
+    cpu.acquire(LockId::CpuHotplug, Mode::Write);
+    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
+    cpu.release(LockId::PcpBatchHigh, Mode::Write);
+    cpu.release(LockId::CpuHotplug, Mode::Write);
+}
+
 /// `get_online_mems`.
 pub fn get_online_mems<C: Cpu>(cpu: &C) {
     cpu.acquire(LockId::MemHotplug, Mode::Read);

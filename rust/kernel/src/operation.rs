@@ -2,8 +2,10 @@
 
 use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
 
+use crate::fault::Handled;
+use crate::policy::FaultHandler;
 use crate::state::Scalar;
-use crate::{Errno, Kernel, hugetlb, memory_block, memory_hotplug, page, ptdump, sparse_vmemmap, vmalloc};
+use crate::{Errno, Kernel, hugetlb, hugetlb_dissolve, memory_block, memory_hotplug, page, ptdump, quiesce, sparse_vmemmap, vmalloc};
 
 /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -138,6 +140,15 @@ pub enum Operation {
     MemoryFailure {
         pfn: Pfn,
     },
+    /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve it, and keep
+    /// the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
+    PageHandlePoison {
+        pfn: Pfn,
+    },
+    /// A CPU comes online: `cpus_write_lock`, `page_alloc_cpu_online` → `zone_pcp_update`. Only the locks (R17).
+    CpuOnline,
+    /// Handler of the IPI with which `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
+    PauseLocalCpu,
     /// `show_pte` of an address: a walk with no lock.
     ShowPte {
         at: Pfn,
@@ -159,6 +170,13 @@ impl Operation {
     /// # Errors
     /// What the kernel function returns.
     pub fn run<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+        match k.policies.fault {
+            FaultHandler::Oops => self.perform(k, cpu),
+            FaultHandler::Recheck | FaultHandler::Wait => self.perform(k, &Handled::new(k, cpu)),
+        }
+    }
+
+    fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
         match *self {
             Operation::NrHugepages { hstate, count } => hugetlb::set_max_huge_pages(k, cpu, hstate, count),
             Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_fresh(k, cpu, hstate, at),
@@ -196,6 +214,15 @@ impl Operation {
             Operation::KmemleakScan { start, end, step } => Ok(page::kmemleak_scan(k, cpu, start, end, step)),
             Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
             Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
+            Operation::PageHandlePoison { pfn } => hugetlb_dissolve::page_handle_poison(k, cpu, pfn).map(u64::from),
+            Operation::CpuOnline => {
+                memory_hotplug::page_alloc_cpu_online(cpu);
+                Ok(0)
+            }
+            Operation::PauseLocalCpu => {
+                quiesce::pause_local_cpu(k, cpu);
+                Ok(0)
+            }
             Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
             Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
             Operation::VmallocAndKeep { pages } => vmalloc::vmalloc_and_keep(k, cpu, pages),

@@ -87,11 +87,34 @@ rows! {
         ClearThenSetEach = "clear-then-set-each": "entry by entry: clear one, set it, next",
         Bbm = "bbm": "break-before-make, the whole hugepage at once: clear all, flush, set all",
         BbmEach = "bbm-each": "break-before-make entry by entry: clear, flush, set",
+        BbmFaultWaits = "bbm-fault-waits": "bbm-each with init_mm.page_table_lock held from clear to set, for a fault handler that waits for it (approach A)",
+        BbmFaultWaitsIrqsOff = "bbm-fault-waits-irqs-off": "the same with interrupts off while the lock is held (spin_lock_irq)",
+        BbmStopMachine = "bbm-stop-machine": "bbm inside stop_machine (approach B)",
+        BbmIpiPause = "bbm-ipi-pause": "bbm while all other CPUs are paused by IPI, interrupts off on this one (approach D)",
     }
     /// Split of a PMD block.
     split: PmdSplit = "split" {
         Store = "store": "one store over the live block, as the kernel does",
         Bbm = "bbm": "break-before-make: clear the block, flush, set the table",
+        BbmStopMachine = "bbm-stop-machine": "bbm inside stop_machine, which takes the place of page_table_lock",
+        BbmIpiPause = "bbm-ipi-pause": "bbm while all other CPUs are paused by IPI, interrupts off on this one",
+    }
+    /// What a translation fault of kernel code comes to.
+    fault: FaultHandler = "fault" {
+        Oops = "oops": "fatal at once (I2); the kernel's own re-check comes later than the fault and saves only who is lucky",
+        Recheck = "recheck": "as the kernel does: AT S1E1R, ignored if the address translates by then, else fatal (is_spurious_el1_translation_fault)",
+        Wait = "wait": "takes init_mm.page_table_lock and looks again: ignored if the address is mapped then, else as recheck (approach A)",
+    }
+    /// How bbm-ipi-pause pauses the other CPUs.
+    ipi: PauseIpi = "ipi" {
+        PseudoNmi = "pseudo-nmi": "an IPI that also comes while interrupts are masked, as proposed; handlers say paused, then wait",
+        Irq = "irq": "a plain IPI: a CPU with interrupts masked does not answer (R5e)",
+        WaitFirst = "wait-first": "a pseudo-NMI whose handler waits for the resume before it says that it is paused (R5a)",
+    }
+    /// Order of draining and dissolving in hard offline.
+    hwpoison: HardOffline = "hwpoison" {
+        DissolveFirst = "dissolve-first": "page_handle_poison dissolves the hugepage, then disables the per-CPU lists: since 1983184c22dd",
+        DrainFirst = "drain-first": "dissolves with pcp_batch_high_lock held, as before 1983184c22dd (R17)",
     }
     /// Where a split reads the block that it splits.
     split_read: SplitRead = "split-read" {

@@ -27,6 +27,12 @@ pub enum Scalar {
     VmallocNext = 7,
     /// `arm64_ptdump_lock_key`: dumps under way (policy `vmap`).
     PtdumpLockKey = 8,
+    /// Line of `IPI_CPU_PAUSE`: a bit for each CPU that it is pending on.
+    IpiCpuPause = 9,
+    /// CPUs that are paused.
+    NrPausedCpus = 10,
+    /// Resumes so far.
+    NrResumes = 11,
 }
 
 /// Fields of one `struct hstate`.

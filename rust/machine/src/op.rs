@@ -4,8 +4,8 @@
 //! sees each actor's next operation before it happens.
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
-    Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa,
+    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 /// Generation of a frame as it was when it was named.
@@ -56,6 +56,8 @@ pub enum Op {
         va: Va,
         template: Template,
     },
+    /// A data access whose translation fault is a reply (`Reply::FAULT`) and no violation.
+    Attempt(Data<Tok>),
     Speculate {
         va: Va,
     },
@@ -164,8 +166,14 @@ pub enum Op {
     RcuWait,
     IrqDisable,
     IrqEnable,
-    IpiPause,
-    IpiResume,
+    /// Sets the bits of all other CPUs that have a handler for the line.
+    SendIpi {
+        line: Var,
+    },
+    /// First operation of an interrupt; takes the CPU's bit of its line, if it has one.
+    InterruptEnter,
+    /// Last operation of an interrupt.
+    InterruptExit,
     StopMachineBegin,
     StopMachineEnd,
     SignalPending,
@@ -234,6 +242,12 @@ impl Op {
             Op::Rmw { .. } => "rmw",
             Op::Fill { .. } => "fill",
             Op::Speculate { .. } => "speculate",
+            Op::Attempt(Data::Load { .. }) => "load",
+            Op::Attempt(Data::Store { .. }) => "store",
+            Op::Attempt(Data::Rmw { .. }) => "rmw",
+            Op::Attempt(Data::Fill { .. }) => "fill",
+            Op::Attempt(Data::Copy { .. }) => "copy_page",
+            Op::Attempt(Data::Probe { .. }) => "at s1e1r",
             Op::Alloc(_) => "alloc",
             Op::Free { .. } => "free",
             Op::SplitFrame { .. } | Op::SplitRun { .. } => "split_page",
@@ -266,8 +280,9 @@ impl Op {
             Op::RcuWait => "rcu_wait",
             Op::IrqDisable => "irq_disable",
             Op::IrqEnable => "irq_enable",
-            Op::IpiPause => "ipi_pause",
-            Op::IpiResume => "ipi_resume",
+            Op::SendIpi { .. } => "send_ipi",
+            Op::InterruptEnter => "interrupt",
+            Op::InterruptExit => "eret",
             Op::StopMachineBegin => "stop_machine",
             Op::StopMachineEnd => "stop_machine_end",
             Op::SignalPending => "signal_pending",
@@ -292,6 +307,8 @@ pub struct Reply {
 impl Reply {
     /// "There is no such frame".
     pub const NOTHING: Reply = Reply { value: u64::MAX, tok: 0 };
+    /// Answer to `Attempt`: the access takes a translation fault.
+    pub const FAULT: Reply = Reply { value: 0, tok: 1 };
 
     #[must_use]
     #[inline]
@@ -405,6 +422,10 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn fill(&self, va: Va, template: Template) {
         self.port.call(Op::Fill { va, template });
+    }
+    fn attempt(&self, access: Data<Tok>) -> Result<u64, Fault> {
+        let reply = self.port.call(Op::Attempt(access));
+        if reply == Reply::FAULT { Err(Fault) } else { Ok(reply.value) }
     }
     fn speculate(&self, va: Va) {
         self.port.call(Op::Speculate { va });
@@ -527,11 +548,8 @@ impl<P: Port> Cpu for OpCpu<P> {
     fn irq_enable(&self) {
         self.port.call(Op::IrqEnable);
     }
-    fn ipi_pause(&self) {
-        self.port.call(Op::IpiPause);
-    }
-    fn ipi_resume(&self) {
-        self.port.call(Op::IpiResume);
+    fn send_ipi(&self, line: Var) -> u64 {
+        self.port.call(Op::SendIpi { line }).value
     }
     fn stop_machine_begin(&self) {
         self.port.call(Op::StopMachineBegin);

@@ -7,8 +7,23 @@ use proptest::prelude::*;
 use vmemmap_arch::{
     Alloc, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
 };
-use vmemmap_machine::model::{Touch, WorldOptions};
+use vmemmap_machine::model::{Context, Place, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
+
+const LINE: Var = Var(1);
+
+const fn at(cpu: u8, context: Context, line: Option<Var>) -> Place {
+    Place { cpu, context, line }
+}
+
+/// Each on a CPU of its own; an interrupt beside a task; a pseudo-NMI above both; two tasks; one that is sent.
+const PLACES: [[Place; 3]; 5] = [
+    [at(0, Context::Task, None), at(1, Context::Task, None), at(2, Context::Task, None)],
+    [at(0, Context::Task, None), at(0, Context::Irq, None), at(1, Context::Task, None)],
+    [at(0, Context::Irq, None), at(0, Context::Nmi, None), at(0, Context::Task, None)],
+    [at(0, Context::Task, None), at(0, Context::Task, None), at(0, Context::Irq, None)],
+    [at(0, Context::Task, None), at(1, Context::Irq, Some(LINE)), at(1, Context::Task, None)],
+];
 
 #[derive(Default)]
 struct Footprint {
@@ -22,6 +37,9 @@ impl Touch for Footprint {
     }
     fn write(&mut self, location: u32) {
         self.writes.push(location);
+    }
+    fn control(&mut self, location: u32) {
+        self.reads.push(location);
     }
 }
 
@@ -49,7 +67,7 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
     let mode = if lock == LockId::MemHotplug && y % 2 == 0 { Mode::Read } else { Mode::Write };
     let var = Var(u32::from(x % 3));
     let huge = Alloc { order: 9, zone: Zone::Movable, at: Some(Pa((2 << 30) + (u64::from(x % 2) << 21))), ..request(FrameKind::Huge) };
-    match kind % 44 {
+    match kind % 47 {
         0 | 1 => Op::Read { at, order },
         2..=6 => Op::Write { at, new: leaf, order },
         7 => Op::Swap { at, new: leaf, order },
@@ -82,7 +100,8 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         }
         37 => Op::VarRmw { var, op: Rmw::FetchOr(z.into()), order },
         38 => [Op::RcuReadLock, Op::RcuReadUnlock, Op::RcuSnapshot, Op::RcuWait][usize::from(z % 4)],
-        39 => [Op::IrqDisable, Op::IrqEnable, Op::IpiPause, Op::IpiResume, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 6)],
+        39 => [Op::IrqDisable, Op::IrqEnable, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 4)],
+        44 => [Op::InterruptEnter, Op::InterruptExit, Op::SendIpi { line: LINE }][usize::from(z % 3)],
         40 => Op::ExpectStable { on: z % 2 == 0 },
         41 => Op::Exclusive { what: Invariant::HotplugExclusive, begin: z % 2 == 0 },
         42 => [Op::Alloc(request(FrameKind::Vmemmap)), Op::Alloc(huge)][usize::from(z % 2)],
@@ -125,18 +144,20 @@ fn operation() -> impl Strategy<Value = [u8; 4]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn operations_that_do_not_conflict_commute(
         strict in any::<bool>(),
         fatal in any::<bool>(),
         failures in 0u32..2,
+        places in 0..PLACES.len(),
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
         let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, ..WorldOptions::default() };
         let b = Bench::new(options);
+        b.world.borrow_mut().place(&PLACES[places]);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));
             replay(&b, &prefix);

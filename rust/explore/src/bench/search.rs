@@ -6,7 +6,7 @@ use std::hint::black_box;
 use vmemmap_arch::{Invariant, Pa, Va, Zone};
 use vmemmap_kernel::policy::LinearMap;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
-use vmemmap_machine::model::{World, WorldOptions};
+use vmemmap_machine::model::{Context, World, WorldOptions};
 
 use super::handmade::{self, Row};
 use super::rounds::{Rounds, timed};
@@ -53,7 +53,14 @@ impl Neighbours {
         let head = g.pfn(self.a);
         let tail = head.plus(2 * g.struct_pages_per_page());
         let bytes = g.section_size();
-        let actor = |cpu, name: &str, operation| Actor { name: name.to_owned(), cpu, rounds: 1, program: vec![operation] };
+        let actor = |cpu, name: &str, operation| Actor {
+            name: name.to_owned(),
+            cpu,
+            rounds: 1,
+            program: vec![operation],
+            context: Context::Task,
+            line: None,
+        };
         let all: [Actor; ACTORS] = [
             actor(0, "HVO", Operation::HugetlbAlloc { hstate, at: Some(head) }),
             actor(1, "hot remove", Operation::MemoryRemove { start: self.b, bytes }),

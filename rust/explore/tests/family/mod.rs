@@ -14,10 +14,10 @@ use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone};
 use vmemmap_explore::execution::{ActorPort, Actors, Runner, Shared};
-use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model};
+use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Touched};
 use vmemmap_explore::scenario::{Actor, Scenario};
 use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
-use vmemmap_machine::model::{LocationKind, Mark, World, WorldOptions};
+use vmemmap_machine::model::{Context, LocationKind, Mark, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
 
@@ -206,11 +206,15 @@ impl Model for Watched {
         let Some(mutant) = self.mutant else { return Model::footprint(&mut self.world, actor, op, out) };
         self.scratch.clear();
         Model::footprint(&mut self.world, actor, op, &mut self.scratch);
-        for (location, written) in self.scratch.iter() {
+        for Touched { location, written, control } in self.scratch.iter() {
             if (mutant.loses)(op, self.world.kind_of(location)) {
                 continue;
             }
-            if written { out.write(location) } else { out.read(location) }
+            match (control, written) {
+                (true, _) => out.control(location),
+                (false, true) => out.write(location),
+                (false, false) => out.read(location),
+            }
         }
     }
     fn reset(&mut self) {
@@ -288,7 +292,14 @@ impl std::fmt::Debug for Programs {
 
 impl Programs {
     pub fn scenario(&self, judged: &[Invariant]) -> Scenario {
-        let actor = |i: usize| Actor { name: Actors::name(self, i).into(), cpu: i as u8, rounds: 1, program: Vec::new() };
+        let actor = |i: usize| Actor {
+            name: Actors::name(self, i).into(),
+            cpu: i as u8,
+            rounds: 1,
+            program: Vec::new(),
+            context: Context::Task,
+            line: None,
+        };
         Scenario {
             name: "family B".into(),
             variant: format!("{:?}", self.past),

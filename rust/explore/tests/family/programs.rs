@@ -64,7 +64,6 @@ const SECTIONS: &[(u32, fn(&mut Draw) -> Vec<Line>)] = &[
     (2, |_| lines(&[Op::RcuSnapshot, Op::RcuWait])),
     (1, |_| lines(&[Op::RcuReadLock, Op::RcuSnapshot, Op::RcuWait, Op::RcuReadUnlock])),
     (1, |d| d.around(Op::IrqDisable, Op::IrqEnable)),
-    (1, |d| d.around(Op::IpiPause, Op::IpiResume)),
     (1, |d| d.around(Op::StopMachineBegin, Op::StopMachineEnd)),
     (1, |d| d.around(Op::ExpectStable { on: true }, Op::ExpectStable { on: false })),
     (1, |d| {

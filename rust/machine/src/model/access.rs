@@ -85,7 +85,7 @@ impl World {
 
     /// Fills `self.candidates`, the live one first, the rest in an order that depends on nothing but the state. Faults
     /// on the way go to `fault`.
-    fn gather(&mut self, cpu: u8, va: Va, mut fault: impl FnMut(End)) {
+    pub(super) fn gather(&mut self, cpu: u8, va: Va, mut fault: impl FnMut(End)) {
         let mut found = std::mem::take(&mut self.candidates);
         let mut named = std::mem::take(&mut self.outputs);
         found.clear();
@@ -117,7 +117,7 @@ impl World {
     }
 
     /// Keeps of the candidates one for each result that the access may have.
-    fn alternatives(&mut self, va: Va, access: Access) {
+    pub(super) fn alternatives(&mut self, va: Va, access: Access) {
         let index = self.word_index(va);
         let memory = &self.memory;
         let mut kept = 0;
@@ -182,7 +182,7 @@ impl World {
             End::FreedTable(pa) => freed = Some(pa),
             _ => none = true,
         });
-        if none {
+        if none && !self.attempting {
             self.breach(Invariant::AlwaysTranslates, actor, va.0, "an access finds no translation");
         }
         if let Some(pa) = freed {
@@ -212,7 +212,7 @@ impl World {
     fn note_spurious(&mut self, actor: u8, cpu: u8, va: Va) {
         if !self.stale.is_empty() && self.usable(cpu, va).any(|r| r.value.is_none()) {
             self.spurious_faults += 1;
-            if self.options.spurious_fault_is_fatal {
+            if self.options.spurious_fault_is_fatal && !self.attempting {
                 self.breach(Invariant::AlwaysTranslates, actor, va.0, "a spurious fault: the new entry is not yet published");
             }
         }

@@ -28,6 +28,10 @@ impl World {
     #[must_use]
     pub fn describe(&self, actor: u8, op: &Op) -> Described {
         let mut d = Described { op: op.name(), ..Described::default() };
+        let op = match *op {
+            Op::Attempt(access) => &super::attempt::unhandled(access),
+            _ => op,
+        };
         match *op {
             Op::Read { at, .. } => self.describe_slot(&mut d, at),
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
@@ -74,6 +78,7 @@ impl World {
             Op::Queue { lock } | Op::Acquire { lock, .. } | Op::TryAcquire { lock, .. } | Op::Release { lock, .. } => {
                 d.place = lock.name().into()
             }
+            Op::SendIpi { line } => d.place = format!("variable {}", line.0),
             Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } | Op::VarRmw { var, .. } => {
                 d.place = format!("variable {}", var.0);
                 d.old = Some(self.var(var));
@@ -88,7 +93,7 @@ impl World {
             }
             Op::Exclusive { what, .. } => d.place = what.to_string(),
             Op::Choose { why, .. } => d.place = why.into(),
-            Op::RcuWait | Op::IpiPause | Op::StopMachineBegin => d.place = format!("CPUs {:#x}", self.waits_for(actor, op)),
+            Op::RcuWait | Op::StopMachineBegin => d.place = format!("actors {:#x}", self.waits_for(actor, op)),
             _ => {}
         }
         d

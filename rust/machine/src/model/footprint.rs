@@ -12,6 +12,7 @@ use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, RangeOp, 
 
 use super::World;
 use super::access::End;
+use super::cells::Cell;
 use super::memory::{FrameId, SlotId, offset};
 use super::tlb::{covers, seen};
 use crate::op::{Op, Tok};
@@ -20,6 +21,9 @@ use crate::op::{Op, Tok};
 pub trait Touch {
     fn read(&mut self, location: u32);
     fn write(&mut self, location: u32);
+    /// Reads only whether the actor may run at all (who has its CPU, whether everybody is stopped). Whoever changes that
+    /// writes the location.
+    fn control(&mut self, location: u32);
 }
 
 impl World {
@@ -29,17 +33,31 @@ impl World {
             return;
         }
         let fixed = self.fixed;
-        out.read(fixed.pause);
-        match *op {
+        self.touch_control(actor, op, out);
+        let op = match *op {
+            Op::Attempt(access) => super::attempt::unhandled(access),
+            plain => plain,
+        };
+        match op {
+            Op::Attempt(_) => {}
             Op::Read { at, .. } => {
                 if let Some((slot, desc)) = self.touch_table(at, out) {
                     out.read(self.memory.word_cell(slot));
                     self.touch_generation(desc, out);
                 }
             }
-            Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => self.touch_store(at, new, out),
-            Op::Barrier(barrier) => self.touch_barrier(actor, barrier, out),
-            Op::Tlbi(tlbi) => self.touch_tlbi(tlbi, out),
+            Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
+                self.touch_maintenance(actor, false, out);
+                self.touch_store(at, new, out);
+            }
+            Op::Barrier(barrier) => {
+                self.touch_maintenance(actor, matches!(barrier, Barrier::DsbIsh | Barrier::DsbIshst | Barrier::DsbNsh), out);
+                self.touch_barrier(actor, barrier, out);
+            }
+            Op::Tlbi(tlbi) => {
+                self.touch_maintenance(actor, false, out);
+                self.touch_tlbi(tlbi, out);
+            }
             Op::Load { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 let index = w.index_of(va);
@@ -116,12 +134,10 @@ impl World {
             }
             Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
             Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
-            Op::IpiPause | Op::StopMachineBegin | Op::IpiResume | Op::StopMachineEnd => {
-                out.write(fixed.pause);
-                for other in 0..self.cpus {
-                    out.read(self.context_cell(other));
-                }
-            }
+            Op::SendIpi { line } => out.write(self.var_cell(line)),
+            Op::InterruptEnter => self.touch_interrupt(actor, true, out),
+            Op::InterruptExit => self.touch_interrupt(actor, false, out),
+            Op::StopMachineBegin | Op::StopMachineEnd => self.touch_stop(actor, out),
             Op::ExpectStable { .. } => out.write(fixed.stable),
             Op::Exclusive { what, .. } => out.write(self.exclusive_cell(what)),
             Op::Choose { .. } => {}
@@ -134,6 +150,15 @@ impl World {
             | Op::SignalPending
             | Op::Warn { .. }
             | Op::Round { .. } => {}
+        }
+    }
+
+    /// A DSB publishes the stores and completes the invalidates of its CPU, which may be those of an interrupt or of the
+    /// task under it.
+    fn touch_maintenance(&self, actor: u8, completes: bool, out: &mut impl Touch) {
+        if self.shares_cpu(actor) {
+            let location = self.fixed.maintenance + Cell::from(self.cpu_of(actor));
+            if completes { out.write(location) } else { out.read(location) }
         }
     }
 
@@ -253,7 +278,7 @@ impl World {
         self.outputs = outputs;
     }
 
-    fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
+    pub(super) fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
         let g = self.geometry;
         for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
             out.write(r.cell);

@@ -8,13 +8,16 @@
 
 mod access;
 mod allocator;
+mod attempt;
 mod breach;
 mod cells;
+mod context;
 mod describe;
 mod direct;
 mod execute;
 mod footprint;
 mod location;
+mod lock_order;
 mod locks;
 mod memory;
 mod tables;
@@ -27,10 +30,12 @@ use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Alloc, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
 
 pub use breach::Breach;
+pub use context::{Context, Place};
 pub use describe::Described;
 pub use direct::Direct;
 pub use footprint::Touch;
 pub use location::LocationKind;
+pub use lock_order::NewOrder;
 
 use self::access::{Access, Candidate};
 use self::allocator::Allocator;
@@ -64,6 +69,8 @@ pub struct WorldOptions {
     pub linear_map: Option<Range<Va>>,
     /// The vmalloc area, of which no dump may expect that it is stable (I18).
     pub vmalloc: Option<Range<Va>>,
+    /// PREEMPT_RT: spinlocks sleep, leave interrupts on, and may not be taken in an interrupt.
+    pub preempt_rt: bool,
     /// Frames in each actor's pool; 0: by granule.
     pub pool_frames: u64,
 }
@@ -80,6 +87,7 @@ impl Default for WorldOptions {
             signal_pending: false,
             linear_map: None,
             vmalloc: None,
+            preempt_rt: false,
             pool_frames: 0,
         }
     }
@@ -90,6 +98,7 @@ impl Default for WorldOptions {
 struct Fixed {
     locks: Cell,
     context: Cell,
+    cpu: Cell,
     rcu: Cell,
     snapshot: Cell,
     pause: Cell,
@@ -99,6 +108,7 @@ struct Fixed {
     broken: Cell,
     /// Locations only.
     runs: Cell,
+    maintenance: Cell,
     self_hosted: Cell,
     rcu_state: Cell,
     /// Where a DSB makes something known to later invalidates.
@@ -134,7 +144,13 @@ pub struct Mark {
 pub struct World {
     geometry: Geometry,
     ram: Vec<RamRange>,
+    /// Actors.
     cpus: u8,
+    places: [Place; MAX_ACTORS as usize],
+    /// CPUs that some actor runs on, as bits.
+    all_cpus: u16,
+    /// Of each actor, the others on its CPU.
+    beside: [u16; MAX_ACTORS as usize],
     options: WorldOptions,
     memory: Memory,
     allocator: Allocator,
@@ -149,6 +165,9 @@ pub struct World {
     step: u64,
     overflow: bool,
     spurious_faults: u64,
+    /// A translation fault goes to a handler now.
+    attempting: bool,
+    orders: lock_order::LockOrders,
     candidates: Vec<Candidate>,
     outputs: Vec<(Desc, u64, bool)>,
 }
@@ -169,6 +188,7 @@ impl World {
         let fixed = Fixed {
             locks: c.reserve(2 * vmemmap_arch::LockId::COUNT),
             context: c.reserve(actors),
+            cpu: c.reserve(actors),
             rcu: c.reserve(actors),
             snapshot: c.reserve(actors),
             pause: c.reserve(1),
@@ -177,6 +197,7 @@ impl World {
             failures: c.reserve(1),
             broken: c.reserve(1),
             runs: c.reserve(1),
+            maintenance: c.reserve(actors),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
             stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
@@ -187,6 +208,9 @@ impl World {
             geometry: config.geometry,
             ram,
             cpus: config.cpus,
+            places: core::array::from_fn(|actor| Place { cpu: actor as u8, ..Place::default() }),
+            all_cpus: ((1u32 << config.cpus) - 1) as u16,
+            beside: [0; MAX_ACTORS as usize],
             options,
             memory,
             allocator: Allocator::default(),
@@ -200,6 +224,8 @@ impl World {
             step: 0,
             overflow: false,
             spurious_faults: 0,
+            attempting: false,
+            orders: lock_order::LockOrders::default(),
             candidates: Vec::new(),
             outputs: Vec::new(),
         };
@@ -229,6 +255,7 @@ impl World {
         self.memory.cells.mark();
         self.stale.mark();
         self.links_log.clear();
+        self.orders.forget();
         self.forget();
     }
 
@@ -295,6 +322,7 @@ impl World {
             Op::Rmw { va, op, .. } => self.access_outcomes(actor, va, Access::Rmw(op)),
             Op::Fill { va, template } => self.access_outcomes(actor, va, Access::Fill(template)),
             Op::CopyFromVa { from, .. } => self.access_outcomes(actor, from, Access::Copy),
+            Op::Attempt(access) => self.attempt_outcomes(actor, access),
             Op::Choose { n, .. } => n.clamp(1, u32::from(u16::MAX)) as u16,
             Op::Alloc(_) => 1 + u16::from(self.memory.cells.get(self.fixed.failures) < u64::from(self.options.alloc_failures)),
             _ => 1,
@@ -342,11 +370,6 @@ impl World {
         self.memory.cells.get(self.var_cell(var))
     }
 
-    /// Each actor has a CPU of its own.
-    #[inline]
-    const fn cpu_of(&self, actor: u8) -> u8 {
-        actor
-    }
     /// Variables beyond the machine's number share one cell.
     #[inline]
     fn var_cell(&self, var: Var) -> Cell {

@@ -159,7 +159,7 @@ pub(super) fn seen(desc: Desc) -> Desc {
 
 impl World {
     fn everybody(&self) -> u64 {
-        (1 << self.cpus) - 1
+        u64::from(self.all_cpus)
     }
 
     /// `old` is what CPUs may go on using of a reachable entry that now holds `new`.

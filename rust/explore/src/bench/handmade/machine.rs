@@ -1,6 +1,7 @@
 //! The machine of the handmade programs for our own search: two tables, two locks, and no more than that.
 
 use vmemmap_arch::Invariant;
+use vmemmap_machine::model::Context;
 
 use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::bench::BenchError;
@@ -248,7 +249,14 @@ impl Actors<Handmade> for Row {
 pub fn explore(row: &Row, options: &Options, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, BenchError> {
     let shared = Shared::new(Handmade::default());
     let mut runner = Runner::new(&shared, row)?;
-    let actor = |n: usize| Actor { name: Actors::name(row, n).to_owned(), cpu: n as u8, rounds: row.rounds, program: Vec::new() };
+    let actor = |n: usize| Actor {
+        name: Actors::name(row, n).to_owned(),
+        cpu: n as u8,
+        rounds: row.rounds,
+        program: Vec::new(),
+        context: Context::Task,
+        line: None,
+    };
     let scenario = Scenario {
         name: String::from("handmade"),
         variant: row.name.to_owned(),
