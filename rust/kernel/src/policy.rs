@@ -95,6 +95,7 @@ rows! {
     /// TLB invalidate after a remap.
     invalidate: Invalidate = "invalidate" {
         Range = "range": "one flush_tlb_kernel_range over the hugepage, as the kernel does",
+        RangeOp = "range-op": "one range invalidate (RVAALE1IS of FEAT_TLBIRANGE) over the hugepage; 6.1 and 6.12 go page by page",
         Page = "page": "a flush after each entry",
         Missing = "missing": "no invalidate at all",
     }

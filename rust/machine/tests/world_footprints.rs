@@ -5,7 +5,7 @@ mod bench;
 use bench::{Bench, page, request};
 use proptest::prelude::*;
 use vmemmap_arch::{
-    Alloc, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
+    Alloc, Attr, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
 };
 use vmemmap_machine::model::{Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
@@ -45,6 +45,7 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         2 | 3 => b.ro(frame),
         _ => b.rw(frame),
     };
+    let leaf = if leaf.is_valid() && y >= 0xc0 { leaf.with(Attr::NG) } else { leaf };
     let lock = [LockId::MemHotplug, LockId::Hugetlb, LockId::DeviceHotplug, LockId::InitMmPageTable][usize::from(x % 4)];
     let mode = if lock == LockId::MemHotplug && y % 2 == 0 { Mode::Read } else { Mode::Write };
     let var = Var(u32::from(x % 3));
@@ -61,8 +62,21 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         12 | 13 => Op::Barrier(Barrier::DsbIsh),
         14 => Op::Barrier(Barrier::DsbIshst),
         15 => Op::Barrier(Barrier::DsbNsh),
-        16 => Op::Tlbi([Tlbi::Vmalle1is, Tlbi::Vmalle1][usize::from(z % 2)]),
-        17 | 18 => Op::Tlbi([Tlbi::Vaale1is(va), Tlbi::Vaae1is(va)][usize::from(z % 2)]),
+        16 => Op::Tlbi([Tlbi::Vmalle1is, Tlbi::Vmalle1, Tlbi::Aside1is(u16::from(y % 2))][usize::from(z % 3)]),
+        17 | 18 => {
+            let (asid, pages) = (u16::from(y % 2), u32::from(y % 4));
+            let all = [
+                Tlbi::Vaale1is(va),
+                Tlbi::Vaae1is(va),
+                Tlbi::Vaale1(va),
+                Tlbi::Vaae1(va),
+                Tlbi::Vale1is(va, asid),
+                Tlbi::Vae1is(va, asid),
+                Tlbi::Rvaale1is(va, pages),
+                Tlbi::Rvaae1is(va, pages),
+            ];
+            Op::Tlbi(all[usize::from(z) % all.len()])
+        }
         19..=21 => Op::Load { va, order },
         22 | 23 => Op::Store { va, value: u64::from(y % 3), order },
         24 => Op::Rmw { va, op: Rmw::FetchAdd(1), order },
@@ -132,10 +146,11 @@ proptest! {
         strict in any::<bool>(),
         fatal in any::<bool>(),
         failures in 0u32..2,
+        asids in proptest::collection::vec(0u16..2, 0..4),
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
-        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, ..WorldOptions::default() };
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, asids, ..WorldOptions::default() };
         let b = Bench::new(options);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));

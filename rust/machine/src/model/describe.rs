@@ -30,11 +30,8 @@ impl World {
                 self.describe_slot(&mut d, at);
                 d.new = Some(new.0);
             }
-            Op::Tlbi(Tlbi::Vaale1is(va) | Tlbi::Vaae1is(va))
-            | Op::Load { va, .. }
-            | Op::Speculate { va }
-            | Op::Fill { va, .. }
-            | Op::Rmw { va, .. } => {
+            Op::Tlbi(tlbi) => describe_tlbi(&mut d, tlbi),
+            Op::Load { va, .. } | Op::Speculate { va } | Op::Fill { va, .. } | Op::Rmw { va, .. } => {
                 describe_va(&mut d, va);
             }
             Op::Store { va, value, .. } => {
@@ -119,6 +116,19 @@ impl World {
             Some((actor, p)) => format!("frame of actor {actor} #{}", pfn - p.first),
             None => format!("frame {pa}"),
         }
+    }
+}
+
+fn describe_tlbi(d: &mut Described, tlbi: Tlbi) {
+    if let Some((va, pages)) = tlbi.pages() {
+        describe_va(d, va);
+        if pages != 1 {
+            d.place += &format!(", {pages} pages");
+        }
+    }
+    if let Tlbi::Vale1is(_, asid) | Tlbi::Vae1is(_, asid) | Tlbi::Aside1is(asid) = tlbi {
+        d.place += if d.place.is_empty() { "" } else { ", " };
+        d.place += &format!("asid {asid}");
     }
 }
 

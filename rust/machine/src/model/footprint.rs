@@ -200,8 +200,10 @@ impl World {
         }
         if let Some(va) = va {
             for value in [seen(old), seen(new)] {
-                let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va);
-                out.write(self.stale.cell(index));
+                for asid in self.spaces(at.level, value) {
+                    let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va, asid);
+                    out.write(self.stale.cell(index));
+                }
             }
             if old.is_valid() && new.is_valid() {
                 for desc in [old, new] {

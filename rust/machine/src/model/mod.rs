@@ -23,7 +23,7 @@ use core::ops::Range;
 
 use rustc_hash::FxHashMap;
 use vmemmap_arch::bbm::FeatBbm;
-use vmemmap_arch::{Alloc, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
+use vmemmap_arch::{Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
 
 pub use breach::Breach;
 pub use describe::Described;
@@ -41,6 +41,9 @@ use crate::op::{Op, Reply, Tok};
 
 /// Most CPUs (actors) of an explored machine.
 pub const MAX_ACTORS: u8 = 16;
+
+/// Most different address spaces; further ones are left out and counted as an overflow.
+const MAX_ASIDS: usize = 8;
 
 /// What the oracles look at, and which choices the environment has.
 #[derive(Clone, Debug)]
@@ -62,6 +65,8 @@ pub struct WorldOptions {
     pub linear_map: Option<Range<Va>>,
     /// The vmalloc area, of which no dump may expect that it is stable (I18).
     pub vmalloc: Option<Range<Va>>,
+    /// Address space of each CPU; absent ones run 0. Those beyond the last CPU ran before, and may still be cached.
+    pub asids: Vec<Asid>,
     /// Frames in each actor's pool; 0: by granule.
     pub pool_frames: u64,
 }
@@ -78,6 +83,7 @@ impl Default for WorldOptions {
             signal_pending: false,
             linear_map: None,
             vmalloc: None,
+            asids: Vec::new(),
             pool_frames: 0,
         }
     }
@@ -119,6 +125,8 @@ pub struct World {
     memory: Memory,
     allocator: Allocator,
     stale: Stale,
+    /// The different address spaces, and how many.
+    asids: ([Asid; MAX_ASIDS], u8),
     fixed: Fixed,
     vars: u64,
     root: FrameId,
@@ -159,6 +167,7 @@ impl World {
             rcu_state: c.reserve(1),
             vars: c.reserve(config.vars as usize),
         };
+        let asids = different(&options.asids, config.cpus);
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
         let mut world = Self {
             geometry: config.geometry,
@@ -168,6 +177,7 @@ impl World {
             memory,
             allocator: Allocator::default(),
             stale: Stale::default(),
+            asids,
             fixed,
             vars: config.vars,
             root: 0,
@@ -215,7 +225,7 @@ impl World {
     fn forget(&mut self) {
         self.breaches.clear();
         self.step = 0;
-        self.overflow = false;
+        self.overflow = self.options.asids.iter().any(|asid| !self.asids.0[..usize::from(self.asids.1)].contains(asid));
         self.spurious_faults = 0;
     }
 
@@ -317,6 +327,19 @@ impl World {
         }
         true
     }
+}
+
+/// The address spaces that CPUs run or ran, each once.
+fn different(asids: &[Asid], cpus: u8) -> ([Asid; MAX_ASIDS], u8) {
+    let (mut found, mut n) = ([0; MAX_ASIDS], 0);
+    let silent = asids.len() < usize::from(cpus);
+    for &asid in asids.iter().chain(silent.then_some(&0)) {
+        if n < MAX_ASIDS && !found[..n].contains(&asid) {
+            found[n] = asid;
+            n += 1;
+        }
+    }
+    (found, n as u8)
 }
 
 impl TableView for World {

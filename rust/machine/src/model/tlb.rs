@@ -5,7 +5,7 @@
 //! completes that invalidate (kernel-semantics §10.1).
 
 use rustc_hash::FxHashMap;
-use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
+use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
 
 use super::World;
 use super::cells::{Cell, Cells};
@@ -36,13 +36,18 @@ pub(super) struct Record {
     pub va: Va,
     /// `Desc::NONE`: a walker may still see the entry as it was before it became valid.
     pub value: Desc,
+    /// Of a non-global leaf and of a table entry: the address space that may use it.
+    pub asid: Option<Asid>,
     pub cell: Cell,
 }
+
+/// What makes a record: the value of a descriptor at an address, in one address space.
+type Key = (SlotId, u64, Va, Option<Asid>);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stale {
     records: Vec<Record>,
-    by_key: FxHashMap<(SlotId, u64, Va), u32>,
+    by_key: FxHashMap<Key, u32>,
     active: Vec<u32>,
     marked: Vec<u32>,
 }
@@ -66,9 +71,9 @@ impl Stale {
         self.active.clone_from(&self.marked);
     }
     /// Number of the record, given now if it has none.
-    pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va) -> u32 {
-        *self.by_key.entry((slot, value.0, va)).or_insert_with(|| {
-            self.records.push(Record { slot, level, va, value, cell: cells.reserve(1) });
+    pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va, asid: Option<Asid>) -> u32 {
+        *self.by_key.entry((slot, value.0, va, asid)).or_insert_with(|| {
+            self.records.push(Record { slot, level, va, value, asid, cell: cells.reserve(1) });
             (self.records.len() - 1) as u32
         })
     }
@@ -82,8 +87,8 @@ impl Stale {
         }
         cells.set(cell, value);
     }
-    fn drop_record(&mut self, cells: &mut Cells, slot: SlotId, value: Desc, va: Va) {
-        if let Some(&index) = self.by_key.get(&(slot, value.0, va)) {
+    fn drop_record(&mut self, cells: &mut Cells, key: Key) {
+        if let Some(&index) = self.by_key.get(&key) {
             let cell = self.cell(index);
             if cells.get(cell) != 0 {
                 cells.set(cell, 0);
@@ -119,17 +124,34 @@ impl World {
         if old == new {
             return;
         }
-        self.stale.drop_record(&mut self.memory.cells, slot, new, va);
+        for asid in self.spaces(level, new) {
+            self.stale.drop_record(&mut self.memory.cells, (slot, new.0, va, asid));
+        }
         self.retire(actor, slot, level, va, old);
+    }
+
+    /// In which address spaces a value is cached: each with an entry of its own, unless it is global. Table entries are
+    /// matched by ASID (Arm ARM, TLBI ASIDE1: "from a level of lookup above the final level and matches the ASID").
+    pub(super) fn spaces(&self, level: Level, value: Desc) -> impl Iterator<Item = Option<Asid>> + use<> {
+        let g = self.geometry;
+        let tagged = match g.kind(value, level) {
+            Kind::Table(_) => true,
+            Kind::Page(_) | Kind::Block(_) => value.has(Attr::NG),
+            Kind::None | Kind::Invalid | Kind::Reserved => false,
+        };
+        let (asids, n) = self.asids;
+        asids.into_iter().take(if tagged { usize::from(n) } else { 1 }).map(move |asid| tagged.then_some(asid))
     }
 
     /// A value stops being live.
     pub(super) fn retire(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, value: Desc) {
         let writer = u64::from(self.cpu_of(actor)) + 1;
         let state = state::PRESENT | self.everybody() | writer << state::WRITER;
-        let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va);
-        self.stale.add(&mut self.memory.cells, index, state);
-        if self.stale.of_slot(slot).count() > BOUND {
+        for asid in self.spaces(level, value) {
+            let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
+            self.stale.add(&mut self.memory.cells, index, state);
+        }
+        if self.stale.of_slot(slot).count() > BOUND * usize::from(self.asids.1) {
             self.overflow = true;
         }
     }
@@ -160,10 +182,7 @@ impl World {
             if !r.value.is_valid() || s >> state::WRITER & 0xff != 0 || !covers(&g, r, op) {
                 return s;
             }
-            match op {
-                Tlbi::Vmalle1 => s | me << state::DOOMED_HERE,
-                _ => s | me << state::DOOMED,
-            }
+            s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
         });
     }
 
@@ -215,7 +234,14 @@ impl World {
     /// Stale values that translate `va` and that this CPU may use.
     pub(super) fn usable(&self, cpu: u8, va: Va) -> impl Iterator<Item = &Record> {
         let g = self.geometry;
-        self.stale.iter().filter(move |r| spans(&g, r, va) && self.memory.cells.get(r.cell) >> cpu & 1 != 0)
+        let mine = self.asid_of(cpu);
+        let holds = move |r: &Record| self.memory.cells.get(r.cell) >> cpu & 1 != 0 && r.asid.is_none_or(|asid| asid == mine);
+        self.stale.iter().filter(move |r| spans(&g, r, va) && holds(r))
+    }
+
+    /// Address space that the CPU runs.
+    fn asid_of(&self, cpu: u8) -> Asid {
+        self.options.asids.get(usize::from(cpu)).copied().unwrap_or_default()
     }
 
     /// The strict oracle: nobody may translate to a frame that is being freed.
@@ -262,9 +288,9 @@ fn spans(g: &vmemmap_arch::Geometry, r: &Record, va: Va) -> bool {
 
 /// The invalidate reaches the record. A last-level operation does not reach table entries.
 pub(super) fn covers(g: &vmemmap_arch::Geometry, r: &Record, op: Tlbi) -> bool {
-    match op {
-        Tlbi::Vmalle1is | Tlbi::Vmalle1 => true,
-        Tlbi::Vaale1is(va) => spans(g, r, va) && !matches!(g.kind(r.value, r.level), Kind::Table(_)),
-        Tlbi::Vaae1is(va) => spans(g, r, va),
-    }
+    let here = op.pages().is_none_or(|(va, pages)| {
+        let bytes = u64::from(pages) << g.page_shift();
+        spans(g, r, va) || r.va.since(va) < bytes
+    });
+    here && op.matches(r.asid) && !(op.is_last_level() && matches!(g.kind(r.value, r.level), Kind::Table(_)))
 }
