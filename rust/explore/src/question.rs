@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 use vmemmap_arch::Va;
+use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::model::{Conflict, WorldOptions};
 
-use crate::document::{Document, DocumentError, Oracle};
+use crate::document::{BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::scenario::{Actor, Scenario};
@@ -137,9 +138,31 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
     WorldOptions {
         strict: e.oracle == Oracle::Strict,
         alloc_failures: e.alloc_failures,
+        spurious_fault_is_fatal: e.spurious_fault == SpuriousFault::Fatal,
+        ets: e.ets,
+        feat_bbm: match &e.feat_bbm {
+            OneOrEach::One(level) => vec![feat_bbm(*level)],
+            OneOrEach::Each(levels) => levels.iter().copied().map(feat_bbm).collect(),
+        },
+        conflict: match e.conflict {
+            ConflictName::AtWrite => Conflict::AtWrite,
+            ConflictName::AtAccess => Conflict::AtAccess,
+            ConflictName::Amalgamate => Conflict::Amalgamate,
+            ConflictName::Abort => Conflict::Abort,
+        },
+        asids: e.asids.clone(),
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
         vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()
+    }
+}
+
+const fn feat_bbm(level: BbmLevel) -> FeatBbm {
+    match level {
+        BbmLevel::Level0 => FeatBbm::Level0,
+        BbmLevel::Level1 => FeatBbm::Level1,
+        BbmLevel::Level2 => FeatBbm::Level2,
+        BbmLevel::NoAbort => FeatBbm::NoAbort,
     }
 }
 

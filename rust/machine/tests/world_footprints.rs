@@ -4,10 +4,11 @@ mod bench;
 
 use bench::{Bench, page, request};
 use proptest::prelude::*;
+use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{
     Alloc, Attr, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
 };
-use vmemmap_machine::model::{Touch, WorldOptions};
+use vmemmap_machine::model::{Conflict, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 
 #[derive(Default)]
@@ -146,11 +147,14 @@ proptest! {
         strict in any::<bool>(),
         fatal in any::<bool>(),
         failures in 0u32..2,
+        ets in any::<bool>(),
+        conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate, Conflict::Abort]),
+        feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2, FeatBbm::NoAbort]), 0..4),
         asids in proptest::collection::vec(0u16..2, 0..4),
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
-        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, asids, ..WorldOptions::default() };
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
         let b = Bench::new(options);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));

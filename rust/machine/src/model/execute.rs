@@ -87,8 +87,11 @@ impl World {
             }
             Op::IrqDisable => self.irq(actor, true),
             Op::IrqEnable => self.irq(actor, false),
-            Op::IpiPause => self.pause(actor, false),
-            Op::StopMachineBegin => self.pause(actor, true),
+            Op::IpiPause | Op::StopMachineBegin => {
+                self.pause(actor, matches!(op, Op::StopMachineBegin));
+                // The others take an interrupt.
+                self.synchronize_context(!(1 << self.cpu_of(actor)));
+            }
             Op::IpiResume | Op::StopMachineEnd => self.resume(),
             Op::Warn { what, address, message } => self.breach(what, actor, address, message),
             Op::ExpectStable { on } => self.expect_stable(actor, on),

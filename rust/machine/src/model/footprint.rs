@@ -7,7 +7,8 @@
 use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, RangeOp, Slot, Tlbi, Va};
 
 use super::World;
-use super::access::End;
+use super::access::{End, Output};
+use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
 use super::tlb::{covers, seen};
 use crate::op::{Op, Tok};
@@ -113,6 +114,7 @@ impl World {
             Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
             Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
             Op::IpiPause | Op::StopMachineBegin | Op::IpiResume | Op::StopMachineEnd => {
+                self.late(!(1 << self.cpu_of(actor))).for_each(|r| out.write(r.cell));
                 out.write(fixed.pause);
                 for other in 0..self.cpus {
                     out.read(self.context_cell(other));
@@ -232,13 +234,13 @@ impl World {
             if r.slot == slot {
                 out.write(r.cell);
                 if r.value.is_valid() && new.is_valid() {
-                    outputs.push((r.value, 0, false));
+                    outputs.push(Output { desc: r.value, level, pa: 0, live: false });
                 }
             } else if r.level.next() == level && g.kind(r.value, r.level) == table {
                 out.read(r.cell);
             }
         }
-        for &(desc, ..) in &outputs {
+        for &Output { desc, .. } in &outputs {
             self.touch_contents(desc, out);
         }
         if !outputs.is_empty() {
@@ -270,31 +272,39 @@ impl World {
         let cpu = self.cpu_of(actor);
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
+        let mut freed = Vec::new();
         self.for_each_walk(cpu, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
                 out.read(self.memory.cell(slot.table, offset::LIFE));
             });
             match end {
-                End::Leaf(desc, pa) => outputs.push((desc, pa, false)),
-                End::FreedTable(pa) => outputs.push((Desc::NONE, pa, true)),
+                End::Leaf(desc, level, pa) => outputs.push(Output { desc, level, pa, live: true }),
+                End::FreedTable(pa) => freed.push(pa),
                 End::None => {}
             }
         });
         for r in self.stale.iter().filter(|r| va.since(r.va) < g.entry_span(r.level)) {
             out.read(r.cell);
             if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
-                outputs.push((r.value, pa.0 + (va.0 & (g.entry_span(r.level) - 1)), false));
+                let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));
+                outputs.push(Output { desc: r.value, level: r.level, pa, live: false });
             }
         }
-        for &(_, pa, table) in &outputs {
+        for pa in freed {
             let id = self.memory.frame(vmemmap_arch::Pa(pa));
             out.read(self.memory.cell(id, offset::LIFE));
-            if !table {
-                data(self, id, out);
-                if !self.stale.is_empty() {
-                    self.touch_stale_of_frame(id, out);
-                }
+        }
+        let compares = outputs.len() > 1 && self.options.conflict != Conflict::AtWrite;
+        for &Output { pa, .. } in &outputs {
+            let id = self.memory.frame(vmemmap_arch::Pa(pa));
+            out.read(self.memory.cell(id, offset::LIFE));
+            data(self, id, out);
+            if !self.stale.is_empty() {
+                self.touch_stale_of_frame(id, out);
+            }
+            if compares {
+                out.write(self.memory.cell(id, offset::CONTENTS));
             }
         }
         self.outputs = outputs;

@@ -10,6 +10,7 @@ mod access;
 mod allocator;
 mod breach;
 mod cells;
+mod conflict;
 mod describe;
 mod direct;
 mod execute;
@@ -26,14 +27,16 @@ use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
 
 pub use breach::Breach;
+pub use conflict::Conflict;
 pub use describe::Described;
 pub use direct::Direct;
 pub use footprint::Touch;
 
-use self::access::{Access, Candidate};
+use self::access::{Access, Candidate, Output};
 use self::allocator::Allocator;
 use self::breach::Breaches;
 use self::cells::Cell;
+use self::conflict::Mishaps;
 use self::memory::{FrameId, Memory};
 use self::tlb::Stale;
 use crate::config::{ConfigError, MachineConfig, RamRange};
@@ -50,11 +53,15 @@ const MAX_ASIDS: usize = 8;
 pub struct WorldOptions {
     /// Judge translations that survive when a frame is freed; otherwise only accesses that go wrong count.
     pub strict: bool,
-    pub feat_bbm: FeatBbm,
-    /// Also report break-before-make when an access could use two conflicting translations.
-    pub conflicts_at_access: bool,
+    /// Of each CPU; those beyond the list are as its last, without any at level 0.
+    pub feat_bbm: Vec<FeatBbm>,
+    /// What an access does that could use two conflicting translations.
+    pub conflict: Conflict,
     /// A spurious fault (a new entry not yet published) counts as a hole (I2).
     pub spurious_fault_is_fatal: bool,
+    /// FEAT_ETS2: a new entry is seen by every later translation once the writer's DSB is done. Without it a CPU may take
+    /// the old invalid entry until its own ISB or exception entry.
+    pub ets: bool,
     /// How many allocations of an execution may fail as a choice of the environment.
     pub alloc_failures: u32,
     /// Allocations that fail always: actor, and the number of its allocation from 1.
@@ -75,9 +82,10 @@ impl Default for WorldOptions {
     fn default() -> Self {
         Self {
             strict: true,
-            feat_bbm: FeatBbm::Level0,
-            conflicts_at_access: false,
+            feat_bbm: Vec::new(),
+            conflict: Conflict::AtWrite,
             spurious_fault_is_fatal: false,
+            ets: true,
             alloc_failures: 0,
             fail_alloc: Vec::new(),
             signal_pending: false,
@@ -136,7 +144,8 @@ pub struct World {
     overflow: bool,
     spurious_faults: u64,
     candidates: Vec<Candidate>,
-    outputs: Vec<(Desc, u64, bool)>,
+    outputs: Vec<Output>,
+    mishaps: Mishaps,
 }
 
 impl World {
@@ -188,6 +197,7 @@ impl World {
             spurious_faults: 0,
             candidates: Vec::new(),
             outputs: Vec::new(),
+            mishaps: Mishaps::default(),
         };
         world.init_allocator();
         world.hand_out(root.0 >> config.geometry.page_shift(), 0, FrameKind::Table, true, false);

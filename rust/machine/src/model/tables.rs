@@ -1,6 +1,5 @@
 //! Table words of an explored machine: what a store into one means for walks, translations and the rules.
 
-use vmemmap_arch::bbm::bbm_required;
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Slot, Va};
 
 use super::World;
@@ -165,32 +164,6 @@ impl World {
             {
                 self.retire_below(actor, below, level.next(), va);
             }
-        }
-    }
-
-    /// Break-before-make, judged at the write against the old value and every stale one.
-    fn judge_exchange(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc) {
-        if !new.is_valid() {
-            return;
-        }
-        let mut case = self.exchange_needs_break(level, old, new);
-        if case.is_none() {
-            case = self.stale.of_slot(slot).find_map(|r| self.exchange_needs_break(level, r.value, new));
-        }
-        if let Some(case) = case {
-            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
-        }
-    }
-
-    pub(super) fn exchange_needs_break(&self, level: Level, old: Desc, new: Desc) -> Option<vmemmap_arch::bbm::BbmCase> {
-        let g = self.geometry;
-        bbm_required(&g, level, old, new, self.options.feat_bbm, || self.same_output(g.output(old), g.output(new)))
-    }
-
-    fn same_output(&self, a: Pa, b: Pa) -> bool {
-        match (self.memory.find(a), self.memory.find(b)) {
-            (Some(a), Some(b)) => self.memory.same_contents(a, b),
-            _ => false,
         }
     }
 

@@ -17,14 +17,33 @@ const BOUND: usize = 4;
 /// State of a stale value, in one cell.
 mod state {
     pub const PRESENT: u64 = 1 << 63;
-    /// CPUs that may still use it, from bit 0.
-    pub const CPUS: u64 = 0xffff;
+    /// Who may still use it: CPUs from bit 0, and the agent beyond the broadcast.
+    pub const HOLDERS: u64 = 0x1ffff;
     /// CPUs that broadcast an invalidate over it.
-    pub const DOOMED: u32 = 16;
+    pub const DOOMED: u32 = 17;
     /// CPUs that invalidated it for themselves.
-    pub const DOOMED_HERE: u32 = 32;
+    pub const DOOMED_HERE: u32 = 33;
     /// CPU + 1 that overwrote it and has not done a DSB since.
-    pub const WRITER: u32 = 48;
+    const WRITER: u32 = 49;
+    const WRITERS: u64 = 0x1f << WRITER;
+
+    pub const fn unpublished(cpus: u64, writer: u8) -> u64 {
+        PRESENT | cpus | (writer as u64 + 1) << WRITER
+    }
+    /// CPU whose DSB the walkers still wait for.
+    pub const fn writer(s: u64) -> Option<u8> {
+        match ((s & WRITERS) >> WRITER).checked_sub(1) {
+            Some(cpu) => Some(cpu as u8),
+            None => None,
+        }
+    }
+    pub const fn published(s: u64) -> u64 {
+        s & !WRITERS
+    }
+    /// These lose it; without any holder it vanishes.
+    pub const fn without(s: u64, holders: u64) -> u64 {
+        if s & HOLDERS & !holders == 0 { 0 } else { s & !holders }
+    }
 }
 
 /// A value that a descriptor had at some address.
@@ -145,8 +164,7 @@ impl World {
 
     /// A value stops being live.
     pub(super) fn retire(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, value: Desc) {
-        let writer = u64::from(self.cpu_of(actor)) + 1;
-        let state = state::PRESENT | self.everybody() | writer << state::WRITER;
+        let state = state::unpublished(self.everybody(), self.cpu_of(actor));
         for asid in self.spaces(level, value) {
             let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
             self.stale.add(&mut self.memory.cells, index, state);
@@ -179,7 +197,7 @@ impl World {
         let g = self.geometry;
         let me = 1u64 << self.cpu_of(actor);
         self.stale.update(&mut self.memory.cells, |r, s| {
-            if !r.value.is_valid() || s >> state::WRITER & 0xff != 0 || !covers(&g, r, op) {
+            if !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) {
                 return s;
             }
             s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
@@ -190,44 +208,60 @@ impl World {
         if self.stale.is_empty() {
             return;
         }
-        let me = 1u64 << self.cpu_of(actor);
-        let writer = u64::from(self.cpu_of(actor)) + 1;
-        let publish = |r: &Record, s: u64| {
-            if s >> state::WRITER & 0xff != writer {
-                s
-            } else if r.value.is_valid() {
-                s & !(0xff << state::WRITER)
-            } else {
-                0
-            }
+        let cpu = self.cpu_of(actor);
+        let me = 1u64 << cpu;
+        let ets = self.options.ets;
+        let publish = |r: &Record, s: u64| match () {
+            () if state::writer(s) != Some(cpu) => s,
+            () if r.value.is_valid() || !ets => state::published(s),
+            () => 0,
         };
         let complete_here = |s: u64| {
-            if s & me << state::DOOMED_HERE == 0 {
-                return s;
-            }
-            let left = s & !me & !(me << state::DOOMED_HERE);
-            if left & state::CPUS == 0 { 0 } else { left }
+            if s & me << state::DOOMED_HERE == 0 { s } else { state::without(s & !(me << state::DOOMED_HERE), me) }
         };
         let cells = &mut self.memory.cells;
         match barrier {
             Barrier::DsbIshst => self.stale.update(cells, publish),
             Barrier::DsbIsh => self.stale.update(cells, |r, s| if s & me << state::DOOMED != 0 { 0 } else { publish(r, complete_here(s)) }),
             Barrier::DsbNsh => self.stale.update(cells, |_, s| complete_here(s)),
-            Barrier::Isb | Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
+            Barrier::Isb => self.synchronize_context(me),
+            Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
         }
+    }
+
+    /// An ISB or an exception entry of these CPUs: they take no longer an invalid entry that is published as gone.
+    pub(super) fn synchronize_context(&mut self, cpus: u64) {
+        if !self.options.ets && !self.stale.is_empty() {
+            self.stale.update(&mut self.memory.cells, |r, s| if unseen(r, s) { state::without(s, cpus) } else { s });
+        }
+    }
+
+    /// Records that `synchronize_context` would change.
+    pub(super) fn late(&self, cpus: u64) -> impl Iterator<Item = &Record> {
+        let mine = move |r: &&Record| {
+            let s = self.memory.cells.get(r.cell);
+            unseen(r, s) && s & cpus != 0
+        };
+        self.stale.iter().filter(mine).take(if self.options.ets { 0 } else { usize::MAX })
+    }
+
+    /// CPUs that may use the stale value.
+    pub(super) fn holders_of(&self, r: &Record) -> u64 {
+        self.memory.cells.get(r.cell) & state::HOLDERS
     }
 
     /// Whether a barrier of that kind would change the record.
     pub(super) fn barrier_touches(&self, actor: u8, barrier: Barrier, r: &Record) -> bool {
         let s = self.memory.cells.get(r.cell);
         let cpu = self.cpu_of(actor);
-        let publishes = s >> state::WRITER & 0xff == u64::from(cpu) + 1;
+        let publishes = state::writer(s) == Some(cpu);
         let completes = s & ((1 << state::DOOMED) | (1 << state::DOOMED_HERE)) << cpu != 0;
         match barrier {
             Barrier::DsbIshst => publishes,
             Barrier::DsbIsh => publishes || completes,
             Barrier::DsbNsh => completes,
-            _ => false,
+            Barrier::Isb => !self.options.ets && unseen(r, s) && s >> cpu & 1 != 0,
+            Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => false,
         }
     }
 
@@ -279,6 +313,11 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// An old invalid entry whose successor is published.
+fn unseen(r: &Record, s: u64) -> bool {
+    !r.value.is_valid() && state::writer(s).is_none()
 }
 
 /// The record translates `va`.
