@@ -468,6 +468,10 @@ pub trait Cpu {
     /// # Errors
     /// `InUse`: a frame in the range is allocated (for `Isolate` only if it is not movable: neither `Huge` nor `Data`).
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse>;
+    /// The linear map of memory that leaves the machine is down: from here on nobody may translate to it (I4). For checking.
+    fn memory_gone(&self, start: Pa, bytes: u64) {
+        let _ = (start, bytes);
+    }
     /// First allocated frame in the range, if any (`scan_movable_pages`).
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse>;
     /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted). *local*

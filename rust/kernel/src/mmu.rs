@@ -11,7 +11,7 @@ use crate::pgtable::{
     clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, pgtable_range_aligned,
     read_once, set_entry,
 };
-use crate::policy::{LinearMap, Mapping, TableFree};
+use crate::policy::{LinearFlush, LinearMap, Mapping, TableFree};
 use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
 use crate::{Errno, Kernel};
 
@@ -92,7 +92,7 @@ pub fn vmemmap_free<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &m
 fn unmap_hotplug_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, mut storage: Option<&mut Storage>) {
     cpu.label("unmap_hotplug_range");
     unmap_hotplug_table(k, cpu, cpu.root(), k.geometry.top(), start, end, &mut storage);
-    if storage.is_none() {
+    if storage.is_none() && k.policies.linear_flush == LinearFlush::Range {
         flush_tlb_kernel_range(cpu, start..end);
     }
 }
@@ -138,7 +138,13 @@ fn unmap_hotplug_leaf<C: Cpu>(
     storage: &mut Option<&mut Storage>,
 ) {
     clear_entry(cpu, slot);
-    let Some(storage) = storage.as_deref_mut() else { return };
+    let one = addr..addr.plus(k.geometry.page_size());
+    let Some(storage) = storage.as_deref_mut() else {
+        if k.policies.linear_flush == LinearFlush::Entry {
+            flush_tlb_kernel_range(cpu, one);
+        }
+        return;
+    };
     if entry.desc.has(Attr::CONT) {
         cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: contiguous entry in vmemmap");
     }
@@ -147,7 +153,7 @@ fn unmap_hotplug_leaf<C: Cpu>(
         cpu.warn(Invariant::RemoveMeetsNoOptimised, addr.0, "unmap_hotplug_range: vmemmap of an optimised page is removed");
     }
     // One page is enough for a block: any overlapping invalidate removes a block entry.
-    flush_tlb_kernel_range(cpu, addr..addr.plus(k.geometry.page_size()));
+    flush_tlb_kernel_range(cpu, one);
     let order = (k.geometry.level_shift(slot.level) - k.geometry.page_shift()) as u8;
     free_hotplug_page_range(cpu, cpu.frame_of(entry, pa), order, storage, addr);
 }
@@ -267,7 +273,7 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
         _ => return false,
     } * k.geometry.entry_span(level);
     let first = addr.align_down(set);
-    k.policies.linear_map == LinearMap::Blocks
+    k.policies.linear_map != LinearMap::Pages
         && first >= start
         && first.0.wrapping_add(set).wrapping_sub(1) <= end.0.wrapping_sub(1)
         && pa.0.wrapping_sub(addr.since(first)) & (set - 1) == 0
@@ -354,4 +360,5 @@ pub fn remove_linear_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64)
     let end = va.plus(bytes);
     unmap_hotplug_range(k, cpu, va, end, None);
     free_empty_tables(k, cpu, va, end, k.layout.page_offset, k.layout.page_end);
+    cpu.memory_gone(start, bytes);
 }

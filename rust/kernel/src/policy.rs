@@ -130,6 +130,12 @@ rows! {
     linear_map: LinearMap = "linear-map" {
         Pages = "pages": "base pages (rodata=full, the Debian default)",
         Blocks = "blocks": "blocks where aligned (rodata=on)",
+        Cont = "cont": "base pages, in contiguous sets where aligned (rodata=on has them where memory is too small for a block)",
+    }
+    /// Flush of the linear map when memory is removed (`unmap_hotplug_range` with `free_mapped` false).
+    linear_flush: LinearFlush = "linear-flush" {
+        Range = "range": "all entries cleared, then one flush of the range: 48478b9f7913, in 6.1.192 and 6.12.117",
+        Entry = "entry": "one page flushed after each entry cleared, as before that commit (R21)",
     }
     /// A seeded fault, one for each invariant that nothing above can break.
     mutant: Mutant = "mutant" {

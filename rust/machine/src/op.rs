@@ -111,6 +111,11 @@ pub enum Op {
         bytes: u64,
         op: RangeOp,
     },
+    /// Memory has left the machine: no translation to it may be left.
+    MemoryGone {
+        start: Pa,
+        bytes: u64,
+    },
     RangeInUse {
         start: Pa,
         bytes: u64,
@@ -256,6 +261,7 @@ impl Op {
             Op::Range { op: RangeOp::Isolate, .. } => "isolate",
             Op::Range { op: RangeOp::UndoIsolate, .. } => "undo_isolate",
             Op::Range { op: RangeOp::Offline, .. } => "offline",
+            Op::MemoryGone { .. } => "memory_gone",
             Op::RangeInUse { .. } => "scan_movable_pages",
             Op::ClaimSelfHosted { .. } => "altmap_alloc",
             Op::IsSelfHosted { .. } => "is_self_hosted",
@@ -481,6 +487,9 @@ impl<P: Port> Cpu for OpCpu<P> {
             Some(found) => Err(found),
             None => Ok(()),
         }
+    }
+    fn memory_gone(&self, start: Pa, bytes: u64) {
+        self.port.call(Op::MemoryGone { start, bytes });
     }
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {
         self.port.call(Op::RangeInUse { start, bytes }).as_obstacle()

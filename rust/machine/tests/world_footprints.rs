@@ -5,6 +5,7 @@ mod bench;
 use bench::{Bench, page, request};
 use proptest::prelude::*;
 use vmemmap_arch::bbm::FeatBbm;
+use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
     Alloc, Attr, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
 };
@@ -33,6 +34,9 @@ impl Footprint {
     }
 }
 
+/// Where the frames of contiguous entries lie: page n of the bench's table belongs to frame n.
+const CONTIGUOUS: Pa = Pa((1 << 30) + (4 << 20));
+
 /// An operation out of four random bytes.
 fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
     let order = Order::Plain;
@@ -46,7 +50,12 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         2 | 3 => b.ro(frame),
         _ => b.rw(frame),
     };
-    let leaf = if leaf.is_valid() && y >= 0xc0 { leaf.with(Attr::NG) } else { leaf };
+    let leaf = match y {
+        // All entries of a contiguous set, as they should be: what one says of another is what that one held.
+        0x80..0xc0 if leaf.is_valid() => b.g.descriptor(CONTIGUOUS.plus(u64::from(x % 6) << 12), prot::PAGE_KERNEL).with(Attr::CONT),
+        0xc0.. if leaf.is_valid() => leaf.with(Attr::NG),
+        _ => leaf,
+    };
     let lock = [LockId::MemHotplug, LockId::Hugetlb, LockId::DeviceHotplug, LockId::InitMmPageTable][usize::from(x % 4)];
     let mode = if lock == LockId::MemHotplug && y % 2 == 0 { Mode::Read } else { Mode::Write };
     let var = Var(u32::from(x % 3));
@@ -98,6 +107,7 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         37 => Op::VarRmw { var, op: Rmw::FetchOr(z.into()), order },
         38 => [Op::RcuReadLock, Op::RcuReadUnlock, Op::RcuSnapshot, Op::RcuWait][usize::from(z % 4)],
         39 => [Op::IrqDisable, Op::IrqEnable, Op::IpiPause, Op::IpiResume, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 6)],
+        40 if y % 2 == 0 => Op::MemoryGone { start: CONTIGUOUS, bytes: u64::from(z % 8) << 12 },
         40 => Op::ExpectStable { on: z % 2 == 0 },
         41 => Op::Exclusive { what: Invariant::HotplugExclusive, begin: z % 2 == 0 },
         42 => [Op::Alloc(request(FrameKind::Vmemmap)), Op::Alloc(huge)][usize::from(z % 2)],
@@ -147,6 +157,7 @@ proptest! {
         strict in any::<bool>(),
         fatal in any::<bool>(),
         failures in 0u32..2,
+        linear in any::<bool>(),
         ets in any::<bool>(),
         conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate, Conflict::Abort]),
         feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2, FeatBbm::NoAbort]), 0..4),
@@ -154,7 +165,7 @@ proptest! {
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
-        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
         let b = Bench::new(options);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));

@@ -159,7 +159,7 @@ impl World {
         let g = self.geometry;
         let broken = self.stale.iter().find_map(|r| {
             let live = seen(self.memory.desc(r.slot));
-            if !r.value.is_valid() || !live.is_valid() || (g.output(r.value) != pa && g.output(live) != pa) {
+            if !r.value.is_valid() || self.is_linear(r.va) || !live.is_valid() || (g.output(r.value) != pa && g.output(live) != pa) {
                 return None;
             }
             self.exchange_needs_break(r.level, r.value, live, self.weakest(self.holders_of(r))).map(|case| (r.va, case))

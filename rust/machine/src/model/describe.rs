@@ -52,7 +52,7 @@ impl World {
             }
             Op::CopyFrame { to, .. } | Op::CopyFromVa { to, .. } => self.describe_frame(&mut d, to),
             Op::Alloc(request) => d.place = format!("order {} {:?}", request.order, request.kind),
-            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::ClaimSelfHosted { start, .. } => {
+            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::MemoryGone { start, .. } | Op::ClaimSelfHosted { start, .. } => {
                 d.address = Some(start.0);
                 d.place = format!("memory {start}");
             }

@@ -93,6 +93,7 @@ impl World {
                 self.synchronize_context(!(1 << self.cpu_of(actor)));
             }
             Op::IpiResume | Op::StopMachineEnd => self.resume(),
+            Op::MemoryGone { start, bytes } => self.memory_gone(actor, start, bytes),
             Op::Warn { what, address, message } => self.breach(what, actor, address, message),
             Op::ExpectStable { on } => self.expect_stable(actor, on),
             Op::Exclusive { what, begin } => self.exclusive(actor, what, begin),

@@ -120,6 +120,10 @@ impl World {
                     out.read(self.context_cell(other));
                 }
             }
+            Op::MemoryGone { start, bytes } => {
+                out.write(fixed.gone);
+                self.linear_records(start, bytes).for_each(|r| out.read(r.cell));
+            }
             Op::ExpectStable { .. } => out.write(fixed.stable),
             Op::Exclusive { what, .. } => out.write(self.exclusive_cell(what)),
             Op::Choose { .. } => {}
@@ -175,7 +179,8 @@ impl World {
         self.touch_generation(old, out);
         self.touch_reach(slot.table, out);
         let va = self.reach(slot.table).map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(at.level)));
-        if va.is_some_and(|va| self.is_linear_leaf(va, at.level, old, new)) {
+        if let Some(va) = va.filter(|va| self.is_linear_leaf(*va, at.level, old, new)) {
+            self.touch_linear_leaf(slot, at.level, va, old, new, out);
             return;
         }
         if !va.is_some_and(|va| self.is_vmalloc(va)) {
@@ -215,6 +220,28 @@ impl World {
         }
         if !self.stale.is_empty() {
             self.touch_stale_around(slot, at.level, new, out);
+            self.touch_set(slot, at.level, new, out);
+        }
+    }
+
+    fn touch_linear_leaf(&mut self, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc, out: &mut impl Touch) {
+        for value in [old, new] {
+            if self.set_of(slot, level, value).is_none() {
+                continue;
+            }
+            out.read(self.fixed.gone);
+            for asid in self.spaces(level, value) {
+                let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
+                out.write(self.stale.cell(index));
+            }
+        }
+        self.touch_set(slot, level, new, out);
+    }
+
+    /// A contiguous entry that comes brings back the stale values of its set.
+    fn touch_set(&self, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
+        if let Some(set) = self.set_of(slot, level, new) {
+            self.stale_in(set).for_each(|r| out.write(r.cell));
         }
     }
 
@@ -263,6 +290,10 @@ impl World {
     fn touch_tlbi(&self, tlbi: Tlbi, out: &mut impl Touch) {
         for r in self.stale.iter().filter(|r| r.value.is_valid() && covers(&self.geometry, r, tlbi)) {
             out.read(r.cell);
+        }
+        for set in self.sets_reached(tlbi) {
+            set.slots().for_each(|slot| out.read(self.memory.word_cell(slot)));
+            self.stale_in(set).for_each(|r| out.read(r.cell));
         }
     }
 
@@ -314,7 +345,7 @@ impl World {
     fn touch_stale_of_frame(&self, id: FrameId, out: &mut impl Touch) {
         let pa = self.memory.pa(id);
         let g = self.geometry;
-        for r in self.stale.iter().filter(|r| r.value.is_valid()) {
+        for r in self.stale.iter().filter(|r| r.value.is_valid() && !self.is_linear(r.va)) {
             let live = self.memory.desc(r.slot);
             out.read(self.memory.word_cell(r.slot));
             if g.output(r.value) == pa || (live.is_valid() && g.output(live) == pa) {

@@ -3,14 +3,14 @@
 //! Kernel code runs against it on the real granule, with full-size tables. All its state is numbered cells, so that it
 //! can be undone, hashed and compared cheaply; nothing here panics or unwinds for anything that kernel code does.
 //!
-//! Bounds: IOMMU translations, contiguous sets (one entry of a set caching the others) and stores that other CPUs see
-//! out of order are not modelled.
+//! Bounds: stores that other CPUs see out of order are not modelled.
 
 mod access;
 mod allocator;
 mod breach;
 mod cells;
 mod conflict;
+mod contiguous;
 mod describe;
 mod direct;
 mod execute;
@@ -113,6 +113,7 @@ struct Fixed {
     runs: Cell,
     self_hosted: Cell,
     rcu_state: Cell,
+    gone: Cell,
     vars: Cell,
 }
 
@@ -174,6 +175,7 @@ impl World {
             runs: c.reserve(1),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
+            gone: c.reserve(1),
             vars: c.reserve(config.vars as usize),
         };
         let asids = different(&options.asids, config.cpus);

@@ -106,7 +106,7 @@ impl World {
             _ => {}
         }
         match va {
-            _ if untracked => {}
+            Some(va) if untracked => self.supersede_linear(actor, slot, level, va, old, new),
             Some(va) => self.supersede(actor, slot, level, va, old, new),
             None => self.supersede_behind_stale(actor, slot, level, old, new),
         }
@@ -168,8 +168,8 @@ impl World {
     }
 
     /// A page or block of the linear map comes, changes or goes. No access of kernel code that is modelled translates
-    /// through it, and hot remove clears tens of thousands of them before its one flush: neither their stale values nor
-    /// their order against a dump is tracked.
+    /// through it, and hot remove clears tens of thousands of them before its one flush: their order against a dump is not
+    /// tracked, nor are their stale values but those of contiguous sets.
     pub(super) fn is_linear_leaf(&self, va: Va, level: Level, old: Desc, new: Desc) -> bool {
         let table = |desc| matches!(self.geometry.kind(desc, level), Kind::Table(_));
         self.is_linear(va) && !table(old) && !table(new)

@@ -40,6 +40,9 @@ mod state {
     pub const fn published(s: u64) -> u64 {
         s & !WRITERS
     }
+    pub const fn undoomed(s: u64) -> u64 {
+        s & !(0xffff << DOOMED | 0xffff << DOOMED_HERE)
+    }
     /// These lose it; without any holder it vanishes.
     pub const fn without(s: u64, holders: u64) -> u64 {
         if s & HOLDERS & !holders == 0 { 0 } else { s & !holders }
@@ -143,10 +146,26 @@ impl World {
         if old == new {
             return;
         }
-        for asid in self.spaces(level, new) {
-            self.stale.drop_record(&mut self.memory.cells, (slot, new.0, va, asid));
-        }
+        self.revive(slot, level, va, new);
         self.retire(actor, slot, level, va, old);
+    }
+
+    /// A value is live again: it is not stale any more, and walks of it may cache what it says of its contiguous set.
+    pub(super) fn revive(&mut self, slot: SlotId, level: Level, va: Va, value: Desc) {
+        for asid in self.spaces(level, value) {
+            self.stale.drop_record(&mut self.memory.cells, (slot, value.0, va, asid));
+        }
+        if let Some(set) = self.set_of(slot, level, value) {
+            let cells: Vec<Cell> = self.stale_in(set).map(|r| r.cell).collect();
+            for cell in cells {
+                let s = self.memory.cells.get(cell);
+                self.memory.cells.set(cell, state::undoomed(s));
+            }
+        }
+    }
+
+    pub(super) fn is_unpublished(&self, r: &Record) -> bool {
+        state::writer(self.memory.cells.get(r.cell)).is_some()
     }
 
     /// In which address spaces a value is cached: each with an entry of its own, unless it is global. Table entries are
@@ -196,8 +215,9 @@ impl World {
     pub(super) fn tlbi(&mut self, actor: u8, op: Tlbi) {
         let g = self.geometry;
         let me = 1u64 << self.cpu_of(actor);
+        let back = if self.stale.iter().any(|r| r.value.has(Attr::CONT)) { self.refillable(op) } else { Vec::new() };
         self.stale.update(&mut self.memory.cells, |r, s| {
-            if !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) {
+            if !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) || back.binary_search(&r.cell).is_ok() {
                 return s;
             }
             s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
