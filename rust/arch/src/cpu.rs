@@ -398,6 +398,9 @@ pub trait Cpu {
     // ---- ordering and TLB --------------------------------------------------------------------------------
     fn barrier(&self, barrier: Barrier);
     fn tlbi(&self, op: Tlbi);
+    /// Have an IOMMU that walks these tables (SVA) forget what it caches of them, and wait for it
+    /// (`iommu_sva_invalidate_kva_range`, 6.19). Broadcast invalidates do not reach it.
+    fn iommu_invalidate(&self) {}
 
     // ---- data through a virtual address: translates, may use a stale TLB entry, may fault ------------------
     /// Load of an aligned 64-bit word.
@@ -409,6 +412,10 @@ pub trait Cpu {
     fn fill(&self, va: Va, template: Template);
     /// A translation that hardware makes alone: fills TLBs, never faults.
     fn speculate(&self, va: Va);
+    /// The same, made by an IOMMU for a device.
+    fn iommu_walk(&self, va: Va) {
+        let _ = va;
+    }
 
     // ---- frames --------------------------------------------------------------------------------------------
     /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.

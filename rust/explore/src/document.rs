@@ -96,6 +96,8 @@ pub struct EnvironmentDocument {
     pub conflict: ConflictName,
     /// Address space of each CPU; those beyond the last CPU ran before.
     pub asids: Vec<u16>,
+    /// An IOMMU shares the kernel's tables (SVA); it caches table entries, and no TLBI reaches it.
+    pub iommu: bool,
 }
 
 impl Default for EnvironmentDocument {
@@ -108,6 +110,7 @@ impl Default for EnvironmentDocument {
             feat_bbm: OneOrEach::One(BbmLevel::Level0),
             conflict: ConflictName::default(),
             asids: Vec::new(),
+            iommu: false,
         }
     }
 }
@@ -286,6 +289,12 @@ pub enum OperationDocument {
     ShowPte {
         at: u64,
     },
+    Speculate {
+        pfn: u64,
+    },
+    IommuWalk {
+        pfn: u64,
+    },
     VmallocCycle {
         pages: u64,
     },
@@ -347,6 +356,8 @@ impl OperationDocument {
             Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
+            Self::Speculate { pfn: n } => Operation::Speculate { pfn: pfn(n) },
+            Self::IommuWalk { pfn: n } => Operation::IommuWalk { pfn: pfn(n) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
         }
     }

@@ -151,6 +151,7 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
             ConflictName::Abort => Conflict::Abort,
         },
         asids: e.asids.clone(),
+        iommu: e.iommu,
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
         vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()

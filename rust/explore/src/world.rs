@@ -93,6 +93,7 @@ impl Model for World {
             (o.conflict == Conflict::AtAccess, ", conflicting translations judged at the access too"),
             (o.conflict == Conflict::Amalgamate, ", loads may mix conflicting translations"),
             (o.conflict == Conflict::Abort, ", conflicting translations may abort"),
+            (o.iommu, ", an IOMMU beyond the TLBI broadcast"),
         ];
         words.extend(parts.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text));
         if o.feat_bbm.iter().any(|level| *level != FeatBbm::Level0) {

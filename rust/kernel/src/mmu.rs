@@ -243,8 +243,11 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
     } else {
         flush_tlb_kernel_pgtable(cpu, start);
     }
-    if k.policies.table_free == TableFree::AfterGracePeriod {
-        cpu.synchronize_rcu();
+    match k.policies.table_free {
+        TableFree::AfterGracePeriod => cpu.synchronize_rcu(),
+        // `kernel_pgtable_work_func` does this for a list of tables, later; to a table its order is the same.
+        TableFree::AfterIommu => cpu.iommu_invalidate(),
+        _ => {}
     }
     cpu.free(table, 0, FrameKind::Table);
 }

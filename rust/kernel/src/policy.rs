@@ -109,6 +109,7 @@ rows! {
         AtOnce = "at-once": "scan, clear, walk-cache invalidate, free, as the kernel does",
         Never = "never": "empty tables stay linked",
         AfterGracePeriod = "grace-period": "freed after synchronize_rcu",
+        AfterIommu = "iommu-deferred": "freed after the IOMMU's own invalidate too, as 5ba2f0a15564 defers it (R22)",
         LastLevelTlbi = "last-level-tlbi": "invalidates with VAALE1IS instead of VAAE1IS (R34)",
         NoScan = "no-scan": "frees without looking whether the table is empty",
         WrongBounds = "wrong-bounds": "floor 0 and no ceiling: tables shared with vmalloc are candidates",

@@ -56,6 +56,10 @@ pub enum Op {
         va: Va,
         template: Template,
     },
+    IommuInvalidate,
+    IommuWalk {
+        va: Va,
+    },
     Speculate {
         va: Va,
     },
@@ -245,6 +249,8 @@ impl Op {
             Op::Store { .. } => "store",
             Op::Rmw { .. } => "rmw",
             Op::Fill { .. } => "fill",
+            Op::IommuInvalidate => "iommu invalidate",
+            Op::IommuWalk { .. } => "iommu walk",
             Op::Speculate { .. } => "speculate",
             Op::Alloc(_) => "alloc",
             Op::Free { .. } => "free",
@@ -418,6 +424,12 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn fill(&self, va: Va, template: Template) {
         self.port.call(Op::Fill { va, template });
+    }
+    fn iommu_invalidate(&self) {
+        self.port.call(Op::IommuInvalidate);
+    }
+    fn iommu_walk(&self, va: Va) {
+        self.port.call(Op::IommuWalk { va });
     }
     fn speculate(&self, va: Va) {
         self.port.call(Op::Speculate { va });

@@ -91,7 +91,7 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         22 | 23 => Op::Store { va, value: u64::from(y % 3), order },
         24 => Op::Rmw { va, op: Rmw::FetchAdd(1), order },
         25 => Op::Fill { va: page(u64::from(x % 4)), template: [Template::FREE, Template::ZERO][usize::from(z % 2)] },
-        26 => Op::Speculate { va },
+        26 => [Op::Speculate { va }, Op::IommuWalk { va }, Op::IommuInvalidate][usize::from(y % 3)],
         27 | 28 => Op::Free { frame, order: 0, kind: FrameKind::Vmemmap },
         29 => Op::Free { frame: b.pte, order: 0, kind: FrameKind::Table },
         30 => Op::CopyFrame { from: frame, to: other },
@@ -158,6 +158,7 @@ proptest! {
         fatal in any::<bool>(),
         failures in 0u32..2,
         linear in any::<bool>(),
+        iommu in any::<bool>(),
         ets in any::<bool>(),
         conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate, Conflict::Abort]),
         feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2, FeatBbm::NoAbort]), 0..4),
@@ -165,7 +166,7 @@ proptest! {
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
-        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, iommu, linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
         let b = Bench::new(options);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));

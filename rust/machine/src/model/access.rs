@@ -5,6 +5,7 @@ use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Rmw, Template, Va};
 use super::World;
 use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId};
+use super::tlb::AGENT;
 use crate::op::{Reply, Tok};
 use vmemmap_arch::Frame;
 
@@ -275,15 +276,26 @@ impl World {
     }
 
     /// A translation that hardware makes alone: faults are silent, a walk through a freed table is not.
-    pub(super) fn speculate(&mut self, actor: u8, va: Va) {
+    pub(super) fn speculate(&mut self, actor: u8, va: Va, message: &'static str) {
+        self.hardware_walk(actor, self.cpu_of(actor), va, message);
+    }
+
+    /// The same, made by the agent beyond the broadcast, if there is one.
+    pub(super) fn iommu_walk(&mut self, actor: u8, va: Va) {
+        if self.options.iommu {
+            self.hardware_walk(actor, AGENT, va, "an IOMMU walks through a freed table");
+        }
+    }
+
+    fn hardware_walk(&mut self, actor: u8, walker: u8, va: Va, message: &'static str) {
         let mut freed = None;
-        self.gather(self.cpu_of(actor), va, |end| {
+        self.gather(walker, va, |end| {
             if let End::FreedTable(pa) = end {
                 freed = Some(pa);
             }
         });
         if let Some(pa) = freed {
-            self.breach(Invariant::NoStaleWalkCache, actor, pa, "a speculative walk goes through a freed table");
+            self.breach(Invariant::NoStaleWalkCache, actor, pa, message);
         }
     }
 

@@ -31,7 +31,7 @@ impl World {
                 d.new = Some(new.0);
             }
             Op::Tlbi(tlbi) => describe_tlbi(&mut d, tlbi),
-            Op::Load { va, .. } | Op::Speculate { va } | Op::Fill { va, .. } | Op::Rmw { va, .. } => {
+            Op::Load { va, .. } | Op::Speculate { va } | Op::IommuWalk { va } | Op::Fill { va, .. } | Op::Rmw { va, .. } => {
                 describe_va(&mut d, va);
             }
             Op::Store { va, value, .. } => {

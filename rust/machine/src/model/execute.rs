@@ -60,7 +60,9 @@ impl World {
             Op::Fill { va, template } => {
                 self.access(actor, va, Access::Fill(template), outcome);
             }
-            Op::Speculate { va } => self.speculate(actor, va),
+            Op::Speculate { va } => self.speculate(actor, va, "a speculative walk goes through a freed table"),
+            Op::IommuWalk { va } => self.iommu_walk(actor, va),
+            Op::IommuInvalidate => self.iommu_invalidate(),
             Op::Free { frame, order, kind } => self.free(actor, frame, order, kind),
             Op::SplitFrame { frame, order } => self.split_frame(frame, order),
             Op::SplitRun { frame, order, into } => self.split_run(frame, order, into),

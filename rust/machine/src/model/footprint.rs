@@ -10,7 +10,7 @@ use super::World;
 use super::access::{End, Output};
 use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
-use super::tlb::{covers, seen};
+use super::tlb::{AGENT, covers, seen};
 use crate::op::{Op, Tok};
 
 /// Takes in the locations of one operation.
@@ -37,13 +37,13 @@ impl World {
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => self.touch_store(at, new, out),
             Op::Barrier(barrier) => self.touch_barrier(actor, barrier, out),
             Op::Tlbi(tlbi) => self.touch_tlbi(tlbi, out),
-            Op::Load { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Load { va, .. } => self.touch_access(self.cpu_of(actor), va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 let index = w.index_of(va);
                 let word = w.memory.word_location(f, index);
                 out.read(word);
             }),
-            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(self.cpu_of(actor), va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 out.read(w.memory.cell(f, offset::CONTENTS));
                 let index = w.index_of(va);
@@ -55,11 +55,14 @@ impl World {
                     out.read(w.memory.cell(copy, offset::TEMPLATE));
                 }
             }),
-            Op::Fill { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Fill { va, .. } => self.touch_access(self.cpu_of(actor), va, out, |w, f, out| {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
             }),
-            Op::Speculate { va } => self.touch_access(actor, va, out, |_, _, _| ()),
+            Op::IommuInvalidate => self.at_agent().for_each(|r| out.write(r.cell)),
+            Op::IommuWalk { .. } if !self.options.iommu => {}
+            Op::IommuWalk { va } => self.touch_access(AGENT, va, out, |_, _, _| ()),
+            Op::Speculate { va } => self.touch_access(self.cpu_of(actor), va, out, |_, _, _| ()),
             Op::Alloc(request) => {
                 if request.at.is_some() || request.kind == FrameKind::Huge || self.allocator.pools.is_empty() {
                     out.write(fixed.runs);
@@ -77,7 +80,7 @@ impl World {
             }
             Op::CopyFromVa { from, to } => {
                 self.touch_copy_target(to, out);
-                self.touch_access(actor, from, out, |w, f, out| w.touch_copy_source(f, out));
+                self.touch_access(self.cpu_of(actor), from, out, |w, f, out| w.touch_copy_source(f, out));
             }
             Op::LoadFrame { frame, index } => self.touch_linear(frame, index, false, out),
             Op::StoreFrame { frame, index, .. } => self.touch_linear(frame, index, true, out),
@@ -297,14 +300,13 @@ impl World {
         }
     }
 
-    /// Words and frames on every walk that the access may make, then `data` for each frame it may reach.
-    fn touch_access<T: Touch>(&mut self, actor: u8, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
+    /// Words and frames on every walk that a CPU or the agent may make, then `data` for each frame it may reach.
+    fn touch_access<T: Touch>(&mut self, walker: u8, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
         let g = self.geometry;
-        let cpu = self.cpu_of(actor);
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         let mut freed = Vec::new();
-        self.for_each_walk(cpu, va, |table, level, _| {
+        self.for_each_walk(walker, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
                 out.read(self.memory.cell(slot.table, offset::LIFE));

@@ -74,6 +74,8 @@ pub struct WorldOptions {
     pub vmalloc: Option<Range<Va>>,
     /// Address space of each CPU; absent ones run 0. Those beyond the last CPU ran before, and may still be cached.
     pub asids: Vec<Asid>,
+    /// An IOMMU shares the kernel's tables (SVA). It caches table entries, and no TLBI reaches it (R22).
+    pub iommu: bool,
     /// Frames in each actor's pool; 0: by granule.
     pub pool_frames: u64,
 }
@@ -92,6 +94,7 @@ impl Default for WorldOptions {
             linear_map: None,
             vmalloc: None,
             asids: Vec::new(),
+            iommu: false,
             pool_frames: 0,
         }
     }

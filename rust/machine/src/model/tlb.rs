@@ -14,6 +14,9 @@ use super::memory::{FrameId, SlotId};
 /// Most stale values of one descriptor; more make the result inconclusive.
 const BOUND: usize = 4;
 
+/// The walker that no broadcast reaches: an IOMMU that shares the kernel's tables. Its place among the CPUs.
+pub(super) const AGENT: u8 = super::MAX_ACTORS;
+
 /// State of a stale value, in one cell.
 mod state {
     pub const PRESENT: u64 = 1 << 63;
@@ -39,6 +42,11 @@ mod state {
     }
     pub const fn published(s: u64) -> u64 {
         s & !WRITERS
+    }
+    /// A broadcast invalidate is complete.
+    pub const fn beyond_broadcast(s: u64) -> u64 {
+        let agent = s & 1 << super::AGENT;
+        if agent == 0 { 0 } else { PRESENT | agent }
     }
     pub const fn undoomed(s: u64) -> u64 {
         s & !(0xffff << DOOMED | 0xffff << DOOMED_HERE)
@@ -183,7 +191,9 @@ impl World {
 
     /// A value stops being live.
     pub(super) fn retire(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, value: Desc) {
-        let state = state::unpublished(self.everybody(), self.cpu_of(actor));
+        let walk_cache = self.options.iommu && matches!(self.geometry.kind(value, level), Kind::Table(_));
+        let holders = self.everybody() | u64::from(walk_cache) << AGENT;
+        let state = state::unpublished(holders, self.cpu_of(actor));
         for asid in self.spaces(level, value) {
             let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
             self.stale.add(&mut self.memory.cells, index, state);
@@ -242,7 +252,9 @@ impl World {
         let cells = &mut self.memory.cells;
         match barrier {
             Barrier::DsbIshst => self.stale.update(cells, publish),
-            Barrier::DsbIsh => self.stale.update(cells, |r, s| if s & me << state::DOOMED != 0 { 0 } else { publish(r, complete_here(s)) }),
+            Barrier::DsbIsh => self
+                .stale
+                .update(cells, |r, s| if s & me << state::DOOMED != 0 { state::beyond_broadcast(s) } else { publish(r, complete_here(s)) }),
             Barrier::DsbNsh => self.stale.update(cells, |_, s| complete_here(s)),
             Barrier::Isb => self.synchronize_context(me),
             Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
@@ -285,11 +297,22 @@ impl World {
         }
     }
 
-    /// Stale values that translate `va` and that this CPU may use.
+    /// The agent forgets what was published as gone.
+    pub(super) fn iommu_invalidate(&mut self) {
+        self.stale.update(&mut self.memory.cells, |_, s| if held_by_agent(s) { state::without(s, 1 << AGENT) } else { s });
+    }
+
+    /// Records that `iommu_invalidate` would change.
+    pub(super) fn at_agent(&self) -> impl Iterator<Item = &Record> {
+        self.stale.iter().filter(|r| held_by_agent(self.memory.cells.get(r.cell)))
+    }
+
+    /// Stale values that translate `va` and that this CPU (or the agent) may use.
     pub(super) fn usable(&self, cpu: u8, va: Va) -> impl Iterator<Item = &Record> {
         let g = self.geometry;
         let mine = self.asid_of(cpu);
-        let holds = move |r: &Record| self.memory.cells.get(r.cell) >> cpu & 1 != 0 && r.asid.is_none_or(|asid| asid == mine);
+        let holds =
+            move |r: &Record| self.memory.cells.get(r.cell) >> cpu & 1 != 0 && (cpu == AGENT || r.asid.is_none_or(|asid| asid == mine));
         self.stale.iter().filter(move |r| spans(&g, r, va) && holds(r))
     }
 
@@ -316,8 +339,12 @@ impl World {
         if live {
             self.breach(Invariant::NoUseOfFreedFrame, actor, pa.0, "a frame is freed while it is mapped");
         }
+        let mut alone = false;
         let stale = self.stale.iter().find_map(|r| match g.kind(r.value, r.level) {
-            Kind::Table(next) if next == pa => Some((r.va, Invariant::NoStaleWalkCache)),
+            Kind::Table(next) if next == pa => {
+                alone = self.holders_of(r) == 1 << AGENT;
+                Some((r.va, Invariant::NoStaleWalkCache))
+            }
             Kind::Page(out) | Kind::Block(out) if pa.since(out) < g.entry_span(r.level) && !self.is_linear(r.va) => {
                 Some((r.va, Invariant::NoStaleTranslation))
             }
@@ -325,7 +352,11 @@ impl World {
         });
         match stale {
             Some((va, Invariant::NoStaleWalkCache)) => {
-                self.breach(Invariant::NoStaleWalkCache, actor, va.0, "a table is freed while a walk cache may still lead to it");
+                let message = match alone {
+                    true => "a table is freed while an IOMMU's walk cache, which no TLBI reaches, may still lead to it",
+                    false => "a table is freed while a walk cache may still lead to it",
+                };
+                self.breach(Invariant::NoStaleWalkCache, actor, va.0, message);
             }
             Some((va, invariant)) if kind != FrameKind::Table => {
                 self.breach(invariant, actor, va.0, "a frame is freed while a TLB may still translate to it");
@@ -333,6 +364,10 @@ impl World {
             _ => {}
         }
     }
+}
+
+fn held_by_agent(s: u64) -> bool {
+    s >> AGENT & 1 != 0 && state::writer(s).is_none()
 }
 
 /// An old invalid entry whose successor is published.
