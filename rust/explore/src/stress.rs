@@ -172,6 +172,8 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::SpeculativeRef { .. } => ("speculative_ref", Class::Walk),
         Operation::MemoryFailure { .. } => ("memory_failure", Class::Other),
         Operation::ShowPte { .. } => ("show_pte", Class::Walk),
+        Operation::Speculate { .. } => ("speculate", Class::Walk),
+        Operation::IommuWalk { .. } => ("iommu_walk", Class::Walk),
         Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
     }
 }
