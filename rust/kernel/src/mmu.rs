@@ -261,11 +261,18 @@ fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Leve
 // ---- linear map --------------------------------------------------------------------------------------------------------
 
 /// Whether a leaf of `level` may map this piece: everything aligned, and the policy and granule allow blocks.
-fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa) -> bool {
+fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start: Va) -> bool {
     level == Level::PTE
-        || (k.policies.linear_map == LinearMap::Blocks
+        || (addr >= linear_blocks_from(k, start)
+            && k.policies.linear_map != LinearMap::Pages
             && k.geometry.block_allowed(level)
             && (addr.0 | next.0 | pa.0) & (k.geometry.entry_span(level) - 1) == 0)
+}
+
+/// Where blocks of a linear range may begin.
+fn linear_blocks_from(k: &Kernel, start: Va) -> Va {
+    let pages = if k.policies.linear_map == LinearMap::Cont { k.geometry.entry_span(Level::PMD) } else { 0 };
+    start.plus(pages)
 }
 
 /// `alloc_init_cont_pte`, `alloc_init_cont_pmd`: whether the entry belongs to a contiguous set that the range fills.
@@ -276,6 +283,7 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
         _ => return false,
     } * k.geometry.entry_span(level);
     let first = addr.align_down(set);
+    let start = if level == Level::PMD { linear_blocks_from(k, start) } else { start };
     k.policies.linear_map != LinearMap::Pages
         && first >= start
         && first.0.wrapping_add(set).wrapping_sub(1) <= end.0.wrapping_sub(1)
@@ -326,7 +334,7 @@ fn alloc_init_table<C: Cpu>(
         let next = k.geometry.addr_end(addr, part.end, level);
         let slot = offset(cpu, table, level, addr);
         let pa = linear.pa.plus(addr.since(linear.start));
-        if linear_leaf_fits(k, level, addr, next, pa) {
+        if linear_leaf_fits(k, level, addr, next, pa, linear.start) {
             let mut attributes = prot::PAGE_KERNEL_TAGGED | k.extra_prot;
             if level != Level::PTE {
                 attributes &= !Attr::TABLE_BIT.bits();

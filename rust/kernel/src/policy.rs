@@ -131,7 +131,7 @@ rows! {
     linear_map: LinearMap = "linear-map" {
         Pages = "pages": "base pages (rodata=full, the Debian default)",
         Blocks = "blocks": "blocks where aligned (rodata=on)",
-        Cont = "cont": "base pages, in contiguous sets where aligned (rodata=on has them where memory is too small for a block)",
+        Cont = "cont": "as blocks, but the first block's worth in contiguous base pages, as where a block does not fit",
     }
     /// Flush of the linear map when memory is removed (`unmap_hotplug_range` with `free_mapped` false).
     linear_flush: LinearFlush = "linear-flush" {

@@ -199,3 +199,54 @@ proptest! {
         }
     }
 }
+
+/// Private accesses run without a scheduling point, and the search learns what is private from footprints as they were
+/// when the operation was announced. So whatever opens or closes the window of a stale value must meet the access at a
+/// location that it touches before there is such a value.
+#[test]
+fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
+    let load = Op::Load { va: page(0), order: Order::Plain };
+    let barrier = |b: &Bench, barrier| {
+        let op = Op::Barrier(barrier);
+        let touched = footprint(b, 0, &op);
+        b.execute(0, op, 0);
+        touched
+    };
+    let leaf = |b: &Bench, desc| b.execute(0, Op::Write { at: b.pte(0), new: desc, order: Order::Plain }, 0);
+    let b = Bench::new(WorldOptions::default());
+    let (waiting, elsewhere) = (footprint(&b, 1, &load), footprint(&b, 1, &Op::Load { va: page(2), order: Order::Plain }));
+    leaf(&b, b.rw(b.spare[0]));
+    b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
+    b.execute(0, Op::Tlbi(Tlbi::Vaale1is(page(0))), 0);
+    let completes = barrier(&b, Barrier::DsbIsh);
+    assert!(completes.conflicts(&waiting));
+    assert!(!completes.conflicts(&elsewhere));
+
+    let b = Bench::new(WorldOptions { ets: false, ..WorldOptions::default() });
+    let waiting = footprint(&b, 1, &Op::Load { va: page(5), order: Order::Plain });
+    b.execute(0, Op::Write { at: b.pte(5), new: b.rw(b.spare[0]), order: Order::Plain }, 0);
+    assert!(barrier(&b, Barrier::DsbIshst).conflicts(&waiting));
+    let pause = footprint(&b, 0, &Op::IpiPause);
+    assert!(pause.conflicts(&waiting), "an exception entry");
+
+    // Two read-only frames of equal contents were exchanged: a store to one is judged while both may be used.
+    let b = Bench::new(WorldOptions::default());
+    leaf(&b, b.ro(b.mapped[0]));
+    b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
+    b.execute(0, Op::Barrier(Barrier::DsbIsh), 0);
+    let stores = [b.mapped[0], b.spare[0]].map(|frame| footprint(&b, 1, &Op::StoreFrame { frame, index: 1, value: 4 }));
+    leaf(&b, b.ro(b.spare[0]));
+    b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
+    b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
+    let completes = barrier(&b, Barrier::DsbIsh);
+    assert!(stores.iter().all(|store| completes.conflicts(store)));
+
+    let b = Bench::new(WorldOptions { iommu: true, ..WorldOptions::default() });
+    let waiting = footprint(&b, 1, &Op::IommuWalk { va: page(0) });
+    (0..4).for_each(|i| {
+        b.execute(0, Op::Write { at: b.pte(i), new: Desc::NONE, order: Order::Plain }, 0);
+    });
+    b.execute(0, Op::Write { at: b.pmd(), new: Desc::NONE, order: Order::Plain }, 0);
+    b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
+    assert!(footprint(&b, 0, &Op::IommuInvalidate).conflicts(&waiting));
+}

@@ -10,7 +10,7 @@ use super::World;
 use super::access::{End, Output};
 use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
-use super::tlb::{AGENT, covers, seen};
+use super::tlb::{AGENT, Record, covers, seen};
 use crate::op::{Op, Tok};
 
 /// Takes in the locations of one operation.
@@ -59,7 +59,7 @@ impl World {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
             }),
-            Op::IommuInvalidate => self.at_agent().for_each(|r| out.write(r.cell)),
+            Op::IommuInvalidate => self.at_agent().for_each(|r| self.touch_record(r, out)),
             Op::IommuWalk { .. } if !self.options.iommu => {}
             Op::IommuWalk { va } => self.touch_access(AGENT, va, out, |_, _, _| ()),
             Op::Speculate { va } => self.touch_access(self.cpu_of(actor), va, out, |_, _, _| ()),
@@ -117,7 +117,7 @@ impl World {
             Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
             Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
             Op::IpiPause | Op::StopMachineBegin | Op::IpiResume | Op::StopMachineEnd => {
-                self.late(!(1 << self.cpu_of(actor))).for_each(|r| out.write(r.cell));
+                self.late(!(1 << self.cpu_of(actor))).for_each(|r| self.touch_record(r, out));
                 out.write(fixed.pause);
                 for other in 0..self.cpus {
                     out.read(self.context_cell(other));
@@ -280,12 +280,26 @@ impl World {
     }
 
     fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
-        for r in self.stale.iter() {
-            if self.barrier_touches(actor, barrier, r) {
-                out.write(r.cell);
-                if let Some(id) = self.memory.find(self.geometry.output(r.value)).filter(|_| r.value.is_valid()) {
-                    out.read(self.memory.cell(id, offset::MAPPED));
-                }
+        for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
+            self.touch_record(r, out);
+        }
+    }
+
+    /// Who may use the value changes. An access that waits was asked for its footprint before there was a stale value to
+    /// touch, so it meets this at the location of the slot; and a store at the contents that a read-only exchange compares.
+    fn touch_record(&self, r: &Record, out: &mut impl Touch) {
+        out.write(r.cell);
+        out.write(self.memory.stale_location(r.slot));
+        if !r.value.is_valid() {
+            return;
+        }
+        let live = self.memory.desc(r.slot);
+        if let Some(id) = self.memory.find(self.geometry.output(r.value)) {
+            out.read(self.memory.cell(id, offset::MAPPED));
+        }
+        if live.is_valid() && !live.is_writable() && !r.value.is_writable() {
+            for id in [r.value, live].into_iter().filter_map(|desc| self.memory.find(self.geometry.output(desc))) {
+                out.write(self.memory.cell(id, offset::CONTENTS));
             }
         }
     }
@@ -309,6 +323,7 @@ impl World {
         self.for_each_walk(walker, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
+                out.read(self.memory.stale_location(slot));
                 out.read(self.memory.cell(slot.table, offset::LIFE));
             });
             match end {

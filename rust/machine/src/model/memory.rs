@@ -245,13 +245,19 @@ impl Memory {
     /// Make the frame able to hold descriptors.
     pub fn make_table(&mut self, id: FrameId) {
         if self.frames[id as usize].table == Cell::MAX {
-            self.frames[id as usize].table = self.cells.reserve(self.entries);
+            self.frames[id as usize].table = self.cells.reserve(2 * self.entries);
         }
     }
     #[must_use]
     #[inline]
     pub fn word_cell(&self, slot: SlotId) -> Cell {
         self.frames[slot.table as usize].table + Cell::from(slot.index)
+    }
+    /// Location only: what translations may still take of the entry's former values.
+    #[must_use]
+    #[inline]
+    pub fn stale_location(&self, slot: SlotId) -> Cell {
+        self.word_cell(slot) + self.entries as Cell
     }
     /// Whether it ever was a table.
     #[must_use]
