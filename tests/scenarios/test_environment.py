@@ -19,7 +19,9 @@ EXCHANGE = {"mapping": "basepages", "update": "store"}
 def _exchange(environment: Mapping[str, Any], policies: Mapping[str, str] = EXCHANGE) -> Scenario:
     """HVO exchanges live entries beside a reader of slot 0 of a tail page, judged by what the reader meets (I2)."""
 
-    @scenario(title="a reader of an exchanged page", sources=[], judged=["I2"], variants=[Variant("only", "safe", (), policies, environment=environment)])
+    @scenario(
+        title="a reader of an exchanged page", sources=[], judged=["I2"], variants=[Variant("only", "safe", (), policies, environment=environment)]
+    )
     def exchange(m: Stage) -> Sequence[Actor]:
         pair = Neighbours.of(m, "4K")
         return [pair.hvo(), pair.reader()]
