@@ -59,7 +59,15 @@ impl World {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
             }),
-            Op::IommuInvalidate => self.at_agent().for_each(|r| self.touch_record(r, out)),
+            Op::IommuInvalidate => {
+                for r in self.stale.iter().filter(|r| self.at_agent(r)) {
+                    if self.is_unpublished(r) {
+                        out.read(r.cell);
+                    } else {
+                        self.touch_record(r, out);
+                    }
+                }
+            }
             Op::IommuWalk { .. } if !self.options.iommu => {}
             Op::IommuWalk { va } => self.touch_access(AGENT, va, out, |_, _, _| ()),
             Op::Speculate { va } => self.touch_access(self.cpu_of(actor), va, out, |_, _, _| ()),
@@ -117,7 +125,7 @@ impl World {
             Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
             Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
             Op::IpiPause | Op::StopMachineBegin | Op::IpiResume | Op::StopMachineEnd => {
-                self.late(!(1 << self.cpu_of(actor))).for_each(|r| self.touch_record(r, out));
+                // Every operation reads this, so a pause conflicts with all that its interrupts may change, too.
                 out.write(fixed.pause);
                 for other in 0..self.cpus {
                     out.read(self.context_cell(other));
@@ -185,6 +193,10 @@ impl World {
         if let Some(va) = va.filter(|va| self.is_linear_leaf(*va, at.level, old, new)) {
             self.touch_linear_leaf(slot, at.level, va, old, new, out);
             return;
+        }
+        // Leaves below, or behind a stale entry, may be of the linear map.
+        if matches!(g.kind(old, at.level), Kind::Table(_)) || va.is_none() {
+            out.read(self.fixed.gone);
         }
         if !va.is_some_and(|va| self.is_vmalloc(va)) {
             out.read(self.fixed.stable);

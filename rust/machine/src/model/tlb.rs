@@ -268,15 +268,6 @@ impl World {
         }
     }
 
-    /// Records that `synchronize_context` would change.
-    pub(super) fn late(&self, cpus: u64) -> impl Iterator<Item = &Record> {
-        let mine = move |r: &&Record| {
-            let s = self.memory.cells.get(r.cell);
-            unseen(r, s) && s & cpus != 0
-        };
-        self.stale.iter().filter(mine).take(if self.options.ets { 0 } else { usize::MAX })
-    }
-
     /// CPUs that may use the stale value.
     pub(super) fn holders_of(&self, r: &Record) -> u64 {
         self.memory.cells.get(r.cell) & state::HOLDERS
@@ -302,9 +293,8 @@ impl World {
         self.stale.update(&mut self.memory.cells, |_, s| if held_by_agent(s) { state::without(s, 1 << AGENT) } else { s });
     }
 
-    /// Records that `iommu_invalidate` would change.
-    pub(super) fn at_agent(&self) -> impl Iterator<Item = &Record> {
-        self.stale.iter().filter(|r| held_by_agent(self.memory.cells.get(r.cell)))
+    pub(super) fn at_agent(&self, r: &Record) -> bool {
+        self.memory.cells.get(r.cell) >> AGENT & 1 != 0
     }
 
     /// Stale values that translate `va` and that this CPU (or the agent) may use.
