@@ -24,7 +24,14 @@ The JSON that the core takes (format 1); addresses and sizes are integers, in by
      "environment": {                      // what an explored machine's environment may do; every key may be absent
         "oracle": "strict" | "observed",   // observed: only accesses that go wrong count, not what survives a free
         "preempt_rt": false,               // spinlocks sleep and may not be taken in an interrupt
-        "alloc_failures": 0}}              // allocations of an execution that may fail, each a choice
+        "alloc_failures": 0,               // allocations of an execution that may fail, each a choice
+        "spurious_fault": "tolerated" | "fatal",  // fatal: an access that may see an entry not yet published is a hole (I2)
+        "ets": true,                       // FEAT_ETS2; false: the old invalid entry may be seen until the CPU's own ISB or exception
+        "feat_bbm": "0" | "1" | "2" | "noabort" | [of each CPU, ...],  // ID_AA64MMFR2_EL1.BBM, or BBML2_NOABORT
+        "conflict": "at_write" | "at_access" | "amalgamate" | "abort",  // what an access may do with two translations that
+                                           // break-before-make should have kept apart (I19 is judged at the write in any case)
+        "asids": [of each CPU, ...],       // more than there are CPUs: address spaces that ran before
+        "iommu": false}}                   // an IOMMU shares the kernel's tables (SVA): a walk cache that no TLBI reaches
 
 OPERATION is ``{"op": NAME, FIELD: VALUE, ...}``: NAME and fields are those of `Operation` in
 rust/kernel/src/operation.rs, NAME in snake_case: ``{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}``, ``"at": null`` for

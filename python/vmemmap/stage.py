@@ -40,6 +40,7 @@ KINDS = {
     "cpu_online": "CPU hotplug",
     "show_pte": "show_pte",
     "vmalloc": "vmalloc",
+    "iommu": "IOMMU",
 }
 """Operation name (or its beginning) → the kind of actor that does it, for the list of those absent."""
 
@@ -289,6 +290,14 @@ class Stage:
     def cpu_online(self) -> Operation:
         """A CPU comes online, as far as it takes locks of memory management."""
         return Operation("cpu_online")
+
+    def speculate(self, block: Block) -> Operation:
+        """A walk that a CPU makes by itself for the first struct page of a block; it fills TLBs and never faults."""
+        return Operation("speculate", {"pfn": self.pfn(block.start)})
+
+    def iommu_walk(self, block: Block) -> Operation:
+        """The same, by an IOMMU that shares the kernel's tables; nothing unless the environment has one."""
+        return Operation("iommu_walk", {"pfn": self.pfn(block.start)})
 
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})

@@ -83,7 +83,7 @@ const fn one() -> u32 {
 
 /// What the environment of an explored machine may do, and what its oracles look at. Absent keys: the defaults of
 /// `WorldOptions`. A stress on real threads has none of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvironmentDocument {
     /// `strict` judges what survives when a frame is freed, `observed` only accesses that go wrong.
@@ -92,6 +92,19 @@ pub struct EnvironmentDocument {
     pub alloc_failures: u32,
     /// PREEMPT_RT: a spinlock sleeps and may not be taken in an interrupt or with interrupts off.
     pub preempt_rt: bool,
+    /// An access that may still see an entry as it was before it became valid: `tolerated`, as by
+    /// `is_spurious_el1_translation_fault`, or `fatal` (I2).
+    pub spurious_fault: SpuriousFault,
+    /// FEAT_ETS2; without it a CPU may see the old invalid entry until its own ISB or exception entry.
+    pub ets: bool,
+    /// FEAT_BBM of all CPUs, or of each.
+    pub feat_bbm: OneOrEach<BbmLevel>,
+    /// What an access does that could use two translations that break-before-make should have kept apart.
+    pub conflict: ConflictName,
+    /// Address space of each CPU; those beyond the last CPU ran before.
+    pub asids: Vec<u16>,
+    /// An IOMMU shares the kernel's tables (SVA); it caches table entries, and no TLBI reaches it.
+    pub iommu: bool,
 }
 
 /// In which context an actor runs.
@@ -113,6 +126,63 @@ impl From<ContextDocument> for Context {
             ContextDocument::Nmi => Context::Nmi,
         }
     }
+}
+
+impl Default for EnvironmentDocument {
+    fn default() -> Self {
+        Self {
+            oracle: Oracle::default(),
+            alloc_failures: 0,
+            preempt_rt: false,
+            spurious_fault: SpuriousFault::default(),
+            ets: true,
+            feat_bbm: OneOrEach::One(BbmLevel::Level0),
+            conflict: ConflictName::default(),
+            asids: Vec::new(),
+            iommu: false,
+        }
+    }
+}
+
+/// One value for every CPU, or one for each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrEach<T> {
+    One(T),
+    Each(Vec<T>),
+}
+
+/// `ID_AA64MMFR2_EL1.BBM`, or the CPUs that Linux trusts never to raise a conflict abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BbmLevel {
+    #[serde(rename = "0")]
+    Level0,
+    #[serde(rename = "1")]
+    Level1,
+    #[serde(rename = "2")]
+    Level2,
+    #[serde(rename = "noabort")]
+    NoAbort,
+}
+
+/// What the kernel does about a spurious fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpuriousFault {
+    #[default]
+    Tolerated,
+    Fatal,
+}
+
+/// `vmemmap_machine::model::Conflict` by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictName {
+    #[default]
+    AtWrite,
+    AtAccess,
+    Amalgamate,
+    Abort,
 }
 
 /// Which oracle judges.
@@ -272,6 +342,12 @@ pub enum OperationDocument {
     ShowPte {
         at: u64,
     },
+    Speculate {
+        pfn: u64,
+    },
+    IommuWalk {
+        pfn: u64,
+    },
     VmallocCycle {
         pages: u64,
     },
@@ -343,6 +419,8 @@ impl OperationDocument {
             Self::CpuOnline => Operation::CpuOnline,
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
+            Self::Speculate { pfn: n } => Operation::Speculate { pfn: pfn(n) },
+            Self::IommuWalk { pfn: n } => Operation::IommuWalk { pfn: pfn(n) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
             Self::VmallocAndKeep { pages } => Operation::VmallocAndKeep { pages },
         }

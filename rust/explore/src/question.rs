@@ -7,10 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 use vmemmap_arch::Va;
+use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
-use vmemmap_machine::model::{World, WorldOptions};
+use vmemmap_machine::model::{Conflict, World, WorldOptions};
 
-use crate::document::{Document, DocumentError, Oracle};
+use crate::document::{BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::replay;
@@ -178,6 +179,20 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
         strict: e.oracle == Oracle::Strict,
         alloc_failures: e.alloc_failures,
         preempt_rt: e.preempt_rt,
+        spurious_fault_is_fatal: e.spurious_fault == SpuriousFault::Fatal,
+        ets: e.ets,
+        feat_bbm: match &e.feat_bbm {
+            OneOrEach::One(level) => vec![feat_bbm(*level)],
+            OneOrEach::Each(levels) => levels.iter().copied().map(feat_bbm).collect(),
+        },
+        conflict: match e.conflict {
+            ConflictName::AtWrite => Conflict::AtWrite,
+            ConflictName::AtAccess => Conflict::AtAccess,
+            ConflictName::Amalgamate => Conflict::Amalgamate,
+            ConflictName::Abort => Conflict::Abort,
+        },
+        asids: e.asids.clone(),
+        iommu: e.iommu,
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
         vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()
@@ -191,6 +206,15 @@ fn stage(document: &Document, kernel: &Kernel) -> Result<(Scenario, World), Ques
     let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document, kernel))?;
     world.place(&scenario.places());
     Ok((scenario, world))
+}
+
+const fn feat_bbm(level: BbmLevel) -> FeatBbm {
+    match level {
+        BbmLevel::Level0 => FeatBbm::Level0,
+        BbmLevel::Level1 => FeatBbm::Level1,
+        BbmLevel::Level2 => FeatBbm::Level2,
+        BbmLevel::NoAbort => FeatBbm::NoAbort,
+    }
 }
 
 /// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each

@@ -219,8 +219,9 @@ mod tests {
             runner.adopt_shared();
             points = walk(&mut runner, Draw::Pct { depth: 3 }, &mut rng, points, &mut report);
         }
-        // HVO reads and writes its entry in six passes; the scan reads it once in each of three removals.
-        assert_eq!(points, 15);
+        // HVO writes its entry in six passes, and nobody can tell when it reads what only it writes; the scan reads it once in
+        // each of three removals.
+        assert_eq!(points, 9);
         assert!(runner.inner().steps > 10 * points, "{} operations", runner.inner().steps);
     }
 }

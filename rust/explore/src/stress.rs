@@ -180,6 +180,8 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::CpuOnline => ("cpu_online", Class::Other),
         Operation::PauseLocalCpu => ("pause_local_cpu", Class::Other),
         Operation::ShowPte { .. } => ("show_pte", Class::Walk),
+        Operation::Speculate { .. } => ("speculate", Class::Walk),
+        Operation::IommuWalk { .. } => ("iommu_walk", Class::Walk),
         Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
         Operation::VmallocAndKeep { .. } => ("vmalloc_and_keep", Class::Other),
     }

@@ -1,9 +1,10 @@
 //! The World of operations as a model to explore, and how a kernel gets into it.
 
 use thiserror::Error;
+use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Invariant, LockId, Mode};
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
-use vmemmap_machine::model::{Mark, NewOrder, Touch, World, WorldOptions};
+use vmemmap_machine::model::{Conflict, Mark, NewOrder, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
@@ -120,8 +121,26 @@ impl Model for World {
         }
     }
     fn memory_model(&self) -> String {
-        let oracle = if self.options().strict { "strict" } else { "observed" };
-        format!("sequentially consistent memory, stale translations per slot, {oracle} oracle")
+        let o = self.options();
+        let oracle = if o.strict { "strict" } else { "observed" };
+        let mut words = format!("sequentially consistent memory, stale translations per slot, {oracle} oracle");
+        let parts = [
+            (o.spurious_fault_is_fatal, ", spurious faults fatal"),
+            (!o.ets, ", without FEAT_ETS2"),
+            (o.conflict == Conflict::AtAccess, ", conflicting translations judged at the access too"),
+            (o.conflict == Conflict::Amalgamate, ", loads may mix conflicting translations"),
+            (o.conflict == Conflict::Abort, ", conflicting translations may abort"),
+            (o.iommu, ", an IOMMU beyond the TLBI broadcast"),
+        ];
+        words.extend(parts.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text));
+        if o.feat_bbm.iter().any(|level| *level != FeatBbm::Level0) {
+            let levels: Vec<_> = o.feat_bbm.iter().map(|level| level.name()).collect();
+            words += &format!(", FEAT_BBM {}", levels.join("/"));
+        }
+        if !o.asids.is_empty() {
+            words += &format!(", ASIDs {:?}", o.asids);
+        }
+        words
     }
     fn visible(&self) -> Invariants {
         Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))

@@ -7,7 +7,7 @@ use vmemmap_arch::{
 
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::page::page_huge;
-use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
+use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
 use crate::policy::{DtorClear, FreeOrder, Invalidate, Mutant, RemapGrace};
 use crate::state::Scalar;
 use crate::static_key::static_branch_add;
@@ -106,8 +106,10 @@ fn alloc_vmemmap_page_list<C: Cpu>(cpu: &C, count: u64) -> Result<FrameList<C::T
 
 /// The invalidate that ends a walk, unless the policy has another place for it.
 fn flush_after_walk<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
-    if k.policies.invalidate == Invalidate::Range {
-        flush_tlb_kernel_range(cpu, range);
+    match k.policies.invalidate {
+        Invalidate::Range => flush_tlb_kernel_range(cpu, range),
+        Invalidate::RangeOp => flush_tlb_kernel_range_op(cpu, range),
+        Invalidate::Page | Invalidate::Missing => {}
     }
 }
 

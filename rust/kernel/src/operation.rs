@@ -153,6 +153,14 @@ pub enum Operation {
     ShowPte {
         at: Pfn,
     },
+    /// No kernel code: a CPU's own walk for the address of a struct page, as it may make one at any time.
+    Speculate {
+        pfn: Pfn,
+    },
+    /// The same, by an IOMMU that shares the kernel's tables (R22).
+    IommuWalk {
+        pfn: Pfn,
+    },
 
     /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case.
     VmallocCycle {
@@ -224,6 +232,16 @@ impl Operation {
                 Ok(0)
             }
             Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
+            Operation::Speculate { pfn } => {
+                cpu.label("speculative walk");
+                cpu.speculate(k.layout.page_va(pfn));
+                Ok(0)
+            }
+            Operation::IommuWalk { pfn } => {
+                cpu.label("IOMMU walk");
+                cpu.iommu_walk(k.layout.page_va(pfn));
+                Ok(0)
+            }
             Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
             Operation::VmallocAndKeep { pages } => vmalloc::vmalloc_and_keep(k, cpu, pages),
         }

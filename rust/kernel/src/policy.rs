@@ -124,6 +124,7 @@ rows! {
     /// TLB invalidate after a remap.
     invalidate: Invalidate = "invalidate" {
         Range = "range": "one flush_tlb_kernel_range over the hugepage, as the kernel does",
+        RangeOp = "range-op": "one range invalidate (RVAALE1IS of FEAT_TLBIRANGE) over the hugepage; 6.1 and 6.12 go page by page",
         Page = "page": "a flush after each entry",
         Missing = "missing": "no invalidate at all",
     }
@@ -137,6 +138,7 @@ rows! {
         AtOnce = "at-once": "scan, clear, walk-cache invalidate, free, as the kernel does",
         Never = "never": "empty tables stay linked",
         AfterGracePeriod = "grace-period": "freed after synchronize_rcu",
+        AfterIommu = "iommu-deferred": "freed after the IOMMU's own invalidate too, as 5ba2f0a15564 defers it (R22)",
         LastLevelTlbi = "last-level-tlbi": "invalidates with VAALE1IS instead of VAAE1IS (R34)",
         NoScan = "no-scan": "frees without looking whether the table is empty",
         WrongBounds = "wrong-bounds": "floor 0 and no ceiling: tables shared with vmalloc are candidates",
@@ -197,6 +199,12 @@ rows! {
     linear_map: LinearMap = "linear-map" {
         Pages = "pages": "base pages (rodata=full, the Debian default)",
         Blocks = "blocks": "blocks where aligned (rodata=on)",
+        Cont = "cont": "as blocks, but the first block's worth in contiguous base pages, as where a block does not fit",
+    }
+    /// Flush of the linear map when memory is removed (`unmap_hotplug_range` with `free_mapped` false).
+    linear_flush: LinearFlush = "linear-flush" {
+        Range = "range": "all entries cleared, then one flush of the range: 48478b9f7913, in 6.1.192 and 6.12.117",
+        Entry = "entry": "one page flushed after each entry cleared, as before that commit (R21)",
     }
     /// A seeded fault, one for each invariant that nothing above can break.
     mutant: Mutant = "mutant" {

@@ -58,6 +58,10 @@ pub enum Op {
     },
     /// A data access whose translation fault is a reply (`Reply::FAULT`) and no violation.
     Attempt(Data<Tok>),
+    IommuInvalidate,
+    IommuWalk {
+        va: Va,
+    },
     Speculate {
         va: Va,
     },
@@ -112,6 +116,11 @@ pub enum Op {
         start: Pa,
         bytes: u64,
         op: RangeOp,
+    },
+    /// Memory has left the machine: no translation to it may be left.
+    MemoryGone {
+        start: Pa,
+        bytes: u64,
     },
     RangeInUse {
         start: Pa,
@@ -236,11 +245,20 @@ impl Op {
             Op::Tlbi(Tlbi::Vmalle1is) => "tlbi vmalle1is",
             Op::Tlbi(Tlbi::Vmalle1) => "tlbi vmalle1",
             Op::Tlbi(Tlbi::Vaale1is(_)) => "tlbi vaale1is",
+            Op::Tlbi(Tlbi::Vaale1(_)) => "tlbi vaale1",
             Op::Tlbi(Tlbi::Vaae1is(_)) => "tlbi vaae1is",
+            Op::Tlbi(Tlbi::Vaae1(_)) => "tlbi vaae1",
+            Op::Tlbi(Tlbi::Vale1is(..)) => "tlbi vale1is",
+            Op::Tlbi(Tlbi::Vae1is(..)) => "tlbi vae1is",
+            Op::Tlbi(Tlbi::Aside1is(_)) => "tlbi aside1is",
+            Op::Tlbi(Tlbi::Rvaale1is(..)) => "tlbi rvaale1is",
+            Op::Tlbi(Tlbi::Rvaae1is(..)) => "tlbi rvaae1is",
             Op::Load { .. } => "load",
             Op::Store { .. } => "store",
             Op::Rmw { .. } => "rmw",
             Op::Fill { .. } => "fill",
+            Op::IommuInvalidate => "iommu invalidate",
+            Op::IommuWalk { .. } => "iommu walk",
             Op::Speculate { .. } => "speculate",
             Op::Attempt(Data::Load { .. }) => "load",
             Op::Attempt(Data::Store { .. }) => "store",
@@ -263,6 +281,7 @@ impl Op {
             Op::Range { op: RangeOp::Isolate, .. } => "isolate",
             Op::Range { op: RangeOp::UndoIsolate, .. } => "undo_isolate",
             Op::Range { op: RangeOp::Offline, .. } => "offline",
+            Op::MemoryGone { .. } => "memory_gone",
             Op::RangeInUse { .. } => "scan_movable_pages",
             Op::ClaimSelfHosted { .. } => "altmap_alloc",
             Op::IsSelfHosted { .. } => "is_self_hosted",
@@ -427,6 +446,12 @@ impl<P: Port> Cpu for OpCpu<P> {
         let reply = self.port.call(Op::Attempt(access));
         if reply == Reply::FAULT { Err(Fault) } else { Ok(reply.value) }
     }
+    fn iommu_invalidate(&self) {
+        self.port.call(Op::IommuInvalidate);
+    }
+    fn iommu_walk(&self, va: Va) {
+        self.port.call(Op::IommuWalk { va });
+    }
     fn speculate(&self, va: Va) {
         self.port.call(Op::Speculate { va });
     }
@@ -495,6 +520,9 @@ impl<P: Port> Cpu for OpCpu<P> {
             Some(found) => Err(found),
             None => Ok(()),
         }
+    }
+    fn memory_gone(&self, start: Pa, bytes: u64) {
+        self.port.call(Op::MemoryGone { start, bytes });
     }
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {
         self.port.call(Op::RangeInUse { start, bytes }).as_obstacle()

@@ -17,7 +17,7 @@ use vmemmap_explore::execution::{ActorPort, Actors, Runner, Shared};
 use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Touched};
 use vmemmap_explore::scenario::{Actor, Scenario};
 use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
-use vmemmap_machine::model::{Context, LocationKind, Mark, World, WorldOptions};
+use vmemmap_machine::model::{Conflict, Context, LocationKind, Mark, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
 
@@ -162,9 +162,10 @@ pub fn options() -> Vec<WorldOptions> {
     vec![
         WorldOptions { strict: true, ..plain.clone() },
         WorldOptions { strict: false, alloc_failures: 1, ..plain.clone() },
-        WorldOptions { strict: true, alloc_failures: 1, feat_bbm: FeatBbm::Level2, ..plain.clone() },
-        WorldOptions { strict: true, conflicts_at_access: true, spurious_fault_is_fatal: true, ..plain.clone() },
-        WorldOptions { strict: false, conflicts_at_access: true, feat_bbm: FeatBbm::Level1, ..plain },
+        WorldOptions { strict: true, alloc_failures: 1, feat_bbm: vec![FeatBbm::NoAbort, FeatBbm::Level2], ..plain.clone() },
+        WorldOptions { strict: true, conflict: Conflict::AtAccess, spurious_fault_is_fatal: true, ..plain.clone() },
+        WorldOptions { strict: false, conflict: Conflict::Amalgamate, feat_bbm: vec![FeatBbm::Level1], ..plain.clone() },
+        WorldOptions { strict: true, iommu: true, ets: false, conflict: Conflict::Abort, ..plain },
     ]
 }
 

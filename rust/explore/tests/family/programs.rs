@@ -7,7 +7,8 @@ use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Barrier, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var, Zone,
+    Alloc, Barrier, Data, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Zone,
 };
 use vmemmap_machine::op::{Op, Tok};
 
@@ -28,6 +29,9 @@ const OPERATIONS: &[(u32, fn(&mut Draw) -> Op)] = &[
     (1, |d| Op::Rmw { va: d.va(), op: Rmw::FetchAdd(1), order: PLAIN }),
     (1, |d| Op::Fill { va: page(d.bit()), template: d.of(&[Template::FREE, Template::ZERO]) }),
     (2, |d| Op::Speculate { va: d.va() }),
+    (2, |d| Op::IommuWalk { va: d.va() }),
+    (1, |_| Op::IommuInvalidate),
+    (2, |d| Op::Attempt(Data::Load { va: d.va(), order: PLAIN })),
     (2, |d| Op::Alloc(d.request(FrameKind::Vmemmap))),
     (5, |d| Op::Free { frame: d.frame(), order: 0, kind: FrameKind::Vmemmap }),
     (2, |d| Op::Free { frame: d.table(), order: 0, kind: FrameKind::Table }),
@@ -157,7 +161,16 @@ impl Draw<'_> {
     }
     fn invalidate(&mut self) -> Tlbi {
         let va = self.va();
-        self.of(&[Tlbi::Vmalle1is, Tlbi::Vmalle1, Tlbi::Vaale1is(va), Tlbi::Vaale1is(va), Tlbi::Vaae1is(va)])
+        self.of(&[
+            Tlbi::Vmalle1is,
+            Tlbi::Vmalle1,
+            Tlbi::Vaale1is(va),
+            Tlbi::Vaale1is(va),
+            Tlbi::Vaae1is(va),
+            Tlbi::Rvaale1is(va, 2),
+            Tlbi::Vaae1(va),
+            Tlbi::Aside1is(0),
+        ])
     }
     fn request(&mut self, kind: FrameKind) -> Alloc {
         Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: self.bit() != 0, top_down: false }

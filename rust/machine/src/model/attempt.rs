@@ -36,8 +36,8 @@ impl World {
         let mut faults = false;
         self.gather(cpu, va, |end| faults |= end == End::None);
         faults |= !self.stale.is_empty() && self.usable(cpu, va).any(|r| r.value.is_none());
-        self.alternatives(va, kind(access));
-        let n = self.candidates.len() as u16;
+        self.alternatives(cpu, va, kind(access));
+        let n = self.candidates.len() as u16 + self.mishaps.count();
         (if matches!(access, Data::Probe { .. }) { n.min(1) } else { n }, faults)
     }
     pub(super) fn attempt_outcomes(&mut self, actor: u8, access: Data<Tok>) -> u16 {

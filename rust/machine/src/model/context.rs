@@ -180,6 +180,8 @@ impl World {
         self.may_sleep(actor, "stop_machine in atomic context");
         self.memory.cells.set(self.fixed.pause, u64::from(actor) + 1);
         self.shift_context(actor, depth::IRQ, true);
+        // The others run their stoppers.
+        self.synchronize_context(!(1 << self.cpu_of(actor)));
     }
     pub(super) fn restart_machine(&mut self, actor: u8) {
         self.memory.cells.set(self.fixed.pause, 0);
@@ -262,6 +264,7 @@ impl World {
     pub(super) fn touch_stop(&self, actor: u8, out: &mut impl Touch) {
         out.write(self.fixed.pause);
         out.write(self.context_cell(actor));
+        self.touch_synchronized(!(1 << self.cpu_of(actor)), out);
         (0..self.cpus).filter(|a| *a != actor).for_each(|a| out.control(self.context_cell(a)));
         (0..MAX_ACTORS).filter(|c| self.all_cpus >> c & 1 != 0).for_each(|c| out.control(self.cpu_cell(c)));
     }

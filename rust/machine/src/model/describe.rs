@@ -39,12 +39,9 @@ impl World {
                 d.new = Some(new.0);
                 d.about.extend(self.leads_to(at.level, new));
             }
-            Op::Tlbi(Tlbi::Vaale1is(va) | Tlbi::Vaae1is(va))
-            | Op::Load { va, .. }
-            | Op::Speculate { va }
-            | Op::Fill { va, .. }
-            | Op::Rmw { va, .. } => {
-                self.describe_va(&mut d, actor, va, !matches!(op, Op::Tlbi(_)));
+            Op::Tlbi(tlbi) => describe_tlbi(&mut d, tlbi),
+            Op::Load { va, .. } | Op::Speculate { va } | Op::IommuWalk { va } | Op::Fill { va, .. } | Op::Rmw { va, .. } => {
+                self.describe_va(&mut d, actor, va, true);
             }
             Op::Store { va, value, .. } => {
                 self.describe_va(&mut d, actor, va, true);
@@ -71,7 +68,7 @@ impl World {
                 d.about.extend(self.met_by(actor, from));
             }
             Op::Alloc(request) => d.place = format!("order {} {:?}", request.order, request.kind),
-            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::ClaimSelfHosted { start, .. } => {
+            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::MemoryGone { start, .. } | Op::ClaimSelfHosted { start, .. } => {
                 d.address = Some(start.0);
                 d.place = format!("memory {start}");
             }
@@ -138,8 +135,7 @@ impl World {
     }
 
     fn describe_va(&self, d: &mut Described, actor: u8, va: Va, accessed: bool) {
-        d.place = format!("va {va}");
-        d.address = Some(va.0);
+        describe_va(d, va);
         if accessed {
             d.about = self.met_by(actor, va);
         }
@@ -154,7 +150,7 @@ impl World {
             let mut last = table;
             let end = self.walk_from(table, level, va, |slot| last = slot.table);
             met.push(match end {
-                End::Leaf(_, pa) => g.pa(g.pfn(Pa(pa))).0,
+                End::Leaf(_, _, pa) => g.pa(g.pfn(Pa(pa))).0,
                 End::FreedTable(pa) => pa,
                 End::None => self.memory.pa(last).0,
             });
@@ -197,4 +193,22 @@ impl World {
             None => format!("frame {pa}"),
         }
     }
+}
+
+fn describe_tlbi(d: &mut Described, tlbi: Tlbi) {
+    if let Some((va, pages)) = tlbi.pages() {
+        describe_va(d, va);
+        if pages != 1 {
+            d.place += &format!(", {pages} pages");
+        }
+    }
+    if let Tlbi::Vale1is(_, asid) | Tlbi::Vae1is(_, asid) | Tlbi::Aside1is(asid) = tlbi {
+        d.place += if d.place.is_empty() { "" } else { ", " };
+        d.place += &format!("asid {asid}");
+    }
+}
+
+fn describe_va(d: &mut Described, va: Va) {
+    d.place = format!("va {va}");
+    d.address = Some(va.0);
 }

@@ -62,7 +62,9 @@ impl World {
             Op::Fill { va, template } => {
                 self.access(actor, va, Access::Fill(template), outcome);
             }
-            Op::Speculate { va } => self.speculate(actor, va),
+            Op::Speculate { va } => self.speculate(actor, va, "a speculative walk goes through a freed table"),
+            Op::IommuWalk { va } => self.iommu_walk(actor, va),
+            Op::IommuInvalidate => self.iommu_invalidate(),
             Op::Free { frame, order, kind } => self.free(actor, frame, order, kind),
             Op::SplitFrame { frame, order } => self.split_frame(frame, order),
             Op::SplitRun { frame, order, into } => self.split_run(frame, order, into),
@@ -93,6 +95,7 @@ impl World {
             Op::InterruptExit => self.interrupt_exit(actor),
             Op::StopMachineBegin => self.stop_machine(actor),
             Op::StopMachineEnd => self.restart_machine(actor),
+            Op::MemoryGone { start, bytes } => self.memory_gone(actor, start, bytes),
             Op::Warn { what, address, message } => self.breach(what, actor, address, message),
             Op::ExpectStable { on } => self.expect_stable(actor, on),
             Op::Exclusive { what, begin } => self.exclusive(actor, what, begin),

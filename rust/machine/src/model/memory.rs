@@ -384,6 +384,13 @@ impl Memory {
         };
         self.cells.set(cell, va);
     }
+    /// A copy was made of the frame as it is: it has every store so far.
+    pub fn settle_risks(&mut self, id: FrameId) {
+        for k in 0..self.frames[id as usize].risky.len() {
+            let index = self.frames[id as usize].risky[k];
+            self.set_risk(id, index, 0);
+        }
+    }
     /// Words at risk and the VA they were stored through.
     pub fn risks(&self, id: FrameId) -> impl Iterator<Item = (u16, u64)> + '_ {
         self.frames[id as usize].risky.iter().map(move |&i| (i, self.cells.get(self.risk[&key(id, i)]))).filter(|&(_, va)| va != 0)
