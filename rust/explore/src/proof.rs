@@ -61,9 +61,19 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
     limits: &mut Limits<'_>,
 ) -> BTreeSet<Invariant> {
     let mut clock = Clock::new();
+    for actor in 0..runner.count() {
+        alone(runner, actor, found);
+    }
     'again: loop {
-        // A search that a budget ended may not have met everything that actors share; what is learned here starts it anew.
-        runner.adopt_shared();
+        // A search whose executions ended early may not have met everything that actors share. What is learned here starts the
+        // proof anew, and what was found is said in the points that there are now.
+        if runner.adopt_shared() {
+            for (invariant, f) in found.iter_mut() {
+                if let Some(now) = runner.follow(&f.choices, *invariant) {
+                    *f = now;
+                }
+            }
+        }
         let leads = runner.start();
         let mut proof =
             Proof { vertices: Vec::new(), reached: HashMap::default(), found, path: Vec::new(), leads, next: Vec::new(), entered: 0 };
@@ -90,6 +100,46 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
             }
         }
         return proof.found.keys().copied().collect();
+    }
+}
+
+/// What falls while one actor runs and no other has even started. In all other searches everybody's start, which nobody
+/// else can notice, is done first, and what falls there hides what another actor would do sooner.
+fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, found: &mut BTreeMap<Invariant, Found>) {
+    runner.reset();
+    runner.advance(actor, 0, Phase::Frontier);
+    let mut path: Vec<(Choice, u16)> = Vec::new();
+    loop {
+        let steps = {
+            let inner = runner.inner();
+            for invariant in inner.violated().iter() {
+                let cost = Cost { switches: 0, steps: inner.broke_at[usize::from(invariant.number()) - 1] };
+                if let Some(known) = found.get_mut(&invariant).filter(|known| cost < known.cost) {
+                    let start = Choice { actor: actor as u8, outcome: 0 };
+                    let made = path.iter().map(|(choice, _)| *choice);
+                    *known = Found { choices: if path.is_empty() { vec![start] } else { made.collect() }, cost };
+                }
+            }
+            inner.steps
+        };
+        let worth = found.values().any(|f| Cost { switches: 0, steps } < f.cost);
+        let outcomes = if runner.halted() || !worth { 0 } else { runner.outcomes(actor) };
+        let next = if outcomes != 0 {
+            Some((Choice { actor: actor as u8, outcome: 0 }, outcomes))
+        } else {
+            // Back to the last choice that can go another way.
+            loop {
+                let Some((choice, outcomes)) = path.pop() else { break None };
+                runner.undo();
+                if choice.outcome + 1 < outcomes {
+                    break Some((Choice { outcome: choice.outcome + 1, ..choice }, outcomes));
+                }
+            }
+        };
+        let Some((choice, outcomes)) = next else { return };
+        runner.save(actor);
+        runner.advance(actor, choice.outcome, Phase::Frontier);
+        path.push((choice, outcomes));
     }
 }
 

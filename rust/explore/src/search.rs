@@ -150,6 +150,15 @@ pub struct Final {
     pub deadlock: bool,
 }
 
+impl Final {
+    /// What of it a reduction must keep where actors may lose their CPU. A deadlock in which one lost it for good is the same
+    /// wherever the actor stood in its private work, which merging does ahead.
+    #[must_use]
+    pub fn but_private_work(self, reduction: Reduction) -> Self {
+        if self.deadlock && reduction.merge == Merge::Private { Self { key: 0, violated: Invariants::NONE, ..self } } else { self }
+    }
+}
+
 /// Keys are hashes already.
 #[derive(Default)]
 pub(crate) struct KeyHasher(u64);
@@ -308,14 +317,14 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report.found.clear();
         self.runner.reset();
         for actor in 0..self.runner.count() {
+            let before = self.runner.inner().steps;
             self.start_ran[actor] = self.runner.advance(actor, 0, Phase::Frontier);
             self.leads[actor] = self.start_ran[actor];
+            self.note_start(actor as u8, before);
             if self.runner.halted() {
-                self.note_start();
                 return End::Over;
             }
         }
-        self.note_start();
         self.arrive(0, None)
     }
 
@@ -374,11 +383,14 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     /// Violations of actors that had not met a scheduling point yet.
-    fn note_start(&mut self) {
+    fn note_start(&mut self, actor: u8, before: u32) {
         let inner = self.runner.inner();
         for invariant in inner.violated().iter() {
-            let cost = Cost { switches: 0, steps: inner.broke_at[usize::from(invariant.number()) - 1] };
-            self.report.keep(invariant, cost, Vec::new);
+            // Nobody else's start is needed for it; what fell in an earlier start is known.
+            let Some(steps) = inner.broke_at[usize::from(invariant.number()) - 1].checked_sub(before) else { continue };
+            let cost = Cost { switches: 0, steps };
+            // Of no choice, as long as its start is private.
+            self.report.keep(invariant, cost, || vec![Choice { actor, outcome: 0 }]);
         }
     }
 

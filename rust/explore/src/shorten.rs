@@ -14,10 +14,16 @@ const MINIMISER_REPLAYS: u32 = 3000;
 impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Everybody up to the first announcement; how many operations each ran before it.
     pub(crate) fn start(&mut self) -> [u32; MAX_ACTORS] {
+        self.start_with(0)
+    }
+
+    /// The same, `first` before the others: what falls in a start ends the execution.
+    fn start_with(&mut self, first: usize) -> [u32; MAX_ACTORS] {
         self.reset();
         let mut ran = [0; MAX_ACTORS];
-        for (actor, ran) in ran.iter_mut().enumerate().take(self.count()) {
-            *ran = self.advance(actor, 0, Phase::Frontier);
+        let others = (0..self.count()).filter(|actor| *actor != first);
+        for actor in std::iter::once(first).chain(others) {
+            ran[actor] = self.advance(actor, 0, Phase::Frontier);
             if self.halted() {
                 break;
             }
@@ -40,7 +46,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Runs these choices as far as they can be followed (one that cannot is left out), then whoever can go, until
     /// `target` falls. Returns what was really chosen, up to there.
     pub(crate) fn follow(&mut self, choices: &[Choice], target: Invariant) -> Option<Found> {
-        let mut leads = self.start();
+        let mut leads = self.start_with(choices.first().map_or(0, |c| usize::from(c.actor)));
         let mut made: Vec<Choice> = Vec::with_capacity(choices.len());
         let mut cost = Cost { switches: 0, steps: 0 };
         let mut rest = choices.iter().copied();

@@ -209,7 +209,8 @@ fn mark_private(mut recording: Recording, merged: &[Step]) -> Recording {
     recording
 }
 
-/// The schedule of all operations, each private one only when its actor is next seen; at the end those of `needed` actors.
+/// The schedule of all operations, each private one only when its actor is next seen. What is left of `needed` actors they
+/// did right after they were last seen.
 fn postpone(steps: &[Step], target: Invariant, needed: u16) -> Vec<Choice> {
     let mut pending: Vec<Vec<Choice>> = vec![Vec::new(); crate::model::MAX_ACTORS];
     let mut schedule = Vec::with_capacity(steps.len());
@@ -226,8 +227,10 @@ fn postpone(steps: &[Step], target: Invariant, needed: u16) -> Vec<Choice> {
             return schedule;
         }
     }
-    for (_, mut rest) in pending.into_iter().enumerate().filter(|(actor, _)| needed & 1 << actor != 0) {
-        schedule.append(&mut rest);
+    for (actor, rest) in pending.into_iter().enumerate().filter(|(actor, _)| needed & 1 << actor != 0) {
+        let last = schedule.iter().rposition(|c: &Choice| usize::from(c.actor) == actor);
+        let after = last.map_or(0, |at| at + 1);
+        schedule.splice(after..after, rest);
     }
     schedule
 }

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::execution::{ActorPort, Actors, Fault, Merge, Runner, Shared};
+use vmemmap_explore::execution::{ActorPort, Actors, Fault, Runner, Shared};
 use vmemmap_explore::model::Invariants;
 use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
 
@@ -83,12 +83,8 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
     assert!(deadlocks > 50, "only {deadlocks} programs could deadlock");
 }
 
-/// A deadlock in which an actor lost its CPU for good is the same wherever the actor stood in its private work, which
-/// merging does ahead.
 fn comparable(finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
-    let merged = reduction.merge == Merge::Private;
-    let alike = |f: &Final| if f.deadlock && merged { Final { key: 0, violated: Invariants::NONE, ..*f } } else { *f };
-    finals.iter().map(alike).collect()
+    finals.iter().map(|f| f.but_private_work(reduction)).collect()
 }
 
 #[test]
