@@ -14,16 +14,10 @@ const MINIMISER_REPLAYS: u32 = 3000;
 impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Everybody up to the first announcement; how many operations each ran before it.
     pub(crate) fn start(&mut self) -> [u32; MAX_ACTORS] {
-        self.start_with(0)
-    }
-
-    /// The same, `first` before the others: what falls in a start ends the execution.
-    fn start_with(&mut self, first: usize) -> [u32; MAX_ACTORS] {
         self.reset();
         let mut ran = [0; MAX_ACTORS];
-        let others = (0..self.count()).filter(|actor| *actor != first);
-        for actor in std::iter::once(first).chain(others) {
-            ran[actor] = self.advance(actor, 0, Phase::Frontier);
+        for (actor, ran) in ran.iter_mut().enumerate().take(self.count()) {
+            *ran = self.advance(actor, 0, Phase::Frontier);
             if self.halted() {
                 break;
             }
@@ -44,52 +38,111 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     }
 
     /// Runs these choices as far as they can be followed (one that cannot is left out), then whoever can go, until
-    /// `target` falls. Returns what was really chosen, up to there.
+    /// `target` falls. Returns what was really chosen, up to there. An actor starts when it is first chosen, so that what
+    /// falls in a start hides nothing that another does without it.
     pub(crate) fn follow(&mut self, choices: &[Choice], target: Invariant) -> Option<Found> {
-        let mut leads = self.start_with(choices.first().map_or(0, |c| usize::from(c.actor)));
-        let mut made: Vec<Choice> = Vec::with_capacity(choices.len());
-        let mut cost = Cost { switches: 0, steps: 0 };
-        let mut rest = choices.iter().copied();
+        self.reset();
+        let mut path =
+            Path { leads: [0; MAX_ACTORS], started: 0, made: Vec::with_capacity(choices.len()), cost: Cost { switches: 0, steps: 0 } };
+        for choice in choices {
+            let actor = usize::from(choice.actor);
+            if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
+                return Some(path.found(actor));
+            }
+            if self.halted() {
+                return None;
+            }
+            let outcomes = self.outcomes(actor);
+            if outcomes != 0 && self.go(&mut path, Choice { outcome: choice.outcome.min(outcomes - 1), ..*choice }, target) {
+                return Some(path.found(actor));
+            }
+            if self.halted() {
+                return None;
+            }
+        }
+        for actor in 0..self.count() {
+            if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
+                return Some(path.found(actor));
+            }
+            if self.halted() {
+                return None;
+            }
+        }
         loop {
+            let over = self.settle();
             {
-                let over = self.halted() || self.settle();
                 let inner = self.inner();
                 if inner.violated().contains(target) {
-                    return Some(Found { choices: made, cost });
+                    return Some(Found { choices: path.made, cost: path.cost });
                 }
                 if over || inner.halted {
                     return None;
                 }
             }
-            let mut picked = None;
-            for choice in rest.by_ref() {
-                let outcomes = self.outcomes(usize::from(choice.actor));
-                if outcomes != 0 {
-                    picked = Some(Choice { outcome: choice.outcome.min(outcomes - 1), ..choice });
-                    break;
-                }
+            let (enabled, _) = self.enabled();
+            let last = path.made.last().map(|c| c.actor).filter(|a| enabled & 1 << a != 0);
+            let actor = last.unwrap_or(enabled.trailing_zeros() as u8);
+            if self.go(&mut path, Choice { actor, outcome: 0 }, target) {
+                return Some(path.found(usize::from(actor)));
             }
-            let choice = match picked {
-                Some(choice) => choice,
-                None => {
-                    let (enabled, _) = self.enabled();
-                    let last = made.last().map(|c| c.actor).filter(|a| enabled & 1 << a != 0);
-                    Choice { actor: last.unwrap_or(enabled.trailing_zeros() as u8), outcome: 0 }
-                }
-            };
-            let actor = usize::from(choice.actor);
-            let before = self.inner().steps;
-            let ran = self.advance(actor, choice.outcome, Phase::Frontier);
-            cost.switches += u32::from(made.last().is_some_and(|c| c.actor != choice.actor));
-            made.push(choice);
-            let inner = self.inner();
-            if inner.violated().contains(target) && inner.model.violated().contains(target) {
-                cost.steps += leads[actor] + inner.broke_at[usize::from(target.number()) - 1] - before;
-                return Some(Found { choices: made, cost });
+            if self.halted() {
+                return None;
             }
-            cost.steps += leads[actor] + 1;
-            leads[actor] = ran;
         }
+    }
+
+    /// An actor runs to its first announcement. `true` if `target` falls.
+    fn set_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
+        path.started |= 1 << actor;
+        let before = self.inner().steps;
+        path.leads[actor] = self.advance(actor, 0, Phase::Frontier);
+        self.fell(path, actor, before, target)
+    }
+
+    /// One choice. `true` if `target` falls.
+    fn go(&mut self, path: &mut Path, choice: Choice, target: Invariant) -> bool {
+        let actor = usize::from(choice.actor);
+        let before = self.inner().steps;
+        let ran = self.advance(actor, choice.outcome, Phase::Frontier);
+        path.cost.switches += u32::from(path.made.last().is_some_and(|c| c.actor != choice.actor));
+        path.made.push(choice);
+        path.cost.steps += path.leads[actor];
+        path.leads[actor] = 0;
+        if self.fell(path, actor, before, target) {
+            return true;
+        }
+        path.cost.steps += 1;
+        path.leads[actor] = ran;
+        false
+    }
+
+    /// Whether `target` fell in what the actor did since `before` operations.
+    fn fell(&self, path: &mut Path, actor: usize, before: u32, target: Invariant) -> bool {
+        let inner = self.inner();
+        let fell = inner.model.violated().contains(target);
+        if fell {
+            path.cost.switches += u32::from(path.made.last().is_some_and(|c| usize::from(c.actor) != actor));
+            path.cost.steps += inner.broke_at[usize::from(target.number()) - 1] - before;
+        }
+        fell
+    }
+}
+
+/// How far choices were followed.
+struct Path {
+    leads: [u32; MAX_ACTORS],
+    started: u16,
+    made: Vec<Choice>,
+    cost: Cost,
+}
+
+impl Path {
+    /// The way to a fall for which this actor was needed last.
+    fn found(mut self, actor: usize) -> Found {
+        if self.made.last().is_none_or(|c| usize::from(c.actor) != actor) {
+            self.made.push(Choice { actor: actor as u8, outcome: 0 });
+        }
+        Found { choices: self.made, cost: self.cost }
     }
 }
 
