@@ -24,6 +24,7 @@ def explore(
     options: str,
     image: TableImage | None = None,
     progress: Callable[[int, int, int], object] | None = None,
+    steps: Sequence[Callable[[list[int]], str] | None] = (),
 ) -> str: ...
 def stress(
     document: str,

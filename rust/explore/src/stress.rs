@@ -329,7 +329,8 @@ pub fn stress(
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(StressProgress),
 ) -> Result<Stressed, StressError> {
-    let actors: Vec<usize> = (0..scenario.actors.len()).filter(|i| !scenario.actors[*i].program.is_empty()).collect();
+    let actors: Vec<usize> =
+        (0..scenario.actors.len()).filter(|i| scenario.actors[*i].body.program().is_some_and(|p| !p.is_empty())).collect();
     if actors.is_empty() {
         return Err(StressError::NoActor);
     }
@@ -384,7 +385,7 @@ fn worker<'w>(
     Worker {
         kernel,
         traffic,
-        programs: mine.iter().map(|a| (*a, scenario.actors[*a].program.as_slice())).collect(),
+        programs: mine.iter().map(|a| (*a, scenario.actors[*a].body.program().unwrap_or_default())).collect(),
         rounds: options.rounds.unwrap_or(u64::MAX),
         rng: Xoshiro256PlusPlus::seed_from_u64(options.seed.wrapping_add(thread as u64)),
         counts: mine

@@ -12,7 +12,7 @@ use super::stage::{self, DRAM};
 use super::{BenchError, Effort, Figure, Stop};
 use crate::coroutine::{Coroutine, Stacks, Suspender};
 use crate::programs;
-use crate::scenario::{Actor, Scenario};
+use crate::scenario::{Actor, Body, Scenario};
 use crate::verdict::{Options, Outcome};
 use crate::world::booted;
 
@@ -50,7 +50,7 @@ impl Neighbours {
         let head = g.pfn(self.a);
         let tail = head.plus(2 * g.struct_pages_per_page());
         let bytes = g.section_size();
-        let actor = |cpu, name: &str, operation| Actor { name: name.to_owned(), cpu, rounds: 1, program: vec![operation] };
+        let actor = |cpu, name: &str, operation| Actor { name: name.to_owned(), cpu, rounds: 1, body: Body::Program(vec![operation]) };
         let all: [Actor; ACTORS] = [
             actor(0, "HVO", Operation::HugetlbAlloc { hstate, at: Some(head) }),
             actor(1, "hot remove", Operation::MemoryRemove { start: self.b, bytes }),
@@ -68,7 +68,7 @@ impl Neighbours {
         let world = self.world()?;
         // No trace is shortened: the search is what is measured.
         let options = Options { executions, shorten_seconds: 0.0, ..Options::default() };
-        let outcome = programs::explore(&self.kernel, world, &self.scenario(), &options, stop, &mut |_| {})?;
+        let outcome = programs::explore(&self.kernel, world, &self.scenario(), None, &options, stop, &mut |_| {})?;
         if outcome.interrupted { Err(BenchError::Stopped) } else { Ok(outcome) }
     }
 }
