@@ -403,7 +403,8 @@ def stress(
     checked: bool = True,
 ) -> StressResult:
     """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
-    What a program takes away it puts back before the next round (`vmemmap.repetition`).
+    What a program takes away it puts back before the next round (`vmemmap.repetition`); steps that look at results do that
+    themselves.
 
     :param threads: one for each actor by default; more repeat the actors in turn.
     :param checked: with the sanitizer (frame generations, presence and permission checks on each access).
@@ -419,7 +420,7 @@ def stress(
     description = resolved.stage(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
     document = json.dumps(_repeated(description.document))
-    raw = _answer(_core.stress(document, json.dumps(options), _image(description)))
+    raw = _answer(_core.stress(document, json.dumps(options), _image(description), None, description.sources))
     return StressResult(
         scenario=resolved.name,
         variant=chosen.name,

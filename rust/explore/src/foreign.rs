@@ -21,6 +21,9 @@ use crate::execution::Answer;
 /// again until it succeeds has no end in an exploration, where it may be all that ever runs.
 pub const MAX_RESULTS: usize = 1000;
 
+/// Histories of an actor that are kept from one round of a stress to the next.
+const MANY: usize = 100_000;
+
 /// Why there is no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Unanswered {
@@ -32,7 +35,7 @@ pub enum Unanswered {
 
 /// Drives an actor's steps from their start: when they are sent these results, one after the other (a value, or the errno
 /// as a negative number), they yield so many operations and one; a `None` is their end, and the last.
-pub type Source<'s> = dyn Fn(usize, &[i64]) -> Result<Vec<Option<OperationDocument>>, Unanswered> + 's;
+pub type Source<'s> = dyn Fn(usize, &[i64]) -> Result<Vec<Option<OperationDocument>>, Unanswered> + Sync + 's;
 
 /// What is wrong with an actor's steps; one line for people. Steps count from 1.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -142,6 +145,13 @@ impl<'s> Memo<'s> {
     /// The steps of an actor failed, or answered differently for the same history.
     pub fn check(&self) -> Result<(), ForeignError> {
         self.failure.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Forgets the answers, if they are many: where threads really run, histories repeat less. Nobody is in one now.
+    pub fn thin_out(&self) {
+        for trie in self.tries.borrow_mut().iter_mut().filter(|trie| trie.nodes.len() > MANY) {
+            *trie = Trie::default();
+        }
     }
 
     /// What the actor does after the history `node`.

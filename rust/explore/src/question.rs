@@ -306,14 +306,15 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionErr
 }
 
 /// Stress a document on real threads; the answer has the keys of `stress --json`. `image`: the tables that the machine
-/// starts from, if the document names some.
+/// starts from, if the document names some. `source` answers for the actors that have steps instead of a program.
 ///
 /// # Errors
-/// What is wrong with the document, the options, the image, or the setup.
+/// What is wrong with the document, the options, the image, the setup, or the steps.
 pub fn stress(
     document: &str,
     asked: &str,
     image: Option<&RealTables<'_>>,
+    source: Option<&Source<'_>>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(StressProgress),
 ) -> Result<serde_json::Value, QuestionError> {
@@ -335,9 +336,11 @@ pub fn stress(
         }
     }
     let scenario = scenario(&document, kernel)?;
-    programs_only(&scenario)?;
+    if source.is_none() {
+        programs_only(&scenario)?;
+    }
     let how =
         stress::Options { threads: asked.threads, seconds: asked.seconds, rounds: asked.rounds, checked: asked.checked, seed: asked.seed };
-    let stressed = stress::stress(kernel, live.machine(), &scenario, &how, stop, progress)?;
+    let stressed = stress::stress(kernel, live.machine(), &scenario, source, &how, stop, progress)?;
     serde_json::to_value(stressed).map_err(|e| QuestionError::Options(e.to_string()))
 }

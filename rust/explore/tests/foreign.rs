@@ -1,7 +1,8 @@
 //! Actors whose steps look at results: what they find, what they are asked, what is wrong with them, and their traces.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 use vmemmap_arch::{Geometry, Invariant, Va};
@@ -181,15 +182,15 @@ fn asked_steps_are_the_same_search_as_the_decision_in_rust() {
 
 #[test]
 fn each_history_is_asked_for_once_however_many_executions_meet_it() {
-    let histories = RefCell::new(Vec::new());
+    let histories = Mutex::new(Vec::new());
     let source = |actor: usize, results: &[i64]| {
         assert_eq!(actor, 1, "the other one has a program");
-        histories.borrow_mut().push(results.to_vec());
+        histories.lock().expect("no panic").push(results.to_vec());
         drive(results, dump_after(EBUSY))
     };
     // A second round starts at the root again, and asks nothing that the first has asked.
     let found = explored(&document(2), &source).expect("it can be explored");
-    let histories = histories.into_inner();
+    let histories = histories.into_inner().expect("no panic");
     let distinct: BTreeSet<&Vec<i64>> = histories.iter().collect();
     assert_eq!(distinct.len(), histories.len(), "{histories:?}");
     assert!(histories.contains(&vec![]) && histories.iter().any(|h| h.len() == 2 && h[0] == EBUSY), "{histories:?}");
@@ -233,10 +234,9 @@ fn reductions_agree_on_steps_that_look() {
 
 #[test]
 fn steps_that_answer_otherwise_the_second_time_are_named_with_both_answers() {
-    let calls = Cell::new(0);
+    let calls = AtomicUsize::new(0);
     let fickle = |_: usize, results: &[i64]| {
-        calls.set(calls.get() + 1);
-        let first = if calls.get() == 1 { remove() } else { dump() };
+        let first = if calls.fetch_add(1, Relaxed) == 0 { remove() } else { dump() };
         Ok(std::iter::once(Some(first)).chain(results.iter().map(|_| None)).collect())
     };
     let error = explored(&document(1), &fickle).expect_err("it is not deterministic").to_string();
@@ -267,15 +267,15 @@ fn an_interrupted_question_leaves_what_was_found_and_claims_nothing() {
 
 #[test]
 fn steps_without_an_end_are_inconclusive() {
-    let longest = Cell::new(0);
+    let longest = AtomicUsize::new(0);
     let endless = |_: usize, results: &[i64]| {
-        longest.set(longest.get().max(results.len()));
+        longest.fetch_max(results.len(), Relaxed);
         drive(results, |_| Some(remove()))
     };
     let options = json!({"seconds": null, "executions": 3});
     let found = question::explore_with(&document(1).to_string(), &options.to_string(), Some(&endless), &|| false, &mut |_| {});
     let found = found.expect("an answer");
-    assert_eq!((&found["verdict"], longest.get()), (&json!("inconclusive"), MAX_RESULTS));
+    assert_eq!((&found["verdict"], longest.into_inner()), (&json!("inconclusive"), MAX_RESULTS));
     assert!(found["scope"]["bounds"].as_str().is_some_and(|b| b.contains("a bound was exceeded")), "{}", found["scope"]);
 }
 
@@ -298,7 +298,7 @@ fn a_trace_has_the_operations_that_were_made_and_runs_again_without_the_steps() 
 fn steps_need_somebody_who_answers() {
     let text = document(1).to_string();
     let asked = question::explore(&text, "{}", &|| false, &mut |_| {});
-    let stressed = question::stress(&text, r#"{"seconds": 0.1}"#, None, &|| false, &mut |_| {});
+    let stressed = question::stress(&text, r#"{"seconds": 0.1}"#, None, None, &|| false, &mut |_| {});
     for error in [asked, stressed].map(|answer| answer.expect_err("nobody answers").to_string()) {
         assert!(error.starts_with("actor \"steps\": its steps look at results"), "{error}");
     }
@@ -306,4 +306,24 @@ fn steps_need_somebody_who_answers() {
     both["actors"][1]["program"] = json!([]);
     let error = question::explore(&both.to_string(), "{}", &|| false, &mut |_| {}).expect_err("one too many").to_string();
     assert!(error.contains("either a program or steps"), "{error}");
+}
+
+#[test]
+fn a_stress_asks_too() {
+    let next = |results: &[i64]| match *results {
+        [] => Some(operation(&json!({"op": "hugetlb_alloc", "hstate": 1}))),
+        [head] if head >= 0 => Some(operation(&json!({"op": "hugetlb_free", "hstate": 1, "at": head}))),
+        _ => None,
+    };
+    let mut document = document(1);
+    document["actors"][0]["program"] = json!([{"op": "hugetlb_use", "hstate": 1}]);
+    let options = r#"{"threads": 3, "seconds": 60.0, "rounds": 50}"#;
+    let source = |_: usize, results: &[i64]| drive(results, next);
+    let done = question::stress(&document.to_string(), options, None, Some(&source), &|| false, &mut |_| {}).expect("it runs");
+    let counts = &done["actors"][1];
+    assert_eq!((&counts["name"], &counts["rounds"], &counts["operations"]), (&json!("steps"), &json!(50), &json!(100)), "{done}");
+    assert_eq!((&counts["by_kind"]["hugetlb_free"], &counts["errors"]), (&json!(50), &json!({})), "{done}");
+    let failing = |_: usize, _: &[i64]| Err(Unanswered::Failed("no idea".into()));
+    let error = question::stress(&document.to_string(), options, None, Some(&failing), &|| false, &mut |_| {}).expect_err("it fails");
+    assert_eq!(error.to_string(), "actor \"steps\", step 1: no idea");
 }

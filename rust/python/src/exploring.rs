@@ -11,7 +11,7 @@ use vmemmap_explore::document::OperationDocument;
 use vmemmap_explore::foreign::{Source, Unanswered};
 use vmemmap_explore::question::{self, QuestionError};
 use vmemmap_explore::search;
-use vmemmap_explore::stress::StressProgress;
+use vmemmap_explore::stress::{StressError, StressProgress};
 
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_tables};
@@ -84,7 +84,9 @@ fn ask<P: Copy + Send>(
     let work =
         |asked: &SyncSender<Asked<Question>>| work(&|| stop.is_set(), &mut { note }, &|actor, results| ask_python(asked, actor, results));
     let (answer, pending) = interviewed(py, work, || stop.set(), report, reply)?;
-    if let (Err(QuestionError::Foreign(_)), Some(error)) = (&answer, raised.lock().ok().and_then(|mut raised| raised.take())) {
+    if let (Err(QuestionError::Foreign(_) | QuestionError::Stress(StressError::Foreign(_))), Some(error)) =
+        (&answer, raised.lock().ok().and_then(|mut raised| raised.take()))
+    {
         return Err(error.into());
     }
     match pending {
@@ -123,21 +125,29 @@ pub fn explore(
 }
 
 /// Stress a scenario document on real threads, on `image` if the document starts from one.
-/// `progress(operations, violations, seconds)` is called now and then.
+/// `progress(operations, violations, seconds)` is called now and then; `steps` as in `explore`.
 #[pyfunction]
-#[pyo3(signature = (document, options, image = None, progress = None))]
-pub fn stress(py: Python<'_>, document: &str, options: &str, image: Option<&TableImage>, progress: Option<Py<PyAny>>) -> PyResult<String> {
+#[pyo3(signature = (document, options, image = None, progress = None, steps = Vec::new()))]
+pub fn stress(
+    py: Python<'_>,
+    document: &str,
+    options: &str,
+    image: Option<&TableImage>,
+    progress: Option<Py<PyAny>>,
+    steps: Steps,
+) -> PyResult<String> {
     guarded(py, || {
         let tell = |py: Python<'_>, p: StressProgress| {
             let seconds = Duration::as_secs_f64(&p.elapsed);
             progress.as_ref().map_or(Ok(()), |call| call.call1(py, (p.operations, p.violations, seconds)).map(drop))
         };
+        let any = steps.iter().any(Option::is_some);
         let image = image.map(|image| image.0.clone());
-        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress), _: &Source<'_>| {
+        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress), source: &Source<'_>| {
             let tables = image.as_deref().map(real_tables);
-            question::stress(document, options, tables.as_ref(), stop, note)
+            question::stress(document, options, tables.as_ref(), any.then_some(source), stop, note)
         };
-        ask(py, &Steps::new(), work, tell)
+        ask(py, &steps, work, tell)
     })
 }
 
