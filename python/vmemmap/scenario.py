@@ -49,7 +49,8 @@ from types import MappingProxyType, ModuleType
 from typing import Any, Literal, cast
 
 from .errors import SpecError, VmemmapError
-from .steps import Operation, Source, Steps, program
+from .steps import Operation as Operation
+from .steps import Source, Steps, program
 
 FORMAT = 1
 

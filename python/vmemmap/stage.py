@@ -248,7 +248,7 @@ class Stage:
                     "program": None if program is None else [operation.to_dict() for operation in program],
                     **({"steps": source.to_dict()} if source else {}),
                 }
-                for index, ((actor, program), source) in enumerate(zip(programs, sources))
+                for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
             ],
             "judged": list(scenario.judged),
             "environment": dict(self.environment),

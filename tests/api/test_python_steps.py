@@ -6,6 +6,8 @@ import errno
 import itertools
 import json
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Generator
@@ -13,18 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 import vmemmap
 from vmemmap import Actor, Operation, Scenario, Variant
-from vmemmap.cli import main
 from vmemmap.stage import Stage
 
 BLOCKS = {"linear-map": "blocks"}
 Steps = Generator[Operation, int, None]
 
 
-def own(describe: Any, *, judged: tuple[str, ...] = ("I1", "I2", "I6"), **policies: str) -> Scenario:
+def own(describe: Any, *, judged: tuple[str, ...] = ("I1", "I2", "I18"), **policies: str) -> Scenario:
     variant = Variant("only", "safe", (), {**BLOCKS, **policies})
     return vmemmap.scenario(title="own", sources=["me"], judged=judged, variants=[variant])(describe)
 
@@ -43,12 +43,13 @@ def retries(m: Stage, tries: int = 3) -> list[Actor]:
 
 
 def test_a_removal_tried_again_while_ebusy_meets_ptdump_unless_ptdump_locks() -> None:
-    # `ptdump_walk_pgd` without `get_online_mems` is the race of R6: remove_memory frees the tables under the walk.
+    # The race of R6, `ptdump_walk_pgd` without `get_online_mems`. The block shares its table with boot memory, which stays:
+    # an entry is cleared under the walk (I18), no table is freed (not I1).
     found = vmemmap.explore(own(retries, walker="mmap-only"), budget=60.0)
-    assert found.judged_fallen == ["I1"]
+    assert (found.judged_fallen, found.invariants["I1"]) == (["I18"], "held")
     assert found.raw["asked"]["remover"]["operations"] == ["memory_remove"]
     assert "hot remove" not in found.scope["absent"]
-    # EBUSY at each try, or at some tries and then 0: one history without results, and up to three with.
+    # None, and EBUSY or 0 after each of one to three tries that were EBUSY before.
     assert found.raw["asked"]["remover"]["histories"] == 7
     safe = vmemmap.explore(own(retries), budget=60.0)
     assert (safe.words, safe.exhaustive) == ("safe", True)
@@ -92,7 +93,7 @@ def test_random_strategies_ask_too() -> None:
 
 
 def test_a_stress_runs_them_in_a_thread_and_counts_what_they_did() -> None:
-    def user_beside_a_walk(m: Stage) -> list[Actor]:
+    def two_users(m: Stage) -> list[Actor]:
         pool = m.hugetlb["2M"]
 
         def user() -> Steps:
@@ -100,12 +101,13 @@ def test_a_stress_runs_them_in_a_thread_and_counts_what_they_did() -> None:
             if head >= 0:
                 yield pool.free(head)
 
-        return [Actor("user", user), Actor("ptdump", [m.ptdump_check_wx()])]
+        return [Actor("a", user), Actor("b", user)]
 
-    result = vmemmap.stress(own(user_beside_a_walk), seconds=0.3)
-    user = next(actor for actor in result.actors if actor["name"] == "user")
-    assert (result.violation_count, user["errors"]) == (0, {})
-    assert user["by_kind"]["hugetlb_alloc"] > 1
+    result = vmemmap.stress(own(two_users), seconds=0.3)
+    assert (result.violation_count, result.threads) == (0, 2)
+    for user in result.actors:
+        assert user["errors"] == {}
+        assert user["by_kind"]["hugetlb_free"] > 1
 
 
 def wrong(steps: Any) -> Scenario:
@@ -194,10 +196,11 @@ def raises(m):
 def test_a_failing_step_is_exit_code_2_and_one_line(command: str, tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text(FILE)
-    done = CliRunner().invoke(main, [command, str(path)])
-    assert done.exit_code == 2
-    assert "actor 'looks', step 2: LookupError: not " in done.output
-    assert "Traceback" not in done.output
+    program = "import sys; from vmemmap.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", program, command, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "actor 'looks', step 2: LookupError: not " in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def interrupted_soon() -> threading.Timer:

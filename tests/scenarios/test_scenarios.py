@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import cache
 
@@ -153,10 +154,8 @@ def _asks_its_type():  # type: ignore[no-untyped-def]
 
 
 def _catches_everything():  # type: ignore[no-untyped-def]
-    try:
+    with contextlib.suppress(Exception):
         _ = f"{(yield USE)}"
-    except Exception:
-        pass
     yield USE
 
 
