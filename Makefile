@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-python arrows bench lint docs clean
+.PHONY: run build test test-rust test-loom test-python nightly arrows bench bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -58,12 +58,22 @@ test-loom:
 test-python: arrows
 	$(BIN)/python -m pytest tests
 
+# Larger runs of what `make test` samples (docs/limits.md, "What is tested"): about an hour.
+nightly: $(VENV)/.built $(VENV)/.dev
+	$(CARGO) test --release -p vmemmap-explore --test soundness --test soundness_world -- --ignored --nocapture
+	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
+
 arrows: $(VENV)/.built $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.built $(VENV)/.dev
 	$(BIN)/vmemmap bench
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only
+	$(BIN)/python benches/peers/run.py --need-spin --seconds 5
+
+# The comparison with Spin, loom and shuttle. PEERS="--seconds 60 --docs" measures longer and fills the tables of the docs.
+bench-peers: $(VENV)/.built
+	$(BIN)/python benches/peers/run.py $(PEERS)
 
 lint: $(VENV)/.built $(VENV)/.lint arrows
 	$(CARGO) fmt --all --check

@@ -20,6 +20,9 @@ Verdict = Literal["safe", "violated", "inconclusive"]
 
 STRATEGIES = ("exhaustive", "random", "pct")
 
+MAX_DEPTH = 1000
+"""Greatest depth of PCT."""
+
 DEFAULT_BUDGET = Budget(seconds=60.0)
 
 #: A scenario, its name or corpus number, or a bare function of a stage.
@@ -216,6 +219,7 @@ def explore(
     variant: str | Variant | None = None,
     policies: Mapping[str, str] | None = None,
     strategy: str = "exhaustive",
+    depth: int | None = None,
     seed: int | None = None,
     budget: Budget | int | float | str | None = None,
     shorten: float | None = None,
@@ -225,6 +229,7 @@ def explore(
 
     :param variant: the first listed by default.
     :param policies: override those of the variant; the expectation stands only without them.
+    :param depth: of `pct`, which preempts at most depth - 1 times in an execution; 3 by default.
     :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
     :param shorten: seconds, within the budget, for making each trace the shortest.
     :param progress: called now and then with executions, steps and states so far; a `KeyboardInterrupt` that it raises ends
@@ -233,6 +238,8 @@ def explore(
     """
     if strategy not in STRATEGIES:
         raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    if depth is not None and (strategy != "pct" or not 1 <= depth <= MAX_DEPTH):
+        raise SpecError(f"depth is {depth}: it goes with strategy pct and is between 1 and {MAX_DEPTH}")
     _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
@@ -246,6 +253,8 @@ def explore(
     }
     if shorten is not None:
         options["shorten_seconds"] = shorten
+    if depth is not None:
+        options["depth"] = depth
     raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description), progress, description.sources))
     violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
     states: dict[str, str] = {}

@@ -38,14 +38,16 @@ def _configure(stage: Stage, granule: int) -> int:
     return WINDOW[granule]
 
 
-def lone_block(stage: Stage, granule: str) -> Block:
-    """Configure the machine with one hot-added, offline block that is alone in its window: removing it frees its tables."""
+def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = False) -> Block:
+    """Configure the machine with one hot-added block that is alone in its window: removing it frees its tables. It is
+    offline unless `online`, and yet to be added without `add`."""
     size = parse_granule(granule)
     window = _configure(stage, size)
     block = stage.memory.add()
-    stage.setup(block)
+    if add:
+        stage.setup(block, *([stage.memory.online(block)] if online else []))
     stage.scope(
-        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the removed block, nothing else",
+        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the {'removed' if add else 'added'} block, nothing else",
         machine=_MACHINE,
     )
     return block
@@ -60,13 +62,13 @@ class Neighbours:
     b: Block
 
     @classmethod
-    def of(cls, stage: Stage, granule: str, *, also_live: bool = False) -> Neighbours:
+    def of(cls, stage: Stage, granule: str, *, also_live: bool = False, device: bool = False) -> Neighbours:
         """Configure the machine and add the blocks. `also_live`: a third section lives in the window, without
-        hugepages, which is the negative control."""
+        hugepages, which is the negative control. `device`: B is device memory rather than a memory block."""
         size = parse_granule(granule)
         window = _configure(stage, size)
         a, b = stage.memory.add(), stage.memory.add()
-        stage.setup(a, stage.memory.online(a), b)
+        stage.setup(a, stage.memory.online(a), stage.device_add(b.start, b.bytes) if device else b)
         beside = "A (hugepages), B (removed), nothing else"
         if also_live:
             c = stage.memory.add()
@@ -100,3 +102,16 @@ class Neighbours:
     def reader(self, pages: int = 1) -> Actor:
         """A PFN walker over the tail struct pages of A's first hugepage."""
         return Actor("PFN walker", [self.stage.tail_walk(self.a, pages)])
+
+
+def hugepage_block(stage: Stage, granule: str = "4K", *, split: bool = False) -> Block:
+    """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split` its
+    vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares."""
+    if not split:
+        stage.policies = {"mapping": "basepages", **stage.policies}
+    _configure(stage, parse_granule(granule))
+    block = stage.memory.add()
+    stage.setup(block, stage.memory.online(block))
+    vmemmap = "blocks, where the granule has them" if split else "base pages"
+    stage.scope(window="nothing is removed, so no table is at stake", machine=f"{_MACHINE}; vmemmap in {vmemmap}")
+    return block

@@ -18,13 +18,23 @@ The JSON that the core takes (format 1); addresses and sizes are integers, in by
         "policies": {"update": "store", ...}},  // rows of rust/kernel/src/policy.rs; an absent row = what the kernel does
      "setup": [OPERATION, ...],            // run one after the other on CPU 0 before any actor starts; an error there is an
                                            // error of the scenario
-     "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "program": [OPERATION, ...]},
-                {"name": "retries", "cpu": 2, "rounds": 1, "program": null,  // its steps look at results: they are asked for
+     "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "context": "task" | "irq" | "nmi",
+                 "program": [OPERATION, ...]},
+                {"name": "retries", "cpu": 2, "rounds": 1, "context": "task",
+                 "program": null,          // its steps look at results: they are asked for
                  "steps": {"python": "retries", "source": DIGEST | null}}, ...],
      "judged": ["I1", "I2", "I6"],         // the verdict is about these; all others only fill their column
      "environment": {                      // what an explored machine's environment may do; every key may be absent
         "oracle": "strict" | "observed",   // observed: only accesses that go wrong count, not what survives a free
-        "alloc_failures": 0}}              // allocations of an execution that may fail, each a choice
+        "preempt_rt": false,               // spinlocks sleep and may not be taken in an interrupt
+        "alloc_failures": 0,               // allocations of an execution that may fail, each a choice
+        "spurious_fault": "tolerated" | "fatal",  // fatal: an access that may see an entry not yet published is a hole (I2)
+        "ets": true,                       // FEAT_ETS2; false: the old invalid entry may be seen until the CPU's own ISB or exception
+        "feat_bbm": "0" | "1" | "2" | "noabort" | [of each CPU, ...],  // ID_AA64MMFR2_EL1.BBM, or BBML2_NOABORT
+        "conflict": "at_write" | "at_access" | "amalgamate" | "abort",  // what an access may do with two translations that
+                                           // break-before-make should have kept apart (I19 is judged at the write in any case)
+        "asids": [of each CPU, ...],       // more than there are CPUs: address spaces that ran before
+        "iommu": false}}                   // an IOMMU shares the kernel's tables (SVA): a walk cache that no TLBI reaches
 
 OPERATION is ``{"op": NAME, FIELD: VALUE, ...}``: NAME and fields are those of `Operation` in
 rust/kernel/src/operation.rs, NAME in snake_case: ``{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}``, ``"at": null`` for
@@ -64,7 +74,11 @@ class Actor:
     name: str
     steps: Steps
     rounds: int = 1
+    #: CPU of a task; None: one of its own. Of an interrupt: the one that it interrupts.
     cpu: int | None = None
+    #: ``irq``: an interrupt that may come between any two operations of its CPU's tasks, or never, unless they mask it;
+    #: ``nmi``: a pseudo-NMI, which ``irq_disable`` does not mask. On real threads both are just one thread more.
+    context: Literal["task", "irq", "nmi"] = "task"
 
     def program(self) -> list[Operation] | None:
         """The operations of one round; None if they depend on results.
@@ -257,13 +271,13 @@ def _in_module(module: ModuleType) -> Iterable[Scenario]:
 
 
 def registry() -> tuple[Scenario, ...]:
-    """The scenarios that the package ships, in the order of their corpus numbers."""
+    """The scenarios that the package ships, in the order of their corpus numbers, then those without one."""
     from . import scenarios
 
     found: list[Scenario] = []
     for info in pkgutil.iter_modules(scenarios.__path__):
         found += _in_module(importlib.import_module(f"{scenarios.__name__}.{info.name}"))
-    return tuple(sorted(found, key=lambda s: (int(s.corpus[1:]) if s.corpus else 0, s.name)))
+    return tuple(sorted(found, key=lambda s: (s.corpus is None, int(s.corpus[1:]) if s.corpus else 0, s.name)))
 
 
 def from_file(path: Path) -> tuple[Scenario, ...]:

@@ -32,10 +32,15 @@ KINDS = {
     "device_": "ZONE_DEVICE",
     "ptdump": "ptdump",
     "pfn_walk": "PFN walkers",
+    "pfn_valid": "PFN walkers",
+    "kmemleak_scan": "PFN walkers",
     "speculative_ref": "speculative references",
     "memory_failure": "memory failure",
+    "page_handle_poison": "memory failure",
+    "cpu_online": "CPU hotplug",
     "show_pte": "show_pte",
     "vmalloc": "vmalloc",
+    "iommu": "IOMMU",
 }
 """Operation name (or its beginning) → the kind of actor that does it, for the list of those absent."""
 
@@ -74,9 +79,29 @@ class Pool:
         """A page fault takes a free page, its struct pages are used, the last reference puts it back."""
         return Operation("hugetlb_use", {"hstate": self.hstate})
 
+    def get(self) -> Operation:
+        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`."""
+        return Operation("hugetlb_get", {"hstate": self.hstate})
+
+    def put(self, at: int) -> Operation:
+        """The user that `get` gave the page with head PFN `at` unmaps it."""
+        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
+
     def resize(self, count: int) -> Operation:
         """``echo count > nr_hugepages``."""
         return Operation("nr_hugepages", {"hstate": self.hstate, "count": count})
+
+    def get(self) -> Operation:
+        """A page fault takes a free page and keeps it, until `put`."""
+        return Operation("hugetlb_get", {"hstate": self.hstate})
+
+    def put(self, at: int) -> Operation:
+        """The user of the page whose head was PFN `at` when it got it lets go, in atomic context."""
+        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
+
+    def overcommit(self, count: int) -> Operation:
+        """``echo count > nr_overcommit_hugepages``."""
+        return Operation("hugetlb_overcommit", {"hstate": self.hstate, "count": count})
 
     def demote(self, count: int) -> Operation:
         return Operation("hugetlb_demote", {"hstate": self.hstate, "count": count})
@@ -221,6 +246,66 @@ class Stage:
     def speculative_ref(self, pfn: int) -> Operation:
         return Operation("speculative_ref", {"pfn": pfn})
 
+    def pfn_valid(self, pfn: int, *, access: bool = False) -> Operation:
+        """`pfn_valid` by a caller that holds nothing; with `access` it then reads the struct page."""
+        return Operation("pfn_valid", {"pfn": pfn, "access": access})
+
+    def kmemleak_scan(self, start: int, end: int, step: int = 1) -> Operation:
+        """`pfn_to_online_page` and the page's count for every `step`-th page of [start, end), under `get_online_mems`."""
+        return Operation("kmemleak_scan", {"start": start, "end": end, "step": step})
+
+    def kfree_rcu_work(self, block: Block) -> Operation:
+        """The worker that frees what the removal of `block` hands to `kfree_rcu`, after a grace period."""
+        return Operation("kfree_rcu_work", {"start": block.start})
+
+    def dissolve(self, pfn: int) -> Operation:
+        """`dissolve_free_huge_page` of the free hugepage that `pfn` belongs to, as memory failure does."""
+        return Operation("hugetlb_dissolve", {"at": pfn})
+
+    def set_hvo(self, on: bool) -> Operation:
+        """``vm.hugetlb_optimize_vmemmap``, for pages to come."""
+        return Operation("set_hvo", {"on": on})
+
+    def deferred_free(self) -> Operation:
+        """The worker that frees what atomic context could not (`free_hpage_workfn`)."""
+        return Operation("hugetlb_deferred_free")
+
+    def memory_failure(self, pfn: int) -> Operation:
+        """`memory_failure`: an uncorrected error in the page `pfn`."""
+        return Operation("memory_failure", {"pfn": pfn})
+
+    def device_add(self, start: int, size: int | str) -> Operation:
+        """`memremap_pages`: a ZONE_DEVICE range of whole sub-sections (2 MiB)."""
+        return Operation("device_add", {"start": start, "bytes": parse_size(size, "size")})
+
+    def device_remove(self, start: int, size: int | str) -> Operation:
+        """`memunmap_pages`."""
+        return Operation("device_remove", {"start": start, "bytes": parse_size(size, "size")})
+
+    def device_use(self, pfn: int) -> Operation:
+        """Whoever uses device memory looks at one of its struct pages."""
+        return Operation("device_use", {"pfn": pfn})
+
+    def vmalloc_and_keep(self, pages: int) -> Operation:
+        """`vmalloc`, and no `vfree`."""
+        return Operation("vmalloc_and_keep", {"pages": pages})
+
+    def page_handle_poison(self, pfn: int) -> Operation:
+        """The end of a hard offline: dissolve the free hugepage at `pfn`, keep it out of the per-CPU lists."""
+        return Operation("page_handle_poison", {"pfn": pfn})
+
+    def cpu_online(self) -> Operation:
+        """A CPU comes online, as far as it takes locks of memory management."""
+        return Operation("cpu_online")
+
+    def speculate(self, block: Block) -> Operation:
+        """A walk that a CPU makes by itself for the first struct page of a block; it fills TLBs and never faults."""
+        return Operation("speculate", {"pfn": self.pfn(block.start)})
+
+    def iommu_walk(self, block: Block) -> Operation:
+        """The same, by an IOMMU that shares the kernel's tables; nothing unless the environment has one."""
+        return Operation("iommu_walk", {"pfn": self.pfn(block.start)})
+
     def vmalloc(self, pages: int) -> Operation:
         return Operation("vmalloc_cycle", {"pages": pages})
 
@@ -245,6 +330,7 @@ class Stage:
                     "name": actor.name,
                     "cpu": index if actor.cpu is None else actor.cpu,
                     "rounds": actor.rounds,
+                    "context": actor.context,
                     "program": None if program is None else [operation.to_dict() for operation in program],
                     **({"steps": source.to_dict()} if source else {}),
                 }

@@ -27,6 +27,8 @@ UNITS = {
     "explore-step": "ns",
     "explore-executions": "/s",
     "explore-three-actors": "s",
+    "explore-toy-step": "ns",
+    "explore-executions-25": "/s",
     "import-time": "s",
 }
 

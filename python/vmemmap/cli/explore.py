@@ -14,6 +14,7 @@ from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_jso
 @click.option("--variant", help="Which variant; the first listed by default.")
 @click.option("--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Override a policy of the variant.")
 @click.option("--strategy", default="exhaustive", show_default=True, help="exhaustive, random or pct.")
+@click.option("--depth", type=int, help="Of pct, which preempts one time less in an execution; 3 by default.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For random and pct.")
 @click.option("--budget", default="60s", show_default=True, help="Executions (5000) or time (10s).")
 @click.option("--trace-out", type=click.Path(dir_okay=False, path_type=Path), help="Save the trace of a violation.")
@@ -23,6 +24,7 @@ def command(
     variant: str | None,
     settings: tuple[str, ...],
     strategy: str,
+    depth: int | None,
     seed: int | None,
     budget: str,
     trace_out: Path | None,
@@ -38,7 +40,7 @@ def command(
     if trace_out is not None:
         saving.check(trace_out, "the trace")
     result = explore(
-        scenario, variant=variant, policies=chosen(settings), strategy=strategy, seed=seed, budget=budget
+        scenario, variant=variant, policies=chosen(settings), strategy=strategy, depth=depth, seed=seed, budget=budget
     )
     saved = result.trace_file()
     if trace_out is not None and saved is not None:
@@ -55,6 +57,11 @@ def command(
             steps = result.invariant_steps.get(name)
             judged = "" if name in result.judged else " (not judged here)"
             click.echo(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
+        for pair in result.raw.get("lock_order", ()):
+            (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
+            click.echo(
+                f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})"
+            )
         if result.violation is not None:
             click.echo(f"{result.violation.invariant}: {result.violation.message}")
             click.echo(trace.text(result.trace))

@@ -17,6 +17,19 @@ pub enum FeatBbm {
     NoAbort,
 }
 
+impl FeatBbm {
+    /// As scenarios write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            FeatBbm::Level0 => "0",
+            FeatBbm::Level1 => "1",
+            FeatBbm::Level2 => "2",
+            FeatBbm::NoAbort => "noabort",
+        }
+    }
+}
+
 /// Which of the four cases of the rule a change falls under.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BbmCase {
@@ -31,13 +44,26 @@ pub enum BbmCase {
 }
 
 impl BbmCase {
+    /// Which requirement of RWHZWS was not met, and what RFVQCK and ITHWDH allow until the invalidate completes.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
-            BbmCase::MemoryType => "memory type, shareability or cacheability changes without break-before-make",
-            BbmCase::OutputAddress => "output address changes without break-before-make, and an entry is writable or the contents differ",
-            BbmCase::Size => "block size changes without break-before-make",
-            BbmCase::Global => "a global entry replaces a non-global one without break-before-make",
+            BbmCase::MemoryType => {
+                "memory type, shareability or cacheability changes without break-before-make (RWHZWS); an access may abort or use an \
+                 amalgamation of both entries (RFVQCK), and coherency, ordering or single-copy atomicity may be lost (ITHWDH)"
+            }
+            BbmCase::OutputAddress => {
+                "output address changes without break-before-make, and an entry is writable or the contents differ (RWHZWS); an access may \
+                 abort or use an amalgamation of both entries (RFVQCK), and coherency, ordering or single-copy atomicity may be lost (ITHWDH)"
+            }
+            BbmCase::Size => {
+                "block size or contiguity changes without break-before-make (RWHZWS); an access may raise a TLB conflict abort or use an \
+                 amalgamation of both entries (RFVQCK)"
+            }
+            BbmCase::Global => {
+                "a global entry replaces a non-global one without break-before-make (RWHZWS); an access may raise a TLB conflict abort or \
+                 use an amalgamation of both entries (RFVQCK)"
+            }
         }
     }
 }

@@ -42,7 +42,8 @@ pub enum Barrier {
     SmpWmb,
 }
 
-/// One raw TLB invalidate; complete only at this CPU's next `DsbIsh`. Loops over ranges are kernel code.
+/// One raw TLB invalidate; complete only at this CPU's next `DsbIsh` (the forms without `is`: also at its `DsbNsh`).
+/// Loops over ranges are kernel code. What each reaches is said by Arm ARM DDI 0487, "TLB maintenance instructions".
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Tlbi {
     /// Every stage-1 EL1&0 entry, walk caches too, all CPUs.
@@ -51,8 +52,63 @@ pub enum Tlbi {
     Vmalle1,
     /// Last-level entries of one VA, all ASIDs, all CPUs.
     Vaale1is(Va),
+    /// The same, this CPU only.
+    Vaale1(Va),
     /// Last-level and walk-cache entries of one VA, all ASIDs, all CPUs.
     Vaae1is(Va),
+    /// The same, this CPU only.
+    Vaae1(Va),
+    /// Last-level entries of one VA: global ones and those of one ASID, all CPUs.
+    Vale1is(Va, Asid),
+    /// The same, and walk-cache entries of that ASID.
+    Vae1is(Va, Asid),
+    /// Every entry of one ASID, walk caches too, all CPUs. Global entries stay.
+    Aside1is(Asid),
+    /// Last-level entries of so many pages from one VA on, all ASIDs, all CPUs (FEAT_TLBIRANGE). The instruction's SCALE
+    /// and NUM reach only certain numbers of pages; any number is taken here.
+    Rvaale1is(Va, u32),
+    /// Last-level and walk-cache entries of so many pages, all ASIDs, all CPUs.
+    Rvaae1is(Va, u32),
+}
+
+/// An address space identifier. Entries without nG are global and have none; intermediate entries count as non-global.
+pub type Asid = u16;
+
+impl Tlbi {
+    /// Reaches this CPU's entries only.
+    #[must_use]
+    #[inline]
+    pub const fn is_local(self) -> bool {
+        matches!(self, Tlbi::Vmalle1 | Tlbi::Vaale1(_) | Tlbi::Vaae1(_))
+    }
+    /// Leaves cached table entries alone.
+    #[must_use]
+    #[inline]
+    pub const fn is_last_level(self) -> bool {
+        matches!(self, Tlbi::Vaale1is(_) | Tlbi::Vaale1(_) | Tlbi::Vale1is(..) | Tlbi::Rvaale1is(..))
+    }
+    /// First address and number of pages; `None`: every address.
+    #[must_use]
+    #[inline]
+    pub const fn pages(self) -> Option<(Va, u32)> {
+        match self {
+            Tlbi::Vmalle1is | Tlbi::Vmalle1 | Tlbi::Aside1is(_) => None,
+            Tlbi::Vaale1is(va) | Tlbi::Vaale1(va) | Tlbi::Vaae1is(va) | Tlbi::Vaae1(va) | Tlbi::Vale1is(va, _) | Tlbi::Vae1is(va, _) => {
+                Some((va, 1))
+            }
+            Tlbi::Rvaale1is(va, pages) | Tlbi::Rvaae1is(va, pages) => Some((va, pages)),
+        }
+    }
+    /// Whether it reaches an entry of that ASID, `None` being a global one.
+    #[must_use]
+    #[inline]
+    pub const fn matches(self, entry: Option<Asid>) -> bool {
+        match (self, entry) {
+            (Tlbi::Vale1is(_, asid) | Tlbi::Vae1is(_, asid) | Tlbi::Aside1is(asid), Some(entry)) => asid == entry,
+            (Tlbi::Aside1is(_), None) => false,
+            _ => true,
+        }
+    }
 }
 
 /// The kernel's locks, by its names.
@@ -281,6 +337,68 @@ pub struct Entry<T> {
     pub tok: T,
 }
 
+/// A translation fault: no valid entry on the walk, at any level (`ESR_EL1.DFSC` 0b0001xx).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fault;
+
+/// One data access through a virtual address, as a value: a fault handler lets it happen again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Data<T> {
+    Load {
+        va: Va,
+        order: Order,
+    },
+    Store {
+        va: Va,
+        value: u64,
+        order: Order,
+    },
+    Rmw {
+        va: Va,
+        op: Rmw,
+        order: Order,
+    },
+    Fill {
+        va: Va,
+        template: Template,
+    },
+    /// `Cpu::copy_from_va`.
+    Copy {
+        from: Va,
+        to: Frame<T>,
+    },
+    /// `AT S1E1R` and a look at `PAR_EL1`: whether a load would translate now.
+    Probe {
+        va: Va,
+    },
+}
+
+impl<T> Data<T> {
+    /// Address whose translation is in question.
+    #[must_use]
+    pub const fn va(&self) -> Va {
+        match *self {
+            Data::Load { va, .. } | Data::Store { va, .. } | Data::Rmw { va, .. } | Data::Fill { va, .. } | Data::Probe { va } => va,
+            Data::Copy { from, .. } => from,
+        }
+    }
+}
+
+impl<T: Token> Data<T> {
+    /// The access by the method of `Cpu` that records a fault as a violation.
+    pub fn perform<C: Cpu<Tok = T>>(self, cpu: &C) -> u64 {
+        match self {
+            Data::Load { va, order } => return cpu.load(va, order),
+            Data::Rmw { va, op, order } => return cpu.rmw(va, op, order),
+            Data::Probe { va } => return cpu.load(va, Order::Plain),
+            Data::Store { va, value, order } => cpu.store(va, value, order),
+            Data::Fill { va, template } => cpu.fill(va, template),
+            Data::Copy { from, to } => cpu.copy_from_va(from, to),
+        }
+        0
+    }
+}
+
 /// Bound for `Cpu::Tok`.
 pub trait Token: Copy + Default + Eq + fmt::Debug {}
 impl<T: Copy + Default + Eq + fmt::Debug> Token for T {}
@@ -342,6 +460,9 @@ pub trait Cpu {
     // ---- ordering and TLB --------------------------------------------------------------------------------
     fn barrier(&self, barrier: Barrier);
     fn tlbi(&self, op: Tlbi);
+    /// Have an IOMMU that walks these tables (SVA) forget what it caches of them, and wait for it
+    /// (`iommu_sva_invalidate_kva_range`, 6.19). Broadcast invalidates do not reach it.
+    fn iommu_invalidate(&self) {}
 
     // ---- data through a virtual address: translates, may use a stale TLB entry, may fault ------------------
     /// Load of an aligned 64-bit word.
@@ -351,8 +472,18 @@ pub trait Cpu {
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64;
     /// Bulk store: make every struct page of the vmemmap page at `va` (page aligned) read as `template`.
     fn fill(&self, va: Va, template: Template);
+    /// The access, or the exception that it takes instead: what a fault handler is written against. Nothing is recorded
+    /// for a fault; a store through a read-only leaf is recorded as by the methods above.
+    ///
+    /// # Errors
+    /// `Fault`: nothing was loaded or stored.
+    fn attempt(&self, access: Data<Self::Tok>) -> Result<u64, Fault>;
     /// A translation that hardware makes alone: fills TLBs, never faults.
     fn speculate(&self, va: Va);
+    /// The same, made by an IOMMU for a device.
+    fn iommu_walk(&self, va: Va) {
+        let _ = va;
+    }
 
     // ---- frames --------------------------------------------------------------------------------------------
     /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.
@@ -412,6 +543,10 @@ pub trait Cpu {
     /// # Errors
     /// `InUse`: a frame in the range is allocated (for `Isolate` only if it is not movable: neither `Huge` nor `Data`).
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse>;
+    /// The linear map of memory that leaves the machine is down: from here on nobody may translate to it (I4). For checking.
+    fn memory_gone(&self, start: Pa, bytes: u64) {
+        let _ = (start, bytes);
+    }
     /// First allocated frame in the range, if any (`scan_movable_pages`).
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse>;
     /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted). *local*
@@ -443,9 +578,12 @@ pub trait Cpu {
     fn synchronize_rcu(&self);
     fn irq_disable(&self);
     fn irq_enable(&self);
-    /// Pause every other CPU by IPI and wait for their acknowledgements.
-    fn ipi_pause(&self);
-    fn ipi_resume(&self);
+    /// Raise an interrupt line on every other CPU that has a handler for it (`smp_cross_call` to all but this one): sets
+    /// their bits in the variable, which the handler's entry takes. Returns how many it was sent to; real threads take no
+    /// interrupts, so there it is counted and sent to nobody.
+    fn send_ipi(&self, line: Var) -> u64;
+    /// From here to `stop_machine_end` no other CPU runs, with interrupts off everywhere (pseudo-NMIs still come). Sleeps
+    /// until every other CPU can be preempted. Real threads are not stopped: it is counted only.
     fn stop_machine_begin(&self);
     fn stop_machine_end(&self);
 

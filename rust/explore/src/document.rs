@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
+use vmemmap_machine::model::{Context, MAX_ACTORS};
 
 use crate::scenario::Body;
 
@@ -70,7 +71,11 @@ const fn yes() -> bool {
 #[serde(deny_unknown_fields)]
 pub struct ActorDocument {
     pub name: String,
+    /// CPU of a task, below 16; of an interrupt, the one that it interrupts.
     pub cpu: u8,
+    /// Of an explored machine; real threads take no interrupts, there it is one more thread.
+    #[serde(default)]
+    pub context: ContextDocument,
     #[serde(default = "one")]
     pub rounds: u32,
     /// Either a program or steps.
@@ -97,6 +102,10 @@ impl ActorDocument {
     pub fn body(&self, layout: &Layout) -> Result<Body, DocumentError> {
         match (&self.program, &self.steps) {
             (Some(program), None) => Ok(Body::Program(program.iter().map(|o| o.operation(layout)).collect())),
+            // A trace lists what was done without saying where a round ends, and an interrupt enters and leaves in each.
+            (None, Some(_)) if self.rounds > 1 && self.context != ContextDocument::Task => {
+                Err(DocumentError::Actor { name: self.name.clone(), what: "an interrupt whose steps look at results has one round".into() })
+            }
             (None, Some(_)) => Ok(Body::Foreign),
             _ => Err(DocumentError::Actor { name: self.name.clone(), what: "it has either a program or steps".into() }),
         }
@@ -109,13 +118,106 @@ const fn one() -> u32 {
 
 /// What the environment of an explored machine may do, and what its oracles look at. Absent keys: the defaults of
 /// `WorldOptions`. A stress on real threads has none of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EnvironmentDocument {
     /// `strict` judges what survives when a frame is freed, `observed` only accesses that go wrong.
     pub oracle: Oracle,
     /// Allocations of an execution that may fail as a choice of the environment.
     pub alloc_failures: u32,
+    /// PREEMPT_RT: a spinlock sleeps and may not be taken in an interrupt or with interrupts off.
+    pub preempt_rt: bool,
+    /// An access that may still see an entry as it was before it became valid: `tolerated`, as by
+    /// `is_spurious_el1_translation_fault`, or `fatal` (I2).
+    pub spurious_fault: SpuriousFault,
+    /// FEAT_ETS2; without it a CPU may see the old invalid entry until its own ISB or exception entry.
+    pub ets: bool,
+    /// FEAT_BBM of all CPUs, or of each.
+    pub feat_bbm: OneOrEach<BbmLevel>,
+    /// What an access does that could use two translations that break-before-make should have kept apart.
+    pub conflict: ConflictName,
+    /// Address space of each CPU; those beyond the last CPU ran before.
+    pub asids: Vec<u16>,
+    /// An IOMMU shares the kernel's tables (SVA); it caches table entries, and no TLBI reaches it.
+    pub iommu: bool,
+}
+
+/// In which context an actor runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextDocument {
+    #[default]
+    Task,
+    Irq,
+    /// A pseudo-NMI: also where interrupts are masked.
+    Nmi,
+}
+
+impl From<ContextDocument> for Context {
+    fn from(context: ContextDocument) -> Self {
+        match context {
+            ContextDocument::Task => Context::Task,
+            ContextDocument::Irq => Context::Irq,
+            ContextDocument::Nmi => Context::Nmi,
+        }
+    }
+}
+
+impl Default for EnvironmentDocument {
+    fn default() -> Self {
+        Self {
+            oracle: Oracle::default(),
+            alloc_failures: 0,
+            preempt_rt: false,
+            spurious_fault: SpuriousFault::default(),
+            ets: true,
+            feat_bbm: OneOrEach::One(BbmLevel::Level0),
+            conflict: ConflictName::default(),
+            asids: Vec::new(),
+            iommu: false,
+        }
+    }
+}
+
+/// One value for every CPU, or one for each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrEach<T> {
+    One(T),
+    Each(Vec<T>),
+}
+
+/// `ID_AA64MMFR2_EL1.BBM`, or the CPUs that Linux trusts never to raise a conflict abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BbmLevel {
+    #[serde(rename = "0")]
+    Level0,
+    #[serde(rename = "1")]
+    Level1,
+    #[serde(rename = "2")]
+    Level2,
+    #[serde(rename = "noabort")]
+    NoAbort,
+}
+
+/// What the kernel does about a spurious fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpuriousFault {
+    #[default]
+    Tolerated,
+    Fatal,
+}
+
+/// `vmemmap_machine::model::Conflict` by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictName {
+    #[default]
+    AtWrite,
+    AtAccess,
+    Amalgamate,
+    Abort,
 }
 
 /// Which oracle judges.
@@ -193,6 +295,9 @@ pub enum OperationDocument {
         hstate: u8,
         at: u64,
     },
+    HugetlbDissolve {
+        at: u64,
+    },
     HugetlbDeferredFree,
     SetHvo {
         on: bool,
@@ -229,6 +334,9 @@ pub enum OperationDocument {
         start: u64,
         bytes: u64,
     },
+    DeviceUse {
+        pfn: u64,
+    },
     PtdumpWalk {
         #[serde(default)]
         range: Option<RangeDocument>,
@@ -245,13 +353,40 @@ pub enum OperationDocument {
     SpeculativeRef {
         pfn: u64,
     },
+    PfnValid {
+        pfn: u64,
+        #[serde(default)]
+        access: bool,
+    },
+    KmemleakScan {
+        start: u64,
+        end: u64,
+        #[serde(default = "one_page")]
+        step: u64,
+    },
+    KfreeRcuWork {
+        start: u64,
+    },
     MemoryFailure {
         pfn: u64,
     },
+    PageHandlePoison {
+        pfn: u64,
+    },
+    CpuOnline,
     ShowPte {
         at: u64,
     },
+    Speculate {
+        pfn: u64,
+    },
+    IommuWalk {
+        pfn: u64,
+    },
     VmallocCycle {
+        pages: u64,
+    },
+    VmallocAndKeep {
         pages: u64,
     },
 }
@@ -296,6 +431,7 @@ impl OperationDocument {
             Self::HugetlbReserve { hstate, delta } => Operation::HugetlbReserve { hstate, delta },
             Self::HugetlbGet { hstate } => Operation::HugetlbGet { hstate },
             Self::HugetlbPut { hstate, at } => Operation::HugetlbPut { hstate, at: pfn(at) },
+            Self::HugetlbDissolve { at } => Operation::HugetlbDissolve { at: pfn(at) },
             Self::HugetlbDeferredFree => Operation::HugetlbDeferredFree,
             Self::SetHvo { on } => Operation::SetHvo { on },
             Self::MemoryAdd { start, bytes, memmap_on_memory } => Operation::MemoryAdd { start: Pa(start), bytes, memmap_on_memory },
@@ -312,6 +448,7 @@ impl OperationDocument {
             Self::MemoryOfflineAndRemove { start, bytes } => Operation::MemoryOfflineAndRemove { start: Pa(start), bytes },
             Self::DeviceAdd { start, bytes } => Operation::DeviceAdd { start: Pa(start), bytes },
             Self::DeviceRemove { start, bytes } => Operation::DeviceRemove { start: Pa(start), bytes },
+            Self::DeviceUse { pfn: n } => Operation::DeviceUse { pfn: pfn(n) },
             Self::PtdumpWalk { range, pfns } => Operation::PtdumpWalk {
                 range: match (range, pfns) {
                     (Some(r), _) => VaRange { start: Va(r.start), end: Va(r.end) },
@@ -322,9 +459,17 @@ impl OperationDocument {
             Self::PtdumpCheckWx => Operation::PtdumpCheckWx,
             Self::PfnWalk { start, end, step } => Operation::PfnWalk { start: pfn(start), end: pfn(end), step },
             Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
+            Self::PfnValid { pfn: n, access } => Operation::PfnValid { pfn: pfn(n), access },
+            Self::KmemleakScan { start, end, step } => Operation::KmemleakScan { start: pfn(start), end: pfn(end), step },
+            Self::KfreeRcuWork { start } => Operation::KfreeRcuWork { start: Pa(start) },
+            Self::PageHandlePoison { pfn: n } => Operation::PageHandlePoison { pfn: pfn(n) },
+            Self::CpuOnline => Operation::CpuOnline,
             Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
             Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
+            Self::Speculate { pfn: n } => Operation::Speculate { pfn: pfn(n) },
+            Self::IommuWalk { pfn: n } => Operation::IommuWalk { pfn: pfn(n) },
             Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
+            Self::VmallocAndKeep { pages } => Operation::VmallocAndKeep { pages },
         }
     }
 }
@@ -461,6 +606,9 @@ impl Document {
         let document: Self = serde_json::from_str(json).map_err(|e| DocumentError::Json(e.to_string()))?;
         if document.format != FORMAT {
             return Err(DocumentError::Format(document.format));
+        }
+        if let Some(actor) = document.actors.iter().find(|a| a.cpu >= MAX_ACTORS) {
+            return Err(DocumentError::Actor { name: actor.name.clone(), what: format!("CPU {}, of {MAX_ACTORS}", actor.cpu) });
         }
         Ok(document)
     }

@@ -10,7 +10,7 @@ use rustc_hash::FxHashSet;
 use vmemmap_arch::Invariant;
 
 use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
-use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, Reply};
+use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, NewOrder, Reply, Touched};
 use crate::sharing::{Location, extend_row};
 use crate::waiting::ring_of;
 
@@ -141,8 +141,12 @@ pub(crate) struct Inner<M: Model> {
     /// A question had no answer: whatever search this is, it is over.
     pub unanswered: bool,
     pub fault: Fault,
+    /// Locks taken under others, each pair once, and the kernel function that took the second.
+    pub lock_orders: Vec<(NewOrder, &'static str)>,
     /// Deadlocks, which only the scheduler sees.
     pub own_breaches: Vec<Breach>,
+    /// Actors that wait for what never came, as they were when nobody else was left.
+    retired: Vec<(usize, ActorState<M::Op>)>,
     /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else can
     /// tell, and what it broke on the way was found the first time.
     uneventful: FxHashSet<(u8, u128)>,
@@ -171,19 +175,30 @@ impl<M: Model> Inner<M> {
     }
 
     /// Learns the locations of an operation; `true` if it misses all that are shared.
+    ///
+    /// A *control* read (may this actor go on?) counts among the readers, so that whoever writes the location is a
+    /// scheduling point, but does not keep its own operation from being private. That is sound: let `p` be such an
+    /// operation of actor T, which follows T's operation `x`, and let others do `o1 … on` between the two. `p` is enabled
+    /// right after `x`, since only others take the CPU from T, and they act after `x` (an operation that made its own
+    /// actor wait would break this; there is none). `p` commutes with each `oi`: their data do not meet, `p` writes no
+    /// location that decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p` in this
+    /// execution, hence `p` before `oi` ends in the same state. So `x p o1 … on` stands for all places of `p`, and
+    /// running `p` at once, before anybody else is scheduled, loses nothing. What an interrupt finds is the state that it
+    /// found when it came before `p`. Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not
+    /// there; the deadlock is the same.
     fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.footprint(actor, op, &mut self.scratch);
         let me = 1u16 << actor;
         let mut missed = true;
-        for (location, written) in self.scratch.iter() {
+        for Touched { location, written, control } in self.scratch.iter() {
             let index = location as usize;
             if index >= self.locations.len() {
                 self.locations.resize(index + 1, Location::default());
             }
             let entry = &mut self.locations[index];
             let (known, seen) = if written { (&mut entry.writers, entry.writes_seen) } else { (&mut entry.readers, entry.reads_seen) };
-            missed &= seen & me == 0;
+            missed &= control || seen & me == 0;
             if *known & me == 0 {
                 *known |= me;
                 if entry.outgrown() {
@@ -204,6 +219,9 @@ impl<M: Model> Inner<M> {
         let text = self.record.is_some().then(|| self.model.describe(actor, op));
         let taken = (text.is_some() && outcome != 0).then(|| self.model.alternative(actor, op, outcome));
         let reply = self.model.execute(actor, op, outcome);
+        while let Some(order) = self.model.new_order() {
+            self.lock_orders.push((order, self.actors[usize::from(actor)].label));
+        }
         let state = &mut self.actors[usize::from(actor)];
         if !local {
             self.steps += 1;
@@ -336,7 +354,9 @@ impl<M: Model> Shared<M> {
                 asked: None,
                 unanswered: false,
                 fault: Fault::None,
+                lock_orders: Vec::new(),
                 own_breaches: Vec::new(),
+                retired: Vec::new(),
                 uneventful: FxHashSet::default(),
                 scratch: Footprint::default(),
             }),
@@ -530,6 +550,9 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.running[before.actor].restore(&before.stack);
         let mut inner = self.inner();
         inner.model.rollback(&before.mark);
+        while let Some((actor, state)) = inner.retired.pop() {
+            inner.actors[actor] = state;
+        }
         inner.actors[before.actor] = before.state;
         inner.seen = before.seen;
         inner.steps = before.steps;
@@ -556,12 +579,30 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             inner.steps = 0;
             inner.own_breaches.clear();
             inner.pasts.clear();
+            inner.retired.clear();
         }
         for actor in 0..self.count {
             let (shared, actors) = (self.shared, self.actors);
             self.running.push(Coroutine::new(&mut self.stacks, move |suspender: Suspender<'_>| {
                 actors.run(actor, &ActorPort { shared, suspender, actor: actor as u8 });
             }));
+        }
+    }
+
+    /// Whoever has not finished waits for something that may never come and cannot come now: nobody is left to wait for.
+    fn retire_the_idle(&self, inner: &mut Inner<M>) {
+        let count = self.count;
+        let waiting = |inner: &mut Inner<M>, i: usize| {
+            inner.actors[i].announced.is_some_and(|op| inner.model.may_never_come(i as u8, &op) && inner.model.outcomes(i as u8, &op) == 0)
+        };
+        if (0..count).all(|i| inner.actors[i].finished || waiting(inner, i)) {
+            for i in 0..count {
+                let state = inner.actors[i];
+                if !state.finished {
+                    inner.retired.push((i, state));
+                    inner.actors[i] = ActorState { finished: true, announced: None, ..state };
+                }
+            }
         }
     }
 
@@ -595,6 +636,9 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
                 inner.uneventful.insert(key);
             }
         }
+        if !inner.halted {
+            self.retire_the_idle(&mut inner);
+        }
         ran
     }
 
@@ -614,10 +658,10 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let (mut enabled, mut blocked) = (0, 0);
         for i in 0..self.count {
             if let Some(op) = inner.actors[i].announced {
-                if inner.model.outcomes(i as u8, &op) == 0 {
-                    blocked |= 1 << i;
-                } else {
+                if inner.model.outcomes(i as u8, &op) != 0 {
                     enabled |= 1 << i;
+                } else if !inner.model.may_never_come(i as u8, &op) {
+                    blocked |= 1 << i;
                 }
             }
         }
@@ -668,7 +712,17 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             let text = inner.model.describe(i as u8, &op);
             let for_whom: Vec<&str> = (0..self.count).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors.name(j)).collect();
             let holder = if for_whom.is_empty() { String::from("nobody who could wake it") } else { for_whom.join(" and ") };
-            parts.push(format!("{} waits in {} {} for {holder}", self.actors.name(i), text.op, text.place));
+            let held = inner.model.held(i as u8);
+            let holding = if held.is_empty() { String::new() } else { format!(", holding {}", held.join(" and ")) };
+            let label = inner.actors[i].label;
+            let place = if label.is_empty() { String::new() } else { format!(" in {label}") };
+            let at = format!("{} {}", text.op, text.place);
+            let waits = if inner.model.is_interrupted(i as u8) {
+                format!("is interrupted before {}{place} by", at.trim_end())
+            } else {
+                format!("waits at {}{place} for", at.trim_end())
+            };
+            parts.push(format!("{} {waits} {holder}{holding}", self.actors.name(i)));
         }
         let breach = Breach {
             invariant: Invariant::LockOrder,

@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 
 use vmemmap_arch::Invariant;
+pub use vmemmap_machine::model::NewOrder;
 pub use vmemmap_machine::op::Reply;
 
 /// Most actors of one scenario (sets of actors are bits of a `u16`).
@@ -60,9 +61,12 @@ impl Invariants {
 /// Locations that an operation reads and writes (explorer.md §2.1): dense numbers given by the model.
 ///
 /// Two operations conflict if one's writes meet the other's reads or writes. The filters settle most pairs at once.
+///
+/// Who may run at all (is the CPU mine, is everybody paused) is *control*: an operation that only reads such a location
+/// conflicts with one that writes it, as always, but may be private all the same (`Inner::touch` says why).
 #[derive(Clone, Default, Debug)]
 pub struct Footprint {
-    /// `location << 1 | written`.
+    /// `location << 2 | control << 1 | written`.
     touched: Vec<u64>,
     filter: u64,
     write_filter: u64,
@@ -77,27 +81,42 @@ impl Footprint {
     }
     #[inline]
     pub fn read(&mut self, location: u32) {
-        self.touched.push(u64::from(location) << 1);
+        self.touched.push(u64::from(location) << 2);
         self.filter |= bit(location);
     }
     #[inline]
     pub fn write(&mut self, location: u32) {
-        self.touched.push(u64::from(location) << 1 | 1);
+        self.touched.push(u64::from(location) << 2 | 1);
         self.filter |= bit(location);
         self.write_filter |= bit(location);
     }
-    /// `(location, written)` of each access; a location may come more than once.
+    /// Reads whether the actor may go on at all. What changes that is a `write` of the location, and never private while
+    /// somebody else reads it.
     #[inline]
-    pub fn iter(&self) -> impl Iterator<Item = (u32, bool)> + '_ {
-        self.touched.iter().map(|t| ((t >> 1) as u32, t & 1 != 0))
+    pub fn control(&mut self, location: u32) {
+        self.touched.push(u64::from(location) << 2 | 2);
+        self.filter |= bit(location);
+    }
+    #[inline]
+    pub fn iter(&self) -> impl Iterator<Item = Touched> + '_ {
+        self.touched.iter().map(|t| Touched { location: (t >> 2) as u32, written: t & 1 != 0, control: t & 2 != 0 })
     }
     #[must_use]
     pub fn conflicts(&self, other: &Footprint) -> bool {
         if self.write_filter & other.filter == 0 && other.write_filter & self.filter == 0 {
             return false;
         }
-        self.touched.iter().any(|a| other.touched.iter().any(|b| a >> 1 == b >> 1 && (a | b) & 1 != 0))
+        self.touched.iter().any(|a| other.touched.iter().any(|b| a >> 2 == b >> 2 && (a | b) & 1 != 0))
     }
+}
+
+/// One access of a footprint; a location may come more than once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Touched {
+    pub location: u32,
+    pub written: bool,
+    /// Only asks whether the actor may go on.
+    pub control: bool,
 }
 
 #[inline]
@@ -156,6 +175,23 @@ pub trait Model {
     fn violated(&self) -> Invariants;
     /// Actors that this blocked actor waits for, each of which it needs (bits).
     fn waits_for(&self, actor: u8, op: &Self::Op) -> u16;
+    /// An operation that may never come (an interrupt's entry): while it cannot, its actor counts neither as blocked nor
+    /// as unfinished. Its coming last, when all others are done, stands for its never coming.
+    fn may_never_come(&self, _actor: u8, _op: &Self::Op) -> bool {
+        false
+    }
+    /// For the text of a deadlock: what keeps the actor from going on is an interrupt on its CPU.
+    fn is_interrupted(&self, _actor: u8) -> bool {
+        false
+    }
+    /// For the text of a deadlock: the locks that the actor holds.
+    fn held(&self, _actor: u8) -> Vec<String> {
+        Vec::new()
+    }
+    /// A lock was taken under another for the first time in this exploration (R17), and nobody has asked for it yet.
+    fn new_order(&mut self) -> Option<NewOrder> {
+        None
+    }
     /// Called once when all actors are done, for what must hold at rest; of locations that only one actor touched nothing
     /// may be asked (its last work may have been left out).
     fn at_rest(&mut self) {}

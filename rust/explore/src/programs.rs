@@ -4,6 +4,7 @@ use std::io;
 
 use vmemmap_arch::Geometry;
 use vmemmap_kernel::{Kernel, Operation};
+use vmemmap_machine::model::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
 
 use crate::execution::{ActorPort, Actors, Answer, Runner, Shared};
@@ -59,7 +60,18 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
         let me = &self.scenario.actors[actor];
         let cpu = OpCpu::new(KernelPort { port, geometry: &self.kernel.geometry });
         let mut position = 0;
-        for _ in 0..me.rounds {
+        let mut rounds = 0;
+        // A handler is there for as long as its line may be raised.
+        while me.line.is_some() || rounds < me.rounds {
+            rounds += 1;
+            if me.line.is_some() {
+                position = 0;
+            }
+            if me.context != Context::Task {
+                port.boundary(position);
+                position += 1;
+                port.call(Op::InterruptEnter);
+            }
             match (&me.body, self.memo) {
                 (Body::Program(program), _) => {
                     for operation in program {
@@ -79,6 +91,16 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
                     }
                 }
                 (Body::Foreign, None) => {}
+            }
+            if me.context != Context::Task {
+                port.boundary(position);
+                position += 1;
+                port.call(Op::InterruptExit);
+            }
+            if me.context != Context::Task {
+                port.boundary(position);
+                position += 1;
+                port.call(Op::InterruptExit);
             }
         }
         port.boundary(position);

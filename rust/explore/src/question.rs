@@ -7,16 +7,17 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 use vmemmap_arch::Va;
+use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::model::{Conflict, World, WorldOptions};
 
-use crate::document::{ActorDocument, Document, DocumentError, Oracle};
+use crate::document::{ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
 use crate::foreign::{ForeignError, Memo, Source};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::replay;
 use crate::scenario::{Actor, Body, Scenario};
-use crate::search::Progress;
+use crate::search::{Progress, Reduction};
 use crate::stress::{self, StressError, StressProgress};
 use crate::trace::{Trace, TraceError};
 use crate::verdict::{Options, Strategy};
@@ -63,6 +64,8 @@ pub struct ExploreOptions {
     pub depth: u32,
     pub shorten_seconds: f64,
     pub settle_seconds: f64,
+    /// For checking: which reductions an exhaustive search uses.
+    pub reduction: ReductionName,
 }
 
 impl Default for ExploreOptions {
@@ -76,6 +79,27 @@ impl Default for ExploreOptions {
             depth: 3,
             shorten_seconds: o.shorten_seconds,
             settle_seconds: o.settle_seconds,
+            reduction: ReductionName::Merged,
+        }
+    }
+}
+
+/// All three reductions, as the product has them; or fewer, which takes longer and must give the same answer. Not for
+/// everyday use, hence no option of the command line. `cache` also counts the interleavings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReductionName {
+    Merged,
+    CacheSleep,
+    Cache,
+}
+
+impl From<ReductionName> for Reduction {
+    fn from(name: ReductionName) -> Self {
+        match name {
+            ReductionName::Merged => Self::MERGED,
+            ReductionName::CacheSleep => Self::CACHE_SLEEP,
+            ReductionName::Cache => Self::CACHE,
         }
     }
 }
@@ -134,7 +158,10 @@ fn digest(document: &Document) -> String {
 }
 
 fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionError> {
-    let actor = |a: &ActorDocument| Ok(Actor { name: a.name.clone(), cpu: a.cpu, rounds: a.rounds, body: a.body(&kernel.layout)? });
+    let actor = |a: &ActorDocument| {
+        let body = a.body(&kernel.layout)?;
+        Ok(Actor { name: a.name.clone(), cpu: a.cpu, rounds: a.rounds, body, context: a.context.into(), line: None })
+    };
     let actors: Result<Vec<Actor>, DocumentError> = document.actors.iter().map(actor).collect();
     Ok(Scenario {
         name: document.name.clone(),
@@ -155,9 +182,42 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
     WorldOptions {
         strict: e.oracle == Oracle::Strict,
         alloc_failures: e.alloc_failures,
+        preempt_rt: e.preempt_rt,
+        spurious_fault_is_fatal: e.spurious_fault == SpuriousFault::Fatal,
+        ets: e.ets,
+        feat_bbm: match &e.feat_bbm {
+            OneOrEach::One(level) => vec![feat_bbm(*level)],
+            OneOrEach::Each(levels) => levels.iter().copied().map(feat_bbm).collect(),
+        },
+        conflict: match e.conflict {
+            ConflictName::AtWrite => Conflict::AtWrite,
+            ConflictName::AtAccess => Conflict::AtAccess,
+            ConflictName::Amalgamate => Conflict::Amalgamate,
+            ConflictName::Abort => Conflict::Abort,
+        },
+        asids: e.asids.clone(),
+        iommu: e.iommu,
         linear_map: Some(l.page_offset..Va(l.page_end.0)),
         vmalloc: Some(l.vmalloc_start..l.vmalloc_end),
         ..WorldOptions::default()
+    }
+}
+
+/// Who runs on what: the actors, with the handlers of the interrupts that they send, and the machine as it is when they start.
+fn stage(document: &Document, kernel: &Kernel) -> Result<(Scenario, World), QuestionError> {
+    let mut scenario = scenario(document, kernel)?;
+    scenario.add_ipi_handlers(kernel);
+    let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document, kernel))?;
+    world.place(&scenario.places());
+    Ok((scenario, world))
+}
+
+const fn feat_bbm(level: BbmLevel) -> FeatBbm {
+    match level {
+        BbmLevel::Level0 => FeatBbm::Level0,
+        BbmLevel::Level1 => FeatBbm::Level1,
+        BbmLevel::Level2 => FeatBbm::Level2,
+        BbmLevel::NoAbort => FeatBbm::NoAbort,
     }
 }
 
@@ -195,8 +255,7 @@ pub fn explore_with(
         return Err(QuestionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let scenario = scenario(&document, &kernel)?;
-    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
+    let (scenario, world) = stage(&document, &kernel)?;
     let how = Options {
         strategy: match asked.strategy {
             StrategyName::Exhaustive => Strategy::Exhaustive,
@@ -208,6 +267,7 @@ pub fn explore_with(
         seconds: asked.seconds,
         shorten_seconds: asked.shorten_seconds,
         settle_seconds: asked.settle_seconds,
+        reduction: asked.reduction.into(),
         ..Options::default()
     };
     let memo = match source {
@@ -271,9 +331,8 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionErr
         return Err(QuestionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let scenario = scenario(&document, &kernel)?;
+    let (scenario, world) = stage(&document, &kernel)?;
     programs_only(&scenario)?;
-    let world = booted(&kernel, scenario.actors.len() as u8, world_options(&document, &kernel), &setup(&document, &kernel))?;
     let how = replay::Options { tolerant: asked.tolerant, seed: asked.seed, changed };
     let retold = programs::replay(&kernel, world, &scenario, &trace, how)?;
     let mut answer = serde_json::json!({

@@ -1,6 +1,9 @@
 //! Sampling for spaces beyond the cache: uniform walks, and PCT (priorities with a few changes).
 //!
-//! Both decide only at unmerged points. What they do not find is not proven absent: never "safe".
+//! Both decide only at unmerged points: a priority drops at a numbered choice, and what is private to an actor makes none
+//! (explorer.md §2.5). What they do not find is not proven absent: never "safe". PCT of depth d preempts at most d - 1 times
+//! in an execution; a fault that needs more switches between actors that could all go on is out of its reach, however long
+//! it runs.
 
 use std::time::Instant;
 
@@ -16,7 +19,8 @@ use crate::search::{Choice, Clock, Cost, Ended, Limits, Progress, Report};
 pub enum Draw {
     /// Each enabled actor with the same chance.
     Uniform,
-    /// Probabilistic concurrency testing: the highest priority goes, and drops at `depth - 1` random points.
+    /// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): the highest priority goes, and drops at
+    /// `depth - 1` random points.
     Pct { depth: u32 },
 }
 
@@ -156,5 +160,72 @@ fn walk<M: Model, A: Actors<M>>(
         cost.steps += leads[usize::from(actor)] + 1;
         made.push(Choice { actor, outcome });
         leads[usize::from(actor)] = runner.advance(usize::from(actor), outcome, crate::execution::Phase::Frontier);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vmemmap_arch::Invariant;
+
+    use super::*;
+    use crate::bench::handmade::{Handmade, Row};
+    use crate::execution::Shared;
+
+    #[test]
+    fn pct_preempts_fewer_times_than_its_depth() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        let mut most = [0; 6];
+        for _ in 0..500 {
+            for depth in 1..6 {
+                let mut priorities = Priorities::draw(&mut rng, 3, depth, 40);
+                let picked: Vec<u8> = (0..40).map(|at| priorities.pick(0b111, at)).collect();
+                let switches = picked.windows(2).filter(|w| w[0] != w[1]).count();
+                most[depth as usize] = most[depth as usize].max(switches);
+            }
+        }
+        // Three actors that can always go: it reaches its bound, and does not pass it.
+        assert_eq!(most, [0, 0, 1, 2, 3, 4]);
+    }
+
+    fn pct(row: &Row, depth: u32, executions: u64) -> Report {
+        let shared = Shared::new(Handmade::default());
+        let mut runner = Runner::new(&shared, row).expect("stacks");
+        let mut limits =
+            Limits { executions, deadline: None, settle: Some(Duration::ZERO), states: usize::MAX, stop: &|| false, progress: &mut |_| {} };
+        let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::FreedTableIsEmpty]);
+        sample(&mut runner, Draw::Pct { depth }, 0, ending, 100_000, &mut limits)
+    }
+
+    /// Derived: one hole takes two preemptions, of HVO in it and of hot remove between scan and free, by when the entry is
+    /// set again. Two holes one after the other take three: HVO in the first, the scan after its first read, HVO in the
+    /// second; what the scan saw first is set again by then.
+    #[test]
+    fn pct_finds_what_its_depth_allows() {
+        let base = Row::named("clear-then-set-3").expect("it is there");
+        let one = Row { own: 1, entries: 8, rounds: 1, ..base };
+        assert!(!pct(&one, 3, 2_000).found.is_empty());
+        let two = Row { own: 2, entries: 4, rounds: 1, ..base };
+        assert!(pct(&two, 3, 20_000).found.is_empty());
+        assert!(!pct(&two, 4, 20_000).found.is_empty());
+    }
+
+    #[test]
+    fn private_operations_are_no_points_at_which_a_priority_could_drop() {
+        let row = Row { own: 1, entries: 8, ..Row::named("exchange-3").expect("it is there") };
+        let shared = Shared::new(Handmade::default());
+        let mut runner = Runner::new(&shared, &row).expect("stacks");
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(2);
+        let mut report = Report::new();
+        let mut points = 0;
+        for _ in 0..5 {
+            runner.adopt_shared();
+            points = walk(&mut runner, Draw::Pct { depth: 3 }, &mut rng, points, &mut report);
+        }
+        // HVO writes its entry in six passes, and nobody can tell when it reads what only it writes; the scan reads it once in
+        // each of three removals.
+        assert_eq!(points, 9);
+        assert!(runner.inner().steps > 10 * points, "{} operations", runner.inner().steps);
     }
 }

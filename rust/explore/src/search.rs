@@ -6,7 +6,7 @@
 //! pruned whatever its sleep set, which is sound in a depth-first search of an acyclic graph that tries every enabled
 //! actor; hence no other order of search may use sleep sets together with the cache.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
@@ -108,6 +108,9 @@ pub struct Report {
     pub rounds: u32,
     /// A bound of the model or of the steps per actor was hit.
     pub overflowed: bool,
+    /// Executions that a search without any reduction would have to run. Known if this one was exhausted, with the cache
+    /// and nothing else: sleep sets and merging leave out edges that the count needs.
+    pub interleavings: Option<f64>,
     pub found: BTreeMap<Invariant, Found>,
     /// When an invariant that ends executions first fell: after so many executions, and how long.
     pub first: Option<(u64, Duration)>,
@@ -115,7 +118,17 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { ended: Ended::Budget, executions: 0, steps: 0, states: 0, rounds: 0, overflowed: false, found: BTreeMap::new(), first: None }
+        Self {
+            ended: Ended::Budget,
+            executions: 0,
+            steps: 0,
+            states: 0,
+            rounds: 0,
+            overflowed: false,
+            interleavings: None,
+            found: BTreeMap::new(),
+            first: None,
+        }
     }
     /// Whether what was not found does not exist, within the declared bounds.
     #[must_use]
@@ -168,6 +181,9 @@ struct Node {
     ran: u32,
     /// The same of the chosen actor when it was last picked.
     lead: u32,
+    key: u128,
+    /// Ways from here to an end, of the choices tried so far.
+    ways: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -187,6 +203,10 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Operations each actor has run since it was last picked, in this execution.
     leads: [u32; MAX_ACTORS],
     on_final: &'r mut dyn FnMut(Final),
+    /// Ways to an end from each state that was left, if they are counted.
+    ways: Option<HashMap<u128, f64, KeyBuilder>>,
+    /// Ways from where the execution stopped: into a state seen before as many as it has, else one.
+    ways_on: f64,
     footprints: (Footprint, Footprint),
 }
 
@@ -201,6 +221,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             report: Report::new(),
             leads: [0; MAX_ACTORS],
             on_final,
+            ways: (reduction.cache && !reduction.sleep && reduction.merge == Merge::Local).then(HashMap::default),
+            ways_on: 1.0,
             footprints: Default::default(),
         }
     }
@@ -223,10 +245,14 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let mut end = self.begin_round();
         self.report.ended = loop {
             if end == End::Running {
+                self.ways_on = 1.0;
                 end = self.go_on();
                 continue;
             }
             self.report.executions += 1;
+            if let Some(node) = self.nodes.last_mut() {
+                node.ways += self.ways_on;
+            }
             if self.report.first.is_none() && self.report.found.keys().any(|i| ending.contains(*i)) {
                 self.report.first = Some((self.report.executions, began.elapsed()));
             }
@@ -265,6 +291,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         };
         self.report.steps = self.runner.inner().total_steps - first_steps;
         self.report.states = self.cache.len() as u64;
+        // The node popped last was the beginning.
+        self.report.interleavings = (self.ways.is_some() && self.report.ended == Ended::Exhausted).then_some(self.ways_on);
         (limits.progress)(self.progress());
         self.report
     }
@@ -369,6 +397,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             return End::Over;
         }
         if self.reduction.cache && !self.cache.insert(key) {
+            self.ways_on = self.ways.as_ref().and_then(|ways| ways.get(&key)).copied().unwrap_or(1.0);
             return End::Over;
         }
         let (enabled, blocked) = self.runner.enabled();
@@ -396,7 +425,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             Some(a) if open & 1 << a != 0 => a,
             _ => open.trailing_zeros() as u8,
         };
-        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0 });
+        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0, key, ways: 0.0 });
         End::Running
     }
 
@@ -454,7 +483,15 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 node.outcomes = 0;
                 return true;
             }
+            let (key, ways) = (node.key, node.ways);
             self.nodes.pop();
+            if let Some(known) = &mut self.ways {
+                known.insert(key, ways);
+                self.ways_on = ways;
+                if let Some(parent) = self.nodes.last_mut() {
+                    parent.ways += ways;
+                }
+            }
         }
         false
     }

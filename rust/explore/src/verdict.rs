@@ -146,8 +146,12 @@ pub struct Outcome {
     pub witnesses: BTreeMap<Invariant, Witness>,
     /// Rounds until the set of shared locations was complete.
     pub rounds: u32,
+    /// See `Report`: only an exhausted search with the cache alone counts them.
+    pub interleavings: Option<f64>,
     /// When a judged invariant first fell, from the start of the search.
     pub first_violation: Option<FirstViolation>,
+    /// Locks that were taken in both orders: a warning, never a violation.
+    pub lock_order: Vec<Inversion>,
 }
 
 /// How soon a search met a violation.
@@ -155,6 +159,17 @@ pub struct Outcome {
 pub struct FirstViolation {
     pub executions: u64,
     pub seconds: f64,
+}
+
+/// Two locks taken in both orders. Whether actors can meet so that each holds one and waits for the other is for the search
+/// to find (I25); where it did not, a lock that both hold, or these actors, may be why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Inversion {
+    pub locks: [&'static str; 2],
+    /// Who was first seen to take the second under the first, and the first under the second.
+    pub actors: [String; 2],
+    /// The kernel functions in which they did.
+    pub places: [&'static str; 2],
 }
 
 impl Outcome {
@@ -190,6 +205,8 @@ impl Outcome {
             "witnesses": named(&self.witnesses),
             "rounds": self.rounds,
             "first_violation": self.first_violation,
+            "interleavings": self.interleavings,
+            "lock_order": self.lock_order,
         })
     }
 }
@@ -208,6 +225,20 @@ pub fn ask<M: Model, A: Actors<M>>(
 /// A trace of `ask`, again.
 pub fn again<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, scenario: &Scenario, trace: &Trace, how: replay::Options) -> Replayed {
     replay::replay(runner, trace, &scenario.digest, how)
+}
+
+/// The pairs of locks that were taken in both orders.
+fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversion> {
+    let orders = &runner.inner().lock_orders;
+    let name = |actor: u8| runner.actors().name(usize::from(actor)).to_owned();
+    let mut pairs: Vec<Inversion> = Vec::new();
+    for (i, (one, here)) in orders.iter().enumerate() {
+        if let Some((two, there)) = orders[..i].iter().find(|(o, _)| (o.held, o.taken) == (one.taken, one.held)) {
+            let (locks, actors) = ([two.held.name(), two.taken.name()], [name(two.actor), name(one.actor)]);
+            pairs.push(Inversion { locks, actors, places: [*there, *here] });
+        }
+    }
+    pairs
 }
 
 struct Question<'q> {
@@ -284,6 +315,7 @@ impl Question<'_> {
             .filter(|(i, _)| judged.contains(**i) && report.found.contains_key(i))
             .min_by_key(|(i, w)| (w.switches, w.steps, **i))
             .map(|(_, w)| w.clone());
+        let lock_order = inversions(runner);
         Outcome {
             scenario: self.scenario.name.clone(),
             variant: self.scenario.variant.clone(),
@@ -307,6 +339,8 @@ impl Question<'_> {
             witnesses,
             rounds: report.rounds,
             first_violation: report.first.map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
+            interleavings: report.interleavings,
+            lock_order,
         }
     }
 

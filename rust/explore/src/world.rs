@@ -1,9 +1,10 @@
 //! The World of operations as a model to explore, and how a kernel gets into it.
 
 use thiserror::Error;
-use vmemmap_arch::Invariant;
+use vmemmap_arch::bbm::FeatBbm;
+use vmemmap_arch::{Invariant, LockId, Mode};
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
-use vmemmap_machine::model::{Mark, Touch, World, WorldOptions};
+use vmemmap_machine::model::{Conflict, Mark, NewOrder, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
@@ -18,6 +19,10 @@ impl Touch for Footprint {
     #[inline]
     fn write(&mut self, location: u32) {
         Footprint::write(self, location);
+    }
+    #[inline]
+    fn control(&mut self, location: u32) {
+        Footprint::control(self, location);
     }
 }
 
@@ -61,6 +66,24 @@ impl Model for World {
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
         World::waits_for(self, actor, op)
     }
+    #[inline]
+    fn may_never_come(&self, actor: u8, op: &Op) -> bool {
+        matches!(op, Op::InterruptEnter) && World::may_never_come(self, actor)
+    }
+    fn is_interrupted(&self, actor: u8) -> bool {
+        World::is_interrupted(self, actor)
+    }
+    fn held(&self, actor: u8) -> Vec<String> {
+        let one = |(lock, mode): (LockId, Mode)| match mode {
+            Mode::Read => format!("{} for reading", lock.name()),
+            Mode::Write => lock.name().to_owned(),
+        };
+        World::held(self, actor).map(one).collect()
+    }
+    #[inline]
+    fn new_order(&mut self) -> Option<NewOrder> {
+        World::new_order(self)
+    }
     fn overflowed(&self) -> bool {
         World::overflowed(self)
     }
@@ -98,8 +121,26 @@ impl Model for World {
         }
     }
     fn memory_model(&self) -> String {
-        let oracle = if self.options().strict { "strict" } else { "observed" };
-        format!("sequentially consistent memory, stale translations per slot, {oracle} oracle")
+        let o = self.options();
+        let oracle = if o.strict { "strict" } else { "observed" };
+        let mut words = format!("sequentially consistent memory, stale translations per slot, {oracle} oracle");
+        let parts = [
+            (o.spurious_fault_is_fatal, ", spurious faults fatal"),
+            (!o.ets, ", without FEAT_ETS2"),
+            (o.conflict == Conflict::AtAccess, ", conflicting translations judged at the access too"),
+            (o.conflict == Conflict::Amalgamate, ", loads may mix conflicting translations"),
+            (o.conflict == Conflict::Abort, ", conflicting translations may abort"),
+            (o.iommu, ", an IOMMU beyond the TLBI broadcast"),
+        ];
+        words.extend(parts.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text));
+        if o.feat_bbm.iter().any(|level| *level != FeatBbm::Level0) {
+            let levels: Vec<_> = o.feat_bbm.iter().map(|level| level.name()).collect();
+            words += &format!(", FEAT_BBM {}", levels.join("/"));
+        }
+        if !o.asids.is_empty() {
+            words += &format!(", ASIDs {:?}", o.asids);
+        }
+        words
     }
     fn visible(&self) -> Invariants {
         Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))

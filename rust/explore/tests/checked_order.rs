@@ -16,6 +16,7 @@ use vmemmap_explore::replay::Options;
 use vmemmap_explore::retold::Retold;
 use vmemmap_explore::scenario::{Actor, Scenario};
 use vmemmap_explore::trace::Trace;
+use vmemmap_machine::model::Context;
 use vmemmap_machine::op::{Op, Tok};
 use vmemmap_machine::{Checked, Machine};
 
@@ -202,8 +203,7 @@ fn on_cpu(cpu: &Checked<'_>, op: &Op) -> Reply {
         Op::RcuWait => cpu.synchronize_rcu(),
         Op::IrqDisable => cpu.irq_disable(),
         Op::IrqEnable => cpu.irq_enable(),
-        Op::IpiPause => cpu.ipi_pause(),
-        Op::IpiResume => cpu.ipi_resume(),
+        Op::SendIpi { line } => return Reply::of(cpu.send_ipi(line)),
         Op::StopMachineBegin => cpu.stop_machine_begin(),
         Op::StopMachineEnd => cpu.stop_machine_end(),
         Op::SignalPending => return Reply::of(cpu.signal_pending().into()),
@@ -249,6 +249,8 @@ fn on_checked_cpus(document: &Value, witness: &Value, policies: &[(&str, &str)])
         cpu: a.cpu,
         rounds: a.rounds,
         body: a.body(&layout).expect("a program"),
+        context: Context::Task,
+        line: None,
     });
     let scenario = Scenario {
         name: document.name.clone(),

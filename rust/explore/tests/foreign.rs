@@ -17,7 +17,7 @@ use vmemmap_explore::search::Reduction;
 use vmemmap_explore::verdict::{Options, Verdict, ask};
 use vmemmap_explore::world::booted;
 use vmemmap_kernel::{Errno, Kernel, Operation};
-use vmemmap_machine::model::{World, WorldOptions};
+use vmemmap_machine::model::{Context, World, WorldOptions};
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
 
 const SECTION: u64 = 128 << 20;
@@ -98,8 +98,14 @@ fn world(kernel: &Kernel, setup: &[Operation]) -> World {
 }
 
 fn scenario(document: &Document, kernel: &Kernel) -> Scenario {
-    let actor =
-        |a: &ActorDocument| Actor { name: a.name.clone(), cpu: a.cpu, rounds: a.rounds, body: a.body(&kernel.layout).expect("either") };
+    let actor = |a: &ActorDocument| Actor {
+        name: a.name.clone(),
+        cpu: a.cpu,
+        rounds: a.rounds,
+        body: a.body(&kernel.layout).expect("either"),
+        context: Context::Task,
+        line: None,
+    };
     Scenario {
         name: document.name.clone(),
         variant: document.variant.clone(),

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
-use toy::{Flaw, Line, Op, Programs, Toy, random_programs};
+use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::execution::{ActorPort, Actors, Fault, Runner, Shared};
+use vmemmap_explore::execution::{ActorPort, Actors, Fault, Merge, Runner, Shared};
 use vmemmap_explore::model::Invariants;
 use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
 
@@ -37,11 +37,20 @@ fn naive(programs: &Programs) -> Option<(Report, HashSet<Final>)> {
     (report.ended == Ended::Exhausted).then_some((report, finals))
 }
 
-fn corpus(seed: u64, n: usize, locks: u32, mut each: impl FnMut(&Programs, &Report, &HashSet<Final>)) -> (usize, usize) {
+fn corpus(seed: u64, n: usize, locks: u32, each: impl FnMut(&Programs, &Report, &HashSet<Final>)) -> (usize, usize) {
+    corpus_of(seed, n, |rng| random_programs(rng, locks), each)
+}
+
+fn corpus_of(
+    seed: u64,
+    n: usize,
+    make: impl Fn(&mut Xoshiro256PlusPlus) -> Programs,
+    mut each: impl FnMut(&Programs, &Report, &HashSet<Final>),
+) -> (usize, usize) {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let (mut used, mut deadlocks) = (0, 0);
     for _ in 0..n {
-        let programs = random_programs(&mut rng, locks);
+        let programs = make(&mut rng);
         if let Some((report, finals)) = naive(&programs) {
             used += 1;
             deadlocks += usize::from(finals.iter().any(|f| f.deadlock));
@@ -72,6 +81,120 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
     }
     assert!(used > 1200, "only {used} programs were small enough");
     assert!(deadlocks > 50, "only {deadlocks} programs could deadlock");
+}
+
+/// A deadlock in which an actor lost its CPU for good is the same wherever the actor stood in its private work, which
+/// merging does ahead.
+fn comparable(finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
+    let merged = reduction.merge == Merge::Private;
+    let alike = |f: &Final| if f.deadlock && merged { Final { key: 0, violated: Invariants::NONE, ..*f } } else { *f };
+    finals.iter().map(alike).collect()
+}
+
+#[test]
+fn interrupts_masks_and_pauses_are_reduced_without_loss() {
+    let (mut used, mut deadlocks) = (0, 0);
+    for (seed, locks) in [(31, 0), (32, 40), (33, 90)] {
+        let (u, d) = corpus_of(
+            seed,
+            220,
+            |rng| random_interrupts(rng, locks),
+            |programs, naive_report, naive_finals| {
+                for reduction in Reduction::ALL {
+                    let reduction = Reduction { keep_finished: true, ..reduction };
+                    let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, u64::MAX);
+                    assert_eq!(
+                        comparable(&finals, reduction),
+                        comparable(naive_finals, reduction),
+                        "seed {seed}, {reduction:?}, {programs:?}"
+                    );
+                    let fell = |r: &Report| r.found.keys().copied().collect::<Vec<_>>();
+                    assert_eq!(fell(&report), fell(naive_report), "seed {seed}, {reduction:?}, {programs:?}");
+                }
+            },
+        );
+        used += u;
+        deadlocks += d;
+    }
+    assert!(used > 300, "only {used} programs were small enough");
+    assert!(deadlocks > 40, "only {deadlocks} programs could deadlock");
+}
+
+#[test]
+fn an_interrupt_is_merged_with_what_it_does_not_meet() {
+    // Ten words of private work under an interrupt that meets one: the handler comes before or after that one only.
+    let task: Vec<Line> = (0..10).map(|_| Line::WriteNext(1)).chain([Line::Do(Op::Write(0, 1))]).collect();
+    let handler = [Op::Enter, Op::Read(0), Op::Exit].map(Line::Do).to_vec();
+    let programs = Programs(vec![task, handler]);
+    let (merged, _) = search(&programs, Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+    let (plain, _) = search(&programs, Reduction::CACHE_SLEEP, Flaw::None, Invariants::NONE, u64::MAX);
+    assert!(merged.states <= 8, "{} states", merged.states);
+    assert!(plain.states > 30, "{} states", plain.states);
+}
+
+#[test]
+fn an_interrupt_that_takes_a_lock_of_the_task_under_it_deadlocks_and_a_mask_helps() {
+    let task = [Op::Lock(0), Op::Read(0), Op::Unlock(0)].map(Line::Do).to_vec();
+    let masked = [Op::Mask, Op::Lock(0), Op::Read(0), Op::Unlock(0), Op::Unmask].map(Line::Do).to_vec();
+    let handler = [Op::Enter, Op::Lock(0), Op::Unlock(0), Op::Exit].map(Line::Do).to_vec();
+    let run = |task: Vec<Line>| search(&Programs(vec![task, handler.clone()]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX).0;
+    assert_eq!(run(task).found[&Invariant::LockOrder].cost.switches, 1);
+    let safe = run(masked);
+    assert!(safe.exhaustive() && safe.found.is_empty());
+}
+
+#[test]
+fn an_interrupt_that_never_comes_is_no_deadlock() {
+    let task = [Op::Mask, Op::Read(0)].map(Line::Do).to_vec();
+    let handler = [Op::Enter, Op::Write(0, 1), Op::Exit].map(Line::Do).to_vec();
+    let (report, finals) = search(&Programs(vec![task, handler]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+    assert!(report.exhaustive() && report.found.is_empty());
+    assert!(finals.iter().all(|f| !f.deadlock));
+}
+
+#[test]
+fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
+    struct Endless;
+    impl Actors<Toy> for Endless {
+        fn count(&self) -> usize {
+            2
+        }
+        fn name(&self, actor: usize) -> &str {
+            ["spinner", "writer"][actor]
+        }
+        fn run(&self, actor: usize, port: &ActorPort<'_, Toy>) {
+            let mut seen = 0;
+            while actor == 0 && port.call(Op::Read(0)).value != 7 {
+                seen += 1;
+                port.call(Op::Write(1, seen));
+            }
+            port.call(Op::Read(1));
+            port.call(Op::Write(0, 1));
+        }
+    }
+    let shared = Shared::new(Toy::default());
+    let mut runner = Runner::new(&shared, &Endless).expect("stacks");
+    let mut limits = Limits { executions: 200, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} };
+    let report = Search::new(&mut runner, Reduction::MERGED, &mut |_| {}).run(Invariants::NONE, 50, &mut limits);
+    assert!(report.overflowed && !report.exhaustive(), "a livelock is never safe");
+}
+
+#[test]
+fn the_interleavings_counted_over_the_cached_graph_are_the_executions_of_the_naive_search() {
+    for (seed, locks) in [(8, 0), (9, 60)] {
+        corpus(seed, 300, locks, |programs, naive_report, _| {
+            let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, Invariants::NONE, u64::MAX);
+            assert_eq!(counted.interleavings, Some(naive_report.executions as f64), "seed {seed}, {programs:?}");
+            assert_eq!(naive_report.interleavings, None);
+        });
+    }
+    // Cut at a fall, as the naive search cuts.
+    let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::LockOrder]);
+    corpus(10, 200, 40, |programs, _, _| {
+        let (naive, _) = search(programs, Reduction::NAIVE, Flaw::None, ending, u64::MAX);
+        let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
+        assert_eq!(counted.interleavings, Some(naive.executions as f64), "seed 10, {programs:?}");
+    });
 }
 
 #[test]
@@ -121,6 +244,24 @@ fn seeded_faults_of_the_reduction_are_noticed() {
         (Reduction::MERGED, Fault::HashWithoutValues),
     ] {
         assert!(differences(Reduction { fault, ..reduction }, Flaw::None) > 0, "{fault:?} under {reduction:?}");
+    }
+    {
+        // Not to read the mask costs sleep sets nothing: the task wakes when the interrupt leaves its CPU.
+        for (flaw, reduction) in
+            [(Flaw::NoControl, Reduction::CACHE_SLEEP), (Flaw::NoControl, Reduction::MERGED), (Flaw::EnterReadsNoMask, Reduction::MERGED)]
+        {
+            let mut differ = 0;
+            corpus_of(
+                34,
+                120,
+                |rng| random_interrupts(rng, 40),
+                |programs, _, naive_finals| {
+                    let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
+                    differ += usize::from(comparable(&finals, reduction) != comparable(naive_finals, reduction));
+                },
+            );
+            assert!(differ > 0, "{flaw:?} under {reduction:?}");
+        }
     }
     for flaw in [Flaw::WriteTouchesNothing, Flaw::ReadTouchesNothing, Flaw::QueueTouchesNothing, Flaw::ExpectTouchesNothing] {
         for reduction in [Reduction::CACHE_SLEEP, Reduction::MERGED] {
@@ -191,10 +332,10 @@ fn a_request_to_stop_is_obeyed_and_reported() {
 
 /// Larger than the naive search can do; the reference is `cache`, itself without a difference above (nightly).
 #[test]
-#[ignore = "takes minutes; run with --ignored"]
+#[ignore = "takes minutes; run by make nightly"]
 fn larger_programs_agree_with_the_cached_search() {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(21);
-    for nth in 0..1000 {
+    for nth in 0..6000 {
         let mut programs = random_programs(&mut rng, 30);
         programs.0.extend(random_programs(&mut rng, 30).0);
         programs.0.truncate(4);

@@ -12,11 +12,19 @@ use vmemmap_explore::scenario::{Actor, Body, Scenario};
 use vmemmap_explore::search::Reduction;
 use vmemmap_explore::trace::{Trace, TraceError};
 use vmemmap_explore::verdict::{Options, Outcome, Status, Strategy, Verdict, again, ask};
+use vmemmap_machine::model::Context;
 
 const I1: Invariant = Invariant::NoWalkOfFreedTable;
 
 fn scenario(programs: &Programs, judged: &[Invariant]) -> Scenario {
-    let actor = |i: usize| Actor { name: ["a", "b", "c", "d"][i].into(), cpu: i as u8, rounds: 1, body: Body::Program(Vec::new()) };
+    let actor = |i: usize| Actor {
+        name: ["a", "b", "c", "d"][i].into(),
+        cpu: i as u8,
+        rounds: 1,
+        body: Body::Program(Vec::new()),
+        context: Context::Task,
+        line: None,
+    };
     Scenario {
         name: "toy".into(),
         variant: "only".into(),

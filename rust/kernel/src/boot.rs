@@ -8,7 +8,7 @@ use crate::policy::Mapping;
 use crate::sparse_vmemmap::{
     Storage, memmap_pages_add, populate_section_memmap, section_start, subsection_map_init, vmemmap_populate_address,
 };
-use crate::state::{Block, Scalar, Section, section_flag};
+use crate::state::{Block, Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 
 /// Boot: the linear map of RAM (which the allocator has already), one section after the other populated, struct pages initialised, memory
@@ -118,7 +118,7 @@ fn is_populated_by_pages(k: &Kernel) -> bool {
     match k.policies.mapping {
         Mapping::BasePages => true,
         Mapping::ByKernel => k.geometry.granule != Granule::K4 || by_kernel,
-        Mapping::Blocks => k.geometry.granule != Granule::K4,
+        Mapping::Blocks | Mapping::BlocksForParts => k.geometry.granule != Granule::K4,
     }
 }
 
@@ -131,7 +131,7 @@ fn set_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, early: bool, zone: Opt
     if zone.is_some() {
         flags |= section_flag::IS_ONLINE;
     }
-    cpu.var_store(k.vars.section(section, Section::Usage), if early { 2 } else { 1 }, Order::Plain);
+    cpu.var_store(k.vars.section(section, Section::Usage), if early { USAGE_BOOT } else { USAGE_BOOT + 1 }, Order::Plain);
     cpu.var_store(k.vars.section(section, Section::MemMap), flags, Order::Plain);
     set_block(k, cpu, section, if zone.is_some() { MEM_ONLINE } else { MEM_OFFLINE }, zone.unwrap_or(Zone::Normal));
 }

@@ -4,21 +4,22 @@
 //! `hugetlb_lock` guards lists, counters and marks, and is never held across HVO work.
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
 
+use crate::hugetlb_hwpoison::{folio_clear_hugetlb_hwpoison, folio_test_hwpoison};
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
 use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
 use crate::page::{
     compound_head, compound_order, flag, page_huge, pfn_to_online_page, prep_compound_page, set_hugetlb_mark, set_page_count, test_flag,
     write_word,
 };
-use crate::policy::Mutant;
+use crate::policy::{DtorClear, Mutant};
 use crate::state::{Hpage, Hstate, Scalar};
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, page};
 
 pub use crate::hugetlb_adopt::{adopt_page, is_remapped};
 pub use crate::hugetlb_demote::demote;
-pub use crate::hugetlb_dissolve::{dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
+pub use crate::hugetlb_dissolve::{dissolve, dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
 pub use crate::hugetlb_fault::{get_page, put_page, use_page};
 pub use crate::hugetlb_resize::{reserve, set_max_huge_pages, set_overcommit};
 
@@ -235,7 +236,7 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
     if adjust_surplus {
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
     }
-    if k.policies.mutant == Mutant::FlagEarly || !page.is_optimized(k, cpu) {
+    if k.policies.dtor_clear == DtorClear::BeforeRestore || !page.is_optimized(k, cpu) {
         set_hugetlb_mark(cpu, page.va(k), false);
     }
     pool.add(k, cpu, Hstate::NrHugePages, -1);
@@ -369,20 +370,44 @@ pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Hug
 /// # Errors
 /// `ENOMEM`: vmemmap could not be restored; the page is back in the pool, as surplus if `adjust_surplus`.
 pub(crate) fn restore_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) -> Result<(), Errno> {
+    let policy = k.policies.dtor_clear;
+    let sampled = policy == DtorClear::Sampled && page.is_optimized(k, cpu);
     if let Err(errno) = restore(k, cpu, page) {
         lock(cpu);
         add_back(k, cpu, pool, page, adjust_surplus);
         unlock(cpu);
         return Err(errno);
     }
+    let early = if policy == DtorClear::HwpoisonFirst { folio_clear_hugetlb_hwpoison(k, cpu, page) } else { None };
     // The mark itself is tested, not a flag sampled before the restore (R15).
-    if page_huge(k, cpu, page.va(k)) {
+    if if policy == DtorClear::Sampled { sampled } else { page_huge(k, cpu, page.va(k)) } {
         lock(cpu);
         set_hugetlb_mark(cpu, page.va(k), false);
         unlock(cpu);
     }
+    // Without the mark nobody notes an error here any more, so that none is left behind (R16).
+    let raw = if policy == DtorClear::HwpoisonFirst { early } else { folio_clear_hugetlb_hwpoison(k, cpu, page) };
+    warn_hugetlb_left(k, cpu, page);
     page.destroy_compound(k, cpu);
+    if let Some(raw) = raw {
+        // Here, because the model's `destroy_compound` writes all flags.
+        page::set_flag(cpu, k.layout.page_va(raw), flag::HWPOISON);
+    }
     Ok(())
+}
+
+/// What a page must have shed before `folio_put` gives it to the page allocator. The kernel's order leaves nothing to find,
+/// and nothing is looked at under it.
+fn warn_hugetlb_left<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+    match k.policies.dtor_clear {
+        DtorClear::Sampled if page_huge(k, cpu, page.va(k)) => {
+            cpu.warn(Invariant::FlagWithState, page.va(k).0, "a page leaves with the HugeTLB mark on: folio_put calls free_huge_folio");
+        }
+        DtorClear::HwpoisonFirst if folio_test_hwpoison(k, cpu, page) => {
+            cpu.warn(Invariant::FlagWithState, page.va(k).0, "an error noted on the head goes with it: the raw page is not flagged");
+        }
+        _ => {}
+    }
 }
 
 /// `__update_and_free_page`.

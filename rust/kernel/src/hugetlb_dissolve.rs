@@ -10,7 +10,9 @@ use crate::hugetlb::{
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
 use crate::hugetlb_resize::drop_uncounted;
 use crate::hugetlb_vmemmap::{HugePage, restore};
+use crate::memory_block::{zone_pcp_disable, zone_pcp_enable};
 use crate::page::{compound_head, flag, page_huge, page_ref_count, put_page_testzero, read_word, test_flag, write_word};
+use crate::policy::HardOffline;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
@@ -30,6 +32,41 @@ pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pf
         pfn = pfn.plus(step);
     }
     Ok(dissolved)
+}
+
+/// `dissolve_free_huge_page` of the page that `pfn` belongs to, as `__page_handle_poison` does. Returns 1 if there was one.
+///
+/// # Errors
+/// Those of `dissolve_free_huge_pages`.
+pub fn dissolve<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+    cpu.label("dissolve_free_huge_page");
+    dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn)).map(u64::from)
+}
+
+/// `page_handle_poison` (`mm/memory-failure.c`) of a HugeTLB page, as far as locks are concerned: `zone_pcp_disable` keeps
+/// the freed page out of the per-CPU lists while `take_page_off_buddy` looks for it. Returns whether a hugepage was
+/// dissolved. Restoring vmemmap takes cpu_hotplug_lock (static key), which CPU hotplug holds when it takes
+/// pcp_batch_high_lock: hence the order since 1983184c22dd (R17).
+///
+/// # Errors
+/// As `dissolve_free_huge_pages`.
+pub fn page_handle_poison<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<bool, Errno> {
+    cpu.label("page_handle_poison");
+    let dissolve = || dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn));
+    match k.policies.hwpoison {
+        HardOffline::DissolveFirst => {
+            let dissolved = dissolve()?;
+            zone_pcp_disable(cpu);
+            zone_pcp_enable(cpu);
+            Ok(dissolved)
+        }
+        HardOffline::DrainFirst => {
+            zone_pcp_disable(cpu);
+            let dissolved = dissolve();
+            zone_pcp_enable(cpu);
+            dissolved
+        }
+    }
 }
 
 /// `dissolve_free_huge_page`; whether there was one.

@@ -7,9 +7,10 @@ use vmemmap_arch::{
 
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::page::page_huge;
-use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range};
-use crate::policy::{FreeOrder, Invalidate, Mutant};
+use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
+use crate::policy::{DtorClear, FreeOrder, Invalidate, Mutant, RemapGrace};
 use crate::state::Scalar;
+use crate::static_key::static_branch_add;
 use crate::vmemmap_remap::{Action, RemapWalk, vmemmap_is_self_hosted, walk_range};
 use crate::{Errno, Kernel};
 
@@ -54,21 +55,16 @@ impl HugePage {
 
 /// `static_branch_inc(&hugetlb_optimize_vmemmap_key)`. 2021 had no fake heads, hence no key.
 fn static_branch_inc<C: Cpu>(k: &Kernel, cpu: &C) {
-    static_branch_add(k, cpu, 1);
+    if k.version != Version::V2021 {
+        static_branch_add(k, cpu, Scalar::HvoKey, 1);
+    }
 }
 
 /// `static_branch_dec`.
 fn static_branch_dec<C: Cpu>(k: &Kernel, cpu: &C) {
-    static_branch_add(k, cpu, -1);
-}
-
-fn static_branch_add<C: Cpu>(k: &Kernel, cpu: &C, n: i64) {
-    if k.version == Version::V2021 {
-        return;
+    if k.version != Version::V2021 {
+        static_branch_add(k, cpu, Scalar::HvoKey, -1);
     }
-    cpu.acquire(LockId::CpuHotplug, Mode::Read);
-    cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(n), Order::AcqRel);
-    cpu.release(LockId::CpuHotplug, Mode::Read);
 }
 
 /// `free_vmemmap_page`: back to the allocator, whether it came from there or from memblock at boot.
@@ -110,8 +106,10 @@ fn alloc_vmemmap_page_list<C: Cpu>(cpu: &C, count: u64) -> Result<FrameList<C::T
 
 /// The invalidate that ends a walk, unless the policy has another place for it.
 fn flush_after_walk<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
-    if k.policies.invalidate == Invalidate::Range {
-        flush_tlb_kernel_range(cpu, range);
+    match k.policies.invalidate {
+        Invalidate::Range => flush_tlb_kernel_range(cpu, range),
+        Invalidate::RangeOp => flush_tlb_kernel_range_op(cpu, range),
+        Invalidate::Page | Invalidate::Missing => {}
     }
 }
 
@@ -119,6 +117,19 @@ fn flush_after_walk<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
 fn flush_after_batch<C: Cpu>(k: &Kernel, cpu: &C) {
     if k.policies.invalidate != Invalidate::Missing {
         flush_tlb_all(cpu);
+    }
+}
+
+/// The grace period that pairs with the RCU section of `page_ref_add_unless` (bd225530a4c7): whoever saw a count before the
+/// page was frozen has done its read-modify-write. `first`: of a batch only the first page waits.
+fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
+    let waits = match k.policies.remap_grace {
+        RemapGrace::ByKernel => k.version.is_6_12(),
+        RemapGrace::Missing => false,
+        RemapGrace::SynchronizeRcu => true,
+    };
+    if waits && first {
+        cpu.synchronize_rcu();
     }
 }
 
@@ -152,6 +163,7 @@ fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if !late_key {
         static_branch_inc(k, cpu);
     }
+    wait_for_speculative_refs(k, cpu, true);
     let reuse = vmemmap.start.plus((reserved_vmemmap_pages(k.version) - 1) << k.geometry.page_shift());
     let done = vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end);
     match (done, late_key) {
@@ -216,9 +228,7 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
     if mutant != Mutant::KeyTooLate {
         static_branch_inc(k, cpu);
     }
-    if flags.synchronize_rcu {
-        cpu.synchronize_rcu();
-    }
+    wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
     // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
     if mutant != Mutant::FlagAfterCopy {
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
@@ -261,7 +271,7 @@ fn vmemmap_remap_free<C: Cpu>(
     list: &mut FrameList<C::Tok>,
     flags: Flags,
 ) -> Result<(), Errno> {
-    let no_tlb_flush = flags.no_tlb_flush;
+    let (no_tlb_flush, before) = (flags.no_tlb_flush, list.len);
     let mut walk = RemapWalk { head: Some(head), shared: Some(head), frames: *list, no_tlb_flush, ..RemapWalk::new(Action::Remap) };
     let done = vmemmap_remap_range(k, cpu, &range, &mut walk);
     if let Some(head) = walk.head {
@@ -275,6 +285,10 @@ fn vmemmap_remap_free<C: Cpu>(
     let mut back = RemapWalk { shared: Some(head), frames: walk.frames, ..RemapWalk::new(Action::Rollback) };
     // Splits nothing, hence cannot fail.
     let _ = vmemmap_remap_range(k, cpu, &(range.start..end), &mut back);
+    // Every frame is back in its place but one: the copy of the head, or (if the head stays on it) the old head.
+    if back.frames.len <= before {
+        cpu.warn(Invariant::FramesConserved, range.start.0, "rollback: the fresh head frame is mapped nowhere and on no list");
+    }
     *list = back.frames;
     done
 }
@@ -344,12 +358,10 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
         return Ok(());
     }
     // 6.12 warns of it; in 6.1 whoever finds the page without its mark meets the read-only tails (R14).
-    if (k.version.is_6_12() || k.policies.mutant == Mutant::FlagEarly) && !page_huge(k, cpu, page.va(k)) {
+    if (k.version.is_6_12() || k.policies.dtor_clear == DtorClear::BeforeRestore) && !page_huge(k, cpu, page.va(k)) {
         cpu.warn(Invariant::FlagWithState, page.va(k).0, "the HugeTLB mark is gone and the vmemmap is not back");
     }
-    if k.version.is_6_12() && flags.synchronize_rcu {
-        cpu.synchronize_rcu();
-    }
+    wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
     let vmemmap = page.vmemmap(k);
     let size = k.geometry.page_size();
     let count = optimizable_pages(k, page.pages);

@@ -10,6 +10,8 @@
 //! | `hugetlb_vmemmap` | `mm/hugetlb_vmemmap.c` |
 //! | `hugetlb` | `mm/hugetlb.c` |
 //! | `page` | `include/linux/page-flags.h`, `page_ref.h`, `mmzone.h` |
+//! | `fault` | `arch/arm64/mm/fault.c`, and the handler of approach A |
+//! | `quiesce` | `kernel/stop_machine.c`, and the pause by IPI of approach D |
 //! | `ptdump` | `mm/ptdump.c`, `arch/arm64/mm/ptdump.c`, `mm/pagewalk.c` |
 //! | `vmalloc` | `mm/vmalloc.c` |
 //! | `boot` | `arch/arm64/mm/mmu.c: paging_init`, `mm/sparse.c: sparse_init` |
@@ -21,11 +23,13 @@ pub mod boot;
 pub mod check;
 mod check_pool;
 pub mod errno;
+pub mod fault;
 pub mod hugetlb;
 pub mod hugetlb_adopt;
 pub mod hugetlb_demote;
 pub mod hugetlb_dissolve;
 pub mod hugetlb_fault;
+mod hugetlb_hwpoison;
 pub mod hugetlb_page;
 pub mod hugetlb_resize;
 pub mod hugetlb_vmemmap;
@@ -37,8 +41,10 @@ pub mod page;
 pub mod pgtable;
 pub mod policy;
 pub mod ptdump;
+pub mod quiesce;
 pub mod sparse_vmemmap;
 pub mod state;
+mod static_key;
 pub mod vmalloc;
 pub mod vmemmap_remap;
 

@@ -188,8 +188,7 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
     if has_holes(k, cpu, block, start, bytes) {
         return Err(failure(Errno::EINVAL, "memory holes"));
     }
-    // `zone_pcp_disable`, held to the end.
-    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
+    zone_pcp_disable(cpu);
     let mut result = cpu.range_op(start, bytes, RangeOp::Isolate).map_err(|_| failure(Errno::EBUSY, "failure to isolate range"));
     if result.is_ok() {
         result = empty_range(k, cpu, block, pfn, nr);
@@ -208,8 +207,18 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
         // `remove_pfn_range_from_zone`
         page::init_struct_pages(k, cpu, pfn, nr, Template::POISON);
     }
-    cpu.release(LockId::PcpBatchHigh, Mode::Write);
+    zone_pcp_enable(cpu);
     result
+}
+
+/// `zone_pcp_disable`: the per-CPU lists stay empty until `zone_pcp_enable`. Of it only the mutex is there.
+pub(crate) fn zone_pcp_disable<C: Cpu>(cpu: &C) {
+    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
+}
+
+/// `zone_pcp_enable`.
+pub(crate) fn zone_pcp_enable<C: Cpu>(cpu: &C) {
+    cpu.release(LockId::PcpBatchHigh, Mode::Write);
 }
 
 /// `walk_system_ram_range`: whether the block is not all RAM.

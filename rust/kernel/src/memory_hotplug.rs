@@ -53,6 +53,16 @@ pub(crate) fn mem_hotplug_done<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
     }
 }
 
+/// The part of `cpu_up` that meets memory management: `page_alloc_cpu_online` → `zone_pcp_update`
+/// (`mm/page_alloc.c`), under `cpus_write_lock`. Only the locks (R17).
+pub fn page_alloc_cpu_online<C: Cpu>(cpu: &C) {
+    cpu.label("page_alloc_cpu_online");
+    cpu.acquire(LockId::CpuHotplug, Mode::Write);
+    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
+    cpu.release(LockId::PcpBatchHigh, Mode::Write);
+    cpu.release(LockId::CpuHotplug, Mode::Write);
+}
+
 /// `get_online_mems`.
 pub fn get_online_mems<C: Cpu>(cpu: &C) {
     cpu.acquire(LockId::MemHotplug, Mode::Read);
@@ -416,6 +426,21 @@ pub fn device_add<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<
     // `memmap_init_zone_device`
     page::init_struct_pages(k, cpu, pfn, nr, Template::FREE);
     Ok(bytes / vmemmap_arch::section::SUBSECTION_SIZE)
+}
+
+/// A user of device memory looks at a struct page that it owns: flags and reference count, as a fault on it or GUP does.
+/// Returns the reference count.
+///
+/// # Errors
+/// `ENODEV`: no such struct page.
+pub fn device_use<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+    cpu.label("device_use");
+    if !page::pfn_valid(k, cpu, pfn) {
+        return Err(Errno::ENODEV);
+    }
+    let page = k.layout.page_va(pfn);
+    page::test_flag(cpu, page, page::flag::HWPOISON);
+    Ok(u64::from(page::page_ref_count(cpu, page)))
 }
 
 /// `pageunmap_range`. Returns the number of sub-sections.

@@ -11,7 +11,7 @@ use crate::pgtable::{
     clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, pgtable_range_aligned,
     read_once, set_entry,
 };
-use crate::policy::{LinearMap, Mapping, TableFree};
+use crate::policy::{LinearFlush, LinearMap, Mapping, TableFree};
 use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
 use crate::{Errno, Kernel};
 
@@ -19,13 +19,17 @@ use crate::{Errno, Kernel};
 
 /// Whether a range of vmemmap is mapped by base pages rather than PMD blocks (`vmemmap_populate`, step 3).
 fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
-    if k.geometry.granule != Granule::K4 || bytes < k.geometry.section_vmemmap() {
+    if k.geometry.granule != Granule::K4 {
+        return true;
+    }
+    // Parts of a section (sub-sections) by pages since d4234d131b0a: a block would be freed with the first of them (R20).
+    if bytes < k.geometry.section_vmemmap() && k.policies.mapping != Mapping::BlocksForParts {
         return true;
     }
     match k.policies.mapping {
         Mapping::ByKernel => k.version == Version::V2021 && k.hvo_at_boot && !storage.is_altmap(),
         Mapping::BasePages => true,
-        Mapping::Blocks => false,
+        Mapping::Blocks | Mapping::BlocksForParts => false,
     }
 }
 
@@ -92,7 +96,7 @@ pub fn vmemmap_free<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &m
 fn unmap_hotplug_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, mut storage: Option<&mut Storage>) {
     cpu.label("unmap_hotplug_range");
     unmap_hotplug_table(k, cpu, cpu.root(), k.geometry.top(), start, end, &mut storage);
-    if storage.is_none() {
+    if storage.is_none() && k.policies.linear_flush == LinearFlush::Range {
         flush_tlb_kernel_range(cpu, start..end);
     }
 }
@@ -138,7 +142,13 @@ fn unmap_hotplug_leaf<C: Cpu>(
     storage: &mut Option<&mut Storage>,
 ) {
     clear_entry(cpu, slot);
-    let Some(storage) = storage.as_deref_mut() else { return };
+    let one = addr..addr.plus(k.geometry.page_size());
+    let Some(storage) = storage.as_deref_mut() else {
+        if k.policies.linear_flush == LinearFlush::Entry {
+            flush_tlb_kernel_range(cpu, one);
+        }
+        return;
+    };
     if entry.desc.has(Attr::CONT) {
         cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: contiguous entry in vmemmap");
     }
@@ -147,7 +157,7 @@ fn unmap_hotplug_leaf<C: Cpu>(
         cpu.warn(Invariant::RemoveMeetsNoOptimised, addr.0, "unmap_hotplug_range: vmemmap of an optimised page is removed");
     }
     // One page is enough for a block: any overlapping invalidate removes a block entry.
-    flush_tlb_kernel_range(cpu, addr..addr.plus(k.geometry.page_size()));
+    flush_tlb_kernel_range(cpu, one);
     let order = (k.geometry.level_shift(slot.level) - k.geometry.page_shift()) as u8;
     free_hotplug_page_range(cpu, cpu.frame_of(entry, pa), order, storage, addr);
 }
@@ -237,8 +247,11 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
     } else {
         flush_tlb_kernel_pgtable(cpu, start);
     }
-    if k.policies.table_free == TableFree::AfterGracePeriod {
-        cpu.synchronize_rcu();
+    match k.policies.table_free {
+        TableFree::AfterGracePeriod => cpu.synchronize_rcu(),
+        // `kernel_pgtable_work_func` does this for a list of tables, later; to a table its order is the same.
+        TableFree::AfterIommu => cpu.iommu_invalidate(),
+        _ => {}
     }
     cpu.free(table, 0, FrameKind::Table);
 }
@@ -252,11 +265,18 @@ fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Leve
 // ---- linear map --------------------------------------------------------------------------------------------------------
 
 /// Whether a leaf of `level` may map this piece: everything aligned, and the policy and granule allow blocks.
-fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa) -> bool {
+fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start: Va) -> bool {
     level == Level::PTE
-        || (k.policies.linear_map == LinearMap::Blocks
+        || (addr >= linear_blocks_from(k, start)
+            && k.policies.linear_map != LinearMap::Pages
             && k.geometry.block_allowed(level)
             && (addr.0 | next.0 | pa.0) & (k.geometry.entry_span(level) - 1) == 0)
+}
+
+/// Where blocks of a linear range may begin.
+fn linear_blocks_from(k: &Kernel, start: Va) -> Va {
+    let pages = if k.policies.linear_map == LinearMap::Cont { k.geometry.entry_span(Level::PMD) } else { 0 };
+    start.plus(pages)
 }
 
 /// `alloc_init_cont_pte`, `alloc_init_cont_pmd`: whether the entry belongs to a contiguous set that the range fills.
@@ -267,7 +287,8 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
         _ => return false,
     } * k.geometry.entry_span(level);
     let first = addr.align_down(set);
-    k.policies.linear_map == LinearMap::Blocks
+    let start = if level == Level::PMD { linear_blocks_from(k, start) } else { start };
+    k.policies.linear_map != LinearMap::Pages
         && first >= start
         && first.0.wrapping_add(set).wrapping_sub(1) <= end.0.wrapping_sub(1)
         && pa.0.wrapping_sub(addr.since(first)) & (set - 1) == 0
@@ -317,7 +338,7 @@ fn alloc_init_table<C: Cpu>(
         let next = k.geometry.addr_end(addr, part.end, level);
         let slot = offset(cpu, table, level, addr);
         let pa = linear.pa.plus(addr.since(linear.start));
-        if linear_leaf_fits(k, level, addr, next, pa) {
+        if linear_leaf_fits(k, level, addr, next, pa, linear.start) {
             let mut attributes = prot::PAGE_KERNEL_TAGGED | k.extra_prot;
             if level != Level::PTE {
                 attributes &= !Attr::TABLE_BIT.bits();
@@ -354,4 +375,5 @@ pub fn remove_linear_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64)
     let end = va.plus(bytes);
     unmap_hotplug_range(k, cpu, va, end, None);
     free_empty_tables(k, cpu, va, end, k.layout.page_offset, k.layout.page_end);
+    cpu.memory_gone(start, bytes);
 }

@@ -2,8 +2,10 @@
 
 use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
 
+use crate::fault::Handled;
+use crate::policy::FaultHandler;
 use crate::state::Scalar;
-use crate::{Errno, Kernel, hugetlb, memory_block, memory_hotplug, page, ptdump, vmalloc};
+use crate::{Errno, Kernel, hugetlb, hugetlb_dissolve, memory_block, memory_hotplug, page, ptdump, quiesce, sparse_vmemmap, vmalloc};
 
 /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -52,6 +54,10 @@ pub enum Operation {
         hstate: u8,
         at: Pfn,
     },
+    /// `dissolve_free_huge_page`, by memory failure on a free page. Returns 1 if there was one.
+    HugetlbDissolve {
+        at: Pfn,
+    },
     /// Worker: `free_hpage_workfn`.
     HugetlbDeferredFree,
     /// `vm.hugetlb_optimize_vmemmap`.
@@ -93,6 +99,10 @@ pub enum Operation {
         start: Pa,
         bytes: u64,
     },
+    /// A struct page of device memory is looked at by whoever uses that memory. Returns its reference count.
+    DeviceUse {
+        pfn: Pfn,
+    },
 
     /// `ptdump_walk_pgd` of a range, lines discarded. Returns the number of ranges noted.
     PtdumpWalk {
@@ -111,17 +121,53 @@ pub enum Operation {
     SpeculativeRef {
         pfn: Pfn,
     },
+    /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns 1 if valid.
+    PfnValid {
+        pfn: Pfn,
+        access: bool,
+    },
+    /// `kmemleak_scan` over struct pages: `pfn_to_online_page` under `get_online_mems`. Returns the number looked at.
+    KmemleakScan {
+        start: Pfn,
+        end: Pfn,
+        step: u64,
+    },
+    /// Worker: `kfree_rcu` of the section's `usage`, once it is handed over and a grace period has passed.
+    KfreeRcuWork {
+        start: Pa,
+    },
     /// `memory_failure`: SetPageHWPoison on one page.
     MemoryFailure {
         pfn: Pfn,
     },
+    /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve it, and keep
+    /// the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
+    PageHandlePoison {
+        pfn: Pfn,
+    },
+    /// A CPU comes online: `cpus_write_lock`, `page_alloc_cpu_online` → `zone_pcp_update`. Only the locks (R17).
+    CpuOnline,
+    /// Handler of the IPI with which `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
+    PauseLocalCpu,
     /// `show_pte` of an address: a walk with no lock.
     ShowPte {
         at: Pfn,
     },
+    /// No kernel code: a CPU's own walk for the address of a struct page, as it may make one at any time.
+    Speculate {
+        pfn: Pfn,
+    },
+    /// The same, by an IOMMU that shares the kernel's tables (R22).
+    IommuWalk {
+        pfn: Pfn,
+    },
 
     /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case.
     VmallocCycle {
+        pages: u64,
+    },
+    /// `vmalloc` of that many pages, which stay mapped. Returns their address.
+    VmallocAndKeep {
         pages: u64,
     },
 }
@@ -132,6 +178,13 @@ impl Operation {
     /// # Errors
     /// What the kernel function returns.
     pub fn run<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+        match k.policies.fault {
+            FaultHandler::Oops => self.perform(k, cpu),
+            FaultHandler::Recheck | FaultHandler::Wait => self.perform(k, &Handled::new(k, cpu)),
+        }
+    }
+
+    fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
         match *self {
             Operation::NrHugepages { hstate, count } => hugetlb::set_max_huge_pages(k, cpu, hstate, count),
             Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_fresh(k, cpu, hstate, at),
@@ -142,6 +195,7 @@ impl Operation {
             Operation::HugetlbReserve { hstate, delta } => hugetlb::reserve(k, cpu, hstate, delta),
             Operation::HugetlbGet { hstate } => hugetlb::get_page(k, cpu, hstate),
             Operation::HugetlbPut { hstate, at } => hugetlb::put_page(k, cpu, hstate, at),
+            Operation::HugetlbDissolve { at } => hugetlb::dissolve(k, cpu, at),
             Operation::HugetlbDeferredFree => hugetlb::deferred_free(k, cpu),
             Operation::SetHvo { on } => {
                 cpu.label("hugetlb_vmemmap_sysctl_handler");
@@ -155,6 +209,7 @@ impl Operation {
             Operation::MemoryOfflineAndRemove { start, bytes } => memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes),
             Operation::DeviceAdd { start, bytes } => memory_hotplug::device_add(k, cpu, start, bytes),
             Operation::DeviceRemove { start, bytes } => memory_hotplug::device_remove(k, cpu, start, bytes),
+            Operation::DeviceUse { pfn } => memory_hotplug::device_use(k, cpu, pfn),
             Operation::PtdumpWalk { ref range } => {
                 let mut count = ptdump::RangeCount::default();
                 ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut count);
@@ -163,9 +218,32 @@ impl Operation {
             Operation::PtdumpCheckWx => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages),
             Operation::PfnWalk { start, end, step } => Ok(page::pfn_walk(k, cpu, start, end, step)),
             Operation::SpeculativeRef { pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn))),
+            Operation::PfnValid { pfn, access } => Ok(u64::from(page::pfn_valid_user(k, cpu, pfn, access))),
+            Operation::KmemleakScan { start, end, step } => Ok(page::kmemleak_scan(k, cpu, start, end, step)),
+            Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
             Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
+            Operation::PageHandlePoison { pfn } => hugetlb_dissolve::page_handle_poison(k, cpu, pfn).map(u64::from),
+            Operation::CpuOnline => {
+                memory_hotplug::page_alloc_cpu_online(cpu);
+                Ok(0)
+            }
+            Operation::PauseLocalCpu => {
+                quiesce::pause_local_cpu(k, cpu);
+                Ok(0)
+            }
             Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
+            Operation::Speculate { pfn } => {
+                cpu.label("speculative walk");
+                cpu.speculate(k.layout.page_va(pfn));
+                Ok(0)
+            }
+            Operation::IommuWalk { pfn } => {
+                cpu.label("IOMMU walk");
+                cpu.iommu_walk(k.layout.page_va(pfn));
+                Ok(0)
+            }
             Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
+            Operation::VmallocAndKeep { pages } => vmalloc::vmalloc_and_keep(k, cpu, pages),
         }
     }
 }

@@ -8,7 +8,10 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
 
 use crate::Kernel;
+use crate::hugetlb_hwpoison::folio_set_hugetlb_hwpoison;
+use crate::memory_hotplug::{get_online_mems, put_online_mems};
 use crate::pgtable::{next_table, pgd_offset_k, read_once};
+use crate::policy::{PageRef, SectionUsage};
 use crate::state::{Block, Scalar, Section, section_flag};
 
 /// Bits of `page->flags` (6.1 numbering).
@@ -222,13 +225,36 @@ fn atomic_add_unless<C: Cpu>(cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
 /// a fake head and only then at the count (R2: in this order).
 pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
     cpu.label("page_ref_add_unless");
-    if !k.version.is_6_12() {
+    let how = match k.policies.page_ref {
+        PageRef::ByKernel if k.version.is_6_12() => PageRef::FakeHeadFirst,
+        PageRef::ByKernel => PageRef::Plain,
+        how => how,
+    };
+    if how == PageRef::Plain {
         return atomic_add_unless(cpu, page, nr, unless);
     }
     cpu.rcu_read_lock();
-    let had = !page_is_fake_head(k, cpu, page) && page_ref_count(cpu, page) != unless && atomic_add_unless(cpu, page, nr, unless);
+    let had = page_count_writable(k, cpu, how, page, unless) && atomic_add_unless(cpu, page, nr, unless);
     cpu.rcu_read_unlock();
     had
+}
+
+/// Whether the count of `page` may be written: it is not `unless`, and `page` is no fake head. 6.12 has the two tests in
+/// `page_ref_add_unless`, the fix of their order (R2) put them into a function of this name.
+fn page_count_writable<C: Cpu>(k: &Kernel, cpu: &C, how: PageRef, page: Va, unless: u32) -> bool {
+    let real = || !page_is_fake_head(k, cpu, page);
+    let counted = |order: Order| (cpu.load(word_va(page, word::COUNT), order) >> 32) as u32 != unless;
+    match how {
+        PageRef::ByKernel | PageRef::Plain | PageRef::Rcu => true,
+        PageRef::FakeHeadFirst => real() && counted(Order::Plain),
+        PageRef::CountFirst => counted(Order::Acquire) && real(),
+        PageRef::CountFirstRelaxed => {
+            match cpu.choose(2, "without the acquire the fake-head test may be performed before the count is read") {
+                0 => counted(Order::Plain) && real(),
+                _ => real() && counted(Order::Plain),
+            }
+        }
+    }
 }
 
 /// `get_page_unless_zero`.
@@ -244,10 +270,19 @@ pub fn put_page_testzero<C: Cpu>(cpu: &C, page: Va) -> bool {
 
 // ---- which struct pages exist --------------------------------------------------------------------------------------
 
-/// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone.
+/// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone. `subsection_map` lies inside `usage`, so a
+/// pointer that is NULL or freed at the access is reported as a walk through freed metadata (R18).
 fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> bool {
-    if cpu.var_load(k.vars.section(section, Section::Usage), Order::Plain) == 0 {
+    let usage = cpu.var_load(k.vars.section(section, Section::Usage), Order::Plain);
+    if usage == 0 {
+        // Tested for since 82f0b6f041fa.
+        if matches!(k.policies.section_usage, SectionUsage::NoNullTest | SectionUsage::FreeFirst) {
+            cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid dereferences ms->usage, which is NULL");
+        }
         return false;
+    }
+    if cpu.var_load(k.vars.section(section, Section::UsageFreed), Order::Plain) >= usage {
+        cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid reads subsection_map in a freed mem_section_usage");
     }
     let subsection = (pfn.0 & (k.geometry.pages_per_section() - 1)) / k.geometry.pages_per_subsection();
     let map = cpu.var_load(k.vars.subsection_map(section, (subsection / 64) as u32), Order::Plain);
@@ -261,10 +296,15 @@ pub fn pfn_valid<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
         return false;
     }
     let section = k.vars.section_number(pa);
-    cpu.rcu_read_lock();
+    let rcu = k.policies.section_usage != SectionUsage::FreeFirst;
+    if rcu {
+        cpu.rcu_read_lock();
+    }
     let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
     let valid = flags & section_flag::HAS_MEM_MAP != 0 && (flags & section_flag::IS_EARLY != 0 || pfn_section_valid(k, cpu, section, pfn));
-    cpu.rcu_read_unlock();
+    if rcu {
+        cpu.rcu_read_unlock();
+    }
     valid
 }
 
@@ -315,6 +355,34 @@ pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) ->
     seen
 }
 
+/// A caller of `pfn_valid` that holds nothing; with `access` it goes on to read the struct page. Returns what it was told.
+pub fn pfn_valid_user<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, access: bool) -> bool {
+    cpu.label("pfn_valid");
+    let valid = pfn_valid(k, cpu, pfn);
+    if valid && access {
+        read_word(cpu, k.layout.page_va(pfn), word::FLAGS);
+    }
+    valid
+}
+
+/// `kmemleak_scan`, as far as it reads struct pages: `pfn_to_online_page` and the page's count, all of it under
+/// `get_online_mems`. Returns the number of pages looked at.
+pub fn kmemleak_scan<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) -> u64 {
+    cpu.label("kmemleak_scan");
+    get_online_mems(cpu);
+    let mut seen = 0;
+    let mut pfn = start;
+    while pfn < end {
+        if let Some(page) = pfn_to_online_page(k, cpu, pfn) {
+            page_ref_count(cpu, page);
+            seen += 1;
+        }
+        pfn = pfn.plus(step.max(1));
+    }
+    put_online_mems(cpu);
+    seen
+}
+
 /// `memory_failure`, as far as it writes struct pages: under hugetlb_lock a HugeTLB page is marked on its head
 /// (`get_huge_page_for_hwpoison`), anything else on the page itself. Returns whether the page was not marked before.
 pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
@@ -322,7 +390,7 @@ pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
     let page = pfn_to_online_page(k, cpu, pfn)?;
     cpu.acquire(LockId::Hugetlb, Mode::Write);
     let huge = page_huge(k, cpu, page);
-    let was = huge && set_flag(cpu, compound_head(k, cpu, page), flag::HWPOISON);
+    let was = huge && folio_set_hugetlb_hwpoison(cpu, compound_head(k, cpu, page), pfn);
     cpu.release(LockId::Hugetlb, Mode::Write);
     let was = if huge { was } else { set_flag(cpu, page, flag::HWPOISON) };
     if !was {

@@ -112,6 +112,20 @@ pub fn flush_tlb_kernel_range<C: Cpu>(cpu: &C, range: VaRange) {
     cpu.barrier(Barrier::Isb);
 }
 
+/// `flush_tlb_kernel_range` by one RVAALE1IS, as a kernel that uses FEAT_TLBIRANGE for kernel addresses does. That one
+/// issues an operation for each part that SCALE and NUM can name; they complete together, at the one `dsb ish`.
+pub fn flush_tlb_kernel_range_op<C: Cpu>(cpu: &C, range: VaRange) {
+    let pages = range.end.since(range.start) >> cpu.geometry().page_shift();
+    let Ok(pages) = u32::try_from(pages) else {
+        flush_tlb_all(cpu);
+        return;
+    };
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.tlbi(Tlbi::Rvaale1is(range.start, pages));
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.barrier(Barrier::Isb);
+}
+
 /// `__flush_tlb_kernel_pgtable`: leaf and walk-cache entries that translate `va`.
 pub fn flush_tlb_kernel_pgtable<C: Cpu>(cpu: &C, va: Va) {
     cpu.barrier(Barrier::DsbIshst);

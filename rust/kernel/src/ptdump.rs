@@ -6,7 +6,9 @@ use vmemmap_arch::{Attr, Cpu, Frame, Invariant, Kind, Level, LockId, Mode, Order
 
 use crate::Kernel;
 use crate::memory_hotplug::{get_online_mems, put_online_mems};
-use crate::policy::WalkerLock;
+use crate::policy::{VmapLock, WalkerLock};
+use crate::state::Scalar;
+use crate::static_key::static_branch_add;
 
 /// Bits that tell one range from the next: those of `pte_bits`. Output address, DBM and software bits are not compared.
 pub const PROT_MASK: u64 = vmemmap_arch::descriptor::prot::PTDUMP_MASK;
@@ -133,8 +135,14 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
 /// Calls `walk` under the locks of the policy; the kernel's own are `get_online_mems` and `mmap_write_lock(&init_mm)`.
 fn with_walker_locks<C: Cpu>(k: &Kernel, cpu: &C, walk: impl FnOnce()) {
     let policy = k.policies.walker;
-    let hotplug = matches!(policy, WalkerLock::Kernel | WalkerLock::HotplugOnly);
+    // Of `other-mm` the lock itself is left out: nobody else takes it.
+    let hotplug = matches!(policy, WalkerLock::Kernel | WalkerLock::HotplugOnly | WalkerLock::OtherMm);
     let mmap = matches!(policy, WalkerLock::Kernel | WalkerLock::MmapOnly);
+    // `arm64_ptdump_walk_pgd` of fa93b45fd397.
+    let key = matches!(k.policies.vmap, VmapLock::StaticKey | VmapLock::StaticKeyFirst | VmapLock::Both);
+    if key {
+        static_branch_add(k, cpu, Scalar::PtdumpLockKey, 1);
+    }
     if hotplug {
         get_online_mems(cpu);
     }
@@ -155,6 +163,9 @@ fn with_walker_locks<C: Cpu>(k: &Kernel, cpu: &C, walk: impl FnOnce()) {
     }
     if hotplug {
         put_online_mems(cpu);
+    }
+    if key {
+        static_branch_add(k, cpu, Scalar::PtdumpLockKey, -1);
     }
 }
 

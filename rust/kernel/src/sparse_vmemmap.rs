@@ -3,11 +3,11 @@
 //! Serialised by the caller: a single thread at boot, `mem_hotplug_lock` held for write afterwards. No page-table lock.
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Va, Zone};
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Until, Va, Zone};
 
 use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
-use crate::policy::Mutant;
-use crate::state::{Scalar, Section, section_flag};
+use crate::policy::{Mutant, SectionUsage};
+use crate::state::{Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, mmu, page};
 
 /// `struct vmem_altmap`: descriptor storage inside the range that is being added.
@@ -231,10 +231,11 @@ fn section_activate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mu
     let usage = k.vars.section(section, Section::Usage);
     let fresh = cpu.var_load(usage, Order::Plain) == 0;
     if fresh {
-        cpu.var_store(usage, 1, Order::Plain);
+        cpu.var_store(usage, next_usage(k, cpu, section), Order::Plain);
     }
     if let Err(errno) = fill_subsection_map(k, cpu, section, pfn, nr) {
         if fresh {
+            // Nobody was told of it: the section is not valid.
             cpu.var_store(usage, 0, Order::Plain);
         }
         return Err(errno);
@@ -263,6 +264,59 @@ fn section_activate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mu
     }
 }
 
+/// Number of a `mem_section_usage` that is allocated now.
+fn next_usage<C: Cpu>(k: &Kernel, cpu: &C, section: u32) -> u64 {
+    let last = |which| cpu.var_load(k.vars.section(section, which), Order::Plain);
+    last(Section::UsageFreed).max(last(Section::UsageQueued)).max(USAGE_BOOT) + 1
+}
+
+/// What `section_deactivate` does with a section of which nothing is left: no longer valid, and its `usage` freed unless it
+/// is from boot. Invalid first (R18), and `usage` by `kfree_rcu`, whose work is `kfree_rcu_work`.
+fn invalidate_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, flags: u64) {
+    let how = k.policies.section_usage;
+    let invalidate = || {
+        let mem_map = k.vars.section(section, Section::MemMap);
+        cpu.var_store(mem_map, flags & !section_flag::HAS_MEM_MAP, Order::Plain);
+    };
+    if how != SectionUsage::FreeFirst {
+        invalidate();
+    }
+    let usage = k.vars.section(section, Section::Usage);
+    let object = cpu.var_load(usage, Order::Plain);
+    if object != USAGE_BOOT {
+        let gone = match how {
+            SectionUsage::Kernel | SectionUsage::NoNullTest => Section::UsageQueued,
+            SectionUsage::NoGrace | SectionUsage::FreeFirst => Section::UsageFreed,
+        };
+        cpu.var_store(k.vars.section(section, gone), object, Order::Plain);
+        cpu.var_store(usage, 0, Order::Plain);
+    }
+    if how == SectionUsage::FreeFirst {
+        invalidate();
+    }
+}
+
+/// Worker: waits until a `usage` of the section at `start` is handed to `kfree_rcu`, and for the grace period after that,
+/// then frees it. Without it the object stays queued, as it does until the grace period ends. Returns whether one was freed.
+///
+/// # Errors
+/// `EINVAL`: no such section.
+pub fn kfree_rcu_work<C: Cpu>(k: &Kernel, cpu: &C, start: Pa) -> Result<u64, Errno> {
+    cpu.label("kfree_rcu_work");
+    if !k.vars.contains(start) {
+        return Err(Errno::EINVAL);
+    }
+    let section = k.vars.section_number(start);
+    let object = cpu.wait_until(k.vars.section(section, Section::UsageQueued), Until::Differs(0));
+    let freed = k.vars.section(section, Section::UsageFreed);
+    if cpu.var_load(freed, Order::Plain) >= object {
+        return Ok(0);
+    }
+    cpu.synchronize_rcu();
+    cpu.var_store(freed, object, Order::Plain);
+    Ok(1)
+}
+
 /// `section_deactivate`: sub-sections out, vmemmap down. `usage` goes by `kfree_rcu`, the memmap without a grace period.
 pub fn section_deactivate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) {
     cpu.label("section_deactivate");
@@ -275,12 +329,8 @@ pub fn section_deactivate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storag
         return;
     };
     if empty {
-        // Before the memmap goes, so that pfn_valid fails first (R18).
-        cpu.var_store(mem_map, flags & !section_flag::HAS_MEM_MAP, Order::Plain);
-        let usage = k.vars.section(section, Section::Usage);
-        if cpu.var_load(usage, Order::Plain) != 2 {
-            cpu.var_store(usage, 0, Order::Plain);
-        }
+        // Before the memmap goes, so that pfn_valid fails first.
+        invalidate_section(k, cpu, section, flags);
     }
     if !early {
         memmap_pages_add(k, cpu, Scalar::NrMemmapPages, -vmemmap_pages(k, nr));

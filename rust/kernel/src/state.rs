@@ -25,6 +25,14 @@ pub enum Scalar {
     NrMemmapBootPages = 6,
     /// VA bump pointer of the vmalloc contrast case.
     VmallocNext = 7,
+    /// `arm64_ptdump_lock_key`: dumps under way (policy `vmap`).
+    PtdumpLockKey = 8,
+    /// Line of `IPI_CPU_PAUSE`: a bit for each CPU that it is pending on.
+    IpiCpuPause = 9,
+    /// CPUs that are paused.
+    NrPausedCpus = 10,
+    /// Resumes so far.
+    NrResumes = 11,
 }
 
 /// Fields of one `struct hstate`.
@@ -53,9 +61,18 @@ pub enum Section {
     MemMap = 0,
     /// `usage.subsection_map`, four words (256 sub-sections with 64K pages).
     SubsectionMap = 1,
-    /// `ms->usage`: 0 = NULL, 1 = allocated, 2 = from boot.
+    /// `ms->usage`: 0 = NULL, `USAGE_BOOT` = from boot, more = the number of the object that it points to; every one that
+    /// is allocated for this section gets a higher number.
     Usage = 5,
+    /// Number of the last of those objects that was freed.
+    UsageFreed = 6,
+    /// Number of the last of them that was handed to `kfree_rcu`.
+    UsageQueued = 7,
 }
+
+/// `ms->usage` in `PageReserved` memory, which is never freed.
+pub const USAGE_BOOT: u64 = 1;
+
 /// Flags in `section_mem_map`.
 pub mod section_flag {
     pub const MARKED_PRESENT: u64 = 1 << 0;

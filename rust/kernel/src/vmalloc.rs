@@ -7,11 +7,16 @@ use vmemmap_arch::{Alloc, Attr, Cpu, Frame, FrameKind, FrameList, Kind, Level, L
 use crate::pgtable::{
     clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once, set_entry,
 };
+use crate::policy::VmapLock;
 use crate::state::Scalar;
+use crate::static_key::static_branch;
 use crate::{Errno, Kernel};
 
 /// Windows that the vmalloc area is divided into, one for each CPU.
 const MAX_VMALLOC_CPUS: u64 = 16;
+
+/// Pages of a mapping that are used, about.
+const MAX_USES: usize = 16;
 
 fn data<C: Cpu>(cpu: &C, order: u8) -> Option<Frame<C::Tok>> {
     cpu.alloc(Alloc { order, kind: FrameKind::Data, zone: Zone::Normal, at: None, may_sleep: true, top_down: false })
@@ -76,23 +81,48 @@ fn vmap_slot<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level) -> Result<Slot<C
 
 /// `vmap_try_huge_pmd`: a block, if the range, the granule and the frames allow one. An empty PTE table in its place is
 /// freed first, under `mmap_read_trylock(&init_mm)`; if the lock is not had, the mapping is made of pages.
+///
+/// arm64 kernels built with PTDUMP_DEBUGFS never come here (`arch_vmap_pmd_supported`, 6.1 and 6.12).
 fn vmap_try_huge_pmd<C: Cpu>(k: &Kernel, cpu: &C, va: Va, frame: Frame<C::Tok>) -> Result<bool, Errno> {
     let pmd = vmap_slot(k, cpu, va, Level::PMD)?;
     let entry = read_once(cpu, pmd);
-    if let Some(table) = next_table(cpu, entry, Level::PMD) {
-        if !cpu.try_acquire(LockId::InitMmMmap, Mode::Read) {
-            return Ok(false);
-        }
-        cpu.label("pmd_free_pte_page");
-        clear_entry(cpu, pmd);
-        flush_tlb_kernel_pgtable(cpu, va);
-        cpu.free(table, 0, FrameKind::Table);
-        set_block(k, cpu, pmd, frame);
+    let table = next_table(cpu, entry, Level::PMD);
+    let locked = table.is_some() && matches!(k.policies.vmap, VmapLock::TryLock | VmapLock::Both);
+    if locked && !cpu.try_acquire(LockId::InitMmMmap, Mode::Read) {
+        return Ok(false);
+    }
+    if let Some(table) = table {
+        pmd_free_pte_page(k, cpu, pmd, table, va);
+        cpu.label("vmap_try_huge_pmd");
+    }
+    set_block(k, cpu, pmd, frame);
+    if locked {
         cpu.release(LockId::InitMmMmap, Mode::Read);
-    } else {
-        set_block(k, cpu, pmd, frame);
     }
     Ok(true)
+}
+
+/// `pmd_free_pte_page` (`arch/arm64/mm/mmu.c`): unlink the table, invalidate walk caches, free it. Of the policies, those
+/// that were proposed for arm64 take their lock in here.
+fn pmd_free_pte_page<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, table: Frame<C::Tok>, va: Va) {
+    cpu.label("pmd_free_pte_page");
+    let policy = k.policies.vmap;
+    let dumping = || static_branch(k, cpu, Scalar::PtdumpLockKey);
+    let around_clear = policy == VmapLock::ClearLocked || policy == VmapLock::StaticKeyFirst && dumping();
+    if around_clear {
+        cpu.acquire(LockId::InitMmMmap, Mode::Read);
+    }
+    clear_entry(cpu, pmd);
+    if around_clear {
+        cpu.release(LockId::InitMmMmap, Mode::Read);
+    }
+    flush_tlb_kernel_pgtable(cpu, va);
+    if matches!(policy, VmapLock::StaticKey | VmapLock::Both) && dumping() {
+        // Waits for the dump that may have found the table; a later one cannot.
+        cpu.acquire(LockId::InitMmMmap, Mode::Read);
+        cpu.release(LockId::InitMmMmap, Mode::Read);
+    }
+    cpu.free(table, 0, FrameKind::Table);
 }
 
 fn set_block<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, frame: Frame<C::Tok>) {
@@ -106,8 +136,17 @@ fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
     let end = start.plus(bytes);
     let (mut small, mut huge) = (FrameList::new(), FrameList::new());
     let mut addr = start;
+    let mut last: Option<Slot<C::Tok>> = None;
     while addr < end {
-        let (slot, entry) = crate::pgtable::walk(cpu, addr);
+        let (slot, entry) = match last.filter(|at| at.level == Level::PTE && !addr.is_aligned(k.geometry.entry_span(Level::PMD))) {
+            // `vunmap_pte_range` looks its table up once.
+            Some(at) => {
+                let slot = Slot { index: at.index + 1, ..at };
+                (slot, read_once(cpu, slot))
+            }
+            None => crate::pgtable::walk(cpu, addr),
+        };
+        last = Some(slot);
         if let Kind::Page(pa) | Kind::Block(pa) = k.geometry.kind(entry.desc, slot.level) {
             let old = cpu.swap(slot, vmemmap_arch::Desc::NONE, Order::Relaxed);
             cpu.list_push(if slot.level == Level::PTE { &mut small } else { &mut huge }, cpu.frame_of(old, pa));
@@ -124,11 +163,30 @@ fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
     }
 }
 
-/// `vmalloc` of `pages` pages, a use of each, and `vfree`. Returns the number of pages mapped.
+/// `vmalloc` of `pages` pages, a use of each (of some 16 if there are more), and `vfree`. Returns the number of pages mapped.
 ///
 /// # Errors
 /// `EINVAL`: no pages, or more than fit. `ENOMEM`: frames or tables; what was mapped is unmapped again.
 pub fn vmalloc_cycle<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Errno> {
+    let (start, bytes) = vmalloc(k, cpu, pages)?;
+    let page_size = k.geometry.page_size();
+    for n in (0..pages).step_by((pages as usize / MAX_USES).max(1)) {
+        cpu.rmw(start.plus(n * page_size), Rmw::FetchAdd(1), Order::Relaxed);
+    }
+    vunmap_range(k, cpu, start, bytes);
+    Ok(pages)
+}
+
+/// `vmalloc` of `pages` pages, which stay mapped; their address.
+///
+/// # Errors
+/// Those of `vmalloc_cycle`.
+pub fn vmalloc_and_keep<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Errno> {
+    vmalloc(k, cpu, pages).map(|(start, _)| start.0)
+}
+
+/// Address and bytes of a fresh mapping.
+fn vmalloc<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<(Va, u64), Errno> {
     cpu.label("vmalloc");
     let page_size = k.geometry.page_size();
     let block = k.geometry.entry_span(Level::PMD);
@@ -136,13 +194,31 @@ pub fn vmalloc_cycle<C: Cpu>(k: &Kernel, cpu: &C, pages: u64) -> Result<u64, Err
     let align = if bytes >= block { block } else { page_size };
     let start = alloc_vmap_area(k, cpu, bytes, align)?;
     let mapped = vmap_pages_range(k, cpu, start, bytes);
-    if mapped.is_ok() {
-        for n in 0..pages {
-            cpu.rmw(start.plus(n * page_size), Rmw::FetchAdd(1), Order::Relaxed);
-        }
+    if mapped.is_err() {
+        vunmap_range(k, cpu, start, bytes);
     }
-    vunmap_range(k, cpu, start, bytes);
-    mapped.map(|()| pages)
+    mapped.map(|()| (start, bytes))
+}
+
+/// `vmap_pte_range`: a run that was to be a block, by pages.
+///
+/// # Errors
+/// `ENOMEM`: no table; the run is free again.
+fn vmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, va: Va, run: Frame<C::Tok>, order: u8) -> Result<(), Errno> {
+    cpu.label("vmap_pte_range");
+    let slot = match vmap_slot(k, cpu, va, Level::PTE) {
+        Ok(slot) => slot,
+        Err(errno) => {
+            cpu.free(run, order, FrameKind::Data);
+            return Err(errno);
+        }
+    };
+    cpu.split_frame(run, order);
+    for n in 0..1u16 << order {
+        let pa = run.pa.plus(u64::from(n) * k.geometry.page_size());
+        set_entry(cpu, Slot { index: slot.index + n, ..slot }, leaf(&k.geometry, pa, prot::PAGE_KERNEL | k.extra_prot));
+    }
+    Ok(())
 }
 
 /// `vmap_pages_range`: blocks where they fit, else pages.
@@ -151,18 +227,27 @@ fn vmap_pages_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) -> Resul
     let order = (k.geometry.level_shift(Level::PMD) - k.geometry.page_shift()) as u8;
     let end = start.plus(bytes);
     let mut addr = start;
+    let mut last: Option<Slot<C::Tok>> = None;
     while addr < end {
         let huge = addr.is_aligned(block) && end.since(addr) >= block && k.geometry.top() < Level::PMD;
         if let Some(frame) = if huge { data(cpu, order) } else { None } {
-            let mapped = vmap_try_huge_pmd(k, cpu, addr, frame);
-            if mapped == Ok(true) {
-                addr = addr.plus(block);
-                continue;
+            match vmap_try_huge_pmd(k, cpu, addr, frame) {
+                Ok(true) => {}
+                Ok(false) => vmap_pte_range(k, cpu, addr, frame, order)?,
+                Err(errno) => {
+                    cpu.free(frame, order, FrameKind::Data);
+                    return Err(errno);
+                }
             }
-            cpu.free(frame, order, FrameKind::Data);
-            mapped?;
+            addr = addr.plus(block);
+            continue;
         }
-        let pte = vmap_slot(k, cpu, addr, Level::PTE)?;
+        let pte = match last.filter(|_| !addr.is_aligned(block)) {
+            // As `vmap_pages_pte_range` does, the table is looked up once.
+            Some(at) => Slot { index: at.index + 1, ..at },
+            None => vmap_slot(k, cpu, addr, Level::PTE)?,
+        };
+        last = Some(pte);
         let frame = data(cpu, 0).ok_or(Errno::ENOMEM)?;
         set_entry(cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
         addr = addr.plus(k.geometry.page_size());

@@ -7,7 +7,8 @@ use vmemmap_arch::{
 };
 
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
-use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate};
+use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate, SplitRead};
+use crate::quiesce::{Pause, with_others_paused};
 use crate::{Errno, Kernel};
 
 /// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
@@ -40,13 +41,24 @@ pub struct RemapWalk<T> {
     pub frames: FrameList<T>,
     /// 6.12 batch: the caller flushes.
     pub no_tlb_flush: bool,
+    /// Every other CPU is paused.
+    pub paused: bool,
     /// Frame given out last (mutant `restore-shared`).
     pub previous: Option<Frame<T>>,
 }
 
 impl<T> RemapWalk<T> {
     pub const fn new(action: Action) -> Self {
-        Self { action, nr_walked: 0, shared: None, head: None, frames: FrameList::new(), no_tlb_flush: false, previous: None }
+        Self {
+            action,
+            nr_walked: 0,
+            shared: None,
+            head: None,
+            frames: FrameList::new(),
+            no_tlb_flush: false,
+            paused: false,
+            previous: None,
+        }
     }
 }
 
@@ -68,7 +80,8 @@ enum Pass {
 /// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
 /// nothing is changed.
 pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
-    let whole = matches!(k.policies.update, PteUpdate::ClearThenSet | PteUpdate::Bbm);
+    let pause = Pause::of_update(k.policies.update);
+    let whole = matches!(k.policies.update, PteUpdate::ClearThenSet | PteUpdate::Bbm) || pause.is_some();
     if walk.action == Action::Split || !whole {
         return walk_pass(k, cpu, range, walk, Pass::Exchange);
     }
@@ -78,12 +91,19 @@ pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut Remap
     let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
     walk.action = action;
     split?;
-    walk_pass(k, cpu, range, walk, Pass::Clear)?;
-    if k.policies.update == PteUpdate::Bbm {
-        flush_tlb_kernel_range(cpu, range.clone());
+    walk.paused = pause.is_some();
+    let mut clear_and_set = || {
+        walk_pass(k, cpu, range, walk, Pass::Clear)?;
+        if k.policies.update != PteUpdate::ClearThenSet {
+            flush_tlb_kernel_range(cpu, range.clone());
+        }
+        walk.nr_walked = 0;
+        walk_pass(k, cpu, range, walk, Pass::Set)
+    };
+    match pause {
+        Some(pause) => with_others_paused(k, cpu, pause, clear_and_set),
+        None => clear_and_set(),
     }
-    walk.nr_walked = 0;
-    walk_pass(k, cpu, range, walk, Pass::Set)
 }
 
 fn walk_pass<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) -> Result<(), Errno> {
@@ -128,6 +148,11 @@ fn vmemmap_pmd_entry<C: Cpu>(
     let modern = k.version.is_6_12();
     if modern && read_once(cpu, pmd).desc.is_none() {
         return Ok(None);
+    }
+    if walk.paused {
+        // Split already, and nobody else runs: what the lock would keep out is out.
+        let entry = read_once(cpu, pmd);
+        return Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))));
     }
     cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     let entry = read_once(cpu, pmd);
@@ -198,10 +223,12 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
         }
         return Err(Errno::ENOMEM);
     };
-    let Kind::Block(first) = g.kind(old.desc, Level::PMD) else {
-        cpu.free(table, 0, FrameKind::Table);
-        return Ok(());
-    };
+    let old = if k.policies.split_read == SplitRead::Unlocked { read_once(cpu, pmd) } else { old };
+    // `pmd_page`, which does not ask what the entry is.
+    let first = g.output(old.desc);
+    if !is_block(old.desc) {
+        cpu.warn(Invariant::FlagWithState, start.0, "a split takes a table page for the first frame of the block");
+    }
     let fill = || {
         for i in 0..g.entries() as u64 {
             let addr = start.plus(i << g.page_shift());
@@ -212,41 +239,49 @@ fn split_vmemmap_huge_pmd<C: Cpu>(
     if mutant != Mutant::PublishEarly {
         fill();
     }
-    if !locked {
-        cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    let publish = || {
+        let now = read_once(cpu, pmd);
+        if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
+            // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
+            cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
+            if !is_block(now.desc) {
+                cpu.warn(Invariant::SplitOnce, start.0, "a split publishes its table over what another split published");
+            }
+            cpu.barrier(Barrier::SmpWmb);
+            if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
+                cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
+            }
+            let published = g.descriptor(table.pa, prot::TABLE);
+            let range = start..start.plus(g.entry_span(Level::PMD));
+            if k.policies.split != PmdSplit::Store {
+                clear_entry(cpu, pmd);
+                flush_tlb_kernel_range(cpu, range.clone());
+            }
+            set_entry(cpu, pmd, published);
+            if mutant == Mutant::PublishEarly {
+                fill();
+            }
+            if mutant == Mutant::TableTwice {
+                let beside = if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
+                set_entry(cpu, Slot { index: beside, ..pmd }, published);
+            }
+            if !no_tlb_flush {
+                flush_tlb_kernel_range(cpu, range);
+            }
+        } else {
+            cpu.free(table, 0, FrameKind::Table);
+        }
+    };
+    match Pause::of_split(k.policies.split) {
+        Some(pause) if !locked => with_others_paused(k, cpu, pause, publish),
+        _ => {
+            if !locked {
+                cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+            }
+            publish();
+            cpu.release(LockId::InitMmPageTable, Mode::Write);
+        }
     }
-    let now = read_once(cpu, pmd);
-    if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
-        // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
-        cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
-        if !is_block(now.desc) {
-            cpu.warn(Invariant::SplitOnce, start.0, "a split publishes its table over what another split published");
-        }
-        cpu.barrier(Barrier::SmpWmb);
-        if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
-            cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
-        }
-        let published = g.descriptor(table.pa, prot::TABLE);
-        let range = start..start.plus(g.entry_span(Level::PMD));
-        if k.policies.split == PmdSplit::Bbm {
-            clear_entry(cpu, pmd);
-            flush_tlb_kernel_range(cpu, range.clone());
-        }
-        set_entry(cpu, pmd, published);
-        if mutant == Mutant::PublishEarly {
-            fill();
-        }
-        if mutant == Mutant::TableTwice {
-            let beside = if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
-            set_entry(cpu, Slot { index: beside, ..pmd }, published);
-        }
-        if !no_tlb_flush {
-            flush_tlb_kernel_range(cpu, range);
-        }
-    } else {
-        cpu.free(table, 0, FrameKind::Table);
-    }
-    cpu.release(LockId::InitMmPageTable, Mode::Write);
     Ok(())
 }
 
@@ -307,11 +342,34 @@ fn exchange_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRa
             set_entry(cpu, at, new);
             Some(old)
         }),
-        PteUpdate::Store | PteUpdate::ClearThenSet | PteUpdate::Bbm => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+        PteUpdate::BbmFaultWaits | PteUpdate::BbmFaultWaitsIrqsOff => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+            let old = read_once(cpu, at);
+            vmemmap_update_pte(k, cpu, at, va..va.plus(page), new);
+            Some(old)
+        }),
+        _ => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
             let old = read_once(cpu, at);
             set_pte(cpu, at, new);
             Some(old)
         }),
+    }
+}
+
+/// `vmemmap_update_pte` of approach A: break-before-make under the lock for which the fault handler waits. With plain
+/// `spin_lock` interrupts stay on, which R4 is about.
+fn vmemmap_update_pte<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, range: VaRange, new: Desc) {
+    let irqs_off = k.policies.update == PteUpdate::BbmFaultWaitsIrqsOff;
+    cpu.label("vmemmap_update_pte");
+    if irqs_off {
+        cpu.irq_disable();
+    }
+    cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    clear_entry(cpu, at);
+    flush_tlb_kernel_range(cpu, range);
+    set_pte(cpu, at, new);
+    cpu.release(LockId::InitMmPageTable, Mode::Write);
+    if irqs_off {
+        cpu.irq_enable();
     }
 }
 
@@ -536,6 +594,9 @@ fn restore_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRan
                 clear_entry(cpu, at);
                 flush_tlb_kernel_range(cpu, va..va.plus(page));
                 set_pte(cpu, at, new);
+            }
+            (Pass::Exchange, PteUpdate::BbmFaultWaits | PteUpdate::BbmFaultWaitsIrqsOff) => {
+                vmemmap_update_pte(k, cpu, at, va..va.plus(page), new);
             }
             _ => set_pte(cpu, at, new),
         }

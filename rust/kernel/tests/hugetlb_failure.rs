@@ -7,11 +7,12 @@ use lab::{BASE, Lab};
 use proptest::prelude::*;
 use vmemmap_arch::{FrameKind, Granule, Invariant, Pa, Pfn, Version};
 use vmemmap_kernel::hugetlb::{
-    alloc_fresh, deferred_free, demote, dissolve_free_huge_pages, free_one, get_page, is_remapped, isolate_or_dissolve_huge_page,
+    alloc_fresh, deferred_free, demote, dissolve, dissolve_free_huge_pages, free_one, get_page, is_remapped, isolate_or_dissolve_huge_page,
     migrate_huge_page, put_page, reserve, set_max_huge_pages, set_overcommit, use_page,
 };
 use vmemmap_kernel::hugetlb_vmemmap::HugePage;
-use vmemmap_kernel::policy::{Mutant, PteUpdate, Row};
+use vmemmap_kernel::page::{flag, memory_failure, test_flag};
+use vmemmap_kernel::policy::{DtorClear, Mutant, PteUpdate, Row};
 use vmemmap_kernel::state::{Hstate, Scalar};
 use vmemmap_kernel::{Errno, Policies};
 
@@ -264,7 +265,6 @@ fn mutants_that_a_single_cpu_can_show_are_found() {
         (Mutant::SleepUnderLock, I::LockOrder),
         (Mutant::TableTwice, I::TreeWellFormed),
         (Mutant::PublishEarly, I::InitialisedBeforeReachable),
-        (Mutant::FlagEarly, I::FlagWithState),
         (Mutant::Executable, I::NoWritableExecutable),
     ] {
         for version in [Version::V2021, Version::V6_1, Version::V6_12] {
@@ -274,6 +274,43 @@ fn mutants_that_a_single_cpu_can_show_are_found() {
     }
     for version in [Version::V2021, Version::V6_1, Version::V6_12] {
         assert_eq!(broken(version, Mutant::None), [], "{}", version.name());
+    }
+}
+
+#[test]
+fn an_error_in_a_hugepage_is_on_its_raw_page_once_the_page_is_freed() {
+    for version in Version::ALL {
+        let m = Lab::new(Granule::K4, version, 2, true, Policies::default());
+        let head = Pfn(alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap());
+        let raw = head.plus(3 * 64 + 5);
+        let flagged = |pfn| test_flag(&m.cpu(), m.k.layout.page_va(pfn), flag::HWPOISON);
+        assert_eq!(memory_failure(&m.k, &m.cpu(), raw), Some(true));
+        assert_eq!(memory_failure(&m.k, &m.cpu(), raw), Some(false), "known already");
+        assert!(flagged(head), "noted on the head while tails are read-only");
+        free_one(&m.k, &m.cpu(), PMD, None).unwrap();
+        assert!(flagged(raw) && !flagged(head), "{}", version.name());
+    }
+}
+
+#[test]
+fn a_mark_that_is_off_too_early_or_left_on_is_i29() {
+    let broken = |dtor_clear, dissolves: bool| {
+        let m = Lab::new(Granule::K4, Version::V6_12, 2, true, Policies { dtor_clear, ..Policies::default() });
+        let head = Pfn(alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap());
+        if dissolves {
+            dissolve(&m.k, &m.cpu(), head).unwrap()
+        } else {
+            free_one(&m.k, &m.cpu(), PMD, None).unwrap()
+        };
+        m.m.take_violations().iter().any(|v| v.invariant == Invariant::FlagWithState)
+    };
+    for (policy, dissolved, freed) in [
+        (DtorClear::Kernel, false, false),
+        (DtorClear::BeforeRestore, true, true),
+        (DtorClear::Sampled, true, false),
+        (DtorClear::HwpoisonFirst, false, false),
+    ] {
+        assert_eq!((broken(policy, true), broken(policy, false)), (dissolved, freed), "{policy:?}");
     }
 }
 

@@ -164,6 +164,9 @@ impl<'m> Checked<'m> {
     #[cold]
     fn fault(&self, va: Va, what: &str, fault: Fault) {
         let Fault { invariant, desc, level, frame } = fault;
+        if invariant == Invariant::AlwaysTranslates && self.cpu.takes_fault() {
+            return;
+        }
         let pa = self.machine.frame_pa(frame);
         let level = level.0;
         let message = match invariant {

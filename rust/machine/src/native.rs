@@ -1,15 +1,16 @@
 //! A CPU without checks: each method is the instruction it is named after, behind a bounds check.
 //!
 //! The bounds check is what makes a wild descriptor a report instead of undefined behaviour. There are no TLBs: barriers
-//! order the host's memory accesses and are counted, invalidates are only counted. `ipi_pause` and `stop_machine` stop
-//! nobody here and are only counted; schemes that rely on them belong on the explored machine.
+//! order the host's memory accesses and are counted, invalidates are only counted. A thread takes no interrupts:
+//! `send_ipi` and `stop_machine_begin` are counted and stop nobody, so schemes that rely on them belong on the explored
+//! machine.
 
 use core::cell::Cell;
 use std::sync::atomic::{Ordering, fence};
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind, LockId, Mode, Order, Pa, RangeOp, Rmw,
-    Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind, LockId, Mode, Order, Pa,
+    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use crate::contents::{apply_rmw, load_order, rmw_order, store_order};
@@ -27,6 +28,16 @@ pub struct Native<'m> {
     pub(crate) tally: Tally,
     pub(crate) label: Cell<&'static str>,
     pub(crate) rcu_depth: Cell<u32>,
+    /// `attempt` is under way: a translation fault is its answer and no violation.
+    pub(crate) attempt: Cell<Attempt>,
+}
+
+/// Where an `attempt` is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Attempt {
+    Not,
+    UnderWay,
+    Faulted,
 }
 
 /// What an access through a virtual address is for.
@@ -38,7 +49,7 @@ enum Access {
 
 impl<'m> Native<'m> {
     pub(crate) fn new(machine: &'m Machine, cpu: u8) -> Self {
-        Self { machine, cpu, tally: Tally::default(), label: Cell::new("start"), rcu_depth: Cell::new(0) }
+        Self { machine, cpu, tally: Tally::default(), label: Cell::new("start"), rcu_depth: Cell::new(0), attempt: Cell::new(Attempt::Not) }
     }
     #[must_use]
     pub fn machine(&self) -> &'m Machine {
@@ -58,6 +69,22 @@ impl<'m> Native<'m> {
     fn wild(&self, pa: Pa) -> Desc {
         self.report(Invariant::TreeWellFormed, pa.0, format!("access to {pa}, which is not memory of this machine"), None);
         Desc::NONE
+    }
+
+    /// The access, of which a translation fault is an answer: `perform` makes it as always.
+    pub(crate) fn attempted(&self, perform: impl FnOnce() -> u64) -> Result<u64, Fault> {
+        self.attempt.set(Attempt::UnderWay);
+        let value = perform();
+        if self.attempt.replace(Attempt::Not) == Attempt::Faulted { Err(Fault) } else { Ok(value) }
+    }
+    /// Whether a translation fault is taken as an answer.
+    #[cold]
+    pub(crate) fn takes_fault(&self) -> bool {
+        let taken = self.attempt.get() != Attempt::Not;
+        if taken {
+            self.attempt.set(Attempt::Faulted);
+        }
+        taken
     }
 
     /// Walk the tables as they are now: the frame that `va` translates to, and the number of the word in it.
@@ -89,6 +116,7 @@ impl<'m> Native<'m> {
                     let pa = pa.plus(va.0 & (g.entry_span(level) - 1));
                     return Some((self.machine.frame_of(pa), (pa.0 & (g.page_size() - 1)) >> 3));
                 }
+                Kind::None | Kind::Invalid | Kind::Reserved if self.takes_fault() => return None,
                 Kind::None | Kind::Invalid | Kind::Reserved => {
                     self.report(Invariant::AlwaysTranslates, va.0, format!("{va} does not translate: {desc} at level {}", level.0), None);
                     return None;
@@ -386,6 +414,9 @@ impl Cpu for Native<'_> {
         let Some((frame, _)) = self.translate(va, Access::Store) else { return };
         self.machine.set_template(frame, template).unwrap_or_else(|| self.outside(frame));
     }
+    fn attempt(&self, access: Data<()>) -> Result<u64, Fault> {
+        self.attempted(|| access.perform(self))
+    }
     #[inline]
     fn speculate(&self, _va: Va) {}
 
@@ -537,10 +568,10 @@ impl Cpu for Native<'_> {
     fn irq_disable(&self) {}
     #[inline]
     fn irq_enable(&self) {}
-    fn ipi_pause(&self) {
+    fn send_ipi(&self, _line: Var) -> u64 {
         self.tally.add(Count::Ipi, u64::from(self.machine.cpus()) - 1);
+        0
     }
-    fn ipi_resume(&self) {}
     fn stop_machine_begin(&self) {
         self.tally.add(Count::Ipi, u64::from(self.machine.cpus()) - 1);
     }

@@ -4,8 +4,8 @@
 //! sees each actor's next operation before it happens.
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
-    Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa,
+    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 /// Generation of a frame as it was when it was named.
@@ -55,6 +55,12 @@ pub enum Op {
     Fill {
         va: Va,
         template: Template,
+    },
+    /// A data access whose translation fault is a reply (`Reply::FAULT`) and no violation.
+    Attempt(Data<Tok>),
+    IommuInvalidate,
+    IommuWalk {
+        va: Va,
     },
     Speculate {
         va: Va,
@@ -111,6 +117,11 @@ pub enum Op {
         bytes: u64,
         op: RangeOp,
     },
+    /// Memory has left the machine: no translation to it may be left.
+    MemoryGone {
+        start: Pa,
+        bytes: u64,
+    },
     RangeInUse {
         start: Pa,
         bytes: u64,
@@ -164,8 +175,14 @@ pub enum Op {
     RcuWait,
     IrqDisable,
     IrqEnable,
-    IpiPause,
-    IpiResume,
+    /// Sets the bits of all other CPUs that have a handler for the line.
+    SendIpi {
+        line: Var,
+    },
+    /// First operation of an interrupt; takes the CPU's bit of its line, if it has one.
+    InterruptEnter,
+    /// Last operation of an interrupt.
+    InterruptExit,
     StopMachineBegin,
     StopMachineEnd,
     SignalPending,
@@ -228,12 +245,27 @@ impl Op {
             Op::Tlbi(Tlbi::Vmalle1is) => "tlbi vmalle1is",
             Op::Tlbi(Tlbi::Vmalle1) => "tlbi vmalle1",
             Op::Tlbi(Tlbi::Vaale1is(_)) => "tlbi vaale1is",
+            Op::Tlbi(Tlbi::Vaale1(_)) => "tlbi vaale1",
             Op::Tlbi(Tlbi::Vaae1is(_)) => "tlbi vaae1is",
+            Op::Tlbi(Tlbi::Vaae1(_)) => "tlbi vaae1",
+            Op::Tlbi(Tlbi::Vale1is(..)) => "tlbi vale1is",
+            Op::Tlbi(Tlbi::Vae1is(..)) => "tlbi vae1is",
+            Op::Tlbi(Tlbi::Aside1is(_)) => "tlbi aside1is",
+            Op::Tlbi(Tlbi::Rvaale1is(..)) => "tlbi rvaale1is",
+            Op::Tlbi(Tlbi::Rvaae1is(..)) => "tlbi rvaae1is",
             Op::Load { .. } => "load",
             Op::Store { .. } => "store",
             Op::Rmw { .. } => "rmw",
             Op::Fill { .. } => "fill",
+            Op::IommuInvalidate => "iommu invalidate",
+            Op::IommuWalk { .. } => "iommu walk",
             Op::Speculate { .. } => "speculate",
+            Op::Attempt(Data::Load { .. }) => "load",
+            Op::Attempt(Data::Store { .. }) => "store",
+            Op::Attempt(Data::Rmw { .. }) => "rmw",
+            Op::Attempt(Data::Fill { .. }) => "fill",
+            Op::Attempt(Data::Copy { .. }) => "copy_page",
+            Op::Attempt(Data::Probe { .. }) => "at s1e1r",
             Op::Alloc(_) => "alloc",
             Op::Free { .. } => "free",
             Op::SplitFrame { .. } | Op::SplitRun { .. } => "split_page",
@@ -249,6 +281,7 @@ impl Op {
             Op::Range { op: RangeOp::Isolate, .. } => "isolate",
             Op::Range { op: RangeOp::UndoIsolate, .. } => "undo_isolate",
             Op::Range { op: RangeOp::Offline, .. } => "offline",
+            Op::MemoryGone { .. } => "memory_gone",
             Op::RangeInUse { .. } => "scan_movable_pages",
             Op::ClaimSelfHosted { .. } => "altmap_alloc",
             Op::IsSelfHosted { .. } => "is_self_hosted",
@@ -266,8 +299,9 @@ impl Op {
             Op::RcuWait => "rcu_wait",
             Op::IrqDisable => "irq_disable",
             Op::IrqEnable => "irq_enable",
-            Op::IpiPause => "ipi_pause",
-            Op::IpiResume => "ipi_resume",
+            Op::SendIpi { .. } => "send_ipi",
+            Op::InterruptEnter => "interrupt",
+            Op::InterruptExit => "eret",
             Op::StopMachineBegin => "stop_machine",
             Op::StopMachineEnd => "stop_machine_end",
             Op::SignalPending => "signal_pending",
@@ -292,6 +326,8 @@ pub struct Reply {
 impl Reply {
     /// "There is no such frame".
     pub const NOTHING: Reply = Reply { value: u64::MAX, tok: 0 };
+    /// Answer to `Attempt`: the access takes a translation fault.
+    pub const FAULT: Reply = Reply { value: 0, tok: 1 };
 
     #[must_use]
     #[inline]
@@ -406,6 +442,16 @@ impl<P: Port> Cpu for OpCpu<P> {
     fn fill(&self, va: Va, template: Template) {
         self.port.call(Op::Fill { va, template });
     }
+    fn attempt(&self, access: Data<Tok>) -> Result<u64, Fault> {
+        let reply = self.port.call(Op::Attempt(access));
+        if reply == Reply::FAULT { Err(Fault) } else { Ok(reply.value) }
+    }
+    fn iommu_invalidate(&self) {
+        self.port.call(Op::IommuInvalidate);
+    }
+    fn iommu_walk(&self, va: Va) {
+        self.port.call(Op::IommuWalk { va });
+    }
     fn speculate(&self, va: Va) {
         self.port.call(Op::Speculate { va });
     }
@@ -475,6 +521,9 @@ impl<P: Port> Cpu for OpCpu<P> {
             None => Ok(()),
         }
     }
+    fn memory_gone(&self, start: Pa, bytes: u64) {
+        self.port.call(Op::MemoryGone { start, bytes });
+    }
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {
         self.port.call(Op::RangeInUse { start, bytes }).as_obstacle()
     }
@@ -527,11 +576,8 @@ impl<P: Port> Cpu for OpCpu<P> {
     fn irq_enable(&self) {
         self.port.call(Op::IrqEnable);
     }
-    fn ipi_pause(&self) {
-        self.port.call(Op::IpiPause);
-    }
-    fn ipi_resume(&self) {
-        self.port.call(Op::IpiResume);
+    fn send_ipi(&self, line: Var) -> u64 {
+        self.port.call(Op::SendIpi { line }).value
     }
     fn stop_machine_begin(&self) {
         self.port.call(Op::StopMachineBegin);

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{
-    Alloc, Cpu, Desc, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, TableView,
-    Template, Va, Var, Zone, descriptor::prot,
+    Alloc, Cpu, Data, Desc, Fault, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
+    TableView, Template, Va, Var, Zone, descriptor::prot,
 };
 use vmemmap_machine::{Machine, MachineConfig, Native, RamRange};
 
@@ -115,6 +115,38 @@ fn faults_are_violations_and_read_as_zero() {
     let v = m.violations();
     assert_eq!(v.iter().map(|v| v.invariant).collect::<Vec<_>>(), [Invariant::AlwaysTranslates, Invariant::SharedTailsReadOnly]);
     assert_eq!((v[0].actor.as_str(), v[0].address), ("walker", va.0));
+}
+
+fn load<T>(va: Va) -> Data<T> {
+    Data::Load { va, order: Order::Plain }
+}
+
+#[test]
+fn a_fault_of_an_attempt_is_its_answer_on_both_machines() {
+    let m = machine();
+    let cpu = m.cpu(1);
+    let (hole, mapped) = (Va(0xffff_fc00_0000_0000), Va(0xffff_fc00_0000_1000));
+    let f = cpu.alloc(request(FrameKind::Vmemmap, 0)).unwrap();
+    map(&cpu, mapped, f.pa, prot::PAGE_KERNEL_RO);
+    let checked = m.checked_cpu(2);
+    assert_eq!((cpu.attempt(load(hole)), checked.attempt(load(hole))), (Err(Fault), Err(Fault)));
+    assert_eq!(cpu.attempt(load(mapped)), checked.attempt(load(mapped)));
+    assert_eq!(m.violation_count(), 0);
+    assert_eq!(cpu.attempt(Data::Store { va: mapped, value: 1, order: Order::Plain }), Ok(0));
+    checked.load(hole, Order::Plain);
+    let fell: Vec<_> = m.violations().iter().map(|v| v.invariant).collect();
+    assert_eq!(fell, [Invariant::SharedTailsReadOnly, Invariant::AlwaysTranslates], "only translation faults are answers");
+}
+
+#[test]
+fn an_ipi_is_counted_and_reaches_no_thread() {
+    let m = machine();
+    {
+        let cpu = m.cpu(0);
+        assert_eq!(cpu.send_ipi(Var(3)), 0);
+        assert_eq!(cpu.var_load(Var(3), Order::Plain), 0);
+    }
+    assert_eq!(m.counters().ipi, 3);
 }
 
 #[test]

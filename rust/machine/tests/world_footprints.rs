@@ -4,11 +4,28 @@ mod bench;
 
 use bench::{Bench, page, request};
 use proptest::prelude::*;
+use vmemmap_arch::bbm::FeatBbm;
+use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Barrier, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
+    Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
 };
-use vmemmap_machine::model::{Touch, WorldOptions};
+use vmemmap_machine::model::{Conflict, Context, Place, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
+
+const LINE: Var = Var(1);
+
+const fn at(cpu: u8, context: Context, line: Option<Var>) -> Place {
+    Place { cpu, context, line }
+}
+
+/// Each on a CPU of its own; an interrupt beside a task; a pseudo-NMI above both; two tasks; one that is sent.
+const PLACES: [[Place; 3]; 5] = [
+    [at(0, Context::Task, None), at(1, Context::Task, None), at(2, Context::Task, None)],
+    [at(0, Context::Task, None), at(0, Context::Irq, None), at(1, Context::Task, None)],
+    [at(0, Context::Irq, None), at(0, Context::Nmi, None), at(0, Context::Task, None)],
+    [at(0, Context::Task, None), at(0, Context::Task, None), at(0, Context::Irq, None)],
+    [at(0, Context::Task, None), at(1, Context::Irq, Some(LINE)), at(1, Context::Task, None)],
+];
 
 #[derive(Default)]
 struct Footprint {
@@ -23,6 +40,9 @@ impl Touch for Footprint {
     fn write(&mut self, location: u32) {
         self.writes.push(location);
     }
+    fn control(&mut self, location: u32) {
+        self.reads.push(location);
+    }
 }
 
 impl Footprint {
@@ -31,6 +51,9 @@ impl Footprint {
         meet(&self.writes, &other.writes) || meet(&self.writes, &other.reads) || meet(&self.reads, &other.writes)
     }
 }
+
+/// Where the frames of contiguous entries lie: page n of the bench's table belongs to frame n.
+const CONTIGUOUS: Pa = Pa((1 << 30) + (4 << 20));
 
 /// An operation out of four random bytes.
 fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
@@ -45,11 +68,17 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         2 | 3 => b.ro(frame),
         _ => b.rw(frame),
     };
+    let leaf = match y {
+        // All entries of a contiguous set, as they should be: what one says of another is what that one held.
+        0x80..0xc0 if leaf.is_valid() => b.g.descriptor(CONTIGUOUS.plus(u64::from(x % 6) << 12), prot::PAGE_KERNEL).with(Attr::CONT),
+        0xc0.. if leaf.is_valid() => leaf.with(Attr::NG),
+        _ => leaf,
+    };
     let lock = [LockId::MemHotplug, LockId::Hugetlb, LockId::DeviceHotplug, LockId::InitMmPageTable][usize::from(x % 4)];
     let mode = if lock == LockId::MemHotplug && y % 2 == 0 { Mode::Read } else { Mode::Write };
     let var = Var(u32::from(x % 3));
     let huge = Alloc { order: 9, zone: Zone::Movable, at: Some(Pa((2 << 30) + (u64::from(x % 2) << 21))), ..request(FrameKind::Huge) };
-    match kind % 44 {
+    match kind % 47 {
         0 | 1 => Op::Read { at, order },
         2..=6 => Op::Write { at, new: leaf, order },
         7 => Op::Swap { at, new: leaf, order },
@@ -61,13 +90,26 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         12 | 13 => Op::Barrier(Barrier::DsbIsh),
         14 => Op::Barrier(Barrier::DsbIshst),
         15 => Op::Barrier(Barrier::DsbNsh),
-        16 => Op::Tlbi([Tlbi::Vmalle1is, Tlbi::Vmalle1][usize::from(z % 2)]),
-        17 | 18 => Op::Tlbi([Tlbi::Vaale1is(va), Tlbi::Vaae1is(va)][usize::from(z % 2)]),
+        16 => Op::Tlbi([Tlbi::Vmalle1is, Tlbi::Vmalle1, Tlbi::Aside1is(u16::from(y % 2))][usize::from(z % 3)]),
+        17 | 18 => {
+            let (asid, pages) = (u16::from(y % 2), u32::from(y % 4));
+            let all = [
+                Tlbi::Vaale1is(va),
+                Tlbi::Vaae1is(va),
+                Tlbi::Vaale1(va),
+                Tlbi::Vaae1(va),
+                Tlbi::Vale1is(va, asid),
+                Tlbi::Vae1is(va, asid),
+                Tlbi::Rvaale1is(va, pages),
+                Tlbi::Rvaae1is(va, pages),
+            ];
+            Op::Tlbi(all[usize::from(z) % all.len()])
+        }
         19..=21 => Op::Load { va, order },
         22 | 23 => Op::Store { va, value: u64::from(y % 3), order },
         24 => Op::Rmw { va, op: Rmw::FetchAdd(1), order },
         25 => Op::Fill { va: page(u64::from(x % 4)), template: [Template::FREE, Template::ZERO][usize::from(z % 2)] },
-        26 => Op::Speculate { va },
+        26 => [Op::Speculate { va }, Op::IommuWalk { va }, Op::IommuInvalidate][usize::from(y % 3)],
         27 | 28 => Op::Free { frame, order: 0, kind: FrameKind::Vmemmap },
         29 => Op::Free { frame: b.pte, order: 0, kind: FrameKind::Table },
         30 => Op::CopyFrame { from: frame, to: other },
@@ -82,7 +124,9 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         }
         37 => Op::VarRmw { var, op: Rmw::FetchOr(z.into()), order },
         38 => [Op::RcuReadLock, Op::RcuReadUnlock, Op::RcuSnapshot, Op::RcuWait][usize::from(z % 4)],
-        39 => [Op::IrqDisable, Op::IrqEnable, Op::IpiPause, Op::IpiResume, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 6)],
+        39 => [Op::IrqDisable, Op::IrqEnable, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 4)],
+        44 => [Op::InterruptEnter, Op::InterruptExit, Op::SendIpi { line: LINE }][usize::from(z % 3)],
+        40 if y % 2 == 0 => Op::MemoryGone { start: CONTIGUOUS, bytes: u64::from(z % 8) << 12 },
         40 => Op::ExpectStable { on: z % 2 == 0 },
         41 => Op::Exclusive { what: Invariant::HotplugExclusive, begin: z % 2 == 0 },
         42 => [Op::Alloc(request(FrameKind::Vmemmap)), Op::Alloc(huge)][usize::from(z % 2)],
@@ -125,18 +169,26 @@ fn operation() -> impl Strategy<Value = [u8; 4]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn operations_that_do_not_conflict_commute(
         strict in any::<bool>(),
         fatal in any::<bool>(),
         failures in 0u32..2,
+        places in 0..PLACES.len(),
+        linear in any::<bool>(),
+        iommu in any::<bool>(),
+        ets in any::<bool>(),
+        conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate, Conflict::Abort]),
+        feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2, FeatBbm::NoAbort]), 0..4),
+        asids in proptest::collection::vec(0u16..2, 0..4),
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
-        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, ..WorldOptions::default() };
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, iommu, linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
         let b = Bench::new(options);
+        b.world.borrow_mut().place(&PLACES[places]);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));
             replay(&b, &prefix);
@@ -167,4 +219,113 @@ proptest! {
             }
         }
     }
+}
+
+/// Private accesses run without a scheduling point, and the search learns what is private from footprints as they were
+/// when the operation was announced. So whatever opens or closes the window of a stale value must meet the access at a
+/// location that it touches before there is such a value.
+#[test]
+fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
+    let load = Op::Load { va: page(0), order: Order::Plain };
+    let barrier = |b: &Bench, barrier| {
+        let op = Op::Barrier(barrier);
+        let touched = footprint(b, 0, &op);
+        b.execute(0, op, 0);
+        touched
+    };
+    let leaf = |b: &Bench, desc| b.execute(0, Op::Write { at: b.pte(0), new: desc, order: Order::Plain }, 0);
+    let b = Bench::new(WorldOptions::default());
+    let (waiting, elsewhere) = (footprint(&b, 1, &load), footprint(&b, 1, &Op::Load { va: page(2), order: Order::Plain }));
+    leaf(&b, b.rw(b.spare[0]));
+    b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
+    b.execute(0, Op::Tlbi(Tlbi::Vaale1is(page(0))), 0);
+    let completes = barrier(&b, Barrier::DsbIsh);
+    assert!(completes.conflicts(&waiting));
+    assert!(!completes.conflicts(&elsewhere));
+
+    let b = Bench::new(WorldOptions { ets: false, ..WorldOptions::default() });
+    let waiting = footprint(&b, 1, &Op::Load { va: page(5), order: Order::Plain });
+    b.execute(0, Op::Write { at: b.pte(5), new: b.rw(b.spare[0]), order: Order::Plain }, 0);
+    assert!(barrier(&b, Barrier::DsbIshst).conflicts(&waiting));
+
+    // Two read-only frames of equal contents were exchanged: a store to one is judged while both may be used.
+    let b = Bench::new(WorldOptions::default());
+    leaf(&b, b.ro(b.mapped[0]));
+    b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
+    b.execute(0, Op::Barrier(Barrier::DsbIsh), 0);
+    let stores = [b.mapped[0], b.spare[0]].map(|frame| footprint(&b, 1, &Op::StoreFrame { frame, index: 1, value: 4 }));
+    leaf(&b, b.ro(b.spare[0]));
+    b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
+    b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
+    let completes = barrier(&b, Barrier::DsbIsh);
+    assert!(stores.iter().all(|store| completes.conflicts(store)));
+
+    let b = Bench::new(WorldOptions { iommu: true, ..WorldOptions::default() });
+    let waiting = footprint(&b, 1, &Op::IommuWalk { va: page(0) });
+    (0..4).for_each(|i| {
+        b.execute(0, Op::Write { at: b.pte(i), new: Desc::NONE, order: Order::Plain }, 0);
+    });
+    b.execute(0, Op::Write { at: b.pmd(), new: Desc::NONE, order: Order::Plain }, 0);
+    b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
+    assert!(footprint(&b, 0, &Op::IommuInvalidate).conflicts(&waiting));
+}
+
+/// What random programs meet too rarely: the two operations do not commute in the state that `before` leaves.
+fn must_conflict(options: WorldOptions, before: impl Fn(&Bench), one: impl Fn(&Bench) -> Op, two: impl Fn(&Bench) -> Op) {
+    let b = Bench::new(options);
+    before(&b);
+    let (one, two) = (one(&b), two(&b));
+    assert!(footprint(&b, 0, &one).conflicts(&footprint(&b, 1, &two)), "{one:?} and {two:?}");
+    let forth = (run(&b, (0, one, 0), (1, two, 0)), b.outcomes(0, one));
+    b.world.borrow_mut().reset();
+    before(&b);
+    let back = (run(&b, (1, two, 0), (0, one, 0)), b.outcomes(0, one));
+    assert_ne!((forth.0.3, forth.0.1, forth.1), (back.0.3, back.0.1, back.1), "they commute after all");
+}
+
+#[test]
+fn operations_on_one_contiguous_set_conflict() {
+    let entry = |b: &Bench, i: u64| b.g.descriptor(CONTIGUOUS.plus(i << 12), prot::PAGE_KERNEL).with(Attr::CONT);
+    let set = |b: &Bench, i: u64, desc| {
+        b.cpu(1).write(b.pte(i), desc, Order::Plain);
+    };
+    let flushed = |b: &Bench| {
+        b.cpu(1).barrier(Barrier::DsbIshst);
+        b.cpu(1).tlbi(Tlbi::Vmalle1is);
+        b.cpu(1).barrier(Barrier::DsbIsh);
+    };
+    let made = |b: &Bench| {
+        (0..4).for_each(|i| set(b, i, Desc::NONE));
+        flushed(b);
+        (0..2).for_each(|i| set(b, i, entry(b, i)));
+        flushed(b);
+        set(b, 0, Desc::NONE);
+        b.cpu(1).barrier(Barrier::DsbIshst);
+        set(b, 1, Desc::NONE);
+    };
+    // An invalidate covers entry 0 only once the clear of entry 1 is published.
+    must_conflict(WorldOptions::default(), made, |_| Op::Tlbi(Tlbi::Vaale1is(page(0))), |_| Op::Barrier(Barrier::DsbIshst));
+    // An entry of the set that comes back before the invalidate completes brings the others back.
+    let doomed = |b: &Bench| {
+        made(b);
+        b.cpu(1).barrier(Barrier::DsbIshst);
+        b.cpu(1).tlbi(Tlbi::Vmalle1is);
+    };
+    let again = |b: &Bench| Op::Write { at: b.pte(1), new: entry(b, 1), order: Order::Plain };
+    must_conflict(WorldOptions::default(), doomed, again, |_| Op::Barrier(Barrier::DsbIsh));
+}
+
+#[test]
+fn a_load_that_may_abort_conflicts_with_what_makes_two_frames_differ() {
+    let options = WorldOptions { conflict: Conflict::Abort, ..WorldOptions::default() };
+    let exchanged = |b: &Bench| {
+        let cpu = b.cpu(1);
+        cpu.write(b.pte(0), b.ro(b.mapped[0]), Order::Plain);
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.tlbi(Tlbi::Vmalle1is);
+        cpu.barrier(Barrier::DsbIsh);
+        cpu.write(b.pte(0), b.ro(b.spare[0]), Order::Plain);
+    };
+    let store = |b: &Bench| Op::StoreFrame { frame: b.spare[0], index: 1, value: 4 };
+    must_conflict(options, exchanged, store, |_| Op::Load { va: page(0), order: Order::Plain });
 }

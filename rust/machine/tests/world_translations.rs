@@ -3,7 +3,7 @@
 mod bench;
 
 use bench::{Bench, page};
-use vmemmap_arch::{Barrier, Cpu, Desc, FrameKind, Invariant, Order, Tlbi};
+use vmemmap_arch::{Attr, Barrier, Cpu, Desc, FrameKind, Invariant, Order, Tlbi};
 use vmemmap_machine::model::WorldOptions;
 use vmemmap_machine::op::Op;
 
@@ -212,4 +212,98 @@ fn one_invalidate_inside_a_block_covers_the_whole_block() {
     cpu.barrier(Barrier::DsbIsh);
     cpu.free(run, 9, FrameKind::Vmemmap);
     assert_eq!(b.broken(), []);
+}
+
+/// Invalidates of one kind, what they are to reach, and whether the frame of page 1 may be freed afterwards. `ng`: the
+/// leaf is non-global, in address space 0 or 7.
+#[test]
+fn each_invalidate_reaches_what_the_manual_says() {
+    let (here, there) = (page(1), page(3));
+    for (op, global, non_global) in [
+        (Tlbi::Rvaale1is(page(0), 2), true, true),
+        (Tlbi::Rvaae1is(page(1), 1), true, true),
+        (Tlbi::Rvaale1is(page(2), 2), false, false),
+        (Tlbi::Rvaale1is(page(0), 1), false, false),
+        (Tlbi::Vaale1is(here), true, true),
+        (Tlbi::Vaale1is(there), false, false),
+        (Tlbi::Vale1is(here, 7), true, true),
+        (Tlbi::Vae1is(here, 7), true, true),
+        (Tlbi::Vale1is(here, 8), true, false),
+        (Tlbi::Vae1is(there, 7), false, false),
+        (Tlbi::Aside1is(7), false, true),
+        (Tlbi::Aside1is(8), false, false),
+        (Tlbi::Vmalle1is, true, true),
+        (Tlbi::Vmalle1, false, false),
+        (Tlbi::Vaale1(here), false, false),
+        (Tlbi::Vaae1(here), false, false),
+    ] {
+        for (ng, enough) in [(false, global), (true, non_global)] {
+            let b = Bench::new(WorldOptions { asids: vec![7, 7, 7], ..WorldOptions::default() });
+            let cpu = b.cpu(0);
+            let leaf = if ng { b.rw(b.spare[0]).with(Attr::NG) } else { b.rw(b.spare[0]) };
+            cpu.write(b.pte(1), Desc::NONE, Order::Plain);
+            cpu.barrier(Barrier::DsbIshst);
+            cpu.tlbi(Tlbi::Vmalle1is);
+            cpu.barrier(Barrier::DsbIsh);
+            cpu.write(b.pte(1), leaf, Order::Plain);
+            cpu.write(b.pte(1), Desc::NONE, Order::Plain);
+            cpu.barrier(Barrier::DsbIshst);
+            cpu.tlbi(op);
+            cpu.barrier(Barrier::DsbIsh);
+            cpu.free(b.spare[0], 0, FrameKind::Vmemmap);
+            assert_eq!(b.broken(), if enough { vec![] } else { vec![4] }, "{op:?}, nG {ng}");
+        }
+    }
+}
+
+#[test]
+fn local_invalidates_of_one_address_reach_this_cpu_alone() {
+    for op in [Tlbi::Vaale1(page(0)), Tlbi::Vaae1(page(0))] {
+        let b = bench();
+        let cpu = b.cpu(0);
+        cpu.write(b.pte(0), b.rw(b.spare[0]), Order::Plain);
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.tlbi(op);
+        cpu.barrier(Barrier::DsbNsh);
+        cpu.store_frame(b.spare[0], 0, 7);
+        let load = Op::Load { va: page(0), order: Order::Plain };
+        assert_eq!((b.outcomes(0, load), b.outcomes(1, load)), (1, 2));
+    }
+}
+
+#[test]
+fn a_non_global_translation_is_used_in_its_own_address_space_only() {
+    for (asids, second) in [(vec![7, 8, 8], 1), (vec![7, 7, 8], 2)] {
+        let b = Bench::new(WorldOptions { asids, ..WorldOptions::default() });
+        let cpu = b.cpu(0);
+        let ng = |frame| b.rw(frame).with(Attr::NG);
+        cpu.write(b.pte(5), ng(b.spare[0]), Order::Plain);
+        cpu.write(b.pte(5), ng(b.spare[1]), Order::Plain);
+        cpu.store_frame(b.spare[1], 0, 9);
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.tlbi(Tlbi::Vae1is(page(5), 8));
+        cpu.barrier(Barrier::DsbIsh);
+        let load = Op::Load { va: page(5), order: Order::Plain };
+        assert_eq!((b.outcomes(0, load), b.outcomes(1, load)), (2, second));
+    }
+}
+
+#[test]
+fn by_asid_leaves_the_walk_cache_of_another_address_space() {
+    for (asids, broken) in [(vec![7, 7, 7], vec![]), (vec![7, 8, 7], vec![5]), (vec![7, 7, 7, 8], vec![5])] {
+        let b = Bench::new(WorldOptions { asids, ..WorldOptions::default() });
+        let cpu = b.cpu(0);
+        for i in 0..4 {
+            cpu.write(b.pte(i), Desc::NONE, Order::Plain);
+        }
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.tlbi(Tlbi::Vmalle1is);
+        cpu.barrier(Barrier::DsbIsh);
+        cpu.write(b.pmd(), Desc::NONE, Order::Plain);
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.tlbi(Tlbi::Aside1is(7));
+        cpu.barrier(Barrier::DsbIsh);
+        cpu.free(b.pte, 0, FrameKind::Table);
+        assert_eq!(b.broken(), broken);
+    }
 }

@@ -9,9 +9,11 @@
 //! | `remap` | the exchanges of a hugepage; a hugepage with its walk and locks |
 //! | `walk` | half a gigabyte of tables, read in order |
 //! | `populate` | tables built; a section added and removed |
+//! | `handmade` | the model that the comparison with other checkers is about |
 //! | `search` | the explorer: steps, executions, a question of three actors |
 
 mod exchange;
+pub mod handmade;
 mod populate;
 mod remap;
 mod rounds;
@@ -100,7 +102,7 @@ pub type Stop<'s> = &'s dyn Fn() -> bool;
 
 type Measure = fn(Effort, Stop<'_>) -> Result<Figure, BenchError>;
 
-const ROWS: [(&str, Measure); 15] = [
+const ROWS: [(&str, Measure); 17] = [
     ("exchange", exchange::exchange),
     ("exchange-2t-disjoint", exchange::two_threads_disjoint),
     ("exchange-2t-shared", exchange::two_threads_shared),
@@ -116,6 +118,8 @@ const ROWS: [(&str, Measure); 15] = [
     ("explore-step", search::step),
     ("explore-executions", search::executions),
     ("explore-three-actors", search::three_actors),
+    ("explore-toy-step", search::toy_step),
+    ("explore-executions-25", search::executions_25),
 ];
 
 /// Names of the rows, in the order of the table.

@@ -1,18 +1,21 @@
-//! The explorer beside what it cannot do without: a switch into an actor and back for each step.
+//! The explorer beside what it cannot do without: a switch into an actor and back for each step. On real tables, and on the
+//! handmade model, which has no MMU and next to no machine: what is left there is the search.
 
 use std::hint::black_box;
 
 use vmemmap_arch::{Invariant, Pa, Va, Zone};
 use vmemmap_kernel::policy::LinearMap;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
-use vmemmap_machine::model::{World, WorldOptions};
+use vmemmap_machine::model::{Context, World, WorldOptions};
 
+use super::handmade::{self, Row};
 use super::rounds::{Rounds, timed};
 use super::stage::{self, DRAM};
 use super::{BenchError, Effort, Figure, Stop};
 use crate::coroutine::{Coroutine, Stacks, Suspender};
 use crate::programs;
 use crate::scenario::{Actor, Body, Scenario};
+use crate::search::Reduction;
 use crate::verdict::{Options, Outcome};
 use crate::world::booted;
 
@@ -50,7 +53,14 @@ impl Neighbours {
         let head = g.pfn(self.a);
         let tail = head.plus(2 * g.struct_pages_per_page());
         let bytes = g.section_size();
-        let actor = |cpu, name: &str, operation| Actor { name: name.to_owned(), cpu, rounds: 1, body: Body::Program(vec![operation]) };
+        let actor = |cpu, name: &str, operation| Actor {
+            name: name.to_owned(),
+            cpu,
+            rounds: 1,
+            body: Body::Program(vec![operation]),
+            context: Context::Task,
+            line: None,
+        };
         let all: [Actor; ACTORS] = [
             actor(0, "HVO", Operation::HugetlbAlloc { hstate, at: Some(head) }),
             actor(1, "hot remove", Operation::MemoryRemove { start: self.b, bytes }),
@@ -91,14 +101,14 @@ fn switches(steps: u64) -> Result<f64, BenchError> {
     Ok(seconds)
 }
 
-/// Seconds of `executions` executions of bodies that do nothing, abandoned after their share of `steps` switches.
-fn empty_executions(executions: u64, steps: u64) -> Result<f64, BenchError> {
+/// Seconds of `executions` executions of `N` bodies that do nothing, abandoned after their share of `steps` switches.
+fn empty_executions<const N: usize>(executions: u64, steps: u64) -> Result<f64, BenchError> {
     let mut stacks = Stacks::default();
-    stacks.reserve(ACTORS)?;
-    let each = steps / executions.max(1) / ACTORS as u64;
+    stacks.reserve(N)?;
+    let each = steps / executions.max(1) / N as u64;
     Ok(timed(|| {
         for _ in 0..executions {
-            let mut actors = [(); ACTORS].map(|()| {
+            let mut actors = [(); N].map(|()| {
                 Coroutine::new(&mut stacks, |s: Suspender<'_>| {
                     loop {
                         black_box(s.suspend());
@@ -143,7 +153,7 @@ pub fn step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
 
 /// `explore-executions`.
 pub fn executions(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let limit = |o: &Outcome| empty_executions(o.executions, o.steps);
+    let limit = |o: &Outcome| empty_executions::<ACTORS>(o.executions, o.steps);
     measure(effort, stop, limit, |rounds, o| {
         let what = format!(
             "executions of the exploration of three actors, {} operations each on average; \
@@ -170,4 +180,52 @@ pub fn three_actors(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError
             ))
         },
     )
+}
+
+/// A row of the handmade model put to the search, and measured beside `limit`.
+fn measure_handmade(
+    row: &Row,
+    options: &Options,
+    (effort, stop): (Effort, Stop<'_>),
+    limit: impl Fn(&Outcome) -> Result<f64, BenchError>,
+    figure: impl FnOnce(&Rounds, &Outcome) -> Figure,
+) -> Result<Figure, BenchError> {
+    let explore = || handmade::explore(row, options, stop, &mut |_| {});
+    let outcome = explore()?;
+    let rounds = Rounds::of(effort.rounds(9), stop, || Ok(explore()?.seconds), || limit(&outcome))?;
+    Ok(figure(&rounds, &outcome))
+}
+
+/// `explore-toy-step`.
+pub fn toy_step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let row = Row::named(if effort == Effort::Full { "locks-3" } else { "locks-1" })?;
+    let options = Options { shorten_seconds: 0.0, ..Options::default() };
+    let limit = |o: &Outcome| switches(o.steps);
+    measure_handmade(&row, &options, (effort, stop), limit, |rounds, o| {
+        let what = format!(
+            "one operation of the exploration of the handmade model, {} ({} executions, {} states): the search without a \
+             machine to speak of; limit: a switch into a coroutine that does nothing, and back",
+            row.what,
+            o.executions,
+            o.states.unwrap_or_default()
+        );
+        rounds.nanoseconds(o.steps, what)
+    })
+}
+
+/// `explore-executions-25`.
+pub fn executions_25(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    // 10 operations of HVO and 18 of hot remove; their 13 million orders are not searched to the end.
+    let row = Row { entries: 3, own: 1, rounds: 1, ..Row::named("exchange-3")? };
+    let executions = Some(effort.amount(100_000, 1_000));
+    let options = Options { executions, reduction: Reduction::NAIVE, shorten_seconds: 0.0, ..Options::default() };
+    let limit = |o: &Outcome| empty_executions::<2>(o.executions, o.steps);
+    measure_handmade(&row, &options, (effort, stop), limit, |rounds, o| {
+        let what = format!(
+            "executions of the handmade model's HVO beside hot remove without any reduction, {} operations each, every one a \
+             scheduling point; limit: as many coroutines started, switched as often, and abandoned",
+            o.steps / o.executions.max(1)
+        );
+        rounds.rate(o.executions as f64, "executions/s", what)
+    })
 }

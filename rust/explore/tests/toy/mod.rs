@@ -1,4 +1,5 @@
-//! A machine small enough for the naive search: words, a choice, mutexes, read-write semaphores whose writers queue.
+//! A machine small enough for the naive search: words, a choice, mutexes, read-write semaphores whose writers queue,
+//! interrupts of actor 0's CPU, masks, a pause of everybody.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand::Rng;
@@ -24,6 +25,14 @@ pub enum Op {
     WriteUnlock(u8),
     ReadLock(u8),
     ReadUnlock(u8),
+    /// First operation of an interrupt on the CPU of actor 0, unless it masks interrupts. May never come.
+    Enter,
+    Exit,
+    Mask,
+    Unmask,
+    /// Nobody else runs until `Resume`; waits for a CPU that masks interrupts, and for an interrupt.
+    Pause,
+    Resume,
     Local,
 }
 
@@ -35,6 +44,10 @@ pub struct State {
     writer: [u16; LOCKS],
     readers: [u16; LOCKS],
     violated: u32,
+    /// The interrupt that runs, as a bit.
+    interrupt: u16,
+    masked: u16,
+    paused_by: u16,
 }
 
 /// A footprint rule left out, to see the tests fail.
@@ -46,12 +59,37 @@ pub enum Flaw {
     ReadTouchesNothing,
     QueueTouchesNothing,
     ExpectTouchesNothing,
+    /// Operations do not say that they need their CPU.
+    NoControl,
+    /// Masking is private: no interrupt reads it.
+    EnterReadsNoMask,
 }
 
 #[derive(Default)]
 pub struct Toy {
     pub state: State,
     pub flaw: Flaw,
+}
+
+/// Locations behind those of words and locks.
+const PAUSE: u32 = (WORDS + 2 * LOCKS) as u32;
+const CPU: u32 = PAUSE + 1;
+const MASK: u32 = PAUSE + 2;
+
+impl Toy {
+    /// Who keeps the actor from running at all.
+    fn barred(&self, actor: u8, op: &Op) -> u16 {
+        let s = &self.state;
+        let me = 1u16 << actor;
+        let paused = s.paused_by & !me;
+        match *op {
+            Op::Local => 0,
+            Op::Enter => paused | s.interrupt | s.masked & 1,
+            Op::Pause => paused | s.interrupt & !me | s.masked & !me,
+            _ if actor == 0 => paused | s.interrupt,
+            _ => paused,
+        }
+    }
 }
 
 impl Model for Toy {
@@ -70,6 +108,9 @@ impl Model for Toy {
         matches!(op, Op::Local)
     }
     fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
+        if self.barred(actor, op) != 0 {
+            return 0;
+        }
         let s = &self.state;
         let others = !(1u16 << actor);
         match *op {
@@ -80,7 +121,19 @@ impl Model for Toy {
             _ => 1,
         }
     }
-    fn footprint(&mut self, _actor: u8, op: &Op, out: &mut Footprint) {
+    fn may_never_come(&self, _actor: u8, op: &Op) -> bool {
+        *op == Op::Enter
+    }
+    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
+        if *op == Op::Local {
+            return;
+        }
+        if self.flaw != Flaw::NoControl {
+            out.control(PAUSE);
+            if actor == 0 {
+                out.control(CPU);
+            }
+        }
         let lock = |l: u8| WORDS as u32 + u32::from(l);
         let sem = |l: u8| (WORDS + LOCKS) as u32 + u32::from(l);
         match (*op, self.flaw) {
@@ -89,6 +142,19 @@ impl Model for Toy {
             | (Op::Queue(_), Flaw::QueueTouchesNothing)
             | (Op::Expect(_), Flaw::ExpectTouchesNothing)
             | (Op::Choose(_) | Op::Local, _) => {}
+            (Op::Enter, flaw) => {
+                out.write(CPU);
+                if flaw != Flaw::EnterReadsNoMask {
+                    out.control(MASK);
+                }
+            }
+            (Op::Exit, _) => out.write(CPU),
+            (Op::Mask | Op::Unmask, _) => out.write(MASK),
+            (Op::Pause | Op::Resume, _) => {
+                out.write(PAUSE);
+                out.control(MASK);
+                out.control(CPU);
+            }
             (Op::Read(w) | Op::Expect(w), _) => out.read(u32::from(w)),
             (Op::Write(w, _) | Op::Swap(w, _) | Op::Cas(w, ..), _) => out.write(u32::from(w)),
             (Op::Lock(l) | Op::Unlock(l), _) => out.write(lock(l)),
@@ -125,6 +191,12 @@ impl Model for Toy {
             Op::WriteUnlock(l) => s.writer[l as usize] = 0,
             Op::ReadLock(l) => s.readers[l as usize] |= me,
             Op::ReadUnlock(l) => s.readers[l as usize] &= !me,
+            Op::Enter => s.interrupt = me,
+            Op::Exit => s.interrupt = 0,
+            Op::Mask => s.masked |= me,
+            Op::Unmask => s.masked &= !me,
+            Op::Pause => s.paused_by = me,
+            Op::Resume => s.paused_by = 0,
             Op::Local => {}
         }
         Reply::of(value)
@@ -139,6 +211,9 @@ impl Model for Toy {
             bytes.extend(w.to_le_bytes());
         }
         bytes.extend(s.violated.to_le_bytes());
+        for w in [s.interrupt, s.masked, s.paused_by] {
+            bytes.extend(w.to_le_bytes());
+        }
         xxhash_rust::xxh3::xxh3_128(&bytes)
     }
     fn violated(&self) -> Invariants {
@@ -147,12 +222,13 @@ impl Model for Toy {
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
         let s = &self.state;
         let others = !(1u16 << actor);
-        match *op {
+        let own = match *op {
             Op::Lock(l) => s.owner[l as usize],
             Op::WriteLock(l) => s.writer[l as usize] | s.readers[l as usize],
             Op::ReadLock(l) => s.writer[l as usize] | s.queued[l as usize] & others,
             _ => 0,
-        }
+        };
+        own | self.barred(actor, op)
     }
     fn breaches(&self) -> Vec<Breach> {
         self.violated().iter().map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("odd") }).collect()
@@ -219,6 +295,45 @@ pub fn random_programs(rng: &mut impl Rng, locks: u32) -> Programs {
             }
         }
         programs.push(lines);
+    }
+    Programs(programs)
+}
+
+/// The same, and actors that interrupt the first one; masks and pauses are paired. `locks` as above.
+pub fn random_interrupts(rng: &mut impl Rng, locks: u32) -> Programs {
+    let mut programs = random_programs(rng, locks).0;
+    programs.truncate(2);
+    for (i, lines) in programs.iter_mut().enumerate() {
+        lines.truncate(4);
+        // Cutting leaves locks held at the end: deadlocks, which the reductions have to agree on as well.
+        let (open, close) = if i == 0 && rng.random_range(0..3) != 0 { (Op::Mask, Op::Unmask) } else { (Op::Pause, Op::Resume) };
+        if rng.random_range(0..2) == 0 {
+            let from = rng.random_range(0..=lines.len());
+            let to = rng.random_range(from..=lines.len());
+            lines.insert(to, Line::Do(close));
+            lines.insert(from, Line::Do(open));
+        }
+    }
+    let handlers = if programs.len() == 1 { 2 } else { 1 };
+    for _ in 0..handlers {
+        let mut lines = vec![Line::Do(Op::Enter)];
+        if rng.random_range(0..100) < locks {
+            section(rng, &mut lines, 4);
+        } else {
+            lines.push(plain(rng));
+        }
+        // A skipped line may not be the exit.
+        lines.retain(|line| *line != Line::SkipIfOdd);
+        lines.push(Line::Do(Op::Exit));
+        programs.push(lines);
+    }
+    // A line left out may not be one that opens or closes.
+    for lines in &mut programs {
+        for i in 1..lines.len() {
+            if lines[i - 1] == Line::SkipIfOdd && matches!(lines[i], Line::Do(Op::Mask | Op::Unmask | Op::Pause | Op::Resume)) {
+                lines[i - 1] = Line::Do(Op::Local);
+            }
+        }
     }
     Programs(programs)
 }

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
-    Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa,
+    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use super::{Checked, TABLE_POISON};
@@ -76,6 +76,9 @@ impl Cpu for Checked<'_> {
     }
     fn fill(&self, va: Va, template: Template) {
         self.data(va, true, "store to", |frame, _| self.machine.set_template(frame, template));
+    }
+    fn attempt(&self, access: Data<u32>) -> Result<u64, Fault> {
+        self.cpu.attempted(|| access.perform(self))
     }
     fn speculate(&self, _va: Va) {}
 
@@ -281,11 +284,8 @@ impl Cpu for Checked<'_> {
     fn irq_enable(&self) {
         self.irqs_off.set(self.irqs_off.get().saturating_sub(1));
     }
-    fn ipi_pause(&self) {
-        self.cpu.ipi_pause();
-    }
-    fn ipi_resume(&self) {
-        self.cpu.ipi_resume();
+    fn send_ipi(&self, line: Var) -> u64 {
+        self.cpu.send_ipi(line)
     }
     fn stop_machine_begin(&self) {
         self.cpu.stop_machine_begin();

@@ -3,8 +3,9 @@
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Rmw, Template, Va};
 
 use super::World;
+use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId};
-use super::tlb::seen;
+use super::tlb::AGENT;
 use crate::op::{Reply, Tok};
 use vmemmap_arch::Frame;
 
@@ -13,14 +14,24 @@ use vmemmap_arch::Frame;
 pub(super) struct Candidate {
     /// The leaf.
     pub desc: Desc,
+    pub level: Level,
     pub frame: FrameId,
+    pub live: bool,
+}
+
+/// A leaf that a walk or a stale value ends in, and the address that it gives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    pub desc: Desc,
+    pub level: Level,
+    pub pa: u64,
     pub live: bool,
 }
 
 /// How a walk ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
-    Leaf(Desc, u64),
+    Leaf(Desc, Level, u64),
     None,
     FreedTable(u64),
 }
@@ -62,19 +73,19 @@ impl World {
                     Some(id) => (table, level) = (id, level.next()),
                     None => return End::None,
                 },
-                Kind::Page(pa) | Kind::Block(pa) => return End::Leaf(desc, pa.0 + (va.0 & (g.entry_span(level) - 1))),
+                Kind::Page(pa) | Kind::Block(pa) => return End::Leaf(desc, level, pa.0 + (va.0 & (g.entry_span(level) - 1))),
                 Kind::None | Kind::Invalid | Kind::Reserved => return End::None,
             }
         }
     }
 
-    /// Walks to make for `va`: from the root, and from each table that a stale entry leads to.
-    pub(super) fn for_each_walk(&self, cpu: u8, va: Va, mut each: impl FnMut(FrameId, Level, bool)) {
+    /// Walks that this CPU (`None`: any) may make for `va`: from the root, and from each table that a stale entry leads to.
+    pub(super) fn for_each_walk(&self, cpu: Option<u8>, va: Va, mut each: impl FnMut(FrameId, Level, bool)) {
         each(self.root, self.geometry.top(), true);
         if self.stale.is_empty() {
             return;
         }
-        for r in self.usable(cpu, va) {
+        for r in self.stale_at(va).filter(|r| cpu.is_none_or(|cpu| self.may_use(cpu, r))) {
             if let Kind::Table(next) = self.geometry.kind(r.value, r.level)
                 && let Some(table) = self.memory.find(next)
             {
@@ -85,27 +96,28 @@ impl World {
 
     /// Fills `self.candidates`, the live one first, the rest in an order that depends on nothing but the state. Faults
     /// on the way go to `fault`.
-    fn gather(&mut self, cpu: u8, va: Va, mut fault: impl FnMut(End)) {
+    pub(super) fn gather(&mut self, cpu: u8, va: Va, mut fault: impl FnMut(End)) {
         let mut found = std::mem::take(&mut self.candidates);
         let mut named = std::mem::take(&mut self.outputs);
         found.clear();
         named.clear();
-        self.for_each_walk(cpu, va, |table, level, live| match self.walk_from(table, level, va, |_| ()) {
-            End::Leaf(desc, pa) => named.push((desc, pa, live)),
+        self.for_each_walk(Some(cpu), va, |table, level, live| match self.walk_from(table, level, va, |_| ()) {
+            End::Leaf(desc, level, pa) => named.push(Output { desc, level, pa, live }),
             end => fault(end),
         });
         if !self.stale.is_empty() {
             let g = self.geometry;
             for r in self.usable(cpu, va) {
                 if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
-                    named.push((r.value, pa.0 + (va.0 & (g.entry_span(r.level) - 1)), false));
+                    let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));
+                    named.push(Output { desc: r.value, level: r.level, pa, live: false });
                 }
             }
         }
-        for &(desc, pa, live) in &named {
+        for &Output { desc, level, pa, live } in &named {
             let frame = self.memory.frame(vmemmap_arch::Pa(pa));
             if !found.iter().any(|c: &Candidate| c.frame == frame && c.desc == desc) {
-                found.push(Candidate { desc, frame, live });
+                found.push(Candidate { desc, level, frame, live });
             }
         }
         found.sort_unstable_by_key(|c| (!c.live, c.desc.0, c.frame));
@@ -116,9 +128,10 @@ impl World {
         ((va.0 & (self.geometry.page_size() - 1)) >> 3) as u16
     }
 
-    /// Keeps of the candidates one for each result that the access may have.
-    fn alternatives(&mut self, va: Va, access: Access) {
+    /// Keeps of the candidates one for each result that the access may have, and finds what else may happen.
+    pub(super) fn alternatives(&mut self, cpu: u8, va: Va, access: Access) {
         let index = self.word_index(va);
+        self.find_mishaps(cpu, index, access);
         let memory = &self.memory;
         let mut kept = 0;
         for i in 0..self.candidates.len() {
@@ -139,14 +152,18 @@ impl World {
         if self.stale.is_empty() {
             return 1;
         }
-        self.gather(self.cpu_of(actor), va, |_| ());
-        self.alternatives(va, access);
-        (self.candidates.len() as u16).max(1)
+        let cpu = self.cpu_of(actor);
+        self.gather(cpu, va, |_| ());
+        self.alternatives(cpu, va, access);
+        (self.candidates.len() as u16).max(1) + self.mishaps.count()
     }
 
     /// Checks all translations that the access may use, and performs it through the chosen one.
     pub(super) fn access(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> u64 {
-        let Some(chosen) = self.translate(actor, va, access, outcome) else { return 0 };
+        let chosen = match self.translate(actor, va, access, outcome) {
+            Ok(chosen) => chosen,
+            Err(word) => return word,
+        };
         let index = self.word_index(va);
         let old = self.memory.word(chosen.frame, index);
         if !access.stores() || !chosen.desc.is_writable() {
@@ -167,22 +184,24 @@ impl World {
         old
     }
 
-    fn translate(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> Option<Candidate> {
+    /// # Errors
+    /// The word that the access reads all the same, if it goes through no single translation.
+    fn translate(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> Result<Candidate, u64> {
         let cpu = self.cpu_of(actor);
         if self.stale.is_empty()
-            && let End::Leaf(desc, pa) = self.walk_from(self.root, self.geometry.top(), va, |_| ())
+            && let End::Leaf(desc, level, pa) = self.walk_from(self.root, self.geometry.top(), va, |_| ())
         {
             let frame = self.memory.frame(vmemmap_arch::Pa(pa));
-            let only = Candidate { desc, frame, live: true };
+            let only = Candidate { desc, level, frame, live: true };
             self.judge_candidate(actor, va, access, only);
-            return Some(only);
+            return Ok(only);
         }
         let (mut none, mut freed) = (false, None);
         self.gather(cpu, va, |end| match end {
             End::FreedTable(pa) => freed = Some(pa),
             _ => none = true,
         });
-        if none {
+        if none && !self.attempting {
             self.breach(Invariant::AlwaysTranslates, actor, va.0, "an access finds no translation");
         }
         if let Some(pa) = freed {
@@ -192,11 +211,16 @@ impl World {
         for i in 0..self.candidates.len() {
             self.judge_candidate(actor, va, access, self.candidates[i]);
         }
-        if self.options.conflicts_at_access {
+        if self.options.conflict == Conflict::AtAccess {
             self.judge_conflicts(actor, va);
         }
-        self.alternatives(va, access);
-        self.candidates.get(usize::from(outcome)).copied()
+        self.alternatives(cpu, va, access);
+        let outcome = usize::from(outcome);
+        match self.candidates.get(outcome) {
+            Some(chosen) => Ok(*chosen),
+            None if self.candidates.is_empty() => Err(0),
+            None => Err(self.suffer(actor, va, outcome - self.candidates.len())),
+        }
     }
 
     fn judge_candidate(&mut self, actor: u8, va: Va, access: Access, c: Candidate) {
@@ -212,42 +236,21 @@ impl World {
     fn note_spurious(&mut self, actor: u8, cpu: u8, va: Va) {
         if !self.stale.is_empty() && self.usable(cpu, va).any(|r| r.value.is_none()) {
             self.spurious_faults += 1;
-            if self.options.spurious_fault_is_fatal {
+            if self.options.spurious_fault_is_fatal && !self.attempting {
                 self.breach(Invariant::AlwaysTranslates, actor, va.0, "a spurious fault: the new entry is not yet published");
             }
         }
     }
 
-    /// Two translations in use at once that break-before-make should have kept apart.
-    fn judge_conflicts(&mut self, actor: u8, va: Va) {
-        let level = Level::PTE;
-        for i in 1..self.candidates.len() {
-            if let Some(case) = self.exchange_needs_break(level, self.candidates[i].desc, self.candidates[0].desc) {
-                self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
-            }
-        }
+    /// Whether a walk can find the frame.
+    fn is_mapped(&self, id: FrameId) -> bool {
+        self.memory.named(id).iter().any(|slot| self.names_now(*slot, id))
     }
 
-    /// After a store: contents that a read-only exchange relied on may differ now.
-    fn judge_contents(&mut self, actor: u8, frame: FrameId) {
-        let pa = self.memory.pa(frame);
-        let g = self.geometry;
-        let broken = self.stale.iter().find_map(|r| {
-            let live = seen(self.memory.desc(r.slot));
-            if !r.value.is_valid() || !live.is_valid() || (g.output(r.value) != pa && g.output(live) != pa) {
-                return None;
-            }
-            self.exchange_needs_break(r.level, r.value, live).map(|case| (r.va, case))
-        });
-        if let Some((va, case)) = broken {
-            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
-        }
-    }
-
-    /// A store lands where the VA no longer leads, or in a frame whose copy is already made.
+    /// A store lands where the VA no longer leads, or in a frame whose copy is made and waits to take its place.
     fn note_risk(&mut self, va: Va, chosen: Candidate, index: u16, new: u64) {
         let aside = !chosen.live;
-        let copied = self.memory.copied_to(chosen.frame).is_some_and(|copy| self.memory.word(copy, index) != new);
+        let copied = self.memory.copied_to(chosen.frame).is_some_and(|copy| self.memory.word(copy, index) != new && !self.is_mapped(copy));
         if aside || copied {
             self.memory.set_risk(chosen.frame, index, va.0);
         }
@@ -272,21 +275,32 @@ impl World {
     /// Frame that a fresh walk finds.
     pub(super) fn live_frame(&self, va: Va) -> Option<FrameId> {
         match self.walk_from(self.root, self.geometry.top(), va, |_| ()) {
-            End::Leaf(_, pa) => self.memory.find(vmemmap_arch::Pa(pa)),
+            End::Leaf(_, _, pa) => self.memory.find(vmemmap_arch::Pa(pa)),
             _ => None,
         }
     }
 
     /// A translation that hardware makes alone: faults are silent, a walk through a freed table is not.
-    pub(super) fn speculate(&mut self, actor: u8, va: Va) {
+    pub(super) fn speculate(&mut self, actor: u8, va: Va, message: &'static str) {
+        self.hardware_walk(actor, self.cpu_of(actor), va, message);
+    }
+
+    /// The same, made by the agent beyond the broadcast, if there is one.
+    pub(super) fn iommu_walk(&mut self, actor: u8, va: Va) {
+        if self.options.iommu {
+            self.hardware_walk(actor, AGENT, va, "an IOMMU walks through a freed table");
+        }
+    }
+
+    fn hardware_walk(&mut self, actor: u8, walker: u8, va: Va, message: &'static str) {
         let mut freed = None;
-        self.gather(self.cpu_of(actor), va, |end| {
+        self.gather(walker, va, |end| {
             if let End::FreedTable(pa) = end {
                 freed = Some(pa);
             }
         });
         if let Some(pa) = freed {
-            self.breach(Invariant::NoStaleWalkCache, actor, pa, "a speculative walk goes through a freed table");
+            self.breach(Invariant::NoStaleWalkCache, actor, pa, message);
         }
     }
 
@@ -317,12 +331,13 @@ impl World {
     }
     pub(super) fn copy_from_va(&mut self, actor: u8, from: Va, to: Frame<Tok>, outcome: u16) {
         let to = self.linear(actor, to);
-        if let Some(c) = self.translate(actor, from, Access::Copy, outcome) {
+        if let Ok(c) = self.translate(actor, from, Access::Copy, outcome) {
             self.copy(c.frame, to);
         }
     }
     fn copy(&mut self, from: FrameId, to: FrameId) {
         if from != to && !self.memory.life(to).is(FrameKind::Table) {
+            self.memory.settle_risks(from);
             self.memory.copy(from, to);
         }
     }

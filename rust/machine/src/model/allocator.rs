@@ -329,7 +329,7 @@ impl World {
     }
 
     /// Page frame numbers of a physical range, clipped to RAM.
-    fn pfns(&self, start: Pa, bytes: u64) -> (u64, u64) {
+    pub(super) fn pfns(&self, start: Pa, bytes: u64) -> (u64, u64) {
         let shift = self.geometry.page_shift();
         let clip = |pfn: u64| pfn.clamp(self.allocator.base, self.allocator.limit);
         (clip(start.0 >> shift), clip(start.0.saturating_add(bytes) >> shift))

@@ -2,8 +2,8 @@
 
 use vmemmap_arch::Invariant;
 
-/// Most breaches of one execution that are kept with their details.
-const MAX_KEPT: usize = 256;
+/// Most breaches of one invariant in one execution that are kept with their details.
+const MAX_KEPT: usize = 16;
 
 /// One broken invariant, when and by whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,8 +28,9 @@ impl Breaches {
     /// Kept unless the same thing was said already.
     pub fn record(&mut self, breach: Breach) {
         self.mask |= 1 << (breach.invariant.number() - 1);
-        let known = |b: &Breach| b.invariant == breach.invariant && b.address == breach.address && b.message == breach.message;
-        if self.kept.len() < MAX_KEPT && !self.kept.iter().any(known) {
+        let known = |b: &&Breach| b.address == breach.address && b.message == breach.message;
+        let mut alike = self.kept.iter().filter(|b| b.invariant == breach.invariant);
+        if alike.clone().count() < MAX_KEPT && !alike.any(|b| known(&b)) {
             self.kept.push(breach);
         }
     }

@@ -28,6 +28,10 @@ impl World {
     #[must_use]
     pub fn describe(&self, actor: u8, op: &Op) -> Described {
         let mut d = Described { op: op.name(), ..Described::default() };
+        let op = match *op {
+            Op::Attempt(access) => &super::attempt::unhandled(access),
+            _ => op,
+        };
         match *op {
             Op::Read { at, .. } => self.describe_slot(&mut d, at),
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
@@ -35,12 +39,9 @@ impl World {
                 d.new = Some(new.0);
                 d.about.extend(self.leads_to(at.level, new));
             }
-            Op::Tlbi(Tlbi::Vaale1is(va) | Tlbi::Vaae1is(va))
-            | Op::Load { va, .. }
-            | Op::Speculate { va }
-            | Op::Fill { va, .. }
-            | Op::Rmw { va, .. } => {
-                self.describe_va(&mut d, actor, va, !matches!(op, Op::Tlbi(_)));
+            Op::Tlbi(tlbi) => describe_tlbi(&mut d, tlbi),
+            Op::Load { va, .. } | Op::Speculate { va } | Op::IommuWalk { va } | Op::Fill { va, .. } | Op::Rmw { va, .. } => {
+                self.describe_va(&mut d, actor, va, true);
             }
             Op::Store { va, value, .. } => {
                 self.describe_va(&mut d, actor, va, true);
@@ -67,13 +68,14 @@ impl World {
                 d.about.extend(self.met_by(actor, from));
             }
             Op::Alloc(request) => d.place = format!("order {} {:?}", request.order, request.kind),
-            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::ClaimSelfHosted { start, .. } => {
+            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::MemoryGone { start, .. } | Op::ClaimSelfHosted { start, .. } => {
                 d.address = Some(start.0);
                 d.place = format!("memory {start}");
             }
             Op::Queue { lock } | Op::Acquire { lock, .. } | Op::TryAcquire { lock, .. } | Op::Release { lock, .. } => {
                 d.place = lock.name().into()
             }
+            Op::SendIpi { line } => d.place = format!("variable {}", line.0),
             Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } | Op::VarRmw { var, .. } => {
                 d.place = format!("variable {}", var.0);
                 d.old = Some(self.var(var));
@@ -88,7 +90,7 @@ impl World {
             }
             Op::Exclusive { what, .. } => d.place = what.to_string(),
             Op::Choose { why, .. } => d.place = why.into(),
-            Op::RcuWait | Op::IpiPause | Op::StopMachineBegin => d.place = format!("CPUs {:#x}", self.waits_for(actor, op)),
+            Op::RcuWait | Op::StopMachineBegin => d.place = format!("actors {:#x}", self.waits_for(actor, op)),
             _ => {}
         }
         d
@@ -133,8 +135,7 @@ impl World {
     }
 
     fn describe_va(&self, d: &mut Described, actor: u8, va: Va, accessed: bool) {
-        d.place = format!("va {va}");
-        d.address = Some(va.0);
+        describe_va(d, va);
         if accessed {
             d.about = self.met_by(actor, va);
         }
@@ -145,11 +146,11 @@ impl World {
         let g = &self.geometry;
         let cpu = self.cpu_of(actor);
         let mut met = Vec::new();
-        self.for_each_walk(cpu, va, |table, level, _| {
+        self.for_each_walk(Some(cpu), va, |table, level, _| {
             let mut last = table;
             let end = self.walk_from(table, level, va, |slot| last = slot.table);
             met.push(match end {
-                End::Leaf(_, pa) => g.pa(g.pfn(Pa(pa))).0,
+                End::Leaf(_, _, pa) => g.pa(g.pfn(Pa(pa))).0,
                 End::FreedTable(pa) => pa,
                 End::None => self.memory.pa(last).0,
             });
@@ -192,4 +193,22 @@ impl World {
             None => format!("frame {pa}"),
         }
     }
+}
+
+fn describe_tlbi(d: &mut Described, tlbi: Tlbi) {
+    if let Some((va, pages)) = tlbi.pages() {
+        describe_va(d, va);
+        if pages != 1 {
+            d.place += &format!(", {pages} pages");
+        }
+    }
+    if let Tlbi::Vale1is(_, asid) | Tlbi::Vae1is(_, asid) | Tlbi::Aside1is(asid) = tlbi {
+        d.place += if d.place.is_empty() { "" } else { ", " };
+        d.place += &format!("asid {asid}");
+    }
+}
+
+fn describe_va(d: &mut Described, va: Va) {
+    d.place = format!("va {va}");
+    d.address = Some(va.0);
 }

@@ -21,6 +21,8 @@ impl World {
             Op::CompareExchange { at, old, new, .. } => self.write_entry(actor, at, new, |found| found == old),
             Op::Load { va, .. } => Reply::of(self.access(actor, va, Access::Load, outcome)),
             Op::Rmw { va, op, .. } => Reply::of(self.access(actor, va, Access::Rmw(op), outcome)),
+            Op::Attempt(access) => self.attempt(actor, access, outcome),
+            Op::SendIpi { line } => Reply::of(self.send_ipi(actor, line)),
             Op::Alloc(request) => self.alloc(actor, &request, outcome),
             Op::IsReserved { frame } => Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_reserved()).into()),
             Op::LoadFrame { frame, index } => self.load_frame(actor, frame, index),
@@ -60,7 +62,9 @@ impl World {
             Op::Fill { va, template } => {
                 self.access(actor, va, Access::Fill(template), outcome);
             }
-            Op::Speculate { va } => self.speculate(actor, va),
+            Op::Speculate { va } => self.speculate(actor, va, "a speculative walk goes through a freed table"),
+            Op::IommuWalk { va } => self.iommu_walk(actor, va),
+            Op::IommuInvalidate => self.iommu_invalidate(),
             Op::Free { frame, order, kind } => self.free(actor, frame, order, kind),
             Op::SplitFrame { frame, order } => self.split_frame(frame, order),
             Op::SplitRun { frame, order, into } => self.split_run(frame, order, into),
@@ -87,9 +91,11 @@ impl World {
             }
             Op::IrqDisable => self.irq(actor, true),
             Op::IrqEnable => self.irq(actor, false),
-            Op::IpiPause => self.pause(actor, false),
-            Op::StopMachineBegin => self.pause(actor, true),
-            Op::IpiResume | Op::StopMachineEnd => self.resume(),
+            Op::InterruptEnter => self.interrupt_enter(actor),
+            Op::InterruptExit => self.interrupt_exit(actor),
+            Op::StopMachineBegin => self.stop_machine(actor),
+            Op::StopMachineEnd => self.restart_machine(actor),
+            Op::MemoryGone { start, bytes } => self.memory_gone(actor, start, bytes),
             Op::Warn { what, address, message } => self.breach(what, actor, address, message),
             Op::ExpectStable { on } => self.expect_stable(actor, on),
             Op::Exclusive { what, begin } => self.exclusive(actor, what, begin),

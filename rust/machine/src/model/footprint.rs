@@ -3,19 +3,28 @@
 //! Two operations of different actors whose footprints do not conflict commute. Most locations are the cells
 //! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
 //! ways that commute, they *read* its location and the one that looks at the outcome *writes* it.
+//!
+//! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do not
+//! commute in one state must conflict in all states that others' steps can lead to from there: whatever decides *where* an
+//! operation looks is in its footprint too. For stale translations, which come and go, these are the places (`Record::place`).
 
-use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, RangeOp, Slot, Tlbi, Va};
+use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
 
 use super::World;
-use super::access::End;
+use super::access::{End, Output};
+use super::cells::Cell;
+use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
-use super::tlb::{covers, seen};
+use super::tlb::{Record, covers, seen};
 use crate::op::{Op, Tok};
 
 /// Takes in the locations of one operation.
 pub trait Touch {
     fn read(&mut self, location: u32);
     fn write(&mut self, location: u32);
+    /// Reads only whether the actor may run at all (who has its CPU, whether everybody is stopped). Whoever changes that
+    /// writes the location.
+    fn control(&mut self, location: u32);
 }
 
 impl World {
@@ -25,40 +34,67 @@ impl World {
             return;
         }
         let fixed = self.fixed;
-        out.read(fixed.pause);
-        match *op {
+        self.touch_control(actor, op, out);
+        let op = match *op {
+            Op::Attempt(access) => super::attempt::unhandled(access),
+            plain => plain,
+        };
+        match op {
+            Op::Attempt(_) => {}
             Op::Read { at, .. } => {
                 if let Some((slot, desc)) = self.touch_table(at, out) {
                     out.read(self.memory.word_cell(slot));
                     self.touch_generation(desc, out);
                 }
             }
-            Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => self.touch_store(at, new, out),
-            Op::Barrier(barrier) => self.touch_barrier(actor, barrier, out),
-            Op::Tlbi(tlbi) => self.touch_tlbi(tlbi, out),
-            Op::Load { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
+                self.touch_maintenance(actor, false, out);
+                self.touch_store(at, new, out);
+            }
+            Op::Barrier(barrier) => {
+                self.touch_maintenance(actor, matches!(barrier, Barrier::DsbIsh | Barrier::DsbIshst | Barrier::DsbNsh), out);
+                self.touch_barrier(actor, barrier, out);
+            }
+            Op::Tlbi(tlbi) => {
+                self.touch_maintenance(actor, false, out);
+                self.touch_tlbi(tlbi, out);
+            }
+            Op::Load { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 let index = w.index_of(va);
                 let word = w.memory.word_location(f, index);
                 out.read(word);
             }),
-            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 out.read(w.memory.cell(f, offset::CONTENTS));
                 let index = w.index_of(va);
                 let word = w.memory.word_location(f, index);
                 out.write(word);
                 if let Some(copy) = w.memory.copied_to(f) {
+                    // Whether it is mapped by then.
+                    out.write(w.memory.cell(copy, offset::MAPPED));
+                    w.touch_mappers(copy, out);
                     let word = w.memory.word_location(copy, index);
                     out.read(word);
                     out.read(w.memory.cell(copy, offset::TEMPLATE));
                 }
             }),
-            Op::Fill { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
+            Op::Fill { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
             }),
-            Op::Speculate { va } => self.touch_access(actor, va, out, |_, _, _| ()),
+            Op::IommuInvalidate => {
+                for r in self.stale.iter().filter(|r| self.at_agent(r)) {
+                    if self.is_unpublished(r) {
+                        out.read(r.cell);
+                    } else {
+                        self.touch_record(r, true, out);
+                    }
+                }
+            }
+            Op::IommuWalk { .. } if !self.options.iommu => {}
+            Op::IommuWalk { va } | Op::Speculate { va } => self.touch_access(va, out, |_, _, _| ()),
             Op::Alloc(request) => {
                 if request.at.is_some() || request.kind == FrameKind::Huge || self.allocator.pools.is_empty() {
                     out.write(fixed.runs);
@@ -76,17 +112,20 @@ impl World {
             }
             Op::CopyFromVa { from, to } => {
                 self.touch_copy_target(to, out);
-                self.touch_access(actor, from, out, |w, f, out| w.touch_copy_source(f, out));
+                self.touch_access(from, out, |w, f, out| w.touch_copy_source(f, out));
             }
             Op::LoadFrame { frame, index } => self.touch_linear(frame, index, false, out),
             Op::StoreFrame { frame, index, .. } => self.touch_linear(frame, index, true, out),
-            Op::Range {
-                op: RangeOp::OnlineNormal | RangeOp::OnlineMovable | RangeOp::Isolate | RangeOp::UndoIsolate | RangeOp::Offline,
-                ..
-            } => {
+            Op::Range { start, bytes, op } => {
                 out.write(fixed.runs);
+                if matches!(op, RangeOp::Isolate | RangeOp::Offline) {
+                    self.touch_lives(start, bytes, out);
+                }
             }
-            Op::RangeInUse { .. } => out.read(fixed.runs),
+            Op::RangeInUse { start, bytes } => {
+                out.read(fixed.runs);
+                self.touch_lives(start, bytes, out);
+            }
             Op::ClaimSelfHosted { .. } => {
                 out.write(fixed.runs);
                 out.write(fixed.self_hosted);
@@ -112,11 +151,13 @@ impl World {
             }
             Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
             Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
-            Op::IpiPause | Op::StopMachineBegin | Op::IpiResume | Op::StopMachineEnd => {
-                out.write(fixed.pause);
-                for other in 0..self.cpus {
-                    out.read(self.context_cell(other));
-                }
+            Op::SendIpi { line } => out.write(self.var_cell(line)),
+            Op::InterruptEnter => self.touch_interrupt(actor, true, out),
+            Op::InterruptExit => self.touch_interrupt(actor, false, out),
+            Op::StopMachineBegin | Op::StopMachineEnd => self.touch_stop(actor, out),
+            Op::MemoryGone { start, bytes } => {
+                out.write(fixed.gone);
+                self.linear_records(start, bytes).for_each(|r| out.read(r.cell));
             }
             Op::ExpectStable { .. } => out.write(fixed.stable),
             Op::Exclusive { what, .. } => out.write(self.exclusive_cell(what)),
@@ -130,6 +171,23 @@ impl World {
             | Op::SignalPending
             | Op::Warn { .. }
             | Op::Round { .. } => {}
+        }
+    }
+
+    /// A DSB publishes the stores and completes the invalidates of its CPU, which may be those of an interrupt or of the
+    /// task under it.
+    fn touch_maintenance(&self, actor: u8, completes: bool, out: &mut impl Touch) {
+        if self.shares_cpu(actor) {
+            let location = self.fixed.maintenance + Cell::from(self.cpu_of(actor));
+            if completes { out.write(location) } else { out.read(location) }
+        }
+    }
+
+    /// Whether frames of the range are in use; HugeTLB runs are known by `runs`.
+    fn touch_lives(&self, start: Pa, bytes: u64, out: &mut impl Touch) {
+        let (first, end) = self.pfns(start, bytes);
+        for (_, id) in self.memory.numbered(first, end) {
+            out.read(self.memory.cell(id, offset::LIFE));
         }
     }
 
@@ -173,8 +231,13 @@ impl World {
         self.touch_generation(old, out);
         self.touch_reach(slot.table, out);
         let va = self.reach(slot.table).map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(at.level)));
-        if va.is_some_and(|va| self.is_linear_leaf(va, at.level, old, new)) {
+        if let Some(va) = va.filter(|va| self.is_linear_leaf(*va, at.level, old, new)) {
+            self.touch_linear_leaf(slot, at.level, va, old, new, out);
             return;
+        }
+        // Leaves below, or behind a stale entry, may be of the linear map.
+        if matches!(g.kind(old, at.level), Kind::Table(_)) || va.is_none() {
+            out.read(self.fixed.gone);
         }
         if !va.is_some_and(|va| self.is_vmalloc(va)) {
             out.read(self.fixed.stable);
@@ -200,17 +263,45 @@ impl World {
         }
         if let Some(va) = va {
             for value in [seen(old), seen(new)] {
-                let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va);
-                out.write(self.stale.cell(index));
-            }
-            if old.is_valid() && new.is_valid() {
-                for desc in [old, new] {
-                    self.touch_contents(desc, out);
+                for asid in self.spaces(at.level, value) {
+                    let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va, asid);
+                    out.write(self.stale.cell(index));
                 }
+            }
+            out.read(self.stale.place(&mut self.memory.cells, at.level, va));
+        } else {
+            out.write(self.memory.cell(slot.table, offset::MAPPED));
+        }
+        // Also where no walk leads from the root: a stale entry may, and then the old value is one to be judged against.
+        if old.is_valid() && new.is_valid() {
+            for desc in [old, new] {
+                self.touch_contents(desc, out);
             }
         }
         if !self.stale.is_empty() {
             self.touch_stale_around(slot, at.level, new, out);
+            self.touch_set(slot, at.level, new, out);
+        }
+    }
+
+    fn touch_linear_leaf(&mut self, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc, out: &mut impl Touch) {
+        for value in [old, new] {
+            if self.set_of(slot, level, value).is_none() {
+                continue;
+            }
+            out.read(self.fixed.gone);
+            for asid in self.spaces(level, value) {
+                let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
+                out.write(self.stale.cell(index));
+            }
+        }
+        self.touch_set(slot, level, new, out);
+    }
+
+    /// A contiguous entry that comes brings back the stale values of its set.
+    fn touch_set(&self, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
+        if let Some(set) = self.set_of(slot, level, new) {
+            self.stale_in(set).for_each(|r| out.write(r.cell));
         }
     }
 
@@ -230,13 +321,13 @@ impl World {
             if r.slot == slot {
                 out.write(r.cell);
                 if r.value.is_valid() && new.is_valid() {
-                    outputs.push((r.value, 0, false));
+                    outputs.push(Output { desc: r.value, level, pa: 0, live: false });
                 }
             } else if r.level.next() == level && g.kind(r.value, r.level) == table {
                 out.read(r.cell);
             }
         }
-        for &(desc, ..) in &outputs {
+        for &Output { desc, .. } in &outputs {
             self.touch_contents(desc, out);
         }
         if !outputs.is_empty() {
@@ -245,54 +336,110 @@ impl World {
         self.outputs = outputs;
     }
 
-    fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
-        for r in self.stale.iter() {
-            if self.barrier_touches(actor, barrier, r) {
-                out.write(r.cell);
-                if let Some(id) = self.memory.find(self.geometry.output(r.value)).filter(|_| r.value.is_valid()) {
-                    out.read(self.memory.cell(id, offset::MAPPED));
+    pub(super) fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
+        if barrier == Barrier::Isb {
+            return self.touch_synchronized(1 << self.cpu_of(actor), out);
+        }
+        for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
+            self.touch_record(r, self.barrier_completes(actor, barrier, r), out);
+        }
+    }
+
+    /// What `synchronize_context` changes, or would if a DSB had come before.
+    pub(super) fn touch_synchronized(&self, cpus: u64, out: &mut impl Touch) {
+        if !self.options.ets {
+            out.write(self.fixed.stale);
+            self.stale.iter().filter(|r| !r.value.is_valid()).for_each(|r| out.read(r.cell));
+            self.late(cpus).for_each(|r| self.touch_record(r, false, out));
+        }
+    }
+
+    /// Who may use the value changes; `ends`: it may vanish.
+    fn touch_record(&self, r: &Record, ends: bool, out: &mut impl Touch) {
+        let g = self.geometry;
+        out.write(r.cell);
+        out.write(r.place);
+        out.read(self.fixed.stale);
+        if !r.value.is_valid() {
+            return;
+        }
+        if let Some(id) = self.memory.find(g.output(r.value)) {
+            let mapped = self.memory.cell(id, offset::MAPPED);
+            if matches!(g.kind(r.value, r.level), Kind::Block(_)) { out.write(mapped) } else { out.read(mapped) }
+        }
+        if ends {
+            // A store to either frame is no longer judged against it.
+            for desc in [r.value, self.memory.desc(r.slot)] {
+                if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
+                    out.write(self.memory.cell(id, offset::CONTENTS));
                 }
             }
         }
     }
 
-    fn touch_tlbi(&self, tlbi: Tlbi, out: &mut impl Touch) {
+    fn touch_tlbi(&mut self, tlbi: Tlbi, out: &mut impl Touch) {
+        match tlbi.pages() {
+            Some((va, pages)) => (0..pages).for_each(|n| self.touch_places(va.plus(u64::from(n) << self.geometry.page_shift()), out)),
+            None => out.write(self.fixed.stale),
+        }
         for r in self.stale.iter().filter(|r| r.value.is_valid() && covers(&self.geometry, r, tlbi)) {
             out.read(r.cell);
         }
+        for set in self.sets_reached(tlbi) {
+            set.slots().for_each(|slot| out.read(self.memory.word_cell(slot)));
+            self.stale_in(set).for_each(|r| out.read(r.cell));
+        }
     }
 
-    /// Words and frames on every walk that the access may make, then `data` for each frame it may reach.
-    fn touch_access<T: Touch>(&mut self, actor: u8, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
+    /// Whatever may be stale of the translation of `va`, now or by the time that the operation executes.
+    fn touch_places(&mut self, va: Va, out: &mut impl Touch) {
+        let mut level = self.geometry.top();
+        while level <= Level::PTE {
+            let start = va.align_down(self.geometry.entry_span(level));
+            out.read(self.stale.place(&mut self.memory.cells, level, start));
+            level = level.next();
+        }
+    }
+
+    /// Words and frames on every walk that the access, of any CPU or of the agent, may make, then `data` for each frame it may reach.
+    fn touch_access<T: Touch>(&mut self, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
         let g = self.geometry;
-        let cpu = self.cpu_of(actor);
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
-        self.for_each_walk(cpu, va, |table, level, _| {
+        let mut freed = Vec::new();
+        self.touch_places(va, out);
+        self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
                 out.read(self.memory.cell(slot.table, offset::LIFE));
             });
             match end {
-                End::Leaf(desc, pa) => outputs.push((desc, pa, false)),
-                End::FreedTable(pa) => outputs.push((Desc::NONE, pa, true)),
+                End::Leaf(desc, level, pa) => outputs.push(Output { desc, level, pa, live: true }),
+                End::FreedTable(pa) => freed.push(pa),
                 End::None => {}
             }
         });
         for r in self.stale.iter().filter(|r| va.since(r.va) < g.entry_span(r.level)) {
             out.read(r.cell);
             if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
-                outputs.push((r.value, pa.0 + (va.0 & (g.entry_span(r.level) - 1)), false));
+                let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));
+                outputs.push(Output { desc: r.value, level: r.level, pa, live: false });
             }
         }
-        for &(_, pa, table) in &outputs {
-            let id = self.memory.frame(vmemmap_arch::Pa(pa));
+        for pa in freed {
+            let id = self.memory.frame(Pa(pa));
             out.read(self.memory.cell(id, offset::LIFE));
-            if !table {
-                data(self, id, out);
-                if !self.stale.is_empty() {
-                    self.touch_stale_of_frame(id, out);
-                }
+        }
+        let compares = outputs.len() > 1 && self.options.conflict != Conflict::AtWrite;
+        for &Output { pa, .. } in &outputs {
+            let id = self.memory.frame(Pa(pa));
+            out.read(self.memory.cell(id, offset::LIFE));
+            data(self, id, out);
+            if !self.stale.is_empty() {
+                self.touch_stale_of_frame(id, out);
+            }
+            if compares {
+                out.write(self.memory.cell(id, offset::CONTENTS));
             }
         }
         self.outputs = outputs;
@@ -302,7 +449,7 @@ impl World {
     fn touch_stale_of_frame(&self, id: FrameId, out: &mut impl Touch) {
         let pa = self.memory.pa(id);
         let g = self.geometry;
-        for r in self.stale.iter().filter(|r| r.value.is_valid()) {
+        for r in self.stale.iter().filter(|r| r.value.is_valid() && !self.is_linear(r.va)) {
             let live = self.memory.desc(r.slot);
             out.read(self.memory.word_cell(r.slot));
             if g.output(r.value) == pa || (live.is_valid() && g.output(live) == pa) {
@@ -371,7 +518,15 @@ impl World {
         out.write(self.memory.cell(id, offset::CONTENTS));
         let at_risk: Vec<(u16, u64)> = self.memory.risks(id).collect();
         for (index, va) in at_risk {
-            self.walk_from(self.root, self.geometry.top(), Va(va), |slot| out.read(self.memory.word_cell(slot)));
+            let end = self.walk_from(self.root, self.geometry.top(), Va(va), |slot| {
+                out.read(self.memory.word_cell(slot));
+                out.read(self.memory.cell(slot.table, offset::LIFE));
+            });
+            if let End::FreedTable(pa) = end
+                && let Some(table) = self.memory.find(Pa(pa))
+            {
+                out.read(self.memory.cell(table, offset::LIFE));
+            }
             if let Some(now) = self.live_frame(Va(va)) {
                 let word = self.memory.word_location(now, index);
                 out.read(word);

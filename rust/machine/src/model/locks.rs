@@ -1,14 +1,15 @@
-//! Locks, RCU, interrupts and the other ways in which CPUs wait for each other. A blocked operation is not executed:
-//! it has no outcome until it can.
+//! Locks, RCU and the other ways in which CPUs wait for each other. A blocked operation is not executed: it has no outcome
+//! until it can.
 
 use vmemmap_arch::{Invariant, LockId, Mode};
 
 use super::World;
 use super::cells::Cell;
+use super::context::depth;
 use crate::op::{Op, is_rwsem};
 
 /// Every lock once, by its dense number.
-const ALL: [LockId; LockId::COUNT] = [
+pub(super) const ALL: [LockId; LockId::COUNT] = [
     LockId::DeviceHotplug,
     LockId::CpuHotplug,
     LockId::MemHotplug,
@@ -29,17 +30,8 @@ const ALL: [LockId; LockId::COUNT] = [
     LockId::HugetlbResize(7),
 ];
 
-/// Who pauses the others, and how, in the cell `pause`.
-const STOP_MACHINE: u64 = 1 << 8;
 /// `synchronize_rcu` is under way, in the actor's snapshot cell.
 const SNAPSHOT: u64 = 1 << 32;
-
-/// What an actor may not do now, in its context cell.
-mod context {
-    pub const SPIN: u64 = 1;
-    pub const IRQ: u64 = 1 << 8;
-    pub const IRQ_MASK: u64 = 0xff << 8;
-}
 
 impl World {
     /// Owner + 1, then a bit for each queued writer from bit 16.
@@ -81,6 +73,8 @@ impl World {
     pub(super) fn acquire(&mut self, actor: u8, lock: LockId, mode: Mode) {
         if !lock.is_spinlock() {
             self.may_sleep(actor, "a sleeping lock is taken in atomic context");
+        } else if self.options.preempt_rt && self.is_hard_atomic(actor) {
+            self.breach(Invariant::LockOrder, actor, 0, "a spinlock, which sleeps on PREEMPT_RT, is taken in atomic context");
         }
         self.take(actor, lock, mode);
     }
@@ -94,6 +88,7 @@ impl World {
     }
 
     fn take(&mut self, actor: u8, lock: LockId, mode: Mode) {
+        self.note_order(actor, lock);
         let cell = self.lock_cell(lock);
         match mode {
             Mode::Read => self.memory.cells.set(cell + 1, self.readers(lock).wrapping_add(1 << (4 * u32::from(actor)))),
@@ -103,7 +98,7 @@ impl World {
             }
         }
         if lock.is_spinlock() {
-            self.shift_context(actor, spin(lock), true);
+            self.shift_context(actor, self.spin(lock), true);
         }
     }
 
@@ -122,10 +117,23 @@ impl World {
             Mode::Write => self.memory.cells.set(cell, self.memory.cells.get(cell) & !0xff),
         }
         if lock.is_spinlock() {
-            self.shift_context(actor, spin(lock), false);
+            self.shift_context(actor, self.spin(lock), false);
         }
     }
 
+    /// What holding this spinlock adds to the context: `hugetlb_lock` is taken with interrupts off, and on PREEMPT_RT a
+    /// spinlock is a mutex that adds nothing.
+    const fn spin(&self, lock: LockId) -> u64 {
+        if self.options.preempt_rt {
+            return 0;
+        }
+        depth::SPIN + if matches!(lock, LockId::Hugetlb) { depth::IRQ } else { 0 }
+    }
+
+    #[inline]
+    pub(super) fn holds(&self, actor: u8, lock: LockId) -> bool {
+        self.owner(lock) == Some(actor) || self.readers(lock) >> (4 * u32::from(actor)) & 0xf != 0
+    }
     /// Locks that the actor holds, with the mode.
     pub fn held(&self, actor: u8) -> impl Iterator<Item = (LockId, Mode)> + '_ {
         ALL.into_iter().filter_map(move |lock| {
@@ -137,36 +145,11 @@ impl World {
         })
     }
 
-    #[inline]
-    pub(super) fn context_cell(&self, actor: u8) -> Cell {
-        self.fixed.context + Cell::from(actor)
-    }
-    fn shift_context(&mut self, actor: u8, unit: u64, up: bool) {
-        let cell = self.context_cell(actor);
-        let old = self.memory.cells.get(cell);
-        self.memory.cells.set(cell, if up { old.wrapping_add(unit) } else { old.wrapping_sub(unit) });
-    }
-    pub(super) fn irq(&mut self, actor: u8, off: bool) {
-        let nested = self.memory.cells.get(self.context_cell(actor)) & context::IRQ_MASK != 0;
-        if off || nested {
-            self.shift_context(actor, context::IRQ, off);
-        }
-    }
-    fn irqs_off(&self, actor: u8) -> bool {
-        self.memory.cells.get(self.context_cell(actor)) & context::IRQ_MASK != 0
-    }
-    /// Whoever sleeps under a spinlock, with interrupts off or in an RCU read section breaks I25.
-    pub(super) fn may_sleep(&mut self, actor: u8, message: &'static str) {
-        if self.memory.cells.get(self.context_cell(actor)) != 0 || self.rcu_depth(actor) != 0 {
-            self.breach(Invariant::LockOrder, actor, 0, message);
-        }
-    }
-
     // ---- RCU ----
     fn rcu_cell(&self, actor: u8) -> Cell {
         self.fixed.rcu + Cell::from(actor)
     }
-    fn rcu_depth(&self, actor: u8) -> u64 {
+    pub(super) fn rcu_depth(&self, actor: u8) -> u64 {
         self.memory.cells.get(self.rcu_cell(actor))
     }
     pub(super) fn rcu_lock(&mut self, actor: u8) {
@@ -194,52 +177,30 @@ impl World {
         self.memory.cells.set(cell, inside | SNAPSHOT);
     }
 
-    // ---- pauses ----
-    fn pauser(&self) -> Option<u8> {
-        ((self.memory.cells.get(self.fixed.pause) & 0xff) as u8).checked_sub(1)
-    }
-    pub(super) fn pause(&mut self, actor: u8, stop_machine: bool) {
-        if stop_machine {
-            self.may_sleep(actor, "stop_machine in atomic context");
-        }
-        self.memory.cells.set(self.fixed.pause, (u64::from(actor) + 1) | if stop_machine { STOP_MACHINE } else { 0 });
-    }
-    pub(super) fn resume(&mut self) {
-        self.memory.cells.set(self.fixed.pause, 0);
-    }
-
     // ---- waiting ----
-    /// Actors (bits) that a blocked operation waits for; 0 if it is not blocked, or waits for a variable.
+    /// Actors (bits) that a blocked operation waits for; 0 if it is not blocked, or waits for a variable or a line.
     #[must_use]
     pub fn waits_for(&self, actor: u8, op: &Op) -> u16 {
-        if let Some(p) = self.pauser().filter(|p| *p != actor && !op.is_local()) {
-            return 1 << p;
-        }
-        let others = (0..self.cpus).filter(|a| *a != actor);
-        match *op {
+        let own = match *op {
             Op::Acquire { lock, mode } => self.holders(actor, lock, mode, true),
             Op::RcuWait => self.memory.cells.get(self.snapshot_cell(actor)) as u16,
-            Op::IpiPause => others.filter(|a| self.irqs_off(*a)).fold(0, |m, a| m | 1 << a),
-            Op::StopMachineBegin => {
-                let busy = |a: &u8| self.memory.cells.get(self.context_cell(*a)) != 0 || self.rcu_depth(*a) != 0;
-                others.filter(busy).fold(0, |m, a| m | 1 << a)
-            }
+            Op::StopMachineBegin => self.not_preemptible(actor),
+            Op::InterruptEnter if self.is_silent(actor) => return 0,
             _ => 0,
-        }
+        };
+        own | self.barred_by(actor, op)
     }
 
     /// Whether the operation cannot execute now.
     #[inline]
     pub(super) fn is_blocked(&self, actor: u8, op: &Op) -> bool {
-        match *op {
-            Op::WaitUntil { var, condition } => self.paused_by_other(actor) || !condition.holds(self.memory.cells.get(self.var_cell(var))),
-            Op::Acquire { .. } | Op::RcuWait | Op::IpiPause | Op::StopMachineBegin => self.waits_for(actor, op) != 0,
-            _ => self.paused_by_other(actor) && !op.is_local(),
-        }
-    }
-    #[inline]
-    fn paused_by_other(&self, actor: u8) -> bool {
-        self.pauser().is_some_and(|p| p != actor)
+        let own = match *op {
+            Op::WaitUntil { var, condition } => !condition.holds(self.memory.cells.get(self.var_cell(var))),
+            Op::InterruptEnter => self.is_silent(actor),
+            Op::Acquire { .. } | Op::RcuWait | Op::StopMachineBegin => return self.waits_for(actor, op) != 0,
+            _ => false,
+        };
+        own || self.barred_by(actor, op) != 0
     }
 
     // ---- promises that kernel code makes to itself ----
@@ -260,9 +221,4 @@ impl World {
     pub(super) fn exclusive_cell(&self, what: Invariant) -> Cell {
         self.fixed.exclusive + Cell::from(what.number())
     }
-}
-
-/// What holding this spinlock adds to the context. `hugetlb_lock` is taken with interrupts off.
-const fn spin(lock: LockId) -> u64 {
-    context::SPIN + if matches!(lock, LockId::Hugetlb) { context::IRQ } else { 0 }
 }

@@ -212,6 +212,11 @@ impl Memory {
         self.in_order.insert(pfn, id);
         id
     }
+    /// How many frames have a number; they are counted from 0.
+    #[must_use]
+    pub fn frames(&self) -> FrameId {
+        self.frames.len() as FrameId
+    }
     #[must_use]
     #[inline]
     pub fn pa(&self, id: FrameId) -> Pa {
@@ -316,6 +321,11 @@ impl Memory {
         self.frames[id as usize].words.push(index);
         cell
     }
+    /// Whether the location is one of the frame's words that ever differed from the template.
+    #[must_use]
+    pub fn is_word(&self, id: FrameId, location: Cell) -> bool {
+        self.frames[id as usize].words.iter().any(|i| self.find_word(id, *i) == Some(location))
+    }
     #[must_use]
     #[inline]
     pub fn word(&self, id: FrameId, index: u16) -> u64 {
@@ -373,6 +383,13 @@ impl Memory {
             }
         };
         self.cells.set(cell, va);
+    }
+    /// A copy was made of the frame as it is: it has every store so far.
+    pub fn settle_risks(&mut self, id: FrameId) {
+        for k in 0..self.frames[id as usize].risky.len() {
+            let index = self.frames[id as usize].risky[k];
+            self.set_risk(id, index, 0);
+        }
     }
     /// Words at risk and the VA they were stored through.
     pub fn risks(&self, id: FrameId) -> impl Iterator<Item = (u16, u64)> + '_ {

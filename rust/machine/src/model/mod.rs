@@ -3,17 +3,22 @@
 //! Kernel code runs against it on the real granule, with full-size tables. All its state is numbered cells, so that it
 //! can be undone, hashed and compared cheaply; nothing here panics or unwinds for anything that kernel code does.
 //!
-//! Bounds: IOMMU translations, contiguous sets (one entry of a set caching the others) and stores that other CPUs see
-//! out of order are not modelled.
+//! Bounds: stores that other CPUs see out of order are not modelled.
 
 mod access;
 mod allocator;
+mod attempt;
 mod breach;
 mod cells;
+mod conflict;
+mod context;
+mod contiguous;
 mod describe;
 mod direct;
 mod execute;
 mod footprint;
+mod location;
+mod lock_order;
 mod locks;
 mod memory;
 mod tables;
@@ -23,17 +28,22 @@ use core::ops::Range;
 
 use rustc_hash::FxHashMap;
 use vmemmap_arch::bbm::FeatBbm;
-use vmemmap_arch::{Alloc, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
+use vmemmap_arch::{Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
 
 pub use breach::Breach;
+pub use conflict::Conflict;
+pub use context::{Context, Place};
 pub use describe::Described;
 pub use direct::Direct;
 pub use footprint::Touch;
+pub use location::LocationKind;
+pub use lock_order::NewOrder;
 
-use self::access::{Access, Candidate};
+use self::access::{Access, Candidate, Output};
 use self::allocator::Allocator;
 use self::breach::Breaches;
 use self::cells::Cell;
+use self::conflict::Mishaps;
 use self::memory::{FrameId, Memory};
 use self::tlb::Stale;
 use crate::config::{ConfigError, MachineConfig, RamRange};
@@ -42,16 +52,23 @@ use crate::op::{Op, Reply, Tok};
 /// Most CPUs (actors) of an explored machine.
 pub const MAX_ACTORS: u8 = 16;
 
+/// Most different address spaces; further ones are left out and counted as an overflow.
+const MAX_ASIDS: usize = 8;
+
 /// What the oracles look at, and which choices the environment has.
 #[derive(Clone, Debug)]
 pub struct WorldOptions {
     /// Judge translations that survive when a frame is freed; otherwise only accesses that go wrong count.
     pub strict: bool,
-    pub feat_bbm: FeatBbm,
-    /// Also report break-before-make when an access could use two conflicting translations.
-    pub conflicts_at_access: bool,
+    /// Of each CPU; those beyond the list are as its last, without any at level 0.
+    pub feat_bbm: Vec<FeatBbm>,
+    /// What an access does that could use two conflicting translations.
+    pub conflict: Conflict,
     /// A spurious fault (a new entry not yet published) counts as a hole (I2).
     pub spurious_fault_is_fatal: bool,
+    /// FEAT_ETS2: a new entry is seen by every later translation once the writer's DSB is done. Without it a CPU may take
+    /// the old invalid entry until its own ISB or exception entry.
+    pub ets: bool,
     /// How many allocations of an execution may fail as a choice of the environment.
     pub alloc_failures: u32,
     /// Allocations that fail always: actor, and the number of its allocation from 1.
@@ -62,6 +79,12 @@ pub struct WorldOptions {
     pub linear_map: Option<Range<Va>>,
     /// The vmalloc area, of which no dump may expect that it is stable (I18).
     pub vmalloc: Option<Range<Va>>,
+    /// PREEMPT_RT: spinlocks sleep, leave interrupts on, and may not be taken in an interrupt.
+    pub preempt_rt: bool,
+    /// Address space of each CPU; absent ones run 0. Those beyond the last CPU ran before, and may still be cached.
+    pub asids: Vec<Asid>,
+    /// An IOMMU shares the kernel's tables (SVA). It caches table entries, and no TLBI reaches it (R22).
+    pub iommu: bool,
     /// Frames in each actor's pool; 0: by granule.
     pub pool_frames: u64,
 }
@@ -70,14 +93,18 @@ impl Default for WorldOptions {
     fn default() -> Self {
         Self {
             strict: true,
-            feat_bbm: FeatBbm::Level0,
-            conflicts_at_access: false,
+            feat_bbm: Vec::new(),
+            conflict: Conflict::AtWrite,
             spurious_fault_is_fatal: false,
+            ets: true,
             alloc_failures: 0,
             fail_alloc: Vec::new(),
             signal_pending: false,
             linear_map: None,
             vmalloc: None,
+            preempt_rt: false,
+            asids: Vec::new(),
+            iommu: false,
             pool_frames: 0,
         }
     }
@@ -88,6 +115,7 @@ impl Default for WorldOptions {
 struct Fixed {
     locks: Cell,
     context: Cell,
+    cpu: Cell,
     rcu: Cell,
     snapshot: Cell,
     pause: Cell,
@@ -97,10 +125,18 @@ struct Fixed {
     broken: Cell,
     /// Locations only.
     runs: Cell,
+    maintenance: Cell,
     self_hosted: Cell,
     rcu_state: Cell,
+    /// Where a DSB makes something known to later invalidates.
+    stale: Cell,
+    gone: Cell,
     vars: Cell,
 }
+
+/// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared locations to
+/// go on, and this one must not be taken for part of a row of the locks and variables beside it.
+const ASIDE: Cell = 32;
 
 /// Neighbours of a frame on a private list. Part of the actor's own state, hence not hashed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -126,11 +162,19 @@ pub struct Mark {
 pub struct World {
     geometry: Geometry,
     ram: Vec<RamRange>,
+    /// Actors.
     cpus: u8,
+    places: [Place; MAX_ACTORS as usize],
+    /// CPUs that some actor runs on, as bits.
+    all_cpus: u16,
+    /// Of each actor, the others on its CPU.
+    beside: [u16; MAX_ACTORS as usize],
     options: WorldOptions,
     memory: Memory,
     allocator: Allocator,
     stale: Stale,
+    /// The different address spaces, and how many.
+    asids: ([Asid; MAX_ASIDS], u8),
     fixed: Fixed,
     vars: u64,
     root: FrameId,
@@ -141,8 +185,12 @@ pub struct World {
     step: u64,
     overflow: bool,
     spurious_faults: u64,
+    /// A translation fault goes to a handler now.
+    attempting: bool,
+    orders: lock_order::LockOrders,
     candidates: Vec<Candidate>,
-    outputs: Vec<(Desc, u64, bool)>,
+    outputs: Vec<Output>,
+    mishaps: Mishaps,
 }
 
 impl World {
@@ -161,6 +209,7 @@ impl World {
         let fixed = Fixed {
             locks: c.reserve(2 * vmemmap_arch::LockId::COUNT),
             context: c.reserve(actors),
+            cpu: c.reserve(actors),
             rcu: c.reserve(actors),
             snapshot: c.reserve(actors),
             pause: c.reserve(1),
@@ -169,19 +218,27 @@ impl World {
             failures: c.reserve(1),
             broken: c.reserve(1),
             runs: c.reserve(1),
+            maintenance: c.reserve(actors),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
+            stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
+            gone: c.reserve(1),
             vars: c.reserve(config.vars as usize),
         };
+        let asids = different(&options.asids, config.cpus);
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
         let mut world = Self {
             geometry: config.geometry,
             ram,
             cpus: config.cpus,
+            places: core::array::from_fn(|actor| Place { cpu: actor as u8, ..Place::default() }),
+            all_cpus: ((1u32 << config.cpus) - 1) as u16,
+            beside: [0; MAX_ACTORS as usize],
             options,
             memory,
             allocator: Allocator::default(),
             stale: Stale::default(),
+            asids,
             fixed,
             vars: config.vars,
             root: 0,
@@ -191,8 +248,11 @@ impl World {
             step: 0,
             overflow: false,
             spurious_faults: 0,
+            attempting: false,
+            orders: lock_order::LockOrders::default(),
             candidates: Vec::new(),
             outputs: Vec::new(),
+            mishaps: Mishaps::default(),
         };
         world.init_allocator();
         world.hand_out(root.0 >> config.geometry.page_shift(), 0, FrameKind::Table, true, false);
@@ -215,9 +275,12 @@ impl World {
             (n, _) => n,
         };
         self.carve_pools(frames);
+        // What was broken before is forgotten, in the state's hash too.
+        self.memory.cells.set(self.fixed.broken, 0);
         self.memory.cells.mark();
         self.stale.mark();
         self.links_log.clear();
+        self.orders.forget();
         self.forget();
     }
 
@@ -269,7 +332,7 @@ impl World {
         self.unlink_to(0);
         self.breaches.clear();
         self.step = 0;
-        self.overflow = false;
+        self.overflow = self.options.asids.iter().any(|asid| !self.asids.0[..usize::from(self.asids.1)].contains(asid));
         self.spurious_faults = 0;
     }
 
@@ -284,6 +347,7 @@ impl World {
             Op::Rmw { va, op, .. } => self.access_outcomes(actor, va, Access::Rmw(op)),
             Op::Fill { va, template } => self.access_outcomes(actor, va, Access::Fill(template)),
             Op::CopyFromVa { from, .. } => self.access_outcomes(actor, from, Access::Copy),
+            Op::Attempt(access) => self.attempt_outcomes(actor, access),
             Op::Choose { n, .. } => n.clamp(1, u32::from(u16::MAX)) as u16,
             Op::Alloc(_) => 1 + u16::from(self.memory.cells.get(self.fixed.failures) < u64::from(self.options.alloc_failures)),
             _ => 1,
@@ -331,11 +395,6 @@ impl World {
         self.memory.cells.get(self.var_cell(var))
     }
 
-    /// Each actor has a CPU of its own.
-    #[inline]
-    const fn cpu_of(&self, actor: u8) -> u8 {
-        actor
-    }
     /// Variables beyond the machine's number share one cell.
     #[inline]
     fn var_cell(&self, var: Var) -> Cell {
@@ -371,6 +430,19 @@ impl World {
         }
         true
     }
+}
+
+/// The address spaces that CPUs run or ran, each once.
+fn different(asids: &[Asid], cpus: u8) -> ([Asid; MAX_ASIDS], u8) {
+    let (mut found, mut n) = ([0; MAX_ASIDS], 0);
+    let silent = asids.len() < usize::from(cpus);
+    for &asid in asids.iter().chain(silent.then_some(&0)) {
+        if n < MAX_ASIDS && !found[..n].contains(&asid) {
+            found[n] = asid;
+            n += 1;
+        }
+    }
+    (found, n as u8)
 }
 
 impl TableView for World {

@@ -1,6 +1,5 @@
 //! Table words of an explored machine: what a store into one means for walks, translations and the rules.
 
-use vmemmap_arch::bbm::bbm_required;
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Slot, Va};
 
 use super::World;
@@ -107,7 +106,7 @@ impl World {
             _ => {}
         }
         match va {
-            _ if untracked => {}
+            Some(va) if untracked => self.supersede_linear(actor, slot, level, va, old, new),
             Some(va) => self.supersede(actor, slot, level, va, old, new),
             None => self.supersede_behind_stale(actor, slot, level, old, new),
         }
@@ -168,35 +167,9 @@ impl World {
         }
     }
 
-    /// Break-before-make, judged at the write against the old value and every stale one.
-    fn judge_exchange(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc) {
-        if !new.is_valid() {
-            return;
-        }
-        let mut case = self.exchange_needs_break(level, old, new);
-        if case.is_none() {
-            case = self.stale.of_slot(slot).find_map(|r| self.exchange_needs_break(level, r.value, new));
-        }
-        if let Some(case) = case {
-            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
-        }
-    }
-
-    pub(super) fn exchange_needs_break(&self, level: Level, old: Desc, new: Desc) -> Option<vmemmap_arch::bbm::BbmCase> {
-        let g = self.geometry;
-        bbm_required(&g, level, old, new, self.options.feat_bbm, || self.same_output(g.output(old), g.output(new)))
-    }
-
-    fn same_output(&self, a: Pa, b: Pa) -> bool {
-        match (self.memory.find(a), self.memory.find(b)) {
-            (Some(a), Some(b)) => self.memory.same_contents(a, b),
-            _ => false,
-        }
-    }
-
     /// A page or block of the linear map comes, changes or goes. No access of kernel code that is modelled translates
-    /// through it, and hot remove clears tens of thousands of them before its one flush: neither their stale values nor
-    /// their order against a dump is tracked.
+    /// through it, and hot remove clears tens of thousands of them before its one flush: their order against a dump is not
+    /// tracked, nor are their stale values but those of contiguous sets.
     pub(super) fn is_linear_leaf(&self, va: Va, level: Level, old: Desc, new: Desc) -> bool {
         let table = |desc| matches!(self.geometry.kind(desc, level), Kind::Table(_));
         self.is_linear(va) && !table(old) && !table(new)

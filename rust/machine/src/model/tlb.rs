@@ -5,26 +5,59 @@
 //! completes that invalidate (kernel-semantics §10.1).
 
 use rustc_hash::FxHashMap;
-use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
+use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
 
-use super::World;
 use super::cells::{Cell, Cells};
 use super::memory::{FrameId, SlotId};
+use super::{ASIDE, World};
 
 /// Most stale values of one descriptor; more make the result inconclusive.
 const BOUND: usize = 4;
 
+/// Locations of places reserved at once.
+const PLACES: Cell = 4096;
+
+/// The walker that no broadcast reaches: an IOMMU that shares the kernel's tables. Its place among the CPUs.
+pub(super) const AGENT: u8 = super::MAX_ACTORS;
+
 /// State of a stale value, in one cell.
 mod state {
     pub const PRESENT: u64 = 1 << 63;
-    /// CPUs that may still use it, from bit 0.
-    pub const CPUS: u64 = 0xffff;
+    /// Who may still use it: CPUs from bit 0, and the agent beyond the broadcast.
+    pub const HOLDERS: u64 = 0x1ffff;
     /// CPUs that broadcast an invalidate over it.
-    pub const DOOMED: u32 = 16;
+    pub const DOOMED: u32 = 17;
     /// CPUs that invalidated it for themselves.
-    pub const DOOMED_HERE: u32 = 32;
+    pub const DOOMED_HERE: u32 = 33;
     /// CPU + 1 that overwrote it and has not done a DSB since.
-    pub const WRITER: u32 = 48;
+    const WRITER: u32 = 49;
+    const WRITERS: u64 = 0x1f << WRITER;
+
+    pub const fn unpublished(cpus: u64, writer: u8) -> u64 {
+        PRESENT | cpus | (writer as u64 + 1) << WRITER
+    }
+    /// CPU whose DSB the walkers still wait for.
+    pub const fn writer(s: u64) -> Option<u8> {
+        match ((s & WRITERS) >> WRITER).checked_sub(1) {
+            Some(cpu) => Some(cpu as u8),
+            None => None,
+        }
+    }
+    pub const fn published(s: u64) -> u64 {
+        s & !WRITERS
+    }
+    /// A broadcast invalidate is complete.
+    pub const fn beyond_broadcast(s: u64) -> u64 {
+        let agent = s & 1 << super::AGENT;
+        if agent == 0 { 0 } else { PRESENT | agent }
+    }
+    pub const fn undoomed(s: u64) -> u64 {
+        s & !(0xffff << DOOMED | 0xffff << DOOMED_HERE)
+    }
+    /// These lose it; without any holder it vanishes.
+    pub const fn without(s: u64, holders: u64) -> u64 {
+        if s & HOLDERS & !holders == 0 { 0 } else { s & !holders }
+    }
 }
 
 /// A value that a descriptor had at some address.
@@ -36,13 +69,23 @@ pub(super) struct Record {
     pub va: Va,
     /// `Desc::NONE`: a walker may still see the entry as it was before it became valid.
     pub value: Desc,
+    /// Of a non-global leaf and of a table entry: the address space that may use it.
+    pub asid: Option<Asid>,
     pub cell: Cell,
+    /// Location only: translations of that address at that level, whatever their table and value.
+    pub place: Cell,
 }
+
+/// What makes a record: the value of a descriptor at an address, in one address space.
+type Key = (SlotId, u64, Va, Option<Asid>);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stale {
     records: Vec<Record>,
-    by_key: FxHashMap<(SlotId, u64, Va), u32>,
+    by_key: FxHashMap<Key, u32>,
+    places: FxHashMap<(Level, Va), Cell>,
+    next_place: Cell,
+    places_left: Cell,
     active: Vec<u32>,
     marked: Vec<u32>,
     /// `active` as it was at each checkpoint, one after the other.
@@ -86,14 +129,36 @@ impl Stale {
         self.active.extend_from_slice(&self.kept[to.start..]);
     }
     /// Number of the record, given now if it has none.
-    pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va) -> u32 {
-        *self.by_key.entry((slot, value.0, va)).or_insert_with(|| {
-            self.records.push(Record { slot, level, va, value, cell: cells.reserve(1) });
-            (self.records.len() - 1) as u32
+    pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va, asid: Option<Asid>) -> u32 {
+        let key = (slot, value.0, va, asid);
+        if let Some(index) = self.by_key.get(&key) {
+            return *index;
+        }
+        let place = self.place(cells, level, va);
+        let index = self.records.len() as u32;
+        self.records.push(Record { slot, level, va, value, asid, cell: cells.reserve(1), place });
+        self.by_key.insert(key, index);
+        index
+    }
+    /// Location of the translations that start at `va` at that level.
+    pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
+        *self.places.entry((level, va)).or_insert_with(|| {
+            // Apart from the records, whose even rows a search takes to go on.
+            if self.places_left == 0 {
+                self.next_place = cells.reserve(PLACES as usize + 2 * ASIDE as usize) + ASIDE;
+                self.places_left = PLACES;
+            }
+            self.places_left -= 1;
+            self.next_place += 1;
+            self.next_place - 1
         })
     }
     pub fn cell(&self, index: u32) -> Cell {
         self.records[index as usize].cell
+    }
+    /// Whether the location is that of a stale value, active or not, or of a place of such.
+    pub fn has_location(&self, location: Cell) -> bool {
+        self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| *p == location)
     }
     fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
         let cell = self.cell(index);
@@ -102,8 +167,8 @@ impl Stale {
         }
         cells.set(cell, value);
     }
-    fn drop_record(&mut self, cells: &mut Cells, slot: SlotId, value: Desc, va: Va) {
-        if let Some(&index) = self.by_key.get(&(slot, value.0, va)) {
+    fn drop_record(&mut self, cells: &mut Cells, key: Key) {
+        if let Some(&index) = self.by_key.get(&key) {
             let cell = self.cell(index);
             if cells.get(cell) != 0 {
                 cells.set(cell, 0);
@@ -130,7 +195,7 @@ pub(super) fn seen(desc: Desc) -> Desc {
 
 impl World {
     fn everybody(&self) -> u64 {
-        (1 << self.cpus) - 1
+        u64::from(self.all_cpus)
     }
 
     /// `old` is what CPUs may go on using of a reachable entry that now holds `new`.
@@ -139,17 +204,51 @@ impl World {
         if old == new {
             return;
         }
-        self.stale.drop_record(&mut self.memory.cells, slot, new, va);
+        self.revive(slot, level, va, new);
         self.retire(actor, slot, level, va, old);
+    }
+
+    /// A value is live again: it is not stale any more, and walks of it may cache what it says of its contiguous set.
+    pub(super) fn revive(&mut self, slot: SlotId, level: Level, va: Va, value: Desc) {
+        for asid in self.spaces(level, value) {
+            self.stale.drop_record(&mut self.memory.cells, (slot, value.0, va, asid));
+        }
+        if let Some(set) = self.set_of(slot, level, value) {
+            let cells: Vec<Cell> = self.stale_in(set).map(|r| r.cell).collect();
+            for cell in cells {
+                let s = self.memory.cells.get(cell);
+                self.memory.cells.set(cell, state::undoomed(s));
+            }
+        }
+    }
+
+    pub(super) fn is_unpublished(&self, r: &Record) -> bool {
+        state::writer(self.memory.cells.get(r.cell)).is_some()
+    }
+
+    /// In which address spaces a value is cached: each with an entry of its own, unless it is global. Table entries are
+    /// matched by ASID (Arm ARM, TLBI ASIDE1: "from a level of lookup above the final level and matches the ASID").
+    pub(super) fn spaces(&self, level: Level, value: Desc) -> impl Iterator<Item = Option<Asid>> + use<> {
+        let g = self.geometry;
+        let tagged = match g.kind(value, level) {
+            Kind::Table(_) => true,
+            Kind::Page(_) | Kind::Block(_) => value.has(Attr::NG),
+            Kind::None | Kind::Invalid | Kind::Reserved => false,
+        };
+        let (asids, n) = self.asids;
+        asids.into_iter().take(if tagged { usize::from(n) } else { 1 }).map(move |asid| tagged.then_some(asid))
     }
 
     /// A value stops being live.
     pub(super) fn retire(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, value: Desc) {
-        let writer = u64::from(self.cpu_of(actor)) + 1;
-        let state = state::PRESENT | self.everybody() | writer << state::WRITER;
-        let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va);
-        self.stale.add(&mut self.memory.cells, index, state);
-        if self.stale.of_slot(slot).count() > BOUND {
+        let walk_cache = self.options.iommu && matches!(self.geometry.kind(value, level), Kind::Table(_));
+        let holders = self.everybody() | u64::from(walk_cache) << AGENT;
+        let state = state::unpublished(holders, self.cpu_of(actor));
+        for asid in self.spaces(level, value) {
+            let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
+            self.stale.add(&mut self.memory.cells, index, state);
+        }
+        if self.stale.of_slot(slot).count() > BOUND * usize::from(self.asids.1) {
             self.overflow = true;
         }
     }
@@ -176,14 +275,12 @@ impl World {
     pub(super) fn tlbi(&mut self, actor: u8, op: Tlbi) {
         let g = self.geometry;
         let me = 1u64 << self.cpu_of(actor);
+        let back = if self.stale.iter().any(|r| r.value.has(Attr::CONT)) { self.refillable(op) } else { Vec::new() };
         self.stale.update(&mut self.memory.cells, |r, s| {
-            if !r.value.is_valid() || s >> state::WRITER & 0xff != 0 || !covers(&g, r, op) {
+            if !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) || back.binary_search(&r.cell).is_ok() {
                 return s;
             }
-            match op {
-                Tlbi::Vmalle1 => s | me << state::DOOMED_HERE,
-                _ => s | me << state::DOOMED,
-            }
+            s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
         });
     }
 
@@ -191,51 +288,96 @@ impl World {
         if self.stale.is_empty() {
             return;
         }
-        let me = 1u64 << self.cpu_of(actor);
-        let writer = u64::from(self.cpu_of(actor)) + 1;
-        let publish = |r: &Record, s: u64| {
-            if s >> state::WRITER & 0xff != writer {
-                s
-            } else if r.value.is_valid() {
-                s & !(0xff << state::WRITER)
-            } else {
-                0
-            }
+        let cpu = self.cpu_of(actor);
+        let me = 1u64 << cpu;
+        let ets = self.options.ets;
+        let publish = |r: &Record, s: u64| match () {
+            () if state::writer(s) != Some(cpu) => s,
+            () if r.value.is_valid() || !ets => state::published(s),
+            () => 0,
         };
         let complete_here = |s: u64| {
-            if s & me << state::DOOMED_HERE == 0 {
-                return s;
-            }
-            let left = s & !me & !(me << state::DOOMED_HERE);
-            if left & state::CPUS == 0 { 0 } else { left }
+            if s & me << state::DOOMED_HERE == 0 { s } else { state::without(s & !(me << state::DOOMED_HERE), me) }
         };
         let cells = &mut self.memory.cells;
         match barrier {
             Barrier::DsbIshst => self.stale.update(cells, publish),
-            Barrier::DsbIsh => self.stale.update(cells, |r, s| if s & me << state::DOOMED != 0 { 0 } else { publish(r, complete_here(s)) }),
+            Barrier::DsbIsh => self
+                .stale
+                .update(cells, |r, s| if s & me << state::DOOMED != 0 { state::beyond_broadcast(s) } else { publish(r, complete_here(s)) }),
             Barrier::DsbNsh => self.stale.update(cells, |_, s| complete_here(s)),
-            Barrier::Isb | Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
+            Barrier::Isb => self.synchronize_context(me),
+            Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
         }
+    }
+
+    /// An ISB or an exception entry of these CPUs: they take no longer an invalid entry that is published as gone.
+    pub(super) fn synchronize_context(&mut self, cpus: u64) {
+        if !self.options.ets && !self.stale.is_empty() {
+            self.stale.update(&mut self.memory.cells, |r, s| if unseen(r, s) { state::without(s, cpus) } else { s });
+        }
+    }
+
+    /// Records that `synchronize_context` would change.
+    pub(super) fn late(&self, cpus: u64) -> impl Iterator<Item = &Record> {
+        let held = move |r: &&Record| {
+            let s = self.memory.cells.get(r.cell);
+            unseen(r, s) && s & cpus & state::HOLDERS != 0
+        };
+        self.stale.iter().filter(held)
+    }
+
+    /// CPUs that may use the stale value.
+    pub(super) fn holders_of(&self, r: &Record) -> u64 {
+        self.memory.cells.get(r.cell) & state::HOLDERS
+    }
+
+    /// The agent forgets what was published as gone.
+    pub(super) fn iommu_invalidate(&mut self) {
+        self.stale.update(&mut self.memory.cells, |_, s| if held_by_agent(s) { state::without(s, 1 << AGENT) } else { s });
+    }
+
+    pub(super) fn at_agent(&self, r: &Record) -> bool {
+        self.memory.cells.get(r.cell) >> AGENT & 1 != 0
     }
 
     /// Whether a barrier of that kind would change the record.
     pub(super) fn barrier_touches(&self, actor: u8, barrier: Barrier, r: &Record) -> bool {
         let s = self.memory.cells.get(r.cell);
         let cpu = self.cpu_of(actor);
-        let publishes = s >> state::WRITER & 0xff == u64::from(cpu) + 1;
-        let completes = s & ((1 << state::DOOMED) | (1 << state::DOOMED_HERE)) << cpu != 0;
         match barrier {
-            Barrier::DsbIshst => publishes,
-            Barrier::DsbIsh => publishes || completes,
-            Barrier::DsbNsh => completes,
-            _ => false,
+            Barrier::DsbIsh | Barrier::DsbIshst if state::writer(s) == Some(cpu) => true,
+            _ => self.barrier_completes(actor, barrier, r),
         }
     }
 
-    /// Stale values that translate `va` and that this CPU may use.
-    pub(super) fn usable(&self, cpu: u8, va: Va) -> impl Iterator<Item = &Record> {
+    /// Whether a barrier of that kind would complete an invalidate of the record.
+    pub(super) fn barrier_completes(&self, actor: u8, barrier: Barrier, r: &Record) -> bool {
+        let doomed = match barrier {
+            Barrier::DsbIsh => (1 << state::DOOMED) | (1 << state::DOOMED_HERE),
+            Barrier::DsbNsh => 1 << state::DOOMED_HERE,
+            _ => 0,
+        };
+        self.memory.cells.get(r.cell) & doomed << self.cpu_of(actor) != 0
+    }
+
+    /// Stale values that translate `va`, on any CPU.
+    pub(super) fn stale_at(&self, va: Va) -> impl Iterator<Item = &Record> {
         let g = self.geometry;
-        self.stale.iter().filter(move |r| spans(&g, r, va) && self.memory.cells.get(r.cell) >> cpu & 1 != 0)
+        self.stale.iter().filter(move |r| spans(&g, r, va))
+    }
+    pub(super) fn may_use(&self, cpu: u8, r: &Record) -> bool {
+        let mine = || r.asid.is_none_or(|asid| asid == self.asid_of(cpu));
+        self.memory.cells.get(r.cell) >> cpu & 1 != 0 && (cpu == AGENT || mine())
+    }
+    /// Stale values that translate `va` and that this CPU (or the agent) may use.
+    pub(super) fn usable(&self, cpu: u8, va: Va) -> impl Iterator<Item = &Record> {
+        self.stale_at(va).filter(move |r| self.may_use(cpu, r))
+    }
+
+    /// Address space that the CPU runs.
+    fn asid_of(&self, cpu: u8) -> Asid {
+        self.options.asids.get(usize::from(cpu)).copied().unwrap_or_default()
     }
 
     /// The strict oracle: nobody may translate to a frame that is being freed.
@@ -256,8 +398,12 @@ impl World {
         if live {
             self.breach(Invariant::NoUseOfFreedFrame, actor, pa.0, "a frame is freed while it is mapped");
         }
+        let mut alone = false;
         let stale = self.stale.iter().find_map(|r| match g.kind(r.value, r.level) {
-            Kind::Table(next) if next == pa => Some((r.va, Invariant::NoStaleWalkCache)),
+            Kind::Table(next) if next == pa => {
+                alone = self.holders_of(r) == 1 << AGENT;
+                Some((r.va, Invariant::NoStaleWalkCache))
+            }
             Kind::Page(out) | Kind::Block(out) if pa.since(out) < g.entry_span(r.level) && !self.is_linear(r.va) => {
                 Some((r.va, Invariant::NoStaleTranslation))
             }
@@ -265,7 +411,11 @@ impl World {
         });
         match stale {
             Some((va, Invariant::NoStaleWalkCache)) => {
-                self.breach(Invariant::NoStaleWalkCache, actor, va.0, "a table is freed while a walk cache may still lead to it");
+                let message = match alone {
+                    true => "a table is freed while an IOMMU's walk cache, which no TLBI reaches, may still lead to it",
+                    false => "a table is freed while a walk cache may still lead to it",
+                };
+                self.breach(Invariant::NoStaleWalkCache, actor, va.0, message);
             }
             Some((va, invariant)) if kind != FrameKind::Table => {
                 self.breach(invariant, actor, va.0, "a frame is freed while a TLB may still translate to it");
@@ -275,6 +425,15 @@ impl World {
     }
 }
 
+fn held_by_agent(s: u64) -> bool {
+    s >> AGENT & 1 != 0 && state::writer(s).is_none()
+}
+
+/// An old invalid entry whose successor is published.
+fn unseen(r: &Record, s: u64) -> bool {
+    !r.value.is_valid() && state::writer(s).is_none()
+}
+
 /// The record translates `va`.
 fn spans(g: &vmemmap_arch::Geometry, r: &Record, va: Va) -> bool {
     va.since(r.va) < g.entry_span(r.level)
@@ -282,9 +441,11 @@ fn spans(g: &vmemmap_arch::Geometry, r: &Record, va: Va) -> bool {
 
 /// The invalidate reaches the record. A last-level operation does not reach table entries.
 pub(super) fn covers(g: &vmemmap_arch::Geometry, r: &Record, op: Tlbi) -> bool {
-    match op {
-        Tlbi::Vmalle1is | Tlbi::Vmalle1 => true,
-        Tlbi::Vaale1is(va) => spans(g, r, va) && !matches!(g.kind(r.value, r.level), Kind::Table(_)),
-        Tlbi::Vaae1is(va) => spans(g, r, va),
-    }
+    let here = op.pages().is_none_or(|(va, pages)| {
+        // The operand is a page number.
+        let va = va.align_down(g.page_size());
+        let bytes = u64::from(pages) << g.page_shift();
+        spans(g, r, va) || r.va.since(va) < bytes
+    });
+    here && op.matches(r.asid) && !(op.is_last_level() && matches!(g.kind(r.value, r.level), Kind::Table(_)))
 }

@@ -1,0 +1,64 @@
+"""R2: the fix of R1 tests for a fake head before it reads the count.
+
+==== ===================================== ==========================================
+step HVO                                   `page_ref_add_unless(page, 1, 0)`
+==== ===================================== ==========================================
+1    count frozen at 0;
+     `synchronize_rcu` returns
+2                                          `rcu_read_lock`; is `page` a fake head? No
+3    remaps: `page` is read-only and reads
+     as the head
+4    the hugepage is used: count 1
+5                                          count of `page`: 1, not zero
+6                                          compare-and-exchange on read-only memory
+==== ===================================== ==========================================
+
+The page is slot 0 of a tail vmemmap page; other slots read as tails, whose count stays 0. bd225530a4c7, and 6.12.117 with it,
+has the two tests in this order in the program, so the interleaving needs no reordering and a search under sequential
+consistency finds it. The fix reads the count first, with acquire (`page_count_writable`): a count that is not zero was
+stored after the remap, so the test that follows sees the fake head.
+
+Weak memory as such is not in the model. That the acquire is needed is shown by ``count-first-relaxed``, where performing the two
+tests in the other order is an explicit choice of the environment; it says what that one reordering leads to, not which
+reorderings the architecture allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..neighbours import hugepage_block
+from ..scenario import Actor, Variant, scenario
+from ..stage import Stage
+
+_STORE = ("I8",)
+_COUNT_FIRST = {"page-ref": "count-first"}
+
+
+@scenario(
+    title="a speculative reference tests for a fake head before the count",
+    corpus="R2",
+    sources=[
+        "https://lore.kernel.org/all/20250108074822.722696-1-yuzhao@google.com/ (Yu Zhao, fix memory loads ordering, v2)",
+        "https://lore.kernel.org/all/20250221154155.GE20567@willie-the-truck/ (W. Deacon's ack)",
+        "include/linux/page_ref.h of 6.12.117: page_ref_add_unless",
+    ],
+    judged=["I8"],
+    variants=[
+        Variant("6.12.117", "violated", _STORE, kernel="6.12.117"),
+        Variant("6.12", "violated", _STORE, kernel="6.12"),
+        Variant("count-first-6.12.117", "safe", (), _COUNT_FIRST, "6.12.117"),
+        Variant("count-first-6.12", "safe", (), _COUNT_FIRST, "6.12"),
+        Variant("count-first-relaxed", "violated", _STORE, {"page-ref": "count-first-relaxed"}, "6.12.117"),
+        Variant("never-used", "safe", (), {}, "6.12.117", {"used": False}),
+        Variant("other-slot", "safe", (), {}, "6.12.117", {"slot": 1}),
+    ],
+)
+def r02_order_of_two_tests(m: Stage, used: bool = True, slot: int = 0) -> Sequence[Actor]:
+    block = hugepage_block(m)
+    head = m.pfn(block.start)
+    pool = m.pmd_hugepage
+    return [
+        Actor("HVO", [pool.allocate(head), *([pool.get()] if used else [])]),
+        Actor("speculative reference", [m.speculative_ref(head + 3 * (m.granule // 64) + slot)]),
+    ]

@@ -1,0 +1,55 @@
+//! Rules of the footprints, each left out in turn (explorer.md §9, item 2).
+
+use vmemmap_machine::model::LocationKind::{self, *};
+use vmemmap_machine::op::Op;
+
+use super::Mutant;
+
+const ALL_KINDS: [LocationKind; 16] =
+    [Life, Mapped, Parent, Contents, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise, Runs, Failures, Var, Other];
+
+impl Mutant {
+    const fn new(name: &'static str, loses: fn(&Op, LocationKind) -> bool) -> Self {
+        Self { name, loses, merged_only: false }
+    }
+    /// Whether the operation may lose something at all.
+    pub fn concerns(&self, op: &Op) -> bool {
+        ALL_KINDS.iter().any(|kind| (self.loses)(op, *kind))
+    }
+}
+
+fn stores(op: &Op) -> bool {
+    matches!(op, Op::Write { .. } | Op::Swap { .. } | Op::CompareExchange { .. })
+}
+fn accesses(op: &Op) -> bool {
+    matches!(op, Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::Speculate { .. } | Op::CopyFromVa { .. })
+}
+fn locks(op: &Op) -> bool {
+    matches!(op, Op::Queue { .. } | Op::Acquire { .. } | Op::TryAcquire { .. } | Op::Release { .. })
+}
+
+/// Not here, since another location says the same and none of thousands of programs differed: the stale values of a store of a
+/// descriptor (the word, and the contents that the rule compares), the entries of a table that is freed (its life), who
+/// cannot be paused (that it is paused), failures left (which are the same in any order).
+pub const MUTANTS: &[Mutant] = &[
+    Mutant::new("a store of a descriptor without who is mapped", |op, l| stores(op) && l == Mapped),
+    Mutant::new("a store of a descriptor without its table's parents", |op, l| stores(op) && l == Parent),
+    Mutant::new("a store of a descriptor without the contents that the rule compares", |op, l| stores(op) && l == Contents),
+    Mutant::new("a barrier with an empty footprint", |op, _| matches!(op, Op::Barrier(_))),
+    Mutant::new("a barrier without stale values", |op, l| matches!(op, Op::Barrier(_)) && l == Stale),
+    Mutant::new("an invalidate without stale values", |op, l| matches!(op, Op::Tlbi(_)) && l == Stale),
+    Mutant::new("a free without who is mapped", |op, l| matches!(op, Op::Free { .. }) && l == Mapped),
+    Mutant::new("a free without the frame's life", |op, l| matches!(op, Op::Free { .. }) && l == Life),
+    Mutant::new("an access without the entries on its walk", |op, l| accesses(op) && l == Entry),
+    Mutant::new("an access without stale values", |op, l| accesses(op) && l == Stale),
+    Mutant::new("an access without the frame's life", |op, l| accesses(op) && l == Life),
+    Mutant::new("an access without the word", |op, l| accesses(op) && l == Word),
+    Mutant::new("anything without contents", |_, l| l == Contents),
+    Mutant::new("a lock without its location", |op, l| locks(op) && l == Lock),
+    Mutant::new("a writer that queues without the lock", |op, l| matches!(op, Op::Queue { .. }) && l == Lock),
+    Mutant::new("RCU read sections that grace periods do not see", |op, l| matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu),
+    Mutant::new("a pause that nobody sees", |_, l| l == Pause),
+    Mutant::new("promises about other actors", |_, l| l == Promise),
+    Mutant::new("runs of frames", |_, l| l == Runs),
+    Mutant::new("variables", |_, l| l == Var),
+];

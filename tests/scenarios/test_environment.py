@@ -1,0 +1,67 @@
+"""What a variant's environment says of TLBs reaches the core, and makes the difference that was derived for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from vmemmap.errors import VmemmapError
+from vmemmap.lab import explore
+from vmemmap.neighbours import Neighbours
+from vmemmap.scenario import Actor, Scenario, Variant, scenario
+from vmemmap.stage import Stage
+
+EXCHANGE = {"mapping": "basepages", "update": "store"}
+
+
+def _exchange(environment: Mapping[str, Any], policies: Mapping[str, str] = EXCHANGE) -> Scenario:
+    """HVO exchanges live entries beside a reader of slot 0 of a tail page, judged by what the reader meets (I2)."""
+
+    @scenario(
+        title="a reader of an exchanged page", sources=[], judged=["I2"], variants=[Variant("only", "safe", (), policies, environment=environment)]
+    )
+    def exchange(m: Stage) -> Sequence[Actor]:
+        pair = Neighbours.of(m, "4K")
+        return [pair.hvo(), pair.reader()]
+
+    return exchange
+
+
+def test_a_reader_of_an_exchange_may_get_bytes_of_both_frames() -> None:
+    """Each mix is an outcome, and a reader that saw another word is in another state. It looks at no address outside vmemmap,
+    so that the pointers nobody stored lead it into no hole."""
+    plain, mixed = explore(_exchange({})), explore(_exchange({"conflict": "amalgamate"}))
+    assert plain.exhaustive and mixed.exhaustive
+    assert plain.states is not None and mixed.states is not None
+    assert mixed.states > 2 * plain.states
+    assert mixed.invariants["I2"] == "held"
+
+
+def test_a_range_invalidate_serves_as_well_as_one_for_each_page() -> None:
+    for invalidate, held in (("range", True), ("range-op", True), ("missing", False)):
+        result = explore(_exchange({}, {**EXCHANGE, "invalidate": invalidate}))
+        assert (result.invariants["I4"] != "violated") is held, invalidate
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"spurious_fault": "fatal"}, "spurious faults fatal"),
+        ({"ets": False}, "without FEAT_ETS2"),
+        ({"feat_bbm": "2"}, "FEAT_BBM 2"),
+        ({"feat_bbm": ["noabort", "0"]}, "FEAT_BBM noabort/0"),
+        ({"conflict": "abort"}, "may abort"),
+        ({"asids": [1, 2]}, "ASIDs [1, 2]"),
+        ({"iommu": True}, "an IOMMU beyond the TLBI broadcast"),
+    ],
+)
+def test_the_scope_says_what_the_environment_may_do(environment: Mapping[str, Any], words: str) -> None:
+    assert words in explore(_exchange(environment), budget=1, strategy="random").scope["memory_model"]
+
+
+@pytest.mark.parametrize("environment", [{"ets": "no"}, {"feat_bbm": "3"}, {"conflict": "never"}, {"iomu": True}])
+def test_an_environment_that_does_not_exist_is_refused(environment: Mapping[str, Any]) -> None:
+    with pytest.raises(VmemmapError):
+        explore(_exchange(environment))
