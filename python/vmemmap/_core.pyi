@@ -1,6 +1,6 @@
 """The Rust core. Not a public interface: use the modules of the package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -24,12 +24,14 @@ def explore(
     options: str,
     image: TableImage | None = None,
     progress: Callable[[int, int, int], object] | None = None,
+    steps: Sequence[Callable[[Sequence[int]], str] | None] = (),
 ) -> str: ...
 def stress(
     document: str,
     options: str,
     image: TableImage | None = None,
     progress: Callable[[int, int, float], object] | None = None,
+    steps: Sequence[Callable[[Sequence[int]], str] | None] = (),
 ) -> str: ...
 def replay(trace: str, options: str) -> str: ...
 @final

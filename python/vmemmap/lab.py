@@ -13,6 +13,7 @@ from .repetition import repeatable
 from .scenario import Describe, Description, Scenario, Variant, find
 from .scenario import scenario as _scenario
 from .spec import Budget, parse_budget, parse_policy
+from .stage import kinds
 from .trace import Step, Violation, switches
 
 Verdict = Literal["safe", "violated", "inconclusive"]
@@ -254,7 +255,7 @@ def explore(
         options["shorten_seconds"] = shorten
     if depth is not None:
         options["depth"] = depth
-    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description), progress))
+    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description), progress, description.sources))
     violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
     states: dict[str, str] = {}
     steps: dict[str, int] = {}
@@ -283,7 +284,7 @@ def explore(
         judged=resolved.judged,
         invariants=dict(sorted(states.items(), key=lambda item: order(item[0]))),
         invariant_steps=steps,
-        scope={**description.scope, **_extra_scope(raw.get("scope"))},
+        scope={**description.scope, **_extra_scope(raw.get("scope")), **_done_by_steps(description, raw)},
         digest=description.digest,
         violation=violation,
         trace=tuple(Step.from_dict(step) for step in raw.get("trace") or ()),
@@ -334,6 +335,13 @@ def merge(results: Sequence[Result]) -> Result:
         interrupted=any(result.interrupted for result in results),
         raw={**first.raw, "witnesses": witnesses},
     )
+
+
+def _done_by_steps(description: Description, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What steps in Python turned out to do is not absent."""
+    asked = raw.get("asked", {})
+    done = kinds(operation for steps in asked.values() for operation in steps["operations"])
+    return {"absent": sorted(set(description.scope["absent"]) - done)}
 
 
 def _extra_scope(scope: Any) -> dict[str, Any]:
@@ -404,7 +412,8 @@ def stress(
     checked: bool = True,
 ) -> StressResult:
     """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
-    What a program takes away it puts back before the next round (`vmemmap.repetition`).
+    What a program takes away it puts back before the next round (`vmemmap.repetition`); steps that look at results do that
+    themselves.
 
     :param threads: one for each actor by default; more repeat the actors in turn.
     :param checked: with the sanitizer (frame generations, presence and permission checks on each access).
@@ -420,7 +429,7 @@ def stress(
     description = resolved.stage(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
     document = json.dumps(_repeated(description.document))
-    raw = _answer(_core.stress(document, json.dumps(options), _image(description)))
+    raw = _answer(_core.stress(document, json.dumps(options), _image(description), None, description.sources))
     return StressResult(
         scenario=resolved.name,
         variant=chosen.name,
@@ -442,7 +451,12 @@ def stress(
 def _repeated(document: Mapping[str, Any]) -> dict[str, Any]:
     """A scenario document whose programs can be run over and over."""
     setup = document["setup"]
-    return {**document, "actors": [{**actor, "program": repeatable(setup, actor["program"])} for actor in document["actors"]]}
+
+    def often(actor: Mapping[str, Any]) -> Mapping[str, Any]:
+        # Steps that look at results put back themselves what they took.
+        return actor if actor["program"] is None else {**actor, "program": repeatable(setup, actor["program"])}
+
+    return {**document, "actors": [often(actor) for actor in document["actors"]]}
 
 
 def _check_seed(seed: int | None) -> None:

@@ -19,7 +19,10 @@ The JSON that the core takes (format 1); addresses and sizes are integers, in by
      "setup": [OPERATION, ...],            // run one after the other on CPU 0 before any actor starts; an error there is an
                                            // error of the scenario
      "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "context": "task" | "irq" | "nmi",
-                 "program": [OPERATION, ...]}, ...],
+                 "program": [OPERATION, ...]},
+                {"name": "retries", "cpu": 2, "rounds": 1, "context": "task",
+                 "program": null,          // its steps look at results: they are asked for
+                 "steps": {"python": "retries", "source": DIGEST | null}}, ...],
      "judged": ["I1", "I2", "I6"],         // the verdict is about these; all others only fill their column
      "environment": {                      // what an explored machine's environment may do; every key may be absent
         "oracle": "strict" | "observed",   // observed: only accesses that go wrong count, not what survives a free
@@ -53,46 +56,20 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, cast
 
 from .errors import SpecError, VmemmapError
+from .steps import Operation as Operation
+from .steps import Source, Steps, program
 
 FORMAT = 1
 
 Expect = Literal["safe", "violated"]
-Value: TypeAlias = int | bool | str | Mapping[str, int] | None
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One kernel operation as data; executed in Rust."""
-
-    name: str
-    arguments: Mapping[str, Value] = field(default_factory=dict[str, Value])
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"op": self.name, **self.arguments}
-
-
-class Reply:
-    """What a Python step is sent while it is turned into a program: a value that may not be looked at."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise SpecError("this Python step looks at the result of an operation; only steps that do not can be explored")
-
-    __bool__ = __int__ = __index__ = __eq__ = __lt__ = __add__ = __radd__ = __sub__ = lambda self, *_: self.value
-    __hash__ = None  # type: ignore[assignment]
-
-
-Steps: TypeAlias = Sequence[Operation] | Callable[[], Generator[Operation, Any, None]]
-
-#: A Python step that yields more operations than this is taken to be endless.
-MAX_STEPS = 10_000
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A CPU's work: operations in order, `rounds` times; or a function that yields operations."""
+    """A CPU's work, `rounds` times: operations in order; or a function that yields operations and is sent their results."""
 
     name: str
     steps: Steps
@@ -103,25 +80,21 @@ class Actor:
     #: ``nmi``: a pseudo-NMI, which ``irq_disable`` does not mask. On real threads both are just one thread more.
     context: Literal["task", "irq", "nmi"] = "task"
 
-    def program(self) -> list[Operation]:
-        """The operations of one round.
+    def program(self) -> list[Operation] | None:
+        """The operations of one round; None if they depend on results.
 
-        :raises SpecError: the steps are a generator that looks at results, never ends or yields something else.
+        :raises SpecError: the steps never end or yield something else.
+        """
+        return program(self.name, self.steps) if callable(self.steps) else list(self.steps)
+
+    def source(self) -> Source:
+        """What answers for steps that depend on results.
+
+        :raises SpecError: the steps are a program.
         """
         if not callable(self.steps):
-            return list(self.steps)
-        program: list[Operation] = []
-        steps = self.steps()
-        try:
-            operation = next(steps)
-            while len(program) < MAX_STEPS:
-                if not isinstance(operation, Operation):
-                    raise SpecError(f"actor {self.name!r} yielded {operation!r}, which is no operation")
-                program.append(operation)
-                operation = steps.send(Reply())
-        except StopIteration:
-            return program
-        raise SpecError(f"actor {self.name!r} yielded {MAX_STEPS} operations without an end")
+            raise SpecError(f"actor {self.name!r} is a program")
+        return Source(self.name, self.steps)
 
 
 def as_actors(given: Any) -> list[Actor]:
@@ -145,7 +118,10 @@ def as_actors(given: Any) -> list[Actor]:
             name, steps = item.name, [item]
         elif isinstance(item, Generator):
             name = str(getattr(item, "__name__", "steps"))
-            steps = Actor(name, lambda item=item: item).program()
+            listed = Actor(name, lambda item=item: item).program()
+            if listed is None:
+                raise SpecError(f"{name!r} looks at results, and a generator cannot be started again: return the function instead")
+            steps = listed
         elif callable(item):
             name, steps = str(getattr(item, "__name__", "steps")), cast(Steps, item)
         elif isinstance(item, (list, tuple)) and item and all(isinstance(step, Operation) for step in item):
@@ -192,6 +168,8 @@ class Description:
 
     document: Mapping[str, Any]
     scope: Mapping[str, Any]
+    #: For each actor that has steps instead of a program, what answers for it.
+    sources: Sequence[Source | None] = ()
 
     def json(self) -> str:
         return json.dumps(self.document, sort_keys=True)

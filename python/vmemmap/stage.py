@@ -6,7 +6,7 @@ A stage has the vocabulary of `vmemmap.Machine`, but nothing happens: each call 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,13 @@ KINDS = {
     "iommu": "IOMMU",
 }
 """Operation name (or its beginning) → the kind of actor that does it, for the list of those absent."""
+
+
+def kinds(operations: Iterable[str]) -> set[str]:
+    """The kinds of actor that do these operations, by name."""
+    names = set(operations)
+    found = {kind for name in names for prefix, kind in KINDS.items() if name.startswith(prefix)}
+    return found | {"HugeTLB"} if "nr_hugepages" in names else found
 
 
 @dataclass(frozen=True)
@@ -308,6 +315,7 @@ class Stage:
     def describe(self, scenario: Scenario, variant: Variant, actors: Sequence[Actor]) -> Description:
         """The finished description. Called by `Scenario.stage`."""
         programs = [(actor, actor.program()) for actor in actors]
+        sources = [actor.source() if program is None else None for actor, program in programs]
         if not programs:
             raise SpecError(f"{scenario.name}: no actors")
         document = {
@@ -323,16 +331,15 @@ class Stage:
                     "cpu": index if actor.cpu is None else actor.cpu,
                     "rounds": actor.rounds,
                     "context": actor.context,
-                    "program": [operation.to_dict() for operation in program],
+                    "program": None if program is None else [operation.to_dict() for operation in program],
+                    **({"steps": source.to_dict()} if source else {}),
                 }
-                for index, (actor, program) in enumerate(programs)
+                for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
             ],
             "judged": list(scenario.judged),
             "environment": dict(self.environment),
         }
-        seen = {kind for _, program in programs for operation in program for prefix, kind in KINDS.items() if operation.name.startswith(prefix)}
-        if any(operation.name == "nr_hugepages" for _, program in programs for operation in program):
-            seen.add("HugeTLB")
+        seen = kinds(operation.name for _, program in programs for operation in program or ())
         scope = {
             "memory_model": MEMORY_MODEL,
             "granule": format_size(self.granule),
@@ -344,4 +351,4 @@ class Stage:
             "environment": ", ".join(f"{key} {value}" for key, value in self.environment.items()),
             **{key: text for key, text in self._scope.items() if key != "window"},
         }
-        return Description(document, scope)
+        return Description(document, scope, sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from functools import cache
 
@@ -13,6 +14,7 @@ from vmemmap.lab import Result, explore
 from vmemmap.neighbours import WINDOW, Neighbours
 from vmemmap.scenario import Actor, Operation, Variant, find, registry, scenario
 from vmemmap.stage import DRAM, Stage
+from vmemmap.steps import Function, Source
 
 CASES = [pytest.param(s, v, id=f"{s.corpus or s.name}-{v.name}") for s in registry() for v in s.variants]
 
@@ -126,14 +128,51 @@ def test_python_steps_that_look_at_no_result_become_a_program() -> None:
     assert [step["op"] for step in document["actors"][0]["program"]] == ["memory_online", "memory_offline"]
 
 
-def test_python_steps_that_look_at_a_result_are_refused_in_one_line() -> None:
-    def steps():  # type: ignore[no-untyped-def]
-        reached = yield Operation("hugetlb_use", {"hstate": 1})
-        if reached:
-            yield Operation("hugetlb_use", {"hstate": 1})
+USE = Operation("hugetlb_use", {"hstate": 1})
 
-    with pytest.raises(SpecError, match="looks at the result"):
-        Actor("peeks", steps).program()
+
+def _tests_it():  # type: ignore[no-untyped-def]
+    if (yield USE):
+        yield USE
+
+
+def _compares_it():  # type: ignore[no-untyped-def]
+    if (yield USE) != -16:
+        yield USE
+
+
+def _counts_with_it():  # type: ignore[no-untyped-def]
+    yield Operation("speculative_ref", {"pfn": 1 + (yield USE)})
+
+
+def _passes_it_on():  # type: ignore[no-untyped-def]
+    yield Operation("speculative_ref", {"pfn": (yield USE)})
+
+
+def _asks_its_type():  # type: ignore[no-untyped-def]
+    if isinstance((yield USE), int):
+        yield USE
+
+
+def _catches_everything():  # type: ignore[no-untyped-def]
+    with contextlib.suppress(Exception):
+        _ = f"{(yield USE)}"
+    yield USE
+
+
+@pytest.mark.parametrize("steps", [_tests_it, _compares_it, _counts_with_it, _passes_it_on, _asks_its_type, _catches_everything])
+def test_python_steps_that_look_at_a_result_become_a_source(steps: Function) -> None:
+    def describe(m: Stage) -> list[Actor]:
+        return [Actor("looks", steps)]
+
+    looking = scenario(title="looks", sources=[])(describe)
+    description = looking.stage(looking.variant())
+    assert Actor("looks", steps).program() is None
+    assert description.document["actors"][0]["program"] is None
+    assert description.document["actors"][0]["steps"] == {"python": steps.__qualname__, "source": Source("looks", steps).to_dict()["source"]}
+    # The function's text is in the digest of the document.
+    other = _tests_it if steps is not _tests_it else _compares_it
+    assert Source("looks", other).to_dict()["source"] != Source("looks", steps).to_dict()["source"]
 
 
 def test_endless_python_steps_are_refused() -> None:

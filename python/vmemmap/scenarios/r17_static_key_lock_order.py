@@ -40,7 +40,7 @@ _OLD = {"hwpoison": "drain-first"}
 )
 def r17_static_key_lock_order(m: Stage) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")
-    m.setup(*pair.hvo().program())
+    m.setup(*pair.hvo().program() or ())
     return [
         Actor("hard offline", [m.page_handle_poison(pair.hugepages[0])]),
         Actor("CPU online", [m.cpu_online()]),

@@ -2,11 +2,15 @@
 //!
 //! The schema is written out in `python/vmemmap/scenario.py`.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
 use vmemmap_machine::model::{Context, MAX_ACTORS};
+
+use crate::scenario::Body;
 
 /// The only format this version reads.
 pub const FORMAT: u32 = 1;
@@ -74,7 +78,38 @@ pub struct ActorDocument {
     pub context: ContextDocument,
     #[serde(default = "one")]
     pub rounds: u32,
-    pub program: Vec<OperationDocument>,
+    /// Either a program or steps.
+    #[serde(default)]
+    pub program: Option<Vec<OperationDocument>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<StepsDocument>,
+}
+
+/// Steps that are asked for while the actors run (`foreign`). What it says of them is for digests and for people.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepsDocument {
+    /// The function in Python.
+    pub python: String,
+    /// Digest of its source, where there is one.
+    #[serde(default)]
+    pub source: Option<String>,
+}
+
+impl ActorDocument {
+    /// # Errors
+    /// `Actor`: neither a program nor steps, or both.
+    pub fn body(&self, layout: &Layout) -> Result<Body, DocumentError> {
+        match (&self.program, &self.steps) {
+            (Some(program), None) => Ok(Body::Program(program.iter().map(|o| o.operation(layout)).collect())),
+            // A trace lists what was done without saying where a round ends, and an interrupt enters and leaves in each.
+            (None, Some(_)) if self.rounds > 1 && self.context != ContextDocument::Task => {
+                Err(DocumentError::Actor { name: self.name.clone(), what: "an interrupt whose steps look at results has one round".into() })
+            }
+            (None, Some(_)) => Ok(Body::Foreign),
+            _ => Err(DocumentError::Actor { name: self.name.clone(), what: "it has either a program or steps".into() }),
+        }
+    }
 }
 
 const fn one() -> u32 {
@@ -213,7 +248,7 @@ pub struct Document {
 }
 
 /// Half-open range in a document.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RangeDocument {
     pub start: u64,
@@ -221,7 +256,7 @@ pub struct RangeDocument {
 }
 
 /// `Operation` as JSON: `{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OperationDocument {
     NrHugepages {
@@ -361,7 +396,7 @@ const fn one_page() -> u64 {
 }
 
 /// `"normal"` or `"movable"`.
-#[derive(Clone, Copy, Default, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ZoneDocument {
     Normal,
@@ -369,7 +404,19 @@ pub enum ZoneDocument {
     Movable,
 }
 
+impl fmt::Display for OperationDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
+    }
+}
+
 impl OperationDocument {
+    /// Its name in a document: `"hugetlb_alloc"`.
+    #[must_use]
+    pub fn kind(&self) -> String {
+        serde_json::to_value(self).ok().and_then(|v| v.get("op")?.as_str().map(String::from)).unwrap_or_default()
+    }
+
     /// The operation, on a kernel of that layout (which turns the `pfns` of a ptdump into the vmemmap range of those frames).
     #[must_use]
     pub fn operation(&self, layout: &Layout) -> Operation {

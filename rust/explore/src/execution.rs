@@ -7,10 +7,10 @@ use std::cell::{RefCell, RefMut};
 use std::io;
 
 use rustc_hash::FxHashSet;
-use vmemmap_arch::Invariant;
 
 use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
 use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, NewOrder, Reply, Touched};
+use crate::sharing::{Location, extend_row};
 
 /// The bodies of a scenario.
 pub trait Actors<M: Model> {
@@ -24,6 +24,21 @@ pub trait Actors<M: Model> {
     /// Runs the actor from start to end. May depend on nothing but the replies of its port, and owns nothing that needs
     /// `Drop` while it calls the port (see `coroutine`).
     fn run(&self, actor: usize, port: &ActorPort<'_, M>);
+    /// Finds out what the actor wants to know (`ActorPort::ask`); called on the search's own stack.
+    fn answer(&self, _actor: usize, _question: u32) -> Answer {
+        Answer::None
+    }
+}
+
+/// What came of an actor's question.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The actor goes on.
+    Given,
+    /// There is none: this ends the search, which then has not covered everything.
+    None,
+    /// The question lies beyond a bound: this ends the execution.
+    Beyond,
 }
 
 /// Seeded faults of the reduction, for the tests that show the tests would notice.
@@ -54,41 +69,6 @@ pub(crate) enum Phase {
     Silent(u32),
 }
 
-/// Who has touched a location, and whose accesses to it somebody else can tell.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Location {
-    readers: u16,
-    writers: u16,
-    /// Actors whose reads of it, whose writes to it, are scheduling points in this round.
-    reads_seen: u16,
-    writes_seen: u16,
-}
-
-impl Location {
-    /// Actors other than the only one of the set; all if it has several, none if it is empty.
-    const fn others(set: u16) -> u16 {
-        match set.count_ones() {
-            0 => 0,
-            1 => !set,
-            _ => u16::MAX,
-        }
-    }
-    /// A read is noticed if somebody else writes, a write if somebody else reads or writes.
-    const fn reads_noticed(self) -> u16 {
-        Self::others(self.writers)
-    }
-    const fn writes_noticed(self) -> u16 {
-        Self::others(self.readers | self.writers)
-    }
-    /// An access was taken for private that is not.
-    const fn outgrown(self) -> bool {
-        self.readers & self.reads_noticed() & !self.reads_seen != 0 || self.writers & self.writes_noticed() & !self.writes_seen != 0
-    }
-    const fn is_shared(self) -> bool {
-        self.reads_seen | self.writes_seen != 0
-    }
-}
-
 /// What one actor has done so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActorState<O> {
@@ -104,11 +84,13 @@ pub(crate) struct ActorState<O> {
     pub label: &'static str,
     /// Name of the kernel operation it is in, by position.
     pub position: u32,
+    /// What else its future depends on: the operations before this one, as far as they decide which come later.
+    past: u32,
 }
 
 impl<O> ActorState<O> {
     const fn new() -> Self {
-        Self { announced: None, finished: false, hash: 1, history: 1, marked: 1, steps: 0, label: "", position: 0 }
+        Self { announced: None, finished: false, hash: 1, history: 1, marked: 1, steps: 0, label: "", position: 0, past: 0 }
     }
 }
 
@@ -150,6 +132,12 @@ pub(crate) struct Inner<M: Model> {
     pub steps: u32,
     pub total_steps: u64,
     pub record: Option<Vec<Step>>,
+    /// Actors and their `past` at each boundary of this execution, while it is recorded.
+    pub pasts: Vec<(u8, u32)>,
+    /// The question of the actor that runs.
+    asked: Option<u32>,
+    /// A question had no answer: whatever search this is, it is over.
+    pub unanswered: bool,
     pub fault: Fault,
     /// Locks taken under others, each pair once, and the kernel function that took the second.
     pub lock_orders: Vec<(NewOrder, &'static str)>,
@@ -290,7 +278,8 @@ impl<M: Model> Inner<M> {
     pub fn key(&self, count: usize, keep_finished: bool) -> u128 {
         let mut key = self.model.fingerprint();
         for (i, actor) in self.actors[..count].iter().enumerate() {
-            let own = if actor.finished && !keep_finished { FINISHED } else { actor.hash ^ u128::from(actor.finished) };
+            let past = if actor.past == 0 { actor.hash } else { roll(actor.hash, u64::from(actor.past)) };
+            let own = if actor.finished && !keep_finished { FINISHED } else { past ^ u128::from(actor.finished) };
             key ^= place(own, i as u64);
         }
         key
@@ -359,6 +348,9 @@ impl<M: Model> Shared<M> {
                 steps: 0,
                 total_steps: 0,
                 record: None,
+                pasts: Vec::new(),
+                asked: None,
+                unanswered: false,
                 fault: Fault::None,
                 lock_orders: Vec::new(),
                 own_breaches: Vec::new(),
@@ -397,7 +389,29 @@ impl<M: Model> ActorPort<'_, M> {
         let state = &mut inner.actors[usize::from(self.actor)];
         state.hash = roll(0, u64::from(position).wrapping_add(1));
         state.position = position;
+        state.past = 0;
         state.label = "";
+    }
+
+    /// After `boundary`: what the future depends on besides the position.
+    pub fn past(&self, past: u32) {
+        let mut inner = self.shared.inner.borrow_mut();
+        inner.actors[usize::from(self.actor)].past = past;
+        if inner.record.is_some() {
+            inner.pasts.push((self.actor, past));
+        }
+    }
+
+    /// Wait until `Actors::answer` has dealt with a question. No operation, and no scheduling point.
+    pub fn ask(&self, question: u32) {
+        self.shared.inner.borrow_mut().asked = Some(question);
+        loop {
+            self.suspender.suspend();
+            // Without an answer the execution is halted, and nobody comes back here.
+            if !self.shared.inner.borrow().halted {
+                return;
+            }
+        }
     }
 
     /// Announce, wait to be picked, execute.
@@ -453,28 +467,6 @@ pub struct Runner<'env, M: Model, A: Actors<M>> {
     before: Vec<Before<M>>,
     /// Buffers of steps taken back.
     spare: Vec<Saved>,
-}
-
-/// Widest distance between the locations of neighbouring entries or frames of a model.
-const STRIDE: isize = 16;
-
-/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one more.
-/// So where a location has just become shared and lies in an even row of such locations, the row is continued by as many
-/// as it has. More scheduling points than needed are always sound.
-fn extend_row(locations: &mut [Location], at: usize) {
-    let Location { writers, reads_seen, writes_seen, .. } = locations[at];
-    let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
-    let known = |stride: isize| {
-        (1isize..).take_while(|n| place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].writers == writers)).count()
-    };
-    let strides = (1..=STRIDE).flat_map(|s| [s, -s]);
-    let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else { return };
-    let row: Vec<usize> =
-        (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].writers & writers != 0).collect();
-    for i in row {
-        locations[i].reads_seen |= reads_seen;
-        locations[i].writes_seen |= writes_seen;
-    }
 }
 
 impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
@@ -584,6 +576,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             inner.seen = Invariants::NONE;
             inner.steps = 0;
             inner.own_breaches.clear();
+            inner.pasts.clear();
             inner.retired.clear();
         }
         for actor in 0..self.count {
@@ -619,7 +612,18 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             inner.phase = phase;
             (inner.steps, u32::from(inner.actors[actor].announced.is_some()), inner.model.violated())
         };
-        let alive = self.running[actor].resume(outcome);
+        let mut alive = self.running[actor].resume(outcome);
+        while let Some(question) = self.question() {
+            match self.actors.answer(actor, question) {
+                Answer::Given => alive = self.running[actor].resume(0),
+                given => {
+                    let mut inner = self.inner();
+                    inner.halted = true;
+                    inner.unanswered |= given == Answer::None;
+                    inner.bound_hit |= given == Answer::Beyond;
+                }
+            }
+        }
         let mut inner = self.inner();
         let ran = inner.steps - before - own;
         if !alive {
@@ -634,6 +638,16 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             self.retire_the_idle(&mut inner);
         }
         ran
+    }
+
+    /// What the actor that ran last has stopped to ask.
+    fn question(&self) -> Option<u32> {
+        self.inner().asked.take()
+    }
+
+    /// Whether a question had no answer: the search is to end, and has not covered everything.
+    pub(crate) fn unanswered(&self) -> bool {
+        self.inner().unanswered
     }
 
     /// Actors that could go now, as bits, and those blocked.
@@ -667,90 +681,4 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             inner.model.footprint(actor as u8, &op, out);
         }
     }
-
-    /// Looks for a deadlock: nobody can go, or blocked actors wait for each other in a ring. Records I25.
-    pub(crate) fn find_deadlock(&self, enabled: u16, blocked: u16) -> bool {
-        if blocked == 0 {
-            return false;
-        }
-        let mut inner = self.inner();
-        if !inner.own_breaches.is_empty() {
-            return true;
-        }
-        let mut waits = [0u16; MAX_ACTORS];
-        for (i, wait) in waits.iter_mut().enumerate().take(self.count) {
-            if blocked & 1 << i != 0
-                && let Some(op) = inner.actors[i].announced
-            {
-                *wait = inner.model.waits_for(i as u8, &op);
-            }
-        }
-        let ring = ring_of(&waits[..self.count], blocked);
-        if enabled != 0 && ring.is_empty() {
-            return false;
-        }
-        let who: Vec<usize> = if ring.is_empty() { (0..self.count).filter(|i| blocked & 1 << i != 0).collect() } else { ring };
-        let mut parts = Vec::new();
-        for &i in &who {
-            let op = inner.actors[i].announced.expect("a blocked actor has announced");
-            let text = inner.model.describe(i as u8, &op);
-            let for_whom: Vec<&str> = (0..self.count).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors.name(j)).collect();
-            let holder = if for_whom.is_empty() { String::from("nobody who could wake it") } else { for_whom.join(" and ") };
-            let held = inner.model.held(i as u8);
-            let holding = if held.is_empty() { String::new() } else { format!(", holding {}", held.join(" and ")) };
-            let label = inner.actors[i].label;
-            let place = if label.is_empty() { String::new() } else { format!(" in {label}") };
-            let at = format!("{} {}", text.op, text.place);
-            let waits = if inner.model.is_interrupted(i as u8) {
-                format!("is interrupted before {}{place} by", at.trim_end())
-            } else {
-                format!("waits at {}{place} for", at.trim_end())
-            };
-            parts.push(format!("{} {waits} {holder}{holding}", self.actors.name(i)));
-        }
-        let breach = Breach {
-            invariant: Invariant::LockOrder,
-            actor: who[0] as u8,
-            address: None,
-            message: format!("deadlock: {}", parts.join("; ")),
-        };
-        inner.own_breaches.push(breach);
-        inner.broke_at[usize::from(Invariant::LockOrder.number()) - 1] = inner.steps;
-        inner.halted |= inner.ending.contains(Invariant::LockOrder);
-        true
-    }
-}
-
-/// A ring in the wait-for graph, in order; empty if there is none.
-fn ring_of(waits: &[u16], blocked: u16) -> Vec<usize> {
-    for start in 0..waits.len() {
-        let mut path = vec![start];
-        if let Some(ring) = walk(waits, blocked, start, &mut path) {
-            return ring;
-        }
-    }
-    Vec::new()
-}
-
-fn walk(waits: &[u16], blocked: u16, start: usize, path: &mut Vec<usize>) -> Option<Vec<usize>> {
-    let last = *path.last()?;
-    if blocked & 1 << last == 0 {
-        return None;
-    }
-    for next in 0..waits.len() {
-        if waits[last] & 1 << next == 0 {
-            continue;
-        }
-        if next == start {
-            return Some(path.clone());
-        }
-        if !path.contains(&next) {
-            path.push(next);
-            if let Some(ring) = walk(waits, blocked, start, path) {
-                return Some(ring);
-            }
-            path.pop();
-        }
-    }
-    None
 }

@@ -3,15 +3,16 @@
 use std::io;
 
 use vmemmap_arch::Geometry;
-use vmemmap_kernel::Kernel;
+use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::model::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
 
-use crate::execution::{ActorPort, Actors, Runner, Shared};
+use crate::execution::{ActorPort, Actors, Answer, Runner, Shared};
+use crate::foreign::{Memo, Next, ROOT};
 use crate::model::Model;
 use crate::replay;
 use crate::retold::Retold;
-use crate::scenario::Scenario;
+use crate::scenario::{Body, Scenario};
 use crate::search::Progress;
 use crate::trace::Trace;
 use crate::verdict::{Options, Outcome, again, ask};
@@ -20,6 +21,8 @@ use crate::verdict::{Options, Outcome, again, ask};
 pub struct Programs<'a> {
     pub kernel: &'a Kernel,
     pub scenario: &'a Scenario,
+    /// For actors whose operations are asked for; without it they have none.
+    pub memo: Option<&'a Memo<'a>>,
 }
 
 struct KernelPort<'p, 'c, M: Model<Op = Op>> {
@@ -69,11 +72,30 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
                 position += 1;
                 port.call(Op::InterruptEnter);
             }
-            for operation in &me.program {
-                // A program does not look at results, so its future is its position alone.
+            match (&me.body, self.memo) {
+                (Body::Program(program), _) => {
+                    for operation in program {
+                        // A program does not look at results, so its future is its position alone.
+                        port.boundary(position);
+                        position += 1;
+                        let _observed = operation.run(self.kernel, &cpu);
+                    }
+                }
+                (Body::Foreign, Some(memo)) => {
+                    let mut node = ROOT;
+                    while let Some(operation) = next(memo, actor, node, port) {
+                        port.boundary(position);
+                        port.past(node);
+                        position += 1;
+                        node = memo.after(actor, node, operation.run(self.kernel, &cpu));
+                    }
+                }
+                (Body::Foreign, None) => {}
+            }
+            if me.context != Context::Task {
                 port.boundary(position);
                 position += 1;
-                let _observed = operation.run(self.kernel, &cpu);
+                port.call(Op::InterruptExit);
             }
             if me.context != Context::Task {
                 port.boundary(position);
@@ -83,9 +105,24 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
         }
         port.boundary(position);
     }
+    fn answer(&self, actor: usize, question: u32) -> Answer {
+        self.memo.map_or(Answer::None, |memo| memo.ask(actor, question))
+    }
 }
 
-/// Explore the actors of a scenario on `world`, which is set up already and goes back to that state at each `reset`.
+/// What the actor does after the history `node`; the search finds it out if nobody knows yet.
+fn next<M: Model>(memo: &Memo<'_>, actor: usize, node: u32, port: &ActorPort<'_, M>) -> Option<Operation> {
+    loop {
+        match memo.next(actor, node) {
+            Next::Run(operation) => return Some(operation),
+            Next::End => return None,
+            Next::Unknown => port.ask(node),
+        }
+    }
+}
+
+/// Explore the actors of a scenario on `world`, which is set up already and goes back to that state at each `reset`. Whether
+/// `memo` failed on the way is for the caller to ask.
 ///
 /// # Errors
 /// No memory for the actors' stacks.
@@ -93,14 +130,16 @@ pub fn explore<M: Model<Op = Op>>(
     kernel: &Kernel,
     world: M,
     scenario: &Scenario,
+    memo: Option<&Memo<'_>>,
     options: &Options,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
 ) -> io::Result<Outcome> {
     let shared = Shared::new(world);
-    let programs = Programs { kernel, scenario };
+    let programs = Programs { kernel, scenario, memo };
     let mut runner = Runner::new(&shared, &programs)?;
-    Ok(ask(&mut runner, scenario, options, stop, progress))
+    let stop = || stop() || memo.is_some_and(Memo::is_over);
+    Ok(ask(&mut runner, scenario, options, &stop, progress))
 }
 
 /// The same execution again, on a world as it was explored.
@@ -115,7 +154,7 @@ pub fn replay<M: Model<Op = Op>>(
     how: replay::Options,
 ) -> io::Result<Retold> {
     let shared = Shared::new(world);
-    let programs = Programs { kernel, scenario };
+    let programs = Programs { kernel, scenario, memo: None };
     let mut runner = Runner::new(&shared, &programs)?;
     let replayed = again(&mut runner, scenario, trace, how);
     Ok(Retold::new::<M, _>(replayed, &programs))

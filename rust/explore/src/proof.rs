@@ -90,7 +90,7 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
                     continue 'again;
                 }
                 let time_over = clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
-                if time_over || proof.entered > limits.executions || proof.reached.len() > limits.states {
+                if time_over || runner.unanswered() || proof.entered > limits.executions || proof.reached.len() > limits.states {
                     return proof.found.iter().filter(|(_, f)| f.cost.switches < switches).map(|(i, _)| *i).collect();
                 }
             }

@@ -11,11 +11,12 @@ use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
 use vmemmap_machine::model::{Conflict, World, WorldOptions};
 
-use crate::document::{BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
+use crate::document::{ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
+use crate::foreign::{ForeignError, Memo, Source};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::replay;
-use crate::scenario::{Actor, Scenario};
+use crate::scenario::{Actor, Body, Scenario};
 use crate::search::{Progress, Reduction};
 use crate::stress::{self, StressError, StressProgress};
 use crate::trace::{Trace, TraceError};
@@ -43,6 +44,10 @@ pub enum QuestionError {
     Setup { number: usize, operation: Operation, errno: Errno },
     #[error(transparent)]
     Stress(#[from] StressError),
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
+    #[error("actor {0:?}: its steps look at results and are in Python; here only a program of operations can run")]
+    Python(String),
     #[error("no memory for the stacks of the actors: {0}")]
     Stacks(#[from] io::Error),
 }
@@ -148,22 +153,21 @@ fn finite(seconds: Option<f64>) -> Result<(), QuestionError> {
     }
 }
 
+fn digest(document: &Document) -> String {
+    serde_json::to_string(document).map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())))
+}
+
 fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionError> {
-    let actors = document.actors.iter().map(|a| Actor {
-        name: a.name.clone(),
-        cpu: a.cpu,
-        rounds: a.rounds,
-        program: a.program.iter().map(|o| o.operation(&kernel.layout)).collect(),
-        context: a.context.into(),
-        line: None,
-    });
-    let digest = serde_json::to_string(document)
-        .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())));
+    let actor = |a: &ActorDocument| {
+        let body = a.body(&kernel.layout)?;
+        Ok(Actor { name: a.name.clone(), cpu: a.cpu, rounds: a.rounds, body, context: a.context.into(), line: None })
+    };
+    let actors: Result<Vec<Actor>, DocumentError> = document.actors.iter().map(actor).collect();
     Ok(Scenario {
         name: document.name.clone(),
         variant: document.variant.clone(),
-        digest,
-        actors: actors.collect(),
+        digest: digest(document),
+        actors: actors?,
         judged: document.judged()?,
     })
 }
@@ -217,14 +221,28 @@ const fn feat_bbm(level: BbmLevel) -> FeatBbm {
     }
 }
 
-/// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
-/// invariant that fell.
+/// `explore_with`, of a document whose actors all have programs.
 ///
 /// # Errors
-/// What is wrong with the document, the options, or the setup.
+/// The same, and `Python`.
 pub fn explore(
     document: &str,
     asked: &str,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<serde_json::Value, QuestionError> {
+    explore_with(document, asked, None, stop, progress)
+}
+
+/// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
+/// invariant that fell. `source` answers for the actors that have steps instead of a program.
+///
+/// # Errors
+/// What is wrong with the document, the options, the setup, or the steps.
+pub fn explore_with(
+    document: &str,
+    asked: &str,
+    source: Option<&Source<'_>>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<serde_json::Value, QuestionError> {
@@ -252,12 +270,46 @@ pub fn explore(
         reduction: asked.reduction.into(),
         ..Options::default()
     };
-    let mut outcome = programs::explore(&kernel, world, &scenario, &how, stop, progress)?;
+    let memo = match source {
+        Some(source) => Some(Memo::new(&kernel.layout, scenario.actors.iter().map(|a| a.name.clone()).collect(), source)),
+        None => programs_only(&scenario).map(|()| None)?,
+    };
+    let mut outcome = programs::explore(&kernel, world, &scenario, memo.as_ref(), &how, stop, progress)?;
+    if let Some(memo) = &memo {
+        memo.check()?;
+    }
     for witness in outcome.witnesses.values_mut() {
+        let document = memo.as_ref().map_or_else(|| document.clone(), |memo| as_it_ran(&document, memo, &witness.pasts));
+        witness.trace.digest = digest(&document);
         witness.trace.policies = chosen(&kernel);
         witness.trace.document = serde_json::to_value(&document).map_err(|e| QuestionError::Options(e.to_string()))?;
     }
-    Ok(outcome.to_json())
+    let mut answer = outcome.to_json();
+    if let Some(memo) = &memo {
+        answer["asked"] = serde_json::to_value(memo.asked()).unwrap_or_default();
+    }
+    Ok(answer)
+}
+
+/// The document with a program of the operations that each actor began, in the place of its steps: so a trace runs again
+/// without whoever answered.
+fn as_it_ran(document: &Document, memo: &Memo<'_>, pasts: &[(u8, u32)]) -> Document {
+    let mut document = document.clone();
+    for (number, actor) in document.actors.iter_mut().enumerate().filter(|(_, a)| a.steps.is_some()) {
+        let own = pasts.iter().filter(|(a, _)| usize::from(*a) == number);
+        actor.program = Some(own.filter_map(|(_, past)| memo.document(number, *past)).collect());
+        (actor.steps, actor.rounds) = (None, 1);
+    }
+    document
+}
+
+/// # Errors
+/// `Python`: an actor has steps instead of a program.
+fn programs_only(scenario: &Scenario) -> Result<(), QuestionError> {
+    match scenario.actors.iter().find(|a| a.body == Body::Foreign) {
+        Some(actor) => Err(QuestionError::Python(actor.name.clone())),
+        None => Ok(()),
+    }
 }
 
 /// The choice in each row of the policy table.
@@ -280,6 +332,7 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionErr
     }
     let kernel = document.machine.kernel()?;
     let (scenario, world) = stage(&document, &kernel)?;
+    programs_only(&scenario)?;
     let how = replay::Options { tolerant: asked.tolerant, seed: asked.seed, changed };
     let retold = programs::replay(&kernel, world, &scenario, &trace, how)?;
     let mut answer = serde_json::json!({
@@ -312,14 +365,15 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionErr
 }
 
 /// Stress a document on real threads; the answer has the keys of `stress --json`. `image`: the tables that the machine
-/// starts from, if the document names some.
+/// starts from, if the document names some. `source` answers for the actors that have steps instead of a program.
 ///
 /// # Errors
-/// What is wrong with the document, the options, the image, or the setup.
+/// What is wrong with the document, the options, the image, the setup, or the steps.
 pub fn stress(
     document: &str,
     asked: &str,
     image: Option<&RealTables<'_>>,
+    source: Option<&Source<'_>>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(StressProgress),
 ) -> Result<serde_json::Value, QuestionError> {
@@ -341,8 +395,11 @@ pub fn stress(
         }
     }
     let scenario = scenario(&document, kernel)?;
+    if source.is_none() {
+        programs_only(&scenario)?;
+    }
     let how =
         stress::Options { threads: asked.threads, seconds: asked.seconds, rounds: asked.rounds, checked: asked.checked, seed: asked.seed };
-    let stressed = stress::stress(kernel, live.machine(), &scenario, &how, stop, progress)?;
+    let stressed = stress::stress(kernel, live.machine(), &scenario, source, &how, stop, progress)?;
     serde_json::to_value(stressed).map_err(|e| QuestionError::Options(e.to_string()))
 }

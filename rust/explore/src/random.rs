@@ -95,6 +95,10 @@ pub(crate) fn sample<M: Model, A: Actors<M>>(
             report.overflowed |= inner.bound_hit || inner.model.overflowed();
             report.steps = inner.total_steps - first_steps;
         }
+        if runner.unanswered() {
+            report.ended = Ended::Interrupted;
+            break;
+        }
         if report.executions >= limits.executions {
             report.ended = Ended::Budget;
             break;

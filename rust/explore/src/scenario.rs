@@ -8,13 +8,33 @@ use vmemmap_machine::model::{Context, Place};
 
 use crate::model::Invariants;
 
-/// A CPU's work: a program of kernel operations, some rounds of it. An errno is an observation and ends nothing.
+/// Where an actor's operations come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// Listed beforehand.
+    Program(Vec<Operation>),
+    /// Asked for one after the other, each with the results of those before (`foreign`).
+    Foreign,
+}
+
+impl Body {
+    /// The operations, if they are known.
+    #[must_use]
+    pub fn program(&self) -> Option<&[Operation]> {
+        match self {
+            Body::Program(program) => Some(program),
+            Body::Foreign => None,
+        }
+    }
+}
+
+/// A CPU's work: kernel operations, some rounds of them. An errno is an observation and ends nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Actor {
     pub name: String,
     pub cpu: u8,
     pub rounds: u32,
-    pub program: Vec<Operation>,
+    pub body: Body,
     /// An interrupt enters before and leaves after each round.
     pub context: Context,
     /// An interrupt that comes whenever its line is raised, and only then.
@@ -52,7 +72,7 @@ impl Scenario {
             name: format!("IPI on CPU {cpu}"),
             cpu,
             rounds: 1,
-            program: vec![Operation::PauseLocalCpu],
+            body: Body::Program(vec![Operation::PauseLocalCpu]),
             context,
             line: Some(kernel.vars.scalar(Scalar::IpiCpuPause)),
         }));

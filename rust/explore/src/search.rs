@@ -269,6 +269,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 let inner = self.runner.inner();
                 self.report.overflowed |= inner.bound_hit || inner.model.overflowed();
             }
+            if self.runner.unanswered() {
+                break Ended::Interrupted;
+            }
             if self.runner.grew() && self.reduction.fault != Fault::NoFixpoint {
                 end = self.begin_round();
             } else if self.backtrack() {

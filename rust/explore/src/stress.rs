@@ -15,7 +15,9 @@ use vmemmap_arch::{Cpu, Invariant};
 use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_machine::{Machine, Violation};
 
-use crate::scenario::Scenario;
+use crate::execution::Answer;
+use crate::foreign::{ForeignError, Memo, Next, ROOT, Source};
+use crate::scenario::{Body, Scenario};
 
 /// How to stress.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -44,6 +46,8 @@ pub enum StressError {
     Threads { asked: usize, cpus: u8 },
     #[error("a stress needs at least one actor with a program")]
     NoActor,
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
 }
 
 /// What a stress did so far.
@@ -242,7 +246,9 @@ const LONGEST_NS: u64 = 60_000_000_000;
 struct Worker<'w> {
     kernel: &'w Kernel,
     traffic: &'w Traffic,
-    programs: Vec<(usize, &'w [Operation])>,
+    bodies: Vec<(usize, &'w Body)>,
+    /// For steps that look at results, this thread's own.
+    memo: Option<Memo<'w>>,
     rounds: u64,
     rng: Xoshiro256PlusPlus,
     counts: Vec<ActorCount>,
@@ -263,22 +269,52 @@ impl Worker<'_> {
 
     fn repeat<C: Cpu>(&mut self, cpu: &C, named: impl Fn(usize)) {
         for _ in 0..self.rounds {
-            for i in 0..self.programs.len() {
-                if self.programs.len() > 1 || self.counts[i].rounds == 0 {
+            for i in 0..self.bodies.len() {
+                if self.bodies.len() > 1 || self.counts[i].rounds == 0 {
                     named(i);
                 }
-                for operation in self.programs[i].1 {
-                    if self.traffic.over.load(Ordering::Relaxed) {
-                        return;
+                match self.bodies[i] {
+                    (_, Body::Program(program)) => {
+                        for operation in program {
+                            if self.traffic.over.load(Ordering::Relaxed) {
+                                return;
+                            }
+                            let _observed = self.once(cpu, i, operation);
+                        }
                     }
-                    self.once(cpu, i, operation);
+                    (actor, Body::Foreign) => {
+                        if let Some(memo) = self.memo.take() {
+                            self.ask_and_run(cpu, i, actor, &memo);
+                            self.memo = Some(memo);
+                        }
+                        if self.traffic.over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
                 }
                 self.counts[i].rounds += 1;
             }
         }
     }
 
-    fn once<C: Cpu>(&mut self, cpu: &C, actor: usize, operation: &Operation) {
+    /// One round of steps that look at results. Where they have no answer it is over for everybody.
+    fn ask_and_run<C: Cpu>(&mut self, cpu: &C, i: usize, actor: usize, memo: &Memo<'_>) {
+        memo.thin_out();
+        let mut node = ROOT;
+        while !self.traffic.over.load(Ordering::Relaxed) {
+            match memo.next(actor, node) {
+                Next::Run(operation) => node = memo.after(actor, node, self.once(cpu, i, &operation)),
+                Next::End => return,
+                Next::Unknown => match memo.ask(actor, node) {
+                    Answer::Given => {}
+                    Answer::Beyond => return,
+                    Answer::None => self.traffic.over.store(true, Ordering::Relaxed),
+                },
+            }
+        }
+    }
+
+    fn once<C: Cpu>(&mut self, cpu: &C, actor: usize, operation: &Operation) -> Result<u64, Errno> {
         for _ in 0..self.rng.random_range(0..64u32) {
             std::hint::spin_loop();
         }
@@ -321,14 +357,16 @@ impl Worker<'_> {
             .entry(name)
             .or_insert_with(|| Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and precision are constants"));
         histogram.saturating_record(nanoseconds.max(1));
+        result
     }
 }
 
 /// Run the actors of a scenario in real threads on `machine`, which is set up already. Blocks until the time is over, all
-/// rounds are made, or `stop` (polled every 20 ms on the calling thread) says so.
+/// rounds are made, or `stop` (polled every 20 ms on the calling thread) says so. `source` answers for the actors whose steps
+/// look at results; without it they do nothing.
 ///
 /// # Errors
-/// No actor, or more threads than the machine has CPUs.
+/// No actor, more threads than the machine has CPUs, or steps that failed.
 ///
 /// # Panics
 /// If kernel code panics: a bug of ours.
@@ -336,11 +374,13 @@ pub fn stress(
     kernel: &Kernel,
     machine: &Machine,
     scenario: &Scenario,
+    source: Option<&Source<'_>>,
     options: &Options,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(StressProgress),
 ) -> Result<Stressed, StressError> {
-    let actors: Vec<usize> = (0..scenario.actors.len()).filter(|i| !scenario.actors[*i].program.is_empty()).collect();
+    let actors: Vec<usize> =
+        (0..scenario.actors.len()).filter(|i| scenario.actors[*i].body.program().is_none_or(|p| !p.is_empty())).collect();
     if actors.is_empty() {
         return Err(StressError::NoActor);
     }
@@ -349,10 +389,13 @@ pub fn stress(
         return Err(StressError::Threads { asked: threads, cpus: machine.cpus() });
     }
     let traffic = Traffic::default();
-    let workers: Vec<Worker<'_>> = (0..threads).map(|t| worker(kernel, &traffic, scenario, &actors, t, threads, options)).collect();
+    let names = || scenario.actors.iter().map(|a| a.name.clone()).collect();
+    let memo = || source.map(|source| Memo::new(&kernel.layout, names(), source));
+    let workers: Vec<Worker<'_>> =
+        (0..threads).map(|t| Worker { memo: memo(), ..worker(kernel, &traffic, scenario, &actors, t, threads, options) }).collect();
     let counters_before = machine.counters();
     let began = Instant::now();
-    let (workers, interrupted) = std::thread::scope(|scope| {
+    let (workers, mut interrupted) = std::thread::scope(|scope| {
         let handles: Vec<_> = workers
             .into_iter()
             .enumerate()
@@ -375,6 +418,10 @@ pub fn stress(
     });
     let seconds = began.elapsed().as_secs_f64();
     machine.set_signal(false);
+    for memo in workers.iter().filter_map(|w| w.memo.as_ref()) {
+        memo.check()?;
+        interrupted |= memo.is_over();
+    }
     Ok(collect(machine, scenario, options, workers, &counters_before, seconds, interrupted))
 }
 
@@ -395,7 +442,8 @@ fn worker<'w>(
     Worker {
         kernel,
         traffic,
-        programs: mine.iter().map(|a| (*a, scenario.actors[*a].program.as_slice())).collect(),
+        bodies: mine.iter().map(|a| (*a, &scenario.actors[*a].body)).collect(),
+        memo: None,
         rounds: options.rounds.unwrap_or(u64::MAX),
         rng: Xoshiro256PlusPlus::seed_from_u64(options.seed.wrapping_add(thread as u64)),
         counts: mine

@@ -101,6 +101,9 @@ pub struct Witness {
     /// For reading; the trace has every step.
     pub shown: Vec<TraceStep>,
     pub trace: Trace,
+    /// Actors and what their operations depended on, one after the other (`ActorPort::past`).
+    #[serde(skip)]
+    pub pasts: Vec<(u8, u32)>,
 }
 
 /// What the verdict covers.
@@ -431,6 +434,7 @@ impl Question<'_> {
             minimal,
             shown: recording.folded_steps::<M, A>(runner.actors()),
             trace,
+            pasts: runner.inner().pasts.clone(),
         })
     }
 

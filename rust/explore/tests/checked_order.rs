@@ -248,7 +248,7 @@ fn on_checked_cpus(document: &Value, witness: &Value, policies: &[(&str, &str)])
         name: a.name.clone(),
         cpu: a.cpu,
         rounds: a.rounds,
-        program: a.program.iter().map(|o| o.operation(&layout)).collect(),
+        body: a.body(&layout).expect("a program"),
         context: Context::Task,
         line: None,
     });

@@ -8,7 +8,7 @@ use toy::{Line, Op, Programs, Toy, random_programs};
 use vmemmap_arch::Invariant;
 use vmemmap_explore::execution::{Runner, Shared};
 use vmemmap_explore::replay::{self, Divergence, Replayed};
-use vmemmap_explore::scenario::{Actor, Scenario};
+use vmemmap_explore::scenario::{Actor, Body, Scenario};
 use vmemmap_explore::search::Reduction;
 use vmemmap_explore::trace::{Trace, TraceError};
 use vmemmap_explore::verdict::{Options, Outcome, Status, Strategy, Verdict, again, ask};
@@ -21,7 +21,7 @@ fn scenario(programs: &Programs, judged: &[Invariant]) -> Scenario {
         name: ["a", "b", "c", "d"][i].into(),
         cpu: i as u8,
         rounds: 1,
-        program: Vec::new(),
+        body: Body::Program(Vec::new()),
         context: Context::Task,
         line: None,
     };

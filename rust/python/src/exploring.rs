@@ -2,17 +2,20 @@
 //! what was found.
 
 use std::sync::Mutex;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
+use vmemmap_explore::document::OperationDocument;
+use vmemmap_explore::foreign::{Source, Unanswered};
 use vmemmap_explore::question::{self, QuestionError};
 use vmemmap_explore::search;
-use vmemmap_explore::stress::StressProgress;
+use vmemmap_explore::stress::{StressError, StressProgress};
 
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_tables};
-use crate::interrupt::{Stop, interruptible};
+use crate::interrupt::{Asked, Stop, interviewed};
 
 impl From<QuestionError> for Error {
     fn from(error: QuestionError) -> Self {
@@ -23,10 +26,31 @@ impl From<QuestionError> for Error {
     }
 }
 
+/// Steps of an actor in Python: a callable of the results so far, for each actor that has no program.
+type Steps = Vec<Option<Py<PyAny>>>;
+
+/// What a search wants to know of them.
+struct Question {
+    actor: usize,
+    results: Vec<i64>,
+    reply: SyncSender<Result<String, Unanswered>>,
+}
+
+/// Asks the thread that waits for the work, and waits for it.
+fn ask_python(asked: &SyncSender<Asked<Question>>, actor: usize, results: &[i64]) -> Result<Vec<Option<OperationDocument>>, Unanswered> {
+    let (reply, answer) = sync_channel(1);
+    let question = Question { actor, results: results.to_vec(), reply };
+    // Dropped questions are the answer to Ctrl-C.
+    asked.send(Asked::Question(question)).map_err(|_| Unanswered::Interrupted)?;
+    let text = answer.recv().map_err(|_| Unanswered::Interrupted)??;
+    serde_json::from_str(&text).map_err(|e| Unanswered::Failed(format!("it yielded no operation: {e}")))
+}
+
 /// Run a question; `tell` calls back what its progress is, at most every 50 ms.
 fn ask<P: Copy + Send>(
     py: Python<'_>,
-    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P)) -> Result<serde_json::Value, QuestionError> + Send,
+    steps: &Steps,
+    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<serde_json::Value, QuestionError> + Send,
     tell: impl Fn(Python<'_>, P) -> PyResult<()> + Sync,
 ) -> Result<String, Error> {
     let stop = Stop::default();
@@ -40,7 +64,31 @@ fn ask<P: Copy + Send>(
         Some(progress) => tell(py, progress),
         None => Ok(()),
     };
-    let (answer, pending) = interruptible(py, || work(&|| stop.is_set(), &mut { note }), || stop.set(), report)?;
+    let raised: Mutex<Option<PyErr>> = Mutex::new(None);
+    let reply = |py: Python<'_>, question: Question| {
+        let Some(Some(steps)) = steps.get(question.actor) else { return Ok(()) };
+        let said = match steps.call1(py, (question.results,)).and_then(|text| text.extract::<String>(py)) {
+            Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => return Err(error),
+            Err(error) => {
+                if let Ok(mut raised) = raised.lock() {
+                    *raised = Some(error);
+                }
+                Err(Unanswered::Failed("an exception".into()))
+            }
+            Ok(text) => Ok(text),
+        };
+        // Whoever asked may be gone.
+        let _ = question.reply.send(said);
+        Ok(())
+    };
+    let work =
+        |asked: &SyncSender<Asked<Question>>| work(&|| stop.is_set(), &mut { note }, &|actor, results| ask_python(asked, actor, results));
+    let (answer, pending) = interviewed(py, work, || stop.set(), report, reply)?;
+    if let (Err(QuestionError::Foreign(_) | QuestionError::Stress(StressError::Foreign(_))), Some(error)) =
+        (&answer, raised.lock().ok().and_then(|mut raised| raised.take()))
+    {
+        return Err(error.into());
+    }
     match pending {
         Some(error) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => Err(error.into()),
         // What was found until Ctrl-C is an answer; it says that it was interrupted.
@@ -49,10 +97,18 @@ fn ask<P: Copy + Send>(
 }
 
 /// Explore a scenario document. `progress(executions, steps, states)` is called now and then. An image is refused: only a
-/// stress starts from one.
+/// stress starts from one. `steps` has a callable for each actor without a program: of the results so far it makes the JSON of
+/// a list, the operations that were yielded up to there and the next one, `null` at the end.
 #[pyfunction]
-#[pyo3(signature = (document, options, image = None, progress = None))]
-pub fn explore(py: Python<'_>, document: &str, options: &str, image: Option<&TableImage>, progress: Option<Py<PyAny>>) -> PyResult<String> {
+#[pyo3(signature = (document, options, image = None, progress = None, steps = Vec::new()))]
+pub fn explore(
+    py: Python<'_>,
+    document: &str,
+    options: &str,
+    image: Option<&TableImage>,
+    progress: Option<Py<PyAny>>,
+    steps: Steps,
+) -> PyResult<String> {
     guarded(py, || {
         if image.is_some() {
             return Err(QuestionError::Image.into());
@@ -60,26 +116,38 @@ pub fn explore(py: Python<'_>, document: &str, options: &str, image: Option<&Tab
         let tell = |py: Python<'_>, p: search::Progress| {
             progress.as_ref().map_or(Ok(()), |call| call.call1(py, (p.executions, p.steps, p.states)).map(drop))
         };
-        ask(py, |stop, note| question::explore(document, options, stop, note), tell)
+        let any = steps.iter().any(Option::is_some);
+        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(search::Progress), source: &Source<'_>| {
+            question::explore_with(document, options, any.then_some(source), stop, note)
+        };
+        ask(py, &steps, work, tell)
     })
 }
 
 /// Stress a scenario document on real threads, on `image` if the document starts from one.
-/// `progress(operations, violations, seconds)` is called now and then.
+/// `progress(operations, violations, seconds)` is called now and then; `steps` as in `explore`.
 #[pyfunction]
-#[pyo3(signature = (document, options, image = None, progress = None))]
-pub fn stress(py: Python<'_>, document: &str, options: &str, image: Option<&TableImage>, progress: Option<Py<PyAny>>) -> PyResult<String> {
+#[pyo3(signature = (document, options, image = None, progress = None, steps = Vec::new()))]
+pub fn stress(
+    py: Python<'_>,
+    document: &str,
+    options: &str,
+    image: Option<&TableImage>,
+    progress: Option<Py<PyAny>>,
+    steps: Steps,
+) -> PyResult<String> {
     guarded(py, || {
         let tell = |py: Python<'_>, p: StressProgress| {
             let seconds = Duration::as_secs_f64(&p.elapsed);
             progress.as_ref().map_or(Ok(()), |call| call.call1(py, (p.operations, p.violations, seconds)).map(drop))
         };
+        let any = steps.iter().any(Option::is_some);
         let image = image.map(|image| image.0.clone());
-        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress)| {
+        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress), source: &Source<'_>| {
             let tables = image.as_deref().map(real_tables);
-            question::stress(document, options, tables.as_ref(), stop, note)
+            question::stress(document, options, tables.as_ref(), any.then_some(source), stop, note)
         };
-        ask(py, work, tell)
+        ask(py, &steps, work, tell)
     })
 }
 

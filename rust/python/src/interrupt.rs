@@ -1,10 +1,11 @@
 //! Long work on a thread of its own, while this one looks for Ctrl-C.
 
+use std::convert::Infallible;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::Builder;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
@@ -22,27 +23,60 @@ pub fn interruptible<T: Send>(
     py: Python<'_>,
     work: impl FnOnce() -> T + Send,
     on_interrupt: impl Fn() + Sync,
+    progress: impl FnMut(Python<'_>) -> PyResult<()> + Send,
+) -> Result<(T, Option<PyErr>), Error> {
+    interviewed(py, |_: &SyncSender<Asked<Infallible>>| work(), on_interrupt, progress, |_, never| match never {})
+}
+
+/// What arrives at the thread that waits.
+pub enum Asked<Q> {
+    Done,
+    Question(Q),
+}
+
+/// The same for work that has questions to Python on its way. They are answered on the thread that called, where Ctrl-C
+/// arrives as an exception in whatever runs; after that one, and one that `answer` returns, questions are dropped.
+pub fn interviewed<T: Send, Q: Send>(
+    py: Python<'_>,
+    work: impl FnOnce(&SyncSender<Asked<Q>>) -> T + Send,
+    on_interrupt: impl Fn() + Sync,
     mut progress: impl FnMut(Python<'_>) -> PyResult<()> + Send,
+    mut answer: impl FnMut(Python<'_>, Q) -> PyResult<()> + Send,
 ) -> Result<(T, Option<PyErr>), Error> {
     let mut pending = None;
     let result = py.detach(|| {
         std::thread::scope(|scope| {
-            let (done, finished) = sync_channel::<()>(1);
+            let (sender, receiver) = sync_channel::<Asked<Q>>(1);
             let worker = Builder::new().name("vmemmap".into()).stack_size(STACK_BYTES).spawn_scoped(scope, move || {
-                let result = work();
+                let result = work(&sender);
                 // Nobody listens any more only if this thread is being joined already.
-                let _ = done.send(());
+                let _ = sender.send(Asked::Done);
                 result
             });
             let worker = match worker {
                 Ok(worker) => worker,
                 Err(error) => return Err(Error::Spec(format!("the host refuses another thread: {error}"))),
             };
-            while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(EVERY) {
+            let mut looked = Instant::now();
+            loop {
+                let question = match receiver.recv_timeout(EVERY) {
+                    Ok(Asked::Question(question)) => Some(question),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Ok(Asked::Done) | Err(RecvTimeoutError::Disconnected) => break,
+                };
                 if pending.is_some() {
                     continue;
                 }
-                if let Err(error) = Python::attach(|py| py.check_signals().and_then(|()| progress(py))) {
+                let attached = |py: Python<'_>| {
+                    question.map_or(Ok(()), |question| answer(py, question))?;
+                    if looked.elapsed() >= EVERY {
+                        looked = Instant::now();
+                        py.check_signals()?;
+                        progress(py)?;
+                    }
+                    Ok(())
+                };
+                if let Err(error) = Python::attach(attached) {
                     pending = Some(error);
                     on_interrupt();
                 }

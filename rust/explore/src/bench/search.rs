@@ -14,7 +14,7 @@ use super::stage::{self, DRAM};
 use super::{BenchError, Effort, Figure, Stop};
 use crate::coroutine::{Coroutine, Stacks, Suspender};
 use crate::programs;
-use crate::scenario::{Actor, Scenario};
+use crate::scenario::{Actor, Body, Scenario};
 use crate::search::Reduction;
 use crate::verdict::{Options, Outcome};
 use crate::world::booted;
@@ -57,7 +57,7 @@ impl Neighbours {
             name: name.to_owned(),
             cpu,
             rounds: 1,
-            program: vec![operation],
+            body: Body::Program(vec![operation]),
             context: Context::Task,
             line: None,
         };
@@ -78,7 +78,7 @@ impl Neighbours {
         let world = self.world()?;
         // No trace is shortened: the search is what is measured.
         let options = Options { executions, shorten_seconds: 0.0, ..Options::default() };
-        let outcome = programs::explore(&self.kernel, world, &self.scenario(), &options, stop, &mut |_| {})?;
+        let outcome = programs::explore(&self.kernel, world, &self.scenario(), None, &options, stop, &mut |_| {})?;
         if outcome.interrupted { Err(BenchError::Stopped) } else { Ok(outcome) }
     }
 }

@@ -15,7 +15,7 @@ use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone};
 use vmemmap_explore::execution::{ActorPort, Actors, Runner, Shared};
 use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Touched};
-use vmemmap_explore::scenario::{Actor, Scenario};
+use vmemmap_explore::scenario::{Actor, Body, Scenario};
 use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
 use vmemmap_machine::model::{Conflict, Context, LocationKind, Mark, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
@@ -297,7 +297,7 @@ impl Programs {
             name: Actors::name(self, i).into(),
             cpu: i as u8,
             rounds: 1,
-            program: Vec::new(),
+            body: Body::Program(Vec::new()),
             context: Context::Task,
             line: None,
         };

@@ -7,7 +7,7 @@ use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::bench::BenchError;
 use crate::execution::{ActorPort, Actors, Runner, Shared};
 use crate::model::{Breach, Described, Footprint, Invariants, Model, Reply};
-use crate::scenario::{Actor, Scenario};
+use crate::scenario::{Actor, Body, Scenario};
 use crate::search::Progress;
 use crate::verdict::{Options, Outcome, ask};
 
@@ -253,7 +253,7 @@ pub fn explore(row: &Row, options: &Options, stop: &dyn Fn() -> bool, progress: 
         name: Actors::name(row, n).to_owned(),
         cpu: n as u8,
         rounds: row.rounds,
-        program: Vec::new(),
+        body: Body::Program(Vec::new()),
         context: Context::Task,
         line: None,
     };
