@@ -36,9 +36,7 @@ def crates() -> dict[str, set[str]]:
     prefix = "vmemmap-"
     return {
         package["name"].removeprefix(prefix): {
-            d["name"].removeprefix(prefix)
-            for d in package["dependencies"]
-            if d["name"].startswith(prefix) and d["kind"] is None
+            d["name"].removeprefix(prefix) for d in package["dependencies"] if d["name"].startswith(prefix) and d["kind"] is None
         }
         for package in metadata["packages"]
     }

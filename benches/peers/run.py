@@ -95,9 +95,7 @@ class Peers:
         if out is None:
             return Cell(False, False, seconds, 0)
         a = json.loads(out)
-        return Cell(
-            a["finished"], a["violated"], a["seconds"], a["executions"], a.get("states"), a.get("steps"), a.get("trace"), a.get("switches")
-        )
+        return Cell(a["finished"], a["violated"], a["seconds"], a["executions"], a.get("states"), a.get("steps"), a.get("trace"), a.get("switches"))
 
 
 class Spin:

@@ -34,6 +34,7 @@ def stress(
     steps: Sequence[Callable[[Sequence[int]], str] | None] = (),
 ) -> str: ...
 def replay(trace: str, options: str) -> str: ...
+
 @final
 class TableImage:
     def __new__(

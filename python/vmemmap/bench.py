@@ -61,9 +61,7 @@ def _row(name: str, unit: str, what: str, rounds: int, sides: tuple[Callable[[],
 
 def _rate(row: Row, amount: float) -> Row:
     """The row with seconds turned into so much a second."""
-    return Row(
-        row.name, amount / row.value, row.unit, amount / row.limit, row.what, amount / row.value_median, amount / row.limit_median
-    )
+    return Row(row.name, amount / row.value, row.unit, amount / row.limit, row.what, amount / row.value_median, amount / row.limit_median)
 
 
 def _start(program: str) -> None:

@@ -327,4 +327,3 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
     """As the table lists them."""
     listed = cases()
     return sorted(rows, key=lambda row: listed.index(row.case))
-

@@ -79,20 +79,12 @@ class Pool:
         """A page fault takes a free page, its struct pages are used, the last reference puts it back."""
         return Operation("hugetlb_use", {"hstate": self.hstate})
 
-    def get(self) -> Operation:
-        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`."""
-        return Operation("hugetlb_get", {"hstate": self.hstate})
-
-    def put(self, at: int) -> Operation:
-        """The user that `get` gave the page with head PFN `at` unmaps it."""
-        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
-
     def resize(self, count: int) -> Operation:
         """``echo count > nr_hugepages``."""
         return Operation("nr_hugepages", {"hstate": self.hstate, "count": count})
 
     def get(self) -> Operation:
-        """A page fault takes a free page and keeps it, until `put`."""
+        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`."""
         return Operation("hugetlb_get", {"hstate": self.hstate})
 
     def put(self, at: int) -> Operation:

@@ -8,9 +8,7 @@ BREAK, MAKE, SCAN = 0xFFFFFC0004000000, 0xFFFFFC0004000008, 0x0000000080441000
 
 
 def _trace() -> list[dict[str, Any]]:
-    def step(
-        n: int, actor: str, op: str, at: int | None = None, old: int | None = None, new: int | None = None, note: str = ""
-    ) -> dict[str, Any]:
+    def step(n: int, actor: str, op: str, at: int | None = None, old: int | None = None, new: int | None = None, note: str = "") -> dict[str, Any]:
         return {"step": n, "cpu": 0 if actor == "HVO" else 1, "actor": actor, "op": op, "address": at, "old": old, "new": new, "note": note}
 
     page, copy, table = 0x00E8000080000703, 0x00E0000081000783, 0x1000000080441003
@@ -28,9 +26,7 @@ def _trace() -> list[dict[str, Any]]:
     for op in ("write", "dsb ishst", "tlbi vaae1is", "dsb ish", "free"):
         at = {"write": 0x80442000, "free": SCAN}.get(op)
         steps.append(
-            step(
-                len(steps) + 1, "hot remove", op, at, table if op == "write" else None, 0 if op == "write" else None, "free_empty_pte_table"
-            )
+            step(len(steps) + 1, "hot remove", op, at, table if op == "write" else None, 0 if op == "write" else None, "free_empty_pte_table")
         )
     return steps
 

@@ -39,9 +39,7 @@ def command(
 
     if trace_out is not None:
         saving.check(trace_out, "the trace")
-    result = explore(
-        scenario, variant=variant, policies=chosen(settings), strategy=strategy, depth=depth, seed=seed, budget=budget
-    )
+    result = explore(scenario, variant=variant, policies=chosen(settings), strategy=strategy, depth=depth, seed=seed, budget=budget)
     saved = result.trace_file()
     if trace_out is not None and saved is not None:
         with saving.whole(trace_out) as file:
@@ -59,9 +57,7 @@ def command(
             click.echo(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
         for pair in result.raw.get("lock_order", ()):
             (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
-            click.echo(
-                f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})"
-            )
+            click.echo(f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})")
         if result.violation is not None:
             click.echo(f"{result.violation.invariant}: {result.violation.message}")
             click.echo(trace.text(result.trace))

@@ -60,8 +60,7 @@ def command(
             click.echo(f"  {invariant}: {count:,} violations{example}")
         for name, latency in result.latency_ns.items():
             click.echo(
-                f"  {name}: p50 {latency['p50']:,.0f} ns, p99 {latency['p99']:,.0f} ns, "
-                f"p99.9 {latency['p999']:,.0f} ns, max {latency['max']:,.0f} ns"
+                f"  {name}: p50 {latency['p50']:,.0f} ns, p99 {latency['p99']:,.0f} ns, p99.9 {latency['p999']:,.0f} ns, max {latency['max']:,.0f} ns"
             )
         click.echo("  " + ", ".join(f"{name} {count:,}" for name, count in result.counters.items() if count))
     if result.interrupted:

@@ -43,9 +43,7 @@ _RT = {"preempt_rt": True}
 _DEFAULT: Mapping[str, bool] = MappingProxyType({})
 
 
-def _safe(
-    name: str, policies: Mapping[str, str], arguments: Mapping[str, object], environment: Mapping[str, bool] = _DEFAULT
-) -> Variant:
+def _safe(name: str, policies: Mapping[str, str], arguments: Mapping[str, object], environment: Mapping[str, bool] = _DEFAULT) -> Variant:
     return Variant(name, "safe", (), policies, "6.1", arguments, environment)
 
 

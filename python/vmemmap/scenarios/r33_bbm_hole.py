@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..neighbours import Neighbours
-from ..scenario import Actor, Variant, scenario
+from ..scenario import Actor, Expect, Variant, scenario
 from ..stage import Stage
 
 _LOST = ("I6",)
@@ -34,9 +34,10 @@ _FALL = {"64K": _LOST_OR_WALKED, "16K": _LOST}
 
 
 def _variants() -> list[Variant]:
+    split_outcomes: list[tuple[str, Expect, tuple[str, ...]]] = [("bbm", "violated", _LOST_OR_WALKED), ("store", "safe", ())]
     splits = [
         Variant(f"4k-split-{split}-{kernel}", expect, fall, {"split": split, "mapping": "blocks"}, kernel, {"granule": "4K"})
-        for split, expect, fall in (("bbm", "violated", _LOST_OR_WALKED), ("store", "safe", ()))
+        for split, expect, fall in split_outcomes
         for kernel in ("6.1", "2021", "6.12")
     ]
     updates = [

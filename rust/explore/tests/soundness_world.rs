@@ -281,9 +281,9 @@ fn a_footprint_with_a_rule_less_is_noticed() {
 #[ignore = "takes minutes; run by make nightly"]
 fn how_often_each_mutant_is_noticed() {
     let (used, counts) = noticed(30_000, usize::MAX);
-    println!("of {used} programs, differences under CACHE_SLEEP / MERGED:");
+    eprintln!("of {used} programs, differences under CACHE_SLEEP / MERGED:");
     for (mutant, [sleep, merged]) in MUTANTS.iter().zip(counts) {
-        println!("{:6} / {:6}  {}", sleep, merged, mutant.name);
+        eprintln!("{:6} / {:6}  {}", sleep, merged, mutant.name);
     }
 }
 
@@ -293,7 +293,7 @@ fn how_often_each_mutant_is_noticed() {
 fn more_programs_reach_the_final_states_of_the_naive_search() {
     for (seed, shape) in [(201, TABLES), (202, MIXED), (203, WAITING)] {
         let counts = compare(seed, shape, 7000, &REDUCED, Reduction::NAIVE, 6000);
-        println!("{shape:?}: {counts:?}");
+        eprintln!("{shape:?}: {counts:?}");
     }
 }
 
@@ -305,6 +305,6 @@ fn larger_programs_agree_with_the_cached_search() {
     for (seed, sections) in [(301, 15), (302, 50), (303, 90)] {
         let shape = Shape { sections, actors: (3, 4), lines: (5, 5) };
         let counts = compare(seed, shape, 1800, &reduced, Reduction::CACHE, 60_000);
-        println!("{shape:?}: {counts:?}");
+        eprintln!("{shape:?}: {counts:?}");
     }
 }

@@ -16,8 +16,11 @@ use super::{Line, Past, Programs, Stage, options, page};
 
 const PLAIN: Order = Order::Plain;
 
+/// A weight, and how to draw one.
+type Weighted<T> = (u32, fn(&mut Draw) -> T);
+
 /// Single operations, with their weights.
-const OPERATIONS: &[(u32, fn(&mut Draw) -> Op)] = &[
+const OPERATIONS: &[Weighted<Op>] = &[
     (3, |d| Op::Read { at: d.entry(), order: PLAIN }),
     (10, |d| d.store_entry(|at, new| Op::Write { at, new, order: PLAIN })),
     (3, |d| d.store_entry(|at, new| Op::Swap { at, new, order: PLAIN })),
@@ -53,7 +56,7 @@ const OPERATIONS: &[(u32, fn(&mut Draw) -> Op)] = &[
 ];
 
 /// Lines that belong together, with their weights; most can wait, and some for ever.
-const SECTIONS: &[(u32, fn(&mut Draw) -> Vec<Line>)] = &[
+const SECTIONS: &[Weighted<Vec<Line>>] = &[
     (3, |d| d.locked(&[LockId::DeviceHotplug], 1)),
     (2, |d| d.locked(&[LockId::InitMmPageTable], 1)),
     (2, |d| d.locked(&[LockId::Hugetlb], 1)),
