@@ -328,7 +328,9 @@ fn a_stress_asks_too() {
     let done = question::stress(&document.to_string(), options, None, Some(&source), &|| false, &mut |_| {}).expect("it runs");
     let counts = &done["actors"][1];
     assert_eq!((&counts["name"], &counts["rounds"], &counts["operations"]), (&json!("steps"), &json!(50), &json!(100)), "{done}");
-    assert_eq!((&counts["by_kind"]["hugetlb_free"], &counts["errors"]), (&json!(50), &json!({})), "{done}");
+    assert_eq!(&counts["by_kind"]["hugetlb_free"], &json!(50), "{done}");
+    // Whoever uses a page at that moment keeps it from being freed.
+    assert!(counts["errors"].as_object().is_some_and(|errors| errors.keys().all(|e| e == "EBUSY")), "{done}");
     let failing = |_: usize, _: &[i64]| Err(Unanswered::Failed("no idea".into()));
     let error = question::stress(&document.to_string(), options, None, Some(&failing), &|| false, &mut |_| {}).expect_err("it fails");
     assert_eq!(error.to_string(), "actor \"steps\", step 1: no idea");
