@@ -88,6 +88,9 @@ class MemoryRange:
     def offline(self) -> None:
         """Take the memory from the page allocator; HugeTLB pages in it are migrated or dissolved first.
 
+        As in the kernel (``offline_pages``), this goes on for as long as a page in use finds no other place: until its user
+        lets go, or Ctrl-C.
+
         Raises ``KernelError``: EBUSY if something in it cannot move, EINTR if interrupted, EINVAL if it is not online.
         """
         self._run("memory_offline")

@@ -172,7 +172,8 @@ class HugetlbAndHotplug(RuleBasedStateMachine):
         else:
             assert block.state == "online"
 
-    @precondition(lambda self: self.blocks)
+    # A page in use that finds no other place keeps `offline_pages` trying until a signal comes, as in the kernel.
+    @precondition(lambda self: self.blocks and not self.held)
     @rule(data=st.data())
     def offline_a_block(self, data: st.DataObject) -> None:
         block = data.draw(st.sampled_from(self.blocks), label="block")
