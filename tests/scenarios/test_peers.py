@@ -59,7 +59,8 @@ def test_each_round_of_a_question_does_its_work_again(questions: Any, rounds: in
         variant = replace(variant, arguments={**variant.arguments, "rounds": rounds})
         return vmemmap.explore(questions.peers, variant=variant, budget=1, shorten=0.0).steps
 
-    assert steps(rounds) == rounds * steps(1)
+    # Not to the step: a later round finds tables where the first had to make them.
+    assert steps(rounds) == pytest.approx(rounds * steps(1), rel=0.01)
 
 
 @pytest.mark.parametrize("name", ["exchange-3", "locks-3", "unlocked-3", "two-hvo-2", "clear-then-set-3"])
