@@ -462,7 +462,7 @@ pub trait Cpu {
     fn tlbi(&self, op: Tlbi);
     /// Have an IOMMU that walks these tables (SVA) forget what it caches of them, and wait for it
     /// (`iommu_sva_invalidate_kva_range`, 6.19). Broadcast invalidates do not reach it.
-    fn iommu_invalidate(&self) {}
+    fn iommu_invalidate(&self);
 
     // ---- data through a virtual address: translates, may use a stale TLB entry, may fault ------------------
     /// Load of an aligned 64-bit word.
@@ -481,9 +481,7 @@ pub trait Cpu {
     /// A translation that hardware makes alone: fills TLBs, never faults.
     fn speculate(&self, va: Va);
     /// The same, made by an IOMMU for a device.
-    fn iommu_walk(&self, va: Va) {
-        let _ = va;
-    }
+    fn iommu_walk(&self, va: Va);
 
     // ---- frames --------------------------------------------------------------------------------------------
     /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.
@@ -544,9 +542,7 @@ pub trait Cpu {
     /// `InUse`: a frame in the range is allocated (for `Isolate` only if it is not movable: neither `Huge` nor `Data`).
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse>;
     /// The linear map of memory that leaves the machine is down: from here on nobody may translate to it (I4). For checking.
-    fn memory_gone(&self, start: Pa, bytes: u64) {
-        let _ = (start, bytes);
-    }
+    fn memory_gone(&self, start: Pa, bytes: u64);
     /// First allocated frame in the range, if any (`scan_movable_pages`).
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse>;
     /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted). *local*

@@ -119,6 +119,8 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn tlbi(op: Tlbi);
         fn attempt(access: Data<C::Tok>) -> Result<u64, Fault>;
         fn speculate(va: Va);
+        fn iommu_walk(va: Va);
+        fn iommu_invalidate();
         fn alloc(request: Alloc) -> Option<Frame<C::Tok>>;
         fn free(frame: Frame<C::Tok>, order: u8, kind: FrameKind);
         fn frame_of(entry: Entry<C::Tok>, pa: Pa) -> Frame<C::Tok>;
@@ -134,6 +136,7 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn list_pop(list: &mut FrameList<C::Tok>) -> Option<Frame<C::Tok>>;
         fn list_shift(list: &mut FrameList<C::Tok>) -> Option<Frame<C::Tok>>;
         fn range_op(start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse>;
+        fn memory_gone(start: Pa, bytes: u64);
         fn range_in_use(start: Pa, bytes: u64) -> Option<InUse>;
         fn claim_self_hosted(start: Pa, frames: u64) -> Frame<C::Tok>;
         fn release_self_hosted(frame: Frame<C::Tok>, frames: u64);

@@ -419,6 +419,9 @@ impl Cpu for Native<'_> {
     }
     #[inline]
     fn speculate(&self, _va: Va) {}
+    fn iommu_walk(&self, _va: Va) {}
+    fn iommu_invalidate(&self) {}
+    fn memory_gone(&self, _start: Pa, _bytes: u64) {}
 
     fn alloc(&self, request: Alloc) -> Option<Frame<()>> {
         self.take(request).map(|f| Frame { pa: self.machine.frame_pa(f), tok: () })

@@ -81,6 +81,9 @@ impl Cpu for Checked<'_> {
         self.cpu.attempted(|| access.perform(self))
     }
     fn speculate(&self, _va: Va) {}
+    fn iommu_walk(&self, _va: Va) {}
+    fn iommu_invalidate(&self) {}
+    fn memory_gone(&self, _start: Pa, _bytes: u64) {}
 
     fn alloc(&self, request: Alloc) -> Option<Frame<u32>> {
         if request.may_sleep {
