@@ -217,15 +217,20 @@ mod tests {
 
     const DEPTH: u32 = 9;
 
+    /// Up to its first suspension.
+    fn started<'a>(stacks: &mut Stacks, out: &'a Cell<u64>) -> Coroutine<'a> {
+        stacks.reserve(1).expect("a stack");
+        let mut c = Coroutine::new(stacks, move |s: Suspender<'_>| {
+            body(s, DEPTH, out);
+        });
+        assert!(c.resume(0));
+        c
+    }
+
     fn run(from: &[u16]) -> u64 {
         let out = Cell::new(0);
         let mut stacks = Stacks::default();
-        stacks.reserve(1).expect("a stack");
-        let result = &out;
-        let mut c = Coroutine::new(&mut stacks, move |s: Suspender<'_>| {
-            body(s, DEPTH, result);
-        });
-        assert!(c.resume(0));
+        let mut c = started(&mut stacks, &out);
         for &value in from {
             c.resume(value);
         }
@@ -239,12 +244,7 @@ mod tests {
         let straight = run(&values);
         let out = Cell::new(0);
         let mut stacks = Stacks::default();
-        stacks.reserve(1).expect("a stack");
-        let result = &out;
-        let mut c = Coroutine::new(&mut stacks, move |s: Suspender<'_>| {
-            body(s, DEPTH, result);
-        });
-        assert!(c.resume(0));
+        let mut c = started(&mut stacks, &out);
         let mut saved = Vec::new();
         for &value in &values {
             let mut here = Saved::default();

@@ -7,6 +7,7 @@ use std::cell::{RefCell, RefMut};
 use std::io;
 
 use rustc_hash::FxHashSet;
+use vmemmap_arch::Invariant;
 
 use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
 use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, NewOrder, Reply, Touched};
@@ -124,7 +125,7 @@ pub(crate) struct Inner<M: Model> {
     pub ending: Invariants,
     seen: Invariants,
     /// `steps` when each invariant first broke in this execution.
-    pub broke_at: [u32; 32],
+    broke_at: [u32; 32],
     pub halted: bool,
     pub bound_hit: bool,
     pub step_bound: u32,
@@ -259,7 +260,7 @@ impl<M: Model> Inner<M> {
         if !broke.is_empty() {
             self.seen = violated;
             for invariant in broke.iter() {
-                self.broke_at[usize::from(invariant.number()) - 1] = self.steps;
+                self.note_broken(invariant);
             }
             self.halted |= !broke.and(self.ending).is_empty();
         }
@@ -283,6 +284,15 @@ impl<M: Model> Inner<M> {
             key ^= place(own, i as u64);
         }
         key
+    }
+
+    /// `steps` when the invariant first broke in this execution, which it did.
+    pub fn broke_at(&self, invariant: Invariant) -> u32 {
+        self.broke_at[usize::from(invariant.number()) - 1]
+    }
+
+    pub fn note_broken(&mut self, invariant: Invariant) {
+        self.broke_at[usize::from(invariant.number()) - 1] = self.steps;
     }
 
     pub fn violated(&self) -> Invariants {

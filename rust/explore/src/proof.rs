@@ -113,7 +113,7 @@ fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, fo
         let steps = {
             let inner = runner.inner();
             for invariant in inner.violated().iter() {
-                let cost = Cost { switches: 0, steps: inner.broke_at[usize::from(invariant.number()) - 1] };
+                let cost = Cost { switches: 0, steps: inner.broke_at(invariant) };
                 if let Some(known) = found.get_mut(&invariant).filter(|known| cost < known.cost) {
                     let start = Choice { actor: actor as u8, outcome: 0 };
                     let made = path.iter().map(|(choice, _)| *choice);
@@ -240,11 +240,7 @@ impl Proof<'_> {
         let over = runner.halted() || runner.settle();
         let inner = runner.inner();
         for invariant in inner.violated().minus(known).iter() {
-            let steps = if within.contains(invariant) {
-                cost.steps - 1 + inner.broke_at[usize::from(invariant.number()) - 1] - before
-            } else {
-                cost.steps
-            };
+            let steps = if within.contains(invariant) { cost.steps - 1 + inner.broke_at(invariant) - before } else { cost.steps };
             let cost = Cost { steps, ..cost };
             if self.found.get(&invariant).is_some_and(|f| cost < f.cost) {
                 self.found.insert(invariant, Found { choices: self.choices(at, choice), cost });

@@ -11,7 +11,7 @@ use vmemmap_arch::Invariant;
 
 use crate::execution::{Actors, Merge, Phase, Runner, Step};
 use crate::model::{Invariants, Model};
-use crate::search::Choice;
+use crate::search::{Choice, goes_on};
 use crate::trace::{FORMAT, Segment, Trace, TraceStep, TraceViolation, fallen, joined};
 
 /// Operations of one actor in a replay, over those of the trace.
@@ -342,10 +342,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
                     let actor = (0..self.runner.count()).filter(|a| enabled & 1 << a != 0).nth(nth).unwrap_or(0);
                     Choice { actor: actor as u8, outcome: rng.random_range(0..self.runner.outcomes(actor).max(1)) }
                 }
-                None => {
-                    let last = self.schedule.last().map(|c| c.actor).filter(|a| enabled & 1 << a != 0);
-                    Choice { actor: last.unwrap_or(enabled.trailing_zeros() as u8), outcome: 0 }
-                }
+                None => Choice { actor: goes_on(enabled, self.schedule.last().map(|c| c.actor)), outcome: 0 },
             };
             self.go(usize::from(choice.actor), choice.outcome);
             went += 1;

@@ -361,9 +361,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let broke = inner.violated().minus(known);
         if !broke.is_empty() {
             for invariant in broke.iter() {
-                let within = inner.broke_at[usize::from(invariant.number()) - 1] - before;
+                let within = inner.broke_at(invariant) - before;
                 let cost = self.cost(lead + within);
-                self.report.keep(invariant, cost, || self.nodes.iter().map(|n| n.choice).collect());
+                self.report.keep(invariant, cost, || chosen(&self.nodes));
             }
         }
         if inner.halted { End::Over } else { End::Running }
@@ -390,7 +390,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let inner = self.runner.inner();
         for invariant in inner.violated().iter() {
             // Nobody else's start is needed for it; what fell in an earlier start is known.
-            let Some(steps) = inner.broke_at[usize::from(invariant.number()) - 1].checked_sub(before) else { continue };
+            let Some(steps) = inner.broke_at(invariant).checked_sub(before) else { continue };
             let cost = Cost { switches: 0, steps };
             // Of no choice, as long as its start is private.
             self.report.keep(invariant, cost, || vec![Choice { actor, outcome: 0 }]);
@@ -417,8 +417,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let known = self.runner.inner().violated().contains(Invariant::LockOrder);
             if self.runner.find_deadlock(enabled, blocked) {
                 if !known {
-                    let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
-                    self.report.keep(Invariant::LockOrder, cost, || self.nodes.iter().map(|n| n.choice).collect());
+                    self.keep_here(Invariant::LockOrder);
                 }
                 let inner = self.runner.inner();
                 if enabled == 0 || inner.halted {
@@ -433,12 +432,15 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         if open == 0 {
             return End::Over;
         }
-        let actor = match last {
-            Some(a) if open & 1 << a != 0 => a,
-            _ => open.trailing_zeros() as u8,
-        };
+        let actor = goes_on(open, last);
         self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0, key, ways: 0.0 });
         End::Running
+    }
+
+    /// What fell in the state that the whole path leads to.
+    fn keep_here(&mut self, invariant: Invariant) {
+        let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
+        self.report.keep(invariant, cost, || chosen(&self.nodes));
     }
 
     fn finish(&mut self, key: u128) {
@@ -452,8 +454,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             self.cache.insert(key);
         }
         for invariant in broke.iter() {
-            let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
-            self.report.keep(invariant, cost, || self.nodes.iter().map(|n| n.choice).collect());
+            self.keep_here(invariant);
         }
         (self.on_final)(state);
     }
@@ -507,6 +508,15 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         }
         false
     }
+}
+
+fn chosen(nodes: &[Node]) -> Vec<Choice> {
+    nodes.iter().map(|n| n.choice).collect()
+}
+
+/// Who is first among those that may go: whoever went last, else the first.
+pub(crate) fn goes_on(may_go: u16, last: Option<u8>) -> u8 {
+    last.filter(|a| may_go & 1 << a != 0).unwrap_or(may_go.trailing_zeros() as u8)
 }
 
 /// Looks at the time only now and then.

@@ -6,7 +6,7 @@ use vmemmap_arch::Invariant;
 
 use crate::execution::{Actors, Phase, Runner};
 use crate::model::{MAX_ACTORS, Model};
-use crate::search::{Choice, Cost, Found};
+use crate::search::{Choice, Cost, Found, goes_on};
 
 /// Replays that the minimiser may spend on one trace.
 const MINIMISER_REPLAYS: u32 = 3000;
@@ -80,8 +80,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
                 }
             }
             let (enabled, _) = self.enabled();
-            let last = path.made.last().map(|c| c.actor).filter(|a| enabled & 1 << a != 0);
-            let actor = last.unwrap_or(enabled.trailing_zeros() as u8);
+            let actor = goes_on(enabled, path.made.last().map(|c| c.actor));
             if self.go(&mut path, Choice { actor, outcome: 0 }, target) {
                 return Some(path.found(usize::from(actor)));
             }
@@ -122,7 +121,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         let fell = inner.model.violated().contains(target);
         if fell {
             path.cost.switches += u32::from(path.made.last().is_some_and(|c| usize::from(c.actor) != actor));
-            path.cost.steps += inner.broke_at[usize::from(target.number()) - 1] - before;
+            path.cost.steps += inner.broke_at(target) - before;
         }
         fell
     }

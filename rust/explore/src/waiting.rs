@@ -53,7 +53,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             message: format!("deadlock: {}", parts.join("; ")),
         };
         inner.own_breaches.push(breach);
-        inner.broke_at[usize::from(Invariant::LockOrder.number()) - 1] = inner.steps;
+        inner.note_broken(Invariant::LockOrder);
         inner.halted |= inner.ending.contains(Invariant::LockOrder);
         true
     }

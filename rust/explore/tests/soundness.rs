@@ -1,10 +1,12 @@
 //! The reductions against the naive search, on thousands of small random programs (explorer.md §9).
 
+mod common;
 mod toy;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use common::finals;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
@@ -15,17 +17,7 @@ use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
 
 fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invariants, executions: u64) -> (Report, HashSet<Final>) {
     let shared = Shared::new(Toy { flaw, ..Toy::default() });
-    let mut runner = Runner::new(&shared, programs).expect("stacks");
-    let mut finals = HashSet::new();
-    let mut keep = |f: Final| {
-        finals.insert(f);
-    };
-    let report = Search::new(&mut runner, reduction, &mut keep).run(
-        ending,
-        100_000,
-        &mut Limits { executions, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
-    );
-    (report, finals)
+    finals(&shared, programs, reduction, ending, executions)
 }
 
 const NAIVE_LIMIT: u64 = 6_000;

@@ -1,5 +1,6 @@
 //! The reductions against the naive search, on thousands of small random programs on the World (explorer.md §9, family B).
 
+mod common;
 mod family;
 
 use std::collections::HashSet;

@@ -1,35 +1,28 @@
 //! Shortest traces, their replay, and what an answer says of its coverage.
 
+mod common;
 mod toy;
 
+use common::task;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Line, Op, Programs, Toy, random_programs};
 use vmemmap_arch::Invariant;
 use vmemmap_explore::execution::{Runner, Shared};
 use vmemmap_explore::replay::{self, Divergence, Replayed};
-use vmemmap_explore::scenario::{Actor, Body, Scenario};
+use vmemmap_explore::scenario::Scenario;
 use vmemmap_explore::search::Reduction;
 use vmemmap_explore::trace::{Trace, TraceError};
 use vmemmap_explore::verdict::{Options, Outcome, Status, Strategy, Verdict, again, ask};
-use vmemmap_machine::model::Context;
 
 const I1: Invariant = Invariant::NoWalkOfFreedTable;
 
 fn scenario(programs: &Programs, judged: &[Invariant]) -> Scenario {
-    let actor = |i: usize| Actor {
-        name: ["a", "b", "c", "d"][i].into(),
-        cpu: i as u8,
-        rounds: 1,
-        body: Body::Program(Vec::new()),
-        context: Context::Task,
-        line: None,
-    };
     Scenario {
         name: "toy".into(),
         variant: "only".into(),
         digest: "0123".into(),
-        actors: (0..programs.0.len()).map(actor).collect(),
+        actors: (0..programs.0.len()).map(|i| task(["a", "b", "c", "d"][i], i)).collect(),
         judged: judged.to_vec(),
     }
 }

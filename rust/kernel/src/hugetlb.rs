@@ -380,7 +380,8 @@ pub(crate) fn restore_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page:
     }
     let early = if policy == DtorClear::HwpoisonFirst { folio_clear_hugetlb_hwpoison(k, cpu, page) } else { None };
     // The mark itself is tested, not a flag sampled before the restore (R15).
-    if if policy == DtorClear::Sampled { sampled } else { page_huge(k, cpu, page.va(k)) } {
+    let marked = if policy == DtorClear::Sampled { sampled } else { page_huge(k, cpu, page.va(k)) };
+    if marked {
         lock(cpu);
         set_hugetlb_mark(cpu, page.va(k), false);
         unlock(cpu);

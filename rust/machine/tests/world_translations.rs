@@ -21,6 +21,29 @@ fn free_after(then: impl Fn(&Bench)) -> Vec<u8> {
     b.broken()
 }
 
+/// Empty the PTE table, so that no translation by it is left, and clear the entry that leads to it.
+fn unlink_table(b: &Bench) {
+    let cpu = b.cpu(0);
+    for i in 0..4 {
+        cpu.write(b.pte(i), Desc::NONE, Order::Plain);
+    }
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.tlbi(Tlbi::Vmalle1is);
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.write(b.pmd(), Desc::NONE, Order::Plain);
+}
+
+/// Unlink the PTE table, do this invalidate, then free the table.
+fn free_table_after(b: &Bench, op: Tlbi) -> Vec<u8> {
+    unlink_table(b);
+    let cpu = b.cpu(0);
+    cpu.barrier(Barrier::DsbIshst);
+    cpu.tlbi(op);
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.free(b.pte, 0, FrameKind::Table);
+    b.broken()
+}
+
 #[test]
 fn a_published_invalidated_and_completed_translation_is_gone() {
     let broken = free_after(|b| {
@@ -107,20 +130,7 @@ fn an_entry_made_valid_again_before_the_dsb_stays_usable() {
 #[test]
 fn a_last_level_invalidate_leaves_the_walk_cache_and_the_other_kind_does_not() {
     for (op, expected) in [(Tlbi::Vaale1is(page(0)), vec![5]), (Tlbi::Vaae1is(page(0)), vec![])] {
-        let b = bench();
-        let cpu = b.cpu(0);
-        for i in 0..4 {
-            cpu.write(b.pte(i), Desc::NONE, Order::Plain);
-        }
-        cpu.barrier(Barrier::DsbIshst);
-        cpu.tlbi(Tlbi::Vmalle1is);
-        cpu.barrier(Barrier::DsbIsh);
-        cpu.write(b.pmd(), Desc::NONE, Order::Plain);
-        cpu.barrier(Barrier::DsbIshst);
-        cpu.tlbi(op);
-        cpu.barrier(Barrier::DsbIsh);
-        cpu.free(b.pte, 0, FrameKind::Table);
-        assert_eq!(b.broken(), expected);
+        assert_eq!(free_table_after(&bench(), op), expected);
     }
 }
 
@@ -142,13 +152,7 @@ fn a_walk_cache_entry_to_a_freed_table_is_found_by_one_speculative_walk() {
 fn a_store_through_a_stale_walk_cache_may_be_cached_too() {
     let b = bench();
     let cpu = b.cpu(0);
-    for i in 0..4 {
-        cpu.write(b.pte(i), Desc::NONE, Order::Plain);
-    }
-    cpu.barrier(Barrier::DsbIshst);
-    cpu.tlbi(Tlbi::Vmalle1is);
-    cpu.barrier(Barrier::DsbIsh);
-    cpu.write(b.pmd(), Desc::NONE, Order::Plain);
+    unlink_table(&b);
     assert_eq!(b.broken(), []);
     cpu.write(b.pte(2), b.rw(b.spare[1]), Order::Plain);
     cpu.free(b.spare[1], 0, FrameKind::Vmemmap);
@@ -292,18 +296,6 @@ fn a_non_global_translation_is_used_in_its_own_address_space_only() {
 fn by_asid_leaves_the_walk_cache_of_another_address_space() {
     for (asids, broken) in [(vec![7, 7, 7], vec![]), (vec![7, 8, 7], vec![5]), (vec![7, 7, 7, 8], vec![5])] {
         let b = Bench::new(WorldOptions { asids, ..WorldOptions::default() });
-        let cpu = b.cpu(0);
-        for i in 0..4 {
-            cpu.write(b.pte(i), Desc::NONE, Order::Plain);
-        }
-        cpu.barrier(Barrier::DsbIshst);
-        cpu.tlbi(Tlbi::Vmalle1is);
-        cpu.barrier(Barrier::DsbIsh);
-        cpu.write(b.pmd(), Desc::NONE, Order::Plain);
-        cpu.barrier(Barrier::DsbIshst);
-        cpu.tlbi(Tlbi::Aside1is(7));
-        cpu.barrier(Barrier::DsbIsh);
-        cpu.free(b.pte, 0, FrameKind::Table);
-        assert_eq!(b.broken(), broken);
+        assert_eq!(free_table_after(&b, Tlbi::Aside1is(7)), broken);
     }
 }

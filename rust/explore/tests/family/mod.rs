@@ -13,13 +13,15 @@ use std::rc::Rc;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone};
-use vmemmap_explore::execution::{ActorPort, Actors, Runner, Shared};
+use vmemmap_explore::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Touched};
-use vmemmap_explore::scenario::{Actor, Body, Scenario};
-use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
-use vmemmap_machine::model::{Conflict, Context, LocationKind, Mark, World, WorldOptions};
+use vmemmap_explore::scenario::Scenario;
+use vmemmap_explore::search::{Final, Reduction, Report};
+use vmemmap_machine::model::{Conflict, LocationKind, Mark, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
+
+use crate::common::{finals, task};
 
 pub const BASE: Va = Va(0xffff_ffff_0000_0000);
 /// Start of the block: 2 MiB that hold two of the frames.
@@ -293,19 +295,11 @@ impl std::fmt::Debug for Programs {
 
 impl Programs {
     pub fn scenario(&self, judged: &[Invariant]) -> Scenario {
-        let actor = |i: usize| Actor {
-            name: Actors::name(self, i).into(),
-            cpu: i as u8,
-            rounds: 1,
-            body: Body::Program(Vec::new()),
-            context: Context::Task,
-            line: None,
-        };
         Scenario {
             name: "family B".into(),
             variant: format!("{:?}", self.past),
             digest: String::new(),
-            actors: (0..self.lines.len()).map(actor).collect(),
+            actors: (0..self.lines.len()).map(|i| task(Actors::name(self, i), i)).collect(),
             judged: judged.to_vec(),
         }
     }
@@ -361,17 +355,7 @@ pub fn search(
     executions: u64,
 ) -> (World, Report, HashSet<Final>) {
     let shared = Shared::new(Watched::new(world, mutant));
-    let mut runner = Runner::new(&shared, programs).expect("stacks");
-    let mut finals = HashSet::new();
-    let mut keep = |f: Final| {
-        finals.insert(f);
-    };
-    let report = Search::new(&mut runner, reduction, &mut keep).run(
-        ending,
-        100_000,
-        &mut Limits { executions, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
-    );
-    drop(runner);
+    let (report, finals) = finals(&shared, programs, reduction, ending, executions);
     (shared.into_model().world, report, finals)
 }
 

@@ -23,6 +23,16 @@ pub enum Context {
     Nmi,
 }
 
+impl Context {
+    /// Its byte in a CPU's cell.
+    const fn shift(self) -> u32 {
+        match self {
+            Context::Nmi => 8,
+            Context::Task | Context::Irq => 0,
+        }
+    }
+}
+
 /// Where an actor runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Place {
@@ -144,8 +154,7 @@ impl World {
     pub(super) fn interrupt_enter(&mut self, actor: u8) {
         let place = self.places[usize::from(actor)];
         let cell = self.cpu_cell(place.cpu);
-        let shift = if place.context == Context::Nmi { 8 } else { 0 };
-        self.memory.cells.set(cell, self.memory.cells.get(cell) | (u64::from(actor) + 1) << shift);
+        self.memory.cells.set(cell, self.memory.cells.get(cell) | (u64::from(actor) + 1) << place.context.shift());
         if let Some(line) = place.line {
             let cell = self.var_cell(line);
             self.memory.cells.set(cell, self.memory.cells.get(cell) & !(1 << place.cpu));
@@ -156,8 +165,7 @@ impl World {
         self.barrier(actor, Barrier::Isb);
         let place = self.places[usize::from(actor)];
         let cell = self.cpu_cell(place.cpu);
-        let shift = if place.context == Context::Nmi { 8 } else { 0 };
-        self.memory.cells.set(cell, self.memory.cells.get(cell) & !(0xff << shift));
+        self.memory.cells.set(cell, self.memory.cells.get(cell) & !(0xff << place.context.shift()));
     }
     /// CPUs (bits) other than the sender's that have a handler for the line.
     fn listeners(&self, actor: u8, line: Var) -> u64 {
