@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from .errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
 
-__all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
+__all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
 
 PTDUMP_LIMIT: Final = 1 << 30
 """Most bytes of text that are read as a dump."""
@@ -87,6 +87,16 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
     raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text{hint}")
 
 
+def read_text(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a ``kernel_page_tables`` file, of any size that one can have. Raises ``ImageError``."""
+    path = Path(path)
+    with _opened(path) as file:
+        data = file.read(PTDUMP_LIMIT + 1)
+    if len(data) > PTDUMP_LIMIT:
+        raise ImageError(f"{path}: larger than {PTDUMP_LIMIT >> 20} MiB, which no kernel_page_tables is")
+    return data
+
+
 def read_ptdump(path: str | os.PathLike[str]) -> str:
     """The text of a ``kernel_page_tables`` file, checked line by line.
 
@@ -94,11 +104,7 @@ def read_ptdump(path: str | os.PathLike[str]) -> str:
     """
     from . import _core
 
-    path = Path(path)
-    with _opened(path) as file:
-        data = file.read(PTDUMP_LIMIT + 1)
-    if len(data) > PTDUMP_LIMIT:
-        raise ImageError(f"{path}: larger than {PTDUMP_LIMIT >> 20} MiB, which no kernel_page_tables is")
+    data = read_text(path)
     try:
         _core.check_ptdump(data)
     except ImageError as error:

@@ -50,6 +50,10 @@ class Description:
     """``vm.hugetlb_optimize_vmemmap``."""
     kernel_text: str = ""
     """What the JSON calls the kernel."""
+    hugepages_known: bool = True
+    """``hugepages`` is the list of all of them, not an empty one for want of any."""
+    pools: tuple[tuple[int, int], ...] = ()
+    """(length in base pages, ``nr_hugepages``) of the pools that the JSON names."""
 
 
 def kernel_behaviour(text: str) -> str | None:
@@ -157,6 +161,8 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
         blocks_online=_blocks_online(guest),
         block_size=_block_size(guest),
         hugepages=_hugepages(guest),
+        hugepages_known=guest.data.get("hugetlb_heads_pfn_npages") is not None,
+        pools=_pools(guest, granule),
         hvo=bool(guest.integer("hugetlb_optimize_vmemmap", default=1)),
         kernel_text=text,
     )
@@ -251,6 +257,18 @@ def _hugepages(guest: _Keys) -> tuple[tuple[int, int], ...]:
             raise guest.bad(key, "[PFN of the head, base pages]")
         pages.append((pfn, count))
     return tuple(pages)
+
+
+def _pools(guest: _Keys, granule: int) -> tuple[tuple[int, int], ...]:
+    """``{"2048kB": "8"}``, as the directories of ``/sys/kernel/mm/hugepages`` are named."""
+    pools: list[tuple[int, int]] = []
+    for name, count in guest.get("hugepages", dict, "an object", default={}).items():
+        match = re.fullmatch(r"(\d{1,12})kB", name)
+        text = str(count) if isinstance(count, int) and not isinstance(count, bool) else count
+        if match is None or not isinstance(text, str) or not re.fullmatch(r"\d{1,12}", text):
+            raise guest.bad("hugepages", 'sizes and numbers like {"2048kB": "8"}')
+        pools.append((int(match[1]) * 1024 // granule, int(text)))
+    return tuple(sorted(pools))
 
 
 def describe(description: Description, level: NDArray[np.uint8], *, state: str, note: str) -> dict[str, Any]:

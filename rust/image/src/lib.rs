@@ -2,12 +2,17 @@
 //! physical address). Knows only `arch`; files are opened by whoever calls.
 #![forbid(unsafe_code)]
 
+pub mod diff;
 pub mod ptdump_parse;
 pub mod ptdump_text;
+pub mod shape;
 pub mod survey;
 pub mod table_image;
+pub mod text_check;
+pub mod text_machine;
 
 pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
 pub use ptdump_text::TextWriter;
+pub use shape::Shape;
 pub use survey::{HugepageState, SectionState, VmemmapStyle};
 pub use table_image::{ImageError, ImageMeta, TableImage};

@@ -4,7 +4,8 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE, Version};
 
-use crate::check::{Checker, Finding, Marks, StateView, page_word};
+use crate::check::{Checker, Finding, Marks, StateView};
+use crate::check_vmemmap::page_word;
 use crate::hugetlb::Pool;
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};

@@ -22,6 +22,7 @@
 pub mod boot;
 pub mod check;
 mod check_pool;
+mod check_vmemmap;
 pub mod errno;
 pub mod fault;
 pub mod hugetlb;
