@@ -308,6 +308,13 @@ def linear_map_elsewhere(t: Tree) -> None:
     t.put(at, (t.word(at) & ~t.mask) | t.frame(at) ^ t.span(at[1]))
 
 
+def mapped_outside_ram(t: Tree) -> None:
+    """A page of vmalloc, as Normal memory where there is none."""
+    start = t.linear()[-1][0]
+    at = t.rng.choice([e for e in t.entries if t.is_leaf(e) and e[0] > start and not t.in_vmemmap(e[0]) and t.word(e) >> 2 & 7 == 0])
+    t.put(at, (t.word(at) & ~t.mask) | 1 << 44)
+
+
 def level_of_the_array(t: Tree) -> None:
     rows = [i for i, level in enumerate(t.image.level) if level == 3]
     t.image.level[t.rng.choice(rows)] = 2
@@ -349,6 +356,7 @@ DAMAGE: Final = (
     Damage("the Contiguous bit in vmemmap", "I30", contiguous),
     Damage("a contiguous set is shattered", "I30", contiguous_set_shattered, "contiguous"),
     Damage("the linear map maps another address", "I30", linear_map_elsewhere),
+    Damage("Normal memory outside RAM", "I30", mapped_outside_ram),
     Damage("the level array contradicts the tree", "I30", level_of_the_array),
     Damage("writable and executable struct pages", "I31", executable),
     Damage("writable and executable elsewhere", "I31", executable_elsewhere),

@@ -2,7 +2,7 @@
 //! vmemmap. One pass over the tables, one over the hugepages, one over the frames; no heap. Here is the tree; what it
 //! maps as struct pages is `check_vmemmap`, pools and contents are `check_pool`.
 
-use vmemmap_arch::descriptor::{Attr, prot};
+use vmemmap_arch::descriptor::{Attr, mair, prot};
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Pfn, TableView, Va, Var};
 
 use crate::Kernel;
@@ -253,6 +253,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         if l.in_vmemmap(va) {
             self.vmemmap_leaf(leaf);
+        } else if matches!(desc.attr_index(), mair::NORMAL | mair::NORMAL_TAGGED) && !self.view.in_ram(pa) {
+            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "an address outside RAM is mapped as Normal memory");
         }
     }
 
