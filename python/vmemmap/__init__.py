@@ -15,6 +15,7 @@ from .machine import Machine, Translation
 from .memory import MemoryBlock, MemoryRange
 from .replay import ReplayResult, replay
 from .scenario import Actor, Operation, Scenario, Variant, scenario
+from .struct_page import StructPage
 
 __all__ = [
     "Actor",
@@ -31,6 +32,7 @@ __all__ = [
     "Scenario",
     "SpecError",
     "StressResult",
+    "StructPage",
     "Translation",
     "Variant",
     "VmemmapError",

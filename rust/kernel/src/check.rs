@@ -8,6 +8,7 @@ use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Pfn, STRUCT_PAGE
 use crate::Kernel;
 use crate::check_pool::check_pools;
 use crate::memory_block::MEM_ONLINE;
+use crate::page::{flag, is_hugetlb_type};
 use crate::state::{Block, Section, section_flag};
 
 /// What the allocator knows of a frame.
@@ -263,6 +264,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         for i in 0..pages {
             self.leaf_frame(leaf.va, leaf.pa.plus(i << g.page_shift()));
+            self.stray_type(leaf.va.plus(i << g.page_shift()), leaf.pa.plus(i << g.page_shift()));
         }
         let shares = level == Level::PTE && self.previous.is_some_and(|p| p.pa == leaf.pa && p.va.plus(g.page_size()) == leaf.va);
         if shares {
@@ -288,6 +290,19 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             self.report(Invariant::NoUseOfFreedFrame, va.0, "vmemmap maps a frame that is in the allocator's hands");
         } else if frame.kind != FrameKind::Vmemmap {
             self.report(Invariant::FramesConserved, va.0, "vmemmap maps a frame that was allocated as something else");
+        }
+    }
+
+    /// 6.12: whether the first struct page of a vmemmap page, which a restore may have copied from a head, kept the HugeTLB
+    /// type and is no head any more. (A shared one still reads as a head.)
+    fn stray_type(&mut self, va: Va, frame: Pa) {
+        if !self.view.kernel().version.is_6_12() {
+            return;
+        }
+        let Some(count) = self.view.data_word(page_word(frame, 0, word::COUNT)) else { return };
+        self.visible.add(Invariant::RestoredPrivate);
+        if is_hugetlb_type(count) && self.view.data_word(page_word(frame, 0, word::FLAGS)).is_some_and(|flags| flags & flag::HEAD == 0) {
+            self.report(Invariant::RestoredPrivate, va.0, "a page that is no head kept the HugeTLB type");
         }
     }
 
