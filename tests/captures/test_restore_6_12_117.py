@@ -250,3 +250,15 @@ def test_no_smaller_page_can_get_there(kernel: str, size: str) -> None:
             m.hugetlb[size].allocate(1)
         assert m.violations == []
         assert m.check() == []
+
+
+@pytest.mark.parametrize(("granule", "size"), [("16K", "1G"), ("64K", "512M")])
+def test_with_larger_pages_nothing_is_split(granule: str, size: str) -> None:
+    """Vmemmap is in base pages: the copy of the head is the only allocation that can fail, and it comes before any change."""
+    for nth in range(2, 5):
+        m = vmemmap.Machine(granule=granule, kernel=AS_WRITTEN, boot_memory="3G", checked=True, linear_map="blocks")
+        m.fail_allocation(nth)
+        m.hugetlb[size].allocate(1)
+        assert m.hugetlb[size].optimised_hugepages == (nth != 2)
+        assert m.violations == []
+        assert m.check() == []

@@ -1,8 +1,8 @@
 //! What the page allocator writes into struct pages, and what it looks at in them (`mm/page_alloc.c`; kernel-semantics §H7).
 //!
-//! Its checks are reports here and end nothing, as in a kernel that does not have them: both kernels make them only under
-//! `CONFIG_DEBUG_VM`, 6.12 also with `debug_pagealloc` or page poisoning. Where they are made, `bad_page` prints, taints and
-//! keeps the block from the free lists; it does not stop the kernel.
+//! Its checks are reports here and end nothing, as in a kernel that does not make them: both make those of tails only under
+//! `CONFIG_DEBUG_VM`, 6.12 also where `init_on_alloc`, `init_on_free`, `debug_pagealloc` or page poisoning is on. Where they
+//! are made, `bad_page` prints and taints, and the block is kept from the free lists; neither stops the kernel.
 //!
 //! What a free does *not* reset is a page's type. A tail has none, except where 6.12.117 restored it: slot 0 of such a
 //! vmemmap page is a copy of the head, made while the head had the HugeTLB type. So under 6.12.117, and only there, an
