@@ -18,6 +18,7 @@ from .machine import Machine, Translation
 from .memory import MemoryBlock, MemoryRange
 from .replay import ReplayResult, replay
 from .scenario import Actor, Operation, Scenario, Variant, scenario
+from .struct_page import StructPage
 
 if TYPE_CHECKING:
     from .checking import check
@@ -38,6 +39,7 @@ __all__ = [
     "Scenario",
     "SpecError",
     "StressResult",
+    "StructPage",
     "Translation",
     "Variant",
     "VmemmapError",

@@ -13,6 +13,7 @@ from .hugetlb import HugeTLBPools
 from .memory import Memory
 from .operations import run
 from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_policy, parse_size, parse_switch, parse_va_bits
+from .struct_page import StructPage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -318,6 +319,11 @@ class Machine:
     def page_address(self, pfn: int) -> int:
         """Virtual address of the ``struct page`` of a PFN (``pfn_to_page``): arithmetic, whether or not it is mapped."""
         return self._core.page_address(_word(pfn, "pfn"))
+
+    def struct_page(self, pfn: int) -> StructPage | None:
+        """The struct page of a PFN, read through the tables as they are now; ``None`` where they map nothing."""
+        words = self._core.struct_page(_word(pfn, "pfn"))
+        return None if words is None else StructPage(self.page_address(pfn), tuple(words))
 
     def translate(self, va: int) -> Translation:
         """Walk the tables for a kernel virtual address."""

@@ -340,6 +340,17 @@ impl LiveMachine {
         walk(&self.machine, va)
     }
 
+    /// The words of a PFN's struct page, as the tables map it now; `None` where they map nothing.
+    #[must_use]
+    pub fn struct_page(&self, pfn: Pfn) -> Option<[u64; 8]> {
+        let at = self.translate(self.kernel.layout.page_va(pfn))?.output?;
+        let mut words = [0; 8];
+        for (n, word) in (0..).zip(&mut words) {
+            *word = AtRest(self).data_word(at.plus(n * 8))?;
+        }
+        Some(words)
+    }
+
     fn hstate_var(&self, h: u8, field: Hstate) -> u64 {
         self.machine.var(self.kernel.vars.hstate(h, field))
     }

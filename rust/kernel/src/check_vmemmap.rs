@@ -10,6 +10,7 @@ use crate::check::{Checker, Finding, Marks, StateView};
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
 use crate::memory_block::MEM_ONLINE;
+use crate::page::{flag, is_hugetlb_type};
 use crate::state::{Block, Section, section_flag};
 
 /// A leaf and where it maps to.
@@ -105,6 +106,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         for i in 0..pages {
             self.leaf_frame(leaf, leaf.pa.plus(i << g.page_shift()));
+            self.stray_type(leaf.va.plus(i << g.page_shift()), leaf.pa.plus(i << g.page_shift()));
         }
         if self.follows_run(leaf) {
             self.shared_leaf(leaf);
@@ -167,6 +169,19 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             FrameKind::Vmemmap => {}
             FrameKind::Table => self.report_leaf(Invariant::FramesConserved, leaf, "a frame is mapped as struct pages and used as a table"),
             _ => self.report_leaf(Invariant::FramesConserved, leaf, "vmemmap maps a frame that was allocated as something else"),
+        }
+    }
+
+    /// 6.12: whether the first struct page of a vmemmap page, which a restore may have copied from a head, kept the HugeTLB
+    /// type and is no head any more. (A shared one still reads as a head.)
+    fn stray_type(&mut self, va: Va, frame: Pa) {
+        if !self.view.kernel().version.is_6_12() {
+            return;
+        }
+        let Some(count) = self.view.data_word(page_word(frame, 0, word::COUNT)) else { return };
+        self.visible.add(Invariant::RestoredPrivate);
+        if is_hugetlb_type(count) && self.view.data_word(page_word(frame, 0, word::FLAGS)).is_some_and(|flags| flags & flag::HEAD == 0) {
+            self.report(Invariant::RestoredPrivate, va.0, "a page that is no head kept the HugeTLB type");
         }
     }
 
