@@ -319,6 +319,11 @@ class Machine:
         """Virtual address of the ``struct page`` of a PFN (``pfn_to_page``): arithmetic, whether or not it is mapped."""
         return self._core.page_address(_word(pfn, "pfn"))
 
+    def linear_address(self, physical: int) -> int:
+        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it is mapped."""
+        layout = self._core.layout()
+        return (layout["PAGE_OFFSET"] + _word(physical, "physical") - layout["memstart_addr"]) % (1 << 64)
+
     def translate(self, va: int) -> Translation:
         """Walk the tables for a kernel virtual address."""
         return Translation(*self._core.translate(_word(va, "va")))
