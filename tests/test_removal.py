@@ -183,6 +183,12 @@ def test_captured_kernels_would_split_what_their_tables_show(state: str, remove:
     assert found.boot_memory is boot
 
 
+@pytest.mark.parametrize(("state", "physical"), [("6.1-4k/E1", 0x8000_0000), ("6.1-64k/A", 0x8000_0000), ("6.12-4k/A", 0x7000_0000)])
+def test_a_linear_address_leads_to_its_physical_address(state: str, physical: int) -> None:
+    machine = Machine.load(CAPTURES / f"{state}.npz")
+    assert machine.translate(machine.linear_address(physical)).physical == physical
+
+
 def test_a_machine_removes_what_splits_nothing() -> None:
     machine = Machine(boot_memory="1G", hotplug_memory="1G")
     added = machine.memory.add("256M")
