@@ -325,6 +325,11 @@ class Machine:
         words = self._core.struct_page(_word(pfn, "pfn"))
         return None if words is None else StructPage(self.page_address(pfn), tuple(words))
 
+    def linear_address(self, physical: int) -> int:
+        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it is mapped."""
+        layout = self._core.layout()
+        return (layout["PAGE_OFFSET"] + _word(physical, "physical") - layout["memstart_addr"]) % (1 << 64)
+
     def translate(self, va: int) -> Translation:
         """Walk the tables for a kernel virtual address."""
         return Translation(*self._core.translate(_word(va, "va")))
