@@ -1,12 +1,15 @@
 //! A dump as the kernel's own checker sees it: tables by physical address, and the few facts beside them that tell which
-//! sections and hugepages there are. What a dump does not hold (pools, contents, the allocator) is not visible.
+//! sections and hugepages there are. What a dump does not hold (pools, the allocator, mostly contents) is not visible.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Attr, Desc, FrameKind, Geometry, Layout, Pa, Pfn, TableView, Var};
+use vmemmap_arch::{Attr, Desc, FrameKind, Geometry, Layout, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Var};
 use vmemmap_kernel::check::{Finding, FrameInfo, Marks, StateView, Visible, check};
+use vmemmap_kernel::page::flag;
 use vmemmap_kernel::state::{Section, section_flag};
 use vmemmap_kernel::{Kernel, MAX_RAM_RANGES, Policies, Ram};
 
@@ -34,6 +37,14 @@ pub struct DumpFacts {
     pub pools: Vec<(u64, u64)>,
 }
 
+/// The struct pages of a dump that holds memory.
+pub struct Contents<'a> {
+    /// The words of the page at a physical address, if the dump has it.
+    pub read: &'a dyn Fn(Pa) -> Option<Vec<u64>>,
+    /// `PG_head` as a mask of `page->flags`; where it is not known, flags are not visible.
+    pub head_mask: Option<u64>,
+}
+
 /// What a check found.
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -44,9 +55,9 @@ pub struct Checked {
     pub visible: Visible,
 }
 
-/// Check every invariant that the tables and the facts can show.
-pub fn check_dump<V: TableView>(tables: &V, facts: &DumpFacts) -> Checked {
-    let state = Dumped::new(tables, facts);
+/// Check every invariant that the tables, the facts and the contents, if there are any, can show.
+pub fn check_dump<V: TableView>(tables: &V, facts: &DumpFacts, contents: Option<&Contents<'_>>) -> Checked {
+    let state = Dumped::new(tables, facts, contents);
     let mut report = Checked { findings: Vec::new(), counts: [0; 33], visible: Visible::default() };
     let mut marks = SparseMarks::default();
     let (findings, counts) = (&mut report.findings, &mut report.counts);
@@ -66,13 +77,17 @@ struct Dumped<'a, V> {
     kernel: Kernel,
     /// `section_mem_map` of each section of the kernel's `VarMap`; `None`: whether it is present cannot be told.
     sections: Vec<Option<u64>>,
+    contents: Option<&'a Contents<'a>>,
+    /// The page of struct pages that was read last: neighbours are asked for together.
+    last_page: RefCell<(Pa, Option<Vec<u64>>)>,
 }
 
 impl<'a, V: TableView> Dumped<'a, V> {
-    fn new(tables: &'a V, facts: &'a DumpFacts) -> Self {
+    fn new(tables: &'a V, facts: &'a DumpFacts, contents: Option<&'a Contents<'a>>) -> Self {
         let mut kernel = Kernel::new(facts.layout, Policies::default(), &few_ranges(&facts.ram), true);
         kernel.extra_prot = global_or_not(tables, &facts.layout, &facts.ram);
-        let mut dumped = Self { tables, facts, kernel, sections: Vec::new() };
+        let last_page = RefCell::new((Pa(u64::MAX), None));
+        let mut dumped = Self { tables, facts, kernel, sections: Vec::new(), contents, last_page };
         let vars = dumped.kernel.vars;
         dumped.sections = (0..vars.sections()).map(|n| dumped.section(n)).collect();
         dumped
@@ -170,8 +185,21 @@ impl<V: TableView> StateView for Dumped<'_, V> {
             None
         }
     }
-    fn data_word(&self, _: Pa) -> Option<u64> {
-        None
+    /// A page without a word in it was not dumped: a struct page in use or free has a mapcount.
+    fn data_word(&self, pa: Pa) -> Option<u64> {
+        let contents = self.contents?;
+        let page = self.kernel.geometry.page_size();
+        let mut last = self.last_page.borrow_mut();
+        if last.0 != pa.align_down(page) {
+            let words = (contents.read)(pa.align_down(page)).filter(|words| words.iter().any(|&word| word != 0));
+            *last = (pa.align_down(page), words);
+        }
+        let word = *last.1.as_ref()?.get(((pa.0 & (page - 1)) / 8) as usize)?;
+        if pa.0 % STRUCT_PAGE_SIZE != u64::from(word::FLAGS) * 8 {
+            return Some(word);
+        }
+        // Where PG_head is differs between kernels; of the flags only that one is looked at.
+        Some(if word & contents.head_mask? != 0 { flag::HEAD } else { 0 })
     }
     /// A table page of the dump is a table; of others nothing is known but that self-hosted vmemmap is where it is.
     fn frame(&self, pa: Pa) -> Option<FrameInfo> {

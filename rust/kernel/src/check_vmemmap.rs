@@ -7,8 +7,9 @@ use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Desc, FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 
 use crate::check::{Checker, Finding, Marks, StateView};
+use crate::check_pool::hugepage;
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
-use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
+use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
 use crate::memory_block::MEM_ONLINE;
 use crate::page::{flag, is_hugetlb_type};
 use crate::state::{Block, Section, section_flag};
@@ -296,7 +297,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
     }
 
-    /// Every hugepage of a list, by its tables alone: a view with pools and contents has `check_pool` for that.
+    /// Every hugepage of a list, by its tables, and by its contents where they are visible: a view with pools has `check_pool`
+    /// for that.
     pub fn listed_hugepages(&mut self) {
         let k = self.view.kernel();
         let (sizes, count) = k.geometry.hugetlb_sizes();
@@ -360,6 +362,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         } else if shared != 0 && shared != count - kept {
             self.report(Invariant::RollbackComplete, start.0, "only some tails are shared: neither optimised nor restored");
         }
+        hugepage(self, HugePage { head, pages });
         if shared != 0 && self.view.is_block_online(k.geometry.pa(head)) == Some(false) {
             self.report(Invariant::RemoveMeetsNoOptimised, start.0, "an optimised page lies in a memory block that is not online");
         }

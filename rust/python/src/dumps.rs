@@ -1,12 +1,14 @@
 //! Dumps judged and compared: the checker over an image or a text, and what changed between two.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyDict, PyList};
-use vmemmap_arch::{Granule, Invariant, Layout, Va};
+use vmemmap_arch::{Granule, Invariant, Layout, Pa, Va};
 use vmemmap_explore::document::version;
-use vmemmap_explore::dumped::{Checked, DumpFacts, MOST_FINDINGS, check_dump};
+use vmemmap_explore::dumped::{Checked, Contents, DumpFacts, MOST_FINDINGS, check_dump};
 use vmemmap_image::diff::{Diff, changed_elsewhere, diff};
 use vmemmap_image::shape::{Counts, Optimised};
 use vmemmap_image::text_check::{TextFinding, VISIBLE_IN_TEXT, check_text};
@@ -162,23 +164,60 @@ pub fn diff_elsewhere(py: Python<'_>, a: &TableImage, b: &TableImage) -> PyResul
 }
 
 /// Check every invariant that tables, and the facts beside them, can show. `hugepages_known`: the description's list is
-/// one; `ram_known`: so are its ranges of RAM. `pools`: (length in base pages, `nr_hugepages`).
+/// one; `ram_known`: so are its ranges of RAM. `pools`: (length in base pages, `nr_hugepages`). `read`: bytes of the page at
+/// a physical address, or `None`, if the dump has contents; `head_mask`: `PG_head` in them.
 #[pyfunction]
+#[pyo3(signature = (image, hugepages_known, ram_known, pools, read = None, head_mask = None))]
 pub fn check_image<'py>(
     py: Python<'py>,
     image: &TableImage,
     hugepages_known: bool,
     ram_known: bool,
     pools: Vec<(u64, u64)>,
+    read: Option<Py<PyAny>>,
+    head_mask: Option<u64>,
 ) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
         let image = Arc::clone(&image.0);
-        let checked = abandonable(py, move || checked_image(&image, hugepages_known, ram_known, pools))?;
-        Ok(report(py, &checked)?)
+        let (checked, failed) = abandonable(py, move || {
+            let failed = RefCell::new(None);
+            // After an exception nothing is visible any more, and the exception is raised in the end.
+            let page = |pa: Pa| -> Option<Vec<u64>> {
+                let read = read.as_ref()?;
+                if failed.borrow().is_some() {
+                    return None;
+                }
+                let bytes = Python::attach(|py| -> PyResult<Option<PyBackedBytes>> {
+                    let bytes = read.bind(py).call1((pa.0,))?;
+                    if bytes.is_none() { Ok(None) } else { Ok(Some(bytes.extract::<PyBackedBytes>()?)) }
+                });
+                match bytes {
+                    Ok(bytes) => Some(bytes?.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect()),
+                    Err(error) => {
+                        *failed.borrow_mut() = Some(error);
+                        None
+                    }
+                }
+            };
+            let contents = Contents { read: &page, head_mask };
+            let contents = read.is_some().then_some(&contents);
+            let checked = checked_image(&image, hugepages_known, ram_known, pools, contents);
+            (checked, failed.into_inner())
+        })?;
+        match failed {
+            Some(error) => Err(Error::Python(error)),
+            None => Ok(report(py, &checked)?),
+        }
     })
 }
 
-fn checked_image(image: &vmemmap_image::TableImage, hugepages_known: bool, ram_known: bool, pools: Vec<(u64, u64)>) -> Checked {
+fn checked_image(
+    image: &vmemmap_image::TableImage,
+    hugepages_known: bool,
+    ram_known: bool,
+    pools: Vec<(u64, u64)>,
+    contents: Option<&Contents<'_>>,
+) -> Checked {
     let meta = image.meta();
     let sections = image.sections();
     let mut ram = meta.ram.clone();
@@ -195,7 +234,7 @@ fn checked_image(image: &vmemmap_image::TableImage, hugepages_known: bool, ram_k
         hugepages: hugepages_known.then_some(hugepages),
         pools,
     };
-    let mut checked = check_dump(image, &facts);
+    let mut checked = check_dump(image, &facts, contents);
     for (pa, reached) in image.misplaced_tables() {
         let (invariant, message) = match reached {
             Some(_) => (Invariant::TreeWellFormed, "the image gives a table another level than the one at which it is reached"),
