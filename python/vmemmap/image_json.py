@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError, SpecError
+from .reading import read_at_most
 from .spec import KERNELS, check_machine, format_size, parse_kernel
 
 __all__ = ["Description", "describe", "kernel_behaviour", "read_description"]
@@ -163,13 +164,7 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LIMIT + 1)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > _LIMIT:
-        raise ImageError(f"{path}: larger than {_LIMIT >> 20} MiB, which no description is")
+    raw = read_at_most(path, _LIMIT, "description")
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:

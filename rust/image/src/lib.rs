@@ -2,11 +2,15 @@
 //! physical address). Knows only `arch`; files are opened by whoever calls.
 #![forbid(unsafe_code)]
 
+pub mod column_texts;
+mod hex;
+pub mod ptdump;
 pub mod ptdump_parse;
 pub mod ptdump_text;
 pub mod survey;
 pub mod table_image;
 
+pub use ptdump::{PartsError, Ptdump};
 pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
 pub use ptdump_text::TextWriter;
 pub use survey::{HugepageState, SectionState, VmemmapStyle};
