@@ -110,7 +110,7 @@ impl Ptdump {
             if *range < least || *range > ranges as u64 {
                 return Err(PartsError::Place { marker, range: *range, ranges });
             }
-            if name.is_empty() || !printable(name.as_bytes()) {
+            if !printable(name.as_bytes()) {
                 return Err(PartsError::Name { marker, name: name.clone() });
             }
             least = *range;

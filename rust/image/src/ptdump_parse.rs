@@ -102,12 +102,14 @@ pub(crate) fn put_range(out: &mut impl Write, start: Va, end: Va, depth: u8, col
 /// The lines of a text, in order. Ends after the first error.
 ///
 /// Ranges must follow each other without a gap. A text that begins with the first marker of a whole dump must end at the
-/// top of the address space; a slice need not.
+/// top of the address space; a slice need not. The slice of the linear map begins with that marker too: it has no other,
+/// and ends at `PAGE_END`.
 pub struct Lines<'a> {
     rest: &'a [u8],
     line: u64,
     previous: Option<Va>,
     whole: bool,
+    markers: u64,
     done: bool,
     texts: ColumnTexts<'a>,
 }
@@ -116,7 +118,7 @@ impl<'a> Lines<'a> {
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
         let whole = text.starts_with(b"---[ Linear Mapping start ]---");
-        Self { rest: text, line: 0, previous: None, whole, done: false, texts: ColumnTexts::default() }
+        Self { rest: text, line: 0, previous: None, whole, markers: 0, done: false, texts: ColumnTexts::default() }
     }
 
     /// The distinct columns of the ranges so far, by `RangeLine::text`.
@@ -126,11 +128,14 @@ impl<'a> Lines<'a> {
     }
 
     fn parse(&mut self, line: &'a [u8]) -> Result<Line<'a>, Problem> {
-        if line.last() == Some(&b'\r') {
+        if let [.., b'\r'] = line {
             return Err(Problem::CarriageReturn);
         }
-        if let Some(name) = line.strip_prefix(b"---[ ").and_then(|l| l.strip_suffix(b" ]---")) {
-            return if name.is_empty() || !printable(name) { Err(Problem::NotADumpLine(shown(line))) } else { Ok(Line::Marker(name)) };
+        if let [b'-', ..] = line
+            && let Some(name) = line.strip_prefix(b"---[ ").and_then(|l| l.strip_suffix(b" ]---"))
+        {
+            self.markers += 1;
+            return if printable(name) { Ok(Line::Marker(name)) } else { Err(Problem::NotADumpLine(shown(line))) };
         }
         let bad = || Problem::NotADumpLine(shown(line));
         if line.len() < 54 || line[18] != b'-' || &line[37..40] != b"   " {
@@ -159,8 +164,7 @@ impl<'a> Lines<'a> {
         if after.len() < 4 || after[0] != b' ' || (after.len() > 4 && after[4] != b' ') {
             return Err(bad());
         }
-        let name = &after[1..4];
-        let depth = LEVEL_NAMES.iter().position(|n| n.as_bytes() == name).ok_or_else(|| Problem::Level(shown(name)))? as u8;
+        let depth = depth_of([after[1], after[2], after[3]]).ok_or_else(|| Problem::Level(shown(&after[1..4])))?;
         match self.previous {
             Some(Va(0)) => return Err(Problem::AboveTop(start)),
             Some(previous) if previous != start => return Err(Problem::Gap { start, previous }),
@@ -174,7 +178,7 @@ impl<'a> Lines<'a> {
     fn finish(&mut self) -> Option<Problem> {
         match self.previous {
             None if self.line == 0 => Some(Problem::Empty),
-            Some(end) if self.whole && end.0 != 0 => Some(Problem::EndsEarly(end)),
+            Some(end) if self.whole && end.0 != 0 && !(self.markers == 1 && may_be_page_end(end)) => Some(Problem::EndsEarly(end)),
             None if self.whole => Some(Problem::Cut),
             _ => None,
         }
@@ -243,6 +247,23 @@ pub fn region<'a>(text: &'a str, name: &str) -> Option<&'a str> {
         }
     }
     from.map(|start| &text[start..])
+}
+
+/// `PAGE_END` is -2^(VA_BITS_MIN - 1), and 16K pages with 36 bits have the least.
+fn may_be_page_end(end: Va) -> bool {
+    let below_top = end.0.wrapping_neg();
+    below_top.is_power_of_two() && below_top >= 1 << 35
+}
+
+fn depth_of(name: [u8; 3]) -> Option<u8> {
+    match &name {
+        b"PGD" => Some(0),
+        b"P4D" => Some(1),
+        b"PUD" => Some(2),
+        b"PMD" => Some(3),
+        b"PTE" => Some(4),
+        _ => None,
+    }
 }
 
 /// A piece of a line for an error message: printable, not longer than a line.
