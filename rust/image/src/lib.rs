@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod column_texts;
+mod extent;
 mod hex;
 pub mod ptdump;
 pub mod ptdump_parse;
