@@ -195,7 +195,7 @@ def _markers(keys: _Keys) -> tuple[tuple[int, str | None], ...]:
     for i, item in enumerate(keys.items("ptdump_markers", default=[])):
         key = f"ptdump_markers[{i}]"
         start, name = keys.pair(key, item, "[address, name]")
-        if not isinstance(name, str | None):
+        if not (name is None or (isinstance(name, str) and name.isascii())):
             raise keys.bad(key, "[address, name]")
         markers.append((keys.address(key, start) % (1 << 64), name))
     return tuple(markers)
