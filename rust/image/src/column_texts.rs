@@ -98,10 +98,25 @@ pub(crate) fn meaning(text: &[u8]) -> (u64, bool) {
 /// An attribute index for which no column is printed.
 const NO_MEMORY_TYPE: u64 = 7 << 2;
 
+/// Columns of one width each, before those that are printed only if they apply.
+const FIXED: usize = 11;
+
 /// What the known columns say; `VALID` and `TABLE_BIT` are set unless `F`, `BLK` are printed.
 fn prot_of(columns: &[u8]) -> u64 {
     let mut prot = COLUMNS[0].mask | COLUMNS[8].mask | NO_MEMORY_TYPE;
-    for token in columns.split(|b| *b == b' ').filter(|t| !t.is_empty()) {
+    let mut rest = columns;
+    // As far as they stand where the kernel prints them; then by name, wherever they stand.
+    for c in &COLUMNS[..FIXED] {
+        let Some(text) = rest.strip_prefix(b" ") else { break };
+        if let Some(after) = whole_prefix(text, c.set) {
+            (prot, rest) = (prot & !c.mask | c.value, after);
+        } else if let Some(after) = whole_prefix(text, c.clear) {
+            (prot, rest) = (prot & !c.mask, after);
+        } else {
+            break;
+        }
+    }
+    for token in rest.split(|b| *b == b' ').filter(|t| !t.is_empty()) {
         for c in &COLUMNS {
             if token == c.set.trim_ascii() {
                 prot = prot & !c.mask | c.value;
@@ -111,6 +126,11 @@ fn prot_of(columns: &[u8]) -> u64 {
         }
     }
     prot
+}
+
+/// What follows `prefix`, if that is not the beginning of a longer word.
+fn whole_prefix<'a>(text: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    text.strip_prefix(prefix).filter(|after| matches!(after, [] | [b' ', ..]))
 }
 
 /// Whether all bytes are of printable ASCII, as the kernel's are.

@@ -100,6 +100,28 @@ fn columns_that_no_row_of_the_table_prints_are_kept_and_marked() {
     assert_eq!(printed(line.as_bytes()).unwrap(), line.as_bytes());
 }
 
+/// What is understood does not depend on where a column stands, and half a word is no column.
+#[test]
+fn known_columns_are_understood_wherever_they_stand() {
+    let prot = |columns: &str| {
+        let line = format!("0xfffffc0000000000-0xfffffc0000001000           4K PTE{columns}\n");
+        let Line::Range(range) = Lines::new(line.as_bytes()).next().unwrap().unwrap() else { panic!("a range") };
+        assert_eq!(range.known, columns == "       RW NX SHD AF            UXN    MEM/NORMAL", "{columns}");
+        range.prot
+    };
+    let expected = 0x0060_0000_0000_0703;
+    for columns in [
+        "       RW NX SHD AF            UXN    MEM/NORMAL",
+        " RW NX SHD AF UXN MEM/NORMAL",
+        " MEM/NORMAL UXN AF SHD NX RW",
+        " POE   RW NX SHD AF UXN MEM/NORMAL",
+    ] {
+        assert_eq!(prot(columns), expected, "{columns}");
+    }
+    assert_eq!(prot("       RW NX SHD AFX           UXN    MEM/NORMAL"), expected & !(1 << 10), "AFX is not AF");
+    assert_eq!(prot(" F RW NX SHD AF UXN MEM/NORMAL"), expected & !1);
+}
+
 #[test]
 fn a_region_is_the_slice_from_its_first_header_to_its_last() {
     for (file, _, _, text) in captures() {
