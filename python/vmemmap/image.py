@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
+from .reading import opened, read_at_most
 
 __all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
 
@@ -77,7 +78,7 @@ class Image:
 def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
     """What a file is, by its first bytes. Raises ``ImageError`` if it cannot be read or is neither."""
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         head = file.read(8)
     if head.startswith(b"PK\x03\x04"):
         return "npz"
@@ -89,12 +90,7 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
 
 def read_text(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a ``kernel_page_tables`` file, of any size that one can have. Raises ``ImageError``."""
-    path = Path(path)
-    with _opened(path) as file:
-        data = file.read(PTDUMP_LIMIT + 1)
-    if len(data) > PTDUMP_LIMIT:
-        raise ImageError(f"{path}: larger than {PTDUMP_LIMIT >> 20} MiB, which no kernel_page_tables is")
-    return data
+    return read_at_most(Path(path), PTDUMP_LIMIT, "kernel_page_tables")
 
 
 def read_ptdump(path: str | os.PathLike[str]) -> str:
@@ -156,21 +152,6 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[IO[bytes], None, None]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ImageError(f"{str(path)!r}: not the name of a file") from error
-    with file:
-        try:
-            yield file
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
 def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """A new file that takes the place of ``path`` when the block ends without an exception."""
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -186,7 +167,7 @@ def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 return {name: _read_array(path, archive, name) for name in _ARRAYS}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError, SpecError
+from .reading import read_at_most
 from .spec import KERNELS, check_machine, format_size, parse_kernel
 
 __all__ = ["Description", "describe", "kernel_behaviour", "read_description"]
@@ -161,7 +162,6 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
         blocks_online=_blocks_online(guest),
         block_size=_block_size(guest),
         hugepages=_hugepages(guest),
-        hugepages_known=guest.data.get("hugetlb_heads_pfn_npages") is not None,
         pools=_pools(guest, granule),
         hvo=bool(guest.integer("hugetlb_optimize_vmemmap", default=1)),
         kernel_text=text,
@@ -169,13 +169,7 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LIMIT + 1)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > _LIMIT:
-        raise ImageError(f"{path}: larger than {_LIMIT >> 20} MiB, which no description is")
+    raw = read_at_most(path, _LIMIT, "description")
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -206,7 +200,7 @@ def _markers(keys: _Keys) -> tuple[tuple[int, str | None], ...]:
     for i, item in enumerate(keys.items("ptdump_markers", default=[])):
         key = f"ptdump_markers[{i}]"
         start, name = keys.pair(key, item, "[address, name]")
-        if not isinstance(name, str | None):
+        if not (name is None or (isinstance(name, str) and name.isascii())):
             raise keys.bad(key, "[address, name]")
         markers.append((keys.address(key, start) % (1 << 64), name))
     return tuple(markers)

@@ -221,13 +221,13 @@ class Machine:
 
         image = read_npz(path, kernel=None if kernel is None else parse_kernel(kernel))
         d = image.description
-        try:
-            tables = _core.TableImage(image.pa, image.level, image.words, d)
-        except ValueError as error:
-            raise type(error)(f"{os.fspath(path)}: {error}") from None
         chosen = _policies(policies)
         machine = cls.__new__(cls)
-        machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
+        try:
+            tables = _core.TableImage(image.pa, image.level, image.words, d)
+            machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
+        except ValueError as error:
+            raise type(error)(f"{os.fspath(path)}: {error}") from None
         return machine
 
     def save(self, path: StrPath) -> None:

@@ -26,8 +26,9 @@ def command(file: str | None, machine: str | None, kernel: str | None, region: s
 
 
 def _of_file(file: str, kernel: str | None, region: str | None) -> str:
-    from ..image import kind_of, read_ptdump
+    from ..image import kind_of
     from ..machine import Machine
+    from ..ptdump import load_ptdump
 
     if kind_of(file) == "npz":
         return Machine.load(file, kernel=kernel).ptdump(region)
@@ -35,7 +36,8 @@ def _of_file(file: str, kernel: str | None, region: str | None) -> str:
         raise SpecError(f"{file}: a text says what it says; --kernel is for images and machines")
     from .. import _core
 
-    text = read_ptdump(file)
+    # Not the file's own bytes: a text that this package cannot print is to be noticed.
+    text = str(load_ptdump(file))
     part = text if region is None else _core.ptdump_region(text, region)
     if part is None:
         raise SpecError(f"{file}: has no region {region!r}")

@@ -1,6 +1,5 @@
 //! A live machine: a kernel on a native machine, driven one operation at a time from any thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -450,28 +449,29 @@ impl LiveMachine {
     }
 }
 
-/// One bit a frame.
+/// One bit a frame; zeroed memory that nobody marks is never touched.
 struct FrameMarks {
-    bits: Vec<AtomicU64>,
+    bits: Vec<u64>,
     first: u64,
 }
 
 impl FrameMarks {
     fn new(frames: u64, base: Pa, geometry: &Geometry) -> Self {
-        Self { bits: (0..frames.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), first: geometry.pfn(base).0 }
+        Self { bits: vec![0; frames.div_ceil(64) as usize], first: geometry.pfn(base).0 }
     }
-    fn cell(&self, frame: Pfn) -> Option<(&AtomicU64, u64)> {
+    fn place(&self, frame: Pfn) -> Option<(usize, u64)> {
         let n = frame.0.checked_sub(self.first)?;
-        Some((self.bits.get((n / 64) as usize)?, 1 << (n % 64)))
+        Some(((n / 64) as usize, 1 << (n % 64)))
     }
 }
 
 impl Marks for FrameMarks {
     fn mark(&mut self, frame: Pfn) -> bool {
-        self.cell(frame).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::Relaxed) & bit != 0)
+        let Some((word, bit)) = self.place(frame) else { return false };
+        self.bits.get_mut(word).is_some_and(|word| core::mem::replace(word, *word | bit) & bit != 0)
     }
     fn is_marked(&self, frame: Pfn) -> bool {
-        self.cell(frame).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        self.place(frame).and_then(|(word, bit)| Some(self.bits.get(word)? & bit != 0)).unwrap_or(false)
     }
 }
 

@@ -2,7 +2,11 @@
 //! physical address). Knows only `arch`; files are opened by whoever calls.
 #![forbid(unsafe_code)]
 
+pub mod column_texts;
 pub mod diff;
+mod extent;
+mod hex;
+pub mod ptdump;
 pub mod ptdump_parse;
 pub mod ptdump_text;
 pub mod shape;
@@ -11,6 +15,7 @@ pub mod table_image;
 pub mod text_check;
 pub mod text_machine;
 
+pub use ptdump::{PartsError, Ptdump};
 pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
 pub use ptdump_text::TextWriter;
 pub use shape::Shape;

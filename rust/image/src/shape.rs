@@ -75,19 +75,21 @@ impl Shape {
         Self { geometry: layout.geometry, vmemmap, first_pfn, exact, levels: Default::default(), tables: Vec::new() }
     }
 
-    /// Of tables. A table that is missing or reached at two places is taken as often as it is reached.
+    /// Of tables. Of a table that is reached at two places, as none of vmemmap's should be, the first counts.
     #[must_use]
     pub fn of_image(image: &TableImage) -> Self {
         let layout = image.layout();
         let mut shape = Self::empty(layout, Some(layout.first_linear_pfn()), true);
         let g = shape.geometry;
-        shape.add_table(image, image.root(), g.top(), Va(0u64.wrapping_sub(1 << g.va_bits)));
+        let mut seen = vec![false; image.len()];
+        shape.add_table(image, image.root(), g.top(), Va(0u64.wrapping_sub(1 << g.va_bits)), &mut seen);
         shape
     }
 
-    fn add_table(&mut self, image: &TableImage, table: Pa, level: Level, base: Va) {
+    fn add_table(&mut self, image: &TableImage, table: Pa, level: Level, base: Va, seen: &mut [bool]) {
         let g = self.geometry;
-        let Some(words) = image.words(table) else { return };
+        let Some(row) = image.row(table).filter(|&row| !core::mem::replace(&mut seen[row], true)) else { return };
+        let words = image.row_words(row);
         if self.vmemmap.contains(&base) {
             self.tables.push(Tables { level, va: base, count: 1, pa: Some(table) });
         }
@@ -101,7 +103,7 @@ impl Shape {
                 self.level_mut(level).push(Run { va, count: 1, word });
             }
             if let Kind::Table(next) = g.kind(Desc(word), level) {
-                self.add_table(image, next, level.next(), va);
+                self.add_table(image, next, level.next(), va, seen);
             }
         }
     }

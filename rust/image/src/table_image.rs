@@ -56,6 +56,12 @@ pub enum ImageError {
     MissingTable { table: usize, pa: Pa, level: i8, index: usize, desc: Desc, next: Pa },
     #[error("table {table} at {pa} (level {level}), descriptor {index} ({desc}): its next table {next} is of level {found}")]
     WrongLevel { table: usize, pa: Pa, level: i8, index: usize, desc: Desc, next: Pa, found: i8 },
+    #[error(
+        "a dump of the tables would have {ranges} ranges, more than they have descriptors ({descriptors}): tables are used again and again"
+    )]
+    Ranges { ranges: u64, descriptors: usize },
+    #[error("a walk of the tables would read {read} descriptors, more than {most}: tables are used again and again")]
+    Read { read: u64, most: u64 },
     #[error("table {table} at {pa} is outside every range of RAM")]
     OutsideRam { table: usize, pa: Pa },
     #[error("{granule} pages and 52 bits need LPA2, which {version} does not have")]
@@ -123,6 +129,7 @@ impl TableImage {
         verify_meta(&meta)?;
         let image = Self { meta, layout, pa, level: level.iter().map(|&l| l as i8).collect(), words };
         image.verify_tables()?;
+        image.verify_extent()?;
         Ok(image)
     }
 

@@ -14,6 +14,7 @@ mod image;
 mod interrupt;
 mod layout;
 mod machine;
+mod ptdump;
 mod survey;
 
 use pyo3::pymodule;
@@ -35,6 +36,8 @@ mod _core {
     use crate::layout::{layout, policies};
     #[pymodule_export]
     use crate::machine::Machine;
+    #[pymodule_export]
+    use crate::ptdump::{parse_ptdump, print_ptdump};
     #[pymodule_export]
     use crate::survey::survey;
 
