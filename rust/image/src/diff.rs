@@ -2,6 +2,7 @@
 //! sections, frames.
 
 use core::ops::Range;
+use std::collections::HashSet;
 
 use vmemmap_arch::{Attr, Desc, Kind, Level, Pa, TableView, Va};
 
@@ -200,11 +201,15 @@ pub fn changed_elsewhere(a: &TableImage, b: &TableImage) -> u64 {
     if g != b.geometry() {
         return 0;
     }
-    elsewhere(a, b, [Some(a.root()), Some(b.root())], g.top(), Va(0u64.wrapping_sub(1 << g.va_bits)))
+    elsewhere(a, b, [Some(a.root()), Some(b.root())], g.top(), Va(0u64.wrapping_sub(1 << g.va_bits)), &mut HashSet::new())
 }
 
-fn elsewhere(a: &TableImage, b: &TableImage, tables: [Option<Pa>; 2], level: Level, base: Va) -> u64 {
+/// Tables that are used at many places, as KASAN's early shadow is, are compared once.
+fn elsewhere(a: &TableImage, b: &TableImage, tables: [Option<Pa>; 2], level: Level, base: Va, seen: &mut HashSet<[Option<Pa>; 2]>) -> u64 {
     let g = a.geometry();
+    if !seen.insert(tables) {
+        return 0;
+    }
     let words = [tables[0].and_then(|pa| a.words(pa)), tables[1].and_then(|pa| b.words(pa))];
     if words[0].is_none() && words[1].is_none() {
         return 0;
@@ -224,7 +229,7 @@ fn elsewhere(a: &TableImage, b: &TableImage, tables: [Option<Pa>; 2], level: Lev
         let below = [next(old), next(new)];
         let inside = a.layout().in_vmemmap(va) && a.layout().in_vmemmap(va.plus(g.entry_span(level) - 1));
         if below != [None, None] && !inside {
-            changed += elsewhere(a, b, below, level.next(), va);
+            changed += elsewhere(a, b, below, level.next(), va, seen);
         }
     }
     changed
