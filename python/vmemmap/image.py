@@ -52,6 +52,8 @@ _ROWS: Final = 1 << 12
 _MOST_PACKED: Final = 1100
 # Array → its dimensions and the types it may have, as .npy spells them; the first is the one that is written.
 _ARRAYS: Final = {"pa": (1, ("<u8",)), "level": (1, ("|u1", "|i1")), "words": (2, ("<u8",))}
+# ELF; kdump-compressed; the flattened form of either.
+_VMCORE: Final = (b"\x7fELF", b"KDUMP   ", b"makedump")
 _NPY_HEADER_LIMIT: Final = 4096
 _NPY_HEADER: Final = re.compile(
     rb"\{'descr': '([A-Za-z0-9<>|=]{1,40})', 'fortran_order': (True|False), "
@@ -74,8 +76,11 @@ class Image:
     description: Description
 
 
-def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
-    """What a file is, by its first bytes. Raises ``ImageError`` if it cannot be read or is neither."""
+def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
+    """What a file is, by its first bytes: ``vmcore`` is ELF or kdump-compressed (makedumpfile's flattened form too).
+
+    Raises ``ImageError`` if it cannot be read or is none of them, as raw physical memory is not.
+    """
     path = Path(path)
     with _opened(path) as file:
         head = file.read(8)
@@ -83,8 +88,10 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
         return "npz"
     if head.startswith((b"---[ ", b"0x")):
         return "ptdump"
+    if head.startswith(_VMCORE):
+        return "vmcore"
     hint = " (empty)" if not head else "; give the .npz beside it" if path.suffix == ".json" else ""
-    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text{hint}")
+    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text nor a vmcore{hint}")
 
 
 def read_ptdump(path: str | os.PathLike[str]) -> str:
@@ -113,8 +120,9 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
     keys that are missing or of the wrong type, sizes that the file cannot hold.
     """
     path = Path(path)
-    if kind_of(path) != "npz":
-        raise ImageError(f"{path}: kernel_page_tables text, not a table image (.npz)")
+    kind = kind_of(path)
+    if kind != "npz":
+        raise ImageError(f"{path}: {'a vmcore' if kind == 'vmcore' else 'kernel_page_tables text'}, not a table image (.npz)")
     description = read_description(path.with_suffix(".json"), kernel=kernel)
     arrays = _read_arrays(path)
     words = arrays["words"]

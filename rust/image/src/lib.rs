@@ -2,11 +2,13 @@
 //! physical address). Knows only `arch`; files are opened by whoever calls.
 #![forbid(unsafe_code)]
 
+pub mod collect;
 pub mod ptdump_parse;
 pub mod ptdump_text;
 pub mod survey;
 pub mod table_image;
 
+pub use collect::{Collected, Collector, TooManyTables, mapped};
 pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
 pub use ptdump_text::TextWriter;
 pub use survey::{HugepageState, SectionState, VmemmapStyle};

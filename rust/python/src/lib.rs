@@ -7,6 +7,7 @@
 #[allow(unsafe_code)]
 mod arrays;
 mod bench;
+mod collect;
 mod errors;
 mod exploring;
 mod image;
@@ -24,6 +25,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::bench::{bare_exchanges, bench, bench_rows};
+    #[pymodule_export]
+    use crate::collect::{collect, mapped};
     #[pymodule_export]
     use crate::exploring::{explore, replay, stress};
     #[pymodule_export]
