@@ -27,10 +27,13 @@ from numpy.typing import NDArray
 from .errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
 
-__all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
+__all__ = ["VMCORE_MAGIC", "Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
 
 PTDUMP_LIMIT: Final = 1 << 30
 """Most bytes of text that are read as a dump."""
+
+VMCORE_MAGIC: Final = (b"\x7fELF", b"KDUMP   ", b"makedump")
+"""First bytes of ELF, of a kdump-compressed file, and of makedumpfile's flattened form of one."""
 
 # What zipfile raises, some of it by accident, for archives that are none.
 _BROKEN_ARCHIVE: Final = (
@@ -52,8 +55,6 @@ _ROWS: Final = 1 << 12
 _MOST_PACKED: Final = 1100
 # Array → its dimensions and the types it may have, as .npy spells them; the first is the one that is written.
 _ARRAYS: Final = {"pa": (1, ("<u8",)), "level": (1, ("|u1", "|i1")), "words": (2, ("<u8",))}
-# ELF; kdump-compressed; the flattened form of either.
-_VMCORE: Final = (b"\x7fELF", b"KDUMP   ", b"makedump")
 _NPY_HEADER_LIMIT: Final = 4096
 _NPY_HEADER: Final = re.compile(
     rb"\{'descr': '([A-Za-z0-9<>|=]{1,40})', 'fortran_order': (True|False), "
@@ -88,7 +89,7 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
         return "npz"
     if head.startswith((b"---[ ", b"0x")):
         return "ptdump"
-    if head.startswith(_VMCORE):
+    if head.startswith(VMCORE_MAGIC):
         return "vmcore"
     hint = " (empty)" if not head else "; give the .npz beside it" if path.suffix == ".json" else ""
     raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text nor a vmcore{hint}")

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from .drgn_reader import DrgnMemory
 from .elfcore import read_elf_core
 from .errors import ImageError, SpecError
-from .image import Image, kind_of
+from .image import VMCORE_MAGIC, Image
 from .image_json import Description, kernel_behaviour
 from .physical_memory import FileMemory, PhysicalMemory, Segment
 from .spec import GRANULES, KERNELS, check_machine, format_size, parse_granule, parse_kernel, parse_va_bits
@@ -30,8 +31,6 @@ Source = Literal["elf", "kcore", "raw", "kdump"]
 
 _ELF: Final = b"\x7fELF"
 _STRUCT_PAGE_SIZE: Final = 64
-# Each page of a kdump-compressed file has a `struct page_desc` there, whatever its data shares.
-_PAGE_DESC_SIZE: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +100,18 @@ def read_vmcore(
     if given["base"] is not None:
         k = known(Vmcoreinfo(str(path), None))
         return _vmcore(path, k, _raw(path, given["base"]), "raw")
-    if kind_of(path) != "vmcore":
-        raise ImageError(f"{path}: no ELF core dump and not kdump-compressed: give base for a file of raw physical memory")
     with _open(path) as descriptor:
-        is_elf = os.pread(descriptor, 4, 0) == _ELF
+        head = os.pread(descriptor, 8, 0)
+        if not head.startswith(VMCORE_MAGIC):
+            raise ImageError(f"{path}: neither an ELF core dump nor kdump-compressed: give base if it is raw physical memory")
+        is_elf = head.startswith(_ELF)
         if through == "auto" and is_elf:
             core = read_elf_core(path, descriptor)
             k = known(Vmcoreinfo(str(path), core.vmcoreinfo))
             segments, is_kcore = core.memory((-(1 << k.va_bits) - k.memstart) % (1 << 64))
             return _vmcore(path, k, FileMemory(path, os.dup(descriptor), segments), "kcore" if is_kcore else "elf")
-        memory = _DrgnMemory(path, os.fstat(descriptor).st_size)
-        k = known(Vmcoreinfo(str(path), memory.vmcoreinfo()))
+        memory = DrgnMemory(path)
+        k = known(Vmcoreinfo(str(path), memory.vmcoreinfo))
         return _vmcore(path, k, memory, "elf" if is_elf else "kdump")
 
 
@@ -202,16 +202,18 @@ def _kernel(
 
 def _va_bits(info: Vmcoreinfo, given: int | None) -> int:
     key, register = "NUMBER(VA_BITS)", "NUMBER(TCR_EL1_T1SZ)"
-    built, t1sz = info.decimal(key), info.address(register)
-    va_bits = built if given is None else given
+    va_bits = info.decimal(key) if given is None else given
     if va_bits is None:
         raise info.missing(key, "va_bits")
-    if t1sz is not None:
-        actual = 64 - t1sz
-        if built is not None and built != actual:
-            raise info.bad(register, f"{64 - built:#x}, since {key} is {built}; found {t1sz:#x}: a kernel on a CPU with fewer bits is not modelled")
-        if va_bits != actual:
-            raise info.bad(register, f"{64 - va_bits:#x}, since va_bits is given as {va_bits}; found {t1sz:#x}")
+    t1sz = info.address(register)
+    if t1sz is None or va_bits + t1sz == 64 and info.text(key) != "52":
+        return va_bits
+    if info.text(key) == "52" and t1sz != 12:
+        # memstart_addr is then less than the physical address of PAGE_OFFSET in the layout of those bits.
+        raise info.bad(register, f"0xc, since {key} is 52; found {t1sz:#x}: such a kernel on a CPU with fewer bits is not modelled")
+    if va_bits + t1sz != 64:
+        said = f"{key} is" if given is None else "va_bits is given as"
+        raise info.bad(register, f"{64 - va_bits:#x}, since {said} {va_bits}; found {t1sz:#x}")
     return va_bits
 
 
@@ -224,7 +226,7 @@ def _vmcore(path: Path, k: _Kernel, memory: PhysicalMemory, source: Source) -> V
             raise ImageError(f"{path}: swapper_pg_dir at {k.root:#x} ({k.root_from}) is not in the dump")
         layout = _core.layout(k.granule, k.va_bits, k.kernel, k.memstart)
         vmemmap_start, vmemmap_end = k.vmemmap or (layout["VMEMMAP_START"], layout["VMEMMAP_END"])
-        if isinstance(memory, _DrgnMemory):
+        if isinstance(memory, DrgnMemory):
             start, end = layout["PAGE_OFFSET"], layout["PAGE_END"]
             memory.ranges = tuple(_core.mapped(k.root, k.granule, k.va_bits, pa, words, start, end))
         ram = [(-(-start // k.granule) * k.granule, end // k.granule * k.granule) for start, end in memory.ranges]
@@ -253,47 +255,3 @@ def _vmcore(path: Path, k: _Kernel, memory: PhysicalMemory, source: Source) -> V
             raise ImageError(f"{path}: {error}") from None
         raise
     return Vmcore(Image(pa=pa, level=level, words=words, description=description), memory, source)
-
-
-class _DrgnMemory(PhysicalMemory):
-    """The memory of a dump as drgn shows it. ``ranges`` is empty until the linear map was looked at: drgn does not say."""
-
-    def __init__(self, path: Path, file_size: int) -> None:
-        try:
-            import drgn
-        except ImportError:
-            raise ImageError(f"{path}: reading this takes drgn, which is not installed: pip install 'vmemmap[vmcore]'") from None
-        self.ranges = ()
-        self._path, self._file_size = path, file_size
-        self._fault = drgn.FaultError
-        self._program: Any = drgn.Program()
-        with self._errors("is no dump that drgn reads"):
-            self._program.set_core_dump(str(path))
-
-    @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        # drgn raises plain Exception for what is wrong with a file.
-        try:
-            yield
-        except (ImageError, MemoryError):
-            raise
-        except Exception as error:
-            reason = ascii(str(error) or type(error).__name__)[1:-1]
-            raise ImageError(f"{self._path}: {what}: {reason[:200]}") from error
-
-    def vmcoreinfo(self) -> bytes:
-        with self._errors("VMCOREINFO cannot be read"):
-            return self._program["VMCOREINFO"].string_()
-
-    def read(self, pa: int, length: int) -> bytes | None:
-        with self._errors(f"cannot be read at {pa:#x}"):
-            try:
-                return self._program.read(pa, length, physical=True)
-            except self._fault:
-                return None
-
-    def pages(self, page_size: int) -> int:
-        return self._file_size // _PAGE_DESC_SIZE
-
-    def close(self) -> None:
-        self._program = None

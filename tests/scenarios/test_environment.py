@@ -67,9 +67,7 @@ def test_an_environment_that_does_not_exist_is_refused(environment: Mapping[str,
         explore(_exchange(environment))
 
 
-@pytest.mark.parametrize(
-    ("scenario", "variant"), [("R21", "4k-blocks-entry"), ("R22", "deferred"), ("R22", "sva-walk"), ("R22", "deferred-walk")]
-)
+@pytest.mark.parametrize(("scenario", "variant"), [("R21", "4k-blocks-entry"), ("R22", "deferred"), ("R22", "sva-walk"), ("R22", "deferred-walk")])
 def test_a_fault_handler_hides_no_operation_of_the_cpu(scenario: str, variant: str) -> None:
     """An exception vector stands between kernel code and CPU; where nothing faults it makes no difference."""
     plain, handled = (explore(scenario, variant=variant, policies={"fault": fault}, shorten=0.0) for fault in ("oops", "recheck"))
