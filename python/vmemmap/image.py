@@ -28,10 +28,13 @@ from .errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
 from .reading import opened, read_at_most
 
-__all__ = ["Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
+__all__ = ["VMCORE_MAGIC", "Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
 
 PTDUMP_LIMIT: Final = 1 << 30
 """Most bytes of text that are read as a dump."""
+
+VMCORE_MAGIC: Final = (b"\x7fELF", b"KDUMP   ", b"makedump")
+"""First bytes of ELF, of a kdump-compressed file, and of makedumpfile's flattened form of one."""
 
 # What zipfile raises, some of it by accident, for archives that are none.
 _BROKEN_ARCHIVE: Final = (
@@ -75,8 +78,11 @@ class Image:
     description: Description
 
 
-def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
-    """What a file is, by its first bytes. Raises ``ImageError`` if it cannot be read or is neither."""
+def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
+    """What a file is, by its first bytes: ``vmcore`` is ELF or kdump-compressed (makedumpfile's flattened form too).
+
+    Raises ``ImageError`` if it cannot be read or is none of them, as raw physical memory is not.
+    """
     path = Path(path)
     with opened(path) as file:
         head = file.read(8)
@@ -84,8 +90,10 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump"]:
         return "npz"
     if head.startswith((b"---[ ", b"0x")):
         return "ptdump"
+    if head.startswith(VMCORE_MAGIC):
+        return "vmcore"
     hint = " (empty)" if not head else "; give the .npz beside it" if path.suffix == ".json" else ""
-    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text{hint}")
+    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text nor a vmcore{hint}")
 
 
 def read_text(path: str | os.PathLike[str]) -> bytes:
@@ -115,8 +123,9 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
     keys that are missing or of the wrong type, sizes that the file cannot hold.
     """
     path = Path(path)
-    if kind_of(path) != "npz":
-        raise ImageError(f"{path}: kernel_page_tables text, not a table image (.npz)")
+    kind = kind_of(path)
+    if kind != "npz":
+        raise ImageError(f"{path}: {'a vmcore' if kind == 'vmcore' else 'kernel_page_tables text'}, not a table image (.npz)")
     description = read_description(path.with_suffix(".json"), kernel=kernel)
     arrays = _read_arrays(path)
     words = arrays["words"]

@@ -2,6 +2,7 @@
 //! physical address). Knows only `arch`; files are opened by whoever calls.
 #![forbid(unsafe_code)]
 
+pub mod collect;
 pub mod column_texts;
 pub mod diff;
 mod extent;
@@ -15,6 +16,7 @@ pub mod table_image;
 pub mod text_check;
 pub mod text_machine;
 
+pub use collect::{Collected, Collector, TooManyTables, mapped};
 pub use ptdump::{PartsError, Ptdump};
 pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
 pub use ptdump_text::TextWriter;

@@ -7,6 +7,7 @@
 #[allow(unsafe_code)]
 mod arrays;
 mod bench;
+mod collect;
 mod dumps;
 mod errors;
 mod exploring;
@@ -26,6 +27,8 @@ mod _core {
 
     #[pymodule_export]
     use crate::bench::{bare_exchanges, bench, bench_rows};
+    #[pymodule_export]
+    use crate::collect::{collect, mapped};
     #[pymodule_export]
     use crate::dumps::{Shape, check_dump_text, check_image, diff_elsewhere, diff_shapes, invariants};
     #[pymodule_export]

@@ -1,0 +1,68 @@
+//! Tables found in the physical memory of a dump, which Python reads.
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use vmemmap_arch::{Pa, Va};
+use vmemmap_explore::document::geometry;
+use vmemmap_image::Collector;
+
+use crate::errors::{Error, guarded};
+
+type Arrays<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray2<u64>>);
+
+/// Every table page that is reachable from `root`, each once, as the arrays of a capture: `pa` ascending, `level`, `words`.
+///
+/// `read(pa)` gives the bytes of the page at a physical address, or `None`: then it is left out, the root included.
+/// Raises `ImageError` beyond `most` tables, and whatever `read` raises.
+#[pyfunction]
+pub fn collect<'py>(
+    py: Python<'py>,
+    root: u64,
+    granule: u64,
+    va_bits: u32,
+    most: usize,
+    read: &Bound<'py, PyAny>,
+) -> PyResult<Arrays<'py>> {
+    guarded(py, || {
+        let geometry = geometry(granule, va_bits)?;
+        let mut walk = Collector::new(geometry, Pa(root), most);
+        while !walk.wanted().is_empty() {
+            for pa in walk.wanted().to_vec() {
+                let page = read.call1((pa.0,))?;
+                if page.is_none() {
+                    continue;
+                }
+                let page = page.cast::<PyBytes>().map_err(|error| Error::Python(error.into()))?;
+                walk.store(pa, page.as_bytes()).map_err(|error| Error::Image(error.to_string()))?;
+            }
+            py.detach(|| walk.advance());
+        }
+        let found = py.detach(|| walk.finish());
+        let shape = [found.pa.len(), geometry.entries()];
+        Ok((found.pa.into_pyarray(py), found.level.into_pyarray(py), found.words.into_pyarray(py).reshape(shape)?))
+    })
+}
+
+/// The physical memory that [`start`, `end`) of the kernel's addresses is mapped to, as ascending ranges that do not touch;
+/// pages that only lack their valid bit count.
+#[pyfunction]
+pub fn mapped<'py>(
+    py: Python<'py>,
+    root: u64,
+    granule: u64,
+    va_bits: u32,
+    pa: PyReadonlyArray1<'py, u64>,
+    words: PyReadonlyArray2<'py, u64>,
+    start: u64,
+    end: u64,
+) -> PyResult<Vec<(u64, u64)>> {
+    guarded(py, || {
+        let geometry = geometry(granule, va_bits)?;
+        let contiguous = |_| Error::Image("arrays of an image must be contiguous".into());
+        let pa = pa.as_slice().map_err(contiguous)?;
+        let words = words.as_slice().map_err(contiguous)?;
+        let found = py.detach(|| vmemmap_image::mapped(geometry, Pa(root), pa, words, Va(start)..Va(end)));
+        Ok(found.into_iter().map(|range| (range.start.0, range.end.0)).collect())
+    })
+}

@@ -1,0 +1,242 @@
+"""Dumps assembled from a capture's table pages: the memory of the captured machine, all of it zero but its tables."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+CAPTURES = Path(__file__).parents[1] / "captures"
+STATES = sorted(path.with_suffix("") for path in CAPTURES.glob("*/*.npz"))
+RELEASES = {"6.1-4k": "6.1.192", "6.1-64k": "6.1.192", "6.12-4k": "6.12.0"}
+NOWHERE = (1 << 64) - 1
+PT_LOAD, PT_NOTE, PN_XNUM = 1, 4, 0xFFFF
+
+Layout = Literal["vmcore", "qemu", "kcore"]
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A capture's arrays, and what its JSON says of the machine."""
+
+    state: Path
+    json: Mapping[str, Any]
+    pa: np.ndarray
+    level: np.ndarray
+    words: np.ndarray
+
+    @property
+    def granule(self) -> int:
+        return self.json["granule"]
+
+    @property
+    def system_ram(self) -> list[tuple[int, int]]:
+        """(first byte, one past the last), as /proc/iomem says it: what a crash kernel is told to dump."""
+        ranges = (re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line) for line in self.json["guest"]["system_ram"])
+        return [(int(match[1], 16), int(match[2], 16) + 1) for match in ranges if match]
+
+    @property
+    def machine_ram(self) -> list[tuple[int, int]]:
+        """What the virtual machine has for RAM, plugged or not: what it dumps itself."""
+        ranges = ((int(r["base"], 16), r["size"]) for r in self.json["ram"])
+        return [(base, base + size) for base, size in ranges]
+
+    def linear(self, pa: int) -> int:
+        """Address in the linear map."""
+        return (pa - int(self.json["memstart"], 16) + int(self.json["page_offset"], 16)) % (1 << 64)
+
+    def pages(self) -> list[tuple[int, bytes]]:
+        return [(int(pa), row.tobytes()) for pa, row in zip(self.pa, self.words, strict=True)]
+
+
+def load(state: Path) -> Capture:
+    data = json.loads(state.with_suffix(".json").read_text())
+    with np.load(state.with_suffix(".npz")) as arrays:
+        return Capture(state, data, arrays["pa"], arrays["level"], arrays["words"])
+
+
+def vmcoreinfo(capture: Capture, **replaced: str | None) -> dict[str, str]:
+    """The lines of arm64 that matter, and some that do not; ``None`` leaves one out. Names stand for their keys."""
+    d, t = capture.json, capture.json["registers"]
+    lines = {
+        "OSRELEASE": RELEASES[capture.state.parent.name],
+        "BUILD-ID": "00" * 20,
+        "PAGESIZE": str(d["granule"]),
+        "SYMBOL(init_uts_ns)": "ffff800009c25a40",
+        "OFFSET(uts_namespace.name)": "0",
+        "SYMBOL(swapper_pg_dir)": d["swapper_pg_dir_va"].removeprefix("0x"),
+        "SYMBOL(_stext)": "ffff800008010000",
+        "SYMBOL(mem_section)": "ffff00003fdfc080",
+        "LENGTH(mem_section)": "1024",
+        "SIZE(mem_section)": "16",
+        "OFFSET(mem_section.section_mem_map)": "0",
+        "NUMBER(SECTION_SIZE_BITS)": str(d["section_size"].bit_length() - 1),
+        "NUMBER(MAX_PHYSMEM_BITS)": "48",
+        "SIZE(page)": "64",
+        "NUMBER(VA_BITS)": str(d["va_bits"]),
+        "NUMBER(VMEMMAP_START)": d["vmemmap_start"],
+        "NUMBER(VMEMMAP_END)": d["vmemmap_end"],
+        "NUMBER(kimage_voffset)": d["kimage_voffset"],
+        "NUMBER(PHYS_OFFSET)": d["memstart"],
+        "NUMBER(TCR_EL1_T1SZ)": hex(int(t["TCR_EL1"], 16) >> 16 & 63),
+        "KERNELOFFSET": "0",
+        "NUMBER(KERNELPACMASK)": "0x0",
+        "CRASHTIME": "1700000000",
+    }
+    for key, value in replaced.items():
+        matches = [k for k in lines if re.sub(r"[^a-zA-Z0-9_]", "", k.split("(")[-1]) == key]
+        assert len(matches) == 1, key
+        if value is None:
+            del lines[matches[0]]
+        else:
+            lines[matches[0]] = value
+    return lines
+
+
+def text_of(lines: Mapping[str, str]) -> bytes:
+    return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
+
+
+def note(name: bytes, kind: int, data: bytes) -> bytes:
+    def padded(raw: bytes) -> bytes:
+        return raw + bytes(-len(raw) % 4)
+
+    return struct.pack("<III", len(name) + 1, len(data), kind) + padded(name + b"\0") + padded(data)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A PT_LOAD; ``offset`` is filled in by the writer unless the segment stores nothing."""
+
+    va: int
+    pa: int
+    stored: int
+    size: int
+    offset: int | None = None
+
+
+def loads_of(capture: Capture, layout: Layout) -> list[Load]:
+    d = capture.json
+    if layout == "qemu":
+        return [Load(0, start, end - start, end - start) for start, end in capture.machine_ram]
+    ram = [Load(capture.linear(start), start, end - start, end - start) for start, end in capture.system_ram]
+    # The kernel's image is named again, where it runs; both name the same memory.
+    text_pa = int(d["root_pa"], 16) & ~0xFFFF
+    text = Load((text_pa + int(d["kimage_voffset"], 16)) % (1 << 64), text_pa, 1 << 20, 1 << 20)
+    if layout == "vmcore":
+        return [text, *ram]
+    vmalloc, vmemmap = (next(int(a, 16) for a, n in d["ptdump_markers"] if n == name) for name in ("vmalloc() area", "vmemmap start"))
+    # As read_kcore_iter puts them: far beyond what a copy of the file could hold.
+    far = 1 << 46
+    return [
+        text,
+        Load(vmalloc, NOWHERE, 1 << 40, 1 << 40, far),
+        Load(int(d["ptdump_markers"][2][0], 16), NOWHERE, 1 << 27, 1 << 27, far),
+        Load(vmemmap, NOWHERE, 16 << 20, 16 << 20, far),
+        # Kernels before v4.19 gave 0 for "none".
+        Load(vmemmap + (1 << 30), 0, 1 << 20, 1 << 20, far),
+        *ram,
+    ]
+
+
+def write_elf(
+    path: Path,
+    capture: Capture,
+    layout: Layout = "vmcore",
+    *,
+    info: Mapping[str, str] | None = None,
+    loads: Sequence[Load] | None = None,
+    pages: Sequence[tuple[int, bytes]] | None = None,
+    xnum: bool = False,
+) -> Path:
+    """A sparse ELF core dump. ``info`` is the VMCOREINFO (an empty one leaves the note out); ``xnum`` counts the program
+    headers in a section header, as dumps with 65,535 and more do.
+    """
+    info = vmcoreinfo(capture) if info is None else info
+    loads = loads_of(capture, layout) if loads is None else loads
+    notes = note(b"CORE", 1, bytes(392)) + (note(b"VMCOREINFO", 0, text_of(info)) if info else b"")
+    section = 64 if xnum else 0
+    notes_at = 64 + section + 56 * (1 + len(loads))
+    at = -(-(notes_at + len(notes)) // 65536) * 65536
+    headers = [struct.pack("<IIQQQQQQ", PT_NOTE, 0, notes_at, 0, 0, len(notes), len(notes), 0)]
+    placed: list[tuple[Load, int]] = []
+    for load in loads:
+        offset = at if load.offset is None else load.offset
+        headers.append(struct.pack("<IIQQQQQQ", PT_LOAD, 7, offset, load.va, load.pa, load.stored, load.size, 0))
+        if load.offset is None:
+            placed.append((load, offset))
+            at += load.stored
+    count = PN_XNUM if xnum else len(headers)
+    ident = b"\x7fELF\2\1\1" + bytes(9)
+    header = struct.pack("<HHIQQQIHHHHHH", 4, 183, 1, 0, 64 + section, section, 0, 64, 56, count, 64 if xnum else 0, int(xnum), 0)
+    first_section = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, len(headers), 0, 0) if xnum else b""
+    with path.open("wb") as file:
+        file.write(ident + header + first_section + b"".join(headers) + notes)
+        file.truncate(at)
+        for pa, page in capture.pages() if pages is None else pages:
+            for load, offset in placed:
+                if load.pa <= pa and pa + len(page) <= load.pa + load.stored:
+                    file.seek(offset + pa - load.pa)
+                    file.write(page)
+    return path
+
+
+def write_raw(path: Path, capture: Capture) -> tuple[Path, int]:
+    """All of the machine's RAM from its lowest address on, sparse; and that address."""
+    base, end = capture.machine_ram[0][0], capture.machine_ram[-1][1]
+    with path.open("wb") as file:
+        file.truncate(end - base)
+        for pa, page in capture.pages():
+            file.seek(pa - base)
+            file.write(page)
+    return path, base
+
+
+def kdump_bytes(capture: Capture, *, info: Mapping[str, str] | None = None) -> bytes:
+    """A kdump-compressed file as makedumpfile writes it (``diskdump_mod.h``): header, sub header, notes, two bitmaps, a
+    descriptor for each stored page, pages packed by zlib where that is shorter. Only the tables are stored.
+    """
+    block, text = capture.granule, text_of(vmcoreinfo(capture) if info is None else info)
+    highest = capture.machine_ram[-1][1] // block
+    name = [b"Linux", b"host", b"6.1.192", b"#1 SMP", b"aarch64", b"(none)"]
+    utsname = b"".join(field.ljust(65, b"\0") for field in name)
+    notes = note(b"VMCOREINFO", 0, text)
+    sub_blocks = 1 + -(-len(notes) // block)
+    bitmap_bytes = -(-highest // 8)
+    bitmap_bytes += -bitmap_bytes % block
+    header = struct.pack(
+        "<8si390s6xqqIiiIIIIIIi", b"KDUMP   ", 6, utsname, 0, 0, 1, block, sub_blocks, 2 * bitmap_bytes // block, highest, 0, 0, 0, 0, 1
+    )
+    notes_at = 2 * block
+    sub = struct.pack(
+        "<QiiQQQQQQQQQQQ", int(capture.json["memstart"], 16), 31, 0, 0, 0, notes_at + 24, len(text), notes_at, len(notes), 0, 0, 0, 0, highest
+    )
+    memory, stored = bytearray(bitmap_bytes), bytearray(bitmap_bytes)
+    for start, end in capture.system_ram:
+        for byte in range(start // block // 8, end // block // 8):
+            memory[byte] = 0xFF
+    pages = capture.pages()
+    for pa, _ in pages:
+        stored[pa // block // 8] |= 1 << pa // block % 8
+    head = header.ljust(block, b"\0") + (sub.ljust(block, b"\0") + notes).ljust(sub_blocks * block, b"\0") + bytes(memory) + bytes(stored)
+    data_at = len(head) + 24 * len(pages)
+    descriptors, data = bytearray(), bytearray()
+    for _, page in pages:
+        packed = zlib.compress(page)
+        flags, raw = (1, packed) if len(packed) < block else (0, page)
+        descriptors += struct.pack("<QIIQ", data_at + len(data), len(raw), flags, 0)
+        data += raw
+    return head + bytes(descriptors) + bytes(data)
+
+
+def flattened(whole: bytes, piece: int = 10_000) -> bytes:
+    """The same file as makedumpfile sends it through a pipe: pieces with their places, big-endian."""
+    pieces = (struct.pack(">qq", at, len(part := whole[at : at + piece])) + part for at in range(0, len(whole), piece))
+    return struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0") + b"".join(pieces) + struct.pack(">qq", -1, -1)
