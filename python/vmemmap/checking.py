@@ -123,7 +123,9 @@ def check_dump(dump: Dump) -> Check:
     """The same of one that is open."""
     if dump.tables is not None and dump.image is not None:
         d = dump.image.description
-        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools))
+        memory, granule = dump.memory, dump.shape.granule
+        read = None if memory is None else lambda pa: memory.read(pa, granule)
+        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), read, dump.head_mask)
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
     visible, found = set(report["visible"]), dict(report["counts"])

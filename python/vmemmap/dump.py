@@ -7,14 +7,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from . import _core
 from .errors import ImageError, SpecError
 from .image import Image, kind_of, read_npz, read_text
 from .spec import parse_granule, parse_kernel, parse_va_bits
 
-__all__ = ["Dump", "Hints", "dump_of_image", "open_dump"]
+if TYPE_CHECKING:
+    from .physical_memory import PhysicalMemory
+    from .vmcore import Vmcore
+
+__all__ = ["Dump", "Hints", "dump_of_image", "open_dump", "read_tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,10 @@ class Dump:
     tables: _core.TableImage | None
     text: bytes | None
     """The text, if it is one."""
+    memory: PhysicalMemory | None = None
+    """The memory of a vmcore, struct pages too, if they were dumped."""
+    head_mask: int | None = None
+    """``PG_head`` in ``page->flags``, if the vmcore says."""
 
     @property
     def machine(self) -> str:
@@ -94,7 +102,8 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
     """
     path = Path(path)
     if hints.base is not None or kind_of(path) == "vmcore":
-        return dump_of_image(path, _read_vmcore(path, hints), "vmcore")
+        core = _read_vmcore(path, hints)
+        return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask)
     if kind_of(path) == "npz":
         return dump_of_image(path, read_npz(path, kernel=hints.kernel))
     text = read_text(path)
@@ -112,7 +121,23 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
     return Dump(path, "ptdump", shape, None, None, text)
 
 
-def _read_vmcore(path: Path, hints: Hints) -> Image:
+def read_tables(path: str | os.PathLike[str], hints: Hints = Hints()) -> Image:
+    """The tables of an image or of a vmcore, not yet verified against each other. Hugepages of a vmcore are the optimised
+    ones, found in the tables.
+
+    :raises ImageError: it cannot be read, or has no tables.
+    """
+    path = Path(path)
+    if hints.base is None and kind_of(path) != "vmcore":
+        return read_npz(path, kernel=hints.kernel)
+    core = _read_vmcore(path, hints)
+    core.memory.close()
+    image = dump_of_image(path, core.image, "vmcore").image
+    assert image is not None
+    return image
+
+
+def _read_vmcore(path: Path, hints: Hints) -> Vmcore:
     from .vmcore import read_vmcore
 
     return read_vmcore(
@@ -123,7 +148,7 @@ def _read_vmcore(path: Path, hints: Hints) -> Image:
         va_bits=hints.va_bits,
         memstart=hints.memstart,
         base=hints.base,
-    ).image
+    )
 
 
 def dump_of_image(path: str | os.PathLike[str], image: Image, kind: Literal["npz", "vmcore"] = "npz") -> Dump:

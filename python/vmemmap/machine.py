@@ -208,18 +208,32 @@ class Machine:
         return machine
 
     @classmethod
-    def load(cls, path: StrPath, *, kernel: str | None = None, checked: bool = False, **policies: str) -> Machine:
-        """A real kernel's tables (``.npz``, its JSON beside it) as a live machine.
+    def load(
+        cls,
+        path: StrPath,
+        *,
+        kernel: str | None = None,
+        root: int | str | None = None,
+        granule: int | str | None = None,
+        va_bits: int | str | None = None,
+        memstart: int | str | None = None,
+        base: int | str | None = None,
+        checked: bool = False,
+        **policies: str,
+    ) -> Machine:
+        """A real kernel's tables as a live machine: of an image (``.npz``, its JSON beside it) or of a vmcore.
 
-        HugeTLB pages come from the JSON, whether each is optimised from the tables. `kernel` overrides the behaviour that
-        the JSON names.
+        HugeTLB pages come from the JSON, whether each is optimised from the tables; of a vmcore only those that are
+        optimised are known. `kernel` overrides the behaviour that the dump names; `root`, `granule`, `va_bits` and
+        `memstart` are for a vmcore that does not say, `base` for raw memory.
 
         :raises ImageError: the files cannot be read, or contradict themselves; one line that names the place.
         """
         from . import _core
-        from .image import read_npz
+        from .dump import Hints, read_tables
 
-        image = read_npz(path, kernel=None if kernel is None else parse_kernel(kernel))
+        hints = Hints.parse(kernel=kernel, root=root, granule=granule, va_bits=va_bits, memstart=memstart, base=base)
+        image = read_tables(path, hints)
         d = image.description
         chosen = _policies(policies)
         machine = cls.__new__(cls)

@@ -88,6 +88,7 @@ def vmcoreinfo(capture: Capture, **replaced: str | None) -> dict[str, str]:
         "NUMBER(TCR_EL1_T1SZ)": hex(int(t["TCR_EL1"], 16) >> 16 & 63),
         "KERNELOFFSET": "0",
         "NUMBER(KERNELPACMASK)": "0x0",
+        "NUMBER(PG_head_mask)": str(1 << 16 if RELEASES[capture.state.parent.name].startswith("6.1.") else 1 << 6),
         "CRASHTIME": "1700000000",
     }
     for key, value in replaced.items():

@@ -31,8 +31,10 @@ pub struct DumpFacts {
     pub blocks_online: Option<Vec<u64>>,
     /// Bytes of a memory block.
     pub block_size: u64,
-    /// Head and length of each HugeTLB page, sorted; `None` if there is no list.
-    pub hugepages: Option<Vec<(u64, u64)>>,
+    /// Head and length of each HugeTLB page that is known, sorted.
+    pub hugepages: Vec<(u64, u64)>,
+    /// There are no others.
+    pub hugepages_complete: bool,
     /// (length in base pages, `nr_hugepages`) of pools.
     pub pools: Vec<(u64, u64)>,
 }
@@ -219,11 +221,11 @@ impl<V: TableView> StateView for Dumped<'_, V> {
         self.facts.present.is_some() || ram.is_empty() || after != 0 && ram[after - 1].0.contains(&pa)
     }
     fn listed_hugepage(&self, number: usize) -> Option<(Pfn, u64)> {
-        let (head, pages) = *self.facts.hugepages.as_ref()?.get(number)?;
+        let (head, pages) = *self.facts.hugepages.get(number)?;
         Some((Pfn(head), pages))
     }
     fn is_listed_hugepage(&self, pfn: Pfn) -> Option<bool> {
-        let pages = self.facts.hugepages.as_ref()?;
+        let pages = self.facts.hugepages_complete.then_some(&self.facts.hugepages)?;
         let after = pages.partition_point(|&(head, _)| head <= pfn.0);
         Some(after != 0 && pfn.0 - pages[after - 1].0 < pages[after - 1].1)
     }

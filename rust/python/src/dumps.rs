@@ -163,8 +163,8 @@ pub fn diff_elsewhere(py: Python<'_>, a: &TableImage, b: &TableImage) -> PyResul
     })
 }
 
-/// Check every invariant that tables, and the facts beside them, can show. `hugepages_known`: the description's list is
-/// one; `ram_known`: so are its ranges of RAM. `pools`: (length in base pages, `nr_hugepages`). `read`: bytes of the page at
+/// Check every invariant that tables, and the facts beside them, can show. `hugepages_known`: the description lists all
+/// hugepages, else the optimised ones are looked for; `ram_known`: it lists all RAM. `pools`: (length in base pages, `nr_hugepages`). `read`: bytes of the page at
 /// a physical address, or `None`, if the dump has contents; `head_mask`: `PG_head` in them.
 #[pyfunction]
 #[pyo3(signature = (image, hugepages_known, ram_known, pools, read = None, head_mask = None))]
@@ -223,6 +223,10 @@ fn checked_image(
     let mut ram = meta.ram.clone();
     ram.sort_unstable_by_key(|(range, _)| range.start);
     let mut hugepages = meta.hugepages.clone();
+    if !hugepages_known {
+        let shape = vmemmap_image::Shape::of_image(image);
+        hugepages = pages(&shape, &shape.optimised());
+    }
     hugepages.sort_unstable();
     let facts = DumpFacts {
         layout: *image.layout(),
@@ -231,7 +235,8 @@ fn checked_image(
         self_hosted: sections.iter().filter(|s| s.self_hosted).map(|s| s.start).collect(),
         blocks_online: meta.blocks_online.clone(),
         block_size: if meta.block_size == 0 { meta.geometry.section_size() } else { meta.block_size },
-        hugepages: hugepages_known.then_some(hugepages),
+        hugepages,
+        hugepages_complete: hugepages_known,
         pools,
     };
     let mut checked = check_dump(image, &facts, contents);
