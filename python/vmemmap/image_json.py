@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -269,9 +270,8 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
     """The JSON object for ``description``, with a capture's keys."""
     d = description
     levels, counts = np.unique(np.asarray(level).astype(np.int8), return_counts=True)
-    pools = {f"{pages * d.granule >> 10}kB": 0 for _, pages in d.hugepages}
-    for _, pages in d.hugepages:
-        pools[f"{pages * d.granule >> 10}kB"] += 1
+    counted = Counter(pages for _, pages in d.hugepages)
+    pools = {f"{pages * d.granule >> 10}kB": nr for pages, nr in {**counted, **dict(d.pools)}.items()}
     guest: dict[str, Any] = {
         "hugepages": {name: str(count) for name, count in sorted(pools.items())},
         "hugetlb_heads_pfn_npages": [list(page) for page in d.hugepages],

@@ -241,21 +241,24 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         walk(self.view, va)?.output
     }
 
-    /// I15: boot memory stays present for ever, and its vmemmap mapped.
+    /// I15: boot memory stays present for ever, and its vmemmap mapped. Sections side by side are told once.
     pub fn boot_sections(&mut self) {
         let k = self.view.kernel();
         let g = k.geometry;
         for ram in k.ram() {
             let mut pa = ram.start;
+            let mut told = false;
             while ram.boot && pa.since(ram.start) < ram.bytes {
                 let number = k.vars.section_number(pa);
                 if let Some(flags) = self.section_flags(number) {
                     self.visible.add(Invariant::BootVmemmapKept);
                     let va = k.layout.page_va(g.pfn(pa.align_down(g.section_size())));
                     let mut pages = (0..g.section_vmemmap() >> g.page_shift()).map(|i| va.plus(i << g.page_shift()));
-                    if flags & section_flag::HAS_MEM_MAP == 0 || pages.all(|va| self.translate(va).is_none()) {
+                    let gone = flags & section_flag::HAS_MEM_MAP == 0 || pages.all(|va| self.translate(va).is_none());
+                    if gone && !told {
                         self.report(Invariant::BootVmemmapKept, va.0, "the vmemmap of boot memory is gone");
                     }
+                    told = gone;
                 }
                 pa = pa.align_down(g.section_size()).plus(g.section_size());
             }
