@@ -227,8 +227,8 @@ def _vmcore(path: Path, k: _Kernel, memory: PhysicalMemory, source: Source) -> V
         layout = _core.layout(k.granule, k.va_bits, k.kernel, k.memstart)
         vmemmap_start, vmemmap_end = k.vmemmap or (layout["VMEMMAP_START"], layout["VMEMMAP_END"])
         if isinstance(memory, DrgnMemory):
-            start, end = layout["PAGE_OFFSET"], layout["PAGE_END"]
-            memory.ranges = tuple(_core.mapped(k.root, k.granule, k.va_bits, pa, words, start, end))
+            linear = layout["PAGE_OFFSET"], layout["PAGE_END"]
+            memory.ranges = tuple(_core.mapped(k.root, k.granule, k.va_bits, pa, words, linear))
         ram = [(-(-start // k.granule) * k.granule, end // k.granule * k.granule) for start, end in memory.ranges]
         highest = max((end for _, end in ram), default=0)
         if k.va_bits != 52 and highest > 1 << 48:

@@ -140,7 +140,7 @@ def loads_of(capture: Capture, layout: Layout) -> list[Load]:
         Load(vmalloc, NOWHERE, 1 << 40, 1 << 40, far),
         Load(int(d["ptdump_markers"][2][0], 16), NOWHERE, 1 << 27, 1 << 27, far),
         Load(vmemmap, NOWHERE, 16 << 20, 16 << 20, far),
-        # Kernels before v4.19 gave 0 for "none".
+        # Kernels before v4.11 gave 0 for "none".
         Load(vmemmap + (1 << 30), 0, 1 << 20, 1 << 20, far),
         *ram,
     ]
