@@ -206,12 +206,10 @@ def _va_bits(info: Vmcoreinfo, given: int | None) -> int:
     if va_bits is None:
         raise info.missing(key, "va_bits")
     t1sz = info.address(register)
-    if t1sz is None or va_bits + t1sz == 64 and info.text(key) != "52":
-        return va_bits
-    if info.text(key) == "52" and t1sz != 12:
+    if t1sz is not None and t1sz != 12 and info.text(key) == "52":
         # memstart_addr is then less than the physical address of PAGE_OFFSET in the layout of those bits.
         raise info.bad(register, f"0xc, since {key} is 52; found {t1sz:#x}: such a kernel on a CPU with fewer bits is not modelled")
-    if va_bits + t1sz != 64:
+    if t1sz is not None and va_bits + t1sz != 64:
         said = f"{key} is" if given is None else "va_bits is given as"
         raise info.bad(register, f"{64 - va_bits:#x}, since {said} {va_bits}; found {t1sz:#x}")
     return va_bits
