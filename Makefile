@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-python nightly arrows bench bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-python nightly fuzz arrows bench bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -63,6 +63,18 @@ nightly: $(VENV)/.built $(VENV)/.dev
 	$(CARGO) test --release -p vmemmap-explore --test soundness --test soundness_world -- --ignored --nocapture
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
 
+# Needs a nightly toolchain, a C++ compiler and `cargo install cargo-fuzz`. `make test` runs the same functions with proptest
+# (rust/explore/tests/fuzzed.rs), on any toolchain. No allocation may be larger than 100 MB.
+FUZZ_SECONDS ?= 900
+FUZZ_FLAGS := -max_len=16384 -malloc_limit_mb=100 -rss_limit_mb=1024 -timeout=20 -print_final_stats=1
+fuzz:
+	mkdir -p fuzz/corpus/ptdump_text fuzz/corpus/table_image
+	for text in tests/captures/*/*.ptdump.txt; do cp "$$text" "fuzz/corpus/ptdump_text/$$(echo "$$text" | tr / -)"; done
+	cp fuzz/seeds/table_image/* fuzz/corpus/table_image
+	for target in ptdump_text table_image; do \
+	    $(CARGO) +nightly fuzz run $$target -- $(FUZZ_FLAGS) -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done
+
 arrows: $(VENV)/.built $(VENV)/.dev
 	$(BIN)/lint-imports
 
@@ -85,6 +97,6 @@ docs: $(VENV)/.built
 	$(CARGO) doc $(CRATES) --no-deps
 
 clean:
-	rm -rf $(VENV) target build dist vmemmap-report .pytest_cache .hypothesis .ruff_cache .benchmarks
+	rm -rf $(VENV) target build dist fuzz/target fuzz/corpus fuzz/artifacts vmemmap-report .pytest_cache .hypothesis .ruff_cache .benchmarks
 	find python -name '*.so' -delete
 	find python tests -name __pycache__ -prune -exec rm -rf {} +

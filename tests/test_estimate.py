@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmemmap.errors import SpecError
 from vmemmap.estimate import estimate
 from vmemmap.image import Image, read_npz
+from vmemmap.layout import frames_freed, vmemmap_pages
+from vmemmap.machine import Machine
 from vmemmap.spec import GRANULES, HUGEPAGE_SIZES, format_size
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -152,3 +154,103 @@ def test_savings_and_costs_stay_within_what_there_is(data: st.DataObject) -> Non
     assert answer.net_saved == answer.bytes_saved - answer.split_tables * answer.granule
     assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict()
     assert format_size(memory) in answer.text()
+
+
+@pytest.mark.parametrize(
+    ("machine", "pool", "granule", "memory", "gave_up", "gained"),
+    [("6.1-4k", "2M=16M", "4K", "1G", 56, 0), ("6.12-4k", "2M=16M", "4K", "1G", 64, 8), ("6.1-64k", "512M=1536M", "64K", "4G", 21, 0)],
+)
+def test_the_frame_counts_that_were_seen_are_the_estimate(machine: str, pool: str, granule: str, memory: str, gave_up: int, gained: int) -> None:
+    old, new = (vmemmap_leaves(read_npz(CAPTURES / machine / f"{state}.npz"))[0] for state in "AB")
+    assert (len(old - new), len(new - old)) == (gave_up, gained)
+    assert estimate(memory, [pool], granule).frames_freed == gave_up - gained
+
+
+def test_a_split_is_not_merged_until_its_section_is_removed_and_added_again() -> None:
+    tables = {state: vmemmap_leaves(read_npz(CAPTURES / "6.1-4k" / f"{state}.npz"))[1] for state in ("A", "B", "C", "E1", "E2", "E3", "E4", "E5")}
+    one = estimate("1G", ["2M=16M"]).to_dict()["unmerged"]
+    assert one == {"tables": 1, "tables_most": 8, "bytes": 4096, "bytes_most": 32768}
+    assert tables["B"] - tables["A"] == tables["C"] - tables["A"] == one["tables"]
+    assert tables["E2"] - tables["E1"] == tables["E3"] - tables["E1"] == estimate("1280M", ["2M=32M"]).split_tables == 1
+    assert tables["E4"] == tables["E5"] == tables["E1"]
+    assert "never merged back" in estimate("1G", ["2M=16M"]).text()
+    assert estimate("1G", ["2M=16M"], mapping="basepages").to_dict()["unmerged"]["tables_most"] == 0
+
+
+def test_3024_pages_of_1g_fit_in_3072g_only_if_their_struct_pages_are_never_allocated() -> None:
+    answer = estimate("3072G", ["1G=3024G"])
+    assert answer.vmemmap == 48 << 30
+    assert answer.vmemmap == (3072 - 3024) << 30
+    boot = answer.to_dict()["boot"]
+    # Nothing is left but a debt: one table of level 1 and 48 of level 2 map the 48G of struct pages.
+    assert (boot["free"], boot["fits"], boot["kernel_reserve"]) == (-49 * 4096, False, 0)
+    early = boot["early_hvo"]
+    assert early["hugepages"] == ["1G"]
+    assert early["saved"] == 3024 * 4095 * 4096
+    assert early["tables"] == 3024 * 8 * 4096
+    assert (early["free"], early["fits"]) == (boot["free"] + early["saved"] - early["tables"], True)
+    assert early["free"] == 50_622_623_744
+    assert "does not fit" in answer.text() and "fits (for 1G pages; Linux 6.15" in answer.text()
+
+
+def test_what_is_to_be_left_at_boot_can_be_said() -> None:
+    for reserve, fits in (("47G", True), ("48G", False)):
+        boot = estimate("3072G", ["1G=3024G"], kernel_reserve=reserve).boot
+        assert (boot.fits, boot.fits_early) == (False, fits)
+    assert estimate("3072G", ["1G=3020G"]).boot.fits
+    assert not estimate("3072G", ["1G=3020G"], kernel_reserve="5G").boot.fits
+    with pytest.raises(SpecError, match="kernel_reserve is 'much'"):
+        estimate("1T", [], kernel_reserve="much")
+
+
+@pytest.mark.parametrize(
+    ("granule", "sizes", "early"),
+    [("4K", ["64K", "2M", "32M", "1G"], ["1G"]), ("16K", ["2M", "32M", "1G"], []), ("64K", ["2M", "512M", "16G"], [])],
+)
+def test_early_hvo_wants_whole_sections_and_what_a_pmd_of_vmemmap_describes(granule: str, sizes: list[str], early: list[str]) -> None:
+    # PMD_SIZE / 64 pages: 128M with 4K, 8G with 16K, 512G with 64K pages.
+    answer = estimate("1T", dict.fromkeys(sizes, "32G"), granule)
+    assert answer.to_dict()["boot"]["early_hvo"]["hugepages"] == early
+
+
+def test_base_pages_cost_their_tables_anyway_so_early_hvo_takes_none() -> None:
+    assert estimate("1T", ["1G=512G"], mapping="basepages").boot.early_tables == 0
+    assert estimate("1T", ["1G=512G"]).boot.early_tables == 512 * 8 * 4096
+
+
+POOLS = [("4K", "64K", 64), ("4K", "2M", 96), ("4K", "32M", 8), ("16K", "32M", 8), ("64K", "512M", 2)]
+
+
+@given(data=st.data(), kernel=st.sampled_from(["2021", "6.1", "6.12", "6.12.117"]))
+@settings(max_examples=25, deadline=None)
+def test_a_machine_that_optimises_them_frees_what_is_estimated(data: st.DataObject, kernel: str) -> None:
+    granule, size, most = data.draw(st.sampled_from(POOLS))
+    count = data.draw(st.integers(1, most))
+    memory = "2G" if granule == "64K" else "1G"
+    machine = Machine(granule=granule, boot_memory=memory, kernel=kernel)
+    answer = estimate(
+        memory,
+        {size: count * (machine.hugetlb[size].size)},
+        granule,
+        reserved=2 if kernel == "2021" else 1,
+        mapping="basepages" if kernel == "2021" else "blocks",
+        kernel=kernel,
+    )
+    before, tables = machine.counters.frames_used, len(machine.tables)
+    machine.hugetlb[size].nr_hugepages = count
+    assert machine.hugetlb[size].nr_hugepages == count
+    split = len(machine.tables) - tables
+    pages = machine.hugetlb[size].size // machine.granule
+    assert machine.counters.frames_used - before == count * pages - answer.frames_freed + split
+    assert answer.split_tables <= split <= answer.split_tables_most
+
+
+@given(st.sampled_from([4096, 16384, 65536]), st.integers(0, 24), st.sampled_from([1, 2]))
+def test_what_is_freed_grows_with_the_hugepage_and_leaves_what_is_kept(page: int, order: int, reserved: int) -> None:
+    size = page << order
+    freed = frames_freed(page, size, reserved)
+    assert 0 <= freed <= vmemmap_pages(page, size)
+    assert freed <= frames_freed(page, 2 * size, reserved)
+    assert frames_freed(page, size, 2) <= frames_freed(page, size, 1)
+    if freed:
+        assert freed + reserved == (size // page) * 64 // page

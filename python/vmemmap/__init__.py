@@ -6,6 +6,9 @@ what it saves and what it costs.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ._core import VERSION as __version__
 from ._core import policies as policies
 from .errors import ImageError, InternalError, KernelError, SpecError, VmemmapError
@@ -15,6 +18,11 @@ from .machine import Machine, Translation
 from .memory import MemoryBlock, MemoryRange
 from .replay import ReplayResult, replay
 from .scenario import Actor, Operation, Scenario, Variant, scenario
+from .struct_page import StructPage
+
+if TYPE_CHECKING:
+    from .checking import check
+    from .difference import diff
 
 __all__ = [
     "Actor",
@@ -31,13 +39,25 @@ __all__ = [
     "Scenario",
     "SpecError",
     "StressResult",
+    "StructPage",
     "Translation",
     "Variant",
     "VmemmapError",
     "__version__",
+    "check",
+    "diff",
     "explore",
     "policies",
     "replay",
     "scenario",
     "stress",
 ]
+
+_LATER = {"check": ".checking", "diff": ".difference"}
+"""Names whose modules load NumPy: only when they are asked for."""
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -86,6 +86,48 @@ def _ptdump_text(name: str, quick: bool) -> Row:
     return _rate(_row(name, "MB/s", what, 3 if quick else 25, sides), len(text) / 1e6)
 
 
+_LINES = (
+    "0xffff000000210000-0xffff000000400000        1984K PTE       ro NX SHD AF            UXN    MEM/NORMAL",
+    "0xffff000000400000-0xffff000001000000          12M PMD       ro NX SHD AF        BLK UXN    MEM/NORMAL",
+    "0xffff000001000000-0xffff000001800000           8M PMD",
+    "0xffff000001800000-0xffff000001801000           4K PTE       RW NX SHD AF            UXN    MEM/NORMAL-TAGGED",
+)
+
+
+def _large_dump(quick: bool) -> bytes:
+    """A text of 100 MB (100 KB if `quick`), of lines as kernels print them: pages of four kinds in turns."""
+    import numpy as np
+
+    from .ptdump import Ptdump, parse_ptdump
+
+    known = [parse_ptdump(f"{line}\n") for line in _LINES]
+    ranges = (100_000 if quick else 100_000_000) // (sum(map(len, _LINES)) // len(_LINES) + 1)
+    turn = np.arange(ranges) % len(known)
+    bounds = np.concatenate([np.zeros(1, np.uint64), np.cumsum(np.array([int(dump.size[0]) for dump in known], np.uint64)[turn])])
+    texts = tuple(dump[0].columns for dump in known)
+    level = np.array([dump.level[0] for dump in known], np.uint8)[turn]
+    return Ptdump(bounds.astype(np.uint64) + np.uint64(0xFFFF << 48), level, turn.astype(np.uint32), texts, ()).to_bytes()
+
+
+def _ptdump_parse(name: str, quick: bool) -> Row:
+    from .ptdump import parse_ptdump
+
+    text = _large_dump(quick)
+    what = f"{len(text) // 1000} kB of text taken apart into arrays; limit: its newlines counted (bytes.count)"
+    sides = (lambda: _seconds(lambda: parse_ptdump(text)), lambda: _seconds(lambda: text.count(b"\n")))
+    return _rate(_row(name, "MB/s", what, 3 if quick else 9, sides), len(text) / 1e6)
+
+
+def _ptdump_print(name: str, quick: bool) -> Row:
+    from .ptdump import parse_ptdump
+
+    text = _large_dump(quick)
+    dump, copy = parse_ptdump(text), bytearray(text)
+    what = f"{len(text) // 1000} kB of text printed from arrays; limit: one copy of it into memory that is there"
+    sides = (lambda: _seconds(dump.to_bytes), lambda: _seconds(lambda: copy.__setitem__(slice(None), text)))
+    return _rate(_row(name, "MB/s", what, 3 if quick else 9, sides), len(text) / 1e6)
+
+
 def _python_exchange_bulk(name: str, quick: bool) -> Row:
     from .machine import Machine
 
@@ -110,6 +152,8 @@ def _python_exchange_bulk(name: str, quick: bool) -> Row:
 
 _OURS: dict[str, Callable[[str, bool], Row]] = {
     "ptdump-text": _ptdump_text,
+    "ptdump-parse": _ptdump_parse,
+    "ptdump-print": _ptdump_print,
     "python-exchange-bulk": _python_exchange_bulk,
     "import-time": _import_time,
 }

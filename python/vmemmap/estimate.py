@@ -12,7 +12,7 @@ from .errors import SpecError
 from .layout import Layout, layout
 from .spec import check_hugepage_size, check_whole_pages, format_size, parse_hugepages, parse_size
 
-__all__ = ["Estimate", "PoolEstimate", "estimate"]
+__all__ = ["BootFit", "Estimate", "PoolEstimate", "estimate", "human_size"]
 
 MAPPINGS: Final = ("blocks", "basepages")
 
@@ -67,6 +67,73 @@ class PoolEstimate:
 
 
 @dataclass(frozen=True, slots=True)
+class BootFit:
+    """Whether the hugepages fit if all are allocated at boot; sizes in bytes, negative where memory does not suffice.
+
+    Without early HVO all struct pages are allocated first and HVO gives back afterwards (for gigantic pages, which come
+    from memblock, necessarily so). With it (Linux 6.15, ``mm/hugetlb_vmemmap.c: hugetlb_vmemmap_init_early``) the struct
+    pages that HVO would free are never allocated, but only for boot-time pages whose size is a whole number of sections and
+    of what one PMD of vmemmap describes; and those are mapped by base pages. Arithmetic of sizes: nothing is said of
+    contiguity, alignment, nodes, nor of what else the kernel takes beyond `kernel_reserve`.
+    """
+
+    kernel_reserve: int
+    """Memory to be left for everything that is not a hugepage, a struct page or a table that maps struct pages."""
+    free: int
+    """What is left without early HVO, beside hugepages, struct pages and the tables that map them."""
+    early_sizes: tuple[int, ...]
+    """Hugepage sizes that early HVO covers, of those asked for."""
+    early_saved: int
+    """Struct pages that early HVO does not allocate."""
+    early_tables: int
+    """Tables of level 3 that early HVO takes where there would have been blocks, in bytes."""
+
+    @property
+    def free_early(self) -> int:
+        """What is left with early HVO."""
+        return self.free + self.early_saved - self.early_tables
+
+    @property
+    def fits(self) -> bool:
+        """Without early HVO at least the reserve is left, and something at all."""
+        return self.free >= max(1, self.kernel_reserve)
+
+    @property
+    def fits_early(self) -> bool:
+        """The same with early HVO."""
+        return self.free_early >= max(1, self.kernel_reserve)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "kernel_reserve": self.kernel_reserve,
+            "free": self.free,
+            "fits": self.fits,
+            "early_hvo": {
+                "hugepages": [format_size(size) for size in self.early_sizes],
+                "saved": self.early_saved,
+                "tables": self.early_tables,
+                "free": self.free_early,
+                "fits": self.fits_early,
+            },
+        }
+
+    def text(self) -> str:
+        """For people: what is left without and with early HVO."""
+        covered = " and ".join(map(format_size, self.early_sizes))
+        early = f"for {covered} pages; Linux 6.15, which has it on x86_64 only" if covered else "does not apply to these sizes"
+        left = f", {human_size(self.kernel_reserve)} to be left" if self.kernel_reserve else ""
+        rows = [("without early HVO", self.free, self.fits, ""), ("with early HVO", self.free_early, self.fits_early, f" ({early})")]
+        return "\n".join(
+            [
+                f"  all of them at boot: memory left beside hugepages, struct pages and their tables{left}",
+                *(f"  {name:<23}  {human_size(size):>12}  {'fits' if fits else 'does not fit'}{note}" for name, size, fits, note in rows),
+                "  sizes only: contiguity, alignment, nodes and the kernel's own needs are not counted",
+            ]
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """What HVO saves and costs on one machine; sizes in bytes."""
 
@@ -84,6 +151,7 @@ class Estimate:
     """Tables of level 3 that splitting blocks takes if the hugepages lie side by side; kept until hot remove."""
     split_tables_most: int
     """The same if they are strewn over as many sections as there are."""
+    boot: BootFit
 
     @property
     def granule(self) -> int:
@@ -131,6 +199,13 @@ class Estimate:
             "split_cost": self.split_cost,
             "net_saved": self.net_saved,
             "net_percent_of_memory": 100 * self.net_saved / self.memory,
+            "unmerged": {
+                "tables": self.split_tables,
+                "tables_most": self.split_tables_most,
+                "bytes": self.split_cost,
+                "bytes_most": self.split_tables_most * self.granule,
+            },
+            "boot": self.boot.to_dict(),
         }
 
     def text(self) -> str:
@@ -145,7 +220,7 @@ class Estimate:
         for pool in self.pools:
             lines.append(
                 f"  {format_size(pool.size):>8} {pool.count:>12} {format_size(pool.memory):>10} "
-                f"{pool.vmemmap_pages_each:>14g} {pool.frames_freed_each:>6} {_human(pool.bytes_saved):>12} "
+                f"{pool.vmemmap_pages_each:>14g} {pool.frames_freed_each:>6} {human_size(pool.bytes_saved):>12} "
                 f"{pool.percent:>7.3f}%"
             )
         level_names = {t.level: t.name for t in self.layout.levels}
@@ -160,7 +235,16 @@ class Estimate:
             ("tables for split blocks", self.split_cost, splits),
             ("saved, net", self.net_saved, self._share(self.net_saved)),
         ]
-        return "\n".join([*lines, "", *(f"  {name:<23}  {_human(size):>12}  {note}" for name, size, note in rows)])
+        lines += ["", *(f"  {name:<23}  {human_size(size):>12}  {note}" for name, size, note in rows)]
+        if self.split_tables:
+            lines += [
+                "",
+                "  a split is never merged back: those tables outlive the hugepages, in boot memory for good. Hot remove frees",
+                "  the table of a section, and memory added there again is mapped by a block",
+            ]
+        if any(pool.count for pool in self.pools):
+            lines += ["", self.boot.text()]
+        return "\n".join(lines)
 
     def _share(self, size: int) -> str:
         return f"{100 * size / self.memory:.3f}% of memory"
@@ -174,12 +258,13 @@ def estimate(
     mapping: str = "blocks",
     va_bits: int | str = 48,
     kernel: str = "6.1",
+    kernel_reserve: int | str = 0,
 ) -> Estimate:
     """What HVO saves with that memory in hugepages, and what it costs.
 
     ``hugepages`` is hugepage size → bytes of memory in such pages, or texts like ``2M=400G``. ``reserved`` is the
     number of vmemmap pages kept for each hugepage: 1, or 2 as in 2021. With 16K and 64K pages vmemmap is always mapped
-    by base pages, whatever ``mapping`` says.
+    by base pages, whatever ``mapping`` says. ``kernel_reserve`` is what must be left if all hugepages are allocated at boot.
 
     Raises ``SpecError``: more hugepages than memory, a size the granule lacks, not a whole number of pages, more memory
     than the linear map can hold.
@@ -210,6 +295,8 @@ def estimate(
     sections = -(-total // machine.section_size)
     vmemmap = sections * machine.section_vmemmap
     split, most = _splits(machine, pools, sections) if blocks else (0, 0)
+    tables = _tables(machine, vmemmap, blocks)
+    left = total - sum(pool.memory for pool in pools) - vmemmap - sum(tables.values()) * machine.granule
     return Estimate(
         memory=total,
         layout=machine,
@@ -217,9 +304,10 @@ def estimate(
         mapping="blocks" if blocks else "basepages",
         pools=pools,
         vmemmap=vmemmap,
-        tables=_tables(machine, vmemmap, blocks),
+        tables=tables,
         split_tables=split,
         split_tables_most=most,
+        boot=_boot(machine, pools, blocks, left, parse_size(kernel_reserve, "kernel_reserve")),
     )
 
 
@@ -257,7 +345,21 @@ def _splits(machine: Layout, pools: tuple[PoolEstimate, ...], sections: int) -> 
     return least, min(most, sections)
 
 
-def _human(size: int) -> str:
+def _boot(machine: Layout, pools: tuple[PoolEstimate, ...], blocks: bool, left: int, reserve: int) -> BootFit:
+    """`left` is what remains without early HVO. The conditions are those of ``vmemmap_should_optimize_bootmem_page``."""
+    described = machine.pmd_size // machine.struct_page_size * machine.granule
+    early = [pool for pool in pools if pool.count and pool.frames_freed and not (pool.size % machine.section_size or pool.size % described)]
+    tables = sum(pool.count * int(pool.vmemmap_pages_each) * machine.granule // machine.pmd_size for pool in early) if blocks else 0
+    return BootFit(
+        kernel_reserve=reserve,
+        free=left,
+        early_sizes=tuple(pool.size for pool in early),
+        early_saved=sum(pool.bytes_saved for pool in early),
+        early_tables=tables * machine.granule,
+    )
+
+
+def human_size(size: int) -> str:
     """A size in four significant digits of the unit that fits."""
     sign, size = ("-" if size < 0 else ""), abs(size)
     unit = min(max(0, (size.bit_length() - 1) // 10), 6)

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
+from .reading import opened, read_at_most
 
-__all__ = ["VMCORE_MAGIC", "Image", "kind_of", "read_npz", "read_ptdump", "write_npz"]
+__all__ = ["VMCORE_MAGIC", "Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
 
 PTDUMP_LIMIT: Final = 1 << 30
 """Most bytes of text that are read as a dump."""
@@ -83,7 +84,7 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
     Raises ``ImageError`` if it cannot be read or is none of them, as raw physical memory is not.
     """
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         head = file.read(8)
     if head.startswith(b"PK\x03\x04"):
         return "npz"
@@ -95,6 +96,11 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
     raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text nor a vmcore{hint}")
 
 
+def read_text(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a ``kernel_page_tables`` file, of any size that one can have. Raises ``ImageError``."""
+    return read_at_most(Path(path), PTDUMP_LIMIT, "kernel_page_tables")
+
+
 def read_ptdump(path: str | os.PathLike[str]) -> str:
     """The text of a ``kernel_page_tables`` file, checked line by line.
 
@@ -102,11 +108,7 @@ def read_ptdump(path: str | os.PathLike[str]) -> str:
     """
     from . import _core
 
-    path = Path(path)
-    with _opened(path) as file:
-        data = file.read(PTDUMP_LIMIT + 1)
-    if len(data) > PTDUMP_LIMIT:
-        raise ImageError(f"{path}: larger than {PTDUMP_LIMIT >> 20} MiB, which no kernel_page_tables is")
+    data = read_text(path)
     try:
         _core.check_ptdump(data)
     except ImageError as error:
@@ -159,21 +161,6 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
 
 
 @contextmanager
-def _opened(path: Path) -> Generator[IO[bytes], None, None]:
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ImageError(f"{str(path)!r}: not the name of a file") from error
-    with file:
-        try:
-            yield file
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-@contextmanager
 def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
     """A new file that takes the place of ``path`` when the block ends without an exception."""
     beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -189,7 +176,7 @@ def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    with _opened(path) as file:
+    with opened(path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 return {name: _read_array(path, archive, name) for name in _ARRAYS}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ImageError, SpecError
+from .reading import read_at_most
 from .spec import KERNELS, check_machine, format_size, parse_kernel
 
 __all__ = ["Description", "describe", "kernel_behaviour", "read_description"]
@@ -50,6 +51,10 @@ class Description:
     """``vm.hugetlb_optimize_vmemmap``."""
     kernel_text: str = ""
     """What the JSON calls the kernel."""
+    hugepages_known: bool = True
+    """``hugepages`` is the list of all of them, not an empty one for want of any."""
+    pools: tuple[tuple[int, int], ...] = ()
+    """(length in base pages, ``nr_hugepages``) of the pools that the JSON names."""
 
 
 def kernel_behaviour(text: str) -> str | None:
@@ -157,19 +162,14 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
         blocks_online=_blocks_online(guest),
         block_size=_block_size(guest),
         hugepages=_hugepages(guest),
+        pools=_pools(guest, granule),
         hvo=bool(guest.integer("hugetlb_optimize_vmemmap", default=1)),
         kernel_text=text,
     )
 
 
 def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(_LIMIT + 1)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(raw) > _LIMIT:
-        raise ImageError(f"{path}: larger than {_LIMIT >> 20} MiB, which no description is")
+    raw = read_at_most(path, _LIMIT, "description")
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -200,7 +200,7 @@ def _markers(keys: _Keys) -> tuple[tuple[int, str | None], ...]:
     for i, item in enumerate(keys.items("ptdump_markers", default=[])):
         key = f"ptdump_markers[{i}]"
         start, name = keys.pair(key, item, "[address, name]")
-        if not isinstance(name, str | None):
+        if not (name is None or (isinstance(name, str) and name.isascii())):
             raise keys.bad(key, "[address, name]")
         markers.append((keys.address(key, start) % (1 << 64), name))
     return tuple(markers)
@@ -251,6 +251,18 @@ def _hugepages(guest: _Keys) -> tuple[tuple[int, int], ...]:
             raise guest.bad(key, "[PFN of the head, base pages]")
         pages.append((pfn, count))
     return tuple(pages)
+
+
+def _pools(guest: _Keys, granule: int) -> tuple[tuple[int, int], ...]:
+    """``{"2048kB": "8"}``, as the directories of ``/sys/kernel/mm/hugepages`` are named."""
+    pools: list[tuple[int, int]] = []
+    for name, count in guest.get("hugepages", dict, "an object", default={}).items():
+        match = re.fullmatch(r"(\d{1,12})kB", name)
+        text = str(count) if isinstance(count, int) and not isinstance(count, bool) else count
+        if match is None or not isinstance(text, str) or not re.fullmatch(r"\d{1,12}", text):
+            raise guest.bad("hugepages", 'sizes and numbers like {"2048kB": "8"}')
+        pools.append((int(match[1]) * 1024 // granule, int(text)))
+    return tuple(sorted(pools))
 
 
 def describe(description: Description, level: NDArray[np.uint8], *, state: str, note: str) -> dict[str, Any]:

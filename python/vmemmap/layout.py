@@ -10,7 +10,10 @@ from typing import Any, Final
 from ._core import layout as core_layout
 from .spec import check_machine, format_size, parse_granule, parse_kernel, parse_va_bits
 
-__all__ = ["Layout", "TableLevel", "layout"]
+__all__ = ["STRUCT_PAGE", "Layout", "TableLevel", "frames_freed", "layout", "vmemmap_pages"]
+
+STRUCT_PAGE: Final = 64
+"""``sizeof(struct page)`` in bytes, on every kernel here; HVO needs a power of two."""
 
 _REGIONS: Final = (
     ("linear map", "PAGE_OFFSET", "PAGE_END"),
@@ -62,6 +65,11 @@ class Layout:
     hugepage_sizes: tuple[int, ...]
 
     @property
+    def pmd_size(self) -> int:
+        """Bytes that one descriptor of level 2 maps: ``PMD_SIZE``."""
+        return next(table.entry_span for table in self.levels if table.level == 2)
+
+    @property
     def vmemmap_shared_top(self) -> bool:
         """A top-level descriptor that maps vmemmap maps something else too: its next table is never freed."""
         start, end = self.regions["vmemmap"]
@@ -76,11 +84,11 @@ class Layout:
 
     def vmemmap_pages(self, hugepage: int) -> float:
         """vmemmap pages of one hugepage of that size in bytes; a fraction if it has less than one."""
-        return hugepage // self.granule * self.struct_page_size / self.granule
+        return vmemmap_pages(self.granule, hugepage)
 
     def frames_freed(self, hugepage: int, reserved: int = 1) -> int:
         """Frames that HVO frees for one hugepage of that size, with 1 or (2021) 2 vmemmap pages kept."""
-        return max(0, int(self.vmemmap_pages(hugepage)) - reserved)
+        return frames_freed(self.granule, hugepage, reserved)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: addresses as hexadecimal text, as in a capture's JSON; sizes as integers."""
@@ -167,6 +175,20 @@ class Layout:
         for page in d["hugepages"]:
             lines.append(f"  {page['name']:>8}  {page['vmemmap_pages']:>13g}  {page['frames_freed']:>12}  {page['frames_freed_2021']:>6}")
         return "\n".join(lines)
+
+
+def vmemmap_pages(page_size: int, hugepage: int) -> float:
+    """vmemmap pages of one hugepage, on any architecture; sizes in bytes. A fraction if it has less than one
+    (``mm/hugetlb_vmemmap.h: hugetlb_vmemmap_size``).
+    """
+    return hugepage // page_size * STRUCT_PAGE / page_size
+
+
+def frames_freed(page_size: int, hugepage: int, reserved: int = 1) -> int:
+    """Frames that HVO frees for one hugepage, on any architecture; sizes in bytes. `reserved` vmemmap pages are kept: 1, or
+    2 before Linux 5.18 (``mm/hugetlb_vmemmap.h: hugetlb_vmemmap_optimizable_size``).
+    """
+    return max(0, int(vmemmap_pages(page_size, hugepage)) - reserved)
 
 
 def layout(granule: int | str = "4K", va_bits: int | str = 48, kernel: str = "6.1") -> Layout:

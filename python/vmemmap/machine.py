@@ -13,6 +13,7 @@ from .hugetlb import HugeTLBPools
 from .memory import Memory
 from .operations import run
 from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_policy, parse_size, parse_switch, parse_va_bits
+from .struct_page import StructPage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -207,26 +208,40 @@ class Machine:
         return machine
 
     @classmethod
-    def load(cls, path: StrPath, *, kernel: str | None = None, checked: bool = False, **policies: str) -> Machine:
-        """A real kernel's tables (``.npz``, its JSON beside it) as a live machine.
+    def load(
+        cls,
+        path: StrPath,
+        *,
+        kernel: str | None = None,
+        root: int | str | None = None,
+        granule: int | str | None = None,
+        va_bits: int | str | None = None,
+        memstart: int | str | None = None,
+        base: int | str | None = None,
+        checked: bool = False,
+        **policies: str,
+    ) -> Machine:
+        """A real kernel's tables as a live machine: of an image (``.npz``, its JSON beside it) or of a vmcore.
 
-        HugeTLB pages come from the JSON, whether each is optimised from the tables. `kernel` overrides the behaviour that
-        the JSON names.
+        HugeTLB pages come from the JSON, whether each is optimised from the tables; of a vmcore only those that are
+        optimised are known. `kernel` overrides the behaviour that the dump names; `root`, `granule`, `va_bits` and
+        `memstart` are for a vmcore that does not say, `base` for raw memory.
 
         :raises ImageError: the files cannot be read, or contradict themselves; one line that names the place.
         """
         from . import _core
-        from .image import read_npz
+        from .dump import Hints, read_tables
 
-        image = read_npz(path, kernel=None if kernel is None else parse_kernel(kernel))
+        hints = Hints.parse(kernel=kernel, root=root, granule=granule, va_bits=va_bits, memstart=memstart, base=base)
+        image = read_tables(path, hints)
         d = image.description
-        try:
-            tables = _core.TableImage(image.pa, image.level, image.words, d)
-        except ValueError as error:
-            raise type(error)(f"{os.fspath(path)}: {error}") from None
         chosen = _policies(policies)
         machine = cls.__new__(cls)
-        machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
+        try:
+            tables = _core.TableImage(image.pa, image.level, image.words, d)
+            machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
+        except ValueError as error:
+            raise type(error)(f"{os.fspath(path)}: {error}") from None
         return machine
 
     def save(self, path: StrPath) -> None:
@@ -318,6 +333,16 @@ class Machine:
     def page_address(self, pfn: int) -> int:
         """Virtual address of the ``struct page`` of a PFN (``pfn_to_page``): arithmetic, whether or not it is mapped."""
         return self._core.page_address(_word(pfn, "pfn"))
+
+    def struct_page(self, pfn: int) -> StructPage | None:
+        """The struct page of a PFN, read through the tables as they are now; ``None`` where they map nothing."""
+        words = self._core.struct_page(_word(pfn, "pfn"))
+        return None if words is None else StructPage(self.page_address(pfn), tuple(words))
+
+    def linear_address(self, physical: int) -> int:
+        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it is mapped."""
+        layout = self._core.layout()
+        return (layout["PAGE_OFFSET"] + _word(physical, "physical") - layout["memstart_addr"]) % (1 << 64)
 
     def translate(self, va: int) -> Translation:
         """Walk the tables for a kernel virtual address."""

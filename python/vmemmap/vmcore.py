@@ -40,6 +40,8 @@ class Vmcore:
     image: Image
     memory: PhysicalMemory
     source: Source
+    head_mask: int | None = None
+    """``PG_head`` in ``page->flags``, if the kernel says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class _Kernel:
     root_from: str
     vmemmap: tuple[int, int] | None
     """VMEMMAP_START and VMEMMAP_END, if the kernel says."""
+    head_mask: int | None
 
 
 def read_vmcore(
@@ -197,7 +200,7 @@ def _kernel(
         raise ImageError(f"{path}: swapper_pg_dir at {root:#x} ({root_from}): expected a multiple of {granule} below 52 bits")
     start, end = info.address("NUMBER(VMEMMAP_START)"), info.address("NUMBER(VMEMMAP_END)")
     vmemmap = None if start is None or end is None else (start, end)
-    return _Kernel(granule, va_bits, behaviour, text, memstart, root, root_from, vmemmap)
+    return _Kernel(granule, va_bits, behaviour, text, memstart, root, root_from, vmemmap, info.decimal("NUMBER(PG_head_mask)"))
 
 
 def _va_bits(info: Vmcoreinfo, given: int | None) -> int:
@@ -252,4 +255,4 @@ def _vmcore(path: Path, k: _Kernel, memory: PhysicalMemory, source: Source) -> V
         if isinstance(error, ImageError) and not str(error).startswith(str(path)):
             raise ImageError(f"{path}: {error}") from None
         raise
-    return Vmcore(Image(pa=pa, level=level, words=words, description=description), memory, source)
+    return Vmcore(Image(pa=pa, level=level, words=words, description=description), memory, source, k.head_mask)

@@ -22,8 +22,11 @@ GRANULES = {
 
 KERNEL_SAYS = {errno.EBUSY, errno.EINVAL, errno.EEXIST, errno.ENOMEM, errno.ENOSPC, errno.EPERM}
 
-AS_WRITTEN = {"6.12.117": {"I11"}}
-"""Faults of a shipped kernel that its model has to show: 6.12.117 restores tails without resetting them (§H7)."""
+AS_WRITTEN = {"6.12.117": {"I11", "I29"}}
+"""Faults of code that its model has to show: 6.12.117 restores tails without resetting them (§H7), and offlining meets the types
+that their free leaves. Nothing else is left at rest than those."""
+
+KEPT = "a page that is no head kept the HugeTLB type"
 
 
 class HugetlbAndHotplug(RuleBasedStateMachine):
@@ -208,7 +211,7 @@ class HugetlbAndHotplug(RuleBasedStateMachine):
     @invariant()
     def nothing_is_violated(self) -> None:
         if hasattr(self, "m"):
-            assert self.m.check() == []
+            assert [f for f in self.m.check() if not self.expected or f.message != KEPT] == []
             assert [v for v in self.m.violations if v.invariant not in self.expected] == []
 
     @invariant()

@@ -20,6 +20,8 @@ UNITS = {
     "walk-plain": "/s",
     "walk-optimised": "/s",
     "ptdump-text": "/s",
+    "ptdump-parse": "/s",
+    "ptdump-print": "/s",
     "populate": "s",
     "hotplug-section": "s",
     "checked-exchange": "ns",

@@ -8,15 +8,18 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 STATES = sorted(path.with_suffix("") for path in CAPTURES.glob("*/*.npz"))
 RELEASES = {"6.1-4k": "6.1.192", "6.1-64k": "6.1.192", "6.12-4k": "6.12.0"}
 NOWHERE = (1 << 64) - 1
+needs_drgn = pytest.mark.skipif(find_spec("drgn") is None, reason="drgn has no wheel for this machine")
 PT_LOAD, PT_NOTE, PN_XNUM = 1, 4, 0xFFFF
 
 Layout = Literal["vmcore", "qemu", "kcore"]
@@ -88,6 +91,7 @@ def vmcoreinfo(capture: Capture, **replaced: str | None) -> dict[str, str]:
         "NUMBER(TCR_EL1_T1SZ)": hex(int(t["TCR_EL1"], 16) >> 16 & 63),
         "KERNELOFFSET": "0",
         "NUMBER(KERNELPACMASK)": "0x0",
+        "NUMBER(PG_head_mask)": str(1 << 16 if RELEASES[capture.state.parent.name].startswith("6.1.") else 1 << 6),
         "CRASHTIME": "1700000000",
     }
     for key, value in replaced.items():

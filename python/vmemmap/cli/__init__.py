@@ -9,7 +9,7 @@ import json
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ __all__ = [
     "INTERRUPTED",
     "MISUSE",
     "VIOLATED",
+    "hint_options",
     "json_option",
     "main",
     "print_json",
@@ -40,6 +41,22 @@ INTERRUPTED: Final = 130
 """Interrupted; what was found so far has been printed and saved."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+_HINTS: Final = (
+    click.option("--kernel", help="Kernel behaviour, instead of the one that the dump names."),
+    click.option("--granule", help="4K, 16K or 64K, where the dump does not say."),
+    click.option("--va-bits", help="36, 39, 42, 47, 48 or 52, where the dump does not say."),
+    click.option("--memstart", metavar="ADDRESS", help="memstart_addr: where the linear map begins, where the dump does not say."),
+    click.option("--root", metavar="ADDRESS", help="Physical address of swapper_pg_dir, where a vmcore does not say."),
+    click.option("--base", metavar="ADDRESS", help="Physical address of the first byte of a raw memory file."),
+)
+
+
+def hint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Options for what a dump does not say about its machine."""
+    for option in reversed(_HINTS):
+        function = option(function)
+    return function
 
 
 def print_json(answer: object) -> None:

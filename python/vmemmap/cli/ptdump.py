@@ -2,51 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..errors import SpecError
-from . import json_option, print_json
+from . import hint_options, json_option, print_json
 
 
 @click.command("ptdump")
 @click.argument("file", required=False)
 @click.option("--machine", metavar="SPEC", help="A machine to build, like granule=4K,va_bits=48,boot_memory=4G,2M=64.")
-@click.option("--kernel", help="Kernel behaviour, instead of the one that the image names.")
 @click.option("--region", help="Only that region: vmemmap, linear, vmalloc, modules, fixmap, pci.")
+@hint_options
 @json_option
-def command(file: str | None, machine: str | None, kernel: str | None, region: str | None, as_json: bool) -> None:
-    """Print the kernel_page_tables text of a table image (FILE.npz), of a dump's own text, or of a machine."""
+def command(file: str | None, machine: str | None, region: str | None, as_json: bool, **hints: Any) -> None:
+    """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a machine."""
     if (file is None) == (machine is None):
         raise click.UsageError("give a FILE or --machine SPEC, and not both")
-    text = _of_file(file, kernel, region) if file is not None else _of_machine(machine or "", kernel, region)
+    given = {name: value for name, value in hints.items() if value is not None}
+    text = _of_file(file, given, region) if file is not None else _of_machine(machine or "", given, region)
     if as_json:
         print_json({"source": file if file is not None else machine, "region": region, "lines": text.count("\n"), "text": text})
     else:
         click.echo(text, nl=False)
 
 
-def _of_file(file: str, kernel: str | None, region: str | None) -> str:
-    from ..image import kind_of, read_ptdump
+def _of_file(file: str, hints: dict[str, Any], region: str | None) -> str:
+    from ..image import kind_of
     from ..machine import Machine
+    from ..ptdump import load_ptdump
 
-    if kind_of(file) == "npz":
-        return Machine.load(file, kernel=kernel).ptdump(region)
-    if kernel is not None:
-        raise SpecError(f"{file}: a text says what it says; --kernel is for images and machines")
+    if "base" in hints or kind_of(file) != "ptdump":
+        return Machine.load(file, **hints).ptdump(region)
+    if hints:
+        raise SpecError(f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores")
     from .. import _core
 
-    text = read_ptdump(file)
+    # Not the file's own bytes: a text that this package cannot print is to be noticed.
+    text = str(load_ptdump(file))
     part = text if region is None else _core.ptdump_region(text, region)
     if part is None:
         raise SpecError(f"{file}: has no region {region!r}")
     return part
 
 
-def _of_machine(spec: str, kernel: str | None, region: str | None) -> str:
+def _of_machine(spec: str, hints: dict[str, Any], region: str | None) -> str:
     from .. import _core
     from ..machine import Machine
     from ..spec import parse_machine
 
-    if kernel is not None:
-        raise SpecError("--machine names its kernel itself: kernel=6.12")
+    if hints:
+        raise SpecError("--machine says all of its machine itself: kernel=6.12, granule=16K and so on")
     return Machine.from_spec(parse_machine(spec, {row: list(choices) for row, choices in _core.policies().items()})).ptdump(region)

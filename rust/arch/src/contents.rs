@@ -22,6 +22,9 @@ pub mod word {
     pub const MEMCG: u8 = 7;
 }
 
+/// `TAIL_MAPPING`, in `page->mapping` of every tail but those that keep something else there.
+pub const TAIL_MAPPING: u64 = 0xdead_0000_0000_0400;
+
 /// Content of every struct page of a frame while nobody has stored into it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(transparent)]
@@ -49,6 +52,7 @@ impl Template {
             (2, _) => u64::MAX,
             (4, word::COUNT) => 0xffff_ffff,
             (t, word::COMPOUND_HEAD) if t & 1 != 0 => t,
+            (t, word::MAPPING) if t & 1 != 0 => TAIL_MAPPING,
             (t, word::COUNT) if t & 1 != 0 => 0xffff_ffff,
             _ => 0,
         }

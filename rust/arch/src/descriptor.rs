@@ -199,6 +199,24 @@ impl Geometry {
             OutputFormat::Lpa2 => (page & ((1 << 50) - 1)) | 0x300,
         }
     }
+    /// Bits of a leaf that must be zero: address bits that the format or the size of the leaf does not use, and NS, which
+    /// tables of Non-secure EL1 leave alone. nT (bit 16 of a block) is none of them.
+    #[must_use]
+    pub const fn reserved_leaf_bits(&self, level: Level) -> u64 {
+        const ADDRESS: u64 = ((1 << 50) - 1) & !0xfff;
+        const NS: u64 = 1 << 5;
+        let used = match self.output_format() {
+            OutputFormat::Plain48 => (1 << 48) - 1,
+            OutputFormat::Lpa64K => ((1 << 48) - 1) | 0xf000,
+            OutputFormat::Lpa2 => (1 << 50) - 1,
+        } & !(self.entry_span(level) - 1);
+        let high = match self.output_format() {
+            OutputFormat::Lpa64K => 0xf000,
+            _ => 0,
+        };
+        let nt = if level.0 == 3 { 0 } else { Attr::NT.bits() };
+        ADDRESS & !used & !high & !nt | NS
+    }
     /// `__pte_to_phys`: the output (or next-table) address of a descriptor.
     #[must_use]
     #[inline]

@@ -5,6 +5,7 @@ pub mod bench;
 #[allow(unsafe_code)]
 mod coroutine;
 pub mod document;
+pub mod dumped;
 pub mod execution;
 pub mod foreign;
 pub mod history;

@@ -1,6 +1,5 @@
 //! A live machine: a kernel on a native machine, driven one operation at a time from any thread.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use thiserror::Error;
@@ -340,6 +339,17 @@ impl LiveMachine {
         walk(&self.machine, va)
     }
 
+    /// The words of a PFN's struct page, as the tables map it now; `None` where they map nothing.
+    #[must_use]
+    pub fn struct_page(&self, pfn: Pfn) -> Option<[u64; 8]> {
+        let at = self.translate(self.kernel.layout.page_va(pfn))?.output?;
+        let mut words = [0; 8];
+        for (n, word) in (0..).zip(&mut words) {
+            *word = AtRest(self).data_word(at.plus(n * 8))?;
+        }
+        Some(words)
+    }
+
     fn hstate_var(&self, h: u8, field: Hstate) -> u64 {
         self.machine.var(self.kernel.vars.hstate(h, field))
     }
@@ -439,28 +449,29 @@ impl LiveMachine {
     }
 }
 
-/// One bit a frame.
+/// One bit a frame; zeroed memory that nobody marks is never touched.
 struct FrameMarks {
-    bits: Vec<AtomicU64>,
+    bits: Vec<u64>,
     first: u64,
 }
 
 impl FrameMarks {
     fn new(frames: u64, base: Pa, geometry: &Geometry) -> Self {
-        Self { bits: (0..frames.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(), first: geometry.pfn(base).0 }
+        Self { bits: vec![0; frames.div_ceil(64) as usize], first: geometry.pfn(base).0 }
     }
-    fn cell(&self, frame: Pfn) -> Option<(&AtomicU64, u64)> {
+    fn place(&self, frame: Pfn) -> Option<(usize, u64)> {
         let n = frame.0.checked_sub(self.first)?;
-        Some((self.bits.get((n / 64) as usize)?, 1 << (n % 64)))
+        Some(((n / 64) as usize, 1 << (n % 64)))
     }
 }
 
 impl Marks for FrameMarks {
     fn mark(&mut self, frame: Pfn) -> bool {
-        self.cell(frame).is_some_and(|(word, bit)| word.fetch_or(bit, Ordering::Relaxed) & bit != 0)
+        let Some((word, bit)) = self.place(frame) else { return false };
+        self.bits.get_mut(word).is_some_and(|word| core::mem::replace(word, *word | bit) & bit != 0)
     }
     fn is_marked(&self, frame: Pfn) -> bool {
-        self.cell(frame).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0)
+        self.place(frame).and_then(|(word, bit)| Some(self.bits.get(word)? & bit != 0)).unwrap_or(false)
     }
 }
 
@@ -490,7 +501,7 @@ impl StateView for AtRest<'_> {
         self.0.machine.frame_word(pa.align_down(page), ((pa.0 & (page - 1)) / 8) as u16)
     }
     fn frame(&self, pa: Pa) -> Option<FrameInfo> {
-        self.0.machine.frame_info(pa).map(|(kind, free, self_hosted)| FrameInfo { kind, free, self_hosted })
+        self.0.machine.frame_info(pa).map(|(kind, free, self_hosted)| FrameInfo { kind, free: Some(free), self_hosted })
     }
     fn uninteresting(&self, pa: Pa) -> u64 {
         self.0.machine.unlisted_chunk(pa)

@@ -1,10 +1,14 @@
 //! Reads the text of `kernel_page_tables`: structured lines that can be printed again byte for byte, whatever columns a
 //! kernel adds; anything that is no such text is an error that names the line.
 
+use std::io::{self, Write};
+
 use memchr::{memchr, memmem};
 use vmemmap_arch::Va;
 
-use crate::ptdump_text::{COLUMNS, put_columns, put_hex, put_padded, scaled};
+use crate::column_texts::{ColumnTexts, printable};
+use crate::hex::hex;
+use crate::ptdump_text::{HEAD, put_head, put_padded, scaled};
 
 /// Level names of ptdump, from the top; the index is the depth that `TextWriter::range` takes.
 pub const LEVEL_NAMES: [&str; 5] = ["PGD", "P4D", "PUD", "PMD", "PTE"];
@@ -24,6 +28,8 @@ pub enum Problem {
     NotADumpLine(String),
     #[error("cut: the line does not end")]
     Cut,
+    #[error("ends in a carriage return: a line of a dump ends in a newline alone")]
+    CarriageReturn,
     #[error("level `{0}` is none of PGD, P4D, PUD, PMD, PTE")]
     Level(String),
     #[error("the range is empty or runs backwards: {0}-{1}")]
@@ -32,6 +38,8 @@ pub enum Problem {
     Size(String, String),
     #[error("starts at {start}, but the range before it ends at {previous}")]
     Gap { start: Va, previous: Va },
+    #[error("starts at {0}, but the range before it ends at the top of the address space")]
+    AboveTop(Va),
     #[error("the text ends at {0}, but a whole dump ends at the top of the address space")]
     EndsEarly(Va),
     #[error("no line at all")]
@@ -58,6 +66,8 @@ pub struct RangeLine<'a> {
     pub prot: u64,
     /// Everything after the level name, as it stands: known columns, and those that are not known.
     pub columns: &'a [u8],
+    /// Number of `columns` among those that the text has, in the order in which they first appear.
+    pub text: u32,
     /// The columns are exactly those that `TextWriter` prints for `prot`.
     pub known: bool,
 }
@@ -65,56 +75,67 @@ pub struct RangeLine<'a> {
 impl Line<'_> {
     /// Append the line as the kernel printed it, newline included.
     pub fn print(&self, out: &mut Vec<u8>) {
-        match self {
-            Line::Marker(name) => {
-                out.extend_from_slice(b"---[ ");
-                out.extend_from_slice(name);
-                out.extend_from_slice(b" ]---\n");
-            }
-            Line::Range(r) => {
-                let mut head = [0u8; 68];
-                put_hex(&mut head[0..18], r.start.0);
-                head[18] = b'-';
-                put_hex(&mut head[19..37], r.end.0);
-                head[37..40].copy_from_slice(b"   ");
-                let (size, unit) = scaled(r.end.since(r.start));
-                let at = 40 + put_padded(&mut head[40..60], size);
-                head[at] = unit;
-                head[at + 1] = b' ';
-                head[at + 2..at + 5].copy_from_slice(LEVEL_NAMES[usize::from(r.depth)].as_bytes());
-                out.extend_from_slice(&head[..at + 5]);
-                out.extend_from_slice(r.columns);
-                out.push(b'\n');
-            }
-        }
+        // Memory takes everything.
+        let _ = match self {
+            Line::Marker(name) => put_marker(out, name),
+            Line::Range(r) => put_range(out, r.start, r.end, r.depth, r.columns),
+        };
     }
+}
+
+/// `---[ name ]---`.
+pub(crate) fn put_marker(out: &mut impl Write, name: &[u8]) -> io::Result<()> {
+    out.write_all(b"---[ ")?;
+    out.write_all(name)?;
+    out.write_all(b" ]---\n")
+}
+
+/// One range, with everything after the level's name as given.
+pub(crate) fn put_range(out: &mut impl Write, start: Va, end: Va, depth: u8, columns: &[u8]) -> io::Result<()> {
+    let mut head = [0u8; HEAD];
+    let at = put_head(&mut head, start, end, LEVEL_NAMES[usize::from(depth)].as_bytes());
+    out.write_all(&head[..at])?;
+    out.write_all(columns)?;
+    out.write_all(b"\n")
 }
 
 /// The lines of a text, in order. Ends after the first error.
 ///
 /// Ranges must follow each other without a gap. A text that begins with the first marker of a whole dump must end at the
-/// top of the address space; a slice need not.
+/// top of the address space; a slice need not. The slice of the linear map begins with that marker too: it has no other,
+/// and ends at `PAGE_END`.
 pub struct Lines<'a> {
     rest: &'a [u8],
     line: u64,
     previous: Option<Va>,
     whole: bool,
+    markers: u64,
     done: bool,
-    /// Columns seen last, with what they mean: neighbouring lines mostly repeat one of two.
-    memo: [(&'a [u8], u64, bool); 2],
-    scratch: Vec<u8>,
+    texts: ColumnTexts<'a>,
 }
 
 impl<'a> Lines<'a> {
     #[must_use]
     pub fn new(text: &'a [u8]) -> Self {
         let whole = text.starts_with(b"---[ Linear Mapping start ]---");
-        Self { rest: text, line: 0, previous: None, whole, done: false, memo: [(b"", 0, true); 2], scratch: Vec::new() }
+        Self { rest: text, line: 0, previous: None, whole, markers: 0, done: false, texts: ColumnTexts::default() }
+    }
+
+    /// The distinct columns of the ranges so far, by `RangeLine::text`.
+    #[must_use]
+    pub fn column_texts(&self) -> &ColumnTexts<'a> {
+        &self.texts
     }
 
     fn parse(&mut self, line: &'a [u8]) -> Result<Line<'a>, Problem> {
-        if let Some(name) = line.strip_prefix(b"---[ ").and_then(|l| l.strip_suffix(b" ]---")) {
-            return if name.is_empty() || !printable(name) { Err(Problem::NotADumpLine(shown(line))) } else { Ok(Line::Marker(name)) };
+        if let [.., b'\r'] = line {
+            return Err(Problem::CarriageReturn);
+        }
+        if let [b'-', ..] = line
+            && let Some(name) = line.strip_prefix(b"---[ ").and_then(|l| l.strip_suffix(b" ]---"))
+        {
+            self.markers += 1;
+            return if printable(name) { Ok(Line::Marker(name)) } else { Err(Problem::NotADumpLine(shown(line))) };
         }
         let bad = || Problem::NotADumpLine(shown(line));
         if line.len() < 54 || line[18] != b'-' || &line[37..40] != b"   " {
@@ -143,43 +164,21 @@ impl<'a> Lines<'a> {
         if after.len() < 4 || after[0] != b' ' || (after.len() > 4 && after[4] != b' ') {
             return Err(bad());
         }
-        let name = &after[1..4];
-        let depth = LEVEL_NAMES.iter().position(|n| n.as_bytes() == name).ok_or_else(|| Problem::Level(shown(name)))? as u8;
-        if let Some(previous) = self.previous
-            && previous != start
-        {
-            return Err(Problem::Gap { start, previous });
+        let depth = depth_of([after[1], after[2], after[3]]).ok_or_else(|| Problem::Level(shown(&after[1..4])))?;
+        match self.previous {
+            Some(Va(0)) => return Err(Problem::AboveTop(start)),
+            Some(previous) if previous != start => return Err(Problem::Gap { start, previous }),
+            _ => self.previous = Some(end),
         }
-        self.previous = Some(end);
-        let columns = &after[4..];
-        let (prot, known) = self.meaning(columns).ok_or_else(bad)?;
-        Ok(Line::Range(RangeLine { start, end, depth, prot, columns, known }))
-    }
-
-    /// The bits that columns say, and whether they are just those of `TextWriter`; `None` if they are no text.
-    fn meaning(&mut self, columns: &'a [u8]) -> Option<(u64, bool)> {
-        if columns.is_empty() {
-            return Some((0, true));
-        }
-        if let Some(&(_, prot, known)) = self.memo.iter().find(|m| m.0 == columns) {
-            return Some((prot, known));
-        }
-        if !printable(columns) {
-            return None;
-        }
-        let prot = prot_of(columns);
-        self.scratch.clear();
-        put_columns(&mut self.scratch, prot);
-        let known = prot != 0 && self.scratch == columns;
-        self.memo.swap(0, 1);
-        self.memo[0] = (columns, prot, known);
-        Some((prot, known))
+        let text = self.texts.number(&after[4..]).ok_or_else(bad)?;
+        let found = self.texts.get(text);
+        Ok(Line::Range(RangeLine { start, end, depth, prot: found.prot, columns: found.text, text, known: found.known }))
     }
 
     fn finish(&mut self) -> Option<Problem> {
         match self.previous {
             None if self.line == 0 => Some(Problem::Empty),
-            Some(end) if self.whole && end.0 != 0 => Some(Problem::EndsEarly(end)),
+            Some(end) if self.whole && end.0 != 0 && !(self.markers == 1 && may_be_page_end(end)) => Some(Problem::EndsEarly(end)),
             None if self.whole => Some(Problem::Cut),
             _ => None,
         }
@@ -250,40 +249,21 @@ pub fn region<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     from.map(|start| &text[start..])
 }
 
-/// An attribute index for which no column is printed.
-const NO_MEMORY_TYPE: u64 = 7 << 2;
-
-/// What the known columns say; `VALID` and `TABLE_BIT` are set unless `F`, `BLK` are printed.
-fn prot_of(columns: &[u8]) -> u64 {
-    let mut prot = COLUMNS[0].mask | COLUMNS[8].mask | NO_MEMORY_TYPE;
-    for token in columns.split(|b| *b == b' ').filter(|t| !t.is_empty()) {
-        for c in &COLUMNS {
-            if token == c.set.trim_ascii() {
-                prot = prot & !c.mask | c.value;
-            } else if token == c.clear.trim_ascii() {
-                prot &= !c.mask;
-            }
-        }
-    }
-    prot
+/// `PAGE_END` is -2^(VA_BITS_MIN - 1), and 16K pages with 36 bits have the least.
+fn may_be_page_end(end: Va) -> bool {
+    let below_top = end.0.wrapping_neg();
+    below_top.is_power_of_two() && below_top >= 1 << 35
 }
 
-fn hex(text: &[u8]) -> Option<u64> {
-    if &text[..2] != b"0x" {
-        return None;
+fn depth_of(name: [u8; 3]) -> Option<u8> {
+    match &name {
+        b"PGD" => Some(0),
+        b"P4D" => Some(1),
+        b"PUD" => Some(2),
+        b"PMD" => Some(3),
+        b"PTE" => Some(4),
+        _ => None,
     }
-    text[2..].iter().try_fold(0u64, |value, &b| {
-        let digit = match b {
-            b'0'..=b'9' => b - b'0',
-            b'a'..=b'f' => b - b'a' + 10,
-            _ => return None,
-        };
-        Some(value << 4 | u64::from(digit))
-    })
-}
-
-fn printable(bytes: &[u8]) -> bool {
-    bytes.iter().all(|b| (0x20..0x7f).contains(b))
 }
 
 /// A piece of a line for an error message: printable, not longer than a line.

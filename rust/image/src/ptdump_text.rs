@@ -5,6 +5,8 @@ use std::io::{self, Write};
 
 use vmemmap_arch::{Attr, Va, Version};
 
+use crate::hex::put_hex;
+
 /// The bits of a descriptor that ptdump compares and shows.
 pub const PROT_MASK: u64 = vmemmap_arch::descriptor::prot::PTDUMP_MASK;
 
@@ -45,6 +47,8 @@ pub(crate) static COLUMNS: [Column; 16] = [
 
 /// Longest line: two addresses, the size, the level and every column at its widest.
 const LINE: usize = 160;
+/// Most bytes of a line up to its level's name: the size of a range has at most 20 digits.
+pub(crate) const HEAD: usize = 65;
 
 /// Writes the dump of one kernel, line by line.
 ///
@@ -88,16 +92,7 @@ impl<W: Write> TextWriter<W> {
     /// which only `PROT_MASK` is looked at; 0 is a hole. `end` may be 0, one past the last address.
     pub fn range(&mut self, start: Va, end: Va, depth: u8, prot: u64) {
         let mut line = [0u8; LINE];
-        put_hex(&mut line[0..18], start.0);
-        line[18] = b'-';
-        put_hex(&mut line[19..37], end.0);
-        line[37..40].copy_from_slice(b"   ");
-        let (size, unit) = scaled(end.0.wrapping_sub(start.0));
-        let mut at = 40 + put_padded(&mut line[40..60], size);
-        line[at] = unit;
-        line[at + 1] = b' ';
-        line[at + 2..at + 5].copy_from_slice(self.names[usize::from(depth.min(4))]);
-        at += 5;
+        let mut at = put_head(&mut line, start, end, self.names[usize::from(depth.min(4))]);
         let prot = prot & PROT_MASK;
         if prot != self.prot {
             self.set_columns(prot);
@@ -130,6 +125,26 @@ impl<W: Write> TextWriter<W> {
             self.failed = self.out.write_all(line);
         }
     }
+}
+
+/// A line up to the level's name, which has three letters. Returns the bytes used, at most `HEAD`.
+pub(crate) fn put_head(line: &mut [u8], start: Va, end: Va, name: &[u8]) -> usize {
+    put_hex(&mut line[0..18], start.0);
+    line[18] = b'-';
+    put_hex(&mut line[19..37], end.0);
+    line[37..40].copy_from_slice(b"   ");
+    let (size, unit) = scaled(end.since(start));
+    let at = 40 + put_padded(&mut line[40..60], size);
+    line[at] = unit;
+    line[at + 1] = b' ';
+    line[at + 2..at + 5].copy_from_slice(name);
+    at + 5
+}
+
+/// What `put_head` returns.
+pub(crate) fn head_size(start: Va, end: Va) -> usize {
+    let digits = scaled(end.since(start)).0.checked_ilog10().unwrap_or(0) as usize + 1;
+    45 + digits.max(9)
 }
 
 /// `dump_prot`: everything after the level name of a range that is no hole.
@@ -170,14 +185,4 @@ pub(crate) fn put_padded(out: &mut [u8], mut value: u64) -> usize {
     let first = at.min(11);
     out[..20 - first].copy_from_slice(&digits[first..]);
     20 - first
-}
-
-/// `0x%016lx` into 18 bytes.
-pub(crate) fn put_hex(out: &mut [u8], value: u64) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out[0] = b'0';
-    out[1] = b'x';
-    for (i, byte) in out[2..18].iter_mut().enumerate() {
-        *byte = DIGITS[(value >> (60 - 4 * i) & 15) as usize];
-    }
 }

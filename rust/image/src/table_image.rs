@@ -1,5 +1,5 @@
 //! A table image: the words of every table page of a kernel, by physical address, as a capture or a vmcore holds them.
-//! Verified when built; the error names the table and the descriptor. What the tables then mean is `survey`'s affair.
+//! Verified when built, unless taken as `damaged`; the error names the table and the descriptor. What the tables then mean is `survey`'s affair.
 
 use core::ops::Range;
 
@@ -56,6 +56,12 @@ pub enum ImageError {
     MissingTable { table: usize, pa: Pa, level: i8, index: usize, desc: Desc, next: Pa },
     #[error("table {table} at {pa} (level {level}), descriptor {index} ({desc}): its next table {next} is of level {found}")]
     WrongLevel { table: usize, pa: Pa, level: i8, index: usize, desc: Desc, next: Pa, found: i8 },
+    #[error(
+        "a dump of the tables would have {ranges} ranges, more than they have descriptors ({descriptors}): tables are used again and again"
+    )]
+    Ranges { ranges: u64, descriptors: usize },
+    #[error("a walk of the tables would read {read} descriptors, more than {most}: tables are used again and again")]
+    Read { read: u64, most: u64 },
     #[error("table {table} at {pa} is outside every range of RAM")]
     OutsideRam { table: usize, pa: Pa },
     #[error("{granule} pages and 52 bits need LPA2, which {version} does not have")]
@@ -97,6 +103,18 @@ impl TableImage {
     /// # Errors
     /// `ImageError`, the first contradiction found.
     pub fn new(meta: ImageMeta, pa: Vec<u64>, level: &[u8], words: Vec<u64>, width: usize) -> Result<Self, ImageError> {
+        let image = Self::damaged(meta, pa, level, words, width)?;
+        image.verify_places()?;
+        image.verify_links()?;
+        Ok(image)
+    }
+
+    /// The same of tables that may be damaged: only what makes the arrays no image at all is refused. Whether the
+    /// tables make a tree is left to a checker: `walk` ends where a table is missing.
+    ///
+    /// # Errors
+    /// `ImageError`, the first contradiction found.
+    pub fn damaged(meta: ImageMeta, pa: Vec<u64>, level: &[u8], words: Vec<u64>, width: usize) -> Result<Self, ImageError> {
         let g = meta.geometry;
         if width != g.entries() {
             return Err(ImageError::Granule { found: width, granule: g.granule.name(), expected: g.entries() });
@@ -111,7 +129,7 @@ impl TableImage {
         verify_meta(&meta)?;
         let image = Self { meta, layout, pa, level: level.iter().map(|&l| l as i8).collect(), words };
         image.verify_tables()?;
-        image.verify_links()?;
+        image.verify_extent()?;
         Ok(image)
     }
 
@@ -135,9 +153,6 @@ impl TableImage {
             if level < top.0 || level > 3 {
                 return Err(ImageError::Level { table, pa: at, level: level as u8, top: top.0 });
             }
-            if !self.meta.ram.is_empty() && !self.in_ram(at) {
-                return Err(ImageError::OutsideRam { table, pa: at });
-            }
         }
         let Some(root) = self.row(self.meta.root) else {
             return Err(ImageError::NoRoot { root: self.meta.root, tables: self.pa.len() });
@@ -147,6 +162,14 @@ impl TableImage {
             Ok(())
         } else {
             Err(ImageError::RootLevel { root: self.meta.root, found, expected: top.0, granule, va_bits: g.va_bits })
+        }
+    }
+
+    fn verify_places(&self) -> Result<(), ImageError> {
+        let outside = |&pa: &u64| !self.meta.ram.is_empty() && !self.in_ram(Pa(pa));
+        match self.pa.iter().position(outside) {
+            Some(table) => Err(ImageError::OutsideRam { table, pa: Pa(self.pa[table]) }),
+            None => Ok(()),
         }
     }
 
@@ -173,6 +196,32 @@ impl TableImage {
             }
         }
         Ok(())
+    }
+
+    /// Table pages that are not reached from the root at the level that the image gives them: their address, and the level
+    /// at which one is reached first. None in a verified image but those that nothing points at.
+    #[must_use]
+    pub fn misplaced_tables(&self) -> Vec<(Pa, Option<Level>)> {
+        let g = self.meta.geometry;
+        let mut reached: Vec<Option<Level>> = vec![None; self.len()];
+        let mut found = self.row(self.meta.root).map(|row| (row, g.top())).into_iter().collect::<Vec<_>>();
+        let mut at = 0;
+        while let Some(&(row, level)) = found.get(at) {
+            at += 1;
+            if reached[row].is_some() {
+                continue;
+            }
+            reached[row] = Some(level);
+            for &word in &self.row_words(row)[..g.entries_at(level)] {
+                if let Kind::Table(next) = g.kind(Desc(word), level)
+                    && let Some(next) = self.row(next)
+                {
+                    found.push((next, level.next()));
+                }
+            }
+        }
+        let misplaced = |(row, level): (usize, &Option<Level>)| (*level != Some(self.level(row))).then_some((Pa(self.pa[row]), *level));
+        reached.iter().enumerate().filter_map(misplaced).collect()
     }
 
     fn physical_bits(&self) -> u32 {
@@ -234,6 +283,9 @@ impl TableView for TableImage {
     fn word(&self, table: Pa, index: usize) -> Option<Desc> {
         let row = self.row(table)?;
         self.row_words(row).get(index).copied().map(Desc)
+    }
+    fn words(&self, table: Pa) -> Option<&[u64]> {
+        Some(self.row_words(self.row(table)?))
     }
 }
 

@@ -100,6 +100,28 @@ fn columns_that_no_row_of_the_table_prints_are_kept_and_marked() {
     assert_eq!(printed(line.as_bytes()).unwrap(), line.as_bytes());
 }
 
+/// What is understood does not depend on where a column stands, and half a word is no column.
+#[test]
+fn known_columns_are_understood_wherever_they_stand() {
+    let prot = |columns: &str| {
+        let line = format!("0xfffffc0000000000-0xfffffc0000001000           4K PTE{columns}\n");
+        let Line::Range(range) = Lines::new(line.as_bytes()).next().unwrap().unwrap() else { panic!("a range") };
+        assert_eq!(range.known, columns == "       RW NX SHD AF            UXN    MEM/NORMAL", "{columns}");
+        range.prot
+    };
+    let expected = 0x0060_0000_0000_0703;
+    for columns in [
+        "       RW NX SHD AF            UXN    MEM/NORMAL",
+        " RW NX SHD AF UXN MEM/NORMAL",
+        " MEM/NORMAL UXN AF SHD NX RW",
+        " POE   RW NX SHD AF UXN MEM/NORMAL",
+    ] {
+        assert_eq!(prot(columns), expected, "{columns}");
+    }
+    assert_eq!(prot("       RW NX SHD AFX           UXN    MEM/NORMAL"), expected & !(1 << 10), "AFX is not AF");
+    assert_eq!(prot(" F RW NX SHD AF UXN MEM/NORMAL"), expected & !1);
+}
+
 #[test]
 fn a_region_is_the_slice_from_its_first_header_to_its_last() {
     for (file, _, _, text) in captures() {
@@ -110,10 +132,12 @@ fn a_region_is_the_slice_from_its_first_header_to_its_last() {
         for (name, header) in
             [("linear", "Linear Mapping start"), ("vmalloc", "vmalloc() area"), ("pci", "PCI I/O start"), ("Fixmap", "Fixmap start")]
         {
-            assert!(region(&text, name).unwrap().starts_with(&format!("---[ {header} ]---\n")), "{file} {name}");
+            let slice = region(&text, name).unwrap();
+            assert!(slice.starts_with(&format!("---[ {header} ]---\n")), "{file} {name}");
+            assert_eq!(printed(slice.as_bytes()).unwrap(), slice.as_bytes(), "a slice is a text of its own: {file} {name}");
         }
         assert_eq!(region(&text, "kasan"), None);
-        assert_eq!(printed(slice.as_bytes()).unwrap(), slice.as_bytes(), "a slice is a text of its own");
+        assert_eq!(printed(slice.as_bytes()).unwrap(), slice.as_bytes(), "{file}");
     }
 }
 
@@ -132,6 +156,12 @@ fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
     assert!(matches!(error_of(&good.replace("PTE", "PXE")), TextError { line: 1, what: Problem::Level(_) }));
     assert!(matches!(error_of(&good.replace("4K", "8K")), TextError { line: 1, what: Problem::Size(..) }));
     assert!(matches!(error_of(&format!("{good}{good}")), TextError { line: 2, what: Problem::Gap { .. } }));
+    assert_eq!(error_of(&format!("{good}{}", good.replace('\n', "\r\n"))), TextError { line: 2, what: Problem::CarriageReturn });
+    assert_eq!(error_of("---[ Modules start ]---\r\n"), TextError { line: 1, what: Problem::CarriageReturn });
+    let top = "0xfffffffffffff000-0x0000000000000000           4K PTE\n";
+    let above = "0x0000000000000000-0x0000000000001000           4K PTE\n";
+    assert!(matches!(error_of(&format!("{top}{above}")), TextError { line: 2, what: Problem::AboveTop(Va(0)) }));
+    assert!(matches!(error_of(&format!("{good} \n")), TextError { line: 2, what: Problem::NotADumpLine(_) }), "trailing junk");
     let bytes = good.replace("PTE", "PTE \u{e9}");
     assert!(matches!(error_of(&bytes), TextError { line: 1, what: Problem::NotADumpLine(_) }));
     let backwards = "0xfffffc0000001000-0xfffffc0000000000           4K PTE\n";
@@ -143,7 +173,9 @@ fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
 #[test]
 fn a_whole_dump_cut_anywhere_is_refused() {
     let (_, _, _, text) = captures().swap_remove(0);
-    for cut in (1..text.len()).step_by(7) {
+    // Cut there it is the slice of the linear map.
+    let linear = text.find("---[ Linear Mapping end ]---").unwrap();
+    for cut in (1..text.len()).filter(|cut| cut % 7 == 0 || text.as_bytes()[cut - 1] == b'\n').filter(|&cut| cut != linear) {
         assert!(printed(&text.as_bytes()[..cut]).is_err(), "cut at byte {cut}");
     }
 }

@@ -236,6 +236,36 @@ fn metadata_that_contradicts_the_layout_is_refused() {
     assert!(matches!(refused(|b| b.meta.block_size = 3), ImageError::BlockSize { bytes: 3 }));
 }
 
+/// One table of each level, every descriptor of which is the same table below: four pages that map 2^36 pages.
+fn used_again_and_again(builder: &mut Builder, leaf: impl Fn(u64) -> u64) {
+    builder.tables = (0..4u64)
+        .map(|level| {
+            let entry = |i| if level == 3 { leaf(i) } else { (ROOT + (level + 1) * 0x1000) | prot::TABLE };
+            (ROOT + level * 0x1000, level as u8, (0..512).map(entry).collect())
+        })
+        .collect();
+}
+
+#[test]
+fn tables_used_so_often_that_their_dump_fits_nowhere_are_refused() {
+    let mixed = |i| if i % 2 == 0 { private(i) } else { 0 };
+    assert!(matches!(refused(|b| used_again_and_again(b, mixed)), ImageError::Read { .. }));
+    let error = refused(|b| {
+        used_again_and_again(b, mixed);
+        b.tables[0].2[1..].fill(0);
+    });
+    assert!(matches!(error, ImageError::Ranges { ranges: 134_217_729, descriptors: 2048 }), "{error}");
+}
+
+/// As KASAN's early shadow is.
+#[test]
+fn a_uniform_table_may_be_used_at_many_places() {
+    let mut builder = Builder::new();
+    used_again_and_again(&mut builder, |_| private(0));
+    builder.tables[0].2[1..].fill(0);
+    assert!(builder.build().is_ok());
+}
+
 /// Loading a 6.1 kernel's tables with the behaviour of 6.12 must not move its vmemmap.
 #[test]
 fn the_image_own_vmemmap_range_stands_above_that_of_the_version() {

@@ -1,21 +1,20 @@
 //! Invariants that a machine at rest can show, over a read-only view (kernel-semantics §12): a file-system check for
-//! vmemmap. One pass over the tables, one over the pools, one over the frames; no heap.
+//! vmemmap. One pass over the tables, one over the hugepages, one over the frames; no heap. Here is the tree; what it
+//! maps as struct pages is `check_vmemmap`, pools and contents are `check_pool`.
 
-use vmemmap_arch::contents::word;
-use vmemmap_arch::descriptor::Attr;
-use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var};
+use vmemmap_arch::descriptor::{Attr, mair, prot};
+use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Pfn, TableView, Va, Var};
 
 use crate::Kernel;
 use crate::check_pool::check_pools;
-use crate::memory_block::MEM_ONLINE;
-use crate::state::{Block, Section, section_flag};
+use crate::check_vmemmap::{Leaf, SharedRun};
 
-/// What the allocator knows of a frame.
+/// What is known of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameInfo {
     pub kind: FrameKind,
-    /// In the allocator's hands.
-    pub free: bool,
+    /// In the allocator's hands; `None` where the allocator cannot be seen.
+    pub free: Option<bool>,
     pub self_hosted: bool,
 }
 
@@ -40,6 +39,30 @@ pub trait StateView: TableView {
         let _ = pa;
         None
     }
+    /// Whether the machine has RAM at that address, plugged or not.
+    fn in_ram(&self, pa: Pa) -> bool {
+        self.kernel().ram().iter().any(|ram| pa >= ram.start && pa.since(ram.start) < ram.bytes)
+    }
+    /// Head and length of a HugeTLB page, by number from 0, for a view that has a list of them and no pools.
+    fn listed_hugepage(&self, number: usize) -> Option<(Pfn, u64)> {
+        let _ = number;
+        None
+    }
+    /// Whether a page of that list holds `pfn`; `None` if there is no list.
+    fn is_listed_hugepage(&self, pfn: Pfn) -> Option<bool> {
+        let _ = pfn;
+        None
+    }
+    /// `nr_hugepages` of the pool of that length beside that list.
+    fn nr_hugepages(&self, pages: u64) -> Option<u64> {
+        let _ = pages;
+        None
+    }
+    /// Whether the memory block at that address is online, for a view that has a list of blocks.
+    fn is_block_online(&self, pa: Pa) -> Option<bool> {
+        let _ = pa;
+        None
+    }
 }
 
 /// One bit per frame, all clear at first; the caller has the memory for it.
@@ -55,6 +78,8 @@ pub struct Finding {
     pub invariant: Invariant,
     /// Virtual address, or physical where there is none.
     pub address: u64,
+    /// The descriptor that shows it, and the level of its table.
+    pub descriptor: Option<(Level, Desc)>,
     pub message: &'static str,
 }
 
@@ -72,27 +97,19 @@ impl Visible {
     }
 }
 
-/// A vmemmap leaf and where it maps to.
-#[derive(Clone, Copy)]
-struct Leaf {
-    va: Va,
-    pa: Pa,
-    desc: Desc,
-}
-
 pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
     pub view: &'a V,
     pub marks: &'a mut M,
     sink: F,
     pub visible: Visible,
-    /// Last vmemmap leaf, in order of address: tails follow the page they share.
-    previous: Option<Leaf>,
+    /// The vmemmap page that tails may share which follow it.
+    pub run: Option<SharedRun>,
 }
 
 /// Check everything that the view shows; broken promises go to `sink`. Returns which invariants could be judged; the
 /// others are not visible here.
 pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, sink: impl FnMut(Finding)) -> Visible {
-    let mut checker = Checker { view, marks, sink, visible: Visible::default(), previous: None };
+    let mut checker = Checker { view, marks, sink, visible: Visible::default(), run: None };
     let visible = &mut checker.visible;
     for invariant in [
         Invariant::SharedTailsReadOnly,
@@ -108,6 +125,7 @@ pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, 
     checker.boot_sections();
     checker.isolated_blocks();
     checker.absent_sections();
+    checker.listed_hugepages();
     check_pools(&mut checker);
     checker.lost_frames();
     checker.visible
@@ -116,11 +134,13 @@ pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
     pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {
         self.visible.add(invariant);
-        (self.sink)(Finding { invariant, address, message });
+        (self.sink)(Finding { invariant, address, descriptor: None, message });
     }
 
-    fn in_ram(&self, pa: Pa) -> bool {
-        self.view.kernel().ram().iter().any(|ram| pa >= ram.start && pa.since(ram.start) < ram.bytes)
+    /// The same with the descriptor that shows it.
+    pub fn report_entry(&mut self, invariant: Invariant, va: Va, level: Level, desc: Desc, message: &'static str) {
+        self.visible.add(invariant);
+        (self.sink)(Finding { invariant, address: va.0, descriptor: Some((level, desc)), message });
     }
 
     /// A table and everything below it. `pxn`: a table descriptor above forbids execution.
@@ -131,24 +151,39 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             return;
         }
         if let Some(frame) = self.view.frame(table) {
-            self.visible.add(Invariant::NoWalkOfFreedTable);
-            if frame.free {
-                self.report(Invariant::NoWalkOfFreedTable, table.0, "a linked table is in the allocator's hands");
-            } else if frame.kind != FrameKind::Table {
+            if let Some(free) = frame.free {
+                self.visible.add(Invariant::NoWalkOfFreedTable);
+                if free {
+                    self.report(Invariant::NoWalkOfFreedTable, table.0, "a linked table is in the allocator's hands");
+                }
+            }
+            if frame.free != Some(true) && frame.kind != FrameKind::Table {
                 self.report(Invariant::FramesConserved, table.0, "a linked table was allocated as something else");
             }
         }
+        if self.view.is_listed_hugepage(g.pfn(table)) == Some(true) {
+            self.report(Invariant::FramesConserved, table.0, "a table lies in the memory of a hugepage");
+        }
         let top = level == g.top();
         let base = if top { Va(0u64.wrapping_sub(g.table_span(level))) } else { start };
+        let view = self.view;
+        let words = view.words(table);
         let mut used = 0u32;
         for index in 0..g.entries_at(level) {
             let va = base.plus((index as u64) << g.level_shift(level));
-            let Some(desc) = self.view.word(table, index) else {
+            let desc = match words {
+                Some(words) => words.get(index).copied().map(Desc),
+                None => view.word(table, index),
+            };
+            let Some(desc) = desc else {
                 self.report(Invariant::TreeWellFormed, table.0, "a table descriptor points outside the image");
                 return;
             };
             used += u32::from(!desc.is_none());
             self.entry(desc, level, va, pxn);
+            if desc.has(Attr::CONT) {
+                self.contiguous(table, index, desc, level, va);
+            }
         }
         let l = &self.view.kernel().layout;
         let owned = l.in_vmemmap(base) && l.in_vmemmap(base.plus(g.table_span(level) - 1));
@@ -162,214 +197,93 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         match g.kind(desc, level) {
             Kind::None => self.hole(level, va),
             Kind::Invalid => {
-                self.hole(level, va);
                 if self.view.kernel().layout.in_vmemmap(va) {
-                    self.report(Invariant::TreeWellFormed, va.0, "an invalid descriptor in vmemmap is not zero");
+                    self.report_entry(Invariant::TreeWellFormed, va, level, desc, "an invalid descriptor in vmemmap is not zero");
                 }
+                self.hole(level, va);
             }
-            Kind::Reserved => self.report(Invariant::TreeWellFormed, va.0, "a descriptor type that its level does not have"),
+            Kind::Reserved => {
+                self.report_entry(Invariant::TreeWellFormed, va, level, desc, "a descriptor type that its level does not have");
+                self.hole(level, va);
+            }
             Kind::Table(next) => {
                 let known = 3 | g.address_mask() | Attr::PXN_TABLE.bits() | Attr::UXN_TABLE.bits();
                 if desc.0 & !known != 0 {
-                    self.report(Invariant::TreeWellFormed, va.0, "reserved bits are set in a table descriptor");
+                    self.report_entry(Invariant::TreeWellFormed, va, level, desc, "reserved bits are set in a table descriptor");
                 }
-                if self.in_ram(next) {
+                if self.view.in_ram(next) {
                     self.table(next, level.next(), va, pxn || desc.has(Attr::PXN_TABLE));
                 } else {
-                    self.report(Invariant::TreeWellFormed, va.0, "a table descriptor points outside RAM");
+                    self.report_entry(Invariant::TreeWellFormed, va, level, desc, "a table descriptor points outside RAM");
+                    self.hole(level, va);
                 }
             }
-            Kind::Page(pa) | Kind::Block(pa) => {
-                if desc.is_writable() && !pxn && !desc.has(Attr::PXN) {
-                    self.report(Invariant::NoWritableExecutable, va.0, "writable and executable");
-                }
-                if self.view.kernel().layout.in_vmemmap(va) {
-                    self.vmemmap_leaf(Leaf { va, pa, desc }, level);
-                }
-            }
+            Kind::Page(pa) | Kind::Block(pa) => self.leaf(Leaf { va, pa, desc, level }, pxn),
         }
     }
 
-    /// `section_mem_map` of a section, if variables are visible.
-    fn section_flags(&self, number: u32) -> Option<u64> {
-        self.view.var(self.view.kernel().vars.section(number, Section::MemMap))
-    }
-
-    /// Whether any struct page in [va, va + bytes), which lies in one section, belongs to a valid PFN.
-    fn is_valid(&self, number: u32, va: Va, bytes: u64) -> bool {
-        let k = self.view.kernel();
-        let Some(flags) = self.section_flags(number) else { return false };
-        if flags & section_flag::HAS_MEM_MAP == 0 {
-            return false;
+    /// What must hold of every leaf of the kernel's tables, whatever it maps.
+    fn leaf(&mut self, leaf: Leaf, pxn: bool) {
+        let Leaf { va, pa, desc, level } = leaf;
+        let g = self.view.geometry();
+        if desc.0 & g.reserved_leaf_bits(level) != 0 {
+            self.report_entry(
+                Invariant::TreeWellFormed,
+                va,
+                level,
+                desc,
+                "reserved bits are set, or the address is not aligned to the leaf",
+            );
         }
-        if flags & section_flag::IS_EARLY != 0 {
-            return true;
+        // `ptdump_check_wx` looks at leaves only, so a table above that forbids execution excuses nothing there.
+        if desc.is_writable() && !desc.has(Attr::PXN) {
+            let what = if pxn {
+                "writable, and executable but for the table above (ptdump_check_wx counts it)"
+            } else {
+                "writable and executable"
+            };
+            self.report_entry(Invariant::NoWritableExecutable, va, level, desc, what);
         }
-        let per = k.geometry.pages_per_subsection();
-        let inside = k.layout.page_pfn(va).0 & (k.geometry.pages_per_section() - 1);
-        let last = (inside + bytes / STRUCT_PAGE_SIZE - 1) / per;
-        (inside / per..=last).any(|bit| {
-            let map = self.view.var(k.vars.subsection_map(number, (bit / 64) as u32)).unwrap_or(0);
-            map >> (bit % 64) & 1 != 0
-        })
-    }
-
-    /// A descriptor that translates nothing: no valid PFN may have its struct page there.
-    fn hole(&mut self, level: Level, va: Va) {
-        let k = self.view.kernel();
-        let (g, vars) = (k.geometry, k.vars);
-        let first = k.layout.page_va(g.pfn(vars.base));
-        let end = va.plus(g.entry_span(level));
-        let (mut at, unit) = (va.max(first), g.section_vmemmap());
-        let limit = first.plus(u64::from(vars.sections()) * unit);
-        let end = if end.0 == 0 { limit } else { end.min(limit) };
-        let mut reported = false;
-        while at < end && !reported {
-            let number = (at.since(first) / unit) as u32;
-            let next = first.plus((u64::from(number) + 1) * unit).min(end);
-            if self.section_flags(number).is_some() {
-                self.visible.add(Invariant::AlwaysTranslates);
-                if self.is_valid(number, at, next.since(at)) {
-                    self.report(Invariant::AlwaysTranslates, at.0, "the struct page of a valid PFN does not translate");
-                    reported = true;
-                    if self.section_flags(number).is_some_and(|flags| flags & section_flag::IS_EARLY == 0) {
-                        self.report(Invariant::SubsectionMapExact, at.0, "a subsection_map bit is set and nothing is mapped");
-                    }
-                }
-            }
-            at = next;
+        if !desc.has(Attr::UXN) {
+            self.report_entry(Invariant::NoWritableExecutable, va, level, desc, "executable at EL0 (ptdump_check_wx counts it as non-UXN)");
+        }
+        let l = &self.view.kernel().layout;
+        if va >= l.page_offset && va < l.page_end && l.linear_va(pa) != va {
+            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "the linear map maps another address than its own");
+        }
+        if l.in_vmemmap(va) {
+            self.vmemmap_leaf(leaf);
+        } else if matches!(desc.attr_index(), mair::NORMAL | mair::NORMAL_TAGGED) && !self.view.in_ram(pa) {
+            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "an address outside RAM is mapped as Normal memory");
         }
     }
 
-    fn vmemmap_leaf(&mut self, leaf: Leaf, level: Level) {
-        let k = self.view.kernel();
-        let g = k.geometry;
-        let (vars, pages) = (k.vars, g.entry_span(level) >> g.page_shift());
-        if !self.in_ram(leaf.pa) {
-            self.report(Invariant::TreeWellFormed, leaf.va.0, "vmemmap maps an address outside RAM");
+    /// A leaf with the Contiguous bit, found at `index`: its whole set must have it, with addresses that follow each other
+    /// and the same attributes (Arm ARM, "misprogramming of the Contiguous bit"). Told once for a set.
+    fn contiguous(&mut self, table: Pa, index: usize, desc: Desc, level: Level, va: Va) {
+        let g = self.view.geometry();
+        let size = match level {
+            Level::PTE => g.cont_ptes() as usize,
+            Level::PMD if g.kind(desc, level) != Kind::Table(g.output(desc)) => g.cont_pmds() as usize,
+            _ => return,
+        };
+        let first = index & !(size - 1);
+        let view = self.view;
+        let at = |i: usize| view.word(table, i).unwrap_or(Desc::NONE);
+        let told_before = (first..index).any(|i| at(i).has(Attr::CONT));
+        if told_before || !desc.is_valid() {
             return;
         }
-        let target = g.pa(k.layout.page_pfn(leaf.va));
-        if !vars.contains(target) {
-            self.report(Invariant::SubsectionMapExact, leaf.va.0, "vmemmap is mapped for memory that does not exist");
-        } else {
-            let number = vars.section_number(target);
-            if self.section_flags(number).is_some() {
-                self.visible.add(Invariant::SubsectionMapExact);
-                if !self.is_valid(number, leaf.va, g.entry_span(level).min(g.section_vmemmap())) {
-                    self.report(Invariant::SubsectionMapExact, leaf.va.0, "vmemmap is mapped and no subsection_map bit is set");
-                }
-            }
-        }
-        for i in 0..pages {
-            self.leaf_frame(leaf.va, leaf.pa.plus(i << g.page_shift()));
-        }
-        let shares = level == Level::PTE && self.previous.is_some_and(|p| p.pa == leaf.pa && p.va.plus(g.page_size()) == leaf.va);
-        if shares {
-            self.shared_leaf(leaf);
-        } else {
-            for i in 0..pages {
-                if self.marks.mark(g.pfn(leaf.pa).plus(i)) {
-                    self.report(Invariant::FramesConserved, leaf.va.0, "the frame has another owner");
-                }
-            }
-            if !leaf.desc.is_writable() {
-                self.report(Invariant::OneWritableHead, leaf.va.0, "a vmemmap page that is nobody's tail is read-only");
-            }
-        }
-        self.previous = Some(leaf);
-    }
-
-    fn leaf_frame(&mut self, va: Va, pa: Pa) {
-        let Some(frame) = self.view.frame(pa) else { return };
-        self.visible.add(Invariant::NoUseOfFreedFrame);
-        self.visible.add(Invariant::SelfHostedUntouched);
-        if frame.free {
-            self.report(Invariant::NoUseOfFreedFrame, va.0, "vmemmap maps a frame that is in the allocator's hands");
-        } else if frame.kind != FrameKind::Vmemmap {
-            self.report(Invariant::FramesConserved, va.0, "vmemmap maps a frame that was allocated as something else");
-        }
-    }
-
-    /// A leaf that maps the frame of the one before it: right only for the tails of an optimised page.
-    fn shared_leaf(&mut self, leaf: Leaf) {
-        if self.view.frame(leaf.pa).is_some_and(|frame| frame.self_hosted) {
-            self.report(Invariant::SelfHostedUntouched, leaf.va.0, "self-hosted storage is shared");
-        }
-        let optimised = self.is_optimised(leaf);
-        if optimised == Some(false) {
-            self.report(Invariant::RestoredPrivate, leaf.va.0, "a page that is not optimised shares its vmemmap frames");
-        } else if leaf.desc.is_writable() {
-            self.report(Invariant::SharedTailsReadOnly, leaf.va.0, "a shared tail is writable");
-        }
-    }
-
-    /// Whether the compound page of the struct pages in `leaf` has the optimised flag; `None` if contents are not visible.
-    fn is_optimised(&self, leaf: Leaf) -> Option<bool> {
-        // The second struct page of any shared frame is a tail, whichever page it belongs to.
-        let head = self.view.data_word(page_word(leaf.pa, 1, word::COMPOUND_HEAD))?;
-        if head & 1 == 0 {
-            return Some(false);
-        }
-        let head = self.translate(Va(head - 1))?;
-        let private = self.view.data_word(page_word(head, 0, word::PRIVATE))?;
-        Some(private & crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED != 0)
-    }
-
-    /// Physical address that `va` translates to.
-    pub fn translate(&self, va: Va) -> Option<Pa> {
-        vmemmap_arch::tables::walk(self.view, va)?.output
-    }
-
-    /// I15: boot memory stays present for ever.
-    fn boot_sections(&mut self) {
-        let k = self.view.kernel();
-        for ram in k.ram() {
-            let mut pa = ram.start;
-            while ram.boot && pa.since(ram.start) < ram.bytes {
-                let number = k.vars.section_number(pa);
-                if let Some(flags) = self.section_flags(number) {
-                    self.visible.add(Invariant::BootVmemmapKept);
-                    if flags & section_flag::HAS_MEM_MAP == 0 {
-                        let va = k.layout.page_va(k.geometry.pfn(pa));
-                        self.report(Invariant::BootVmemmapKept, va.0, "the vmemmap of boot memory is gone");
-                    }
-                }
-                pa = pa.align_down(k.geometry.section_size()).plus(k.geometry.section_size());
-            }
-        }
-    }
-
-    /// I26: of a section that is not there no bit is set.
-    fn absent_sections(&mut self) {
-        let k = self.view.kernel();
-        for number in 0..k.vars.sections() {
-            if self.section_flags(number).is_none_or(|flags| flags & section_flag::HAS_MEM_MAP != 0) {
-                continue;
-            }
-            self.visible.add(Invariant::SubsectionMapExact);
-            if (0..4).any(|word| self.view.var(k.vars.subsection_map(number, word)).is_some_and(|bits| bits != 0)) {
-                let start = k.vars.base.plus(u64::from(number) * k.geometry.section_size());
-                let va = k.layout.page_va(k.geometry.pfn(start));
-                self.report(Invariant::SubsectionMapExact, va.0, "a subsection_map bit is set and the section is not present");
-            }
-        }
-    }
-
-    /// I27: at rest nobody takes a block offline, so one that is online and isolated was left so by an attempt that failed.
-    fn isolated_blocks(&mut self) {
-        let k = self.view.kernel();
-        for number in 0..k.vars.sections() {
-            if self.view.var(k.vars.block(number, Block::State)) != Some(MEM_ONLINE) {
-                continue;
-            }
-            // The last page: the first ones may be the block's own vmemmap.
-            let start = k.vars.base.plus(u64::from(number) * k.geometry.section_size());
-            let Some(isolated) = self.view.is_isolated(start.plus(k.geometry.section_size() - k.geometry.page_size())) else { continue };
-            self.visible.add(Invariant::FailureRestores);
-            if isolated {
-                self.report(Invariant::FailureRestores, start.0, "an online memory block is isolated");
-            }
+        let span = g.entry_span(level);
+        // Hardware sets AF and clears RDONLY of one entry at a time.
+        let same = prot::PTDUMP_MASK & !(Attr::AF | Attr::RDONLY).bits();
+        let base = g.output(desc).0.wrapping_sub((index - first) as u64 * span);
+        let agrees = |i: usize| {
+            let other = at(i);
+            other.0 & same == desc.0 & same && g.output(other).0 == base.wrapping_add((i - first) as u64 * span)
+        };
+        if base & (size as u64 * span - 1) != 0 || !(first..first + size).all(agrees) {
+            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "a contiguous set whose entries do not agree");
         }
     }
 
@@ -390,18 +304,13 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
     }
 
     fn lost_frame(&mut self, pa: Pa) {
-        let Some(frame) = self.view.frame(pa) else { return };
-        if frame.self_hosted && frame.free {
+        let Some(FrameInfo { kind, free: Some(free), self_hosted }) = self.view.frame(pa) else { return };
+        if self_hosted && free {
             self.report(Invariant::SelfHostedUntouched, pa.0, "self-hosted storage is in the allocator's hands");
         }
-        let listed = matches!(frame.kind, FrameKind::Vmemmap | FrameKind::Table) && !frame.free && !frame.self_hosted;
+        let listed = matches!(kind, FrameKind::Vmemmap | FrameKind::Table) && !free && !self_hosted;
         if listed && !self.marks.is_marked(self.view.geometry().pfn(pa)) {
             self.report(Invariant::FramesConserved, pa.0, "allocated for struct pages or as a table, and mapped nowhere");
         }
     }
-}
-
-/// Physical address of word `index` of the `nth` struct page from `page`.
-pub(crate) fn page_word(page: Pa, nth: u64, index: u8) -> Pa {
-    page.plus(nth * STRUCT_PAGE_SIZE + u64::from(index) * 8)
 }

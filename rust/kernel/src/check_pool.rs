@@ -4,7 +4,8 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE, Version};
 
-use crate::check::{Checker, Finding, Marks, StateView, page_word};
+use crate::check::{Checker, Finding, Marks, StateView};
+use crate::check_vmemmap::page_word;
 use crate::hugetlb::Pool;
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
@@ -78,14 +79,18 @@ fn list<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
     (length, optimised)
 }
 
-/// One page of a pool: the flag against the tables, the tables against the contents. Returns whether the flag is set.
-fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(checker: &mut Checker<'_, V, M, F>, page: HugePage) -> bool {
+/// One page of a pool: the flag against the tables, the tables against the contents. Returns whether the flag is set; nothing
+/// is judged where contents are not visible.
+pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
+    checker: &mut Checker<'_, V, M, F>,
+    page: HugePage,
+) -> bool {
     let k = *checker.view.kernel();
     let head = k.layout.page_va(page.head);
     let Some(head_pa) = checker.translate(head) else { return false };
     let Some(private) = checker.view.data_word(page_word(head_pa, 0, word::PRIVATE)) else { return false };
     let flagged = private & HPG_VMEMMAP_OPTIMIZED != 0;
-    for invariant in [Invariant::TailsResolveToHead, Invariant::RestoredPrivate, Invariant::RollbackComplete] {
+    for invariant in [Invariant::TailsResolveToHead, Invariant::RestoredPrivate, Invariant::RollbackComplete, Invariant::FlagWithState] {
         checker.visible.add(invariant);
     }
     let (count, reserved) = (vmemmap_pages(&k, page.pages), reserved_vmemmap_pages(k.version));

@@ -10,9 +10,9 @@ use crate::hugetlb_hwpoison::{folio_clear_hugetlb_hwpoison, folio_test_hwpoison}
 use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
 use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
 use crate::page::{
-    compound_head, compound_order, flag, page_huge, pfn_to_online_page, prep_compound_page, set_hugetlb_mark, set_page_count, test_flag,
-    write_word,
+    compound_head, compound_order, flag, page_huge, pfn_to_online_page, set_hugetlb_mark, set_page_count, test_flag, write_word,
 };
+use crate::page_alloc::{check_new_pages, prep_compound_page};
 use crate::policy::{DtorClear, Mutant};
 use crate::state::{Hpage, Hstate, Scalar};
 use crate::{Errno, Kernel, page};
@@ -237,7 +237,7 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
     }
     if k.policies.dtor_clear == DtorClear::BeforeRestore || !page.is_optimized(k, cpu) {
-        set_hugetlb_mark(cpu, page.va(k), false);
+        set_hugetlb_mark(k, cpu, page.va(k), false);
     }
     pool.add(k, cpu, Hstate::NrHugePages, -1);
 }
@@ -258,7 +258,7 @@ pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, 
             pool.add(k, cpu, Hstate::SurplusHugePages, 1);
         }
     }
-    set_hugetlb_mark(cpu, page.va(k), true);
+    set_hugetlb_mark(k, cpu, page.va(k), true);
     write_word(cpu, page.va(k), word::PRIVATE, HPG_VMEMMAP_OPTIMIZED);
     enqueue(k, cpu, pool, page);
 }
@@ -273,6 +273,7 @@ pub(crate) fn alloc_buddy_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at:
     let request = Alloc { order: pool.order(), kind: FrameKind::Huge, zone: Zone::Movable, at, may_sleep: true, top_down: false };
     let frame = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
     let page = HugePage { head: k.geometry.pfn(frame.pa), pages: pool.pages };
+    check_new_pages(k, cpu, page.head, page.order());
     prep_compound_page(k, cpu, page.head, page.order());
     Ok(page)
 }
@@ -280,11 +281,11 @@ pub(crate) fn alloc_buddy_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at:
 /// `__prep_new_huge_page`: HVO and the HugeTLB mark, in the order of that kernel.
 pub(crate) fn prep_new<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if k.version.is_6_12() {
-        set_hugetlb_mark(cpu, page.va(k), true);
+        set_hugetlb_mark(k, cpu, page.va(k), true);
         optimize(k, cpu, page);
     } else {
         optimize(k, cpu, page);
-        set_hugetlb_mark(cpu, page.va(k), true);
+        set_hugetlb_mark(k, cpu, page.va(k), true);
     }
 }
 
@@ -383,7 +384,7 @@ pub(crate) fn restore_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page:
     let marked = if policy == DtorClear::Sampled { sampled } else { page_huge(k, cpu, page.va(k)) };
     if marked {
         lock(cpu);
-        set_hugetlb_mark(cpu, page.va(k), false);
+        set_hugetlb_mark(k, cpu, page.va(k), false);
         unlock(cpu);
     }
     // Without the mark nobody notes an error here any more, so that none is left behind (R16).

@@ -6,7 +6,8 @@ use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SI
 use crate::hugetlb::{Pool, enqueue, lock, unlock};
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
-use crate::page::{nth_page, prep_compound_page, set_hugetlb_mark, write_word};
+use crate::page::{nth_page, set_hugetlb_mark, write_word};
+use crate::page_alloc::prep_compound_page;
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
 use crate::state::{Hstate, Scalar};
 use crate::{Errno, Kernel};
@@ -70,7 +71,7 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
     } else {
         prep_compound_page(k, cpu, head, page.order());
     }
-    set_hugetlb_mark(cpu, page.va(k), true);
+    set_hugetlb_mark(k, cpu, page.va(k), true);
     lock(cpu);
     pool.add(k, cpu, Hstate::NrHugePages, 1);
     pool.add(k, cpu, Hstate::MaxHugePages, 1);

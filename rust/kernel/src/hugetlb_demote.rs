@@ -6,7 +6,8 @@ use vmemmap_arch::{Cpu, LockId, Mode};
 use crate::hugetlb::{PageList, Pool, enqueue, frames, lock, must_be_surplus, prep_new, remove, restore_and_destroy, unlock};
 use crate::hugetlb_resize::prep_and_add;
 use crate::hugetlb_vmemmap::HugePage;
-use crate::page::{flag, prep_compound_page, set_hugetlb_mark, test_flag};
+use crate::page::{flag, set_hugetlb_mark, test_flag};
+use crate::page_alloc::prep_compound_page;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
@@ -60,7 +61,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
         let part = HugePage { head: page.head.plus(i * target.pages), pages: target.pages };
         prep_compound_page(k, cpu, part.head, part.order());
         if k.version.is_6_12() {
-            set_hugetlb_mark(cpu, part.va(k), true);
+            set_hugetlb_mark(k, cpu, part.va(k), true);
             batch.add(k, cpu, part);
         } else {
             prep_new(k, cpu, part);

@@ -9,6 +9,7 @@ use vmemmap_arch::{Cpu, Invariant, Order, Rmw, Va};
 use crate::Kernel;
 use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
 use crate::page::{self, compound_head, nth_page, read_word, word_va};
+use crate::page_alloc;
 
 /// `HPG_migratable`: isolation for migration may take the page.
 pub const HPG_MIGRATABLE: u64 = 1 << 1;
@@ -42,31 +43,11 @@ impl HugePage {
         cpu.rmw(word_va(self.va(k), word::PRIVATE), Rmw::FetchAnd(!flag), Order::Relaxed);
     }
 
-    /// `free_tail_pages_check`: the first three struct pages of every vmemmap page that a restore wrote stand for all tails.
-    /// The first bad one is reported.
-    fn free_tail_pages_check<C: Cpu>(self, k: &Kernel, cpu: &C) {
-        let head = self.va(k);
-        for i in reserved_vmemmap_pages(k.version)..vmemmap_pages(k, self.pages) {
-            let first = head.plus(i << k.geometry.page_shift());
-            for slot in 0..3 {
-                let tail = nth_page(first, slot);
-                if read_word(cpu, tail, word::COMPOUND_HEAD) != head.0 | 1 {
-                    cpu.warn(Invariant::RestoredPrivate, tail.0, "bad page: PageTail not set");
-                    return;
-                }
-                if read_word(cpu, tail, word::COMPOUND_INFO) != 0 {
-                    cpu.warn(Invariant::RestoredPrivate, tail.0, "bad page: corrupted mapping in tail page");
-                    return;
-                }
-            }
-        }
-    }
-
     /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
     pub fn destroy_compound<C: Cpu>(self, k: &Kernel, cpu: &C) {
         cpu.label("__free_pages");
-        self.free_tail_pages_check(k, cpu);
-        page::destroy_compound_page(k, cpu, self.head, self.order());
+        page_alloc::free_tail_pages_check(k, cpu, self.va(k), reserved_vmemmap_pages(k.version)..vmemmap_pages(k, self.pages));
+        page_alloc::free_pages_prepare(k, cpu, self.head, self.order());
     }
 
     /// What a user's access makes of the struct pages: a flag on the head, and tails looked up through `compound_head`

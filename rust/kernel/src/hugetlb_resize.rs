@@ -67,7 +67,7 @@ fn grow_6_12<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
         unlock(cpu);
         match alloc_buddy_huge_page(k, cpu, pool, None) {
             Ok(page) => {
-                set_hugetlb_mark(cpu, page.va(k), true);
+                set_hugetlb_mark(k, cpu, page.va(k), true);
                 list.add(k, cpu, page);
                 allocated += 1;
                 complete = !cpu.signal_pending();
@@ -131,7 +131,7 @@ fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list:
         let done = restore_folios(k, cpu, pool, &mut list, &mut restored);
         while let Some(page) = restored.pop(k, cpu, pool) {
             lock(cpu);
-            set_hugetlb_mark(cpu, page.va(k), false);
+            set_hugetlb_mark(k, cpu, page.va(k), false);
             unlock(cpu);
             update_and_free(k, cpu, pool, page, false);
         }
@@ -151,7 +151,7 @@ fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus
     }
     lock(cpu);
     while let Some(page) = list.pop(k, cpu, pool) {
-        set_hugetlb_mark(cpu, page.va(k), true);
+        set_hugetlb_mark(k, cpu, page.va(k), true);
         pool.add(k, cpu, Hstate::NrHugePages, 1);
         pool.add(k, cpu, Hstate::SurplusHugePages, i64::from(surplus));
         enqueue(k, cpu, pool, page);
@@ -229,7 +229,7 @@ pub(crate) fn alloc_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<H
 pub(crate) fn drop_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
     pool.add(k, cpu, Hstate::NrHugePages, -1);
     if !page.is_optimized(k, cpu) {
-        set_hugetlb_mark(cpu, page.va(k), false);
+        set_hugetlb_mark(k, cpu, page.va(k), false);
     }
 }
 

@@ -7,6 +7,7 @@ use vmemmap_arch::{
 
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
 use crate::page::page_huge;
+use crate::page_alloc::{check_free_page, check_new_pages};
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
 use crate::policy::{DtorClear, FreeOrder, Invalidate, Mutant, RemapGrace};
 use crate::state::Scalar;
@@ -73,6 +74,7 @@ fn free_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C, frame: Frame<C::Tok>) {
         let counter = if cpu.is_reserved(frame) { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages };
         cpu.var_rmw(k.vars.scalar(counter), Rmw::FetchAdd(-1), Order::Relaxed);
     }
+    check_free_page(k, cpu, k.geometry.pfn(frame.pa));
     cpu.free(frame, 0, FrameKind::Vmemmap);
 }
 
@@ -83,15 +85,17 @@ fn free_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, list: &mut FrameList<C::T
     }
 }
 
-fn alloc_vmemmap_page<C: Cpu>(cpu: &C) -> Option<Frame<C::Tok>> {
-    cpu.alloc(Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: false })
+fn alloc_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C) -> Option<Frame<C::Tok>> {
+    let frame = cpu.alloc(Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: false })?;
+    check_new_pages(k, cpu, k.geometry.pfn(frame.pa), 0);
+    Some(frame)
 }
 
 /// `alloc_vmemmap_page_list`: all or nothing.
-fn alloc_vmemmap_page_list<C: Cpu>(cpu: &C, count: u64) -> Result<FrameList<C::Tok>, Errno> {
+fn alloc_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, count: u64) -> Result<FrameList<C::Tok>, Errno> {
     let mut list = FrameList::new();
     for _ in 0..count {
-        match alloc_vmemmap_page(cpu) {
+        match alloc_vmemmap_page(k, cpu) {
             Some(frame) => cpu.list_push(&mut list, frame),
             None => {
                 while let Some(frame) = cpu.list_pop(&mut list) {
@@ -233,7 +237,7 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
     if mutant != Mutant::FlagAfterCopy {
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
     }
-    let done = match alloc_vmemmap_page(cpu) {
+    let done = match alloc_vmemmap_page(k, cpu) {
         Some(head) => {
             cpu.var_rmw(k.vars.scalar(Scalar::NrMemmapPages), Rmw::FetchAdd(1), Order::Relaxed);
             cpu.copy_from_va(page.va(k), head);
@@ -365,9 +369,9 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
     let vmemmap = page.vmemmap(k);
     let size = k.geometry.page_size();
     let count = optimizable_pages(k, page.pages);
-    let frames = alloc_vmemmap_page_list(cpu, count)?;
+    let frames = alloc_vmemmap_page_list(k, cpu, count)?;
     if k.policies.mutant == Mutant::LeakOnRestore {
-        let _ = alloc_vmemmap_page(cpu);
+        let _ = alloc_vmemmap_page(k, cpu);
     }
     let tails = Va(vmemmap.end.0 - count * size);
     let mut walk = RemapWalk { frames, no_tlb_flush: flags.no_tlb_flush, ..RemapWalk::new(Action::Restore) };

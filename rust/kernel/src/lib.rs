@@ -10,6 +10,7 @@
 //! | `hugetlb_vmemmap` | `mm/hugetlb_vmemmap.c` |
 //! | `hugetlb` | `mm/hugetlb.c` |
 //! | `page` | `include/linux/page-flags.h`, `page_ref.h`, `mmzone.h` |
+//! | `page_alloc` | `mm/page_alloc.c`, as far as it looks at struct pages |
 //! | `fault` | `arch/arm64/mm/fault.c`, and the handler of approach A |
 //! | `quiesce` | `kernel/stop_machine.c`, and the pause by IPI of approach D |
 //! | `ptdump` | `mm/ptdump.c`, `arch/arm64/mm/ptdump.c`, `mm/pagewalk.c` |
@@ -22,6 +23,7 @@
 pub mod boot;
 pub mod check;
 mod check_pool;
+mod check_vmemmap;
 pub mod errno;
 pub mod fault;
 pub mod hugetlb;
@@ -38,6 +40,7 @@ pub mod memory_hotplug;
 pub mod mmu;
 pub mod operation;
 pub mod page;
+pub mod page_alloc;
 pub mod pgtable;
 pub mod policy;
 pub mod ptdump;

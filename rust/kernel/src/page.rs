@@ -1,5 +1,4 @@
-//! Struct pages (`include/linux/page-flags.h`, `page_ref.h`, `mmzone.h`, `mm/page_alloc.c`; kernel-semantics §5.1, §9,
-//! H3).
+//! Struct pages (`include/linux/page-flags.h`, `page_ref.h`, `mmzone.h`; kernel-semantics §5.1, §9, H3).
 //!
 //! A struct page is eight words at `Layout::page_va(pfn)`; every access goes through the virtual address, so that a
 //! hole, a stale translation or a read-only alias is met as a CPU meets it.
@@ -10,6 +9,7 @@ use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SI
 use crate::Kernel;
 use crate::hugetlb_hwpoison::folio_set_hugetlb_hwpoison;
 use crate::memory_hotplug::{get_online_mems, put_online_mems};
+use crate::page_alloc::warn_stray_type;
 use crate::pgtable::{next_table, pgd_offset_k, read_once};
 use crate::policy::{PageRef, SectionUsage};
 use crate::state::{Block, Scalar, Section, section_flag};
@@ -23,9 +23,14 @@ pub mod flag {
     pub const HWPOISON: u64 = 1 << 22;
 }
 
-/// `HUGETLB_PAGE_DTOR`, in the low byte of the first tail's `COMPOUND_INFO`; the order is in the byte above.
+/// `HUGETLB_PAGE_DTOR` (2021, 6.1), in the low byte of the first tail's `COMPOUND_INFO`; the order is in the byte above.
 pub const HUGETLB_PAGE_DTOR: u64 = 2;
-const COMPOUND_PAGE_DTOR: u64 = 1;
+pub(crate) const COMPOUND_PAGE_DTOR: u64 = 1;
+
+/// `page->page_type`, which has the place of `_mapcount`: the low half of `COUNT`. All ones: no type.
+pub(crate) const PAGE_TYPE: u64 = 0xffff_ffff;
+/// `PGTY_hugetlb` (6.12), in the top byte of the type.
+pub const PGTY_HUGETLB: u64 = 0xf4 << 24;
 
 /// VA of one word of the struct page at `page`.
 #[inline]
@@ -103,9 +108,15 @@ pub fn head_pfn<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Pfn {
     k.layout.page_pfn(compound_head(k, cpu, k.layout.page_va(pfn)))
 }
 
-/// `set_compound_page_dtor(HUGETLB_PAGE_DTOR)` (6.12: `__folio_set_hugetlb`): the mark by which everybody else knows a
-/// HugeTLB page.
-pub fn set_hugetlb_mark<C: Cpu>(cpu: &C, head: Va, on: bool) {
+/// `set_compound_page_dtor(HUGETLB_PAGE_DTOR)` (6.12: `__folio_set_hugetlb`, `__folio_clear_hugetlb`): the mark by which
+/// everybody else knows a HugeTLB page. 2021 and 6.1 keep it in the first tail, 6.12 in the head.
+pub fn set_hugetlb_mark<C: Cpu>(k: &Kernel, cpu: &C, head: Va, on: bool) {
+    if k.version.is_6_12() {
+        // The kernel stores the low half alone.
+        let op = if on { Rmw::FetchAnd(!PAGE_TYPE | PGTY_HUGETLB) } else { Rmw::FetchOr(PAGE_TYPE) };
+        cpu.rmw(word_va(head, word::COUNT), op, Order::Relaxed);
+        return;
+    }
     let info = read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO);
     let dtor = if on { HUGETLB_PAGE_DTOR } else { COMPOUND_PAGE_DTOR };
     write_word(cpu, nth_page(head, 1), word::COMPOUND_INFO, info & !0xff | dtor);
@@ -114,10 +125,24 @@ pub fn set_hugetlb_mark<C: Cpu>(cpu: &C, head: Va, on: bool) {
 /// `PageHuge` of any struct page of the compound.
 pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
     let head = compound_head(k, cpu, page);
-    if !k.layout.in_vmemmap(head) || !test_flag(cpu, head, flag::HEAD) {
+    if !k.layout.in_vmemmap(head) {
         return false;
     }
-    read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+    if k.version.is_6_12() {
+        return has_hugetlb_type(cpu, head);
+    }
+    test_flag(cpu, head, flag::HEAD) && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+}
+
+/// `folio_test_hugetlb` of 6.12, of one struct page alone: whether its type is that of a HugeTLB page.
+pub fn has_hugetlb_type<C: Cpu>(cpu: &C, page: Va) -> bool {
+    is_hugetlb_type(read_word(cpu, page, word::COUNT))
+}
+
+/// The same, of its `COUNT` word.
+#[must_use]
+pub const fn is_hugetlb_type(count: u64) -> bool {
+    count & PAGE_TYPE >> 24 << 24 == PGTY_HUGETLB
 }
 
 /// `compound_order` of a head.
@@ -126,39 +151,6 @@ pub fn compound_order<C: Cpu>(cpu: &C, head: Va) -> u8 {
         return 0;
     }
     (read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) >> 8) as u8
-}
-
-/// `prep_compound_page`: the 2^order struct pages from `head` become a head and its tails, refcounts 0.
-///
-/// A vmemmap page that the compound owns whole is written by one bulk store of tails; in the first one the head's own
-/// slot is then put right, its `compound_head` last. Meanwhile that slot reads as a tail of itself, which is the head.
-pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
-    cpu.label("prep_compound_page");
-    let page = k.layout.page_va(head);
-    let nr = 1u64 << order;
-    let per_page = k.geometry.struct_pages_per_page();
-    if nr < per_page {
-        for n in 1..nr {
-            let tail = nth_page(page, n);
-            write_word(cpu, tail, word::COMPOUND_HEAD, page.0 | 1);
-            write_word(cpu, tail, word::COUNT, Template::FREE.word(word::COUNT));
-        }
-    } else {
-        for vmemmap_page in 0..nr / per_page {
-            cpu.fill(page.plus(vmemmap_page * k.geometry.page_size()), Template::tail_of(page));
-        }
-    }
-    write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
-    write_word(cpu, page, word::PRIVATE, 0);
-    write_word(cpu, page, word::FLAGS, flag::HEAD);
-    write_word(cpu, page, word::COUNT, Template::FREE.word(word::COUNT));
-    write_word(cpu, page, word::COMPOUND_HEAD, 0);
-}
-
-/// `destroy_compound_page` and `free_pages_prepare`: the struct pages are those of free base pages again.
-pub fn destroy_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
-    cpu.label("destroy_compound_page");
-    init_struct_pages(k, cpu, head, 1 << order, Template::FREE);
 }
 
 /// Write `nr` struct pages from `start`: one bulk store for each vmemmap page that they fill, word stores for the rest.
@@ -390,6 +382,9 @@ pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
     let page = pfn_to_online_page(k, cpu, pfn)?;
     cpu.acquire(LockId::Hugetlb, Mode::Write);
     let huge = page_huge(k, cpu, page);
+    if huge {
+        warn_stray_type(k, cpu, compound_head(k, cpu, page));
+    }
     let was = huge && folio_set_hugetlb_hwpoison(cpu, compound_head(k, cpu, page), pfn);
     cpu.release(LockId::Hugetlb, Mode::Write);
     let was = if huge { was } else { set_flag(cpu, page, flag::HWPOISON) };

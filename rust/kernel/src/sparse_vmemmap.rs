@@ -5,6 +5,7 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Until, Va, Zone};
 
+use crate::page_alloc::check_new_pages;
 use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
 use crate::policy::{Mutant, SectionUsage};
 use crate::state::{Scalar, Section, USAGE_BOOT, section_flag};
@@ -57,9 +58,11 @@ impl Storage<'_> {
     }
 }
 
-fn vmemmap_alloc_block<C: Cpu>(cpu: &C, order: u8, kind: FrameKind, early: bool) -> Option<Frame<C::Tok>> {
+fn vmemmap_alloc_block<C: Cpu>(k: &Kernel, cpu: &C, order: u8, kind: FrameKind, early: bool) -> Option<Frame<C::Tok>> {
     let frame = cpu.alloc(Alloc { order, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: early })?;
-    if early && order != 0 {
+    if !early {
+        check_new_pages(k, cpu, k.geometry.pfn(frame.pa), order);
+    } else if order != 0 {
         // memblock knows no runs: frames from boot are freed singly.
         cpu.split_frame(frame, order);
     }
@@ -70,7 +73,7 @@ fn vmemmap_alloc_block<C: Cpu>(cpu: &C, order: u8, kind: FrameKind, early: bool)
 pub fn vmemmap_alloc_block_buf<C: Cpu>(k: &Kernel, cpu: &C, order: u8, storage: &mut Storage) -> Option<Frame<C::Tok>> {
     match storage {
         Storage::Altmap(altmap) => altmap.alloc_block_buf(k, cpu, 1 << order),
-        _ => vmemmap_alloc_block(cpu, order, FrameKind::Vmemmap, storage.early()),
+        _ => vmemmap_alloc_block(k, cpu, order, FrameKind::Vmemmap, storage.early()),
     }
 }
 
@@ -86,7 +89,7 @@ pub fn vmemmap_populate_to<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level, st
     while slot.level < level {
         let entry = read_once(cpu, slot);
         let table = if entry.desc.is_none() {
-            let table = vmemmap_alloc_block(cpu, 0, FrameKind::Table, storage.early()).ok_or(Errno::ENOMEM)?;
+            let table = vmemmap_alloc_block(k, cpu, 0, FrameKind::Table, storage.early()).ok_or(Errno::ENOMEM)?;
             set_entry(cpu, slot, k.geometry.descriptor(table.pa, prot::TABLE));
             table
         } else {

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use vmemmap_arch::{Pa, Pfn, Va};
 use vmemmap_explore::document::{geometry, version};
 use vmemmap_explore::live::{RealSection, RealTables};
-use vmemmap_image::{ImageMeta, Lines, SectionState};
+use vmemmap_image::{ImageError, ImageMeta, Lines, SectionState};
 use vmemmap_kernel::Ram;
 
 use crate::errors::{Error, guarded};
@@ -91,15 +91,40 @@ impl TableImage {
         words: PyReadonlyArray2<'py, u64>,
         description: &Bound<'py, PyAny>,
     ) -> PyResult<Self> {
-        guarded(py, || {
-            let meta = description.extract::<Description>()?.meta()?;
-            let width = words.shape()[1];
-            let contiguous = |_| Error::Image("arrays of an image must be contiguous".into());
-            let pa = pa.as_slice().map_err(contiguous)?.to_vec();
-            let level = level.as_slice().map_err(contiguous)?.to_vec();
-            let words = words.as_slice().map_err(contiguous)?.to_vec();
-            let image = py.detach(|| vmemmap_image::TableImage::new(meta, pa, &level, words, width));
-            Ok(Self(Arc::new(image.map_err(|error| Error::Image(error.to_string()))?)))
-        })
+        build(py, &pa, &level, &words, description, vmemmap_image::TableImage::new)
     }
+
+    /// The same of tables that may be damaged: a tree that is none is for the checker to find.
+    #[staticmethod]
+    fn damaged<'py>(
+        py: Python<'py>,
+        pa: PyReadonlyArray1<'py, u64>,
+        level: PyReadonlyArray1<'py, u8>,
+        words: PyReadonlyArray2<'py, u64>,
+        description: &Bound<'py, PyAny>,
+    ) -> PyResult<Self> {
+        build(py, &pa, &level, &words, description, vmemmap_image::TableImage::damaged)
+    }
+}
+
+type Build = fn(ImageMeta, Vec<u64>, &[u8], Vec<u64>, usize) -> Result<vmemmap_image::TableImage, ImageError>;
+
+fn build<'py>(
+    py: Python<'py>,
+    pa: &PyReadonlyArray1<'py, u64>,
+    level: &PyReadonlyArray1<'py, u8>,
+    words: &PyReadonlyArray2<'py, u64>,
+    description: &Bound<'py, PyAny>,
+    build: Build,
+) -> PyResult<TableImage> {
+    guarded(py, || {
+        let meta = description.extract::<Description>()?.meta()?;
+        let width = words.shape()[1];
+        let contiguous = |_| Error::Image("arrays of an image must be contiguous".into());
+        let pa = pa.as_slice().map_err(contiguous)?.to_vec();
+        let level = level.as_slice().map_err(contiguous)?.to_vec();
+        let words = words.as_slice().map_err(contiguous)?.to_vec();
+        let image = py.detach(|| build(meta, pa, &level, words, width));
+        Ok(TableImage(Arc::new(image.map_err(|error| Error::Image(error.to_string()))?)))
+    })
 }

@@ -8,12 +8,14 @@
 mod arrays;
 mod bench;
 mod collect;
+mod dumps;
 mod errors;
 mod exploring;
 mod image;
 mod interrupt;
 mod layout;
 mod machine;
+mod ptdump;
 mod survey;
 
 use pyo3::pymodule;
@@ -28,6 +30,8 @@ mod _core {
     #[pymodule_export]
     use crate::collect::{collect, mapped};
     #[pymodule_export]
+    use crate::dumps::{Shape, check_dump_text, check_image, diff_elsewhere, diff_shapes, invariants};
+    #[pymodule_export]
     use crate::exploring::{explore, replay, stress};
     #[pymodule_export]
     use crate::image::{TableImage, check_ptdump, ptdump_region};
@@ -35,6 +39,8 @@ mod _core {
     use crate::layout::{layout, policies};
     #[pymodule_export]
     use crate::machine::Machine;
+    #[pymodule_export]
+    use crate::ptdump::{parse_ptdump, print_ptdump};
     #[pymodule_export]
     use crate::survey::survey;
 

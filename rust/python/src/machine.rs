@@ -282,6 +282,11 @@ impl Machine {
         self.live.kernel().layout.page_va(Pfn(pfn)).0
     }
 
+    /// The eight words of the struct page of a PFN, as the tables map it; `None` where they map nothing.
+    fn struct_page(&self, py: Python<'_>, pfn: u64) -> PyResult<Option<[u64; 8]>> {
+        guarded(py, || Ok(self.live.struct_page(Pfn(pfn))))
+    }
+
     /// Level, descriptor, PFN, permissions and physical address of the end of a walk.
     fn translate(&self, py: Python<'_>, va: u64) -> PyResult<Walked> {
         guarded(py, || {

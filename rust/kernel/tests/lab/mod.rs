@@ -182,7 +182,7 @@ impl StateView for AtRest<'_> {
         self.0.m.frame_word(pa.align_down(page), ((pa.0 & (page - 1)) / 8) as u16)
     }
     fn frame(&self, pa: Pa) -> Option<FrameInfo> {
-        self.0.m.frame_info(pa).map(|(kind, free, self_hosted)| FrameInfo { kind, free, self_hosted })
+        self.0.m.frame_info(pa).map(|(kind, free, self_hosted)| FrameInfo { kind, free: Some(free), self_hosted })
     }
     fn uninteresting(&self, pa: Pa) -> u64 {
         self.0.m.unlisted_chunk(pa)

@@ -1,0 +1,28 @@
+"""``vmemmap check``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import HOLDS, VIOLATED, hint_options, json_option, print_json
+
+
+@click.command("check")
+@click.argument("file")
+@hint_options
+@json_option
+def command(file: str, as_json: bool, **hints: Any) -> int:
+    """Check every invariant that FILE can show: a file-system check for vmemmap.
+
+    FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.
+    """
+    from .. import checking
+
+    answer = checking.check(file, **hints)
+    if as_json:
+        print_json(answer.to_dict())
+    else:
+        click.echo(answer.text())
+    return VIOLATED if answer.found else HOLDS

@@ -1,0 +1,29 @@
+"""``vmemmap diff``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from . import HOLDS, VIOLATED, hint_options, json_option, print_json
+
+
+@click.command("diff")
+@click.argument("a")
+@click.argument("b")
+@hint_options
+@json_option
+def command(a: str, b: str, as_json: bool, **hints: Any) -> int:
+    """Print what changed in vmemmap from dump A to dump B: hugepages, blocks, tables, sections, frames.
+
+    A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.
+    """
+    from .. import difference
+
+    answer = difference.diff(a, b, **hints)
+    if as_json:
+        print_json(answer.to_dict())
+    else:
+        click.echo(answer.summary)
+    return VIOLATED if answer else HOLDS

@@ -1,0 +1,150 @@
+//! What the page allocator writes into struct pages, and what it looks at in them (`mm/page_alloc.c`; kernel-semantics §H7).
+//!
+//! Its checks are reports here and end nothing, as in a kernel that does not make them: both make those of tails only under
+//! `CONFIG_DEBUG_VM`, 6.12 also where `init_on_alloc`, `init_on_free`, `debug_pagealloc` or page poisoning is on. Where they
+//! are made, `bad_page` prints and taints, and the block is kept from the free lists; neither stops the kernel.
+//!
+//! What a free does *not* reset is a page's type. A tail has none, except where 6.12.117 restored it: slot 0 of such a
+//! vmemmap page is a copy of the head, made while the head had the HugeTLB type. So under 6.12.117, and only there, an
+//! aligned struct page may keep that type after its page was freed.
+
+use vmemmap_arch::contents::{TAIL_MAPPING, word};
+use vmemmap_arch::{Cpu, Invariant, Order, Pfn, Rmw, Template, Va, Version};
+
+use crate::Kernel;
+use crate::page::{
+    COMPOUND_PAGE_DTOR, PAGE_TYPE, compound_order, flag, has_hugetlb_type, init_struct_pages, is_hugetlb_type, nth_page, read_word,
+    word_va, write_word,
+};
+
+/// Struct pages at the start of a vmemmap page that may differ from the others: the head's, and the first two tails'.
+const SPECIAL: u64 = 3;
+
+/// Whether a page that is no hugepage may have the type of one.
+fn types_survive(k: &Kernel) -> bool {
+    k.version == Version::V6_12_117
+}
+
+/// `fill` of a whole vmemmap page, by which a type that its first struct page should not have survives: neither
+/// `prep_compound_tail` nor `free_tail_page_prepare` writes it. A free does not write `private` either.
+fn fill_but_type<C: Cpu>(k: &Kernel, cpu: &C, at: Va, template: Template) {
+    let count = if types_survive(k) { read_word(cpu, at, word::COUNT) } else { PAGE_TYPE };
+    if !is_hugetlb_type(count) {
+        return cpu.fill(at, template);
+    }
+    let private = if template == Template::FREE { read_word(cpu, at, word::PRIVATE) } else { 0 };
+    cpu.fill(at, template);
+    write_word(cpu, at, word::COUNT, template.word(word::COUNT) & !PAGE_TYPE | count & PAGE_TYPE);
+    write_word(cpu, at, word::PRIVATE, private);
+}
+
+/// `prep_compound_page`: the 2^order struct pages from `head` become a head and its tails, refcounts 0.
+///
+/// A vmemmap page that the compound owns whole is written by one bulk store of tails; in the first one the head's own
+/// slot is then put right, its `compound_head` last. Meanwhile that slot reads as a tail of itself, which is the head.
+pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
+    cpu.label("prep_compound_page");
+    let page = k.layout.page_va(head);
+    let nr = 1u64 << order;
+    let per_page = k.geometry.struct_pages_per_page();
+    if nr < per_page {
+        for n in 1..nr {
+            let tail = nth_page(page, n);
+            write_word(cpu, tail, word::MAPPING, TAIL_MAPPING);
+            write_word(cpu, tail, word::COMPOUND_HEAD, page.0 | 1);
+            write_word(cpu, tail, word::COUNT, Template::FREE.word(word::COUNT));
+        }
+    } else {
+        for vmemmap_page in 0..nr / per_page {
+            fill_but_type(k, cpu, page.plus(vmemmap_page * k.geometry.page_size()), Template::tail_of(page));
+        }
+    }
+    write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
+    if k.version.is_6_12() {
+        // In its place `_nr_pages_mapped` and `_pincount`, and `_hugetlb_cgroup`.
+        write_word(cpu, nth_page(page, 1), word::MAPPING, 0);
+        write_word(cpu, nth_page(page, 2), word::MAPPING, 0);
+    }
+    write_word(cpu, page, word::MAPPING, 0);
+    write_word(cpu, page, word::PRIVATE, 0);
+    write_word(cpu, page, word::FLAGS, flag::HEAD);
+    write_word(cpu, page, word::COUNT, Template::FREE.word(word::COUNT));
+    write_word(cpu, page, word::COMPOUND_HEAD, 0);
+}
+
+/// `free_pages_prepare` of a compound page: the struct pages are those of free base pages again.
+pub fn free_pages_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
+    cpu.label("free_pages_prepare");
+    let per_page = k.geometry.struct_pages_per_page();
+    let nr = 1u64 << order;
+    if nr < per_page {
+        return init_struct_pages(k, cpu, head, nr, Template::FREE);
+    }
+    for vmemmap_page in 0..nr / per_page {
+        fill_but_type(k, cpu, k.layout.page_va(head.plus(vmemmap_page * per_page)), Template::FREE);
+    }
+}
+
+/// What `free_tail_page_prepare` (6.1: `free_tail_pages_check`) finds wrong with a tail of the compound page at `head`.
+fn bad_tail<C: Cpu>(cpu: &C, head: Va, tail: Va) -> Option<&'static str> {
+    if read_word(cpu, tail, word::MAPPING) != TAIL_MAPPING {
+        return Some("bad page: corrupted mapping in tail page");
+    }
+    match read_word(cpu, tail, word::COMPOUND_HEAD) {
+        found if found == head.0 | 1 => None,
+        found if found & 1 == 0 => Some("bad page: PageTail not set"),
+        _ => Some("bad page: compound_head not consistent"),
+    }
+}
+
+/// `free_tail_page_prepare` of the tails of a compound page of which `restored` vmemmap pages at the end may have been
+/// written by a restore: their first struct pages stand for all tails.
+pub fn free_tail_pages_check<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: impl Iterator<Item = u64>) {
+    for i in restored {
+        let first = head.plus(i << k.geometry.page_shift());
+        for slot in 0..SPECIAL {
+            let tail = nth_page(first, slot);
+            if let Some(message) = bad_tail(cpu, head, tail) {
+                cpu.warn(Invariant::RestoredPrivate, tail.0, message);
+            }
+        }
+    }
+}
+
+/// A block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have put right the type of
+/// its first page, which was the head of a free block; `check_new_pages` would find what the others have.
+pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
+    if !types_survive(k) {
+        return;
+    }
+    let per_page = k.geometry.struct_pages_per_page();
+    let page = k.layout.page_va(first);
+    if first.is_aligned(per_page) && has_hugetlb_type(cpu, page) {
+        cpu.rmw(word_va(page, word::COUNT), Rmw::FetchOr(PAGE_TYPE), Order::Relaxed);
+    }
+    for n in 1..(1u64 << order) / per_page {
+        let page = nth_page(page, n * per_page);
+        if has_hugetlb_type(cpu, page) {
+            cpu.warn(Invariant::RestoredPrivate, page.0, "bad page: nonzero mapcount of a page just allocated: the HugeTLB type");
+        }
+    }
+}
+
+/// `__free_page` of one page of a block that was split: `free_page_is_bad` would find its type. Unchecked, the page goes to
+/// a per-CPU list, and to its next user, with the type on.
+pub fn check_free_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
+    if types_survive(k) && pfn.is_aligned(k.geometry.struct_pages_per_page()) {
+        let page = k.layout.page_va(pfn);
+        if has_hugetlb_type(cpu, page) {
+            cpu.warn(Invariant::RestoredPrivate, page.0, "bad page: nonzero mapcount of a page just freed: the HugeTLB type");
+        }
+    }
+}
+
+/// The page at `head` answers to `folio_test_hugetlb`, and whoever asked takes it for a hugepage: `folio_hstate` is NULL if
+/// it is none.
+pub fn warn_stray_type<C: Cpu>(k: &Kernel, cpu: &C, head: Va) {
+    if types_survive(k) && compound_order(cpu, head) == 0 {
+        cpu.warn(Invariant::FlagWithState, head.0, "the HugeTLB type on a page that is no hugepage: folio_hstate is NULL");
+    }
+}
