@@ -2,7 +2,7 @@
 
 Headers and notes are decoded by pyelftools, from streams that end where the notes end. What differs between the three is
 whether a segment has a physical address: ``fs/proc/kcore.c`` gives its segments of vmalloc, modules and vmemmap the
-physical address -1 (before v4.19: 0), which is none.
+physical address -1 (before v4.11: 0), which is none.
 """
 
 from __future__ import annotations

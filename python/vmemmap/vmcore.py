@@ -209,12 +209,10 @@ def _va_bits(info: Vmcoreinfo, given: int | None) -> int:
     if va_bits is None:
         raise info.missing(key, "va_bits")
     t1sz = info.address(register)
-    if t1sz is None or (va_bits + t1sz == 64 and info.text(key) != "52"):
-        return va_bits
-    if info.text(key) == "52" and t1sz != 12:
+    if t1sz is not None and t1sz != 12 and info.text(key) == "52":
         # memstart_addr is then less than the physical address of PAGE_OFFSET in the layout of those bits.
         raise info.bad(register, f"0xc, since {key} is 52; found {t1sz:#x}: such a kernel on a CPU with fewer bits is not modelled")
-    if va_bits + t1sz != 64:
+    if t1sz is not None and va_bits + t1sz != 64:
         said = f"{key} is" if given is None else "va_bits is given as"
         raise info.bad(register, f"{64 - va_bits:#x}, since {said} {va_bits}; found {t1sz:#x}")
     return va_bits
@@ -230,8 +228,8 @@ def _vmcore(path: Path, k: _Kernel, memory: PhysicalMemory, source: Source) -> V
         layout = _core.layout(k.granule, k.va_bits, k.kernel, k.memstart)
         vmemmap_start, vmemmap_end = k.vmemmap or (layout["VMEMMAP_START"], layout["VMEMMAP_END"])
         if isinstance(memory, DrgnMemory):
-            start, end = layout["PAGE_OFFSET"], layout["PAGE_END"]
-            memory.ranges = tuple(_core.mapped(k.root, k.granule, k.va_bits, pa, words, start, end))
+            linear = layout["PAGE_OFFSET"], layout["PAGE_END"]
+            memory.ranges = tuple(_core.mapped(k.root, k.granule, k.va_bits, pa, words, linear))
         ram = [(-(-start // k.granule) * k.granule, end // k.granule * k.granule) for start, end in memory.ranges]
         highest = max((end for _, end in ram), default=0)
         if k.va_bits != 52 and highest > 1 << 48:

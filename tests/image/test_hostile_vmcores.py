@@ -191,6 +191,7 @@ def test_the_root_must_be_readable(tmp_path: Path) -> None:
     assert str(within_budget(path, **{**HAND, "root": BASE + PAGE})).endswith("swapper_pg_dir at 0x40001000 (root) is not in the dump")
 
 
+@builder.needs_drgn
 @pytest.mark.parametrize("form", [bytes, builder.flattened], ids=["plain", "flattened"])
 def test_a_damaged_kdump_dump_ends_its_reader_and_not_this_process(form: Callable[[bytes], bytes], tmp_path: Path) -> None:
     """libkdumpfile maps what a header tells it to: without a process of its own a cut file would end this one (SIGBUS)."""
@@ -207,6 +208,7 @@ def test_a_damaged_kdump_dump_ends_its_reader_and_not_this_process(form: Callabl
         within_budget(path)
 
 
+@builder.needs_drgn
 def test_a_kdump_header_that_claims_gigabytes_gets_none(tmp_path: Path) -> None:
     whole = bytearray(builder.kdump_bytes(SMALL)[: 4 * 65536])
     # bitmap_blocks; a flattened file reads as zero what it does not hold.

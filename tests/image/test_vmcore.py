@@ -91,6 +91,7 @@ def test_raw_memory_with_a_base_gives_the_captured_tables(state: Path, tmp_path:
     assert found.source == "raw" and ram(found) == [(base, capture.machine_ram[-1][1])]
 
 
+@builder.needs_drgn
 @pytest.mark.parametrize("state", STATES, ids=identity)
 def test_a_kdump_compressed_dump_gives_the_captured_tables(state: Path, tmp_path: Path) -> None:
     capture = builder.load(state)
@@ -104,6 +105,7 @@ def test_a_kdump_compressed_dump_gives_the_captured_tables(state: Path, tmp_path
     found.memory.close()
 
 
+@builder.needs_drgn
 @pytest.mark.parametrize("state", OF_EACH_MACHINE, ids=identity)
 def test_the_flattened_form_is_the_same_dump(state: Path, tmp_path: Path) -> None:
     capture = builder.load(state)
@@ -115,6 +117,7 @@ def test_the_flattened_form_is_the_same_dump(state: Path, tmp_path: Path) -> Non
     found.memory.close()
 
 
+@builder.needs_drgn
 @pytest.mark.parametrize("state", OF_EACH_MACHINE, ids=identity)
 def test_drgn_sees_the_same_elf_dump(state: Path, tmp_path: Path) -> None:
     capture = builder.load(state)

@@ -8,15 +8,18 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pytest
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 STATES = sorted(path.with_suffix("") for path in CAPTURES.glob("*/*.npz"))
 RELEASES = {"6.1-4k": "6.1.192", "6.1-64k": "6.1.192", "6.12-4k": "6.12.0"}
 NOWHERE = (1 << 64) - 1
+needs_drgn = pytest.mark.skipif(find_spec("drgn") is None, reason="drgn has no wheel for this machine")
 PT_LOAD, PT_NOTE, PN_XNUM = 1, 4, 0xFFFF
 
 Layout = Literal["vmcore", "qemu", "kcore"]
@@ -141,7 +144,7 @@ def loads_of(capture: Capture, layout: Layout) -> list[Load]:
         Load(vmalloc, NOWHERE, 1 << 40, 1 << 40, far),
         Load(int(d["ptdump_markers"][2][0], 16), NOWHERE, 1 << 27, 1 << 27, far),
         Load(vmemmap, NOWHERE, 16 << 20, 16 << 20, far),
-        # Kernels before v4.19 gave 0 for "none".
+        # Kernels before v4.11 gave 0 for "none".
         Load(vmemmap + (1 << 30), 0, 1 << 20, 1 << 20, far),
         *ram,
     ]

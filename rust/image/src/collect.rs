@@ -116,8 +116,8 @@ impl Collector {
 
 /// The physical memory that `range` of the kernel's addresses is mapped to: ascending ranges that do not touch.
 ///
-/// A page that was made invalid by clearing its valid bit alone, as the kernel does for `debug_pagealloc`, KFENCE and the
-/// memory of a crash kernel (`set_memory_valid`), still names its memory and counts. Each table is visited once.
+/// A page that was made invalid by clearing its valid bit alone, as the kernel does for `debug_pagealloc`, KFENCE
+/// (`set_memory_valid`) and `memfd_secret`, still names its memory and counts. Each table is visited once.
 #[must_use]
 pub fn mapped(geometry: Geometry, root: Pa, pa: &[u64], words: &[u64], range: Range<Va>) -> Vec<Range<Pa>> {
     let g = geometry;

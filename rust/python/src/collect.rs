@@ -44,7 +44,7 @@ pub fn collect<'py>(
     })
 }
 
-/// The physical memory that [`start`, `end`) of the kernel's addresses is mapped to, as ascending ranges that do not touch;
+/// The physical memory that `va` (first address, one past the last) of the kernel's addresses is mapped to, as ascending ranges that do not touch;
 /// pages that only lack their valid bit count.
 #[pyfunction]
 pub fn mapped<'py>(
@@ -54,15 +54,14 @@ pub fn mapped<'py>(
     va_bits: u32,
     pa: PyReadonlyArray1<'py, u64>,
     words: PyReadonlyArray2<'py, u64>,
-    start: u64,
-    end: u64,
+    va: (u64, u64),
 ) -> PyResult<Vec<(u64, u64)>> {
     guarded(py, || {
         let geometry = geometry(granule, va_bits)?;
         let contiguous = |_| Error::Image("arrays of an image must be contiguous".into());
         let pa = pa.as_slice().map_err(contiguous)?;
         let words = words.as_slice().map_err(contiguous)?;
-        let found = py.detach(|| vmemmap_image::mapped(geometry, Pa(root), pa, words, Va(start)..Va(end)));
+        let found = py.detach(|| vmemmap_image::mapped(geometry, Pa(root), pa, words, Va(va.0)..Va(va.1)));
         Ok(found.into_iter().map(|range| (range.start.0, range.end.0)).collect())
     })
 }
