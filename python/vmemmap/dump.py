@@ -5,6 +5,7 @@ vmemmap what it can.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,10 +16,11 @@ from .image import Image, kind_of, read_npz, read_text
 from .spec import parse_granule, parse_kernel, parse_va_bits
 
 if TYPE_CHECKING:
+    from .image_json import Description
     from .physical_memory import PhysicalMemory
     from .vmcore import Vmcore
 
-__all__ = ["Dump", "Hints", "dump_of_image", "open_dump", "read_tables"]
+__all__ = ["Dump", "Hints", "dump_of_image", "kind_of_dump", "open_dump", "read_tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +97,30 @@ class Dump:
         return f"{self.shape.granule >> 10}K pages, {self.shape.va_bits}-bit addresses, Linux {self.shape.kernel}"
 
 
+def kind_of_dump(path: str | os.PathLike[str], hints: Hints = Hints()) -> Literal["npz", "ptdump", "vmcore", "raw"]:
+    """What a file is, by its first bytes; what is none of a dump's is raw memory if its address is given.
+
+    :raises ImageError: it cannot be read, or is no dump.
+    """
+    try:
+        return kind_of(path)
+    except ImageError:
+        if hints.base is None:
+            raise
+        return "raw"
+
+
 def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dump | None = None) -> Dump:
     """Open a dump of any kind. A text takes the machine of `like`, if there is one.
 
     :raises ImageError: it cannot be read, or is no dump; one line that names the place.
     """
     path = Path(path)
-    if hints.base is not None or kind_of(path) == "vmcore":
+    kind = kind_of_dump(path, hints)
+    if kind in ("vmcore", "raw"):
         core = _read_vmcore(path, hints)
         return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask)
-    if kind_of(path) == "npz":
+    if kind == "npz":
         return dump_of_image(path, read_npz(path, kernel=hints.kernel))
     text = read_text(path)
     try:
@@ -128,7 +144,7 @@ def read_tables(path: str | os.PathLike[str], hints: Hints = Hints()) -> Image:
     :raises ImageError: it cannot be read, or has no tables.
     """
     path = Path(path)
-    if hints.base is None and kind_of(path) != "vmcore":
+    if kind_of_dump(path, hints) in ("npz", "ptdump"):
         return read_npz(path, kernel=hints.kernel)
     core = _read_vmcore(path, hints)
     core.memory.close()
@@ -147,20 +163,38 @@ def _read_vmcore(path: Path, hints: Hints) -> Vmcore:
         granule=hints.granule,
         va_bits=hints.va_bits,
         memstart=hints.memstart,
-        base=hints.base,
+        base=hints.base if kind_of_dump(path, hints) == "raw" else None,
     )
 
 
 def dump_of_image(path: str | os.PathLike[str], image: Image, kind: Literal["npz", "vmcore"] = "npz") -> Dump:
     """Tables in hand as a dump. Raises ``ImageError`` if they are none."""
     path = Path(path)
-    try:
-        tables = _core.TableImage.damaged(image.pa, image.level, image.words, image.description)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
-    shape = _core.Shape.of_image(tables)
+    tables = _tables(path, image)
     if kind == "vmcore":
         # A vmcore has no list of hugepages, but optimised ones show in the tables.
-        found = tuple(sorted(shape.optimised()))
-        image = replace(image, description=replace(image.description, hugepages=found, hugepages_known=False))
-    return Dump(path, kind, shape, image, tables, None)
+        found = tuple(sorted(_core.Shape.of_image(tables).optimised()))
+        ram = tuple(_plugged(image.description, [s["start"] for s in _core.survey(tables)["sections"]]))
+        image = replace(image, description=replace(image.description, hugepages=found, hugepages_known=False, ram=ram))
+        tables = _tables(path, image)
+    return Dump(path, kind, _core.Shape.of_image(tables), image, tables, None)
+
+
+def _tables(path: Path, image: Image) -> _core.TableImage:
+    try:
+        return _core.TableImage.damaged(image.pa, image.level, image.words, image.description)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
+def _plugged(description: Description, sections: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
+    """RAM of a vmcore, cut where sections with struct pages meet sections without: those may be plugged, and are not."""
+    size = 1 << (29 if description.granule == 65536 else 27)
+    present = set(sections)
+    for start, end, _ in description.ram:
+        first = start
+        for at in range(start // size * size + size, end, size):
+            if (at in present) != (at - size in present):
+                yield first, at, at - size in present
+                first = at
+        yield first, end, (end - 1) // size * size in present

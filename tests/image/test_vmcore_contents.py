@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vmcore_builder import Capture, load, vmcoreinfo, write_elf
+from vmcore_builder import Capture, load, vmcoreinfo, write_elf, write_raw
 
 from vmemmap import Machine
 from vmemmap.checking import Check, check
+from vmemmap.difference import diff
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 PG_HEAD = 1 << 16
@@ -104,3 +105,27 @@ def test_a_vmcore_without_struct_pages_says_so(tmp_path: Path) -> None:
     assert answer.verdict == "clean"
     assert states(answer) == dict.fromkeys(("I10", "I11", "I12", "I29"), "not visible here")
     assert answer.counts == check(CAPTURES / "6.1-4k/B.npz").counts
+
+
+@pytest.mark.parametrize("name", ["6.1-4k/B", "6.1-64k/B", "6.12-4k/B"])
+def test_a_vmcore_compares_with_images_and_texts(name: str, tmp_path: Path) -> None:
+    capture = load(CAPTURES / name)
+    core = write_elf(tmp_path / "x.vmcore", capture, "qemu")
+    for other in (CAPTURES / f"{name}.npz", CAPTURES / f"{name}.ptdump.txt", core):
+        assert not diff(core, other) and not diff(other, core)
+    before = CAPTURES / name.replace("B", "A")
+    told = diff(before.with_suffix(".npz"), core).to_dict()
+    assert told == diff(before.with_suffix(".npz"), CAPTURES / f"{name}.npz").to_dict() | {"b": str(core)}
+    m = Machine.load(core)
+    assert m.ptdump() == (CAPTURES / f"{name}.ptdump.txt").read_text()
+    heads = sorted(pfn for pfn, _ in capture.json["guest"]["hugetlb_heads_pfn_npages"])
+    assert sorted(pfn for pool in m.hugetlb.values() for pfn, _ in pool.pages) == heads
+    assert m.check() == []
+
+
+def test_raw_memory_takes_what_is_given(tmp_path: Path) -> None:
+    capture = load(CAPTURES / "6.1-4k/B")
+    path, base = write_raw(tmp_path / "ram.bin", capture)
+    given = {"base": base, "root": capture.json["root_pa"], "granule": "4K", "va_bits": 48, "memstart": "0x40000000", "kernel": "6.1"}
+    assert check(path, **given).verdict == "clean"
+    assert not diff(path, CAPTURES / "6.1-4k/B.ptdump.txt", **given)

@@ -29,11 +29,11 @@ def command(file: str | None, machine: str | None, region: str | None, as_json: 
 
 
 def _of_file(file: str, hints: dict[str, Any], region: str | None) -> str:
-    from ..image import kind_of
+    from ..dump import Hints, kind_of_dump
     from ..machine import Machine
     from ..ptdump import load_ptdump
 
-    if "base" in hints or kind_of(file) != "ptdump":
+    if kind_of_dump(file, Hints.parse(**hints)) != "ptdump":
         return Machine.load(file, **hints).ptdump(region)
     if hints:
         raise SpecError(f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores")
