@@ -422,6 +422,12 @@ pub trait Cpu {
     fn root(&self) -> Frame<Self::Tok>;
     /// READ_ONCE of a descriptor.
     fn read(&self, at: Slot<Self::Tok>, order: Order) -> Entry<Self::Tok>;
+    /// Reads of entries from `at` on, of at most so many, that were made at once and found none: how many. An explored machine
+    /// makes those of a scan at once that nobody else can tell; 0, which leaves them all to the caller, is always right.
+    #[inline]
+    fn skip_none(&self, _at: Slot<Self::Tok>, _entries: usize) -> usize {
+        0
+    }
     /// `read` of `count` entries from `at` on, in order; a machine without scheduling points may look the table up once.
     #[inline]
     fn read_each(&self, at: Slot<Self::Tok>, count: usize, mut each: impl FnMut(u16, Entry<Self::Tok>)) {
@@ -565,6 +571,10 @@ pub trait Cpu {
     fn var_store(&self, var: Var, value: u64, order: Order);
     /// Returns the word before.
     fn var_rmw(&self, var: Var, op: Rmw, order: Order) -> u64;
+    /// Adds where nobody asks what was there before: `atomic_add`, `mod_node_page_state`.
+    fn var_add(&self, var: Var, n: i64, order: Order) {
+        self.var_rmw(var, Rmw::FetchAdd(n), order);
+    }
     /// The only way to wait for a variable: blocks until the condition holds, returns the word that satisfied it.
     fn wait_until(&self, var: Var, condition: Until) -> u64;
 

@@ -10,8 +10,8 @@ use rustc_hash::FxHashSet;
 use vmemmap_arch::Invariant;
 
 use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
-use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, NewOrder, Reply, Touched};
-use crate::sharing::{Location, extend_row};
+use crate::model::{Breach, Described, Footprint, Invariants, MAX_ACTORS, Model, NewOrder, Reply};
+use crate::sharing::Sharing;
 
 /// The bodies of a scenario.
 pub trait Actors<M: Model> {
@@ -51,6 +51,12 @@ pub enum Fault {
     SleepNotFiltered,
     NoFixpoint,
     HashWithoutValues,
+    /// Who goes on longer than a round relied on ends no round.
+    LongerUnnoticed,
+    /// Readers of a lock are taken to keep each other out.
+    ReadersExclude,
+    /// No fault: nothing is learned before the search.
+    Unrehearsed,
 }
 
 /// How much runs without a scheduling point.
@@ -85,13 +91,41 @@ pub(crate) struct ActorState<O> {
     pub label: &'static str,
     /// Name of the kernel operation it is in, by position.
     pub position: u32,
+    /// Does the same for ever.
+    recurring: bool,
+    /// Since the operation announced last: met nothing that others ever do.
+    aloof: bool,
+    /// Announced what could have executed at once.
+    pub pauses: bool,
     /// What else its future depends on: the operations before this one, as far as they decide which come later.
     past: u32,
 }
 
 impl<O> ActorState<O> {
+    /// How far it is: never less later on, and a function of what its future depends on.
+    pub(crate) fn phase(&self) -> u32 {
+        match () {
+            () if self.finished => phase::FINISHED,
+            () if self.recurring => phase::LAST,
+            () => phase::of(self.position),
+        }
+    }
     const fn new() -> Self {
-        Self { announced: None, finished: false, hash: 1, history: 1, marked: 1, steps: 0, label: "", position: 0, past: 0 }
+        Self {
+            announced: None,
+            finished: false,
+            hash: 1,
+            history: 1,
+            marked: 1,
+            steps: 0,
+            label: "",
+            position: 0,
+
+            recurring: false,
+            aloof: true,
+            pauses: false,
+            past: 0,
+        }
     }
 }
 
@@ -116,9 +150,7 @@ pub struct Step {
 pub(crate) struct Inner<M: Model> {
     pub model: M,
     pub actors: [ActorState<M::Op>; MAX_ACTORS],
-    locations: Vec<Location>,
-    /// Where somebody can tell an access that this round took for private.
-    outgrown: Vec<u32>,
+    pub sharing: Sharing,
     pub merge: Merge,
     pub phase: Phase,
     /// Violations of these end the execution.
@@ -128,6 +160,8 @@ pub(crate) struct Inner<M: Model> {
     broke_at: [u32; 32],
     pub halted: bool,
     pub bound_hit: bool,
+    /// Actors that go on unnoticed where others could notice them at other times stop now and then.
+    pub pauses: bool,
     pub step_bound: u32,
     /// Operations executed in this execution, and since the runner was made.
     pub steps: u32,
@@ -159,21 +193,25 @@ impl<M: Model> Inner<M> {
         if M::is_local(op) {
             return true;
         }
-        if let Phase::Silent(left) = self.phase {
-            if left == 0 {
-                return false;
+        let goes_on = match self.phase {
+            Phase::Silent(0) => false,
+            Phase::Silent(left) => {
+                self.phase = Phase::Silent(left - 1);
+                return true;
             }
-            self.phase = Phase::Silent(left - 1);
-            return true;
-        }
-        if self.merge == Merge::Local {
+            Phase::Frontier => true,
+        };
+        if self.merge == Merge::Local || !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
             return false;
         }
-        let missed = self.touch(actor, op);
-        missed && self.model.outcomes(actor, op) == 1
+        // Now and then, at a place that depends on nothing but the actor's own state, so that searches which come there on other
+        // ways need not run what is left once more.
+        let state = &mut self.actors[usize::from(actor)];
+        state.pauses = self.pauses && state.hash & PAUSES == 0 && self.sharing.was_noticed();
+        goes_on && !state.pauses
     }
 
-    /// Learns the locations of an operation; `true` if it misses all that are shared.
+    /// Learns the locations of an operation; `true` if nobody else can tell when it happens, from here on.
     ///
     /// A *control* read (may this actor go on?) counts among the readers, so that whoever writes the location is a
     /// scheduling point, but does not keep its own operation from being private. That is sound: let `p` be such an
@@ -185,27 +223,17 @@ impl<M: Model> Inner<M> {
     /// running `p` at once, before anybody else is scheduled, loses nothing. What an interrupt finds is the state that it
     /// found when it came before `p`. Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not
     /// there; the deadlock is the same.
+    ///
+    /// That needs only what the others do *from here on*, and what they can do before T moves (`Sharing::is_apart`).
     fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.footprint(actor, op, &mut self.scratch);
-        let me = 1u16 << actor;
-        let mut missed = true;
-        for Touched { location, written, control } in self.scratch.iter() {
-            let index = location as usize;
-            if index >= self.locations.len() {
-                self.locations.resize(index + 1, Location::default());
-            }
-            let entry = &mut self.locations[index];
-            let (known, seen) = if written { (&mut entry.writers, entry.writes_seen) } else { (&mut entry.readers, entry.reads_seen) };
-            missed &= control || seen & me == 0;
-            if *known & me == 0 {
-                *known |= me;
-                if entry.outgrown() {
-                    self.outgrown.push(location);
-                }
-            }
+        if !self.sharing.learn(actor, &self.scratch) {
+            return true;
         }
-        missed
+        let held = self.model.locks(actor);
+        let phases = std::array::from_fn(|a| if a < self.sharing.actors() { self.actors[a].phase() } else { phase::FINISHED });
+        self.sharing.is_apart(actor, held, &phases)
     }
 
     #[inline]
@@ -236,8 +264,10 @@ impl<M: Model> Inner<M> {
         state.hash = roll(state.hash, observed);
         state.history = roll(state.history, observed);
         if !private {
+            state.pauses = false;
             state.marked = state.history;
         }
+        state.aloof = !private || (state.aloof && self.sharing.met_nobody());
         let violated = self.model.violated();
         let broke = violated.minus(self.seen);
         if let Some(mut text) = text {
@@ -265,6 +295,40 @@ impl<M: Model> Inner<M> {
             self.halted |= !broke.and(self.ending).is_empty();
         }
         reply
+    }
+
+    /// How many operations may execute as one.
+    fn may_skip(&self, n: usize) -> usize {
+        match self.phase {
+            _ if self.merge != Merge::Private || self.record.is_some() || self.halted => 0,
+            Phase::Frontier => n,
+            Phase::Silent(left) => n.min(left as usize),
+        }
+    }
+
+    fn skip(&mut self, actor: u8, op: &M::Op, n: usize) -> usize {
+        if !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
+            return 0;
+        }
+        let found = self.model.finds_nothing(op, n);
+        let skipped = self.sharing.quiet(actor, found);
+        if skipped == 0 {
+            return 0;
+        }
+        if let Phase::Silent(left) = &mut self.phase {
+            *left -= skipped as u32;
+        }
+        self.steps += skipped as u32;
+        self.total_steps += skipped as u64;
+        if self.steps > PRIVATE_BOUND {
+            self.bound_hit = true;
+            self.halted = true;
+        }
+        let state = &mut self.actors[usize::from(actor)];
+        state.hash = roll(state.hash, SKIPPED ^ skipped as u64);
+        state.history = roll(state.history, SKIPPED ^ skipped as u64);
+        state.aloof &= self.sharing.met_nobody();
+        skipped
     }
 
     /// Whether what is left of the actor is known to be uneventful.
@@ -309,8 +373,25 @@ impl<M: Model> Inner<M> {
 /// Operations of one execution, private ones included.
 const PRIVATE_BOUND: u32 = 50_000_000;
 
+/// Bits of an actor's hash that are 0 where it pauses: at one of sixteen operations.
+const PAUSES: u128 = 0xf;
+
+/// Marks, in a history, reads of a scan that were made at once.
+const SKIPPED: u64 = 0x5bd1_e995_0000_0000;
+
 /// Private operations at an actor's end that are worth remembering to leave out.
 const LONG_PRIVATE_WORK: u32 = 64;
+
+/// How far an actor is: in the kernel operation of that position, counted from 1.
+pub(crate) mod phase {
+    pub const NEVER: u32 = 0;
+    pub const FINISHED: u32 = u32::MAX;
+    pub const LAST: u32 = u32::MAX - 1;
+
+    pub const fn of(position: u32) -> u32 {
+        if position < LAST { position + 1 } else { LAST }
+    }
+}
 
 const FINISHED: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;
 
@@ -345,8 +426,7 @@ impl<M: Model> Shared<M> {
             inner: RefCell::new(Inner {
                 model,
                 actors: [actor; MAX_ACTORS],
-                locations: Vec::new(),
-                outgrown: Vec::new(),
+                sharing: Sharing::default(),
                 merge: Merge::Private,
                 phase: Phase::Frontier,
                 ending: Invariants::NONE,
@@ -354,6 +434,7 @@ impl<M: Model> Shared<M> {
                 broke_at: [0; 32],
                 halted: false,
                 bound_hit: false,
+                pauses: false,
                 step_bound: u32::MAX,
                 steps: 0,
                 total_steps: 0,
@@ -403,6 +484,16 @@ impl<M: Model> ActorPort<'_, M> {
         state.label = "";
     }
 
+    /// How far the actor is, where that is no boundary: a function of what it has observed, and never less than before.
+    pub fn reaches(&self, position: u32) {
+        self.shared.inner.borrow_mut().actors[usize::from(self.actor)].position = position;
+    }
+
+    /// The actor begins again and again: it is never past anything.
+    pub fn recurs(&self) {
+        self.shared.inner.borrow_mut().actors[usize::from(self.actor)].recurring = true;
+    }
+
     /// After `boundary`: what the future depends on besides the position.
     pub fn past(&self, past: u32) {
         let mut inner = self.shared.inner.borrow_mut();
@@ -422,6 +513,13 @@ impl<M: Model> ActorPort<'_, M> {
                 return;
             }
         }
+    }
+
+    /// Execute at once what can be (`Model::finds_nothing`) of `n` reads of a scan; how many. The others are to be called one by one.
+    pub fn skip(&self, op: &M::Op, n: usize) -> usize {
+        let mut inner = self.shared.inner.borrow_mut();
+        let allowed = inner.may_skip(n);
+        if allowed == 0 { 0 } else { inner.skip(self.actor, op, allowed) }
     }
 
     /// Announce, wait to be picked, execute.
@@ -510,32 +608,20 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     }
 
     /// Take what has become shared into account from now on. `true` if something had.
-    pub(crate) fn adopt_shared(&mut self) -> bool {
+    ///
+    /// `always` as in `Sharing::adopt`.
+    pub(crate) fn adopt_shared(&mut self, always: bool) -> bool {
         let mut inner = self.inner();
-        let inner = &mut *inner;
-        let mut new = std::mem::take(&mut inner.outgrown);
-        // In order: rows are extended from their beginning.
-        new.sort_unstable();
-        for index in new.iter().map(|location| *location as usize) {
-            let location = &mut inner.locations[index];
-            if location.outgrown() {
-                let fresh = !location.is_shared();
-                location.reads_seen |= location.reads_noticed();
-                location.writes_seen |= location.writes_noticed();
-                if fresh {
-                    extend_row(&mut inner.locations, index);
-                }
-            }
-        }
-        if !new.is_empty() {
+        let grew = inner.sharing.adopt(self.count, always);
+        if grew {
             // What counts as private has changed.
             inner.uneventful.clear();
         }
-        !new.is_empty()
+        grew
     }
 
     pub(crate) fn grew(&self) -> bool {
-        !self.inner().outgrown.is_empty()
+        self.inner().sharing.grew()
     }
 
     /// Before `actor` runs on: what `undo` takes back.
@@ -640,7 +726,13 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             let state = &mut inner.actors[actor];
             state.finished = true;
             let key = (actor as u8, state.marked);
-            if own != 0 && ran >= LONG_PRIVATE_WORK && inner.merge == Merge::Private && inner.model.violated() == broken {
+            if own != 0
+                && phase == Phase::Frontier
+                && state.aloof
+                && ran >= LONG_PRIVATE_WORK
+                && inner.merge == Merge::Private
+                && inner.model.violated() == broken
+            {
                 inner.uneventful.insert(key);
             }
         }
@@ -674,6 +766,34 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             }
         }
         (enabled, blocked)
+    }
+
+    /// An actor whose operation nobody else can tell the place of any more: it may go alone, before anything else does.
+    pub(crate) fn goes_alone(&self, enabled: u16, last: Option<u8>) -> Option<u8> {
+        let mut inner = self.inner();
+        if inner.merge != Merge::Private {
+            return None;
+        }
+        for actor in (0..self.count as u8).filter(|a| enabled & 1 << a != 0) {
+            let state = &inner.actors[usize::from(actor)];
+            if state.pauses {
+                return Some(actor);
+            }
+            // Who went last has just been asked, when it announced.
+            if last != Some(actor)
+                && let Some(op) = state.announced
+                && inner.touch(actor, &op)
+                && inner.model.outcomes(actor, &op) == 1
+            {
+                return Some(actor);
+            }
+        }
+        None
+    }
+
+    /// Whether the actor announced what could have executed at once.
+    pub(crate) fn pauses(&self, actor: u8) -> bool {
+        self.inner().actors[usize::from(actor)].pauses
     }
 
     pub(crate) fn outcomes(&self, actor: usize) -> u16 {

@@ -4,6 +4,7 @@
 //! naive search can check every reduction on it.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use vmemmap_arch::Invariant;
 pub use vmemmap_machine::model::NewOrder;
@@ -110,6 +111,25 @@ impl Footprint {
     }
 }
 
+/// Locks that an actor holds, by number: all, and those that nobody else may hold beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    pub any: u64,
+    pub alone: u64,
+}
+
+impl Held {
+    pub(crate) const ALL: Self = Self { any: u64::MAX, alone: u64::MAX };
+
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self { any: self.any & other.any, alone: self.alone & other.alone }
+    }
+    /// Whether nobody can hold `other` meanwhile.
+    pub(crate) const fn excludes(self, other: Self) -> bool {
+        self.alone & other.any != 0 || self.any & other.alone != 0
+    }
+}
+
 /// One access of a footprint; a location may come more than once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Touched {
@@ -169,6 +189,11 @@ pub trait Model {
     /// # Panics
     /// May panic if `outcome` is not below `outcomes` of this moment.
     fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Reply;
+    /// Of a scan of `n` reads, the first of which is `op`, those that would find nothing now, up to the first that finds more: the
+    /// location that each reads in the place of `op`'s. Such a read changes nothing, has one outcome and replies 0.
+    fn finds_nothing(&self, _op: &Self::Op, _n: usize) -> Range<u32> {
+        0..0
+    }
     /// Hash of everything that later operations can depend on.
     fn fingerprint(&self) -> u128;
     /// Invariants broken since `reset`.
@@ -187,6 +212,11 @@ pub trait Model {
     /// For the text of a deadlock: the locks that the actor holds.
     fn held(&self, _actor: u8) -> Vec<String> {
         Vec::new()
+    }
+    /// Locks that the actor holds. While it holds one `alone`, no other actor can come to hold it in any way; while it
+    /// holds one, no other actor can come to hold it `alone`. It gives back by an operation of its own only.
+    fn locks(&self, _actor: u8) -> Held {
+        Held::default()
     }
     /// A lock was taken under another for the first time in this exploration (R17), and nobody has asked for it yet.
     fn new_order(&mut self) -> Option<NewOrder> {

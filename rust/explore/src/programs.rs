@@ -2,10 +2,10 @@
 
 use std::io;
 
-use vmemmap_arch::Geometry;
+use vmemmap_arch::{Geometry, Order, Slot};
 use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::model::Context;
-use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
+use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
 
 use crate::execution::{ActorPort, Actors, Answer, Runner, Shared};
 use crate::foreign::{Memo, Next, ROOT};
@@ -35,6 +35,9 @@ impl<M: Model<Op = Op>> Port for KernelPort<'_, '_, M> {
     fn call(&self, op: Op) -> Reply {
         self.port.call(op)
     }
+    fn skip_none(&self, at: Slot<Tok>, entries: usize) -> usize {
+        self.port.skip(&Op::Read { at, order: Order::Plain }, entries)
+    }
     fn id(&self) -> u8 {
         self.port.id()
     }
@@ -61,6 +64,9 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
         let cpu = OpCpu::new(KernelPort { port, geometry: &self.kernel.geometry });
         let mut position = 0;
         let mut rounds = 0;
+        if me.line.is_some() {
+            port.recurs();
+        }
         // A handler is there for as long as its line may be raised.
         while me.line.is_some() || rounds < me.rounds {
             rounds += 1;

@@ -36,7 +36,9 @@ impl Reached {
     /// Whether whatever can follow was, or will be, found from there at no greater cost: with fewer switches it does not
     /// matter who went last.
     fn covers(&self, cost: Cost, last: u16) -> bool {
-        self.cost.steps <= cost.steps && (self.cost.switches < cost.switches || self.last & last != 0)
+        // The next layer is entered before this one is done, so a state may be known at more switches too.
+        let same = self.cost.switches == cost.switches && self.last & last != 0;
+        self.cost.steps <= cost.steps && (self.cost.switches < cost.switches || same)
     }
 }
 
@@ -67,7 +69,7 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
     'again: loop {
         // A search whose executions ended early may not have met everything that actors share. What is learned here starts the
         // proof anew, and what was found is said in the points that there are now.
-        if runner.adopt_shared() {
+        if runner.adopt_shared(false) {
             for (invariant, f) in found.iter_mut() {
                 if let Some(now) = runner.follow(&f.choices, *invariant) {
                     *f = now;
@@ -203,7 +205,11 @@ impl Proof<'_> {
             Some(v) => (Some(v.choice.actor), v.steps),
             None => (None, 0),
         };
-        let (enabled, _) = runner.enabled();
+        let (mut enabled, _) = runner.enabled();
+        if let Some(last) = last.filter(|last| runner.pauses(*last)) {
+            // It could have gone on without being seen, which costs no switch.
+            enabled &= 1 << last;
+        }
         let count = runner.count() as u8;
         let same = |actor: &u8| last.is_none_or(|l| l == *actor);
         // Those of the same layer come last, so that the runner stands where the search goes on.

@@ -72,6 +72,7 @@ pub(crate) fn sample<M: Model, A: Actors<M>>(
         inner.ending = ending;
         inner.step_bound = step_bound;
         inner.bound_hit = false;
+        inner.pauses = false;
     }
     let first_steps = runner.inner().total_steps;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
@@ -81,7 +82,7 @@ pub(crate) fn sample<M: Model, A: Actors<M>>(
     let mut longest = 0;
     loop {
         // Without a fixpoint merging would hide points; sampling may as well learn while it goes.
-        if runner.adopt_shared() {
+        if runner.adopt_shared(false) {
             report.rounds += 1;
             report.found.clear();
         }
@@ -220,7 +221,7 @@ mod tests {
         let mut report = Report::new();
         let mut points = 0;
         for _ in 0..5 {
-            runner.adopt_shared();
+            runner.adopt_shared(false);
             points = walk(&mut runner, Draw::Pct { depth: 3 }, &mut rng, points, &mut report);
         }
         // HVO writes its entry in six passes, and nobody can tell when it reads what only it writes; the scan reads it once in

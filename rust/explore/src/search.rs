@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
 use vmemmap_arch::Invariant;
 
 use crate::execution::{Actors, Fault, Merge, Phase, Runner};
@@ -207,6 +209,8 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     reduction: Reduction,
     nodes: Vec<Node>,
     cache: HashSet<u128, KeyBuilder>,
+    /// Where actors were left to go alone.
+    passed: HashSet<u128, KeyBuilder>,
     start_ran: [u32; MAX_ACTORS],
     report: Report,
     /// Operations each actor has run since it was last picked, in this execution.
@@ -217,6 +221,11 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Ways from where the execution stopped: into a state seen before as many as it has, else one.
     ways_on: f64,
     footprints: (Footprint, Footprint),
+    /// Executions before this round, and before it learned something new.
+    began_at: u64,
+    grew_at: Option<u64>,
+    /// What fell before the search began, by the choices that led there.
+    rehearsed: BTreeMap<Invariant, Vec<Choice>>,
 }
 
 impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
@@ -226,6 +235,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             reduction,
             nodes: Vec::new(),
             cache: HashSet::default(),
+            passed: HashSet::default(),
             start_ran: [0; MAX_ACTORS],
             report: Report::new(),
             leads: [0; MAX_ACTORS],
@@ -233,6 +243,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             ways: (reduction.cache && !reduction.sleep && reduction.merge == Merge::Local).then(HashMap::default),
             ways_on: 1.0,
             footprints: Default::default(),
+            began_at: 0,
+            grew_at: None,
+            rehearsed: BTreeMap::new(),
         }
     }
 
@@ -242,9 +255,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let mut inner = self.runner.inner();
             inner.merge = self.reduction.merge;
             inner.fault = self.reduction.fault;
+            inner.sharing.fault = self.reduction.fault;
             inner.ending = ending;
             inner.step_bound = step_bound;
             inner.bound_hit = false;
+            inner.pauses = true;
             inner.record = None;
         }
         let first_steps = self.runner.inner().total_steps;
@@ -272,14 +287,23 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if self.runner.unanswered() {
                 break Ended::Interrupted;
             }
-            if self.runner.grew() && self.reduction.fault != Fault::NoFixpoint {
+            let grew = self.runner.grew() && self.reduction.fault != Fault::NoFixpoint;
+            if grew && self.report.executions >= limits.executions {
+                break Ended::Budget;
+            }
+            if grew && self.is_over() {
+                if self.report.rounds == 1 && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed) {
+                    self.rehearse(ending, began, limits);
+                }
                 end = self.begin_round();
             } else if self.backtrack() {
                 end = End::Running;
+            } else if grew {
+                end = self.begin_round();
             } else {
                 break Ended::Exhausted;
             }
-            if self.report.executions >= limits.executions || self.cache.len() > limits.states {
+            if self.report.executions >= limits.executions || self.cache.len() + self.passed.len() > limits.states {
                 break Ended::Budget;
             }
             if let Some(now) = clock.tick() {
@@ -306,18 +330,73 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report
     }
 
+    /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it goes on for a
+    /// small part of what it took so far.
+    fn is_over(&mut self) -> bool {
+        let now = self.report.executions;
+        let grew = *self.grew_at.get_or_insert(now);
+        now - grew >= (grew - self.began_at) / 8
+    }
+
     fn progress(&self) -> Progress {
         let violated = self.report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
         Progress { executions: self.report.executions, steps: self.report.steps, states: self.cache.len() as u64, violated }
     }
 
+    /// Where actors share anything: some executions from which to learn what, and how long, so that fewer rounds end late. One actor
+    /// after the other, then in turns of random length. What falls in them is found already.
+    fn rehearse(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+        let count = self.runner.count();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
+        let mut in_vain = 0;
+        for turn in 0..count + REHEARSALS {
+            let over = limits.deadline.is_some_and(|end| Instant::now() >= end) || (limits.stop)();
+            if over || self.runner.unanswered() || self.report.executions + 1 >= limits.executions {
+                return;
+            }
+            in_vain = if self.runner.adopt_shared(true) { 0 } else { in_vain + 1 };
+            if in_vain == ENOUGH {
+                return;
+            }
+            self.runner.start();
+            let mut made = Vec::new();
+            let mut actor = turn % count;
+            let over = loop {
+                if self.runner.halted() || self.runner.settle() {
+                    break self.runner.inner().violated();
+                }
+                let (enabled, _) = self.runner.enabled();
+                let moves_on = turn >= count && rng.random_range(0..8) == 0;
+                let from = if moves_on { rng.random_range(0..count) } else { actor };
+                actor = (from..from + count).map(|a| a % count).find(|a| enabled & 1 << a != 0).unwrap_or(0);
+                let outcome = rng.random_range(0..self.runner.outcomes(actor));
+                self.runner.advance(actor, outcome, Phase::Frontier);
+                made.push(Choice { actor: actor as u8, outcome });
+            };
+            self.report.executions += 1;
+            for invariant in over.iter() {
+                self.rehearsed.entry(invariant).or_insert_with(|| made.clone());
+            }
+            if self.report.first.is_none() && !over.and(ending).is_empty() {
+                self.report.first = Some((self.report.executions, began.elapsed()));
+            }
+        }
+    }
+
     /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
     fn begin_round(&mut self) -> End {
-        self.runner.adopt_shared();
+        self.runner.adopt_shared(true);
         self.nodes.clear();
         self.cache.clear();
+        self.passed.clear();
+        (self.began_at, self.grew_at) = (self.report.executions, None);
         self.report.rounds += 1;
         self.report.found.clear();
+        for (invariant, choices) in &self.rehearsed {
+            if let Some(found) = self.runner.follow(choices, *invariant) {
+                self.report.found.insert(*invariant, found);
+            }
+        }
         self.runner.reset();
         for actor in 0..self.runner.count() {
             let before = self.runner.inner().steps;
@@ -408,11 +487,20 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             self.finish(key);
             return End::Over;
         }
+        let (enabled, blocked) = self.runner.enabled();
+        // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if somebody was
+        // here before, so was all that follows.
+        if let Some(actor) = self.runner.goes_alone(enabled, last) {
+            if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(key)) {
+                return End::Over;
+            }
+            self.push(1 << actor, sleep, actor, key);
+            return End::Running;
+        }
         if self.reduction.cache && !self.cache.insert(key) {
             self.ways_on = self.ways.as_ref().and_then(|ways| ways.get(&key)).copied().unwrap_or(1.0);
             return End::Over;
         }
-        let (enabled, blocked) = self.runner.enabled();
         if blocked != 0 {
             let known = self.runner.inner().violated().contains(Invariant::LockOrder);
             if self.runner.find_deadlock(enabled, blocked) {
@@ -433,8 +521,12 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             return End::Over;
         }
         let actor = goes_on(open, last);
-        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0, key, ways: 0.0 });
+        self.push(open, sleep, actor, key);
         End::Running
+    }
+
+    fn push(&mut self, open: u16, sleep: u16, actor: u8, key: u128) {
+        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0, key, ways: 0.0 });
     }
 
     /// What fell in the state that the whole path leads to.
@@ -518,6 +610,12 @@ fn chosen(nodes: &[Node]) -> Vec<Choice> {
 pub(crate) fn goes_on(may_go: u16, last: Option<u8>) -> u8 {
     last.filter(|a| may_go & 1 << a != 0).unwrap_or(may_go.trailing_zeros() as u8)
 }
+
+/// Executions in a row that teach nothing, after which it is enough.
+const ENOUGH: usize = 4;
+
+/// Executions to learn from, of random turns.
+const REHEARSALS: usize = 20;
 
 /// Looks at the time only now and then.
 pub(crate) struct Clock {

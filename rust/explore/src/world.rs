@@ -1,5 +1,7 @@
 //! The World of operations as a model to explore, and how a kernel gets into it.
 
+use std::ops::Range;
+
 use thiserror::Error;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Invariant, LockId, Mode};
@@ -8,7 +10,7 @@ use vmemmap_machine::model::{Conflict, Mark, NewOrder, Touch, World, WorldOption
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
-use crate::model::{Breach, Described, Footprint, Invariants, Model};
+use crate::model::{Breach, Described, Footprint, Held, Invariants, Model};
 use crate::stage::{StageError, alone, set_up};
 
 impl Touch for Footprint {
@@ -55,6 +57,9 @@ impl Model for World {
     fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
         World::execute(self, actor, op, outcome)
     }
+    fn finds_nothing(&self, op: &Op, n: usize) -> Range<u32> {
+        World::none_from(self, op, n)
+    }
     #[inline]
     fn fingerprint(&self) -> u128 {
         World::fingerprint(self)
@@ -79,6 +84,10 @@ impl Model for World {
             Mode::Write => lock.name().to_owned(),
         };
         World::held(self, actor).map(one).collect()
+    }
+    fn locks(&self, actor: u8) -> Held {
+        let (any, alone) = World::locks(self, actor);
+        Held { any, alone }
     }
     #[inline]
     fn new_order(&mut self) -> Option<NewOrder> {
@@ -110,6 +119,7 @@ impl Model for World {
                 text.old = Some(reply.value)
             }
             Op::Rmw { op, .. } | Op::VarRmw { op, .. } => (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value))),
+            Op::VarAdd { n, .. } => text.new = text.old.map(|old| old.wrapping_add(*n as u64)),
             Op::Alloc(_) => {
                 text.address = (reply != Reply::NOTHING).then_some(reply.value);
                 text.about.extend(text.address);

@@ -197,6 +197,7 @@ fn on_cpu(cpu: &Checked<'_>, op: &Op) -> Reply {
         Op::VarLoad { var, order } => return Reply::of(cpu.var_load(var, order)),
         Op::VarStore { var, value, order } => cpu.var_store(var, value, order),
         Op::VarRmw { var, op, order } => return Reply::of(cpu.var_rmw(var, op, order)),
+        Op::VarAdd { var, n, order } => cpu.var_add(var, n, order),
         Op::WaitUntil { var, condition } => return Reply::of(cpu.wait_until(var, condition)),
         Op::RcuReadLock => cpu.rcu_read_lock(),
         Op::RcuReadUnlock => cpu.rcu_read_unlock(),

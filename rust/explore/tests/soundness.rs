@@ -20,6 +20,9 @@ fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invaria
     finals(&shared, programs, reduction, ending, executions)
 }
 
+/// What all of `Reduction::MERGED` learns it learns on the way.
+const UNREHEARSED: Reduction = Reduction { fault: Fault::Unrehearsed, ..Reduction::MERGED };
+
 const NAIVE_LIMIT: u64 = 6_000;
 
 /// The naive answer, or `None` if it would take too long.
@@ -57,7 +60,7 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
     let (mut used, mut deadlocks) = (0, 0);
     for (seed, locks) in [(1, 0), (2, 25), (3, 60), (7, 95)] {
         let (u, d) = corpus(seed, 800, locks, |programs, naive_report, naive_finals| {
-            for reduction in Reduction::ALL {
+            for reduction in Reduction::ALL.into_iter().chain([UNREHEARSED]) {
                 let reduction = Reduction { keep_finished: true, ..reduction };
                 let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, u64::MAX);
                 assert_eq!(&finals, naive_finals, "seed {seed}, {reduction:?}, {programs:?}");
@@ -214,7 +217,7 @@ fn the_invariants_that_fall_do_not_depend_on_the_reduction_when_violations_end_e
 /// How many programs of a corpus give other final states under a fault.
 fn differences(reduction: Reduction, flaw: Flaw) -> usize {
     let mut differ = 0;
-    let locks = if flaw == Flaw::QueueTouchesNothing { 90 } else { 30 };
+    let locks = if flaw == Flaw::QueueTouchesNothing || reduction.fault == Fault::ReadersExclude { 90 } else { 30 };
     corpus(6, 250, locks, |programs, _, naive_finals| {
         let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
         differ += usize::from(&finals != naive_finals);
@@ -228,6 +231,8 @@ fn seeded_faults_of_the_reduction_are_noticed() {
         (Reduction::CACHE_SLEEP, Fault::SleepNotFiltered),
         (Reduction::MERGED, Fault::SleepNotFiltered),
         (Reduction::MERGED, Fault::NoFixpoint),
+        (Reduction::MERGED, Fault::LongerUnnoticed),
+        (Reduction::MERGED, Fault::ReadersExclude),
         (Reduction::CACHE, Fault::HashWithoutValues),
         (Reduction::MERGED, Fault::HashWithoutValues),
     ] {

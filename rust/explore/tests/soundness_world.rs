@@ -11,14 +11,16 @@ use family::programs::{Corpus, Shape};
 use family::{Line, Mutant, Past, Programs, Stage, Watched, page, search, shrunk};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi};
-use vmemmap_explore::execution::{Runner, Shared};
+use vmemmap_explore::execution::{Fault, Runner, Shared};
 use vmemmap_explore::model::Invariants;
 use vmemmap_explore::search::{Ended, Final, Reduction, Report};
 use vmemmap_explore::verdict::{Options, ask};
 use vmemmap_machine::model::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::Op;
 
-const REDUCED: [Reduction; 4] = [Reduction::MERGED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
+/// Learns on the way what `MERGED` knows beforehand.
+const UNREHEARSED: Reduction = Reduction { fault: Fault::Unrehearsed, ..Reduction::MERGED };
+const REDUCED: [Reduction; 5] = [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
 const NAIVE_LIMIT: u64 = 2_000;
 
 const TABLES: Shape = Shape { sections: 10, actors: (2, 3), lines: (5, 3) };

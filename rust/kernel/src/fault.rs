@@ -112,6 +112,7 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn label(function: &'static str);
         fn root() -> Frame<C::Tok>;
         fn read(at: Slot<C::Tok>, order: Order) -> Entry<C::Tok>;
+        fn skip_none(at: Slot<C::Tok>, entries: usize) -> usize;
         fn write(at: Slot<C::Tok>, new: Desc, order: Order);
         fn swap(at: Slot<C::Tok>, new: Desc, order: Order) -> Entry<C::Tok>;
         fn compare_exchange(at: Slot<C::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<C::Tok>, Entry<C::Tok>>;
@@ -147,6 +148,7 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn var_load(var: Var, order: Order) -> u64;
         fn var_store(var: Var, value: u64, order: Order);
         fn var_rmw(var: Var, op: Rmw, order: Order) -> u64;
+        fn var_add(var: Var, n: i64, order: Order);
         fn wait_until(var: Var, condition: Until) -> u64;
         fn rcu_read_lock();
         fn rcu_read_unlock();

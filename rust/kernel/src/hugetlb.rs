@@ -69,7 +69,7 @@ impl Pool {
         cpu.var_load(k.vars.hstate(self.h, field), Order::Plain)
     }
     pub fn add<C: Cpu>(self, k: &Kernel, cpu: &C, field: Hstate, n: i64) {
-        cpu.var_rmw(k.vars.hstate(self.h, field), Rmw::FetchAdd(n), Order::Plain);
+        cpu.var_add(k.vars.hstate(self.h, field), n, Order::Plain);
     }
     /// `persistent_huge_pages`.
     pub fn persistent<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {

@@ -2,7 +2,7 @@
 //! 6.12.117. The walk over the tables is in `vmemmap_remap`.
 
 use vmemmap_arch::{
-    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone,
+    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, Pfn, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone,
 };
 
 use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
@@ -72,7 +72,7 @@ fn static_branch_dec<C: Cpu>(k: &Kernel, cpu: &C) {
 fn free_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C, frame: Frame<C::Tok>) {
     if k.version.is_6_12() {
         let counter = if cpu.is_reserved(frame) { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages };
-        cpu.var_rmw(k.vars.scalar(counter), Rmw::FetchAdd(-1), Order::Relaxed);
+        cpu.var_add(k.vars.scalar(counter), -1, Order::Relaxed);
     }
     check_free_page(k, cpu, k.geometry.pfn(frame.pa));
     cpu.free(frame, 0, FrameKind::Vmemmap);
@@ -239,7 +239,7 @@ fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameL
     }
     let done = match alloc_vmemmap_page(k, cpu) {
         Some(head) => {
-            cpu.var_rmw(k.vars.scalar(Scalar::NrMemmapPages), Rmw::FetchAdd(1), Order::Relaxed);
+            cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), 1, Order::Relaxed);
             cpu.copy_from_va(page.va(k), head);
             vmemmap_remap_free(k, cpu, page.vmemmap(k), head, list, flags)
         }
@@ -376,7 +376,7 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
     let tails = Va(vmemmap.end.0 - count * size);
     let mut walk = RemapWalk { frames, no_tlb_flush: flags.no_tlb_flush, ..RemapWalk::new(Action::Restore) };
     if k.version.is_6_12() {
-        cpu.var_rmw(k.vars.scalar(Scalar::NrMemmapPages), Rmw::FetchAdd(count as i64), Order::Relaxed);
+        cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), count as i64, Order::Relaxed);
         let _ = vmemmap_remap_range(k, cpu, &(tails..vmemmap.end), &mut walk);
     } else {
         cpu.acquire(LockId::InitMmMmap, Mode::Read);

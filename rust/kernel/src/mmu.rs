@@ -258,8 +258,17 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
 
 /// The scan: READ_ONCE of each entry, index 0 upward, until one is not none. Not atomic (R35).
 fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Level) -> bool {
-    (0..k.geometry.entries())
-        .all(|index| read_once(cpu, Slot { table: table.pa, index: index as u16, level, tok: table.tok }).desc.is_none())
+    let entries = k.geometry.entries();
+    let mut index = 0;
+    while index < entries {
+        let at = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
+        index += cpu.skip_none(at(index), entries - index);
+        if index < entries && !read_once(cpu, at(index)).desc.is_none() {
+            return false;
+        }
+        index += 1;
+    }
+    true
 }
 
 // ---- linear map --------------------------------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ fn clear_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr:
 /// `memmap_pages_add`, `memmap_boot_pages_add` (6.12).
 pub fn memmap_pages_add<C: Cpu>(k: &Kernel, cpu: &C, counter: Scalar, pages: i64) {
     if k.version.is_6_12() {
-        cpu.var_rmw(k.vars.scalar(counter), Rmw::FetchAdd(pages), Order::Relaxed);
+        cpu.var_add(k.vars.scalar(counter), pages, Order::Relaxed);
     }
 }
 

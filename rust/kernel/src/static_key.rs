@@ -1,6 +1,6 @@
 //! Counted static keys (`kernel/jump_label.c`).
 
-use vmemmap_arch::{Cpu, LockId, Mode, Order, Rmw};
+use vmemmap_arch::{Cpu, LockId, Mode, Order};
 
 use crate::Kernel;
 use crate::state::Scalar;
@@ -8,7 +8,7 @@ use crate::state::Scalar;
 /// `static_branch_inc`, `static_branch_dec`: code is patched under `cpu_hotplug_lock`, and every CPU has seen it on return.
 pub(crate) fn static_branch_add<C: Cpu>(k: &Kernel, cpu: &C, key: Scalar, n: i64) {
     cpu.acquire(LockId::CpuHotplug, Mode::Read);
-    cpu.var_rmw(k.vars.scalar(key), Rmw::FetchAdd(n), Order::AcqRel);
+    cpu.var_add(k.vars.scalar(key), n, Order::AcqRel);
     cpu.release(LockId::CpuHotplug, Mode::Read);
 }
 

@@ -163,6 +163,12 @@ pub enum Op {
         op: Rmw,
         order: Order,
     },
+    /// Adds; there is no answer, so additions commute.
+    VarAdd {
+        var: Var,
+        n: i64,
+        order: Order,
+    },
     WaitUntil {
         var: Var,
         condition: Until,
@@ -291,7 +297,7 @@ impl Op {
             Op::Release { .. } => "unlock",
             Op::VarLoad { .. } => "var_load",
             Op::VarStore { .. } => "var_store",
-            Op::VarRmw { .. } => "var_rmw",
+            Op::VarRmw { .. } | Op::VarAdd { .. } => "var_rmw",
             Op::WaitUntil { .. } => "wait_until",
             Op::RcuReadLock => "rcu_read_lock",
             Op::RcuReadUnlock => "rcu_read_unlock",
@@ -373,6 +379,10 @@ impl Reply {
 pub trait Port {
     /// Have `op` executed; returns when it has been.
     fn call(&self, op: Op) -> Reply;
+    /// `Cpu::skip_none`.
+    fn skip_none(&self, _at: Slot<Tok>, _entries: usize) -> usize {
+        0
+    }
     /// Number of this CPU (actor), from 0.
     fn id(&self) -> u8;
     /// Name of the function whose operations follow.
@@ -411,6 +421,9 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn read(&self, at: Slot<Tok>, order: Order) -> Entry<Tok> {
         self.port.call(Op::Read { at, order }).as_entry()
+    }
+    fn skip_none(&self, at: Slot<Tok>, entries: usize) -> usize {
+        self.port.skip_none(at, entries)
     }
     fn write(&self, at: Slot<Tok>, new: Desc, order: Order) {
         self.port.call(Op::Write { at, new, order });
@@ -555,6 +568,9 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn var_rmw(&self, var: Var, op: Rmw, order: Order) -> u64 {
         self.port.call(Op::VarRmw { var, op, order }).value
+    }
+    fn var_add(&self, var: Var, n: i64, order: Order) {
+        self.port.call(Op::VarAdd { var, n, order });
     }
     fn wait_until(&self, var: Var, condition: Until) -> u64 {
         self.port.call(Op::WaitUntil { var, condition }).value

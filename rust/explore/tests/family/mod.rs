@@ -14,7 +14,7 @@ use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone};
 use vmemmap_explore::execution::{ActorPort, Actors, Shared};
-use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Touched};
+use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model, Touched};
 use vmemmap_explore::scenario::Scenario;
 use vmemmap_explore::search::{Final, Reduction, Report};
 use vmemmap_machine::model::{Conflict, LocationKind, Mark, World, WorldOptions};
@@ -241,6 +241,9 @@ impl Model for Watched {
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
         Model::waits_for(&self.world, actor, op)
     }
+    fn locks(&self, actor: u8) -> Held {
+        Model::locks(&self.world, actor)
+    }
     fn overflowed(&self) -> bool {
         Model::overflowed(&self.world)
     }
@@ -321,7 +324,8 @@ impl Actors<Watched> for Programs {
     fn run(&self, actor: usize, port: &ActorPort<'_, Watched>) {
         let mut seen = Reply::default();
         let mut skip = false;
-        for line in &self.lines[actor] {
+        for (nth, line) in (0..).zip(&self.lines[actor]) {
+            port.reaches(nth);
             if std::mem::take(&mut skip) {
                 continue;
             }

@@ -45,6 +45,7 @@ const OPERATIONS: &[Weighted<Op>] = &[
     (1, |d| Op::TryAcquire { lock: LockId::MemHotplug, mode: d.of(&[Mode::Read, Mode::Write]) }),
     (1, |d| Op::VarLoad { var: d.var(), order: PLAIN }),
     (1, |d| Op::VarStore { var: d.var(), value: d.small(), order: PLAIN }),
+    (1, |d| Op::VarAdd { var: d.var(), n: 1, order: PLAIN }),
     (1, |d| Op::VarRmw { var: d.var(), op: Rmw::FetchAdd(1), order: PLAIN }),
     (1, |d| Op::WaitUntil { var: d.var(), condition: d.of(&[Until::Equals(0), Until::Differs(0), Until::AtLeast(2)]) }),
     (1, |_| Op::Choose { n: 2, why: "either way" }),

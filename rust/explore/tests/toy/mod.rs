@@ -4,7 +4,7 @@
 
 use rand::Rng;
 use vmemmap_explore::execution::{ActorPort, Actors};
-use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model, Reply};
+use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model, Reply};
 
 pub const WORDS: usize = 3;
 pub const LOCKS: usize = 2;
@@ -182,13 +182,14 @@ impl Model for Toy {
             }
             Op::Choose(_) => value = u64::from(outcome),
             Op::Lock(l) => s.owner[l as usize] = me,
-            Op::Unlock(l) => s.owner[l as usize] = 0,
+            // Of a lock that somebody else holds, where the locking was skipped: nothing.
+            Op::Unlock(l) => s.owner[l as usize] &= !me,
             Op::Queue(l) => s.queued[l as usize] |= me,
             Op::WriteLock(l) => {
                 s.queued[l as usize] &= !me;
                 s.writer[l as usize] = me;
             }
-            Op::WriteUnlock(l) => s.writer[l as usize] = 0,
+            Op::WriteUnlock(l) => s.writer[l as usize] &= !me,
             Op::ReadLock(l) => s.readers[l as usize] |= me,
             Op::ReadUnlock(l) => s.readers[l as usize] &= !me,
             Op::Enter => s.interrupt = me,
@@ -230,6 +231,19 @@ impl Model for Toy {
         };
         own | self.barred(actor, op)
     }
+    fn locks(&self, actor: u8) -> Held {
+        let s = &self.state;
+        let me = 1u16 << actor;
+        let mut held = Held::default();
+        for l in 0..LOCKS {
+            let (mutex, sem) = (1 << l, 1 << (LOCKS + l));
+            for (bit, any, alone) in [(mutex, s.owner[l], s.owner[l]), (sem, s.writer[l] | s.readers[l], s.writer[l])] {
+                held.any |= if any & me != 0 { bit } else { 0 };
+                held.alone |= if alone & me != 0 { bit } else { 0 };
+            }
+        }
+        held
+    }
     fn breaches(&self) -> Vec<Breach> {
         self.violated().iter().map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("odd") }).collect()
     }
@@ -264,7 +278,8 @@ impl Actors<Toy> for Programs {
     fn run(&self, actor: usize, port: &ActorPort<'_, Toy>) {
         let mut seen = 0;
         let mut skip = false;
-        for line in &self.0[actor] {
+        for (nth, line) in (0..).zip(&self.0[actor]) {
+            port.reaches(nth);
             if std::mem::take(&mut skip) {
                 continue;
             }

@@ -34,6 +34,14 @@ impl Cells {
     pub fn get(&self, cell: Cell) -> u64 {
         self.value[cell as usize]
     }
+    /// How many of the `n` cells from `first` on hold 0, up to the first that does not.
+    #[must_use]
+    pub fn zeros(&self, first: Cell, n: usize) -> usize {
+        let row = &self.value[first as usize..first as usize + n];
+        let (chunks, _) = row.as_chunks::<16>();
+        let clear = 16 * chunks.iter().take_while(|c| c.iter().fold(0, |all, v| all | v) == 0).count();
+        clear + row[clear..].iter().take_while(|v| **v == 0).count()
+    }
     #[inline]
     pub fn set(&mut self, cell: Cell, new: u64) {
         let slot = &mut self.value[cell as usize];

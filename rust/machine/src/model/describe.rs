@@ -76,7 +76,7 @@ impl World {
                 d.place = lock.name().into()
             }
             Op::SendIpi { line } => d.place = format!("variable {}", line.0),
-            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } | Op::VarRmw { var, .. } => {
+            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } | Op::VarRmw { var, .. } | Op::VarAdd { var, .. } => {
                 d.place = format!("variable {}", var.0);
                 d.old = Some(self.var(var));
             }

@@ -1,8 +1,11 @@
 //! What each operation does.
 
+use core::ops::Range;
+
 use vmemmap_arch::{Frame, Invariant, Rmw};
 
 use super::access::Access;
+use super::cells::Cell;
 use super::{Links, World};
 use crate::op::{Op, Reply, Tok};
 
@@ -51,6 +54,16 @@ impl World {
         }
     }
 
+    /// Words of the reads that find none, of `entries` in a row of which `op` is the first, up to the first that finds more.
+    #[must_use]
+    pub fn none_from(&self, op: &Op, entries: usize) -> Range<Cell> {
+        let Op::Read { at, .. } = *op else { return 0..0 };
+        let Ok(slot) = self.table_of(at) else { return 0..0 };
+        let first = self.memory.word_cell(slot);
+        let entries = entries.min(self.geometry.entries().saturating_sub(usize::from(slot.index)));
+        first..first + self.memory.cells.zeros(first, entries) as Cell
+    }
+
     /// Operations that return nothing.
     fn perform(&mut self, actor: u8, op: &Op, outcome: u16) {
         match *op {
@@ -80,6 +93,10 @@ impl World {
             Op::Queue { lock } => self.queue(actor, lock),
             Op::Acquire { lock, mode } => self.acquire(actor, lock, mode),
             Op::Release { lock, mode } => self.release(actor, lock, mode),
+            Op::VarAdd { var, n, .. } => {
+                let cell = self.var_cell(var);
+                self.memory.cells.set(cell, Rmw::FetchAdd(n).apply(self.memory.cells.get(cell)));
+            }
             Op::VarStore { var, value, .. } => {
                 self.memory.cells.set(self.var_cell(var), value);
             }

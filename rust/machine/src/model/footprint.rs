@@ -143,8 +143,16 @@ impl World {
             Op::Acquire { lock, mode: Mode::Read } | Op::TryAcquire { lock, mode: Mode::Read } | Op::Release { lock, mode: Mode::Read } => {
                 out.read(self.lock_cell(lock));
             }
-            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => out.read(self.var_cell(var)),
-            Op::VarStore { var, .. } | Op::VarRmw { var, .. } => out.write(self.var_cell(var)),
+            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => {
+                out.read(self.var_cell(var));
+                self.additions(var).for_each(|l| out.read(l));
+            }
+            Op::VarStore { var, .. } | Op::VarRmw { var, .. } => {
+                out.write(self.var_cell(var));
+                self.additions(var).for_each(|l| out.write(l));
+            }
+            // Whoever looks at the word, or overwrites it, meets the additions of all; they do not meet each other.
+            Op::VarAdd { var, .. } => out.write(self.additions(var).start + Cell::from(actor)),
             Op::RcuReadLock | Op::RcuReadUnlock => {
                 out.read(fixed.rcu_state);
                 out.write(self.context_cell(actor));
@@ -502,11 +510,7 @@ impl World {
             out.write(self.memory.cell(id, offset::MAPPED));
             if kind == FrameKind::Table {
                 out.read(self.memory.cell(id, offset::PARENT));
-                if self.memory.has_words(id) {
-                    for index in 0..self.geometry.entries() as u16 {
-                        out.read(self.memory.word_cell(SlotId { table: id, index }));
-                    }
-                }
+                // Its entries as well: whoever stores one looks at the table's life.
             } else {
                 self.touch_lost_stores(id, out);
             }

@@ -30,6 +30,18 @@ pub(super) const ALL: [LockId; LockId::COUNT] = [
     LockId::HugetlbResize(7),
 ];
 
+/// Those whose readers keep writers out.
+const RWSEMS: u64 = {
+    let (mut set, mut i) = (0, 0);
+    while i < ALL.len() {
+        if is_rwsem(ALL[i]) {
+            set |= 1 << ALL[i].index();
+        }
+        i += 1;
+    }
+    set
+};
+
 /// `synchronize_rcu` is under way, in the actor's snapshot cell.
 const SNAPSHOT: u64 = 1 << 32;
 
@@ -143,6 +155,19 @@ impl World {
                 (self.readers(lock) >> (4 * u32::from(actor)) & 0xf != 0).then_some((lock, Mode::Read))
             }
         })
+    }
+
+    /// Locks that the actor holds, as bits by their number: all that keep somebody out, and those that keep everybody out.
+    #[must_use]
+    pub fn locks(&self, actor: u8) -> (u64, u64) {
+        let (mut read, mut alone) = (0, 0);
+        for index in 0..LockId::COUNT as Cell {
+            let (owner, readers) =
+                (self.memory.cells.get(self.fixed.locks + 2 * index), self.memory.cells.get(self.fixed.locks + 2 * index + 1));
+            alone |= u64::from(owner & 0xff == u64::from(actor) + 1) << index;
+            read |= u64::from(readers >> (4 * u32::from(actor)) & 0xf != 0) << index;
+        }
+        (read & RWSEMS | alone, alone)
     }
 
     // ---- RCU ----

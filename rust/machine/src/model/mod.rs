@@ -132,6 +132,8 @@ struct Fixed {
     stale: Cell,
     gone: Cell,
     vars: Cell,
+    /// Locations only: additions to each variable, of each actor.
+    additions: Cell,
 }
 
 /// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared locations to
@@ -224,6 +226,7 @@ impl World {
             stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
             gone: c.reserve(1),
             vars: c.reserve(config.vars as usize),
+            additions: c.reserve(config.vars as usize * usize::from(config.cpus)),
         };
         let asids = different(&options.asids, config.cpus);
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
@@ -399,6 +402,13 @@ impl World {
     #[inline]
     fn var_cell(&self, var: Var) -> Cell {
         self.fixed.vars + Cell::min(var.0, self.vars.saturating_sub(1) as Cell)
+    }
+    /// Where an actor's additions to the variable show.
+    #[inline]
+    fn additions(&self, var: Var) -> Range<Cell> {
+        let cpus = Cell::from(self.cpus);
+        let first = self.fixed.additions + (self.var_cell(var) - self.fixed.vars) * cpus;
+        first..first + cpus
     }
     fn breach(&mut self, invariant: Invariant, actor: u8, address: u64, message: &'static str) {
         self.breaches.record(Breach { invariant, actor, step: self.step, address, message });

@@ -6,7 +6,7 @@ use vmemmap_machine::model::Context;
 use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::bench::BenchError;
 use crate::execution::{ActorPort, Actors, Runner, Shared};
-use crate::model::{Breach, Described, Footprint, Invariants, Model, Reply};
+use crate::model::{Breach, Described, Footprint, Held, Invariants, Model, Reply};
 use crate::scenario::{Actor, Body, Scenario};
 use crate::search::Progress;
 use crate::verdict::{Options, Outcome, ask};
@@ -189,6 +189,15 @@ impl Model for Handmade {
             Op::Lock(l, Mode::Write) => self.0.writer[l as usize] | self.0.readers[l as usize],
             _ => 0,
         }
+    }
+    fn locks(&self, actor: u8) -> Held {
+        let me = 1 << actor;
+        let mut held = Held::default();
+        for (l, (writer, readers)) in self.0.writer.iter().zip(&self.0.readers).enumerate() {
+            held.alone |= u64::from(writer & me != 0) << l;
+            held.any |= u64::from((writer | readers) & me != 0) << l;
+        }
+        held
     }
     fn breaches(&self) -> Vec<Breach> {
         let all = self.0.violated.iter();
