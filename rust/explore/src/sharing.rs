@@ -256,11 +256,11 @@ impl Sharing {
     ///
     /// `always`: also what nothing relied on.
     pub fn adopt(&mut self, actors: usize, always: bool) -> bool {
-        if !self.grew() && !(always && self.learned) {
-            self.actors = actors;
+        self.actors = actors;
+        let due = self.grew() || (always && self.learned);
+        if !due {
             return false;
         }
-        self.actors = actors;
         let mut new = std::mem::take(&mut self.outgrown);
         // In order: rows are extended from their beginning.
         new.sort_unstable();

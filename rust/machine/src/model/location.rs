@@ -56,7 +56,7 @@ impl World {
             l if l == f.rcu_state => LocationKind::Rcu,
             l if (f.vars..f.vars + self.vars as Cell).contains(&l) => LocationKind::Var,
             l if l == f.stale || self.stale.has_location(l) => LocationKind::Stale,
-            l if (f.additions..f.additions + self.vars as Cell * Cell::from(self.cpus)).contains(&l) => LocationKind::Var,
+            l if self.additions.values().any(|first| (*first..first + Cell::from(self.cpus)).contains(&l)) => LocationKind::Var,
             l => (0..self.memory.frames()).find_map(|id| self.of_frame(id, l)).unwrap_or(LocationKind::Other),
         }
     }

@@ -132,8 +132,6 @@ struct Fixed {
     stale: Cell,
     gone: Cell,
     vars: Cell,
-    /// Locations only: additions to each variable, of each actor.
-    additions: Cell,
 }
 
 /// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared locations to
@@ -179,6 +177,8 @@ pub struct World {
     asids: ([Asid; MAX_ASIDS], u8),
     fixed: Fixed,
     vars: u64,
+    /// First of the locations of additions to a variable, one for each actor.
+    additions: FxHashMap<Cell, Cell>,
     root: FrameId,
     links: FxHashMap<u64, Links>,
     /// Links before each change since `mark`.
@@ -226,7 +226,6 @@ impl World {
             stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
             gone: c.reserve(1),
             vars: c.reserve(config.vars as usize),
-            additions: c.reserve(config.vars as usize * usize::from(config.cpus)),
         };
         let asids = different(&options.asids, config.cpus);
         let root = config.root.or_else(|| ram.iter().find(|r| r.boot).map(|r| r.start)).unwrap_or_default();
@@ -244,6 +243,7 @@ impl World {
             asids,
             fixed,
             vars: config.vars,
+            additions: FxHashMap::default(),
             root: 0,
             links: FxHashMap::default(),
             links_log: Vec::new(),
@@ -403,12 +403,13 @@ impl World {
     fn var_cell(&self, var: Var) -> Cell {
         self.fixed.vars + Cell::min(var.0, self.vars.saturating_sub(1) as Cell)
     }
-    /// Where an actor's additions to the variable show.
+    /// Where the actors' additions to the variable show.
     #[inline]
-    fn additions(&self, var: Var) -> Range<Cell> {
-        let cpus = Cell::from(self.cpus);
-        let first = self.fixed.additions + (self.var_cell(var) - self.fixed.vars) * cpus;
-        first..first + cpus
+    fn additions(&mut self, var: Var) -> Range<Cell> {
+        let (cell, cpus) = (self.var_cell(var), usize::from(self.cpus));
+        let cells = &mut self.memory.cells;
+        let first = *self.additions.entry(cell).or_insert_with(|| cells.reserve(cpus));
+        first..first + cpus as Cell
     }
     fn breach(&mut self, invariant: Invariant, actor: u8, address: u64, message: &'static str) {
         self.breaches.record(Breach { invariant, actor, step: self.step, address, message });
