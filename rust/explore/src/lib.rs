@@ -1,6 +1,7 @@
 //! Schedules kernel code: exhaustive and random search, shortest traces, replay, and stress on real threads.
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod actor;
 pub mod bench;
 #[allow(unsafe_code)]
 mod coroutine;

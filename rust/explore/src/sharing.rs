@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::execution::{Fault, phase};
+use crate::actor::{Fault, phase};
 use crate::model::{Footprint, Held, MAX_ACTORS, Touched};
 
 /// Who has touched a location, and whose accesses to it somebody else can tell.
