@@ -362,7 +362,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let mut made = Vec::new();
             let mut actor = turn % count;
             let over = loop {
-                if self.runner.halted() || self.runner.settle() {
+                // A deadlock of some ends an execution in which others could go on.
+                if self.runner.halted() || self.runner.settle() || self.runner.halted() {
                     break self.runner.inner().violated();
                 }
                 let (enabled, _) = self.runner.enabled();
