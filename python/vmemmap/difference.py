@@ -11,7 +11,7 @@ from typing import Any
 from . import _core
 from .dump import Dump, Hints, open_dump
 from .errors import SpecError
-from .spec import format_size
+from .spec import format_size, section_size
 
 __all__ = ["Difference", "OtherChange", "diff"]
 
@@ -149,7 +149,7 @@ def diff_dumps(a: Dump, b: Dump) -> Difference:
     return Difference(
         sources=(os.fspath(a.path), os.fspath(b.path)),
         granule=a.shape.granule,
-        section_size=1 << (29 if a.shape.granule == 65536 else 27),
+        section_size=section_size(a.shape.granule),
         changed=found["changed"],
         tables_added=found["tables_added"],
         tables_removed=found["tables_removed"],

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from . import _core
-from .errors import ImageError, SpecError
+from .errors import ImageError
 from .image import Image, kind_of, read_npz, read_text
-from .spec import parse_granule, parse_kernel, parse_va_bits
+from .spec import parse_address, parse_granule, parse_kernel, parse_va_bits, section_size
 
 if TYPE_CHECKING:
     from .image_json import Description
@@ -55,22 +55,10 @@ class Hints:
             kernel=None if kernel is None else parse_kernel(kernel),
             granule=None if granule is None else parse_granule(granule),
             va_bits=None if va_bits is None else parse_va_bits(va_bits),
-            memstart=_address(memstart, "memstart", signed=True),
-            root=_address(root, "root"),
-            base=_address(base, "base"),
+            memstart=parse_address(memstart, "memstart"),
+            root=parse_address(root, "root"),
+            base=parse_address(base, "base"),
         )
-
-
-def _address(value: str | int | None, name: str, *, signed: bool = False) -> int | None:
-    if value is None or isinstance(value, int):
-        return value
-    try:
-        number = int(value, 0)
-    except ValueError:
-        raise SpecError(f"{name} is {value!r}: expected an address like 0x40000000") from None
-    if not (-(1 << 52) if signed else 0) <= number < 1 << 52:
-        raise SpecError(f"{name} is {value!r}: expected a physical address of at most 52 bits")
-    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +106,7 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
     path = Path(path)
     kind = kind_of_dump(path, hints)
     if kind in ("vmcore", "raw"):
-        core = _read_vmcore(path, hints)
+        core = _read_vmcore(path, hints, kind)
         return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask)
     if kind == "npz":
         return dump_of_image(path, read_npz(path, kernel=hints.kernel))
@@ -144,16 +132,17 @@ def read_tables(path: str | os.PathLike[str], hints: Hints = Hints()) -> Image:
     :raises ImageError: it cannot be read, or has no tables.
     """
     path = Path(path)
-    if kind_of_dump(path, hints) in ("npz", "ptdump"):
+    kind = kind_of_dump(path, hints)
+    if kind in ("npz", "ptdump"):
         return read_npz(path, kernel=hints.kernel)
-    core = _read_vmcore(path, hints)
+    core = _read_vmcore(path, hints, kind)
     core.memory.close()
     image = dump_of_image(path, core.image, "vmcore").image
     assert image is not None
     return image
 
 
-def _read_vmcore(path: Path, hints: Hints) -> Vmcore:
+def _read_vmcore(path: Path, hints: Hints, kind: str) -> Vmcore:
     from .vmcore import read_vmcore
 
     return read_vmcore(
@@ -163,7 +152,7 @@ def _read_vmcore(path: Path, hints: Hints) -> Vmcore:
         granule=hints.granule,
         va_bits=hints.va_bits,
         memstart=hints.memstart,
-        base=hints.base if kind_of_dump(path, hints) == "raw" else None,
+        base=hints.base if kind == "raw" else None,
     )
 
 
@@ -189,7 +178,7 @@ def _tables(path: Path, image: Image) -> _core.TableImage:
 
 def _plugged(description: Description, sections: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
     """RAM of a vmcore, cut where sections with struct pages meet sections without: those may be plugged, and are not."""
-    size = 1 << (29 if description.granule == 65536 else 27)
+    size = section_size(description.granule)
     present = set(sections)
     for start, end, _ in description.ram:
         first = start

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .errors import ImageError, SpecError
 from .reading import read_at_most
-from .spec import KERNELS, check_machine, format_size, parse_kernel
+from .spec import KERNELS, check_machine, format_size, parse_kernel, section_size
 
 __all__ = ["Description", "describe", "kernel_behaviour", "read_description"]
 
@@ -188,7 +188,7 @@ def _check_constants(keys: _Keys, granule: int, va_bits: int) -> None:
         "page_offset": -(1 << va_bits) % (1 << 64),
         "table_levels": (va_bits - 4) // (shift - 3),
         "struct_page_size": 64,
-        "section_size": 1 << (29 if granule == 65536 else 27),
+        "section_size": section_size(granule),
     }
     for key, expected in settled.items():
         if keys.data.get(key) is not None and keys.integer(key) % (1 << 64) != expected:
@@ -276,7 +276,7 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
         "hugepages": {name: str(count) for name, count in sorted(pools.items())},
         "hugetlb_heads_pfn_npages": [list(page) for page in d.hugepages],
         "hugetlb_optimize_vmemmap": int(d.hvo),
-        "memory_block_size_bytes": d.block_size or 1 << (29 if d.granule == 65536 else 27),
+        "memory_block_size_bytes": d.block_size or section_size(d.granule),
     }
     if d.blocks_online is not None:
         guest["memory_blocks_online"] = [f"memory{n}:online" for n in d.blocks_online]
@@ -293,7 +293,7 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
         "vmemmap_end": hex(d.vmemmap_end),
         "memstart": hex(d.memstart),
         "struct_page_size": 64,
-        "section_size": 1 << (29 if d.granule == 65536 else 27),
+        "section_size": section_size(d.granule),
         "ram": [{"base": hex(start), "size": end - start, "kind": "boot RAM" if boot else "hot-pluggable region"} for start, end, boot in d.ram],
         "ptdump_markers": [[hex(start), name] for start, name in d.markers],
         "tables": len(level),

@@ -12,7 +12,7 @@ from .errors import SpecError
 from .hugetlb import HugeTLBPools
 from .memory import Memory
 from .operations import run
-from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_policy, parse_size, parse_switch, parse_va_bits
+from .spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_policy, parse_size, parse_switch, parse_va_bits, section_size
 from .struct_page import StructPage
 
 if TYPE_CHECKING:
@@ -392,7 +392,7 @@ def _policies(given: Mapping[str, object]) -> dict[str, str]:
 def _document(spec: MachineSpec) -> dict[str, object]:
     """The machine of a scenario document: boot memory from ``DRAM`` up, the hotplug region from the next section on."""
     check_machine(spec.granule, spec.va_bits, spec.kernel)
-    section = 1 << (29 if spec.granule == 65536 else 27)
+    section = section_size(spec.granule)
     hotplug = -(-(DRAM + spec.boot_memory) // section) * section
     return {
         "granule": spec.granule,

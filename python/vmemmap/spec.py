@@ -22,6 +22,7 @@ __all__ = [
     "check_machine",
     "check_whole_pages",
     "format_size",
+    "parse_address",
     "parse_budget",
     "parse_granule",
     "parse_hugepages",
@@ -31,6 +32,7 @@ __all__ = [
     "parse_size",
     "parse_switch",
     "parse_va_bits",
+    "section_size",
 ]
 
 KERNELS: Final = ("2021", "6.1", "6.12", "6.12.117")
@@ -100,6 +102,24 @@ def format_size(size: int) -> str:
             size //= _K
             unit = letter
     return f"{size}{unit}"
+
+
+def parse_address(value: int | str | None, what: str) -> int | None:
+    """A physical address, as an integer or text like ``0x40000000``; `what` names it. ``memstart`` alone may be negative."""
+    if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})", value.strip()):
+        value = int(value.strip(), 0)
+    if value is None:
+        return None
+    low = -(1 << 63) if what == "memstart" else 0
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 1 << 52:
+        shown = repr(value)[:40]
+        raise SpecError(f"{what} is {shown}: expected a physical address of at most 52 bits, like 0x40000000")
+    return value
+
+
+def section_size(granule: int) -> int:
+    """Bytes of a memory section (``SECTION_SIZE_BITS``)."""
+    return 1 << (29 if granule == 65536 else 27)
 
 
 def parse_granule(granule: int | str) -> int:

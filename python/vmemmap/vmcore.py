@@ -7,7 +7,6 @@ What VMCOREINFO does not say is given by hand.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from .errors import ImageError, SpecError
 from .image import VMCORE_MAGIC, Image
 from .image_json import Description, kernel_behaviour
 from .physical_memory import FileMemory, PhysicalMemory, Segment
-from .spec import GRANULES, KERNELS, check_machine, format_size, parse_granule, parse_kernel, parse_va_bits
+from .spec import GRANULES, KERNELS, check_machine, format_size, parse_address, parse_granule, parse_kernel, parse_va_bits, section_size
 from .vmcoreinfo import Vmcoreinfo
 
 __all__ = ["Source", "Vmcore", "read_vmcore"]
@@ -90,7 +89,7 @@ def read_vmcore(
     :raises SpecError: an argument is none.
     """
     path = Path(path)
-    given = {"root": _address("root", root), "memstart": _address("memstart", memstart), "base": _address("base", base)}
+    given = {"root": parse_address(root, "root"), "memstart": parse_address(memstart, "memstart"), "base": parse_address(base, "base")}
     kernel = None if kernel is None else parse_kernel(kernel)
     granule = None if granule is None else parse_granule(granule)
     va_bits = None if va_bits is None else parse_va_bits(va_bits)
@@ -116,18 +115,6 @@ def read_vmcore(
         memory = DrgnMemory(path)
         k = known(Vmcoreinfo(str(path), memory.vmcoreinfo))
         return _vmcore(path, k, memory, "elf" if is_elf else "kdump")
-
-
-def _address(name: str, value: int | str | None) -> int | None:
-    if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})", value.strip()):
-        value = int(value.strip(), 0)
-    if value is None:
-        return None
-    low = -(1 << 63) if name == "memstart" else 0
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 1 << 52:
-        shown = repr(value)[:40]
-        raise SpecError(f"{name} is {shown}: expected a physical address of at most 52 bits, like 0x40000000")
-    return value
 
 
 @contextmanager
@@ -170,7 +157,7 @@ def _kernel(
             raise info.missing("PAGESIZE", "granule")
         if granule not in GRANULES.values():
             raise info.bad("PAGESIZE", f"4096, 16384 or 65536, found {granule}")
-    section, expected = info.decimal("NUMBER(SECTION_SIZE_BITS)"), 29 if granule == 65536 else 27
+    section, expected = info.decimal("NUMBER(SECTION_SIZE_BITS)"), section_size(granule).bit_length() - 1
     if section not in (None, expected):
         raise info.bad("NUMBER(SECTION_SIZE_BITS)", f"{expected} with {format_size(granule)} pages, found {section}")
     va_bits = _va_bits(info, va_bits)
