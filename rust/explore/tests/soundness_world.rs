@@ -198,7 +198,7 @@ fn programs_that_lost_final_states_keep_them() {
         assert!(loses(&programs, Reduction::MERGED, Reduction::NAIVE, Some(mutant)), "the rule is not needed: {programs:?}");
     };
     // A store into a table that only a walk cache leads to: what a later store is judged by.
-    check(Past::WalkCache, |op, l| matches!(op, Op::Write { .. }) && l == LocationKind::Contents, &|s| {
+    check(Past::WalkCache, |op, l| matches!(op, Op::Write { .. }) && l == LocationKind::Named, &|s| {
         let store = Op::StoreFrame { frame: s.frames[0], index: 0, value: 1 };
         [vec![Line::Do(store)], vec![write(s.pte(0, 1), leaf(s, 0, prot::PAGE_KERNEL))]]
     });
@@ -216,7 +216,7 @@ fn programs_that_lost_final_states_keep_them() {
         [done(Tlbi::Vaale1is(page(0))), vec![write(s.pte(0, 0), leaf(s, 2, prot::PAGE_KERNEL))]]
     });
     // a store to a frame that is judged against it,
-    check(Past::Exchanged, |op, l| matches!(op, Op::Barrier(_)) && l == LocationKind::Contents, &|s| {
+    check(Past::Exchanged, |op, l| matches!(op, Op::Barrier(_)) && l == LocationKind::Compared, &|s| {
         let store = Op::StoreFrame { frame: s.frames[2], index: 0, value: 1 };
         [done(Tlbi::Vaale1is(page(0))), vec![Line::Do(store)]]
     });

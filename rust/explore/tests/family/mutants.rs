@@ -5,12 +5,16 @@ use vmemmap_machine::op::Op;
 
 use super::Mutant;
 
-const ALL_KINDS: [LocationKind; 16] =
-    [Life, Mapped, Parent, Contents, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise, Runs, Failures, Var, Other];
+const ALL_KINDS: [LocationKind; 18] =
+    [Life, Mapped, Parent, Contents, Named, Compared, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise, Runs, Failures, Var, Other];
 
 impl Mutant {
     const fn new(name: &'static str, loses: fn(&Op, LocationKind) -> bool) -> Self {
         Self { name, loses, merged_only: false }
+    }
+    /// Of a rule about other states than that in which the operations meet: only who runs ahead needs it.
+    const fn in_other_states(self) -> Self {
+        Self { merged_only: true, ..self }
     }
     /// Whether the operation may lose something at all.
     pub fn concerns(&self, op: &Op) -> bool {
@@ -34,7 +38,8 @@ fn locks(op: &Op) -> bool {
 pub const MUTANTS: &[Mutant] = &[
     Mutant::new("a store of a descriptor without who is mapped", |op, l| stores(op) && l == Mapped),
     Mutant::new("a store of a descriptor without its table's parents", |op, l| stores(op) && l == Parent),
-    Mutant::new("a store of a descriptor without the contents that the rule compares", |op, l| stores(op) && l == Contents),
+    Mutant::new("a store of a descriptor without the contents that the rule compares", |op, l| stores(op) && l == Compared)
+        .in_other_states(),
     Mutant::new("a barrier with an empty footprint", |op, _| matches!(op, Op::Barrier(_))),
     Mutant::new("a barrier without stale values", |op, l| matches!(op, Op::Barrier(_)) && l == Stale),
     Mutant::new("an invalidate without stale values", |op, l| matches!(op, Op::Tlbi(_)) && l == Stale),
@@ -45,6 +50,10 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant::new("an access without the frame's life", |op, l| accesses(op) && l == Life),
     Mutant::new("an access without the word", |op, l| accesses(op) && l == Word),
     Mutant::new("anything without contents", |_, l| l == Contents),
+    Mutant::new("anything without the contents that the rule compares", |_, l| l == Compared).in_other_states(),
+    Mutant::new("a store of a descriptor without the frames that it names", |op, l| stores(op) && l == Named),
+    Mutant::new("a barrier without the frames that stale values name", |op, l| matches!(op, Op::Barrier(_)) && l == Named)
+        .in_other_states(),
     Mutant::new("a lock without its location", |op, l| locks(op) && l == Lock),
     Mutant::new("a writer that queues without the lock", |op, l| matches!(op, Op::Queue { .. }) && l == Lock),
     Mutant::new("RCU read sections that grace periods do not see", |op, l| matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu),

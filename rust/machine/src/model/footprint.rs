@@ -68,6 +68,7 @@ impl World {
             Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 out.read(w.memory.cell(f, offset::CONTENTS));
+                w.touch_judged(f, out);
                 let index = w.index_of(va);
                 let word = w.memory.word_location(f, index);
                 out.write(word);
@@ -83,6 +84,7 @@ impl World {
             Op::Fill { va, .. } => self.touch_access(va, out, |w, f, out| {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
+                w.touch_judged(f, out);
             }),
             Op::IommuInvalidate => {
                 for r in self.stale.iter().filter(|r| self.at_agent(r)) {
@@ -256,15 +258,18 @@ impl World {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::PARENT));
                     out.read(self.memory.cell(id, offset::MAPPED));
+                    out.write(self.memory.cell(id, offset::NAMED));
                 }
                 Kind::Page(pa) => {
                     let id = self.memory.frame(pa);
                     out.read(self.memory.cell(id, offset::MAPPED));
+                    out.write(self.memory.cell(id, offset::NAMED));
                 }
                 // Frames inside look at it when they are freed, and must not conflict with each other for that.
                 Kind::Block(pa) => {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::MAPPED));
+                    out.write(self.memory.cell(id, offset::NAMED));
                 }
                 _ => {}
             }
@@ -316,7 +321,7 @@ impl World {
     /// The rule compares what lies at both outputs.
     fn touch_contents(&mut self, desc: Desc, out: &mut impl Touch) {
         let id = self.memory.frame(self.geometry.output(desc));
-        out.write(self.memory.cell(id, offset::CONTENTS));
+        out.write(self.memory.cell(id, offset::COMPARED));
     }
 
     /// Stale values of this slot, and stale entries that lead to its table.
@@ -373,13 +378,20 @@ impl World {
         }
         if let Some(id) = self.memory.find(g.output(r.value)) {
             let mapped = self.memory.cell(id, offset::MAPPED);
-            if matches!(g.kind(r.value, r.level), Kind::Block(_)) { out.write(mapped) } else { out.read(mapped) }
+            if matches!(g.kind(r.value, r.level), Kind::Block(_)) {
+                out.write(mapped)
+            } else {
+                out.read(mapped)
+            }
+            if ends {
+                out.write(self.memory.cell(id, offset::NAMED));
+            }
         }
         if ends {
             // A store to either frame is no longer judged against it.
             for desc in [r.value, self.memory.desc(r.slot)] {
                 if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
-                    out.write(self.memory.cell(id, offset::CONTENTS));
+                    out.write(self.memory.cell(id, offset::COMPARED));
                 }
             }
         }
@@ -443,14 +455,24 @@ impl World {
             let id = self.memory.frame(Pa(pa));
             out.read(self.memory.cell(id, offset::LIFE));
             data(self, id, out);
-            if !self.stale.is_empty() {
-                self.touch_stale_of_frame(id, out);
-            }
             if compares {
-                out.write(self.memory.cell(id, offset::CONTENTS));
+                out.write(self.memory.cell(id, offset::COMPARED));
             }
         }
         self.outputs = outputs;
+    }
+
+    /// What lies in the frame changes: translations that name it may differ by it.
+    ///
+    /// As long as none does, nothing is compared, and whoever makes one do, or ends the last, writes that location.
+    fn touch_judged(&self, id: FrameId, out: &mut impl Touch) {
+        out.read(self.memory.cell(id, offset::NAMED));
+        let pa = self.memory.pa(id);
+        let live = self.memory.named(id).iter().any(|slot| self.names_now(*slot, id));
+        if live || self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa) {
+            out.read(self.memory.cell(id, offset::COMPARED));
+            self.touch_stale_of_frame(id, out);
+        }
     }
 
     /// A store is judged against every stale value that shares its frame.
@@ -464,7 +486,7 @@ impl World {
                 out.read(r.cell);
                 for desc in [r.value, live] {
                     if let Some(other) = self.memory.find(g.output(desc)) {
-                        out.write(self.memory.cell(other, offset::CONTENTS));
+                        out.write(self.memory.cell(other, offset::COMPARED));
                     }
                 }
             }
@@ -481,6 +503,7 @@ impl World {
         out.read(self.memory.cell(to, offset::LIFE));
         out.write(self.memory.cell(to, offset::TEMPLATE));
         out.write(self.memory.cell(to, offset::CONTENTS));
+        self.touch_judged(to, out);
     }
     fn touch_linear(&mut self, frame: Frame<Tok>, index: u16, store: bool, out: &mut impl Touch) {
         let id = self.memory.frame(frame.pa);
@@ -490,9 +513,7 @@ impl World {
         if store {
             out.write(word);
             out.read(self.memory.cell(id, offset::CONTENTS));
-            if !self.stale.is_empty() {
-                self.touch_stale_of_frame(id, out);
-            }
+            self.touch_judged(id, out);
         } else {
             out.read(word);
         }

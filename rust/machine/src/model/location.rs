@@ -13,8 +13,12 @@ pub enum LocationKind {
     Mapped,
     /// Place of the entry that links a table.
     Parent,
-    /// A frame's contents as a whole: its template, the frame it was copied to, and what the rules compare.
+    /// A frame's contents as a whole: its template, and the frame it was copied to.
     Contents,
+    /// Whether a translation names the frame.
+    Named,
+    /// What the rules compare of a frame that is named.
+    Compared,
     /// A word of a frame.
     Word,
     /// A descriptor.
@@ -68,6 +72,8 @@ impl World {
                 offset::LIFE => LocationKind::Life,
                 offset::MAPPED => LocationKind::Mapped,
                 offset::PARENT => LocationKind::Parent,
+                offset::NAMED => LocationKind::Named,
+                offset::COMPARED => LocationKind::Compared,
                 _ => LocationKind::Contents,
             });
         }

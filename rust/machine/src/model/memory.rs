@@ -106,7 +106,11 @@ pub mod offset {
     pub const MAPPED: u32 = 4;
     /// Location only: the contents as a whole.
     pub const CONTENTS: u32 = 5;
-    pub const COUNT: usize = 6;
+    /// Location only: whether an entry, live or stale, outside the linear map names the frame as its output.
+    pub const NAMED: u32 = 6;
+    /// Location only: the contents of a frame that is named, as far as translations are compared by them.
+    pub const COMPARED: u32 = 7;
+    pub const COUNT: usize = 8;
 }
 
 #[derive(Clone, Debug)]
