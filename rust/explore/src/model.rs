@@ -61,16 +61,39 @@ impl Invariants {
 
 /// Locations that an operation reads and writes (explorer.md §2.1): dense numbers given by the model.
 ///
-/// Two operations conflict if one's writes meet the other's reads or writes. The filters settle most pairs at once.
-///
-/// Who may run at all (is the CPU mine, is everybody paused) is *control*: an operation that only reads such a location
-/// conflicts with one that writes it, as always, but may be private all the same (`Inner::touch` says why).
+/// Two operations conflict if both touch a location, one of them changes it, and they do not both adjust it. The filters settle
+/// most pairs at once.
 #[derive(Clone, Default, Debug)]
 pub struct Footprint {
-    /// `location << 2 | control << 1 | written`.
+    /// `location << 2 | access`.
     touched: Vec<u64>,
     filter: u64,
-    write_filter: u64,
+    change_filter: u64,
+}
+
+/// How an operation touches a location.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Access {
+    Read,
+    Write,
+    /// Reads it too, but need not be a scheduling point for that (`Inner::touch` says why): it asks whether the actor may run
+    /// at all, or nothing can change there before somebody changes another location that it reads.
+    Watch,
+    /// Changes it in a way that commutes with all other such changes.
+    Adjust,
+}
+
+impl Access {
+    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Watch, Self::Adjust];
+
+    const fn conflicts(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Write, _) | (_, Self::Write) => true,
+            (Self::Adjust, other) | (other, Self::Adjust) => !matches!(other, Self::Adjust),
+            _ => false,
+        }
+    }
 }
 
 impl Footprint {
@@ -78,36 +101,34 @@ impl Footprint {
     pub fn clear(&mut self) {
         self.touched.clear();
         self.filter = 0;
-        self.write_filter = 0;
+        self.change_filter = 0;
+    }
+    #[inline]
+    pub fn touch(&mut self, location: u32, access: Access) {
+        self.touched.push(u64::from(location) << 2 | access as u64);
+        self.filter |= bit(location);
+        if matches!(access, Access::Write | Access::Adjust) {
+            self.change_filter |= bit(location);
+        }
     }
     #[inline]
     pub fn read(&mut self, location: u32) {
-        self.touched.push(u64::from(location) << 2);
-        self.filter |= bit(location);
+        self.touch(location, Access::Read);
     }
     #[inline]
     pub fn write(&mut self, location: u32) {
-        self.touched.push(u64::from(location) << 2 | 1);
-        self.filter |= bit(location);
-        self.write_filter |= bit(location);
-    }
-    /// Reads whether the actor may go on at all. What changes that is a `write` of the location, and never private while
-    /// somebody else reads it.
-    #[inline]
-    pub fn control(&mut self, location: u32) {
-        self.touched.push(u64::from(location) << 2 | 2);
-        self.filter |= bit(location);
+        self.touch(location, Access::Write);
     }
     #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Touched> + '_ {
-        self.touched.iter().map(|t| Touched { location: (t >> 2) as u32, written: t & 1 != 0, control: t & 2 != 0 })
+        self.touched.iter().map(|t| Touched { location: (t >> 2) as u32, access: Access::ALL[(t & 3) as usize] })
     }
     #[must_use]
     pub fn conflicts(&self, other: &Footprint) -> bool {
-        if self.write_filter & other.filter == 0 && other.write_filter & self.filter == 0 {
+        if self.change_filter & other.filter == 0 && other.change_filter & self.filter == 0 {
             return false;
         }
-        self.touched.iter().any(|a| other.touched.iter().any(|b| a >> 2 == b >> 2 && (a | b) & 1 != 0))
+        self.iter().any(|a| other.iter().any(|b| a.location == b.location && a.access.conflicts(b.access)))
     }
 }
 
@@ -134,9 +155,7 @@ impl Held {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Touched {
     pub location: u32,
-    pub written: bool,
-    /// Only asks whether the actor may go on.
-    pub control: bool,
+    pub access: Access,
 }
 
 #[inline]

@@ -3,67 +3,93 @@
 use std::ops::Range;
 
 use crate::actor::{Fault, phase};
-use crate::model::{Footprint, Held, MAX_ACTORS, Touched};
+use crate::model::{Access, Footprint, Held, MAX_ACTORS, Touched};
+
+/// Ways to touch a location that are told apart: a watcher is a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Read,
+    Write,
+    Adjust,
+}
+
+const WAYS: usize = 3;
+
+impl Way {
+    const fn of(access: Access) -> Self {
+        match access {
+            Access::Read | Access::Watch => Self::Read,
+            Access::Write => Self::Write,
+            Access::Adjust => Self::Adjust,
+        }
+    }
+    /// Those that it conflicts with.
+    const fn against(self) -> &'static [Way] {
+        match self {
+            Self::Read => &[Self::Write, Self::Adjust],
+            Self::Write => &[Self::Read, Self::Write, Self::Adjust],
+            Self::Adjust => &[Self::Read, Self::Write],
+        }
+    }
+    const ALL: [Self; WAYS] = [Self::Read, Self::Write, Self::Adjust];
+}
 
 /// Who has touched a location, and whose accesses to it somebody else can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Location {
-    pub readers: u16,
-    pub writers: u16,
-    /// Actors whose reads of it, whose writes to it, are scheduling points in this round.
-    pub reads_seen: u16,
-    pub writes_seen: u16,
+    /// By `Way`.
+    actors: [u16; WAYS],
+    /// Actors whose accesses of each way are scheduling points in this round.
+    seen: [u16; WAYS],
     /// Its number among the shared ones, from 1.
     row: u32,
 }
 
 impl Location {
     /// Actors other than the only one of the set; all if it has several, none if it is empty.
-    pub const fn others(set: u16) -> u16 {
+    const fn others(set: u16) -> u16 {
         match set.count_ones() {
             0 => 0,
             1 => !set,
             _ => u16::MAX,
         }
     }
-    /// A read is noticed if somebody else writes, a write if somebody else reads or writes.
-    pub const fn reads_noticed(self) -> u16 {
-        Self::others(self.writers)
-    }
-    pub const fn writes_noticed(self) -> u16 {
-        Self::others(self.readers | self.writers)
+    /// Who is noticed when touching it in that way: who is not alone with what conflicts.
+    fn noticed(self, way: Way) -> u16 {
+        Self::others(way.against().iter().fold(0, |all, w| all | self.actors[*w as usize]))
     }
     /// An access was taken for private that is not.
-    pub const fn outgrown(self) -> bool {
-        self.readers & self.reads_noticed() & !self.reads_seen != 0 || self.writers & self.writes_noticed() & !self.writes_seen != 0
+    fn outgrown(self) -> bool {
+        Way::ALL.iter().any(|w| self.actors[*w as usize] & self.noticed(*w) & !self.seen[*w as usize] != 0)
     }
-    pub const fn is_shared(self) -> bool {
-        self.reads_seen | self.writes_seen != 0
+    fn is_shared(self) -> bool {
+        self.seen != [0; WAYS]
+    }
+    fn changers(self) -> u16 {
+        self.actors[Way::Write as usize] | self.actors[Way::Adjust as usize]
     }
 }
 
 /// All that is known of one actor's accesses to one location.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Uses {
-    /// Phases of the last read and of the last write.
-    read: u32,
-    write: u32,
+    /// Phase of the last access, by `Way`.
+    last: [u32; WAYS],
     /// Locks held at each of them.
     held: Held,
 }
 
 impl Uses {
-    const NONE: Self = Self { read: phase::NEVER, write: phase::NEVER, held: Held::ALL };
+    const NONE: Self = Self { last: [phase::NEVER; WAYS], held: Held::ALL };
 
     fn join(&mut self, other: Self) {
-        (self.read, self.write) = (self.read.max(other.read), self.write.max(other.write));
+        self.last = std::array::from_fn(|w| self.last[w].max(other.last[w]));
         self.held = self.held.and(other.held);
     }
 
-    /// Whether a read (a write) by somebody who holds these locks meets none of them any more, the actor being in phase `now`.
-    fn is_past(self, written: bool, now: u32, held: Held) -> bool {
-        let last = if written { self.read.max(self.write) } else { self.write };
-        now > last || held.excludes(self.held)
+    /// Whether an access by somebody who holds these locks meets none of them any more, the actor being in phase `now`.
+    fn is_past(self, way: Way, now: u32, held: Held) -> bool {
+        way.against().iter().all(|w| now > self.last[*w as usize]) || held.excludes(self.held)
     }
 }
 
@@ -71,16 +97,15 @@ impl Uses {
 #[derive(Clone, Copy, Debug)]
 struct Met {
     location: u32,
-    written: bool,
-    control: bool,
+    way: Way,
+    /// Of a location that is not only watched, and somebody else can tell.
     noticed: bool,
 }
 
 /// Who took an access for private though the location is shared, in this round.
 #[derive(Clone, Copy, Debug, Default)]
 struct Relied {
-    reads: u16,
-    writes: u16,
+    actors: [u16; WAYS],
     /// Who went on longer.
     outlasted: u16,
 }
@@ -122,22 +147,22 @@ impl Sharing {
     pub fn learn(&mut self, actor: u8, footprint: &Footprint) -> bool {
         let me = 1u16 << actor;
         self.met.clear();
-        for Touched { location, written, control } in footprint.iter() {
+        for Touched { location, access } in footprint.iter() {
+            let way = Way::of(access);
             let index = location as usize;
             if index >= self.locations.len() {
                 self.locations.resize(index + 1, Location::default());
             }
             let entry = &mut self.locations[index];
-            let (known, seen) = if written { (&mut entry.writers, entry.writes_seen) } else { (&mut entry.readers, entry.reads_seen) };
-            let noticed = seen & me != 0;
-            if *known & me == 0 {
-                *known |= me;
+            if entry.actors[way as usize] & me == 0 {
+                entry.actors[way as usize] |= me;
                 if entry.outgrown() {
                     self.outgrown.push(location);
                 }
             }
             if entry.row != 0 {
-                self.met.push(Met { location, written, control, noticed });
+                let noticed = access != Access::Watch && entry.seen[way as usize] & me != 0;
+                self.met.push(Met { location, way, noticed });
             }
         }
         !self.met.is_empty()
@@ -158,7 +183,7 @@ impl Sharing {
             if entry.row != 0 {
                 break;
             }
-            entry.readers |= 1 << actor;
+            entry.actors[Way::Read as usize] |= 1 << actor;
             if entry.outgrown() {
                 self.outgrown.push(location);
             }
@@ -173,7 +198,7 @@ impl Sharing {
 
     /// Whether somebody else can tell the operation learned last at other times.
     pub fn was_noticed(&self) -> bool {
-        self.met.iter().any(|m| m.noticed && !m.control)
+        self.met.iter().any(|m| m.noticed)
     }
 
     /// Whether the operation learned last met no shared location.
@@ -190,27 +215,27 @@ impl Sharing {
         let keeps_out = if self.fault == Fault::ReadersExclude { Held { alone: held.any, ..held } } else { held };
         let mut apart = true;
         for i in 0..self.met.len() {
-            let Met { location, written, control, noticed } = self.met[i];
+            let Met { location, way, noticed } = self.met[i];
             let row = self.row(location);
-            if noticed && !control && apart {
+            if noticed && apart {
                 let others = (0..self.actors).filter(|a| *a != me);
-                apart = others.map(|a| (phases[a], self.taken[row + a])).all(|(now, u)| u.is_past(written, now, keeps_out));
+                apart = others.map(|a| (phases[a], self.taken[row + a])).all(|(now, u)| u.is_past(way, now, keeps_out));
             }
-            self.note(location, actor, written, phases[me], held);
+            self.note(location, actor, way, phases[me], held);
         }
         if apart {
             for i in 0..self.met.len() {
-                let Met { location, written, control, noticed } = self.met[i];
-                if !control && noticed {
+                let Met { location, way, noticed } = self.met[i];
+                if noticed {
                     let row = self.row(location);
                     // What became known since the round began counts from the next one on.
                     for other in (0..self.actors).filter(|a| *a != me) {
-                        if !self.known[row + other].is_past(written, phases[other], keeps_out) {
+                        if !self.known[row + other].is_past(way, phases[other], keeps_out) {
                             self.outlast(location, other as u8);
                         }
                     }
                     let relied = &mut self.relied[self.locations[location as usize].row as usize - 1];
-                    *(if written { &mut relied.writes } else { &mut relied.reads }) |= 1 << actor;
+                    relied.actors[way as usize] |= 1 << actor;
                 }
             }
         }
@@ -221,10 +246,10 @@ impl Sharing {
         (self.locations[location as usize].row as usize - 1) * self.actors
     }
 
-    fn note(&mut self, location: u32, actor: u8, written: bool, now: u32, held: Held) {
+    fn note(&mut self, location: u32, actor: u8, way: Way, now: u32, held: Held) {
         let row = self.row(location);
         let uses = &mut self.known[row + usize::from(actor)];
-        let last = if written { &mut uses.write } else { &mut uses.read };
+        let last = &mut uses.last[way as usize];
         let both = uses.held.and(held);
         if *last >= now && both == uses.held {
             return;
@@ -232,13 +257,12 @@ impl Sharing {
         *last = now.max(*last);
         uses.held = both;
         let taken = self.taken[row + usize::from(actor)];
-        let within = |known: u32, taken: u32| known <= taken;
-        if within(uses.read, taken.read) && within(uses.write, taken.write) && both == taken.held {
+        if (0..WAYS).all(|w| uses.last[w] <= taken.last[w]) && both == taken.held {
             return;
         }
         self.learned = true;
         let relied = self.relied[self.locations[location as usize].row as usize - 1];
-        let conflicting = if written { relied.reads | relied.writes } else { relied.writes };
+        let conflicting = way.against().iter().fold(0, |all, w| all | relied.actors[*w as usize]);
         if conflicting & !(1 << actor) != 0 {
             self.outlast(location, actor);
         }
@@ -268,8 +292,7 @@ impl Sharing {
             let location = &mut self.locations[index];
             if location.outgrown() {
                 let fresh = !location.is_shared();
-                location.reads_seen |= location.reads_noticed();
-                location.writes_seen |= location.writes_noticed();
+                location.seen = Way::ALL.map(|w| location.seen[w as usize] | location.noticed(w));
                 if fresh {
                     self.give_row(index);
                     for neighbour in extend_row(&mut self.locations, index) {
@@ -295,10 +318,9 @@ impl Sharing {
     fn spread(&mut self, at: usize, actor: usize) {
         let uses = self.known[(self.locations[at].row as usize - 1) * self.actors + actor];
         let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
-        for Location { row, writers, .. } in self.locations[around].iter().copied() {
-            if row != 0 && writers == self.locations[at].writers {
-                self.known[(row as usize - 1) * self.actors + actor].join(uses);
-            }
+        let changers = self.locations[at].changers();
+        for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
+            self.known[(location.row as usize - 1) * self.actors + actor].join(uses);
         }
     }
 
@@ -321,18 +343,19 @@ const STRIDE: isize = 16;
 /// So where a location has just become shared and lies in an even row of such locations, the row is continued by as many
 /// as it has. More scheduling points than needed are always sound.
 fn extend_row(locations: &mut [Location], at: usize) -> Vec<usize> {
-    let Location { writers, reads_seen, writes_seen, .. } = locations[at];
+    let (changers, seen) = (locations[at].changers(), locations[at].seen);
     let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
     let known = |stride: isize| {
-        (1isize..).take_while(|n| place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].writers == writers)).count()
+        (1isize..)
+            .take_while(|n| place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].changers() == changers))
+            .count()
     };
     let strides = (1..=STRIDE).flat_map(|s| [s, -s]);
     let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else { return Vec::new() };
     let row: Vec<usize> =
-        (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].writers & writers != 0).collect();
+        (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].changers() & changers != 0).collect();
     for i in &row {
-        locations[*i].reads_seen |= reads_seen;
-        locations[*i].writes_seen |= writes_seen;
+        locations[*i].seen = Way::ALL.map(|w| locations[*i].seen[w as usize] | seen[w as usize]);
     }
     row
 }

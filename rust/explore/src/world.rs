@@ -10,7 +10,7 @@ use vmemmap_machine::model::{Conflict, Mark, NewOrder, Touch, World, WorldOption
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
-use crate::model::{Breach, Described, Footprint, Held, Invariants, Model};
+use crate::model::{Access, Breach, Described, Footprint, Held, Invariants, Model};
 use crate::stage::{StageError, alone, set_up};
 
 impl Touch for Footprint {
@@ -23,8 +23,12 @@ impl Touch for Footprint {
         Footprint::write(self, location);
     }
     #[inline]
-    fn control(&mut self, location: u32) {
-        Footprint::control(self, location);
+    fn watch(&mut self, location: u32) {
+        Footprint::touch(self, location, Access::Watch);
+    }
+    #[inline]
+    fn adjust(&mut self, location: u32) {
+        Footprint::touch(self, location, Access::Adjust);
     }
 }
 

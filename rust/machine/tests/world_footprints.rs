@@ -31,6 +31,7 @@ const PLACES: [[Place; 3]; 5] = [
 struct Footprint {
     reads: Vec<u32>,
     writes: Vec<u32>,
+    adjusts: Vec<u32>,
 }
 
 impl Touch for Footprint {
@@ -40,15 +41,19 @@ impl Touch for Footprint {
     fn write(&mut self, location: u32) {
         self.writes.push(location);
     }
-    fn control(&mut self, location: u32) {
+    fn watch(&mut self, location: u32) {
         self.reads.push(location);
+    }
+    fn adjust(&mut self, location: u32) {
+        self.adjusts.push(location);
     }
 }
 
 impl Footprint {
     fn conflicts(&self, other: &Footprint) -> bool {
         let meet = |a: &[u32], b: &[u32]| a.iter().any(|x| b.contains(x));
-        meet(&self.writes, &other.writes) || meet(&self.writes, &other.reads) || meet(&self.reads, &other.writes)
+        let one_way = |a: &Self, b: &Self| meet(&a.writes, &b.reads) || meet(&a.adjusts, &b.reads) || meet(&a.adjusts, &b.writes);
+        meet(&self.writes, &other.writes) || one_way(self, other) || one_way(other, self)
     }
 }
 

@@ -209,14 +209,9 @@ impl Model for Watched {
         let Some(mutant) = self.mutant else { return Model::footprint(&mut self.world, actor, op, out) };
         self.scratch.clear();
         Model::footprint(&mut self.world, actor, op, &mut self.scratch);
-        for Touched { location, written, control } in self.scratch.iter() {
-            if (mutant.loses)(op, self.world.kind_of(location)) {
-                continue;
-            }
-            match (control, written) {
-                (true, _) => out.control(location),
-                (false, true) => out.write(location),
-                (false, false) => out.read(location),
+        for Touched { location, access } in self.scratch.iter() {
+            if !(mutant.loses)(op, self.world.kind_of(location)) {
+                out.touch(location, access);
             }
         }
     }

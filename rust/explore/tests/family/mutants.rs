@@ -5,8 +5,10 @@ use vmemmap_machine::op::Op;
 
 use super::Mutant;
 
-const ALL_KINDS: [LocationKind; 18] =
-    [Life, Mapped, Parent, Contents, Named, Compared, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise, Runs, Failures, Var, Other];
+const ALL_KINDS: [LocationKind; 19] = [
+    Life, Mapped, Parent, Contents, Named, Compared, Outdated, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise, Runs, Failures, Var,
+    Other,
+];
 
 impl Mutant {
     const fn new(name: &'static str, loses: fn(&Op, LocationKind) -> bool) -> Self {
@@ -51,8 +53,10 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant::new("an access without the word", |op, l| accesses(op) && l == Word),
     Mutant::new("anything without contents", |_, l| l == Contents),
     Mutant::new("anything without the contents that the rule compares", |_, l| l == Compared).in_other_states(),
-    Mutant::new("a store of a descriptor without the frames that it names", |op, l| stores(op) && l == Named),
+    Mutant::new("a store of a descriptor without the frames that it names", |op, l| stores(op) && l == Named).in_other_states(),
     Mutant::new("a barrier without the frames that stale values name", |op, l| matches!(op, Op::Barrier(_)) && l == Named)
+        .in_other_states(),
+    Mutant::new("a free without the stale values that name the frame", |op, l| matches!(op, Op::Free { .. }) && l == Outdated)
         .in_other_states(),
     Mutant::new("a lock without its location", |op, l| locks(op) && l == Lock),
     Mutant::new("a writer that queues without the lock", |op, l| matches!(op, Op::Queue { .. }) && l == Lock),

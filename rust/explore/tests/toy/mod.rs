@@ -4,7 +4,7 @@
 
 use rand::Rng;
 use vmemmap_explore::execution::{ActorPort, Actors};
-use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model, Reply};
+use vmemmap_explore::model::{Access, Breach, Described, Footprint, Held, Invariants, Model, Reply};
 
 pub const WORDS: usize = 3;
 pub const LOCKS: usize = 2;
@@ -129,9 +129,9 @@ impl Model for Toy {
             return;
         }
         if self.flaw != Flaw::NoControl {
-            out.control(PAUSE);
+            out.touch(PAUSE, Access::Watch);
             if actor == 0 {
-                out.control(CPU);
+                out.touch(CPU, Access::Watch);
             }
         }
         let lock = |l: u8| WORDS as u32 + u32::from(l);
@@ -145,15 +145,15 @@ impl Model for Toy {
             (Op::Enter, flaw) => {
                 out.write(CPU);
                 if flaw != Flaw::EnterReadsNoMask {
-                    out.control(MASK);
+                    out.touch(MASK, Access::Watch);
                 }
             }
             (Op::Exit, _) => out.write(CPU),
             (Op::Mask | Op::Unmask, _) => out.write(MASK),
             (Op::Pause | Op::Resume, _) => {
                 out.write(PAUSE);
-                out.control(MASK);
-                out.control(CPU);
+                out.touch(MASK, Access::Watch);
+                out.touch(CPU, Access::Watch);
             }
             (Op::Read(w) | Op::Expect(w), _) => out.read(u32::from(w)),
             (Op::Write(w, _) | Op::Swap(w, _) | Op::Cas(w, ..), _) => out.write(u32::from(w)),

@@ -251,13 +251,13 @@ impl World {
         }
         let me = self.context_of(actor);
         if me != Context::Nmi {
-            out.control(self.fixed.pause);
+            out.watch(self.fixed.pause);
         }
         let beside = self.beside[usize::from(actor)];
         if beside != 0 && me != Context::Nmi {
-            out.control(self.cpu_cell(self.cpu_of(actor)));
+            out.watch(self.cpu_cell(self.cpu_of(actor)));
             if me == Context::Task || matches!(op, Op::InterruptEnter) {
-                actors(beside).for_each(|a| out.control(self.context_cell(a)));
+                actors(beside).for_each(|a| out.watch(self.context_cell(a)));
             }
         }
     }
@@ -273,7 +273,7 @@ impl World {
         out.write(self.fixed.pause);
         out.write(self.context_cell(actor));
         self.touch_synchronized(!(1 << self.cpu_of(actor)), out);
-        (0..self.cpus).filter(|a| *a != actor).for_each(|a| out.control(self.context_cell(a)));
-        (0..MAX_ACTORS).filter(|c| self.all_cpus >> c & 1 != 0).for_each(|c| out.control(self.cpu_cell(c)));
+        (0..self.cpus).filter(|a| *a != actor).for_each(|a| out.watch(self.context_cell(a)));
+        (0..MAX_ACTORS).filter(|c| self.all_cpus >> c & 1 != 0).for_each(|c| out.watch(self.cpu_cell(c)));
     }
 }

@@ -22,9 +22,14 @@ use crate::op::{Op, Tok};
 pub trait Touch {
     fn read(&mut self, location: u32);
     fn write(&mut self, location: u32);
-    /// Reads only whether the actor may run at all (who has its CPU, whether everybody is stopped). Whoever changes that
-    /// writes the location.
-    fn control(&mut self, location: u32);
+    /// Reads it, in one of two ways for which the operation may run ahead all the same:
+    ///
+    /// * only whether the actor may run at all (who has its CPU, whether everybody is stopped);
+    /// * a relation that is empty and that nobody ends before somebody has begun it, by a change of another location that the
+    ///   operation reads.
+    fn watch(&mut self, location: u32);
+    /// Changes it in a way that commutes with all other such changes.
+    fn adjust(&mut self, location: u32);
 }
 
 impl World {
@@ -147,14 +152,11 @@ impl World {
             }
             Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => {
                 out.read(self.var_cell(var));
-                self.additions(var).for_each(|l| out.read(l));
             }
             Op::VarStore { var, .. } | Op::VarRmw { var, .. } => {
                 out.write(self.var_cell(var));
-                self.additions(var).for_each(|l| out.write(l));
             }
-            // Whoever looks at the word, or overwrites it, meets the additions of all; they do not meet each other.
-            Op::VarAdd { var, .. } => out.write(self.additions(var).start + Cell::from(actor)),
+            Op::VarAdd { var, .. } => out.adjust(self.var_cell(var)),
             Op::RcuReadLock | Op::RcuReadUnlock => {
                 out.read(fixed.rcu_state);
                 out.write(self.context_cell(actor));
@@ -258,32 +260,43 @@ impl World {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::PARENT));
                     out.read(self.memory.cell(id, offset::MAPPED));
-                    out.write(self.memory.cell(id, offset::NAMED));
+                    out.adjust(self.memory.cell(id, offset::NAMED));
                 }
                 Kind::Page(pa) => {
                     let id = self.memory.frame(pa);
                     out.read(self.memory.cell(id, offset::MAPPED));
-                    out.write(self.memory.cell(id, offset::NAMED));
+                    out.adjust(self.memory.cell(id, offset::NAMED));
                 }
                 // Frames inside look at it when they are freed, and must not conflict with each other for that.
                 Kind::Block(pa) => {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::MAPPED));
-                    out.write(self.memory.cell(id, offset::NAMED));
+                    out.adjust(self.memory.cell(id, offset::NAMED));
                 }
                 _ => {}
             }
         }
         if let Some(va) = va {
+            let place = self.stale.place(&mut self.memory.cells, at.level, va);
+            // Others end a stale value, or may use it, only once it is published; then they meet the barrier that did that.
+            let alone = !self.stale.iter().any(|r| r.place == place);
+            let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
+            let mut touch = |location| if fresh { out.watch(location) } else { out.write(location) };
             for value in [seen(old), seen(new)] {
                 for asid in self.spaces(at.level, value) {
                     let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va, asid);
-                    out.write(self.stale.cell(index));
+                    touch(self.stale.cell(index));
                 }
             }
-            out.read(self.stale.place(&mut self.memory.cells, at.level, va));
+            if fresh {
+                out.watch(place)
+            } else {
+                out.read(place)
+            }
+            out.adjust(place + 1);
         } else {
             out.write(self.memory.cell(slot.table, offset::MAPPED));
+            self.touch_outdated(slot.table, out);
         }
         // Also where no walk leads from the root: a stale entry may, and then the old value is one to be judged against.
         if old.is_valid() && new.is_valid() {
@@ -321,7 +334,7 @@ impl World {
     /// The rule compares what lies at both outputs.
     fn touch_contents(&mut self, desc: Desc, out: &mut impl Touch) {
         let id = self.memory.frame(self.geometry.output(desc));
-        out.write(self.memory.cell(id, offset::COMPARED));
+        out.adjust(self.memory.cell(id, offset::COMPARED));
     }
 
     /// Stale values of this slot, and stale entries that lead to its table.
@@ -377,21 +390,17 @@ impl World {
             return;
         }
         if let Some(id) = self.memory.find(g.output(r.value)) {
-            let mapped = self.memory.cell(id, offset::MAPPED);
-            if matches!(g.kind(r.value, r.level), Kind::Block(_)) {
-                out.write(mapped)
-            } else {
-                out.read(mapped)
-            }
-            if ends {
-                out.write(self.memory.cell(id, offset::NAMED));
+            match g.kind(r.value, r.level) {
+                Kind::Block(_) => out.write(self.memory.cell(id, offset::MAPPED)),
+                _ if ends => out.adjust(self.memory.cell(id, offset::STALE)),
+                _ => {}
             }
         }
         if ends {
             // A store to either frame is no longer judged against it.
             for desc in [r.value, self.memory.desc(r.slot)] {
                 if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
-                    out.write(self.memory.cell(id, offset::COMPARED));
+                    out.adjust(self.memory.cell(id, offset::COMPARED));
                 }
             }
         }
@@ -399,7 +408,9 @@ impl World {
 
     fn touch_tlbi(&mut self, tlbi: Tlbi, out: &mut impl Touch) {
         match tlbi.pages() {
-            Some((va, pages)) => (0..pages).for_each(|n| self.touch_places(va.plus(u64::from(n) << self.geometry.page_shift()), out)),
+            Some((va, pages)) => (0..pages).for_each(|n| {
+                self.touch_places(va.plus(u64::from(n) << self.geometry.page_shift()), |place, out: &mut _| out.read(place + 1), out);
+            }),
             None => out.write(self.fixed.stale),
         }
         for r in self.stale.iter().filter(|r| r.value.is_valid() && covers(&self.geometry, r, tlbi)) {
@@ -411,12 +422,20 @@ impl World {
         }
     }
 
-    /// Whatever may be stale of the translation of `va`, now or by the time that the operation executes.
-    fn touch_places(&mut self, va: Va, out: &mut impl Touch) {
+    /// Whatever may be stale of the translation of `va`, now or by the time that the operation executes; `begins`: how that
+    /// comes to be, unless the operation looks at the entries too.
+    fn touch_places<T: Touch>(&mut self, va: Va, begins: impl Fn(Cell, &mut T), out: &mut T) {
+        let none = self.stale_at(va).next().is_none();
         let mut level = self.geometry.top();
         while level <= Level::PTE {
             let start = va.align_down(self.geometry.entry_span(level));
-            out.read(self.stale.place(&mut self.memory.cells, level, start));
+            let place = self.stale.place(&mut self.memory.cells, level, start);
+            if none {
+                out.watch(place)
+            } else {
+                out.read(place)
+            }
+            begins(place, out);
             level = level.next();
         }
     }
@@ -427,7 +446,7 @@ impl World {
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         let mut freed = Vec::new();
-        self.touch_places(va, out);
+        self.touch_places(va, |_, _| (), out);
         self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
@@ -456,41 +475,33 @@ impl World {
             out.read(self.memory.cell(id, offset::LIFE));
             data(self, id, out);
             if compares {
-                out.write(self.memory.cell(id, offset::COMPARED));
+                out.adjust(self.memory.cell(id, offset::COMPARED));
             }
         }
         self.outputs = outputs;
     }
 
-    /// What lies in the frame changes: translations that name it may differ by it.
+    /// What lies in the frame changes, and is judged against every stale value that shares it, its own or that of the entry now.
     ///
-    /// As long as none does, nothing is compared, and whoever makes one do, or ends the last, writes that location.
+    /// If there is none, there will be none before somebody stores an entry that names the frame, or did.
     fn touch_judged(&self, id: FrameId, out: &mut impl Touch) {
-        out.read(self.memory.cell(id, offset::NAMED));
-        let pa = self.memory.pa(id);
-        let live = self.memory.named(id).iter().any(|slot| self.names_now(*slot, id));
-        if live || self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa) {
-            out.read(self.memory.cell(id, offset::COMPARED));
-            self.touch_stale_of_frame(id, out);
-        }
-    }
-
-    /// A store is judged against every stale value that shares its frame.
-    fn touch_stale_of_frame(&self, id: FrameId, out: &mut impl Touch) {
+        let (named, compared) = (self.memory.cell(id, offset::NAMED), self.memory.cell(id, offset::COMPARED));
+        out.read(named);
         let pa = self.memory.pa(id);
         let g = self.geometry;
+        let mut none = self.options.conflict == Conflict::AtWrite;
         for r in self.stale.iter().filter(|r| r.value.is_valid() && !self.is_linear(r.va)) {
             let live = self.memory.desc(r.slot);
-            out.read(self.memory.word_cell(r.slot));
             if g.output(r.value) == pa || (live.is_valid() && g.output(live) == pa) {
+                none = false;
                 out.read(r.cell);
-                for desc in [r.value, live] {
-                    if let Some(other) = self.memory.find(g.output(desc)) {
-                        out.write(self.memory.cell(other, offset::COMPARED));
-                    }
+                out.read(self.memory.word_cell(r.slot));
+                for other in [r.value, live].iter().filter_map(|desc| self.memory.find(g.output(*desc))) {
+                    out.adjust(self.memory.cell(other, offset::COMPARED));
                 }
             }
         }
+        if none { out.watch(compared) } else { out.read(compared) }
     }
 
     fn touch_copy_source(&mut self, from: FrameId, out: &mut impl Touch) {
@@ -529,6 +540,7 @@ impl World {
             let id = self.memory.frame(pa);
             out.write(self.memory.cell(id, offset::LIFE));
             out.write(self.memory.cell(id, offset::MAPPED));
+            self.touch_outdated(id, out);
             if kind == FrameKind::Table {
                 out.read(self.memory.cell(id, offset::PARENT));
                 // Its entries as well: whoever stores one looks at the table's life.
@@ -537,6 +549,13 @@ impl World {
             }
             self.touch_mappers(id, out);
         }
+    }
+
+    /// Which stale translations name the frame. If none does, none will before somebody changes an entry that names it.
+    fn touch_outdated(&self, id: FrameId, out: &mut impl Touch) {
+        let (stale, pa) = (self.memory.cell(id, offset::STALE), self.memory.pa(id));
+        let named = self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa);
+        if named { out.read(stale) } else { out.watch(stale) }
     }
 
     fn touch_lost_stores(&mut self, id: FrameId, out: &mut impl Touch) {

@@ -17,8 +17,10 @@ pub enum LocationKind {
     Contents,
     /// Whether a translation names the frame.
     Named,
-    /// What the rules compare of a frame that is named.
+    /// What the rules compare of a frame.
     Compared,
+    /// Which stale translations name the frame.
+    Outdated,
     /// A word of a frame.
     Word,
     /// A descriptor.
@@ -60,7 +62,6 @@ impl World {
             l if l == f.rcu_state => LocationKind::Rcu,
             l if (f.vars..f.vars + self.vars as Cell).contains(&l) => LocationKind::Var,
             l if l == f.stale || self.stale.has_location(l) => LocationKind::Stale,
-            l if self.additions.values().any(|first| (*first..first + Cell::from(self.cpus)).contains(&l)) => LocationKind::Var,
             l => (0..self.memory.frames()).find_map(|id| self.of_frame(id, l)).unwrap_or(LocationKind::Other),
         }
     }
@@ -74,6 +75,7 @@ impl World {
                 offset::PARENT => LocationKind::Parent,
                 offset::NAMED => LocationKind::Named,
                 offset::COMPARED => LocationKind::Compared,
+                offset::STALE => LocationKind::Outdated,
                 _ => LocationKind::Contents,
             });
         }

@@ -106,11 +106,13 @@ pub mod offset {
     pub const MAPPED: u32 = 4;
     /// Location only: the contents as a whole.
     pub const CONTENTS: u32 = 5;
-    /// Location only: whether an entry, live or stale, outside the linear map names the frame as its output.
+    /// Location only: whether an entry outside the linear map names the frame as its output.
     pub const NAMED: u32 = 6;
-    /// Location only: the contents of a frame that is named, as far as translations are compared by them.
+    /// Location only: the contents, as far as stale translations are compared by them.
     pub const COMPARED: u32 = 7;
-    pub const COUNT: usize = 8;
+    /// Location only: which stale translations name the frame.
+    pub const STALE: u32 = 8;
+    pub const COUNT: usize = 9;
 }
 
 #[derive(Clone, Debug)]

@@ -177,8 +177,6 @@ pub struct World {
     asids: ([Asid; MAX_ASIDS], u8),
     fixed: Fixed,
     vars: u64,
-    /// First of the locations of additions to a variable, one for each actor.
-    additions: FxHashMap<Cell, Cell>,
     root: FrameId,
     links: FxHashMap<u64, Links>,
     /// Links before each change since `mark`.
@@ -243,7 +241,6 @@ impl World {
             asids,
             fixed,
             vars: config.vars,
-            additions: FxHashMap::default(),
             root: 0,
             links: FxHashMap::default(),
             links_log: Vec::new(),
@@ -402,14 +399,6 @@ impl World {
     #[inline]
     fn var_cell(&self, var: Var) -> Cell {
         self.fixed.vars + Cell::min(var.0, self.vars.saturating_sub(1) as Cell)
-    }
-    /// Where the actors' additions to the variable show.
-    #[inline]
-    fn additions(&mut self, var: Var) -> Range<Cell> {
-        let (cell, cpus) = (self.var_cell(var), usize::from(self.cpus));
-        let cells = &mut self.memory.cells;
-        let first = *self.additions.entry(cell).or_insert_with(|| cells.reserve(cpus));
-        first..first + cpus as Cell
     }
     fn breach(&mut self, invariant: Invariant, actor: u8, address: u64, message: &'static str) {
         self.breaches.record(Breach { invariant, actor, step: self.step, address, message });

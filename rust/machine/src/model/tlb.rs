@@ -140,17 +140,17 @@ impl Stale {
         self.by_key.insert(key, index);
         index
     }
-    /// Location of the translations that start at `va` at that level.
+    /// Location of the translations that start at `va` at that level: of how they end. The next is that of how they begin.
     pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
         *self.places.entry((level, va)).or_insert_with(|| {
             // Apart from the records, whose even rows a search takes to go on.
             if self.places_left == 0 {
-                self.next_place = cells.reserve(PLACES as usize + 2 * ASIDE as usize) + ASIDE;
+                self.next_place = cells.reserve(2 * PLACES as usize + 2 * ASIDE as usize) + ASIDE;
                 self.places_left = PLACES;
             }
             self.places_left -= 1;
-            self.next_place += 1;
-            self.next_place - 1
+            self.next_place += 2;
+            self.next_place - 2
         })
     }
     pub fn cell(&self, index: u32) -> Cell {
@@ -158,7 +158,7 @@ impl Stale {
     }
     /// Whether the location is that of a stale value, active or not, or of a place of such.
     pub fn has_location(&self, location: Cell) -> bool {
-        self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| *p == location)
+        self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| (*p..p + 2).contains(&location))
     }
     fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
         let cell = self.cell(index);
