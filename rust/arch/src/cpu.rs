@@ -428,6 +428,12 @@ pub trait Cpu {
     fn skip_none(&self, _at: Slot<Self::Tok>, _entries: usize) -> usize {
         0
     }
+    /// VAALE1IS of pages from `first` on, of at most so many, that were issued at once and reached nothing: how many. As above, 0 is
+    /// always right.
+    #[inline]
+    fn skip_tlbi(&self, _first: Va, _pages: usize) -> usize {
+        0
+    }
     /// `read` of `count` entries from `at` on, in order; a machine without scheduling points may look the table up once.
     #[inline]
     fn read_each(&self, at: Slot<Self::Tok>, count: usize, mut each: impl FnMut(u16, Entry<Self::Tok>)) {

@@ -12,7 +12,7 @@ use vmemmap_arch::Invariant;
 use crate::actor::{ActorState, FINISHED, phase, place, roll};
 pub use crate::actor::{Fault, Step};
 use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
-use crate::model::{Breach, Footprint, Invariants, MAX_ACTORS, Model, NewOrder, Reply};
+use crate::model::{Breach, Footprint, InVain, Invariants, MAX_ACTORS, Model, NewOrder, Reply};
 use crate::sharing::Sharing;
 
 /// The bodies of a scenario.
@@ -224,8 +224,10 @@ impl<M: Model> Inner<M> {
         if !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
             return 0;
         }
-        let found = self.model.finds_nothing(op, n);
-        let skipped = self.sharing.quiet(actor, found);
+        let skipped = match self.model.in_vain(op, n) {
+            InVain::Reads(found) => self.sharing.quiet(actor, found),
+            InVain::Alike(n) => n,
+        };
         if skipped == 0 {
             return 0;
         }
@@ -290,7 +292,7 @@ const PRIVATE_BOUND: u32 = 50_000_000;
 /// Bits of an actor's hash that are 0 where it pauses: at one of sixteen operations.
 const PAUSES: u128 = 0xf;
 
-/// Marks, in a history, reads of a scan that were made at once.
+/// Marks, in a history, operations that were made at once.
 const SKIPPED: u64 = 0x5bd1_e995_0000_0000;
 
 /// Private operations at an actor's end that are worth remembering to leave out.
@@ -397,7 +399,7 @@ impl<M: Model> ActorPort<'_, M> {
         }
     }
 
-    /// Execute at once what can be (`Model::finds_nothing`) of `n` reads of a scan; how many. The others are to be called one by one.
+    /// Execute at once what can be (`Model::in_vain`) of `n` operations in a row; how many. The others are to be called one by one.
     pub fn skip(&self, op: &M::Op, n: usize) -> usize {
         let mut inner = self.shared.inner.borrow_mut();
         let allowed = inner.may_skip(n);

@@ -187,6 +187,15 @@ pub struct Breach {
     pub message: String,
 }
 
+/// A run of operations that do nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum InVain {
+    /// Each reads one of these locations, in the place of what the first of them reads.
+    Reads(Range<u32>),
+    /// So many, with the same footprint.
+    Alike(usize),
+}
+
 /// The machine under exploration.
 pub trait Model {
     type Op: Copy + Eq + Debug;
@@ -208,10 +217,10 @@ pub trait Model {
     /// # Panics
     /// May panic if `outcome` is not below `outcomes` of this moment.
     fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Reply;
-    /// Of a scan of `n` reads, the first of which is `op`, those that would find nothing now, up to the first that finds more: the
-    /// location that each reads in the place of `op`'s. Such a read changes nothing, has one outcome and replies 0.
-    fn finds_nothing(&self, _op: &Self::Op, _n: usize) -> Range<u32> {
-        0..0
+    /// Of a run of `n` operations, the first of which is `op`, those up to the first that would find or reach something now.
+    /// What comes before that changes nothing, has one outcome and replies 0.
+    fn in_vain(&self, _op: &Self::Op, _n: usize) -> InVain {
+        InVain::Alike(0)
     }
     /// Hash of everything that later operations can depend on.
     fn fingerprint(&self) -> u128;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vmemmap_arch::{Geometry, Order, Slot};
+use vmemmap_arch::{Geometry, Order, Slot, Tlbi, Va};
 use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::model::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
@@ -37,6 +37,9 @@ impl<M: Model<Op = Op>> Port for KernelPort<'_, '_, M> {
     }
     fn skip_none(&self, at: Slot<Tok>, entries: usize) -> usize {
         self.port.skip(&Op::Read { at, order: Order::Plain }, entries)
+    }
+    fn skip_tlbi(&self, first: Va, pages: usize) -> usize {
+        self.port.skip(&Op::Tlbi(Tlbi::Vaale1is(first)), pages)
     }
     fn id(&self) -> u8 {
         self.port.id()

@@ -1,16 +1,14 @@
 //! The World of operations as a model to explore, and how a kernel gets into it.
 
-use std::ops::Range;
-
 use thiserror::Error;
 use vmemmap_arch::bbm::FeatBbm;
-use vmemmap_arch::{Invariant, LockId, Mode};
+use vmemmap_arch::{Invariant, LockId, Mode, Tlbi};
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
 use vmemmap_machine::model::{Conflict, Mark, NewOrder, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
-use crate::model::{Access, Breach, Described, Footprint, Held, Invariants, Model};
+use crate::model::{Access, Breach, Described, Footprint, Held, InVain, Invariants, Model};
 use crate::stage::{StageError, alone, set_up};
 
 impl Touch for Footprint {
@@ -61,8 +59,12 @@ impl Model for World {
     fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
         World::execute(self, actor, op, outcome)
     }
-    fn finds_nothing(&self, op: &Op, n: usize) -> Range<u32> {
-        World::none_from(self, op, n)
+    fn in_vain(&self, op: &Op, n: usize) -> InVain {
+        match *op {
+            Op::Read { at, .. } => InVain::Reads(World::none_from(self, at, n)),
+            Op::Tlbi(Tlbi::Vaale1is(first)) => InVain::Alike(World::unreached_from(self, first, n)),
+            _ => InVain::Alike(0),
+        }
     }
     #[inline]
     fn fingerprint(&self) -> u128 {

@@ -113,6 +113,7 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn root() -> Frame<C::Tok>;
         fn read(at: Slot<C::Tok>, order: Order) -> Entry<C::Tok>;
         fn skip_none(at: Slot<C::Tok>, entries: usize) -> usize;
+        fn skip_tlbi(first: Va, pages: usize) -> usize;
         fn write(at: Slot<C::Tok>, new: Desc, order: Order);
         fn swap(at: Slot<C::Tok>, new: Desc, order: Order) -> Entry<C::Tok>;
         fn compare_exchange(at: Slot<C::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<C::Tok>, Entry<C::Tok>>;

@@ -105,8 +105,12 @@ pub fn flush_tlb_kernel_range<C: Cpu>(cpu: &C, range: VaRange) {
     cpu.barrier(Barrier::DsbIshst);
     let mut addr = range.start;
     while addr != range.end {
-        cpu.tlbi(Tlbi::Vaale1is(addr));
-        addr = addr.plus(g.page_size());
+        let left = range.end.since(addr) >> g.page_shift();
+        addr = addr.plus((cpu.skip_tlbi(addr, left as usize) as u64) << g.page_shift());
+        if addr != range.end {
+            cpu.tlbi(Tlbi::Vaale1is(addr));
+            addr = addr.plus(g.page_size());
+        }
     }
     cpu.barrier(Barrier::DsbIsh);
     cpu.barrier(Barrier::Isb);

@@ -383,6 +383,10 @@ pub trait Port {
     fn skip_none(&self, _at: Slot<Tok>, _entries: usize) -> usize {
         0
     }
+    /// `Cpu::skip_tlbi`.
+    fn skip_tlbi(&self, _first: Va, _pages: usize) -> usize {
+        0
+    }
     /// Number of this CPU (actor), from 0.
     fn id(&self) -> u8;
     /// Name of the function whose operations follow.
@@ -424,6 +428,9 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn skip_none(&self, at: Slot<Tok>, entries: usize) -> usize {
         self.port.skip_none(at, entries)
+    }
+    fn skip_tlbi(&self, first: Va, pages: usize) -> usize {
+        self.port.skip_tlbi(first, pages)
     }
     fn write(&self, at: Slot<Tok>, new: Desc, order: Order) {
         self.port.call(Op::Write { at, new, order });

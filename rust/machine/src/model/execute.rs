@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use vmemmap_arch::{Frame, Invariant, Rmw};
+use vmemmap_arch::{Frame, Invariant, Level, Rmw, Slot, Va};
 
 use super::access::Access;
 use super::cells::Cell;
@@ -54,14 +54,27 @@ impl World {
         }
     }
 
-    /// Words of the reads that find none, of `entries` in a row of which `op` is the first, up to the first that finds more.
+    /// Words of the reads that find none, of `entries` in a row from `at` on, up to the first that finds more.
     #[must_use]
-    pub fn none_from(&self, op: &Op, entries: usize) -> Range<Cell> {
-        let Op::Read { at, .. } = *op else { return 0..0 };
+    pub fn none_from(&self, at: Slot<Tok>, entries: usize) -> Range<Cell> {
         let Ok(slot) = self.table_of(at) else { return 0..0 };
         let first = self.memory.word_cell(slot);
         let entries = entries.min(self.geometry.entries().saturating_sub(usize::from(slot.index)));
         first..first + self.memory.cells.zeros(first, entries) as Cell
+    }
+
+    /// How many invalidates by address, of `pages` in a row from `first` on, reach nothing and are alike in what they touch: of
+    /// the linear map, whose leaves are seldom stale, as far as one table maps it.
+    #[must_use]
+    pub fn unreached_from(&self, first: Va, pages: usize) -> usize {
+        let span = self.geometry.entry_span(Level::PMD);
+        let table = first.align_down(span);
+        if !self.is_linear(first)
+            || self.stale.iter().any(|r| r.va.since(table) < span || table.since(r.va) < self.geometry.entry_span(r.level))
+        {
+            return 0;
+        }
+        pages.min(((span - first.since(table)) >> self.geometry.page_shift()) as usize)
     }
 
     /// Operations that return nothing.

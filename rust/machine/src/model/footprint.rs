@@ -277,14 +277,14 @@ impl World {
             }
         }
         if let Some(va) = va {
-            let place = self.stale.place(&mut self.memory.cells, at.level, va);
+            let place = self.place_of(at.level, va);
             // Others end a stale value, or may use it, only once it is published; then they meet the barrier that did that.
             let alone = !self.stale.iter().any(|r| r.place == place);
             let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
             let mut touch = |location| if fresh { out.watch(location) } else { out.write(location) };
             for value in [seen(old), seen(new)] {
                 for asid in self.spaces(at.level, value) {
-                    let index = self.stale.intern(&mut self.memory.cells, slot, at.level, value, va, asid);
+                    let index = self.intern(slot, at.level, value, va, asid);
                     touch(self.stale.cell(index));
                 }
             }
@@ -316,8 +316,11 @@ impl World {
                 continue;
             }
             out.read(self.fixed.gone);
+            let place = self.place_of(level, va);
+            out.read(place);
+            out.adjust(place + 1);
             for asid in self.spaces(level, value) {
-                let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
+                let index = self.intern(slot, level, value, va, asid);
                 out.write(self.stale.cell(index));
             }
         }
@@ -429,7 +432,7 @@ impl World {
         let mut level = self.geometry.top();
         while level <= Level::PTE {
             let start = va.align_down(self.geometry.entry_span(level));
-            let place = self.stale.place(&mut self.memory.cells, level, start);
+            let place = self.place_of(level, start);
             if none {
                 out.watch(place)
             } else {

@@ -128,20 +128,14 @@ impl Stale {
         self.active.clear();
         self.active.extend_from_slice(&self.kept[to.start..]);
     }
-    /// Number of the record, given now if it has none.
-    pub fn intern(&mut self, cells: &mut Cells, slot: SlotId, level: Level, value: Desc, va: Va, asid: Option<Asid>) -> u32 {
-        let key = (slot, value.0, va, asid);
-        if let Some(index) = self.by_key.get(&key) {
-            return *index;
-        }
-        let place = self.place(cells, level, va);
+    fn add_record(&mut self, record: Record) -> u32 {
         let index = self.records.len() as u32;
-        self.records.push(Record { slot, level, va, value, asid, cell: cells.reserve(1), place });
-        self.by_key.insert(key, index);
+        self.records.push(record);
+        self.by_key.insert((record.slot, record.value.0, record.va, record.asid), index);
         index
     }
     /// Location of the translations that start at `va` at that level: of how they end. The next is that of how they begin.
-    pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
+    fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
         *self.places.entry((level, va)).or_insert_with(|| {
             // Apart from the records, whose even rows a search takes to go on.
             if self.places_left == 0 {
@@ -198,6 +192,24 @@ impl World {
         u64::from(self.all_cpus)
     }
 
+    /// Location of the translations that start at `va` at that level; the linear map's pages have one for each table.
+    pub(super) fn place_of(&mut self, level: Level, va: Va) -> Cell {
+        let by_table = level == Level::PTE && self.is_linear(va);
+        let va = if by_table { va.align_down(self.geometry.entry_span(Level::PMD)) } else { va };
+        self.stale.place(&mut self.memory.cells, level, va)
+    }
+
+    /// Number of the stale value, active or not, given now if it has none.
+    pub(super) fn intern(&mut self, slot: SlotId, level: Level, value: Desc, va: Va, asid: Option<Asid>) -> u32 {
+        match self.stale.by_key.get(&(slot, value.0, va, asid)) {
+            Some(index) => *index,
+            None => {
+                let (cell, place) = (self.memory.cells.reserve(1), self.place_of(level, va));
+                self.stale.add_record(Record { slot, level, va, value, asid, cell, place })
+            }
+        }
+    }
+
     /// `old` is what CPUs may go on using of a reachable entry that now holds `new`.
     pub(super) fn supersede(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc) {
         let (old, new) = (seen(old), seen(new));
@@ -245,7 +257,7 @@ impl World {
         let holders = self.everybody() | u64::from(walk_cache) << AGENT;
         let state = state::unpublished(holders, self.cpu_of(actor));
         for asid in self.spaces(level, value) {
-            let index = self.stale.intern(&mut self.memory.cells, slot, level, value, va, asid);
+            let index = self.intern(slot, level, value, va, asid);
             self.stale.add(&mut self.memory.cells, index, state);
         }
         if self.stale.of_slot(slot).count() > BOUND * usize::from(self.asids.1) {
