@@ -75,21 +75,21 @@ impl Location {
 struct Uses {
     /// Phase of the last access, by `Way`.
     last: [u32; WAYS],
-    /// Locks held at each of them.
-    held: Held,
+    /// Locks held at all accesses, by `Way`.
+    held: [Held; WAYS],
 }
 
 impl Uses {
-    const NONE: Self = Self { last: [phase::NEVER; WAYS], held: Held::ALL };
+    const NONE: Self = Self { last: [phase::NEVER; WAYS], held: [Held::ALL; WAYS] };
 
     fn join(&mut self, other: Self) {
         self.last = std::array::from_fn(|w| self.last[w].max(other.last[w]));
-        self.held = self.held.and(other.held);
+        self.held = std::array::from_fn(|w| self.held[w].and(other.held[w]));
     }
 
     /// Whether an access by somebody who holds these locks meets none of them any more, the actor being in phase `now`.
     fn is_past(self, way: Way, now: u32, held: Held) -> bool {
-        way.against().iter().all(|w| now > self.last[*w as usize]) || held.excludes(self.held)
+        way.against().iter().map(|w| *w as usize).all(|w| now > self.last[w] || held.excludes(self.held[w]))
     }
 }
 
@@ -250,14 +250,14 @@ impl Sharing {
         let row = self.row(location);
         let uses = &mut self.known[row + usize::from(actor)];
         let last = &mut uses.last[way as usize];
-        let both = uses.held.and(held);
-        if *last >= now && both == uses.held {
+        let both = uses.held[way as usize].and(held);
+        if *last >= now && both == uses.held[way as usize] {
             return;
         }
         *last = now.max(*last);
-        uses.held = both;
+        uses.held[way as usize] = both;
         let taken = self.taken[row + usize::from(actor)];
-        if (0..WAYS).all(|w| uses.last[w] <= taken.last[w]) && both == taken.held {
+        if (0..WAYS).all(|w| uses.last[w] <= taken.last[w]) && uses.held == taken.held {
             return;
         }
         self.learned = true;
