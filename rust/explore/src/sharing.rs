@@ -313,14 +313,18 @@ impl Sharing {
     }
 
     /// The entries of a hugepage, their frames and stale values follow each other; each round would learn of one more. So what is
-    /// known of one such location is taken to hold for those around that the same actors write. To know of more accesses than there are is
-    /// always sound.
+    /// known of one such location is taken to hold for those around that the same actors change and of which the same was known
+    /// before. To know of more accesses than there are is always sound.
     fn spread(&mut self, at: usize, actor: usize) {
-        let uses = self.known[(self.locations[at].row as usize - 1) * self.actors + actor];
+        let own = (self.locations[at].row as usize - 1) * self.actors + actor;
+        let (was, uses) = (self.taken[own], self.known[own]);
         let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
         let changers = self.locations[at].changers();
         for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
-            self.known[(location.row as usize - 1) * self.actors + actor].join(uses);
+            let other = (location.row as usize - 1) * self.actors + actor;
+            if self.taken.get(other) == Some(&was) {
+                self.known[other].join(uses);
+            }
         }
     }
 
