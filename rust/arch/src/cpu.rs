@@ -612,10 +612,23 @@ pub trait Cpu {
     fn choose(&self, n: u32, why: &'static str) -> u32;
     /// Head of an endless loop; `state` is a hash of the live locals.
     fn round(&self, state: u64);
+    /// What this CPU has observed so far; for `conclude`.
+    #[inline]
+    fn observed(&self) -> Observed {
+        Observed(0)
+    }
+    /// What it has observed since `since` matters from here on only by `outcome`: no local that is still live depends on more of it.
+    /// An explored machine then takes executions for the same that differ in the rest; to leave it out is always right.
+    #[inline]
+    fn conclude(&self, _since: Observed, _outcome: u64) {}
 
     /// Geometry of this machine. *local*
     fn geometry(&self) -> &Geometry;
 }
+
+/// All that a CPU has observed up to some point, as a hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Observed(pub u128);
 
 /// A list of frames that kernel code holds on its own stack; links live beside the frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use std::cell::{RefCell, RefMut};
 use std::io;
 
 use rustc_hash::FxHashSet;
-use vmemmap_arch::Invariant;
+use vmemmap_arch::{Invariant, Observed};
 
 use crate::actor::{ActorState, FINISHED, phase, place, roll};
 pub use crate::actor::{Fault, Step};
@@ -295,6 +295,9 @@ const PAUSES: u128 = 0xf;
 /// Marks, in a history, operations that were made at once.
 const SKIPPED: u64 = 0x5bd1_e995_0000_0000;
 
+/// Marks, in a history, the outcome of what was observed.
+const CONCLUDED: u64 = 0x1656_67b1_9e37_79f9;
+
 /// Private operations at an actor's end that are worth remembering to leave out.
 const LONG_PRIVATE_WORK: u32 = 64;
 
@@ -371,6 +374,17 @@ impl<M: Model> ActorPort<'_, M> {
     /// How far the actor is, where that is no boundary: a function of what it has observed, and never less than before.
     pub fn reaches(&self, position: u32) {
         self.shared.inner.borrow_mut().actors[usize::from(self.actor)].position = position;
+    }
+
+    /// What it has observed since the last boundary.
+    pub fn observed(&self) -> Observed {
+        Observed(self.shared.inner.borrow().actors[usize::from(self.actor)].hash)
+    }
+
+    /// Its future depends on no more of what it has observed since than the outcome. The hash of before is itself a live local in
+    /// between, and a function of what has been observed.
+    pub fn conclude(&self, since: Observed, outcome: u64) {
+        self.shared.inner.borrow_mut().actors[usize::from(self.actor)].hash = roll(since.0, CONCLUDED ^ outcome);
     }
 
     /// The actor begins again and again: it is never past anything.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use vmemmap_arch::{Geometry, Order, Slot, Tlbi, Va};
+use vmemmap_arch::{Geometry, Observed, Order, Slot, Tlbi, Va};
 use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::model::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
@@ -40,6 +40,12 @@ impl<M: Model<Op = Op>> Port for KernelPort<'_, '_, M> {
     }
     fn skip_tlbi(&self, first: Va, pages: usize) -> usize {
         self.port.skip(&Op::Tlbi(Tlbi::Vaale1is(first)), pages)
+    }
+    fn observed(&self) -> Observed {
+        self.port.observed()
+    }
+    fn conclude(&self, since: Observed, outcome: u64) {
+        self.port.conclude(since, outcome);
     }
     fn id(&self) -> u8 {
         self.port.id()

@@ -4,8 +4,8 @@
 //! code: `Handled` is the CPU with its exception vector, and every access through a virtual address goes by it.
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa,
-    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Observed, Order,
+    Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use crate::Kernel;
@@ -165,5 +165,7 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn exclusive(what: Invariant, begin: bool);
         fn choose(n: u32, why: &'static str) -> u32;
         fn round(state: u64);
+        fn observed() -> Observed;
+        fn conclude(since: Observed, outcome: u64);
     }
 }

@@ -180,7 +180,9 @@ fn ptdump_walk<C: Cpu, S: PtdumpSink>(k: &Kernel, cpu: &C, range: VaRange, marke
     let mut state = PgState::new(k, markers, sink);
     with_walker_locks(k, cpu, || {
         cpu.label("ptdump_walk_pgd");
+        let since = cpu.observed();
         walk_table(cpu, &mut state, cpu.root(), k.geometry.top(), range.start, last_address(range.end));
+        cpu.conclude(since, 0);
     });
     // The last line, after the locks: it ends at 0, in 6.12 at the end of the range unless that is ~0.
     let end = if k.version.is_6_12() && range.end.0 != u64::MAX { range.end } else { Va(0) };

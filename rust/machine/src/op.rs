@@ -4,8 +4,8 @@
 //! sees each actor's next operation before it happens.
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa,
-    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Observed, Order,
+    Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 /// Generation of a frame as it was when it was named.
@@ -387,6 +387,12 @@ pub trait Port {
     fn skip_tlbi(&self, _first: Va, _pages: usize) -> usize {
         0
     }
+    /// `Cpu::observed`.
+    fn observed(&self) -> Observed {
+        Observed(0)
+    }
+    /// `Cpu::conclude`.
+    fn conclude(&self, _since: Observed, _outcome: u64) {}
     /// Number of this CPU (actor), from 0.
     fn id(&self) -> u8;
     /// Name of the function whose operations follow.
@@ -626,6 +632,12 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn round(&self, state: u64) {
         self.port.call(Op::Round { state });
+    }
+    fn observed(&self) -> Observed {
+        self.port.observed()
+    }
+    fn conclude(&self, since: Observed, outcome: u64) {
+        self.port.conclude(since, outcome);
     }
 
     fn geometry(&self) -> &Geometry {
