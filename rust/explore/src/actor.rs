@@ -81,6 +81,11 @@ pub(crate) mod phase {
     pub const fn of(position: u32) -> u32 {
         if position < LAST { position + 1 } else { LAST }
     }
+
+    /// The same operation of the last round, in a program of so many positions and rounds.
+    pub const fn again(now: u32, (positions, rounds): (u32, u32)) -> u32 {
+        if positions == 0 || now == NEVER || now > positions * rounds { now } else { positions * (rounds - 1) + (now - 1) % positions + 1 }
+    }
 }
 
 pub(crate) const FINISHED: u128 = 0x6a09_e667_f3bc_c908_bb67_ae85_84ca_a73b;

@@ -27,6 +27,10 @@ pub trait Actors<M: Model> {
     /// Runs the actor from start to end. May depend on nothing but the replies of its port, and owns nothing that needs
     /// `Drop` while it calls the port (see `coroutine`).
     fn run(&self, actor: usize, port: &ActorPort<'_, M>);
+    /// Positions of one round of its program, and rounds; if there is such a thing.
+    fn rounds(&self, _actor: usize) -> (u32, u32) {
+        (0, 1)
+    }
     /// Finds out what the actor wants to know (`ActorPort::ask`); called on the search's own stack.
     fn answer(&self, _actor: usize, _question: u32) -> Answer {
         Answer::None
@@ -510,7 +514,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// `always` as in `Sharing::adopt`.
     pub(crate) fn adopt_shared(&mut self, always: bool) -> bool {
         let mut inner = self.inner();
-        let grew = inner.sharing.adopt(self.count, always);
+        let grew = inner.sharing.adopt(self.count, always, |actor, phase| phase::again(phase, self.actors.rounds(actor)));
         if grew {
             // What counts as private has changed.
             inner.uneventful.clear();

@@ -68,6 +68,13 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
     fn cpu(&self, actor: usize) -> u8 {
         self.scenario.actors[actor].cpu
     }
+    fn rounds(&self, actor: usize) -> (u32, u32) {
+        let me = &self.scenario.actors[actor];
+        match &me.body {
+            Body::Program(program) if me.context == Context::Task => (program.len() as u32, me.rounds),
+            _ => (0, 1),
+        }
+    }
     fn run(&self, actor: usize, port: &ActorPort<'_, M>) {
         let me = &self.scenario.actors[actor];
         let cpu = OpCpu::new(KernelPort { port, geometry: &self.kernel.geometry });

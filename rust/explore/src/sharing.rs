@@ -82,9 +82,15 @@ struct Uses {
 impl Uses {
     const NONE: Self = Self { last: [phase::NEVER; WAYS], held: [Held::ALL; WAYS] };
 
-    fn join(&mut self, other: Self) {
-        self.last = std::array::from_fn(|w| self.last[w].max(other.last[w]));
-        self.held = std::array::from_fn(|w| self.held[w].and(other.held[w]));
+    /// Takes what is known of another location to hold for this one too, but for ways of which that would give up locks that
+    /// are held here.
+    fn resemble(&mut self, other: Self) {
+        for w in 0..WAYS {
+            let both = self.held[w].and(other.held[w]);
+            if self.held[w] == Held::ALL || both == self.held[w] {
+                (self.last[w], self.held[w]) = (self.last[w].max(other.last[w]), both);
+            }
+        }
     }
 
     /// Whether an access by somebody who holds these locks meets none of them any more, the actor being in phase `now`.
@@ -279,7 +285,9 @@ impl Sharing {
     /// Takes what has been learned into account from now on. `true` if something had that matters.
     ///
     /// `always`: also what nothing relied on.
-    pub fn adopt(&mut self, actors: usize, always: bool) -> bool {
+    ///
+    /// `again`: the phase in which an actor does for the last time what it does in this one.
+    pub fn adopt(&mut self, actors: usize, always: bool, again: impl Fn(usize, u32) -> u32) -> bool {
         self.actors = actors;
         let due = self.grew() || (always && self.learned);
         if !due {
@@ -303,7 +311,7 @@ impl Sharing {
         }
         let outlasted = std::mem::take(&mut self.outlasted);
         for (location, actor) in outlasted {
-            self.spread(location as usize, usize::from(actor));
+            self.spread(location as usize, usize::from(actor), &again);
         }
         self.taken.clone_from(&self.known);
         self.learned = false;
@@ -312,19 +320,23 @@ impl Sharing {
         true
     }
 
-    /// The entries of a hugepage, their frames and stale values follow each other; each round would learn of one more. So what is
-    /// known of one such location is taken to hold for those around that the same actors change and of which the same was known
-    /// before. To know of more accesses than there are is always sound.
-    fn spread(&mut self, at: usize, actor: usize) {
+    /// Who is known to do something in two rounds of its program is taken to do it in all. And the entries of a hugepage, their frames and stale
+    /// values follow each other; each round would learn of one more. So what is known of one such location is taken to hold for
+    /// those around that the same actors change. To know of more accesses than there are is always sound.
+    fn spread(&mut self, at: usize, actor: usize, again: impl Fn(usize, u32) -> u32) {
         let own = (self.locations[at].row as usize - 1) * self.actors + actor;
-        let (was, uses) = (self.taken[own], self.known[own]);
+        let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
+        let uses = &mut self.known[own];
+        for w in 0..WAYS {
+            if before[w] != phase::NEVER && uses.last[w] > before[w] {
+                uses.last[w] = again(actor, uses.last[w]);
+            }
+        }
+        let uses = *uses;
         let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
         let changers = self.locations[at].changers();
         for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
-            let other = (location.row as usize - 1) * self.actors + actor;
-            if self.taken.get(other) == Some(&was) {
-                self.known[other].join(uses);
-            }
+            self.known[(location.row as usize - 1) * self.actors + actor].resemble(uses);
         }
     }
 
