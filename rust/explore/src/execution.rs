@@ -514,7 +514,9 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// `always` as in `Sharing::adopt`.
     pub(crate) fn adopt_shared(&mut self, always: bool) -> bool {
         let mut inner = self.inner();
-        let grew = inner.sharing.adopt(self.count, always, |actor, phase| phase::again(phase, self.actors.rounds(actor)));
+        let Inner { sharing, model, .. } = &mut *inner;
+        let again = |actor, now| phase::again(now, self.actors.rounds(actor));
+        let grew = sharing.adopt(self.count, always, again, |location| model.kin(location));
         if grew {
             // What counts as private has changed.
             inner.uneventful.clear();

@@ -222,6 +222,10 @@ pub trait Model {
     fn in_vain(&self, _op: &Self::Op, _n: usize) -> InVain {
         InVain::Alike(0)
     }
+    /// A location that is touched wherever this one is, or nearly so: what is learned of one may be expected of the other.
+    fn kin(&self, _location: u32) -> Option<u32> {
+        None
+    }
     /// Hash of everything that later operations can depend on.
     fn fingerprint(&self) -> u128;
     /// Invariants broken since `reset`.

@@ -129,6 +129,8 @@ pub(crate) struct Sharing {
     known: Vec<Uses>,
     taken: Vec<Uses>,
     relied: Vec<Relied>,
+    /// The shared locations, by row.
+    shared: Vec<u32>,
     /// Where an actor goes on longer than this round relied on.
     outlasted: Vec<(u32, u8)>,
     /// More is known than is taken.
@@ -286,8 +288,9 @@ impl Sharing {
     ///
     /// `always`: also what nothing relied on.
     ///
-    /// `again`: the phase in which an actor does for the last time what it does in this one.
-    pub fn adopt(&mut self, actors: usize, always: bool, again: impl Fn(usize, u32) -> u32) -> bool {
+    /// `again`: the phase in which an actor does for the last time what it does in this one. `kin`: a location that whoever touches
+    /// this one in a way that matters touches too, or might.
+    pub fn adopt(&mut self, actors: usize, always: bool, again: impl Fn(usize, u32) -> u32, kin: impl Fn(u32) -> Option<u32>) -> bool {
         self.actors = actors;
         let due = self.grew() || (always && self.learned);
         if !due {
@@ -312,6 +315,13 @@ impl Sharing {
         let outlasted = std::mem::take(&mut self.outlasted);
         for (location, actor) in outlasted {
             self.spread(location as usize, usize::from(actor), &again);
+        }
+        for row in 0..self.shared.len() {
+            let Some(kin) = kin(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1)) else { continue };
+            for actor in 0..actors {
+                let uses = self.known[kin as usize * actors + actor];
+                self.known[row * actors + actor].resemble(uses);
+            }
         }
         self.taken.clone_from(&self.known);
         self.learned = false;
@@ -343,6 +353,7 @@ impl Sharing {
     fn give_row(&mut self, index: usize) {
         if self.locations[index].row == 0 {
             self.relied.push(Relied::default());
+            self.shared.push(index as u32);
             self.locations[index].row = self.relied.len() as u32;
             self.known.resize(self.known.len() + self.actors, Uses::NONE);
         }

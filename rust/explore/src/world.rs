@@ -66,6 +66,9 @@ impl Model for World {
             _ => InVain::Alike(0),
         }
     }
+    fn kin(&self, location: u32) -> Option<u32> {
+        World::place_beside(self, location)
+    }
     #[inline]
     fn fingerprint(&self) -> u128 {
         World::fingerprint(self)

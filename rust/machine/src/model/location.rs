@@ -66,6 +66,12 @@ impl World {
         }
     }
 
+    /// Of the location of a stale value, that of its address.
+    #[must_use]
+    pub fn place_beside(&self, location: u32) -> Option<u32> {
+        self.stale.place_beside(location)
+    }
+
     fn of_frame(&self, id: FrameId, location: u32) -> Option<LocationKind> {
         let first = self.memory.cell(id, 0);
         if (first..first + offset::COUNT as Cell).contains(&location) {

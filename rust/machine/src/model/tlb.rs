@@ -154,6 +154,11 @@ impl Stale {
     pub fn has_location(&self, location: Cell) -> bool {
         self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| (*p..p + 2).contains(&location))
     }
+    pub fn place_beside(&self, location: Cell) -> Option<Cell> {
+        // Cells are handed out in order.
+        let at = self.records.binary_search_by_key(&location, |r| r.cell).ok()?;
+        Some(self.records[at].place)
+    }
     fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
         let cell = self.cell(index);
         if cells.get(cell) == 0 {
