@@ -621,9 +621,43 @@ pub trait Cpu {
     /// An explored machine then takes executions for the same that differ in the rest; to leave it out is always right.
     #[inline]
     fn conclude(&self, _since: Observed, _outcome: u64) {}
+    /// Work of which only the outcome matters later: whatever else it changes is in the machine, not in locals of its callers.
+    #[inline]
+    fn concluding<R: Outcome>(&self, work: impl FnOnce() -> R) -> R {
+        let since = self.observed();
+        let outcome = work();
+        self.conclude(since, outcome.bits());
+        outcome
+    }
 
     /// Geometry of this machine. *local*
     fn geometry(&self) -> &Geometry;
+}
+
+/// What `Cpu::concluding` may return: two outcomes with the same bits are the same.
+pub trait Outcome {
+    fn bits(&self) -> u64;
+}
+
+impl Outcome for () {
+    fn bits(&self) -> u64 {
+        0
+    }
+}
+
+impl Outcome for bool {
+    fn bits(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+
+impl<T: Outcome, E: Outcome> Outcome for Result<T, E> {
+    fn bits(&self) -> u64 {
+        match self {
+            Ok(it) => it.bits() << 1,
+            Err(error) => error.bits() << 1 | 1,
+        }
+    }
 }
 
 /// All that a CPU has observed up to some point, as a hash.

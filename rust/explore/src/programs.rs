@@ -100,7 +100,7 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
                         // A program does not look at results, so its future is its position alone.
                         port.boundary(position);
                         position += 1;
-                        let _observed = operation.run(self.kernel, &cpu);
+                        operation.run_unread(self.kernel, &cpu);
                     }
                 }
                 (Body::Foreign, Some(memo)) => {

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use vmemmap_arch::Outcome;
+
 /// A Linux error number; `Errno::ENOMEM` prints `ENOMEM`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(i32)]
@@ -24,6 +26,12 @@ impl Errno {
     #[must_use]
     pub const fn number(self) -> i32 {
         self as i32
+    }
+}
+
+impl Outcome for Errno {
+    fn bits(&self) -> u64 {
+        self.number() as u64
     }
 }
 

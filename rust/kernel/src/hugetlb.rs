@@ -154,24 +154,28 @@ impl PageList {
 fn list_add<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: Hstate, page: HugePage) {
     let head = k.vars.hstate(pool.h, list);
     let own = link(k, page);
-    let first = cpu.var_load(head, Order::Plain);
-    cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Next), first, Order::Plain);
-    cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Prev), 0, Order::Plain);
-    if first != 0 {
-        cpu.var_store(k.vars.hpage((first - 1) as u32, Hpage::Prev), own, Order::Plain);
-    }
-    cpu.var_store(head, own, Order::Plain);
+    cpu.concluding(|| {
+        let first = cpu.var_load(head, Order::Plain);
+        cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Next), first, Order::Plain);
+        cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Prev), 0, Order::Plain);
+        if first != 0 {
+            cpu.var_store(k.vars.hpage((first - 1) as u32, Hpage::Prev), own, Order::Plain);
+        }
+        cpu.var_store(head, own, Order::Plain);
+    });
 }
 
 /// `list_del` from a pool's list.
 fn list_del<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: Hstate, page: HugePage) {
-    let next = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Next), Order::Plain);
-    let prev = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Prev), Order::Plain);
-    let before = if prev == 0 { k.vars.hstate(pool.h, list) } else { k.vars.hpage((prev - 1) as u32, Hpage::Next) };
-    cpu.var_store(before, next, Order::Plain);
-    if next != 0 {
-        cpu.var_store(k.vars.hpage((next - 1) as u32, Hpage::Prev), prev, Order::Plain);
-    }
+    cpu.concluding(|| {
+        let next = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Next), Order::Plain);
+        let prev = cpu.var_load(k.vars.hpage(slot(k, page), Hpage::Prev), Order::Plain);
+        let before = if prev == 0 { k.vars.hstate(pool.h, list) } else { k.vars.hpage((prev - 1) as u32, Hpage::Next) };
+        cpu.var_store(before, next, Order::Plain);
+        if next != 0 {
+            cpu.var_store(k.vars.hpage((next - 1) as u32, Hpage::Prev), prev, Order::Plain);
+        }
+    });
 }
 
 pub(crate) fn lock<C: Cpu>(cpu: &C) {

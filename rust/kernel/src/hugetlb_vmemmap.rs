@@ -145,14 +145,16 @@ fn enabled<C: Cpu>(k: &Kernel, cpu: &C) -> bool {
 /// has no references; failure leaves it as it was and is silent.
 pub fn optimize<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     cpu.label("hugetlb_vmemmap_optimize");
-    if k.version.is_6_12() {
-        let mut list = FrameList::new();
-        let flags = Flags { synchronize_rcu: true, no_tlb_flush: false };
-        let _ = optimize_folio(k, cpu, page, &mut list, flags);
-        free_vmemmap_page_list(k, cpu, &mut list);
-    } else {
-        optimize_6_1(k, cpu, page);
-    }
+    cpu.concluding(|| {
+        if k.version.is_6_12() {
+            let mut list = FrameList::new();
+            let flags = Flags { synchronize_rcu: true, no_tlb_flush: false };
+            let _ = optimize_folio(k, cpu, page, &mut list, flags);
+            free_vmemmap_page_list(k, cpu, &mut list);
+        } else {
+            optimize_6_1(k, cpu, page);
+        }
+    });
 }
 
 fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
@@ -353,7 +355,7 @@ pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnM
 /// # Errors
 /// `ENOMEM`: not enough frames; nothing is changed.
 pub fn restore<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Result<(), Errno> {
-    restore_folio(k, cpu, page, Flags { synchronize_rcu: true, no_tlb_flush: false })
+    cpu.concluding(|| restore_folio(k, cpu, page, Flags { synchronize_rcu: true, no_tlb_flush: false }))
 }
 
 fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> Result<(), Errno> {
@@ -396,7 +398,7 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
 /// # Errors
 /// `ENOMEM`: not enough frames; nothing is changed.
 pub fn restore_in_batch<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, first: bool) -> Result<(), Errno> {
-    restore_folio(k, cpu, page, Flags { synchronize_rcu: first, no_tlb_flush: true })
+    cpu.concluding(|| restore_folio(k, cpu, page, Flags { synchronize_rcu: first, no_tlb_flush: true }))
 }
 
 /// The flush that ends a batch of `restore_in_batch`.

@@ -259,17 +259,18 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
 /// The scan: READ_ONCE of each entry, index 0 upward, until one is not none. Not atomic (R35).
 fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Level) -> bool {
     let entries = k.geometry.entries();
-    let since = cpu.observed();
-    let mut empty = true;
-    let mut index = 0;
-    while empty && index < entries {
-        let at = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
-        index += cpu.skip_none(at(index), entries - index);
-        empty = index >= entries || read_once(cpu, at(index)).desc.is_none();
-        index += 1;
-    }
-    cpu.conclude(since, u64::from(empty));
-    empty
+    cpu.concluding(|| {
+        let mut index = 0;
+        while index < entries {
+            let at = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
+            index += cpu.skip_none(at(index), entries - index);
+            if index < entries && !read_once(cpu, at(index)).desc.is_none() {
+                return false;
+            }
+            index += 1;
+        }
+        true
+    })
 }
 
 // ---- linear map --------------------------------------------------------------------------------------------------------

@@ -184,6 +184,16 @@ impl Operation {
         }
     }
 
+    /// The same for somebody who looks at no result: an explored machine need not know what a dump would have printed.
+    pub fn run_unread<C: Cpu>(&self, k: &Kernel, cpu: &C) {
+        match (self, k.policies.fault) {
+            (Operation::PtdumpWalk { range }, FaultHandler::Oops) => ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut ptdump::Unread),
+            _ => {
+                let _unread = self.run(k, cpu);
+            }
+        }
+    }
+
     fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
         match *self {
             Operation::NrHugepages { hstate, count } => hugetlb::set_max_huge_pages(k, cpu, hstate, count),

@@ -13,6 +13,7 @@ use crate::page_alloc::warn_stray_type;
 use crate::pgtable::{next_table, pgd_offset_k, read_once};
 use crate::policy::{PageRef, SectionUsage};
 use crate::state::{Block, Scalar, Section, section_flag};
+use crate::static_key::static_branch;
 
 /// Bits of `page->flags` (6.1 numbering).
 pub mod flag {
@@ -80,7 +81,7 @@ pub fn clear_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) {
 /// `page_fixed_fake_head` (6.1, 6.12): the true head of a struct page that may be slot 0 of a shared tail page.
 /// 2021 keeps two vmemmap pages and has no fake heads.
 pub fn page_fixed_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
-    if k.version == Version::V2021 || cpu.var_load(k.vars.scalar(Scalar::HvoKey), Order::Plain) == 0 {
+    if k.version == Version::V2021 || !static_branch(k, cpu, Scalar::HvoKey) {
         return page;
     }
     if page.is_aligned(k.geometry.page_size()) && test_flag(cpu, page, flag::HEAD) {
@@ -327,24 +328,29 @@ pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) ->
     let mut seen = 0;
     let mut pfn = start;
     while pfn < end {
-        if let Some(page) = pfn_to_online_page(k, cpu, pfn) {
-            // `PagePoisoned`: going offline, or not yet initialised.
-            if read_word(cpu, page, word::FLAGS) != u64::MAX {
-                let head = compound_head(k, cpu, page);
-                if k.layout.in_vmemmap(head) {
-                    let pages = 1u64.checked_shl(u32::from(compound_order(cpu, head))).unwrap_or(1);
-                    // Asked again: it may have become a tail between the two looks.
-                    if !k.layout.page_pfn(head).is_aligned(pages) && compound_head(k, cpu, page) == head {
-                        cpu.warn(Invariant::TailsResolveToHead, page.0, "a tail was taken for the head of a compound page");
-                    }
-                    page_ref_count(cpu, head);
-                }
-                seen += 1;
-            }
-        }
+        seen += u64::from(cpu.concluding(|| look_at(k, cpu, pfn)));
         pfn = pfn.plus(step.max(1));
     }
     seen
+}
+
+/// What a walker does with one PFN. Whether there was a page to look at.
+fn look_at<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
+    let Some(page) = pfn_to_online_page(k, cpu, pfn) else { return false };
+    // `PagePoisoned`: going offline, or not yet initialised.
+    if read_word(cpu, page, word::FLAGS) == u64::MAX {
+        return false;
+    }
+    let head = compound_head(k, cpu, page);
+    if k.layout.in_vmemmap(head) {
+        let pages = 1u64.checked_shl(u32::from(compound_order(cpu, head))).unwrap_or(1);
+        // Asked again: it may have become a tail between the two looks.
+        if !k.layout.page_pfn(head).is_aligned(pages) && compound_head(k, cpu, page) == head {
+            cpu.warn(Invariant::TailsResolveToHead, page.0, "a tail was taken for the head of a compound page");
+        }
+        page_ref_count(cpu, head);
+    }
+    true
 }
 
 /// A caller of `pfn_valid` that holds nothing; with `access` it goes on to read the struct page. Returns what it was told.
@@ -365,10 +371,8 @@ pub fn kmemleak_scan<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u6
     let mut seen = 0;
     let mut pfn = start;
     while pfn < end {
-        if let Some(page) = pfn_to_online_page(k, cpu, pfn) {
-            page_ref_count(cpu, page);
-            seen += 1;
-        }
+        let look = || pfn_to_online_page(k, cpu, pfn).map(|page| page_ref_count(cpu, page)).is_some();
+        seen += u64::from(cpu.concluding(look));
         pfn = pfn.plus(step.max(1));
     }
     put_online_mems(cpu);

@@ -15,6 +15,8 @@ pub const PROT_MASK: u64 = vmemmap_arch::descriptor::prot::PTDUMP_MASK;
 
 /// Where the walk's findings go.
 pub trait PtdumpSink {
+    /// Whether anybody looks at what it was told.
+    const READ: bool = true;
     /// Header of a region, `---[ name ]---`.
     fn marker(&mut self, name: &'static str);
     /// A finished range. `level`: 0 PGD, 1 P4D, 2 PUD, 3 PMD, 4 PTE. `prot` is masked with `PROT_MASK`; 0 = a hole.
@@ -99,6 +101,8 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
     let g = *cpu.geometry();
     let span = g.entry_span(level);
     let (from, to) = (usize::from(g.index(start, level)), usize::from(g.index(last, level)));
+    // What a dump makes of an entry, it prints; where it goes on depends on tables only, one at a time.
+    let since = cpu.observed();
     let slot = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
     if level == Level::PTE {
         // Every PTE is noted, none ones too. Where no marker falls into the table, only a change of protection can matter
@@ -110,6 +114,9 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
             if found != prot {
                 state.note_page(start.plus((usize::from(index) - from) as u64 * span), 4, found);
                 prot = if quiet { found } else { u64::MAX };
+            }
+            if !S::READ {
+                cpu.conclude(since, u64::from(index));
             }
         });
         return;
@@ -127,6 +134,9 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
                 walk_table(cpu, state, cpu.frame_of(entry, pa), level.next(), addr, part_last);
             }
             Kind::Block(_) | Kind::Page(_) | Kind::Invalid | Kind::Reserved => state.note_page(addr, level.0 + 1, entry.desc.0 & PROT_MASK),
+        }
+        if !S::READ {
+            cpu.conclude(since, index as u64);
         }
         addr = next;
     }
@@ -180,9 +190,7 @@ fn ptdump_walk<C: Cpu, S: PtdumpSink>(k: &Kernel, cpu: &C, range: VaRange, marke
     let mut state = PgState::new(k, markers, sink);
     with_walker_locks(k, cpu, || {
         cpu.label("ptdump_walk_pgd");
-        let since = cpu.observed();
         walk_table(cpu, &mut state, cpu.root(), k.geometry.top(), range.start, last_address(range.end));
-        cpu.conclude(since, 0);
     });
     // The last line, after the locks: it ends at 0, in 6.12 at the end of the range unless that is ~0.
     let end = if k.version.is_6_12() && range.end.0 != u64::MAX { range.end } else { Va(0) };
@@ -198,6 +206,16 @@ pub fn ptdump_walk_pgd<C: Cpu, S: PtdumpSink>(k: &Kernel, cpu: &C, range: VaRang
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct RangeCount {
     pub ranges: u64,
+}
+
+/// A sink for a dump that nobody reads.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Unread;
+
+impl PtdumpSink for Unread {
+    const READ: bool = false;
+    fn marker(&mut self, _: &'static str) {}
+    fn range(&mut self, _: Va, _: Va, _: i8, _: u64) {}
 }
 
 impl PtdumpSink for RangeCount {
