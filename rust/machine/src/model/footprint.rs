@@ -8,14 +8,14 @@
 //! commute in one state must conflict in all states that others' steps can lead to from there: whatever decides *where* an
 //! operation looks is in its footprint too. For stale translations, which come and go, these are the places (`Record::place`).
 
-use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
+use vmemmap_arch::{Attr, Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
 
 use super::World;
 use super::access::{End, Output};
 use super::cells::Cell;
 use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
-use super::tlb::{Record, covers, seen};
+use super::tlb::{Record, seen};
 use crate::op::{Op, Tok};
 
 /// Takes in the locations of one operation.
@@ -93,10 +93,9 @@ impl World {
             }),
             Op::IommuInvalidate => {
                 for r in self.stale.iter().filter(|r| self.at_agent(r)) {
-                    if self.is_unpublished(r) {
-                        out.read(r.cell);
-                    } else {
-                        self.touch_record(r, true, out);
+                    out.read(r.place + 1);
+                    if !self.is_unpublished(r) {
+                        self.touch_end(r, out);
                     }
                 }
             }
@@ -288,12 +287,7 @@ impl World {
                     touch(self.stale.cell(index));
                 }
             }
-            if fresh {
-                out.watch(place)
-            } else {
-                out.read(place)
-            }
-            out.adjust(place + 1);
+            if fresh { out.watch(place) } else { out.read(place) }
         } else {
             out.write(self.memory.cell(slot.table, offset::MAPPED));
             self.touch_outdated(slot.table, out);
@@ -316,9 +310,6 @@ impl World {
                 continue;
             }
             out.read(self.fixed.gone);
-            let place = self.place_of(level, va);
-            out.read(place);
-            out.adjust(place + 1);
             for asid in self.spaces(level, value) {
                 let index = self.intern(slot, level, value, va, asid);
                 out.write(self.stale.cell(index));
@@ -370,7 +361,11 @@ impl World {
             return self.touch_synchronized(1 << self.cpu_of(actor), out);
         }
         for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
-            self.touch_record(r, self.barrier_completes(actor, barrier, r), out);
+            if self.barrier_completes(actor, barrier, r) || !r.value.is_valid() {
+                self.touch_end(r, out);
+            } else {
+                self.touch_publication(r, out);
+            }
         }
     }
 
@@ -379,45 +374,54 @@ impl World {
         if !self.options.ets {
             out.write(self.fixed.stale);
             self.stale.iter().filter(|r| !r.value.is_valid()).for_each(|r| out.read(r.cell));
-            self.late(cpus).for_each(|r| self.touch_record(r, false, out));
+            self.late(cpus).for_each(|r| self.touch_end(r, out));
         }
     }
 
-    /// Who may use the value changes; `ends`: it may vanish.
-    fn touch_record(&self, r: &Record, ends: bool, out: &mut impl Touch) {
+    /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous set.
+    fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
+        out.adjust(r.place + 1);
+        out.adjust(self.fixed.stale);
+        if r.value.has(Attr::CONT) || !self.options.ets {
+            out.write(r.cell);
+        }
+    }
+
+    /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
+    fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
-        out.write(r.cell);
-        out.write(r.place);
-        out.read(self.fixed.stale);
+        out.adjust(r.place);
+        out.adjust(self.fixed.stale);
+        if r.value.has(Attr::CONT) || !self.options.ets {
+            out.write(r.cell);
+        } else {
+            out.adjust(r.cell);
+        }
         if !r.value.is_valid() {
             return;
         }
         if let Some(id) = self.memory.find(g.output(r.value)) {
-            match g.kind(r.value, r.level) {
-                Kind::Block(_) => out.write(self.memory.cell(id, offset::MAPPED)),
-                _ if ends => out.adjust(self.memory.cell(id, offset::STALE)),
-                _ => {}
-            }
+            let block = matches!(g.kind(r.value, r.level), Kind::Block(_));
+            out.adjust(self.memory.cell(id, if block { offset::MAPPED } else { offset::STALE }));
         }
-        if ends {
-            // A store to either frame is no longer judged against it.
-            for desc in [r.value, self.memory.desc(r.slot)] {
-                if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
-                    out.adjust(self.memory.cell(id, offset::COMPARED));
-                }
+        // A store to either frame is no longer judged against it.
+        for desc in [r.value, self.memory.desc(r.slot)] {
+            if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
+                out.adjust(self.memory.cell(id, offset::COMPARED));
             }
         }
     }
 
+    /// What is published as gone of the addresses, now or by the time that the operation executes: no invalidate reaches more.
     fn touch_tlbi(&mut self, tlbi: Tlbi, out: &mut impl Touch) {
         match tlbi.pages() {
-            Some((va, pages)) => (0..pages).for_each(|n| {
-                self.touch_places(va.plus(u64::from(n) << self.geometry.page_shift()), |place, out: &mut _| out.read(place + 1), out);
-            }),
-            None => out.write(self.fixed.stale),
-        }
-        for r in self.stale.iter().filter(|r| r.value.is_valid() && covers(&self.geometry, r, tlbi)) {
-            out.read(r.cell);
+            Some((va, pages)) => {
+                for n in 0..pages {
+                    let va = va.plus(u64::from(n) << self.geometry.page_shift());
+                    self.touch_places(va, |place, out: &mut _| out.read(place + 1), out);
+                }
+            }
+            None => out.read(self.fixed.stale),
         }
         for set in self.sets_reached(tlbi) {
             set.slots().for_each(|slot| out.read(self.memory.word_cell(slot)));
@@ -425,20 +429,12 @@ impl World {
         }
     }
 
-    /// Whatever may be stale of the translation of `va`, now or by the time that the operation executes; `begins`: how that
-    /// comes to be, unless the operation looks at the entries too.
-    fn touch_places<T: Touch>(&mut self, va: Va, begins: impl Fn(Cell, &mut T), out: &mut T) {
-        let none = self.stale_at(va).next().is_none();
+    /// The places of all entries that may translate `va`.
+    fn touch_places<T: Touch>(&mut self, va: Va, each: impl Fn(Cell, &mut T), out: &mut T) {
         let mut level = self.geometry.top();
         while level <= Level::PTE {
             let start = va.align_down(self.geometry.entry_span(level));
-            let place = self.place_of(level, start);
-            if none {
-                out.watch(place)
-            } else {
-                out.read(place)
-            }
-            begins(place, out);
+            each(self.place_of(level, start), out);
             level = level.next();
         }
     }
@@ -449,7 +445,9 @@ impl World {
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
         let mut freed = Vec::new();
-        self.touch_places(va, |_, _| (), out);
+        // Whatever may be stale of it, now or by the time that the operation executes.
+        let none = self.stale_at(va).next().is_none();
+        self.touch_places(va, |place, out: &mut T| if none { out.watch(place) } else { out.read(place) }, out);
         self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));

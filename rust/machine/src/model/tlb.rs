@@ -134,7 +134,7 @@ impl Stale {
         self.by_key.insert((record.slot, record.value.0, record.va, record.asid), index);
         index
     }
-    /// Location of the translations that start at `va` at that level: of how they end. The next is that of how they begin.
+    /// Location of the translations that start at `va` at that level: of how they end. The next is that of their being published as gone.
     fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
         *self.places.entry((level, va)).or_insert_with(|| {
             // Apart from the records, whose even rows a search takes to go on.
@@ -294,7 +294,9 @@ impl World {
         let me = 1u64 << self.cpu_of(actor);
         let back = if self.stale.iter().any(|r| r.value.has(Attr::CONT)) { self.refillable(op) } else { Vec::new() };
         self.stale.update(&mut self.memory.cells, |r, s| {
-            if !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) || back.binary_search(&r.cell).is_ok() {
+            // The agent alone may have it: no broadcast reaches that.
+            let beyond = s & state::HOLDERS == 1 << AGENT;
+            if beyond || !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) || back.binary_search(&r.cell).is_ok() {
                 return s;
             }
             s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
