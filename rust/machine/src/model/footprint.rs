@@ -102,8 +102,10 @@ impl World {
             Op::IommuWalk { .. } if !self.options.iommu => {}
             Op::IommuWalk { va } | Op::Speculate { va } => self.touch_access(va, out, |_, _, _| ()),
             Op::Alloc(request) => {
-                if request.at.is_some() || request.kind == FrameKind::Huge || self.allocator.pools.is_empty() {
-                    out.write(fixed.runs);
+                match request.at {
+                    Some(at) if request.kind == FrameKind::Huge => self.touch_run(at, request.order, out),
+                    None if request.kind != FrameKind::Huge && !self.allocator.pools.is_empty() => {}
+                    _ => out.write(fixed.runs),
                 }
                 if self.options.alloc_failures != 0 {
                     out.write(fixed.failures);
@@ -533,8 +535,7 @@ impl World {
 
     fn touch_free(&mut self, frame: Frame<Tok>, order: u8, kind: FrameKind, out: &mut impl Touch) {
         if kind == FrameKind::Huge {
-            out.write(self.fixed.runs);
-            return;
+            return self.touch_run(frame.pa, order, out);
         }
         for i in 0..1u64 << order {
             let pa = frame.pa.plus(i << self.geometry.page_shift());
@@ -557,6 +558,17 @@ impl World {
         let (stale, pa) = (self.memory.cell(id, offset::STALE), self.memory.pa(id));
         let named = self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa);
         if named { out.read(stale) } else { out.watch(stale) }
+    }
+
+    /// A run that is known by its address comes or goes. Those of one PMD entry may overlap, others cannot.
+    fn touch_run(&mut self, start: Pa, order: u8, out: &mut impl Touch) {
+        let span = self.geometry.entry_span(Level::PMD);
+        if 1 << order > span >> self.geometry.page_shift() {
+            return out.write(self.fixed.runs);
+        }
+        let id = self.memory.frame(start.align_down(span));
+        out.write(self.memory.cell(id, offset::RUN));
+        out.adjust(self.fixed.runs);
     }
 
     fn touch_lost_stores(&mut self, id: FrameId, out: &mut impl Touch) {

@@ -82,6 +82,7 @@ impl World {
                 offset::NAMED => LocationKind::Named,
                 offset::COMPARED => LocationKind::Compared,
                 offset::STALE => LocationKind::Outdated,
+                offset::RUN => LocationKind::Runs,
                 _ => LocationKind::Contents,
             });
         }

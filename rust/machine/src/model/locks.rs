@@ -109,6 +109,7 @@ impl World {
                 self.memory.cells.set(cell, queued | (u64::from(actor) + 1));
             }
         }
+        self.note_held(actor, lock);
         if lock.is_spinlock() {
             self.shift_context(actor, self.spin(lock), true);
         }
@@ -128,6 +129,7 @@ impl World {
             Mode::Read => self.memory.cells.set(cell + 1, self.readers(lock).wrapping_sub(1 << (4 * u32::from(actor)))),
             Mode::Write => self.memory.cells.set(cell, self.memory.cells.get(cell) & !0xff),
         }
+        self.note_held(actor, lock);
         if lock.is_spinlock() {
             self.shift_context(actor, self.spin(lock), false);
         }
@@ -160,14 +162,20 @@ impl World {
     /// Locks that the actor holds, as bits by their number: all that keep somebody out, and those that keep everybody out.
     #[must_use]
     pub fn locks(&self, actor: u8) -> (u64, u64) {
-        let (mut read, mut alone) = (0, 0);
-        for index in 0..LockId::COUNT as Cell {
-            let (owner, readers) =
-                (self.memory.cells.get(self.fixed.locks + 2 * index), self.memory.cells.get(self.fixed.locks + 2 * index + 1));
-            alone |= u64::from(owner & 0xff == u64::from(actor) + 1) << index;
-            read |= u64::from(readers >> (4 * u32::from(actor)) & 0xf != 0) << index;
+        let cell = self.fixed.held + 2 * Cell::from(actor);
+        (self.memory.cells.get(cell), self.memory.cells.get(cell + 1))
+    }
+
+    /// Keeps `locks` in step with a lock that was taken or released.
+    fn note_held(&mut self, actor: u8, lock: LockId) {
+        let bit = 1 << lock.index();
+        let alone = self.owner(lock) == Some(actor);
+        let any = alone || (RWSEMS & bit != 0 && self.readers(lock) >> (4 * u32::from(actor)) & 0xf != 0);
+        let cell = self.fixed.held + 2 * Cell::from(actor);
+        for (cell, holds) in [(cell, any), (cell + 1, alone)] {
+            let others = self.memory.cells.get(cell) & !bit;
+            self.memory.cells.set(cell, if holds { others | bit } else { others });
         }
-        (read & RWSEMS | alone, alone)
     }
 
     // ---- RCU ----

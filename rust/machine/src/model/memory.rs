@@ -112,7 +112,9 @@ pub mod offset {
     pub const COMPARED: u32 = 7;
     /// Location only: which stale translations name the frame.
     pub const STALE: u32 = 8;
-    pub const COUNT: usize = 9;
+    /// Location only: the runs of this frame and of those that share a PMD entry with it.
+    pub const RUN: u32 = 9;
+    pub const COUNT: usize = 10;
 }
 
 #[derive(Clone, Debug)]
@@ -276,7 +278,7 @@ impl Memory {
     }
     #[must_use]
     pub fn table_is_empty(&self, id: FrameId) -> bool {
-        (0..self.entries as u16).all(|index| self.desc(SlotId { table: id, index }).is_none())
+        self.cells.zeros(self.frames[id as usize].table, self.entries) == self.entries
     }
     /// The entry that links this table.
     #[must_use]

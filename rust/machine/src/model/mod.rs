@@ -128,6 +128,8 @@ struct Fixed {
     maintenance: Cell,
     self_hosted: Cell,
     rcu_state: Cell,
+    /// Of each actor: the locks that it holds, and those of them that it holds alone (`World::locks`).
+    held: Cell,
     /// Where a DSB makes something known to later invalidates.
     stale: Cell,
     gone: Cell,
@@ -221,6 +223,7 @@ impl World {
             maintenance: c.reserve(actors),
             self_hosted: c.reserve(1),
             rcu_state: c.reserve(1),
+            held: c.reserve(2 * actors),
             stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
             gone: c.reserve(1),
             vars: c.reserve(config.vars as usize),
