@@ -393,11 +393,13 @@ impl World {
     fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
         out.adjust(r.place);
-        out.adjust(self.fixed.stale);
         if r.value.has(Attr::CONT) || !self.options.ets {
             out.write(r.cell);
         } else {
             out.adjust(r.cell);
+        }
+        if !self.options.ets {
+            out.adjust(self.fixed.stale);
         }
         if !r.value.is_valid() {
             return;
