@@ -84,8 +84,8 @@ impl Uses {
 
     /// Takes what is known of another location to hold for this one too, but for ways of which that would give up locks that
     /// are held here.
-    fn resemble(&mut self, other: Self) {
-        for w in 0..WAYS {
+    fn resemble(&mut self, other: Self, touches: impl Fn(usize) -> bool) {
+        for w in (0..WAYS).filter(|w| touches(*w)) {
             let both = self.held[w].and(other.held[w]);
             if self.held[w] == Held::ALL || both == self.held[w] {
                 (self.last[w], self.held[w]) = (self.last[w].max(other.last[w]), both);
@@ -320,7 +320,7 @@ impl Sharing {
             let Some(kin) = kin(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1)) else { continue };
             for actor in 0..actors {
                 let uses = self.known[kin as usize * actors + actor];
-                self.known[row * actors + actor].resemble(uses);
+                self.known[row * actors + actor].resemble(uses, |_| true);
             }
         }
         self.taken.clone_from(&self.known);
@@ -346,7 +346,7 @@ impl Sharing {
         let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
         let changers = self.locations[at].changers();
         for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
-            self.known[(location.row as usize - 1) * self.actors + actor].resemble(uses);
+            self.known[(location.row as usize - 1) * self.actors + actor].resemble(uses, |w| location.actors[w] & 1 << actor != 0);
         }
     }
 
