@@ -16,6 +16,7 @@ pub mod programs;
 mod proof;
 pub mod question;
 pub mod random;
+mod rehearsal;
 pub mod replay;
 pub mod retold;
 pub mod scenario;

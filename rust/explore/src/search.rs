@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::{Duration, Instant};
 
-use rand::{Rng, SeedableRng};
-use rand_xoshiro::Xoshiro256PlusPlus;
 use vmemmap_arch::Invariant;
 
 use crate::execution::{Actors, Fault, Merge, Phase, Runner};
@@ -205,14 +203,14 @@ enum End {
 
 /// Depth-first search over all executions of a runner's actors.
 pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
-    runner: &'r mut Runner<'env, M, A>,
+    pub(crate) runner: &'r mut Runner<'env, M, A>,
     reduction: Reduction,
     nodes: Vec<Node>,
     cache: HashSet<u128, KeyBuilder>,
     /// Where actors were left to go alone.
     passed: HashSet<u128, KeyBuilder>,
     start_ran: [u32; MAX_ACTORS],
-    report: Report,
+    pub(crate) report: Report,
     /// Operations each actor has run since it was last picked, in this execution.
     leads: [u32; MAX_ACTORS],
     on_final: &'r mut dyn FnMut(Final),
@@ -224,8 +222,9 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Executions before this round, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
-    /// What fell before the search began, by the choices that led there.
-    rehearsed: BTreeMap<Invariant, Vec<Choice>>,
+    /// What fell beside the search, by the choices that led there.
+    pub(crate) rehearsed: BTreeMap<Invariant, Vec<Choice>>,
+    probed: bool,
 }
 
 impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
@@ -246,6 +245,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             began_at: 0,
             grew_at: None,
             rehearsed: BTreeMap::new(),
+            probed: false,
         }
     }
 
@@ -292,9 +292,13 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 break Ended::Budget;
             }
             if grew && self.is_over() {
-                if self.report.rounds == 1 && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed) {
+                if self.report.rounds == 1 && self.rehearses() {
                     self.rehearse(ending, began, limits);
                 }
+                end = self.begin_round();
+            } else if !self.probed && self.report.first.is_none() && self.report.executions >= UNPROBED && self.rehearses() {
+                self.probed = true;
+                self.probe(ending, began, limits);
                 end = self.begin_round();
             } else if self.backtrack() {
                 end = End::Running;
@@ -330,6 +334,10 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report
     }
 
+    fn rehearses(&self) -> bool {
+        self.reduction.merge == Merge::Private && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed)
+    }
+
     /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it goes on for a
     /// small part of what it took so far.
     fn is_over(&mut self) -> bool {
@@ -341,47 +349,6 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     fn progress(&self) -> Progress {
         let violated = self.report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
         Progress { executions: self.report.executions, steps: self.report.steps, states: self.cache.len() as u64, violated }
-    }
-
-    /// Where actors share anything: some executions from which to learn what, and how long, so that fewer rounds end late. One actor
-    /// after the other, then in turns of random length. What falls in them is found already.
-    fn rehearse(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
-        let count = self.runner.count();
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
-        let mut in_vain = 0;
-        for turn in 0..count + REHEARSALS {
-            let over = limits.deadline.is_some_and(|end| Instant::now() >= end) || (limits.stop)();
-            if over || self.runner.unanswered() || self.report.executions + 1 >= limits.executions {
-                return;
-            }
-            in_vain = if self.runner.adopt_shared(true) { 0 } else { in_vain + 1 };
-            if in_vain == ENOUGH {
-                return;
-            }
-            self.runner.start();
-            let mut made = Vec::new();
-            let mut actor = turn % count;
-            let over = loop {
-                // A deadlock of some ends an execution in which others could go on.
-                if self.runner.halted() || self.runner.settle() || self.runner.halted() {
-                    break self.runner.inner().violated();
-                }
-                let (enabled, _) = self.runner.enabled();
-                let moves_on = turn >= count && rng.random_range(0..8) == 0;
-                let from = if moves_on { rng.random_range(0..count) } else { actor };
-                actor = (from..from + count).map(|a| a % count).find(|a| enabled & 1 << a != 0).unwrap_or(0);
-                let outcome = rng.random_range(0..self.runner.outcomes(actor));
-                self.runner.advance(actor, outcome, Phase::Frontier);
-                made.push(Choice { actor: actor as u8, outcome });
-            };
-            self.report.executions += 1;
-            for invariant in over.iter() {
-                self.rehearsed.entry(invariant).or_insert_with(|| made.clone());
-            }
-            if self.report.first.is_none() && !over.and(ending).is_empty() {
-                self.report.first = Some((self.report.executions, began.elapsed()));
-            }
-        }
     }
 
     /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
@@ -612,11 +579,8 @@ pub(crate) fn goes_on(may_go: u16, last: Option<u8>) -> u8 {
     last.filter(|a| may_go & 1 << a != 0).unwrap_or(may_go.trailing_zeros() as u8)
 }
 
-/// Executions in a row that teach nothing, after which it is enough.
-const ENOUGH: usize = 4;
-
-/// Executions to learn from, of random turns.
-const REHEARSALS: usize = 20;
+/// Executions without a fall, after which a search probes.
+const UNPROBED: u64 = 1000;
 
 /// Looks at the time only now and then.
 pub(crate) struct Clock {
