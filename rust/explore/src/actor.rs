@@ -15,6 +15,8 @@ pub enum Fault {
     LongerUnnoticed,
     /// Readers of a lock are taken to keep each other out.
     ReadersExclude,
+    /// An outcome is forgotten with what led to it.
+    OutcomeForgotten,
     /// No fault: nothing is learned before the search.
     Unrehearsed,
 }

@@ -92,6 +92,8 @@ pub(crate) struct Inner<M: Model> {
     /// A question had no answer: whatever search this is, it is over.
     pub unanswered: bool,
     pub fault: Fault,
+    /// `ActorPort::conclude` has an effect.
+    pub concludes: bool,
     /// Locks taken under others, each pair once, and the kernel function that took the second.
     pub lock_orders: Vec<(NewOrder, &'static str)>,
     /// Deadlocks, which only the scheduler sees.
@@ -131,18 +133,21 @@ impl<M: Model> Inner<M> {
 
     /// Learns the locations of an operation; `true` if nobody else can tell when it happens, from here on.
     ///
-    /// A *control* read (may this actor go on?) counts among the readers, so that whoever writes the location is a
-    /// scheduling point, but does not keep its own operation from being private. That is sound: let `p` be such an
-    /// operation of actor T, which follows T's operation `x`, and let others do `o1 … on` between the two. `p` is enabled
-    /// right after `x`, since only others take the CPU from T, and they act after `x` (an operation that made its own
-    /// actor wait would break this; there is none). `p` commutes with each `oi`: their data do not meet, `p` writes no
-    /// location that decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p` in this
-    /// execution, hence `p` before `oi` ends in the same state. So `x p o1 … on` stands for all places of `p`, and
-    /// running `p` at once, before anybody else is scheduled, loses nothing. What an interrupt finds is the state that it
-    /// found when it came before `p`. Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not
-    /// there; the deadlock is the same.
+    /// A location that is only *watched* counts among those read, so that whoever changes it is a scheduling point, but does not
+    /// keep the operation that watches it from being private. That is sound: let `p` be such an operation of actor T,
+    /// which follows T's operation `x`, and let others do `o1 … on` between the two. If `p` commutes with each `oi`, then
+    /// `x p o1 … on` stands for all places of `p`, and running `p` at once, before anybody else is scheduled, loses nothing.
     ///
-    /// That needs only what the others do *from here on*, and what they can do before T moves (`Sharing::is_apart`).
+    /// * Of *whether T may go on*: `p` is enabled right after `x`, since only others take the CPU from T, and they act after
+    ///   `x` (an operation that made its own actor wait would break this; there is none). `p` writes no location that
+    ///   decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p` in this execution, hence `p`
+    ///   before `oi` ends in the same state. What an interrupt finds is the state that it found when it came before `p`.
+    ///   Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not there; the deadlock is the same.
+    /// * Of *a relation that is empty after `x`* (stale values of an address, say): an `oi` that ends it needs an earlier one that
+    ///   begins it. That one changes another location, which `p` reads, so the first `oi` with which `p` does not commute is not
+    ///   one that ends it.
+    ///
+    /// All that needs only what the others do *from here on*, and what they can do before T moves (`Sharing::is_apart`).
     fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.footprint(actor, op, &mut self.scratch);
@@ -334,6 +339,7 @@ impl<M: Model> Shared<M> {
                 asked: None,
                 unanswered: false,
                 fault: Fault::None,
+                concludes: true,
                 lock_orders: Vec::new(),
                 own_breaches: Vec::new(),
                 retired: Vec::new(),
@@ -388,7 +394,11 @@ impl<M: Model> ActorPort<'_, M> {
     /// Its future depends on no more of what it has observed since than the outcome. The hash of before is itself a live local in
     /// between, and a function of what has been observed.
     pub fn conclude(&self, since: Observed, outcome: u64) {
-        self.shared.inner.borrow_mut().actors[usize::from(self.actor)].hash = roll(since.0, CONCLUDED ^ outcome);
+        let mut inner = self.shared.inner.borrow_mut();
+        if inner.concludes {
+            let outcome = if inner.fault == Fault::OutcomeForgotten { 0 } else { outcome };
+            inner.actors[usize::from(self.actor)].hash = roll(since.0, CONCLUDED ^ outcome);
+        }
     }
 
     /// The actor begins again and again: it is never past anything.

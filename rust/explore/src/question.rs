@@ -85,7 +85,8 @@ impl Default for ExploreOptions {
 }
 
 /// All three reductions, as the product has them; or fewer, which takes longer and must give the same answer. Not for
-/// everyday use, hence no option of the command line. `cache` also counts the interleavings.
+/// everyday use, hence no option of the command line. With fewer, no observation is forgotten either. `cache` also counts the
+/// interleavings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReductionName {
@@ -98,8 +99,8 @@ impl From<ReductionName> for Reduction {
     fn from(name: ReductionName) -> Self {
         match name {
             ReductionName::Merged => Self::MERGED,
-            ReductionName::CacheSleep => Self::CACHE_SLEEP,
-            ReductionName::Cache => Self::CACHE,
+            ReductionName::CacheSleep => Self { conclude: false, ..Self::CACHE_SLEEP },
+            ReductionName::Cache => Self { conclude: false, ..Self::CACHE },
         }
     }
 }

@@ -23,13 +23,15 @@ pub struct Reduction {
     pub merge: Merge,
     /// Tell finished actors' histories apart (to compare complete final states); verdicts do not need it.
     pub keep_finished: bool,
+    /// Forget what was observed on the way to an outcome (`Cpu::conclude`).
+    pub conclude: bool,
     #[doc(hidden)]
     pub fault: Fault,
 }
 
 impl Reduction {
     const fn new(cache: bool, sleep: bool, merge: Merge) -> Self {
-        Self { cache, sleep, merge, keep_finished: false, fault: Fault::None }
+        Self { cache, sleep, merge, keep_finished: false, conclude: true, fault: Fault::None }
     }
     pub const NAIVE: Self = Self::new(false, false, Merge::Local);
     pub const CACHE: Self = Self::new(true, false, Merge::Local);
@@ -255,6 +257,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let mut inner = self.runner.inner();
             inner.merge = self.reduction.merge;
             inner.fault = self.reduction.fault;
+            inner.concludes = self.reduction.conclude;
             inner.sharing.fault = self.reduction.fault;
             inner.ending = ending;
             inner.step_bound = step_bound;

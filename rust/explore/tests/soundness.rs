@@ -218,7 +218,7 @@ fn the_invariants_that_fall_do_not_depend_on_the_reduction_when_violations_end_e
 fn differences(reduction: Reduction, flaw: Flaw) -> usize {
     let mut differ = 0;
     let locks = if flaw == Flaw::QueueTouchesNothing { 90 } else { 30 };
-    corpus(6, 250, locks, |programs, _, naive_finals| {
+    corpus(6, 600, locks, |programs, _, naive_finals| {
         let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
         differ += usize::from(&finals != naive_finals);
     });
@@ -256,6 +256,7 @@ fn seeded_faults_of_the_reduction_are_noticed() {
         (Reduction::MERGED, Fault::LongerUnnoticed),
         (Reduction::CACHE, Fault::HashWithoutValues),
         (Reduction::MERGED, Fault::HashWithoutValues),
+        (Reduction::MERGED, Fault::OutcomeForgotten),
     ] {
         assert!(differences(Reduction { fault, ..reduction }, Flaw::None) > 0, "{fault:?} under {reduction:?}");
     }

@@ -261,6 +261,8 @@ pub enum Line {
     Do(Op),
     /// Store what was observed last, plus one.
     WriteNext(u8),
+    /// Observe whether the sum of two words is odd, and nothing else of them.
+    Parity(u8, u8),
     /// Leave out the next line if what was observed last is odd.
     SkipIfOdd,
 }
@@ -287,6 +289,11 @@ impl Actors<Toy> for Programs {
                 Line::Do(op) => seen = port.call(op).value,
                 Line::WriteNext(w) => {
                     port.call(Op::Write(w, seen + 1));
+                }
+                Line::Parity(a, b) => {
+                    let since = port.observed();
+                    seen = (port.call(Op::Read(a)).value ^ port.call(Op::Read(b)).value) & 1;
+                    port.conclude(since, seen);
                 }
                 Line::SkipIfOdd => skip = seen & 1 != 0,
             }
@@ -355,7 +362,7 @@ pub fn random_interrupts(rng: &mut impl Rng, locks: u32) -> Programs {
 
 fn plain(rng: &mut impl Rng) -> Line {
     let w = rng.random_range(0..WORDS as u8);
-    match rng.random_range(0..14) {
+    match rng.random_range(0..15) {
         0..3 => Line::Do(Op::Read(w)),
         3..5 => Line::Do(Op::Write(w, rng.random_range(0..3))),
         5 => Line::Do(Op::Swap(w, rng.random_range(0..3))),
@@ -364,6 +371,7 @@ fn plain(rng: &mut impl Rng) -> Line {
         9 => Line::SkipIfOdd,
         10..12 => Line::Do(Op::Expect(w)),
         12 => Line::Do(Op::Choose(2)),
+        13 => Line::Parity(w, rng.random_range(0..WORDS as u8)),
         _ => Line::Do(Op::Local),
     }
 }
