@@ -3,15 +3,14 @@
 //! The scheduling point is *before* the effect: an actor runs up to its next announcement and stops there. Operations
 //! that are local, or private as far as is known (explorer.md §2.2), execute at once on the actor's own stack.
 
-use std::cell::{RefCell, RefMut};
-use std::io;
+use std::cell::RefCell;
 
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Invariant, Observed};
 
 use crate::actor::{ActorState, FINISHED, phase, place, roll};
 pub use crate::actor::{Fault, Step};
-use crate::coroutine::{Coroutine, Saved, Stacks, Suspender};
+use crate::coroutine::Suspender;
 use crate::model::{Breach, Footprint, InVain, Invariants, MAX_ACTORS, Model, NewOrder, Reply};
 use crate::sharing::Sharing;
 
@@ -73,7 +72,8 @@ pub(crate) struct Inner<M: Model> {
     pub phase: Phase,
     /// Violations of these end the execution.
     pub ending: Invariants,
-    seen: Invariants,
+    /// Broken so far in this execution.
+    pub seen: Invariants,
     /// `steps` when each invariant first broke in this execution.
     broke_at: [u32; 32],
     pub halted: bool,
@@ -88,7 +88,7 @@ pub(crate) struct Inner<M: Model> {
     /// Actors and their `past` at each boundary of this execution, while it is recorded.
     pub pasts: Vec<(u8, u32)>,
     /// The question of the actor that runs.
-    asked: Option<u32>,
+    pub asked: Option<u32>,
     /// A question had no answer: whatever search this is, it is over.
     pub unanswered: bool,
     pub fault: Fault,
@@ -99,10 +99,10 @@ pub(crate) struct Inner<M: Model> {
     /// Deadlocks, which only the scheduler sees.
     pub own_breaches: Vec<Breach>,
     /// Actors that wait for what never came, as they were when nobody else was left.
-    retired: Vec<(usize, ActorState<M::Op>)>,
+    pub retired: Vec<(usize, ActorState<M::Op>)>,
     /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else can
     /// tell, and what it broke on the way was found the first time.
-    uneventful: FxHashSet<(u8, u128)>,
+    pub uneventful: FxHashSet<(u8, u128)>,
     scratch: Footprint,
 }
 
@@ -148,7 +148,7 @@ impl<M: Model> Inner<M> {
     ///   one that ends it.
     ///
     /// All that needs only what the others do *from here on*, and what they can do before T moves (`Sharing::is_apart`).
-    fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
+    pub fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.footprint(actor, op, &mut self.scratch);
         if !self.sharing.learn(actor, &self.scratch) {
@@ -307,12 +307,9 @@ const SKIPPED: u64 = 0x5bd1_e995_0000_0000;
 /// Marks, in a history, the outcome of what was observed.
 const CONCLUDED: u64 = 0x1656_67b1_9e37_79f9;
 
-/// Private operations at an actor's end that are worth remembering to leave out.
-const LONG_PRIVATE_WORK: u32 = 64;
-
 /// Everything that actors and scheduler share, on one thread.
 pub struct Shared<M: Model> {
-    inner: RefCell<Inner<M>>,
+    pub(crate) inner: RefCell<Inner<M>>,
 }
 
 impl<M: Model> Shared<M> {
@@ -361,7 +358,10 @@ pub struct ActorPort<'c, M: Model> {
     actor: u8,
 }
 
-impl<M: Model> ActorPort<'_, M> {
+impl<'c, M: Model> ActorPort<'c, M> {
+    pub(crate) const fn new(shared: &'c Shared<M>, suspender: Suspender<'c>, actor: u8) -> Self {
+        Self { shared, suspender, actor }
+    }
     #[must_use]
     pub fn id(&self) -> u8 {
         self.actor
@@ -461,268 +461,6 @@ impl<M: Model> ActorPort<'_, M> {
             } else if !inner.halted {
                 return reply;
             }
-        }
-    }
-}
-
-/// What an actor is about to change by running on.
-struct Before<M: Model> {
-    actor: usize,
-    state: ActorState<M::Op>,
-    stack: Saved,
-    mark: M::Mark,
-    seen: Invariants,
-    steps: u32,
-    own_breaches: usize,
-}
-
-/// Runs actors, one execution after the other, or back and forth along one.
-pub struct Runner<'env, M: Model, A: Actors<M>> {
-    shared: &'env Shared<M>,
-    actors: &'env A,
-    stacks: Stacks,
-    running: Vec<Coroutine<'env>>,
-    count: usize,
-    /// What each step since the last `reset` that may be taken back has changed, the last on top.
-    before: Vec<Before<M>>,
-    /// Buffers of steps taken back.
-    spare: Vec<Saved>,
-}
-
-impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
-    /// # Errors
-    /// No memory for stacks.
-    ///
-    /// # Panics
-    /// More than `MAX_ACTORS` actors.
-    pub fn new(shared: &'env Shared<M>, actors: &'env A) -> io::Result<Self> {
-        let count = actors.count();
-        assert!(count <= MAX_ACTORS, "at most {MAX_ACTORS} actors");
-        let mut stacks = Stacks::default();
-        stacks.reserve(count)?;
-        Ok(Self { shared, actors, stacks, running: Vec::with_capacity(count), count, before: Vec::new(), spare: Vec::new() })
-    }
-
-    pub(crate) fn inner(&self) -> RefMut<'env, Inner<M>> {
-        self.shared.inner.borrow_mut()
-    }
-
-    pub(crate) fn halted(&self) -> bool {
-        self.inner().halted
-    }
-
-    pub fn count(&self) -> usize {
-        self.count
-    }
-
-    pub fn actors(&self) -> &'env A {
-        self.actors
-    }
-
-    /// Take what has become shared into account from now on. `true` if something had.
-    ///
-    /// `always` as in `Sharing::adopt`.
-    pub(crate) fn adopt_shared(&mut self, always: bool) -> bool {
-        let mut inner = self.inner();
-        let Inner { sharing, model, .. } = &mut *inner;
-        let again = |actor, now| phase::again(now, self.actors.rounds(actor));
-        let grew = sharing.adopt(self.count, always, again, |location| model.kin(location));
-        if grew {
-            // What counts as private has changed.
-            inner.uneventful.clear();
-        }
-        grew
-    }
-
-    pub(crate) fn grew(&self) -> bool {
-        self.inner().sharing.grew()
-    }
-
-    /// Before `actor` runs on: what `undo` takes back.
-    pub(crate) fn save(&mut self, actor: usize) {
-        let mut stack = self.spare.pop().unwrap_or_default();
-        self.running[actor].save(&mut stack);
-        let mut inner = self.inner();
-        let mark = inner.model.checkpoint();
-        let (state, seen, steps, own_breaches) = (inner.actors[actor], inner.seen, inner.steps, inner.own_breaches.len());
-        drop(inner);
-        self.before.push(Before { actor, state, stack, mark, seen, steps, own_breaches });
-    }
-
-    /// Back to where the last `save` was, which is forgotten.
-    ///
-    /// # Panics
-    /// If nothing is left to take back.
-    pub(crate) fn undo(&mut self) {
-        let before = self.before.pop().expect("a step was saved");
-        self.running[before.actor].restore(&before.stack);
-        let mut inner = self.inner();
-        inner.model.rollback(&before.mark);
-        while let Some((actor, state)) = inner.retired.pop() {
-            inner.actors[actor] = state;
-        }
-        inner.actors[before.actor] = before.state;
-        inner.seen = before.seen;
-        inner.steps = before.steps;
-        inner.own_breaches.truncate(before.own_breaches);
-        inner.halted = false;
-        drop(inner);
-        self.spare.push(before.stack);
-    }
-
-    /// Back to the beginning; no actor has started.
-    pub(crate) fn reset(&mut self) {
-        self.spare.extend(self.before.drain(..).map(|b| b.stack));
-        for coroutine in self.running.drain(..) {
-            coroutine.abandon(&mut self.stacks);
-        }
-        {
-            let mut inner = self.inner();
-            inner.model.reset();
-            for state in &mut inner.actors[..self.count] {
-                *state = ActorState::new();
-            }
-            inner.halted = false;
-            inner.seen = Invariants::NONE;
-            inner.steps = 0;
-            inner.own_breaches.clear();
-            inner.pasts.clear();
-            inner.retired.clear();
-        }
-        for actor in 0..self.count {
-            let (shared, actors) = (self.shared, self.actors);
-            self.running.push(Coroutine::new(&mut self.stacks, move |suspender: Suspender<'_>| {
-                actors.run(actor, &ActorPort { shared, suspender, actor: actor as u8 });
-            }));
-        }
-    }
-
-    /// Whoever has not finished waits for something that may never come and cannot come now: nobody is left to wait for.
-    fn retire_the_idle(&self, inner: &mut Inner<M>) {
-        let count = self.count;
-        let waiting = |inner: &mut Inner<M>, i: usize| {
-            inner.actors[i].announced.is_some_and(|op| inner.model.may_never_come(i as u8, &op) && inner.model.outcomes(i as u8, &op) == 0)
-        };
-        if (0..count).all(|i| inner.actors[i].finished || waiting(inner, i)) {
-            for i in 0..count {
-                let state = inner.actors[i];
-                if !state.finished {
-                    inner.retired.push((i, state));
-                    inner.actors[i] = ActorState { finished: true, announced: None, ..state };
-                }
-            }
-        }
-    }
-
-    /// Start actor `actor`, or let its announced operation execute with that outcome, and run it to its next
-    /// announcement. Returns how many operations ran after the announced one.
-    pub(crate) fn advance(&mut self, actor: usize, outcome: u16, phase: Phase) -> u32 {
-        let (before, own, broken) = {
-            let mut inner = self.inner();
-            inner.phase = phase;
-            (inner.steps, u32::from(inner.actors[actor].announced.is_some()), inner.model.violated())
-        };
-        let mut alive = self.running[actor].resume(outcome);
-        while let Some(question) = self.question() {
-            match self.actors.answer(actor, question) {
-                Answer::Given => alive = self.running[actor].resume(0),
-                given => {
-                    let mut inner = self.inner();
-                    inner.halted = true;
-                    inner.unanswered |= given == Answer::None;
-                    inner.bound_hit |= given == Answer::Beyond;
-                }
-            }
-        }
-        let mut inner = self.inner();
-        let ran = inner.steps - before - own;
-        if !alive {
-            let state = &mut inner.actors[actor];
-            state.finished = true;
-            let key = (actor as u8, state.marked);
-            if own != 0
-                && phase == Phase::Frontier
-                && state.aloof
-                && ran >= LONG_PRIVATE_WORK
-                && inner.merge == Merge::Private
-                && inner.model.violated() == broken
-            {
-                inner.uneventful.insert(key);
-            }
-        }
-        if !inner.halted {
-            self.retire_the_idle(&mut inner);
-        }
-        ran
-    }
-
-    /// What the actor that ran last has stopped to ask.
-    fn question(&self) -> Option<u32> {
-        self.inner().asked.take()
-    }
-
-    /// Whether a question had no answer: the search is to end, and has not covered everything.
-    pub(crate) fn unanswered(&self) -> bool {
-        self.inner().unanswered
-    }
-
-    /// Actors that could go now, as bits, and those blocked.
-    pub(crate) fn enabled(&self) -> (u16, u16) {
-        let mut inner = self.inner();
-        let (mut enabled, mut blocked) = (0, 0);
-        for i in 0..self.count {
-            if let Some(op) = inner.actors[i].announced {
-                if inner.model.outcomes(i as u8, &op) != 0 {
-                    enabled |= 1 << i;
-                } else if !inner.model.may_never_come(i as u8, &op) {
-                    blocked |= 1 << i;
-                }
-            }
-        }
-        (enabled, blocked)
-    }
-
-    /// An actor whose operation nobody else can tell the place of any more: it may go alone, before anything else does.
-    pub(crate) fn goes_alone(&self, enabled: u16, last: Option<u8>) -> Option<u8> {
-        let mut inner = self.inner();
-        if inner.merge != Merge::Private {
-            return None;
-        }
-        for actor in (0..self.count as u8).filter(|a| enabled & 1 << a != 0) {
-            let state = &inner.actors[usize::from(actor)];
-            if state.pauses {
-                return Some(actor);
-            }
-            // Who went last has just been asked, when it announced.
-            if last != Some(actor)
-                && let Some(op) = state.announced
-                && inner.touch(actor, &op)
-                && inner.model.outcomes(actor, &op) == 1
-            {
-                return Some(actor);
-            }
-        }
-        None
-    }
-
-    /// Whether the actor announced what could have executed at once.
-    pub(crate) fn pauses(&self, actor: u8) -> bool {
-        self.inner().actors[usize::from(actor)].pauses
-    }
-
-    pub(crate) fn outcomes(&self, actor: usize) -> u16 {
-        let mut inner = self.inner();
-        match inner.actors[actor].announced {
-            Some(op) => inner.model.outcomes(actor as u8, &op),
-            None => 0,
-        }
-    }
-
-    pub(crate) fn footprint(&self, actor: usize, out: &mut Footprint) {
-        out.clear();
-        let mut inner = self.inner();
-        if let Some(op) = inner.actors[actor].announced {
-            inner.model.footprint(actor as u8, &op, out);
         }
     }
 }

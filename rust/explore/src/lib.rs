@@ -19,6 +19,7 @@ pub mod random;
 mod rehearsal;
 pub mod replay;
 pub mod retold;
+pub mod runner;
 pub mod scenario;
 pub mod search;
 mod sharing;

@@ -7,11 +7,12 @@ use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::model::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
 
-use crate::execution::{ActorPort, Actors, Answer, Runner, Shared};
+use crate::execution::{ActorPort, Actors, Answer, Shared};
 use crate::foreign::{Memo, Next, ROOT};
 use crate::model::Model;
 use crate::replay;
 use crate::retold::Retold;
+use crate::runner::Runner;
 use crate::scenario::{Body, Scenario};
 use crate::search::Progress;
 use crate::trace::Trace;

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Phase, Runner};
+use crate::execution::{Actors, Phase};
 use crate::model::{MAX_ACTORS, Model};
+use crate::runner::Runner;
 use crate::search::{Choice, Clock, Cost, Found, KeyBuilder, Limits};
 
 /// A state, by the choice that led to it.

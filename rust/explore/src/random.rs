@@ -10,8 +10,9 @@ use std::time::Instant;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::execution::{Actors, Merge, Runner};
+use crate::execution::{Actors, Merge};
 use crate::model::{Invariants, MAX_ACTORS, Model};
+use crate::runner::Runner;
 use crate::search::{Choice, Clock, Cost, Ended, Limits, Progress, Report};
 
 /// How the next actor is drawn.

@@ -9,8 +9,9 @@ use serde::Serialize;
 use thiserror::Error;
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Merge, Phase, Runner, Step};
+use crate::execution::{Actors, Merge, Phase, Step};
 use crate::model::{Invariants, Model};
+use crate::runner::Runner;
 use crate::search::{Choice, goes_on};
 use crate::trace::{FORMAT, Segment, Trace, TraceStep, TraceViolation, fallen, joined};
 

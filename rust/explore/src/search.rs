@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Fault, Merge, Phase, Runner};
+use crate::execution::{Actors, Fault, Merge, Phase};
 use crate::model::{Footprint, Invariants, MAX_ACTORS, Model};
+use crate::runner::Runner;
 
 /// Which reductions are on. All on is the product; the others are there to check it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -289,6 +290,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             }
             if self.runner.unanswered() {
                 break Ended::Interrupted;
+            }
+            if limits.settle == Some(Duration::ZERO) && self.report.found.keys().any(|i| ending.contains(*i)) {
+                break Ended::Budget;
             }
             let grew = self.runner.grew() && self.reduction.fault != Fault::NoFixpoint;
             if grew && self.report.executions >= limits.executions {

@@ -4,8 +4,9 @@
 
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Phase, Runner};
+use crate::execution::{Actors, Phase};
 use crate::model::{MAX_ACTORS, Model};
+use crate::runner::Runner;
 use crate::search::{Choice, Cost, Found, goes_on};
 
 /// Replays that the minimiser may spend on one trace.

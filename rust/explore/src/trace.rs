@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Inner, Merge, Runner, Step};
+use crate::execution::{Actors, Inner, Merge, Step};
 use crate::model::{Invariants, Model};
+use crate::runner::Runner;
 use crate::search::Choice;
 
 /// The trace format that this version writes and reads.

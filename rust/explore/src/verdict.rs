@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Runner};
+use crate::execution::Actors;
 use crate::model::{Invariants, Model};
 use crate::random::{Draw, sample};
 use crate::replay::{self, Replayed};
+use crate::runner::Runner;
 use crate::scenario::Scenario;
 use crate::search::{Ended, Found, Limits, Progress, Reduction, Report, Search};
 use crate::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};

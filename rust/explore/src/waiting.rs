@@ -2,8 +2,9 @@
 
 use vmemmap_arch::Invariant;
 
-use crate::execution::{Actors, Runner};
+use crate::execution::Actors;
 use crate::model::{Breach, MAX_ACTORS, Model};
+use crate::runner::Runner;
 
 impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Looks for a deadlock: nobody can go, or blocked actors wait for each other in a ring. Records I25.

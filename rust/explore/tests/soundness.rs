@@ -11,8 +11,9 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::execution::{ActorPort, Actors, Fault, Runner, Shared};
+use vmemmap_explore::execution::{ActorPort, Actors, Fault, Shared};
 use vmemmap_explore::model::Invariants;
+use vmemmap_explore::runner::Runner;
 use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
 
 fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invariants, executions: u64) -> (Report, HashSet<Final>) {

@@ -3,8 +3,9 @@
 
 use std::collections::HashSet;
 
-use vmemmap_explore::execution::{Actors, Runner, Shared};
+use vmemmap_explore::execution::{Actors, Shared};
 use vmemmap_explore::model::{Invariants, Model};
+use vmemmap_explore::runner::Runner;
 use vmemmap_explore::scenario::{Actor, Body};
 use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
 use vmemmap_machine::model::Context;

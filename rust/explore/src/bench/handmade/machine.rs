@@ -5,8 +5,9 @@ use vmemmap_machine::model::Context;
 
 use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::bench::BenchError;
-use crate::execution::{ActorPort, Actors, Runner, Shared};
+use crate::execution::{ActorPort, Actors, Shared};
 use crate::model::{Breach, Described, Footprint, Held, Invariants, Model, Reply};
+use crate::runner::Runner;
 use crate::scenario::{Actor, Body, Scenario};
 use crate::search::Progress;
 use crate::verdict::{Options, Outcome, ask};
