@@ -246,6 +246,8 @@ fn run_schedule<M: Model, A: Actors<M>>(
         let mut inner = runner.inner();
         inner.merge = Merge::Local;
         inner.record = Some(Vec::new());
+        // As a replay will, whatever the search did.
+        inner.concludes = true;
         // The bound is for the search, where private operations do not count.
         std::mem::replace(&mut inner.step_bound, u32::MAX)
     };
