@@ -231,7 +231,8 @@ def explore(
     :param policies: override those of the variant; the expectation stands only without them.
     :param depth: of `pct`, which preempts at most depth - 1 times in an execution; 3 by default.
     :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
-    :param shorten: seconds, within the budget, for making each trace the shortest.
+    :param shorten: seconds, within the budget, for making each trace the shortest, and as many for what falls behind a first fall; with 0
+        traces stay as found and nothing more is looked for.
     :param progress: called now and then with executions, steps and states so far; a `KeyboardInterrupt` that it raises ends
         the search with what was found.
     :raises SpecError: no such scenario, variant, policy or strategy.

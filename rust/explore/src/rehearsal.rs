@@ -19,6 +19,13 @@ const REHEARSALS: usize = 20;
 /// Points of one actor at which a probe stops it.
 const STOPS: usize = 128;
 
+/// A turn of an execution: this actor went until it had made so many operations in all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    choice: Choice,
+    until: u32,
+}
+
 impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
     /// One actor after the other, then in turns of random length, until nothing new is learned.
     pub(crate) fn rehearse(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
@@ -77,8 +84,8 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         rng: &mut Xoshiro256PlusPlus,
     ) -> usize {
         let count = self.runner.count();
-        self.runner.start();
-        let mut made = Vec::new();
+        let mut operations = self.runner.start();
+        let (mut made, mut turns) = (Vec::new(), Vec::new());
         let mut followed = None;
         let broke = loop {
             // A deadlock of some ends an execution in which others could go on.
@@ -92,17 +99,39 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
                 followed.get_or_insert(made.len());
             }
             let outcome = rng.random_range(0..self.runner.outcomes(actor));
-            self.runner.advance(actor, outcome, Phase::Frontier);
-            made.push(Choice { actor: actor as u8, outcome });
+            let choice = Choice { actor: actor as u8, outcome };
+            operations[actor] += 1 + self.runner.advance(actor, outcome, Phase::Frontier);
+            made.push(choice);
+            turns.push(Turn { choice, until: operations[actor] });
         };
         self.report.executions += 1;
         if self.report.first.is_none() && !broke.and(ending).is_empty() {
             self.report.first = Some((self.report.executions, began.elapsed()));
         }
-        let turns = followed.unwrap_or(made.len());
         for invariant in broke.iter() {
-            self.rehearsed.entry(invariant).or_insert_with(|| made.clone());
+            self.rehearsed.entry(invariant).or_insert_with(|| turns.clone());
         }
-        turns
+        followed.unwrap_or(made.len())
+    }
+
+    /// The choices that lead on the way of these turns, by what is known now of who meets whom where.
+    pub(crate) fn retrace(&mut self, turns: &[Turn]) -> Vec<Choice> {
+        let mut operations = self.runner.start();
+        let mut made = Vec::new();
+        for &Turn { choice, until } in turns {
+            let actor = usize::from(choice.actor);
+            let mut outcome = choice.outcome;
+            while operations[actor] < until && !self.runner.halted() {
+                let outcomes = self.runner.outcomes(actor);
+                if outcomes == 0 {
+                    break;
+                }
+                let choice = Choice { outcome: outcome.min(outcomes - 1), ..choice };
+                operations[actor] += 1 + self.runner.advance(actor, choice.outcome, Phase::Frontier);
+                made.push(choice);
+                outcome = 0;
+            }
+        }
+        made
     }
 }

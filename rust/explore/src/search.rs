@@ -14,6 +14,7 @@ use vmemmap_arch::Invariant;
 
 use crate::execution::{Actors, Fault, Merge, Phase};
 use crate::model::{Footprint, Invariants, MAX_ACTORS, Model};
+use crate::rehearsal::Turn;
 use crate::runner::Runner;
 
 /// Which reductions are on. All on is the product; the others are there to check it.
@@ -225,8 +226,8 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Executions before this round, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
-    /// What fell beside the search, by the choices that led there.
-    pub(crate) rehearsed: BTreeMap<Invariant, Vec<Choice>>,
+    /// What fell beside the search, by the turns that led there.
+    pub(crate) rehearsed: BTreeMap<Invariant, Vec<Turn>>,
     probed: bool,
 }
 
@@ -367,9 +368,10 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         (self.began_at, self.grew_at) = (self.report.executions, None);
         self.report.rounds += 1;
         self.report.found.clear();
-        for (invariant, choices) in &self.rehearsed {
-            if let Some(found) = self.runner.follow(choices, *invariant) {
-                self.report.found.insert(*invariant, found);
+        for (invariant, turns) in self.rehearsed.clone() {
+            let choices = self.retrace(&turns);
+            if let Some(found) = self.runner.follow(&choices, invariant) {
+                self.report.found.insert(invariant, found);
             }
         }
         self.runner.reset();

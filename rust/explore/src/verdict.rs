@@ -43,7 +43,8 @@ pub struct Options {
     /// States kept at most.
     pub states: usize,
     pub reduction: Reduction,
-    /// Seconds that the proof that a trace is shortest may take, within the budget.
+    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what falls behind a first
+    /// fall. 0: traces stay as they were found, and nothing more is looked for.
     pub shorten_seconds: f64,
     /// Seconds that the search goes on, within the budget, to see what else falls once a judged invariant has.
     pub settle_seconds: f64,
@@ -357,15 +358,16 @@ impl Question<'_> {
         let stop_at = self.at(1.0, self.began.elapsed().as_secs_f64() + self.options.shorten_seconds);
         let over = || (self.stop)() || stop_at.is_some_and(|end| Instant::now() >= end);
         let mut found = report.found.clone();
+        let as_found = self.options.shorten_seconds == 0.0;
         let mut prove = |runner: &mut Runner<'_, M, A>, found: &mut BTreeMap<Invariant, Found>, executions| {
             let states = self.options.states / 4;
             let mut limits = Limits { executions, deadline: stop_at, settle: None, states, stop: self.stop, progress };
-            if found.is_empty() { BTreeSet::new() } else { proof::prove(runner, found, &mut limits) }
+            if found.is_empty() || as_found { BTreeSet::new() } else { proof::prove(runner, found, &mut limits) }
         };
         // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin with.
         let mut proven = prove(runner, &mut found, FEW_STATES);
         let mut minimal = proven.clone();
-        if proven.len() < found.len() {
+        if proven.len() < found.len() && !as_found {
             for (invariant, longer) in found.iter_mut().filter(|(i, _)| !proven.contains(i)) {
                 let done;
                 (*longer, done) = shorten::minimise(runner, *invariant, longer, &over);
@@ -390,6 +392,9 @@ impl Question<'_> {
         witnesses: &mut BTreeMap<Invariant, Witness>,
         progress: &mut dyn FnMut(Progress),
     ) -> bool {
+        if self.options.shorten_seconds == 0.0 {
+            return false;
+        }
         let spent = self.began.elapsed().as_secs_f64();
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
         let report = self.run(runner, Invariants::NONE, deadline, progress);
