@@ -337,9 +337,9 @@ impl Sharing {
         let own = (self.locations[at].row as usize - 1) * self.actors + actor;
         let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
         let uses = &mut self.known[own];
-        for w in 0..WAYS {
-            if before[w] != phase::NEVER && uses.last[w] > before[w] {
-                uses.last[w] = again(actor, uses.last[w]);
+        for (last, before) in uses.last.iter_mut().zip(before) {
+            if before != phase::NEVER && *last > before {
+                *last = again(actor, *last);
             }
         }
         let uses = *uses;
