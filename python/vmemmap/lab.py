@@ -107,6 +107,24 @@ class Result:
         steps = tuple(Step.from_dict(step) for step in witness["shown"])
         return Violation.from_dict(witness["violation"]), steps, bool(witness["shortest"])
 
+    @property
+    def summary(self) -> str:
+        """The verdict with its scope, what the search took, and what fell: the head of what ``vmemmap explore`` prints."""
+        states = f", {self.states:,} states" if self.states is not None else ""
+        how = "exhaustive" if self.exhaustive else "not exhaustive"
+        lines = [
+            f"{self.scenario} {self.variant}: {self.words} [{self.scope_words}]",
+            f"{self.executions:,} executions, {self.steps:,} steps{states}, {self.seconds:.2f} s, {how}",
+        ]
+        for name in self.fallen:
+            steps = self.invariant_steps.get(name)
+            judged = "" if name in self.judged else " (not judged here)"
+            lines.append(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
+        for pair in self.raw.get("lock_order", ()):
+            (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
+            lines.append(f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})")
+        return "\n".join(lines)
+
     def trace_file(self) -> dict[str, Any] | None:
         """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of the first
         violation, and every step of it."""
@@ -183,7 +201,8 @@ def resolve(scenario: AnyScenario) -> Scenario:
         return scenario
     if isinstance(scenario, str):
         return find(scenario)
-    if callable(scenario):
+    # What is callable without a name of its own, such as a `functools.partial`, would be a scenario without one.
+    if callable(scenario) and hasattr(scenario, "__name__"):
         return _scenario(title=scenario.__name__, sources=[])(scenario)
     raise SpecError(f"{scenario!r} is no scenario")
 
@@ -239,8 +258,8 @@ def explore(
     """
     if strategy not in STRATEGIES:
         raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
-    if depth is not None and (strategy != "pct" or not 1 <= depth <= MAX_DEPTH):
-        raise SpecError(f"depth is {depth}: it goes with strategy pct and is between 1 and {MAX_DEPTH}")
+    if depth is not None and (strategy != "pct" or not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH):
+        raise SpecError(f"depth is {depth!r}: it goes with strategy pct and is between 1 and {MAX_DEPTH}")
     _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)

@@ -47,17 +47,7 @@ def command(
     if as_json:
         print_json(result.to_dict())
     else:
-        click.echo(f"{result.scenario} {result.variant}: {result.words} [{result.scope_words}]")
-        states = f", {result.states:,} states" if result.states is not None else ""
-        how = "exhaustive" if result.exhaustive else "not exhaustive"
-        click.echo(f"{result.executions:,} executions, {result.steps:,} steps{states}, {result.seconds:.2f} s, {how}")
-        for name in result.fallen:
-            steps = result.invariant_steps.get(name)
-            judged = "" if name in result.judged else " (not judged here)"
-            click.echo(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
-        for pair in result.raw.get("lock_order", ()):
-            (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
-            click.echo(f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})")
+        click.echo(result.summary)
         if result.violation is not None:
             click.echo(f"{result.violation.invariant}: {result.violation.message}")
             click.echo(trace.text(result.trace))
