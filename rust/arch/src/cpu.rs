@@ -651,6 +651,18 @@ impl Outcome for bool {
     }
 }
 
+impl Outcome for u8 {
+    fn bits(&self) -> u64 {
+        u64::from(*self)
+    }
+}
+
+impl Outcome for Va {
+    fn bits(&self) -> u64 {
+        self.0
+    }
+}
+
 impl<T: Outcome, E: Outcome> Outcome for Result<T, E> {
     fn bits(&self) -> u64 {
         match self {

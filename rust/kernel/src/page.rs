@@ -63,7 +63,7 @@ pub const fn nth_page(page: Va, n: u64) -> Va {
 
 /// `test_bit(…, &page->flags)`.
 pub fn test_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) -> bool {
-    read_word(cpu, page, word::FLAGS) & flag != 0
+    cpu.concluding(|| read_word(cpu, page, word::FLAGS) & flag != 0)
 }
 
 /// `set_bit`; returns whether it was set before (`TestSetPage…`).
@@ -100,8 +100,10 @@ pub fn page_is_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
 
 /// `compound_head`: VA of the head's struct page, or `page` itself.
 pub fn compound_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
-    let head = read_word(cpu, page, word::COMPOUND_HEAD);
-    if head & 1 != 0 { Va(head - 1) } else { page_fixed_fake_head(k, cpu, page) }
+    cpu.concluding(|| {
+        let head = read_word(cpu, page, word::COMPOUND_HEAD);
+        if head & 1 != 0 { Va(head - 1) } else { page_fixed_fake_head(k, cpu, page) }
+    })
 }
 
 /// Head PFN of the compound page that `pfn` belongs to; `pfn` itself if it is in none.
@@ -125,14 +127,16 @@ pub fn set_hugetlb_mark<C: Cpu>(k: &Kernel, cpu: &C, head: Va, on: bool) {
 
 /// `PageHuge` of any struct page of the compound.
 pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
-    let head = compound_head(k, cpu, page);
-    if !k.layout.in_vmemmap(head) {
-        return false;
-    }
-    if k.version.is_6_12() {
-        return has_hugetlb_type(cpu, head);
-    }
-    test_flag(cpu, head, flag::HEAD) && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+    cpu.concluding(|| {
+        let head = compound_head(k, cpu, page);
+        if !k.layout.in_vmemmap(head) {
+            return false;
+        }
+        if k.version.is_6_12() {
+            return has_hugetlb_type(cpu, head);
+        }
+        test_flag(cpu, head, flag::HEAD) && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+    })
 }
 
 /// `folio_test_hugetlb` of 6.12, of one struct page alone: whether its type is that of a HugeTLB page.
@@ -148,10 +152,12 @@ pub const fn is_hugetlb_type(count: u64) -> bool {
 
 /// `compound_order` of a head.
 pub fn compound_order<C: Cpu>(cpu: &C, head: Va) -> u8 {
-    if !test_flag(cpu, head, flag::HEAD) {
-        return 0;
-    }
-    (read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) >> 8) as u8
+    cpu.concluding(|| {
+        if !test_flag(cpu, head, flag::HEAD) {
+            return 0;
+        }
+        (read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) >> 8) as u8
+    })
 }
 
 /// Write `nr` struct pages from `start`: one bulk store for each vmemmap page that they fill, word stores for the rest.
@@ -338,7 +344,7 @@ pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) ->
 fn look_at<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     let Some(page) = pfn_to_online_page(k, cpu, pfn) else { return false };
     // `PagePoisoned`: going offline, or not yet initialised.
-    if read_word(cpu, page, word::FLAGS) == u64::MAX {
+    if cpu.concluding(|| read_word(cpu, page, word::FLAGS) == u64::MAX) {
         return false;
     }
     let head = compound_head(k, cpu, page);
