@@ -319,7 +319,7 @@ class Machine:
 
     @property
     def violations(self) -> list[Violation]:
-        """What a checked machine saw happen, in order; empty for one that is not checked."""
+        """What a checked machine saw happen, in order; of one that is not checked, only what kernel functions warn of themselves."""
         return [Violation(**found) for found in self._core.violations()]
 
     def check(self) -> list[Violation]:

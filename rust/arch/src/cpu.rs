@@ -621,9 +621,10 @@ pub trait Cpu {
     /// An explored machine then takes executions for the same that differ in the rest; to leave it out is always right.
     #[inline]
     fn conclude(&self, _since: Observed, _outcome: u64) {}
-    /// Work of which only the outcome matters later: whatever else it changes is in the machine, not in locals of its callers.
+    /// Work of which only the outcome matters later: whatever else it changes is in the machine, not in locals of its callers,
+    /// which an `Fn` cannot change.
     #[inline]
-    fn concluding<R: Outcome>(&self, work: impl FnOnce() -> R) -> R {
+    fn concluding<R: Outcome>(&self, work: impl Fn() -> R) -> R {
         let since = self.observed();
         let outcome = work();
         self.conclude(since, outcome.bits());
