@@ -191,10 +191,10 @@ pub(crate) fn record<M: Model, A: Actors<M>>(
     let steps = runner.inner().record.take().unwrap_or_default();
     followed?;
     let (_, blocked) = runner.enabled();
-    // A ring of waiters needs only its own past; somebody whom nobody wakes, or a judgement at rest, needs everybody's. The
-    // order as it was found reproduces by construction.
+    // A ring of waiters needs only its own past, and of others who wait as well nothing if the ring shows without; somebody whom nobody
+    // wakes, or a judgement at rest, needs everybody's. The order as it was found reproduces by construction.
     let plain = steps.iter().filter(|s| !s.local).map(|s| Choice { actor: s.actor, outcome: s.outcome }).collect();
-    let schedules = [postpone(&steps, target, blocked), postpone(&steps, target, u16::MAX), plain];
+    let schedules = [postpone(&steps, target, 0), postpone(&steps, target, blocked), postpone(&steps, target, u16::MAX), plain];
     let (recording, violation) = schedules.iter().find_map(|schedule| run_schedule(runner, schedule, target))?;
     Some((mark_private(recording, &steps), violation))
 }

@@ -367,7 +367,7 @@ impl Question<'_> {
         // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin with.
         let mut proven = prove(runner, &mut found, FEW_STATES);
         let mut minimal = proven.clone();
-        if proven.len() < found.len() && !as_found {
+        if proven.len() < found.len() {
             for (invariant, longer) in found.iter_mut().filter(|(i, _)| !proven.contains(i)) {
                 let done;
                 (*longer, done) = shorten::minimise(runner, *invariant, longer, &over);

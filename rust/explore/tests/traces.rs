@@ -263,7 +263,7 @@ fn every_violation_of_random_programs_has_a_shortest_trace_that_runs_again() {
     let judged = [Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::NoUseOfFreedFrame, Invariant::LockOrder];
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(11);
     let mut traces = 0;
-    for nth in 0..300 {
+    for nth in 0..450 {
         let programs = random_programs(&mut rng, 40);
         let outcome = answer(&programs, &judged, Options::default());
         let plain = answer(&programs, &judged, Options { reduction: Reduction::CACHE, ..Options::default() });
@@ -306,4 +306,15 @@ fn a_budget_that_is_too_small_is_inconclusive() {
     assert_eq!(outcome.verdict, Verdict::Inconclusive);
     assert!(!outcome.exhaustive);
     assert!(outcome.scope.bounds.contains("budget"));
+}
+
+#[test]
+fn a_ring_of_waiters_is_shown_without_others_who_wait_for_it() {
+    let ab = [Op::Lock(0), Op::Lock(1), Op::Unlock(1), Op::Unlock(0)];
+    let ba = [Op::Expect(1), Op::Lock(1), Op::Lock(0), Op::Unlock(0), Op::Unlock(1)];
+    let bystander = [Op::Expect(0), Op::Lock(1), Op::Expect(2), Op::Unlock(1)];
+    let programs = Programs([&ab[..], &ba, &bystander].map(program).to_vec());
+    let outcome = answer(&programs, &[Invariant::LockOrder], Options::default());
+    let witness = &outcome.witnesses[&Invariant::LockOrder];
+    assert_eq!((witness.switches, witness.steps, witness.shortest), (1, 3, true));
 }
