@@ -222,7 +222,7 @@ const RUNS: usize = 16;
 
 /// What falls when a document is explored, each with its trace.
 fn witnesses(document: &Value) -> Value {
-    let options = json!({"seconds": 60.0, "shorten_seconds": 0.5, "settle_seconds": 0.0});
+    let options = json!({"seconds": 60.0, "shorten_seconds": 0.5, "settle_seconds": 5.0});
     let mut answer = question::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {}).expect("it can be explored");
     answer["witnesses"].take()
 }
