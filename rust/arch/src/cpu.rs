@@ -12,6 +12,7 @@ use crate::contents::Template;
 use crate::descriptor::Desc;
 use crate::geometry::{Geometry, Level};
 use crate::invariant::Invariant;
+use crate::outcome::{Observed, Outcome};
 
 /// Words of a struct page.
 const STRUCT_PAGE_WORDS: u16 = 8;
@@ -634,48 +635,6 @@ pub trait Cpu {
     /// Geometry of this machine. *local*
     fn geometry(&self) -> &Geometry;
 }
-
-/// What `Cpu::concluding` may return: two outcomes with the same bits are the same.
-pub trait Outcome {
-    fn bits(&self) -> u64;
-}
-
-impl Outcome for () {
-    fn bits(&self) -> u64 {
-        0
-    }
-}
-
-impl Outcome for bool {
-    fn bits(&self) -> u64 {
-        u64::from(*self)
-    }
-}
-
-impl Outcome for u8 {
-    fn bits(&self) -> u64 {
-        u64::from(*self)
-    }
-}
-
-impl Outcome for Va {
-    fn bits(&self) -> u64 {
-        self.0
-    }
-}
-
-impl<T: Outcome, E: Outcome> Outcome for Result<T, E> {
-    fn bits(&self) -> u64 {
-        match self {
-            Ok(it) => it.bits() << 1,
-            Err(error) => error.bits() << 1 | 1,
-        }
-    }
-}
-
-/// All that a CPU has observed up to some point, as a hash.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Observed(pub u128);
 
 /// A list of frames that kernel code holds on its own stack; links live beside the frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -12,6 +12,7 @@ pub mod descriptor;
 pub mod geometry;
 pub mod invariant;
 pub mod layout;
+mod outcome;
 pub mod section;
 pub mod tables;
 
@@ -22,4 +23,5 @@ pub use descriptor::{Attr, Desc, Kind, OutputBits};
 pub use geometry::{Geometry, Granule, Level, OutputFormat, STRUCT_PAGE_SIZE};
 pub use invariant::Invariant;
 pub use layout::{Layout, Version};
+pub use outcome::{Observed, Outcome};
 pub use tables::TableView;
