@@ -11,7 +11,7 @@ from typing import Any
 
 from . import _core, saving, trace
 from .errors import SpecError
-from .lab import STRATEGIES, AnyScenario, Result, chosen, explore, resolve
+from .lab import AnyScenario, Result, check_strategy, chosen, explore, resolve
 from .replay import replay
 from .scenario import Expect, Scenario, Variant
 from .spec import Budget, parse_budget
@@ -152,8 +152,7 @@ def cases(
         parse_budget(budget)
     if policies is not None and not isinstance(policies, Mapping):
         raise SpecError(f"policies is {policies!r}: expected choices by policy, like {{'update': 'bbm'}}")
-    if strategy not in STRATEGIES:
-        raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    check_strategy(strategy)
     settings = chosen(f"{row}={value}" for row, value in (policies or {}).items())
     options = {"strategy": strategy, "seed": seed, "depth": depth, "policies": settings}
     found: list[Case] = []

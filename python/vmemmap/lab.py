@@ -195,6 +195,12 @@ def chosen(settings: Iterable[str]) -> dict[str, str]:
     return dict(parse_policy(setting, known) for setting in settings)
 
 
+def check_strategy(strategy: str) -> None:
+    """:raises SpecError: no such strategy."""
+    if strategy not in STRATEGIES:
+        raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+
+
 def resolve(scenario: AnyScenario) -> Scenario:
     """:raises SpecError: no such scenario, or something that is none."""
     if isinstance(scenario, Scenario):
@@ -256,8 +262,7 @@ def explore(
         the search with what was found.
     :raises SpecError: no such scenario, variant, policy or strategy.
     """
-    if strategy not in STRATEGIES:
-        raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    check_strategy(strategy)
     if depth is not None and (strategy != "pct" or not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH):
         raise SpecError(f"depth is {depth!r}: it goes with strategy pct and is between 1 and {MAX_DEPTH}")
     _check_seed(seed)

@@ -86,7 +86,10 @@ pub(crate) mod phase {
 
     /// The same operation of the last round, in a program of so many positions and rounds.
     pub const fn again(now: u32, (positions, rounds): (u32, u32)) -> u32 {
-        if positions == 0 || now == NEVER || now > positions * rounds { now } else { positions * (rounds - 1) + (now - 1) % positions + 1 }
+        if positions == 0 || now == NEVER || now > positions.saturating_mul(rounds) {
+            return now;
+        }
+        positions.saturating_mul(rounds - 1).saturating_add((now - 1) % positions + 1)
     }
 }
 

@@ -26,9 +26,10 @@ pub struct Programs<'a> {
     pub memo: Option<&'a Memo<'a>>,
 }
 
-struct KernelPort<'p, 'c, M: Model<Op = Op>> {
-    port: &'p ActorPort<'c, M>,
-    geometry: &'p Geometry,
+/// An actor's way out, for kernel code on an `OpCpu`.
+pub struct KernelPort<'p, 'c, M: Model<Op = Op>> {
+    pub port: &'p ActorPort<'c, M>,
+    pub geometry: &'p Geometry,
 }
 
 impl<M: Model<Op = Op>> Port for KernelPort<'_, '_, M> {

@@ -89,7 +89,7 @@ pub(crate) fn sample<M: Model, A: Actors<M>>(
         }
         longest = longest.max(walk(runner, draw, &mut rng, longest, &mut report));
         report.executions += 1;
-        if report.first.is_none() && report.found.keys().any(|i| ending.contains(*i)) {
+        if report.first.is_none() && report.has_found(ending) {
             report.first = Some((report.executions, began.elapsed()));
         }
         {

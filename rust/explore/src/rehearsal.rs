@@ -40,12 +40,12 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
             if in_vain == ENOUGH {
                 return;
             }
-            let next = |rng: &mut Xoshiro256PlusPlus, made: &[Choice]| {
+            let next = |rng: &mut Xoshiro256PlusPlus, made: &[Turn]| {
                 let moves_on = turn >= count && rng.random_range(0..8) == 0;
-                let last = made.last().map_or(turn % count, |c| usize::from(c.actor));
+                let last = made.last().map_or(turn % count, |t| usize::from(t.choice.actor));
                 if moves_on { rng.random_range(0..count) } else { last }
             };
-            self.alone(ending, began, next, &mut rng);
+            self.by_turns(ending, began, next, &mut rng);
         }
     }
 
@@ -59,10 +59,10 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
                 if !self.may_go_on(limits) {
                     return;
                 }
-                let next = |_: &mut _, made: &[Choice]| if made.len() < stop { first } else { (first + 1) % count };
-                let others = self.alone(ending, began, next, &mut rng);
+                let next = |_: &mut _, made: &[Turn]| if made.len() < stop { first } else { (first + 1) % count };
+                let followed = self.by_turns(ending, began, next, &mut rng);
                 // It came to its end, or waits, before it was to be stopped.
-                if self.report.first.is_some() || others < stop {
+                if self.report.first.is_some() || followed < stop {
                     break;
                 }
             }
@@ -74,18 +74,18 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         !over && !self.runner.unanswered() && self.report.executions + 1 < limits.executions
     }
 
-    /// An execution in which whoever is `next`, after so many turns, goes on if it can, else the one after it that can. Returns the number of turns
-    /// before somebody else than `next` had to go.
-    fn alone(
+    /// An execution in which whoever is `next` after these turns goes on if it can, else the one after it that can. Returns the
+    /// number of turns before somebody else than `next` had to go.
+    fn by_turns(
         &mut self,
         ending: Invariants,
         began: Instant,
-        mut next: impl FnMut(&mut Xoshiro256PlusPlus, &[Choice]) -> usize,
+        mut next: impl FnMut(&mut Xoshiro256PlusPlus, &[Turn]) -> usize,
         rng: &mut Xoshiro256PlusPlus,
     ) -> usize {
         let count = self.runner.count();
         let mut operations = self.runner.start();
-        let (mut made, mut turns) = (Vec::new(), Vec::new());
+        let mut turns = Vec::new();
         let mut followed = None;
         let broke = loop {
             // A deadlock of some ends an execution in which others could go on.
@@ -93,15 +93,14 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
                 break self.runner.inner().violated();
             }
             let (enabled, _) = self.runner.enabled();
-            let wanted = next(rng, &made);
+            let wanted = next(rng, &turns);
             let actor = (wanted..wanted + count).map(|a| a % count).find(|a| enabled & 1 << a != 0).unwrap_or(0);
             if actor != wanted {
-                followed.get_or_insert(made.len());
+                followed.get_or_insert(turns.len());
             }
             let outcome = rng.random_range(0..self.runner.outcomes(actor));
             let choice = Choice { actor: actor as u8, outcome };
             operations[actor] += 1 + self.runner.advance(actor, outcome, Phase::Frontier);
-            made.push(choice);
             turns.push(Turn { choice, until: operations[actor] });
         };
         self.report.executions += 1;
@@ -111,7 +110,7 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         for invariant in broke.iter() {
             self.rehearsed.entry(invariant).or_insert_with(|| turns.clone());
         }
-        followed.unwrap_or(made.len())
+        followed.unwrap_or(turns.len())
     }
 
     /// The choices that lead on the way of these turns, by what is known now of who meets whom where.

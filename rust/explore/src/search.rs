@@ -139,6 +139,10 @@ impl Report {
     pub fn exhaustive(&self) -> bool {
         self.ended == Ended::Exhausted && !self.overflowed
     }
+    /// Whether any of these fell.
+    pub(crate) fn has_found(&self, any: Invariants) -> bool {
+        self.found.keys().any(|i| any.contains(*i))
+    }
     pub(crate) fn keep(&mut self, invariant: Invariant, cost: Cost, choices: impl FnOnce() -> Vec<Choice>) {
         if self.found.get(&invariant).is_none_or(|f| cost < f.cost) {
             self.found.insert(invariant, Found { choices: choices(), cost });
@@ -282,7 +286,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if let Some(node) = self.nodes.last_mut() {
                 node.ways += self.ways_on;
             }
-            if self.report.first.is_none() && self.report.found.keys().any(|i| ending.contains(*i)) {
+            if self.report.first.is_none() && self.report.has_found(ending) {
                 self.report.first = Some((self.report.executions, began.elapsed()));
             }
             {
@@ -292,7 +296,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if self.runner.unanswered() {
                 break Ended::Interrupted;
             }
-            if limits.settle == Some(Duration::ZERO) && self.report.found.keys().any(|i| ending.contains(*i)) {
+            if limits.settle == Some(Duration::ZERO) && self.report.has_found(ending) {
                 break Ended::Budget;
             }
             let grew = self.runner.grew() && self.reduction.fault != Fault::NoFixpoint;
@@ -324,7 +328,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 if (limits.stop)() {
                     break Ended::Interrupted;
                 }
-                if !self.report.found.keys().any(|i| ending.contains(*i)) {
+                if !self.report.has_found(ending) {
                     fell = None;
                 } else if limits.settle.is_some_and(|more| now >= *fell.get_or_insert(now) + more) {
                     break Ended::Budget;

@@ -288,7 +288,7 @@ impl Question<'_> {
         let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
         let visible = runner.inner().model.visible();
         let mut witnesses = self.witnesses(runner, judged, &report, progress);
-        let fell = report.found.keys().any(|i| judged.contains(*i));
+        let fell = report.has_found(judged);
         let exhaustive = report.exhaustive();
         // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as well.
         let mut seen_all = exhaustive && !fell;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde_json::{Value, json};
-use vmemmap_arch::{Geometry, Invariant, Observed, Order, Slot, Tlbi, Va};
+use vmemmap_arch::{Invariant, Va};
 use vmemmap_explore::document::{ActorDocument, Document, OperationDocument};
 use vmemmap_explore::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::foreign::{MAX_RESULTS, Memo, Source, Unanswered, sent};
@@ -19,7 +19,7 @@ use vmemmap_explore::verdict::{Options, Verdict, ask};
 use vmemmap_explore::world::booted;
 use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_machine::model::{Context, World, WorldOptions};
-use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
+use vmemmap_machine::op::{Op, OpCpu};
 
 const SECTION: u64 = 128 << 20;
 const PLACE: u64 = 65 << 30;
@@ -124,35 +124,6 @@ struct Native<'a> {
     dump: Operation,
 }
 
-struct NativePort<'p, 'c, M: Model<Op = Op>>(&'p ActorPort<'c, M>, &'p Geometry);
-
-impl<M: Model<Op = Op>> Port for NativePort<'_, '_, M> {
-    fn call(&self, op: Op) -> Reply {
-        self.0.call(op)
-    }
-    fn skip_none(&self, at: Slot<Tok>, entries: usize) -> usize {
-        self.0.skip(&Op::Read { at, order: Order::Plain }, entries)
-    }
-    fn skip_tlbi(&self, first: Va, pages: usize) -> usize {
-        self.0.skip(&Op::Tlbi(Tlbi::Vaale1is(first)), pages)
-    }
-    fn observed(&self) -> Observed {
-        self.0.observed()
-    }
-    fn conclude(&self, since: Observed, outcome: u64) {
-        self.0.conclude(since, outcome);
-    }
-    fn id(&self) -> u8 {
-        self.0.id()
-    }
-    fn label(&self, function: &'static str) {
-        self.0.label(function);
-    }
-    fn geometry(&self) -> &Geometry {
-        self.1
-    }
-}
-
 impl<M: Model<Op = Op>> Actors<M> for Native<'_> {
     fn count(&self) -> usize {
         2
@@ -161,7 +132,7 @@ impl<M: Model<Op = Op>> Actors<M> for Native<'_> {
         ["block", "steps"][actor]
     }
     fn run(&self, actor: usize, port: &ActorPort<'_, M>) {
-        let cpu = OpCpu::new(NativePort(port, &self.kernel.geometry));
+        let cpu = OpCpu::new(programs::KernelPort { port, geometry: &self.kernel.geometry });
         port.boundary(0);
         if actor == 0 {
             let _observed = self.offline_and_remove.run(self.kernel, &cpu);

@@ -178,23 +178,23 @@ impl Operation {
     /// # Errors
     /// What the kernel function returns.
     pub fn run<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
-        match k.policies.fault {
-            FaultHandler::Oops => self.perform(k, cpu),
-            FaultHandler::Recheck | FaultHandler::Wait => self.perform(k, &Handled::new(k, cpu)),
-        }
+        self.handled(k, cpu, true)
     }
 
     /// The same for somebody who looks at no result: an explored machine need not know what a dump would have printed.
     pub fn run_unread<C: Cpu>(&self, k: &Kernel, cpu: &C) {
-        match (self, k.policies.fault) {
-            (Operation::PtdumpWalk { range }, FaultHandler::Oops) => ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut ptdump::Unread),
-            _ => {
-                let _unread = self.run(k, cpu);
-            }
+        let _unread = self.handled(k, cpu, false);
+    }
+
+    fn handled<C: Cpu>(&self, k: &Kernel, cpu: &C, read: bool) -> Result<u64, Errno> {
+        match k.policies.fault {
+            FaultHandler::Oops => self.perform(k, cpu, read),
+            FaultHandler::Recheck | FaultHandler::Wait => self.perform(k, &Handled::new(k, cpu), read),
         }
     }
 
-    fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+    /// `read`: somebody looks at the result.
+    fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C, read: bool) -> Result<u64, Errno> {
         match *self {
             Operation::NrHugepages { hstate, count } => hugetlb::set_max_huge_pages(k, cpu, hstate, count),
             Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_fresh(k, cpu, hstate, at),
@@ -220,6 +220,10 @@ impl Operation {
             Operation::DeviceAdd { start, bytes } => memory_hotplug::device_add(k, cpu, start, bytes),
             Operation::DeviceRemove { start, bytes } => memory_hotplug::device_remove(k, cpu, start, bytes),
             Operation::DeviceUse { pfn } => memory_hotplug::device_use(k, cpu, pfn),
+            Operation::PtdumpWalk { ref range } if !read => {
+                ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut ptdump::Unread);
+                Ok(0)
+            }
             Operation::PtdumpWalk { ref range } => {
                 let mut count = ptdump::RangeCount::default();
                 ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut count);

@@ -2,7 +2,7 @@
 //!
 //! Two operations of different actors whose footprints do not conflict commute. Most locations are the cells
 //! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
-//! ways that commute, they *read* its location and the one that looks at the outcome *writes* it.
+//! ways that commute, they *adjust* its location, or *read* it and the one that looks at the outcome *writes* it.
 //!
 //! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do not
 //! commute in one state must conflict in all states that others' steps can lead to from there: whatever decides *where* an
@@ -15,7 +15,7 @@ use super::access::{End, Output};
 use super::cells::Cell;
 use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
-use super::tlb::{Record, seen};
+use super::tlb::{Record, publication, seen};
 use crate::op::{Op, Tok};
 
 /// Takes in the locations of one operation.
@@ -30,6 +30,10 @@ pub trait Touch {
     fn watch(&mut self, location: u32);
     /// Changes it in a way that commutes with all other such changes.
     fn adjust(&mut self, location: u32);
+    /// Reads a relation, or watches it while it is empty.
+    fn look(&mut self, relation: u32, empty: bool) {
+        if empty { self.watch(relation) } else { self.read(relation) }
+    }
 }
 
 impl World {
@@ -93,7 +97,7 @@ impl World {
             }),
             Op::IommuInvalidate => {
                 for r in self.stale.iter().filter(|r| self.at_agent(r)) {
-                    out.read(r.place + 1);
+                    out.read(publication(r.place));
                     if !self.is_unpublished(r) {
                         self.touch_end(r, out);
                     }
@@ -279,7 +283,7 @@ impl World {
         }
         if let Some(va) = va {
             let place = self.place_of(at.level, va);
-            // Others end a stale value, or may use it, only once it is published; then they meet the barrier that did that.
+            // Others end a stale value only once it is published, and then meet the barrier that did that; who may use it meets the entry.
             let alone = !self.stale.iter().any(|r| r.place == place);
             let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
             let mut touch = |location| if fresh { out.watch(location) } else { out.write(location) };
@@ -289,7 +293,7 @@ impl World {
                     touch(self.stale.cell(index));
                 }
             }
-            if fresh { out.watch(place) } else { out.read(place) }
+            out.look(place, fresh)
         } else {
             out.write(self.memory.cell(slot.table, offset::MAPPED));
             self.touch_outdated(slot.table, out);
@@ -382,7 +386,7 @@ impl World {
 
     /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous set.
     fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
-        out.adjust(r.place + 1);
+        out.adjust(publication(r.place));
         out.adjust(self.fixed.stale);
         if r.value.has(Attr::CONT) || !self.options.ets {
             out.write(r.cell);
@@ -422,7 +426,7 @@ impl World {
             Some((va, pages)) => {
                 for n in 0..pages {
                     let va = va.plus(u64::from(n) << self.geometry.page_shift());
-                    self.touch_places(va, |place, out: &mut _| out.read(place + 1), out);
+                    self.touch_places(va, |place, out: &mut _| out.read(publication(place)), out);
                 }
             }
             None => out.read(self.fixed.stale),
@@ -451,7 +455,7 @@ impl World {
         let mut freed = Vec::new();
         // Whatever may be stale of it, now or by the time that the operation executes.
         let none = self.stale_at(va).next().is_none();
-        self.touch_places(va, |place, out: &mut T| if none { out.watch(place) } else { out.read(place) }, out);
+        self.touch_places(va, |place, out: &mut T| out.look(place, none), out);
         self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
@@ -506,7 +510,7 @@ impl World {
                 }
             }
         }
-        if none { out.watch(compared) } else { out.read(compared) }
+        out.look(compared, none)
     }
 
     fn touch_copy_source(&mut self, from: FrameId, out: &mut impl Touch) {
@@ -559,7 +563,7 @@ impl World {
     fn touch_outdated(&self, id: FrameId, out: &mut impl Touch) {
         let (stale, pa) = (self.memory.cell(id, offset::STALE), self.memory.pa(id));
         let named = self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa);
-        if named { out.read(stale) } else { out.watch(stale) }
+        out.look(stale, !named)
     }
 
     /// A run that is known by its address comes or goes. Those of one PMD entry may overlap, others cannot.

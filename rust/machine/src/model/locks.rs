@@ -170,7 +170,7 @@ impl World {
     fn note_held(&mut self, actor: u8, lock: LockId) {
         let bit = 1 << lock.index();
         let alone = self.owner(lock) == Some(actor);
-        let any = alone || (RWSEMS & bit != 0 && self.readers(lock) >> (4 * u32::from(actor)) & 0xf != 0);
+        let any = alone || (RWSEMS & bit != 0 && self.holds(actor, lock));
         let cell = self.fixed.held + 2 * Cell::from(actor);
         for (cell, holds) in [(cell, any), (cell + 1, alone)] {
             let others = self.memory.cells.get(cell) & !bit;

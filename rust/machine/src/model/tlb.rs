@@ -134,7 +134,7 @@ impl Stale {
         self.by_key.insert((record.slot, record.value.0, record.va, record.asid), index);
         index
     }
-    /// Location of the translations that start at `va` at that level: of how they end. The next is that of their being published as gone.
+    /// Location of the translations that start at `va` at that level: of how they end (see `publication`).
     fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
         *self.places.entry((level, va)).or_insert_with(|| {
             // Apart from the records, whose even rows a search takes to go on.
@@ -185,6 +185,11 @@ impl Stale {
             new != 0
         });
     }
+}
+
+/// Location of the values at a place being published as gone.
+pub(super) const fn publication(place: Cell) -> Cell {
+    place + 1
 }
 
 /// The value that hardware sees: an entry that is not valid is as good as none.
