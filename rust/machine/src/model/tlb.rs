@@ -469,7 +469,8 @@ pub(super) fn covers(g: &vmemmap_arch::Geometry, r: &Record, op: Tlbi) -> bool {
         // The operand is a page number.
         let va = va.align_down(g.page_size());
         let bytes = u64::from(pages) << g.page_shift();
-        spans(g, r, va) || r.va.since(va) < bytes
+        // Of no pages, a range reaches nothing.
+        pages != 0 && (spans(g, r, va) || r.va.since(va) < bytes)
     });
     here && op.matches(r.asid) && !(op.is_last_level() && matches!(g.kind(r.value, r.level), Kind::Table(_)))
 }
