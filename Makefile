@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-python nightly fuzz arrows bench bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-python nightly variants fuzz arrows bench bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -62,6 +62,11 @@ test-python: arrows
 nightly: $(VENV)/.built $(VENV)/.dev
 	$(CARGO) test --release -p vmemmap-explore --test soundness --test soundness_world -- --ignored --nocapture
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
+
+# Every variant explored again and compared with the table that is kept; WRITE=1 keeps the new one.
+VARIANTS := docs/variants.tsv
+variants: $(VENV)/.built
+	$(BIN)/python benches/variants.py $(if $(WRITE),--write,--against) $(VARIANTS)
 
 # Needs a nightly toolchain, a C++ compiler and `cargo install cargo-fuzz`. `make test` runs the same functions with proptest
 # (rust/explore/tests/fuzzed.rs), on any toolchain. No allocation may be larger than 100 MB.
