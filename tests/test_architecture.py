@@ -21,7 +21,7 @@ ARROWS = {
     "explore": {"arch", "kernel", "machine"},
     "python": {"arch", "kernel", "machine", "image", "explore"},
 }
-UNSAFE = {"rust/machine/src/arena.rs", "rust/explore/src/coroutine.rs", "rust/python/src/arrays.rs"}
+UNSAFE = {"rust/machine/src/native/arena.rs", "rust/explore/src/coroutine.rs", "rust/python/src/arrays.rs"}
 MAX_LINES = 700
 
 

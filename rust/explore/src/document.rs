@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
-use vmemmap_machine::model::{Context, MAX_ACTORS};
+use vmemmap_machine::explored::{Context, MAX_ACTORS};
 
 use crate::scenario::Body;
 
@@ -209,7 +209,7 @@ pub enum SpuriousFault {
     Fatal,
 }
 
-/// `vmemmap_machine::model::Conflict` by name.
+/// `vmemmap_machine::explored::Conflict` by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictName {

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use vmemmap_arch::Invariant;
-pub use vmemmap_machine::model::NewOrder;
+pub use vmemmap_machine::explored::NewOrder;
 pub use vmemmap_machine::op::Reply;
 
 /// Most actors of one scenario (sets of actors are bits of a `u16`).

@@ -4,7 +4,7 @@ use std::io;
 
 use vmemmap_arch::{Geometry, Observed, Order, Slot, Tlbi, Va};
 use vmemmap_kernel::{Kernel, Operation};
-use vmemmap_machine::model::Context;
+use vmemmap_machine::explored::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
 
 use crate::execution::{ActorPort, Actors, Answer, Shared};

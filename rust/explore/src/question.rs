@@ -9,7 +9,7 @@ use thiserror::Error;
 use vmemmap_arch::Va;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
-use vmemmap_machine::model::{Conflict, World, WorldOptions};
+use vmemmap_machine::explored::{Conflict, World, WorldOptions};
 
 use crate::document::{ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
 use crate::foreign::{ForeignError, Memo, Source};

@@ -4,7 +4,7 @@ use vmemmap_arch::{Invariant, Var};
 use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate};
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Kernel, Operation};
-use vmemmap_machine::model::{Context, Place};
+use vmemmap_machine::explored::{Context, Place};
 
 use crate::model::Invariants;
 

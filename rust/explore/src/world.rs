@@ -4,7 +4,7 @@ use thiserror::Error;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Invariant, LockId, Mode, Tlbi};
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
-use vmemmap_machine::model::{Conflict, Mark, NewOrder, Touch, World, WorldOptions};
+use vmemmap_machine::explored::{Conflict, Mark, NewOrder, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
@@ -106,7 +106,7 @@ impl Model for World {
         World::overflowed(self)
     }
     fn breaches(&self) -> Vec<Breach> {
-        let told = |b: &vmemmap_machine::model::Breach| Breach {
+        let told = |b: &vmemmap_machine::explored::Breach| Breach {
             invariant: b.invariant,
             actor: b.actor,
             address: (b.address != 0).then_some(b.address),

@@ -16,7 +16,7 @@ use vmemmap_explore::replay::Options;
 use vmemmap_explore::retold::Retold;
 use vmemmap_explore::scenario::{Actor, Scenario};
 use vmemmap_explore::trace::Trace;
-use vmemmap_machine::model::Context;
+use vmemmap_machine::explored::Context;
 use vmemmap_machine::op::{Op, Tok};
 use vmemmap_machine::{Checked, Machine};
 

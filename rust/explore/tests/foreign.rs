@@ -18,7 +18,7 @@ use vmemmap_explore::search::Reduction;
 use vmemmap_explore::verdict::{Options, Verdict, ask};
 use vmemmap_explore::world::booted;
 use vmemmap_kernel::{Errno, Kernel, Operation};
-use vmemmap_machine::model::{Context, World, WorldOptions};
+use vmemmap_machine::explored::{Context, World, WorldOptions};
 use vmemmap_machine::op::{Op, OpCpu};
 
 const SECTION: u64 = 128 << 20;

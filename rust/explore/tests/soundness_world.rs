@@ -16,7 +16,7 @@ use vmemmap_explore::model::Invariants;
 use vmemmap_explore::runner::Runner;
 use vmemmap_explore::search::{Ended, Final, Reduction, Report};
 use vmemmap_explore::verdict::{Options, ask};
-use vmemmap_machine::model::{LocationKind, World, WorldOptions};
+use vmemmap_machine::explored::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::Op;
 
 /// Learns on the way what `MERGED` knows beforehand.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 use vmemmap_arch::Zone;
-use vmemmap_machine::frames::{Frames, Span};
+use vmemmap_machine::native::frames::{Frames, Span};
 
 /// Runs `test` under each interleaving; one that has no choice to make tests nothing.
 fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {

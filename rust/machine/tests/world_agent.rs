@@ -4,7 +4,7 @@ mod bench;
 
 use bench::{Bench, page};
 use vmemmap_arch::{Barrier, Cpu, Desc, FrameKind, Invariant, Order, Tlbi};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::explored::WorldOptions;
 
 fn bench(iommu: bool, strict: bool) -> Bench {
     Bench::new(WorldOptions { iommu, strict, ..WorldOptions::default() })

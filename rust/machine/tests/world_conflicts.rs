@@ -6,7 +6,7 @@ use bench::{BASE, Bench, page, request};
 use vmemmap_arch::bbm::FeatBbm::{self, Level0, Level1, Level2, NoAbort};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Attr, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, Level, Order, Pa, Slot, Tlbi, Va};
-use vmemmap_machine::model::{Conflict, WorldOptions};
+use vmemmap_machine::explored::{Conflict, WorldOptions};
 use vmemmap_machine::op::{Op, Tok};
 
 fn bench(conflict: Conflict, feat_bbm: &[FeatBbm]) -> Bench {

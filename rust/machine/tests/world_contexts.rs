@@ -4,7 +4,7 @@ mod bench;
 
 use bench::{Bench, page};
 use vmemmap_arch::{Barrier, Cpu, Data, Desc, Fault, Invariant, LockId, Mode, Order, Rmw, Tlbi, Until, Var};
-use vmemmap_machine::model::{Context, NewOrder, Place, WorldOptions};
+use vmemmap_machine::explored::{Context, NewOrder, Place, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 
 const LINE: Var = Var(2);

@@ -5,7 +5,7 @@ mod bench;
 use bench::{Bench, page, request};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Attr, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, Order, Pa, Tlbi};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::explored::WorldOptions;
 use vmemmap_machine::op::Tok;
 
 const SET: u64 = 16;

@@ -9,7 +9,7 @@ use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
     Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
 };
-use vmemmap_machine::model::{Conflict, Context, Place, Touch, WorldOptions};
+use vmemmap_machine::explored::{Conflict, Context, Place, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 
 const LINE: Var = Var(1);

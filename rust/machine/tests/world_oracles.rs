@@ -4,7 +4,7 @@ mod bench;
 
 use bench::{Bench, page, request};
 use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Tlbi, Until, Var, Zone};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::explored::WorldOptions;
 use vmemmap_machine::op::Op;
 
 fn bench() -> Bench {

@@ -4,7 +4,7 @@ mod bench;
 
 use bench::{Bench, page};
 use vmemmap_arch::{Attr, Barrier, Cpu, Desc, FrameKind, Invariant, Order, Tlbi};
-use vmemmap_machine::model::WorldOptions;
+use vmemmap_machine::explored::WorldOptions;
 use vmemmap_machine::op::Op;
 
 fn bench() -> Bench {

@@ -7,7 +7,7 @@ use vmemmap_kernel::mmu::vmemmap_populate;
 use vmemmap_kernel::policy::Mapping;
 use vmemmap_kernel::sparse_vmemmap::Storage;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
-use vmemmap_machine::arena::Arena;
+use vmemmap_machine::native::arena::Arena;
 
 use super::rounds::{Rounds, timed};
 use super::stage::{self, DRAM};

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use vmemmap_arch::{Invariant, Pa, Va, Zone};
 use vmemmap_kernel::policy::LinearMap;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
-use vmemmap_machine::model::{Context, World, WorldOptions};
+use vmemmap_machine::explored::{Context, World, WorldOptions};
 
 use super::handmade::{self, Row};
 use super::rounds::{Rounds, timed};

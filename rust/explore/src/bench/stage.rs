@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use vmemmap_arch::{Cpu, Frame, Geometry, Granule, Layout, Pa, Va, Version};
 use vmemmap_kernel::sparse_vmemmap::{Storage, vmemmap_populate_basepages};
 use vmemmap_kernel::{Kernel, Policies, Ram, pgtable};
-use vmemmap_machine::arena::Arena;
+use vmemmap_machine::native::arena::Arena;
 use vmemmap_machine::{Machine, MachineConfig, RamRange};
 
 use super::BenchError;

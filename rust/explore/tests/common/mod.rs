@@ -8,7 +8,7 @@ use vmemmap_explore::model::{Invariants, Model};
 use vmemmap_explore::runner::Runner;
 use vmemmap_explore::scenario::{Actor, Body};
 use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
-use vmemmap_machine::model::Context;
+use vmemmap_machine::explored::Context;
 
 /// Operations of an actor.
 const STEP_BOUND: u32 = 100_000;

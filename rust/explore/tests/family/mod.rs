@@ -17,7 +17,7 @@ use vmemmap_explore::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model, Touched};
 use vmemmap_explore::scenario::Scenario;
 use vmemmap_explore::search::{Final, Reduction, Report};
-use vmemmap_machine::model::{Conflict, LocationKind, Mark, World, WorldOptions};
+use vmemmap_machine::explored::{Conflict, LocationKind, Mark, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
 

@@ -1,6 +1,6 @@
 //! Rules of the footprints, each left out in turn (explorer.md §9, item 2).
 
-use vmemmap_machine::model::LocationKind::{self, *};
+use vmemmap_machine::explored::LocationKind::{self, *};
 use vmemmap_machine::op::Op;
 
 use super::Mutant;

@@ -8,12 +8,12 @@ use vmemmap_arch::{
 };
 
 use super::{Checked, TABLE_POISON};
-use crate::contents::apply_rmw;
-use crate::counters::Count;
-use crate::frame_lock::Hold;
-use crate::frame_state::{Contents, bit};
-use crate::ranges::Freeing;
-use crate::watch::name_of;
+use crate::checked::frame_lock::Hold;
+use crate::native::contents::apply_rmw;
+use crate::native::counters::Count;
+use crate::native::frame_state::{Contents, bit};
+use crate::native::promises::name_of;
+use crate::native::ranges::Freeing;
 
 fn plain(frame: Frame<u32>) -> Frame<()> {
     Frame { pa: frame.pa, tok: () }

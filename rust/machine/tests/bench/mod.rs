@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Kind, Level, Order, Pa, Slot, Va, Zone};
-use vmemmap_machine::model::{Direct, World, WorldOptions};
+use vmemmap_machine::explored::{Direct, World, WorldOptions};
 use vmemmap_machine::op::{Op, OpCpu, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
 

@@ -1,7 +1,7 @@
 //! The machine of the handmade programs for our own search: two tables, two locks, and no more than that.
 
 use vmemmap_arch::Invariant;
-use vmemmap_machine::model::Context;
+use vmemmap_machine::explored::Context;
 
 use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::bench::BenchError;

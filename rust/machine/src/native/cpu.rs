@@ -13,12 +13,12 @@ use vmemmap_arch::{
     RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
-use crate::contents::{apply_rmw, load_order, rmw_order, store_order};
-use crate::counters::{Count, Tally};
-use crate::frame_state::bit;
-use crate::locks::Patience;
-use crate::machine::Machine;
-use crate::ranges::{BadFree, Freeing};
+use crate::native::contents::{apply_rmw, load_order, rmw_order, store_order};
+use crate::native::counters::{Count, Tally};
+use crate::native::frame_state::bit;
+use crate::native::locks::Patience;
+use crate::native::machine::Machine;
+use crate::native::ranges::{BadFree, Freeing};
 
 /// One CPU of a machine, for one thread.
 #[derive(Debug)]
@@ -45,6 +45,15 @@ pub(crate) enum Attempt {
 enum Access {
     Load,
     Store,
+}
+
+impl Machine {
+    /// A CPU without checks. At most one CPU of a number may be in use at a time.
+    #[must_use]
+    pub fn cpu(&self, number: u8) -> Native<'_> {
+        self.void_records();
+        Native::new(self, number.min(self.cpus() - 1))
+    }
 }
 
 impl<'m> Native<'m> {

@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use vmemmap_arch::{Frame, Invariant, Level, Rmw, Slot, Va};
 
-use super::access::Access;
 use super::cells::Cell;
+use super::translation::Access;
 use super::{Links, World};
 use crate::op::{Op, Reply, Tok};
 

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{FrameKind, InUse, Pa, RangeOp, Zone};
 
-use crate::frame_state::{Contents, State, bit};
-use crate::frames::{CHUNK, MAX_ORDER};
-use crate::locks::Patience;
-use crate::machine::Machine;
-use crate::sync::relax;
+use crate::native::frame_state::{Contents, State, bit};
+use crate::native::frames::{CHUNK, MAX_ORDER};
+use crate::native::locks::Patience;
+use crate::native::machine::Machine;
+use crate::native::sync::relax;
 
 /// Why a run could not be freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use vmemmap_arch::{LockId, Mode};
 
-use crate::counters::CachePadded;
+use crate::native::counters::CachePadded;
 
 const WRITER: u32 = 1;
 const READER: u32 = 1 << 1;

@@ -8,9 +8,9 @@
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
 
-use crate::frame_state::{Contents, State, bit};
-use crate::locks::Patience;
-use crate::machine::Machine;
+use crate::native::frame_state::{Contents, State, bit};
+use crate::native::locks::Patience;
+use crate::native::machine::Machine;
 
 /// Shared or exclusive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

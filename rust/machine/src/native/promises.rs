@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use vmemmap_arch::{Desc, Geometry, Invariant, Kind, Level, LockId, Pa, TableView, Va, VaRange};
 
-use crate::counters::CachePadded;
-use crate::locks::Patience;
+use crate::native::counters::CachePadded;
+use crate::native::locks::Patience;
 
 /// Locks whose holder may not sleep.
 pub const SPINLOCKS: [LockId; 4] = [LockId::Hugetlb, LockId::InitMmPageTable, LockId::SwapperPgdir, LockId::VmapArea];

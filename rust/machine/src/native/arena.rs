@@ -5,7 +5,7 @@
 
 use std::io;
 
-use crate::sync::AtomicU64;
+use crate::native::sync::AtomicU64;
 
 #[cfg(not(loom))]
 mod storage {

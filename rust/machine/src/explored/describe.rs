@@ -3,7 +3,7 @@
 use vmemmap_arch::{Desc, Frame, Kind, Level, Pa, Slot, Tlbi, Va};
 
 use super::World;
-use super::access::End;
+use super::translation::End;
 use crate::op::{Op, Tok};
 
 /// One operation in words.

@@ -5,7 +5,7 @@
 //!
 //! Bounds: stores that other CPUs see out of order are not modelled.
 
-mod access;
+mod accesses;
 mod allocator;
 mod attempt;
 mod breach;
@@ -16,13 +16,13 @@ mod contiguous;
 mod describe;
 mod direct;
 mod execute;
-mod footprint;
 mod location;
 mod lock_order;
 mod locks;
 mod memory;
 mod tables;
 mod tlb;
+mod translation;
 
 use core::ops::Range;
 
@@ -30,22 +30,22 @@ use rustc_hash::FxHashMap;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Va, Var};
 
+pub use accesses::Touch;
 pub use breach::Breach;
 pub use conflict::Conflict;
 pub use context::{Context, Place};
 pub use describe::Described;
 pub use direct::Direct;
-pub use footprint::Touch;
 pub use location::LocationKind;
 pub use lock_order::NewOrder;
 
-use self::access::{Access, Candidate, Output};
 use self::allocator::Allocator;
 use self::breach::Breaches;
 use self::cells::Cell;
 use self::conflict::Mishaps;
 use self::memory::{FrameId, Memory};
 use self::tlb::Stale;
+use self::translation::{Access, Candidate, Output};
 use crate::config::{ConfigError, MachineConfig, RamRange};
 use crate::op::{Op, Reply, Tok};
 

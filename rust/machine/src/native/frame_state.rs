@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::FrameKind;
 
-use crate::arena::Arena;
-use crate::frames::CHUNK;
+use crate::native::arena::Arena;
+use crate::native::frames::CHUNK;
 
 /// State word of a frame. The generation is odd while the frame is allocated and even while it is free; every
 /// allocation and every free makes the next one.

@@ -7,6 +7,7 @@
 //! records are missing and the frame's present generation is taken for the one that was named.
 
 mod cpu;
+pub(crate) mod frame_lock;
 
 use core::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vmemmap_arch::bbm::{FeatBbm, bbm_required};
 use vmemmap_arch::{Desc, Entry, Frame, Invariant, LockId, Slot, Va};
 
-use crate::counters::Count;
-use crate::frame_lock::{Fault, Hold, Judged};
-use crate::frame_state::PackedEvent;
-use crate::machine::Machine;
-use crate::native::Native;
-use crate::watch::SPINLOCKS;
+use crate::checked::frame_lock::{Fault, Hold, Judged};
+use crate::native::counters::Count;
+use crate::native::cpu::Native;
+use crate::native::frame_state::PackedEvent;
+use crate::native::machine::Machine;
+use crate::native::promises::SPINLOCKS;
 
 /// What the words of a freed table read as (bit 0 clear: invalid, as SLUB's poison is for a pointer).
 pub const TABLE_POISON: u64 = 0x6b6b_6b6b_6b6b_6b6a;
@@ -36,8 +37,17 @@ pub struct Checked<'m> {
     label: Cell<(&'static str, u16)>,
 }
 
+impl Machine {
+    /// A CPU with the checks of `Checked`. Unchecked CPUs may have run before, but not beside it.
+    #[must_use]
+    pub fn checked_cpu(&self, number: u8) -> Checked<'_> {
+        self.renew_records();
+        Checked::new(self, number.min(self.cpus() - 1))
+    }
+}
+
 impl<'m> Checked<'m> {
-    pub(crate) fn new(machine: &'m Machine, cpu: u8) -> Self {
+    fn new(machine: &'m Machine, cpu: u8) -> Self {
         Self {
             cpu: Native::new(machine, cpu),
             machine,

@@ -15,8 +15,8 @@ use std::io;
 
 use vmemmap_arch::Zone;
 
-use crate::arena::Arena;
-use crate::sync::{AtomicU64, Ordering, relax};
+use crate::native::arena::Arena;
+use crate::native::sync::{AtomicU64, Ordering, relax};
 
 /// Frames in a chunk.
 pub const CHUNK: u64 = 512;

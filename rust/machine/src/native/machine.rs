@@ -5,17 +5,15 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView};
 
-use crate::arena::Arena;
-use crate::checked::Checked;
 use crate::config::{ConfigError, MachineConfig, RamRange};
-use crate::counters::{CachePadded, Counters, Shards};
-use crate::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
-use crate::frames::{CHUNK, Frames, Span};
-use crate::injection::Injection;
-use crate::locks::{Locks, Rcu};
-use crate::native::Native;
+use crate::native::arena::Arena;
+use crate::native::counters::{CachePadded, Counters, Shards};
+use crate::native::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
+use crate::native::frames::{CHUNK, Frames, Span};
+use crate::native::injection::Injection;
+use crate::native::locks::{Locks, Rcu};
+use crate::native::promises::Watch;
 use crate::violation::{Event, Sink, Violation};
-use crate::watch::Watch;
 
 /// A machine on which real threads run kernel code: one `Native` or `Checked` a thread.
 #[derive(Debug)]
@@ -123,21 +121,16 @@ impl Machine {
         }
     }
 
-    /// A CPU without checks. At most one CPU of a number may be in use at a time.
-    #[must_use]
-    pub fn cpu(&self, number: u8) -> Native<'_> {
+    /// A CPU runs that stores descriptors without a record.
+    pub(crate) fn void_records(&self) {
         *self.records_void.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        Native::new(self, number.min(self.cpus - 1))
     }
-    /// The same CPU with the checks of `Checked`. Unchecked CPUs may have run before, but not beside it.
-    #[must_use]
-    pub fn checked_cpu(&self, number: u8) -> Checked<'_> {
+    /// Records count from here on: those that a CPU without any may have outdated are forgotten.
+    pub(crate) fn renew_records(&self) {
         let mut void = self.records_void.lock().unwrap_or_else(PoisonError::into_inner);
         if core::mem::take(&mut *void) {
             self.forget_records();
         }
-        drop(void);
-        Checked::new(self, number.min(self.cpus - 1))
     }
     /// Unchecked CPUs store descriptors without a record; an older record of the same slot could accuse them falsely.
     fn forget_records(&self) {

@@ -6,8 +6,8 @@
 
 use vmemmap_arch::{Barrier, Invariant, Var};
 
+use super::accesses::Touch;
 use super::cells::Cell;
-use super::footprint::Touch;
 use super::{MAX_ACTORS, World};
 use crate::op::Op;
 

@@ -7,9 +7,9 @@ use vmemmap_arch::bbm::{BbmCase, FeatBbm, bbm_required};
 use vmemmap_arch::{Attr, Desc, Invariant, Level, Pa, Va};
 
 use super::World;
-use super::access::{Access, Candidate};
 use super::memory::FrameId;
 use super::tlb::seen;
+use super::translation::{Access, Candidate};
 
 /// What an access does that could use two conflicting translations. The store that made them so is judged in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

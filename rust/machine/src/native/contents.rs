@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Order, Pa, Rmw, Template};
 
-use crate::frame_state::{Contents, State, bit};
-use crate::machine::Machine;
-use crate::sync::relax;
+use crate::native::frame_state::{Contents, State, bit};
+use crate::native::machine::Machine;
+use crate::native::sync::relax;
 
 /// Memory order of a load.
 #[inline]

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::counters::CachePadded;
+use crate::native::counters::CachePadded;
 
 #[derive(Debug, Default)]
 struct PerCpu {

@@ -3,7 +3,7 @@
 use vmemmap_arch::{Data, Rmw, Va};
 
 use super::World;
-use super::access::{Access, End};
+use super::translation::{Access, End};
 use crate::op::{Op, Reply, Tok};
 
 /// The same access without a handler; a probe looks and does nothing else.
