@@ -190,7 +190,7 @@ impl LiveMachine {
             if !self.machine.adopt_frame(g.pa(head), pages.trailing_zeros() as u8, FrameKind::Huge, false) {
                 return Err(LiveError::Hugepage(head.0));
             }
-            hugetlb::adopt_page(&self.kernel, cpu, head, h).map_err(LiveError::Boot)?;
+            hugetlb::adopt::adopt_page(&self.kernel, cpu, head, h).map_err(LiveError::Boot)?;
         }
         Ok(())
     }

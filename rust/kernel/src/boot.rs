@@ -4,10 +4,9 @@
 use vmemmap_arch::{Alloc, Cpu, FrameKind, Granule, Kind, Level, Order, Pa, Template, Va, Zone};
 
 use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
+use crate::mmzone::section_start;
 use crate::policy::Mapping;
-use crate::sparse_vmemmap::{
-    Storage, memmap_pages_add, populate_section_memmap, section_start, subsection_map_init, vmemmap_populate_address,
-};
+use crate::sparse_vmemmap::{Storage, memmap_pages_add, populate_section_memmap, subsection_map_init, vmemmap_populate_address};
 use crate::state::{Block, Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 

@@ -9,7 +9,7 @@ use vmemmap_arch::{
 };
 
 use crate::Kernel;
-use crate::pgtable::walk;
+use crate::pgtable::{next_table, offset, pgd_offset_k, read_once, walk};
 use crate::policy::FaultHandler;
 
 /// A CPU whose translation faults go to the handler of `policies.fault`.
@@ -62,6 +62,23 @@ fn vmemmap_handle_page_fault<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> bool {
     let (_, entry) = walk(cpu, va);
     cpu.release(LockId::InitMmPageTable, Mode::Write);
     entry.desc.is_valid()
+}
+
+/// `show_pte` (`arch/arm64/mm/fault.c`): the walk that an oops prints, interrupts off and no lock. Returns the number of
+/// descriptors read.
+pub fn show_pte<C: Cpu>(cpu: &C, va: Va) -> u64 {
+    cpu.label("show_pte");
+    cpu.irq_disable();
+    let mut slot = pgd_offset_k(cpu, va);
+    let mut read = 0;
+    loop {
+        let entry = read_once(cpu, slot);
+        read += 1;
+        let Some(table) = next_table(cpu, entry, slot.level) else { break };
+        slot = offset(cpu, table, slot.level.next(), va);
+    }
+    cpu.irq_enable();
+    read
 }
 
 /// Every method but the accesses through a virtual address is the CPU's own.

@@ -1,15 +1,17 @@
 //! Onlining and offlining of memory blocks (`drivers/base/memory.c`, `mm/memory_hotplug.c: online_pages`,
 //! `offline_pages`; kernel-semantics §5.6, §5.7).
 
-use vmemmap_arch::{Cpu, FrameKind, LockId, Mode, Order, Pa, Pfn, RangeOp, Rmw, Template, Zone};
+use vmemmap_arch::{Cpu, FrameKind, Order, Pa, Pfn, RangeOp, Rmw, Template, Zone};
 
+use crate::hugetlb::dissolve;
 use crate::memory_hotplug::{
     Path, blocks, check_hotplug_memory_range, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug,
 };
+use crate::mmzone::section_start;
+use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
 use crate::policy::Mutant;
-use crate::sparse_vmemmap::section_start;
 use crate::state::{Block, Section, section_flag};
-use crate::{Errno, Kernel, hugetlb, page};
+use crate::{Errno, Kernel, page};
 
 /// Values of `Block::State`.
 pub const MEM_ONLINE: u64 = 1 << 0;
@@ -211,16 +213,6 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
     result
 }
 
-/// `zone_pcp_disable`: the per-CPU lists stay empty until `zone_pcp_enable`. Of it only the mutex is there.
-pub(crate) fn zone_pcp_disable<C: Cpu>(cpu: &C) {
-    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
-}
-
-/// `zone_pcp_enable`.
-pub(crate) fn zone_pcp_enable<C: Cpu>(cpu: &C) {
-    cpu.release(LockId::PcpBatchHigh, Mode::Write);
-}
-
 /// `walk_system_ram_range`: whether the block is not all RAM.
 fn has_holes<C: Cpu>(k: &Kernel, cpu: &C, block: u32, start: Pa, bytes: u64) -> bool {
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
@@ -250,13 +242,13 @@ fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Re
             match scan_movable_pages(k, cpu, at, end)? {
                 // Its result is ignored: what could not be moved is found again.
                 Some(head) => {
-                    let _ = hugetlb::migrate_huge_page(k, cpu, head);
+                    let _ = dissolve::migrate_huge_page(k, cpu, head);
                     at = head.max(pfn);
                 }
                 None => break,
             }
         }
-        hugetlb::dissolve_free_huge_pages(k, cpu, pfn, end).map_err(|errno| failure(errno, "failure to dissolve huge pages"))?;
+        dissolve::dissolve_free_huge_pages(k, cpu, pfn, end).map_err(|errno| failure(errno, "failure to dissolve huge pages"))?;
         // `test_pages_isolated`
         if cpu.range_in_use(k.geometry.pa(pfn), nr << k.geometry.page_shift()).is_none() {
             return Ok(());

@@ -5,6 +5,7 @@
 use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pa, Pfn, Rmw, Template, Version};
 
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
+use crate::mmzone::{pfn_valid, section_start};
 use crate::policy::{HotplugLock, Mutant};
 use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
 use crate::state::{Block, Scalar, Section, section_flag};
@@ -51,16 +52,6 @@ pub(crate) fn mem_hotplug_done<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
         cpu.release(LockId::MemHotplug, Mode::Write);
         cpu.release(LockId::CpuHotplug, Mode::Read);
     }
-}
-
-/// The part of `cpu_up` that meets memory management: `page_alloc_cpu_online` → `zone_pcp_update`
-/// (`mm/page_alloc.c`), under `cpus_write_lock`. Only the locks (R17).
-pub fn page_alloc_cpu_online<C: Cpu>(cpu: &C) {
-    cpu.label("page_alloc_cpu_online");
-    cpu.acquire(LockId::CpuHotplug, Mode::Write);
-    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
-    cpu.release(LockId::PcpBatchHigh, Mode::Write);
-    cpu.release(LockId::CpuHotplug, Mode::Write);
 }
 
 /// `get_online_mems`.
@@ -251,7 +242,7 @@ fn add_memory_resource<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, memma
     // `create_altmaps_and_memory_blocks` (6.12): one altmap for each block; 6.1 has only one block here.
     let size = k.geometry.section_size();
     for block in blocks(k, start, bytes) {
-        let at = crate::sparse_vmemmap::section_start(k, block);
+        let at = section_start(k, block);
         let mut altmap = new_altmap(k, at);
         if let Err(errno) = arch_add_memory(k, cpu, at, size, &mut Storage::Altmap(&mut altmap)) {
             if at > start {
@@ -333,7 +324,7 @@ pub(crate) fn try_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u
 /// `remove_memory_blocks_and_altmaps` (6.12); 6.1 does the same for its single block.
 fn remove_memory_blocks<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) {
     for block in blocks(k, start, bytes) {
-        let at = crate::sparse_vmemmap::section_start(k, block);
+        let at = section_start(k, block);
         let taken = cpu.var_load(k.vars.block(block, Block::AltmapAlloc), Order::Plain);
         let mut altmap = Altmap { align: taken >> 32, alloc: taken & 0xffff_ffff, ..new_altmap(k, at) };
         cpu.var_store(k.vars.block(block, Block::State), 0, Order::Plain);
@@ -435,7 +426,7 @@ pub fn device_add<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<
 /// `ENODEV`: no such struct page.
 pub fn device_use<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
     cpu.label("device_use");
-    if !page::pfn_valid(k, cpu, pfn) {
+    if !pfn_valid(k, cpu, pfn) {
         return Err(Errno::ENODEV);
     }
     let page = k.layout.page_va(pfn);
@@ -454,7 +445,7 @@ pub fn device_remove<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Resu
     }
     let (pfn, nr) = (k.geometry.pfn(start), bytes >> k.geometry.page_shift());
     let unit = k.geometry.pages_per_subsection();
-    if (0..nr / unit).any(|n| !page::pfn_valid(k, cpu, pfn.plus(n * unit))) {
+    if (0..nr / unit).any(|n| !pfn_valid(k, cpu, pfn.plus(n * unit))) {
         return Err(Errno::EINVAL);
     }
     mem_hotplug_begin(k, cpu, Path::AddRemove);

@@ -2,10 +2,15 @@
 
 use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
 
-use crate::fault::Handled;
+use crate::fault::{Handled, show_pte};
+use crate::hugetlb::{demote, dissolve, fault, resize};
+use crate::mmzone::pfn_to_online_page;
 use crate::policy::FaultHandler;
 use crate::state::Scalar;
-use crate::{Errno, Kernel, hugetlb, hugetlb_dissolve, memory_block, memory_hotplug, page, ptdump, quiesce, sparse_vmemmap, vmalloc};
+use crate::{
+    Errno, Kernel, hugetlb, memory_block, memory_failure, memory_hotplug, page, page_alloc, pfn_walkers, ptdump, quiesce, sparse_vmemmap,
+    vmalloc,
+};
 
 /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -196,16 +201,16 @@ impl Operation {
     /// `read`: somebody looks at the result.
     fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C, read: bool) -> Result<u64, Errno> {
         match *self {
-            Operation::NrHugepages { hstate, count } => hugetlb::set_max_huge_pages(k, cpu, hstate, count),
+            Operation::NrHugepages { hstate, count } => resize::set_max_huge_pages(k, cpu, hstate, count),
             Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_fresh(k, cpu, hstate, at),
             Operation::HugetlbFree { hstate, at } => hugetlb::free_one(k, cpu, hstate, at),
-            Operation::HugetlbUse { hstate } => hugetlb::use_page(k, cpu, hstate),
-            Operation::HugetlbDemote { hstate, count } => hugetlb::demote(k, cpu, hstate, count),
-            Operation::HugetlbOvercommit { hstate, count } => hugetlb::set_overcommit(k, cpu, hstate, count),
-            Operation::HugetlbReserve { hstate, delta } => hugetlb::reserve(k, cpu, hstate, delta),
-            Operation::HugetlbGet { hstate } => hugetlb::get_page(k, cpu, hstate),
-            Operation::HugetlbPut { hstate, at } => hugetlb::put_page(k, cpu, hstate, at),
-            Operation::HugetlbDissolve { at } => hugetlb::dissolve(k, cpu, at),
+            Operation::HugetlbUse { hstate } => fault::use_page(k, cpu, hstate),
+            Operation::HugetlbDemote { hstate, count } => demote::demote(k, cpu, hstate, count),
+            Operation::HugetlbOvercommit { hstate, count } => resize::set_overcommit(k, cpu, hstate, count),
+            Operation::HugetlbReserve { hstate, delta } => resize::reserve(k, cpu, hstate, delta),
+            Operation::HugetlbGet { hstate } => fault::get_page(k, cpu, hstate),
+            Operation::HugetlbPut { hstate, at } => fault::put_page(k, cpu, hstate, at),
+            Operation::HugetlbDissolve { at } => dissolve::dissolve(k, cpu, at),
             Operation::HugetlbDeferredFree => hugetlb::deferred_free(k, cpu),
             Operation::SetHvo { on } => {
                 cpu.label("hugetlb_vmemmap_sysctl_handler");
@@ -230,22 +235,22 @@ impl Operation {
                 Ok(count.ranges)
             }
             Operation::PtdumpCheckWx => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages),
-            Operation::PfnWalk { start, end, step } => Ok(page::pfn_walk(k, cpu, start, end, step)),
+            Operation::PfnWalk { start, end, step } => Ok(pfn_walkers::pfn_walk(k, cpu, start, end, step)),
             Operation::SpeculativeRef { pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn))),
-            Operation::PfnValid { pfn, access } => Ok(u64::from(page::pfn_valid_user(k, cpu, pfn, access))),
-            Operation::KmemleakScan { start, end, step } => Ok(page::kmemleak_scan(k, cpu, start, end, step)),
+            Operation::PfnValid { pfn, access } => Ok(u64::from(pfn_walkers::pfn_valid_user(k, cpu, pfn, access))),
+            Operation::KmemleakScan { start, end, step } => Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step)),
             Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
-            Operation::MemoryFailure { pfn } => page::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
-            Operation::PageHandlePoison { pfn } => hugetlb_dissolve::page_handle_poison(k, cpu, pfn).map(u64::from),
+            Operation::MemoryFailure { pfn } => memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
+            Operation::PageHandlePoison { pfn } => memory_failure::page_handle_poison(k, cpu, pfn).map(u64::from),
             Operation::CpuOnline => {
-                memory_hotplug::page_alloc_cpu_online(cpu);
+                page_alloc::page_alloc_cpu_online(cpu);
                 Ok(0)
             }
             Operation::PauseLocalCpu => {
                 quiesce::pause_local_cpu(k, cpu);
                 Ok(0)
             }
-            Operation::ShowPte { at } => Ok(page::show_pte(cpu, k.layout.page_va(at))),
+            Operation::ShowPte { at } => Ok(show_pte(cpu, k.layout.page_va(at))),
             Operation::Speculate { pfn } => {
                 cpu.label("speculative walk");
                 cpu.speculate(k.layout.page_va(pfn));
@@ -265,7 +270,7 @@ impl Operation {
 /// A reference to whatever the PFN is, and its end. Dropping the last one frees the page, as `put_page` does.
 fn speculative_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     cpu.label("get_page_unless_zero");
-    let Some(page) = page::pfn_to_online_page(k, cpu, pfn) else { return false };
+    let Some(page) = pfn_to_online_page(k, cpu, pfn) else { return false };
     if !page::get_page_unless_zero(k, cpu, page) {
         return false;
     }

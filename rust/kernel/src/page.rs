@@ -1,18 +1,14 @@
-//! Struct pages (`include/linux/page-flags.h`, `page_ref.h`, `mmzone.h`; kernel-semantics §5.1, §9, H3).
+//! Struct pages (`include/linux/page-flags.h`, `page_ref.h`; kernel-semantics §9, H3).
 //!
 //! A struct page is eight words at `Layout::page_va(pfn)`; every access goes through the virtual address, so that a
 //! hole, a stale translation or a read-only alias is met as a CPU meets it.
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
+use vmemmap_arch::{Cpu, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
 
 use crate::Kernel;
-use crate::hugetlb_hwpoison::folio_set_hugetlb_hwpoison;
-use crate::memory_hotplug::{get_online_mems, put_online_mems};
-use crate::page_alloc::warn_stray_type;
-use crate::pgtable::{next_table, pgd_offset_k, read_once};
-use crate::policy::{PageRef, SectionUsage};
-use crate::state::{Block, Scalar, Section, section_flag};
+use crate::policy::PageRef;
+use crate::state::Scalar;
 use crate::static_key::static_branch;
 
 /// Bits of `page->flags` (6.1 numbering).
@@ -265,160 +261,4 @@ pub fn get_page_unless_zero<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
 pub fn put_page_testzero<C: Cpu>(cpu: &C, page: Va) -> bool {
     let old = cpu.rmw(word_va(page, word::COUNT), Rmw::FetchAdd(-(1 << 32)), Order::AcqRel);
     old >> 32 == 1
-}
-
-// ---- which struct pages exist --------------------------------------------------------------------------------------
-
-/// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone. `subsection_map` lies inside `usage`, so a
-/// pointer that is NULL or freed at the access is reported as a walk through freed metadata (R18).
-fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> bool {
-    let usage = cpu.var_load(k.vars.section(section, Section::Usage), Order::Plain);
-    if usage == 0 {
-        // Tested for since 82f0b6f041fa.
-        if matches!(k.policies.section_usage, SectionUsage::NoNullTest | SectionUsage::FreeFirst) {
-            cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid dereferences ms->usage, which is NULL");
-        }
-        return false;
-    }
-    if cpu.var_load(k.vars.section(section, Section::UsageFreed), Order::Plain) >= usage {
-        cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid reads subsection_map in a freed mem_section_usage");
-    }
-    let subsection = (pfn.0 & (k.geometry.pages_per_section() - 1)) / k.geometry.pages_per_subsection();
-    let map = cpu.var_load(k.vars.subsection_map(section, (subsection / 64) as u32), Order::Plain);
-    map >> (subsection % 64) & 1 != 0
-}
-
-/// `pfn_valid`: the section is valid, and it is early or the sub-section's bit is set. Stale as soon as it returns.
-pub fn pfn_valid<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
-    let pa = k.geometry.pa(pfn);
-    if !k.vars.contains(pa) {
-        return false;
-    }
-    let section = k.vars.section_number(pa);
-    let rcu = k.policies.section_usage != SectionUsage::FreeFirst;
-    if rcu {
-        cpu.rcu_read_lock();
-    }
-    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
-    let valid = flags & section_flag::HAS_MEM_MAP != 0 && (flags & section_flag::IS_EARLY != 0 || pfn_section_valid(k, cpu, section, pfn));
-    if rcu {
-        cpu.rcu_read_unlock();
-    }
-    valid
-}
-
-/// `pfn_to_online_page`: VA of the struct page if the section is online. No lock: the answer may go stale.
-pub fn pfn_to_online_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<Va> {
-    let pa = k.geometry.pa(pfn);
-    if !k.vars.contains(pa) {
-        return None;
-    }
-    let section = k.vars.section_number(pa);
-    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
-    if flags & section_flag::IS_ONLINE == 0 || !pfn_section_valid(k, cpu, section, pfn) {
-        return None;
-    }
-    // A device in the unused part of an online section: `get_dev_pagemap` knows what is RAM.
-    if flags & section_flag::TAINT_ZONE_DEVICE != 0 && !k.is_boot_ram(pa) {
-        return None;
-    }
-    Some(k.layout.page_va(pfn))
-}
-
-// ---- readers without a lock ----------------------------------------------------------------------------------------
-
-/// A lockless PFN walker (compaction, `stable_page_flags` of /proc/kpageflags): flags, head and count of every `step`-th
-/// page. Returns the number of pages looked at.
-pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) -> u64 {
-    cpu.label("pfn_walk");
-    let mut seen = 0;
-    let mut pfn = start;
-    while pfn < end {
-        seen += u64::from(cpu.concluding(|| look_at(k, cpu, pfn)));
-        pfn = pfn.plus(step.max(1));
-    }
-    seen
-}
-
-/// What a walker does with one PFN. Whether there was a page to look at.
-fn look_at<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
-    let Some(page) = pfn_to_online_page(k, cpu, pfn) else { return false };
-    // `PagePoisoned`: going offline, or not yet initialised.
-    if cpu.concluding(|| read_word(cpu, page, word::FLAGS) == u64::MAX) {
-        return false;
-    }
-    let head = compound_head(k, cpu, page);
-    if k.layout.in_vmemmap(head) {
-        let pages = 1u64.checked_shl(u32::from(compound_order(cpu, head))).unwrap_or(1);
-        // Asked again: it may have become a tail between the two looks.
-        if !k.layout.page_pfn(head).is_aligned(pages) && compound_head(k, cpu, page) == head {
-            cpu.warn(Invariant::TailsResolveToHead, page.0, "a tail was taken for the head of a compound page");
-        }
-        page_ref_count(cpu, head);
-    }
-    true
-}
-
-/// A caller of `pfn_valid` that holds nothing; with `access` it goes on to read the struct page. Returns what it was told.
-pub fn pfn_valid_user<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, access: bool) -> bool {
-    cpu.label("pfn_valid");
-    let valid = pfn_valid(k, cpu, pfn);
-    if valid && access {
-        read_word(cpu, k.layout.page_va(pfn), word::FLAGS);
-    }
-    valid
-}
-
-/// `kmemleak_scan`, as far as it reads struct pages: `pfn_to_online_page` and the page's count, all of it under
-/// `get_online_mems`. Returns the number of pages looked at.
-pub fn kmemleak_scan<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) -> u64 {
-    cpu.label("kmemleak_scan");
-    get_online_mems(cpu);
-    let mut seen = 0;
-    let mut pfn = start;
-    while pfn < end {
-        let look = || pfn_to_online_page(k, cpu, pfn).map(|page| page_ref_count(cpu, page)).is_some();
-        seen += u64::from(cpu.concluding(look));
-        pfn = pfn.plus(step.max(1));
-    }
-    put_online_mems(cpu);
-    seen
-}
-
-/// `memory_failure`, as far as it writes struct pages: under hugetlb_lock a HugeTLB page is marked on its head
-/// (`get_huge_page_for_hwpoison`), anything else on the page itself. Returns whether the page was not marked before.
-pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
-    cpu.label("memory_failure");
-    let page = pfn_to_online_page(k, cpu, pfn)?;
-    cpu.acquire(LockId::Hugetlb, Mode::Write);
-    let huge = page_huge(k, cpu, page);
-    if huge {
-        warn_stray_type(k, cpu, compound_head(k, cpu, page));
-    }
-    let was = huge && folio_set_hugetlb_hwpoison(cpu, compound_head(k, cpu, page), pfn);
-    cpu.release(LockId::Hugetlb, Mode::Write);
-    let was = if huge { was } else { set_flag(cpu, page, flag::HWPOISON) };
-    if !was {
-        // `memblk_nr_poison_inc`
-        let block = k.vars.section_number(k.geometry.pa(pfn));
-        cpu.var_rmw(k.vars.block(block, Block::NrHwpoison), Rmw::FetchAdd(1), Order::Relaxed);
-    }
-    Some(!was)
-}
-
-/// `show_pte` (`arch/arm64/mm/fault.c`): the walk that an oops prints, interrupts off and no lock. Returns the number of
-/// descriptors read.
-pub fn show_pte<C: Cpu>(cpu: &C, va: Va) -> u64 {
-    cpu.label("show_pte");
-    cpu.irq_disable();
-    let mut slot = pgd_offset_k(cpu, va);
-    let mut read = 0;
-    loop {
-        let entry = read_once(cpu, slot);
-        read += 1;
-        let Some(table) = next_table(cpu, entry, slot.level) else { break };
-        slot = crate::pgtable::offset(cpu, table, slot.level.next(), va);
-    }
-    cpu.irq_enable();
-    read
 }

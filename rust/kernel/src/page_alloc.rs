@@ -9,7 +9,7 @@
 //! aligned struct page may keep that type after its page was freed.
 
 use vmemmap_arch::contents::{TAIL_MAPPING, word};
-use vmemmap_arch::{Cpu, Invariant, Order, Pfn, Rmw, Template, Va, Version};
+use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va, Version};
 
 use crate::Kernel;
 use crate::page::{
@@ -147,4 +147,24 @@ pub fn warn_stray_type<C: Cpu>(k: &Kernel, cpu: &C, head: Va) {
     if types_survive(k) && compound_order(cpu, head) == 0 {
         cpu.warn(Invariant::FlagWithState, head.0, "the HugeTLB type on a page that is no hugepage: folio_hstate is NULL");
     }
+}
+
+/// `zone_pcp_disable`: the per-CPU lists stay empty until `zone_pcp_enable`. Of it only the mutex is there.
+pub(crate) fn zone_pcp_disable<C: Cpu>(cpu: &C) {
+    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
+}
+
+/// `zone_pcp_enable`.
+pub(crate) fn zone_pcp_enable<C: Cpu>(cpu: &C) {
+    cpu.release(LockId::PcpBatchHigh, Mode::Write);
+}
+
+/// The part of `cpu_up` that meets memory management: `page_alloc_cpu_online` → `zone_pcp_update`
+/// (`mm/page_alloc.c`), under `cpus_write_lock`. Only the locks (R17).
+pub fn page_alloc_cpu_online<C: Cpu>(cpu: &C) {
+    cpu.label("page_alloc_cpu_online");
+    cpu.acquire(LockId::CpuHotplug, Mode::Write);
+    cpu.acquire(LockId::PcpBatchHigh, Mode::Write);
+    cpu.release(LockId::PcpBatchHigh, Mode::Write);
+    cpu.release(LockId::CpuHotplug, Mode::Write);
 }

@@ -362,9 +362,3 @@ pub fn sparse_add_section<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storag
     cpu.var_store(mem_map, flags | section_flag::MARKED_PRESENT | section_flag::HAS_MEM_MAP, Order::Release);
     Ok(())
 }
-
-/// First address of a section, by its number from `VarMap::base`.
-#[must_use]
-pub fn section_start(k: &Kernel, section: u32) -> Pa {
-    k.vars.base.plus(u64::from(section) * k.geometry.section_size())
-}

@@ -3,8 +3,9 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::*;
+use vmemmap_kernel::mmzone::{pfn_to_online_page, pfn_valid};
 use vmemmap_kernel::state::{Scalar, Section, section_flag};
-use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, memory_block, page};
+use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, memory_block};
 use vmemmap_machine::{Machine, MachineConfig, RamRange};
 
 const BASE: u64 = 0x4000_0000;
@@ -133,11 +134,11 @@ fn add_online_offline_remove_returns_every_frame_and_table_on_each_granule() {
             assert_eq!(lab.online(0, 2), Ok(2));
             assert_eq!(lab.m.frames_total() - total, 2 * pages);
             let page = lab.page_va(lab.hot(1));
-            assert_eq!(page::pfn_to_online_page(&lab.k, &lab.m.checked_cpu(0), lab.k.geometry.pfn(lab.hot(1))), Some(page));
+            assert_eq!(pfn_to_online_page(&lab.k, &lab.m.checked_cpu(0), lab.k.geometry.pfn(lab.hot(1))), Some(page));
             assert_eq!(lab.remove(0, 2), Err(Errno::EBUSY));
             assert_eq!(lab.offline(0, 2), Ok(2));
             assert_eq!(lab.remove(0, 2), Ok(2));
-            assert!(!page::pfn_valid(&lab.k, &lab.m.checked_cpu(0), lab.k.geometry.pfn(lab.hot(1))));
+            assert!(!pfn_valid(&lab.k, &lab.m.checked_cpu(0), lab.k.geometry.pfn(lab.hot(1))));
             let kept = lab.tables() - tables;
             assert_eq!(lab.m.frames_free() + kept as u64, free, "{granule:?}/{va_bits} {version:?}");
             // 64K: boot memory is in the same tables; nothing of vmemmap or the linear map may be left over.
@@ -388,15 +389,15 @@ fn devices_in_the_unused_part_of_an_early_section_leave_its_memmap_alone() {
     boot::boot(&k, &cpu).unwrap();
     m.seal_boot();
     let pfn = |offset: u64| g.pfn(Pa(BASE + offset));
-    assert!(page::pfn_valid(&k, &cpu, pfn(250 * MIB)), "an early section is valid in full");
-    assert_eq!(page::pfn_to_online_page(&k, &cpu, pfn(250 * MIB)), None);
+    assert!(pfn_valid(&k, &cpu, pfn(250 * MIB)), "an early section is valid in full");
+    assert_eq!(pfn_to_online_page(&k, &cpu, pfn(250 * MIB)), None);
     let failure = memory_block::offline(&k, &cpu, Pa(BASE + 128 * MIB), 128 * MIB).unwrap_err();
     assert_eq!((failure.errno, failure.reason), (Errno::EINVAL, "memory holes"));
     let free = m.frames_free();
     let (start, bytes) = (Pa(BASE + 200 * MIB), 4 * MIB);
     assert_eq!(Operation::DeviceAdd { start, bytes }.run(&k, &cpu), Ok(2));
     assert_eq!(free - m.frames_free(), 2, "two PTE tables of the linear map, no vmemmap");
-    assert_eq!(page::pfn_to_online_page(&k, &cpu, pfn(200 * MIB)), None);
+    assert_eq!(pfn_to_online_page(&k, &cpu, pfn(200 * MIB)), None);
     assert_eq!(Operation::DeviceRemove { start, bytes }.run(&k, &cpu), Ok(2));
     assert_eq!(m.frames_free(), free);
     assert!(m.violations().is_empty(), "{:?}", m.violations());

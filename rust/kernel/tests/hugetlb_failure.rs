@@ -6,12 +6,15 @@ mod lab;
 use lab::{BASE, Lab};
 use proptest::prelude::*;
 use vmemmap_arch::{FrameKind, Granule, Invariant, Pa, Pfn, Version};
-use vmemmap_kernel::hugetlb::{
-    alloc_fresh, deferred_free, demote, dissolve, dissolve_free_huge_pages, free_one, get_page, is_remapped, isolate_or_dissolve_huge_page,
-    migrate_huge_page, put_page, reserve, set_max_huge_pages, set_overcommit, use_page,
-};
-use vmemmap_kernel::hugetlb_vmemmap::HugePage;
-use vmemmap_kernel::page::{flag, memory_failure, test_flag};
+use vmemmap_kernel::hugetlb::adopt::is_remapped;
+use vmemmap_kernel::hugetlb::demote::demote;
+use vmemmap_kernel::hugetlb::dissolve::{dissolve, dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
+use vmemmap_kernel::hugetlb::fault::{get_page, put_page, use_page};
+use vmemmap_kernel::hugetlb::page::HugePage;
+use vmemmap_kernel::hugetlb::resize::{reserve, set_max_huge_pages, set_overcommit};
+use vmemmap_kernel::hugetlb::{alloc_fresh, deferred_free, free_one};
+use vmemmap_kernel::memory_failure::memory_failure;
+use vmemmap_kernel::page::{flag, test_flag};
 use vmemmap_kernel::policy::{DtorClear, Mutant, PteUpdate, Row};
 use vmemmap_kernel::state::{Hstate, Scalar};
 use vmemmap_kernel::{Errno, Policies};

@@ -6,7 +6,9 @@ use lab::{BASE, Lab};
 use vmemmap_arch::descriptor::{Attr, prot};
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{FrameKind, Granule, Level, Pa, Pfn, Version};
-use vmemmap_kernel::hugetlb::{alloc_fresh, free_one, set_max_huge_pages, use_page};
+use vmemmap_kernel::hugetlb::fault::use_page;
+use vmemmap_kernel::hugetlb::resize::set_max_huge_pages;
+use vmemmap_kernel::hugetlb::{alloc_fresh, free_one};
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Errno, Policies};
 

@@ -4,8 +4,10 @@ use std::hint::black_box;
 use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{Cpu, Desc, Entry, Frame, Level, Order, Slot, Va};
+use vmemmap_kernel::hugetlb_vmemmap::remap::walk_range;
+use vmemmap_kernel::hugetlb_vmemmap::update::vmemmap_pte_range;
+use vmemmap_kernel::hugetlb_vmemmap::walk::{Action, RemapWalk};
 use vmemmap_kernel::policy::PteUpdate;
-use vmemmap_kernel::vmemmap_remap::{Action, RemapWalk, vmemmap_pte_range, walk_range};
 use vmemmap_kernel::{Kernel, Policies, pgtable};
 use vmemmap_machine::{Machine, Native};
 

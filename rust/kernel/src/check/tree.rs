@@ -1,150 +1,13 @@
-//! Invariants that a machine at rest can show, over a read-only view (kernel-semantics §12): a file-system check for
-//! vmemmap. One pass over the tables, one over the hugepages, one over the frames; no heap. Here is the tree; what it
-//! maps as struct pages is `check_vmemmap`, pools and contents are `check_pool`.
+//! The tree of the kernel's tables and what holds of each leaf, whatever it maps (I1, I13, I30 to I32).
 
 use vmemmap_arch::descriptor::{Attr, mair, prot};
-use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Pfn, TableView, Va, Var};
+use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Va};
 
-use crate::Kernel;
-use crate::check_pool::check_pools;
-use crate::check_vmemmap::{Leaf, SharedRun};
-
-/// What is known of a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FrameInfo {
-    pub kind: FrameKind,
-    /// In the allocator's hands; `None` where the allocator cannot be seen.
-    pub free: Option<bool>,
-    pub self_hosted: bool,
-}
-
-/// A machine at rest, as far as it can be seen: a live one, an explored one, an image. A method that knows nothing returns
-/// `None`, and what depends on it is reported as not visible.
-pub trait StateView: TableView {
-    fn kernel(&self) -> &Kernel;
-    /// Value of a kernel variable.
-    fn var(&self, var: Var) -> Option<u64>;
-    /// 64-bit word of a struct page, by physical address.
-    fn data_word(&self, pa: Pa) -> Option<u64>;
-    /// The frame at a page-aligned physical address; `None` also for memory that the allocator does not have.
-    fn frame(&self, pa: Pa) -> Option<FrameInfo>;
-    /// Bytes from `pa` on, whole pages and at least one, whose frames are alike and neither tables nor vmemmap; 0 if the
-    /// frame at `pa` must be looked at.
-    fn uninteresting(&self, pa: Pa) -> u64 {
-        let _ = pa;
-        0
-    }
-    /// Whether the allocator gives out nothing from around that address; `None` if it cannot be told.
-    fn is_isolated(&self, pa: Pa) -> Option<bool> {
-        let _ = pa;
-        None
-    }
-    /// Whether the machine has RAM at that address, plugged or not.
-    fn in_ram(&self, pa: Pa) -> bool {
-        self.kernel().ram().iter().any(|ram| pa >= ram.start && pa.since(ram.start) < ram.bytes)
-    }
-    /// Head and length of a HugeTLB page, by number from 0, for a view that has a list of them and no pools.
-    fn listed_hugepage(&self, number: usize) -> Option<(Pfn, u64)> {
-        let _ = number;
-        None
-    }
-    /// Whether a page of that list holds `pfn`; `None` if there is no list.
-    fn is_listed_hugepage(&self, pfn: Pfn) -> Option<bool> {
-        let _ = pfn;
-        None
-    }
-    /// `nr_hugepages` of the pool of that length beside that list.
-    fn nr_hugepages(&self, pages: u64) -> Option<u64> {
-        let _ = pages;
-        None
-    }
-    /// Whether the memory block at that address is online, for a view that has a list of blocks.
-    fn is_block_online(&self, pa: Pa) -> Option<bool> {
-        let _ = pa;
-        None
-    }
-}
-
-/// One bit per frame, all clear at first; the caller has the memory for it.
-pub trait Marks {
-    /// Set the bit; returns whether it was set before.
-    fn mark(&mut self, frame: Pfn) -> bool;
-    fn is_marked(&self, frame: Pfn) -> bool;
-}
-
-/// A broken promise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Finding {
-    pub invariant: Invariant,
-    /// Virtual address, or physical where there is none.
-    pub address: u64,
-    /// The descriptor that shows it, and the level of its table.
-    pub descriptor: Option<(Level, Desc)>,
-    pub message: &'static str,
-}
-
-/// Set of invariants, by number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Visible(u32);
-
-impl Visible {
-    pub fn add(&mut self, invariant: Invariant) {
-        self.0 |= 1 << (invariant.number() - 1);
-    }
-    #[must_use]
-    pub fn has(self, invariant: Invariant) -> bool {
-        self.0 >> (invariant.number() - 1) & 1 != 0
-    }
-}
-
-pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
-    pub view: &'a V,
-    pub marks: &'a mut M,
-    sink: F,
-    pub visible: Visible,
-    /// The vmemmap page that tails may share which follow it.
-    pub run: Option<SharedRun>,
-}
-
-/// Check everything that the view shows; broken promises go to `sink`. Returns which invariants could be judged; the
-/// others are not visible here.
-pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, sink: impl FnMut(Finding)) -> Visible {
-    let mut checker = Checker { view, marks, sink, visible: Visible::default(), run: None };
-    let visible = &mut checker.visible;
-    for invariant in [
-        Invariant::SharedTailsReadOnly,
-        Invariant::OneWritableHead,
-        Invariant::FramesConserved,
-        Invariant::TreeWellFormed,
-        Invariant::NoWritableExecutable,
-        Invariant::NoEmptyTableLinked,
-    ] {
-        visible.add(invariant);
-    }
-    checker.table(view.root(), view.geometry().top(), Va(0), false);
-    checker.boot_sections();
-    checker.isolated_blocks();
-    checker.absent_sections();
-    checker.listed_hugepages();
-    check_pools(&mut checker);
-    checker.lost_frames();
-    checker.visible
-}
+use super::view::{Checker, Finding, FrameInfo, Leaf, Marks, StateView};
 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
-    pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {
-        self.visible.add(invariant);
-        (self.sink)(Finding { invariant, address, descriptor: None, message });
-    }
-
-    /// The same with the descriptor that shows it.
-    pub fn report_entry(&mut self, invariant: Invariant, va: Va, level: Level, desc: Desc, message: &'static str) {
-        self.visible.add(invariant);
-        (self.sink)(Finding { invariant, address: va.0, descriptor: Some((level, desc)), message });
-    }
-
     /// A table and everything below it. `pxn`: a table descriptor above forbids execution.
-    fn table(&mut self, table: Pa, level: Level, start: Va, pxn: bool) {
+    pub fn table(&mut self, table: Pa, level: Level, start: Va, pxn: bool) {
         let g = self.view.geometry();
         if self.marks.mark(g.pfn(table)) {
             self.report(Invariant::TreeWellFormed, table.0, "a table is reached twice, or is mapped as data");
@@ -288,7 +151,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
     }
 
     /// Frames that were allocated for vmemmap or as tables and are mapped nowhere; self-hosted ones given away.
-    fn lost_frames(&mut self) {
+    pub fn lost_frames(&mut self) {
         let k = self.view.kernel();
         let g = k.geometry;
         for ram in k.ram() {

@@ -6,8 +6,8 @@
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Pfn, Va};
 
+use super::page::HugePage;
 use crate::Kernel;
-use crate::hugetlb_vmemmap::HugePage;
 use crate::page::{clear_flag, flag, nth_page, read_word, set_flag, test_flag, write_word};
 
 /// `_hugetlb_hwpoison`.

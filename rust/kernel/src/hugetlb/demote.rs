@@ -3,9 +3,9 @@
 
 use vmemmap_arch::{Cpu, LockId, Mode};
 
-use crate::hugetlb::{PageList, Pool, enqueue, frames, lock, must_be_surplus, prep_new, remove, restore_and_destroy, unlock};
-use crate::hugetlb_resize::prep_and_add;
-use crate::hugetlb_vmemmap::HugePage;
+use super::page::HugePage;
+use super::resize::prep_and_add;
+use super::{PageList, Pool, enqueue, frames, lock, must_be_surplus, prep_new, remove, restore_and_destroy, unlock};
 use crate::page::{flag, set_hugetlb_mark, test_flag};
 use crate::page_alloc::prep_compound_page;
 use crate::state::Hstate;

@@ -3,25 +3,26 @@
 //!
 //! `hugetlb_lock` guards lists, counters and marks, and is never held across HVO work.
 
+pub mod adopt;
+pub mod demote;
+pub mod dissolve;
+pub mod fault;
+pub mod hwpoison;
+pub mod page;
+pub mod resize;
+
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
 
-use crate::hugetlb_hwpoison::{folio_clear_hugetlb_hwpoison, folio_test_hwpoison};
-use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED};
-use crate::hugetlb_vmemmap::{HugePage, optimize, restore};
-use crate::page::{
-    compound_head, compound_order, flag, page_huge, pfn_to_online_page, set_hugetlb_mark, set_page_count, test_flag, write_word,
-};
-use crate::page_alloc::{check_new_pages, prep_compound_page};
+use crate::hugetlb_vmemmap::{optimize, reserved_vmemmap_pages, restore, vmemmap_pages};
+use crate::mmzone::pfn_to_online_page;
+use crate::page::{compound_head, compound_order, flag, page_huge, set_flag, set_hugetlb_mark, set_page_count, test_flag, write_word};
+use crate::page_alloc::{check_new_pages, free_pages_prepare, free_tail_pages_check, prep_compound_page};
 use crate::policy::{DtorClear, Mutant};
 use crate::state::{Hpage, Hstate, Scalar};
-use crate::{Errno, Kernel, page};
-
-pub use crate::hugetlb_adopt::{adopt_page, is_remapped};
-pub use crate::hugetlb_demote::demote;
-pub use crate::hugetlb_dissolve::{dissolve, dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
-pub use crate::hugetlb_fault::{get_page, put_page, use_page};
-pub use crate::hugetlb_resize::{reserve, set_max_huge_pages, set_overcommit};
+use crate::{Errno, Kernel};
+use hwpoison::{folio_clear_hugetlb_hwpoison, folio_test_hwpoison};
+use page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED, HugePage};
 
 /// One `struct hstate`: its index and its page size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -394,12 +395,19 @@ pub(crate) fn restore_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page:
     // Without the mark nobody notes an error here any more, so that none is left behind (R16).
     let raw = if policy == DtorClear::HwpoisonFirst { early } else { folio_clear_hugetlb_hwpoison(k, cpu, page) };
     warn_hugetlb_left(k, cpu, page);
-    page.destroy_compound(k, cpu);
+    destroy_compound(k, cpu, page);
     if let Some(raw) = raw {
         // Here, because the model's `destroy_compound` writes all flags.
-        page::set_flag(cpu, k.layout.page_va(raw), flag::HWPOISON);
+        set_flag(cpu, k.layout.page_va(raw), flag::HWPOISON);
     }
     Ok(())
+}
+
+/// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
+fn destroy_compound<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+    cpu.label("__free_pages");
+    free_tail_pages_check(k, cpu, page.va(k), reserved_vmemmap_pages(k.version)..vmemmap_pages(k, page.pages));
+    free_pages_prepare(k, cpu, page.head, page.order());
 }
 
 /// What a page must have shed before `folio_put` gives it to the page allocator. The kernel's order leaves nothing to find,

@@ -3,9 +3,10 @@
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, Version};
 
-use crate::hugetlb::{Pool, enqueue, lock, unlock};
-use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
-use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
+use super::page::HPG_VMEMMAP_OPTIMIZED;
+use super::page::HugePage;
+use super::{Pool, enqueue, lock, unlock};
+use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
 use crate::page::{nth_page, set_hugetlb_mark, write_word};
 use crate::page_alloc::prep_compound_page;
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};

@@ -4,10 +4,10 @@
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Pfn};
 
-use crate::hugetlb::{Pool, activate, dequeue, free_huge_page, lock, unlock};
-use crate::hugetlb_page::HPG_MIGRATABLE;
-use crate::hugetlb_resize::alloc_surplus;
-use crate::hugetlb_vmemmap::HugePage;
+use super::page::HPG_MIGRATABLE;
+use super::page::HugePage;
+use super::resize::alloc_surplus;
+use super::{Pool, activate, dequeue, free_huge_page, lock, unlock};
 use crate::page::{page_ref_count, put_page_testzero, read_word, write_word};
 use crate::state::Hstate;
 use crate::{Errno, Kernel};

@@ -4,31 +4,16 @@
 use vmemmap_arch::contents::word;
 use vmemmap_arch::descriptor::{Attr, mair, prot};
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Desc, FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
+use vmemmap_arch::{FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 
-use crate::check::{Checker, Finding, Marks, StateView};
-use crate::check_pool::hugepage;
-use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
-use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
+use super::pools::hugepage;
+use super::view::{Checker, Finding, Leaf, Marks, SharedRun, StateView, page_word};
+use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
+use crate::hugetlb::page::HugePage;
+use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
 use crate::memory_block::MEM_ONLINE;
 use crate::page::{flag, is_hugetlb_type};
 use crate::state::{Block, Section, section_flag};
-
-/// A leaf and where it maps to.
-#[derive(Clone, Copy)]
-pub(crate) struct Leaf {
-    pub va: Va,
-    pub pa: Pa,
-    pub desc: Desc,
-    pub level: Level,
-}
-
-/// The last vmemmap page that is nobody's tail: the tails of its hugepage follow it and share its frame.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedRun {
-    first: Va,
-    pa: Pa,
-}
 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
     /// `section_mem_map` of a section, if variables are visible.
@@ -236,11 +221,6 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         Some(private & HPG_VMEMMAP_OPTIMIZED != 0)
     }
 
-    /// Physical address that `va` translates to.
-    pub fn translate(&self, va: Va) -> Option<Pa> {
-        walk(self.view, va)?.output
-    }
-
     /// I15: boot memory stays present for ever, and its vmemmap mapped. Sections side by side are told once.
     pub fn boot_sections(&mut self) {
         let k = self.view.kernel();
@@ -300,7 +280,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
     }
 
-    /// Every hugepage of a list, by its tables, and by its contents where they are visible: a view with pools has `check_pool`
+    /// Every hugepage of a list, by its tables, and by its contents where they are visible: a view with pools has `pools`
     /// for that.
     pub fn listed_hugepages(&mut self) {
         let k = self.view.kernel();
@@ -370,9 +350,4 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             self.report(Invariant::RemoveMeetsNoOptimised, start.0, "an optimised page lies in a memory block that is not online");
         }
     }
-}
-
-/// Physical address of word `index` of the `nth` struct page from `page`.
-pub(crate) fn page_word(page: Pa, nth: u64, index: u8) -> Pa {
-    page.plus(nth * STRUCT_PAGE_SIZE + u64::from(index) * 8)
 }

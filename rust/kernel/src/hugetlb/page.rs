@@ -1,15 +1,12 @@
-//! What the pool keeps in the struct pages of a hugepage: `page->private` flags, and the state in which they leave and
-//! reach the page allocator (`include/linux/hugetlb.h`, `mm/page_alloc.c`).
+//! A HugeTLB page, and what the pool keeps in its struct pages: `page->private` flags (`include/linux/hugetlb.h`).
 //!
 //! All of it is read and written through vmemmap addresses, so that a remap can lose or misdirect a store.
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, Invariant, Order, Rmw, Va};
+use vmemmap_arch::{Cpu, Invariant, Order, Pfn, Rmw, Va};
 
 use crate::Kernel;
-use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
 use crate::page::{self, compound_head, nth_page, read_word, word_va};
-use crate::page_alloc;
 
 /// `HPG_migratable`: isolation for migration may take the page.
 pub const HPG_MIGRATABLE: u64 = 1 << 1;
@@ -19,6 +16,13 @@ pub const HPG_TEMPORARY: u64 = 1 << 2;
 pub const HPG_FREED: u64 = 1 << 3;
 /// `HPG_vmemmap_optimized`.
 pub const HPG_VMEMMAP_OPTIMIZED: u64 = 1 << 4;
+
+/// A HugeTLB page: its head PFN and its length in base pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HugePage {
+    pub head: Pfn,
+    pub pages: u64,
+}
 
 impl HugePage {
     /// Address of the head's struct page.
@@ -41,13 +45,6 @@ impl HugePage {
     /// Clear bits of `page->private` (`clear_bit`, atomic).
     pub fn clear_flag<C: Cpu>(self, k: &Kernel, cpu: &C, flag: u64) {
         cpu.rmw(word_va(self.va(k), word::PRIVATE), Rmw::FetchAnd(!flag), Order::Relaxed);
-    }
-
-    /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
-    pub fn destroy_compound<C: Cpu>(self, k: &Kernel, cpu: &C) {
-        cpu.label("__free_pages");
-        page_alloc::free_tail_pages_check(k, cpu, self.va(k), reserved_vmemmap_pages(k.version)..vmemmap_pages(k, self.pages));
-        page_alloc::free_pages_prepare(k, cpu, self.head, self.order());
     }
 
     /// What a user's access makes of the struct pages: a flag on the head, and tails looked up through `compound_head`

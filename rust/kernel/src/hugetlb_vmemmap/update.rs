@@ -1,289 +1,17 @@
-//! The walk that points vmemmap PTEs at other frames (`mm/hugetlb_vmemmap.c: vmemmap_remap_range`, `vmemmap_remap_pte`,
-//! `vmemmap_restore_pte`, `split_vmemmap_huge_pmd` of 6.1, `vmemmap_split_pmd` of 6.12; kernel-semantics §H4 to §H7).
+//! How vmemmap PTEs are pointed at other frames (`mm/hugetlb_vmemmap.c: vmemmap_remap_pte`, `vmemmap_restore_pte`;
+//! kernel-semantics §H4, §H5, §H7).
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Invariant, Kind, Level, LockId, Mode, Order, Slot, Va, VaRange, Zone,
-};
+use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange, Version};
 
-use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
-use crate::policy::{Invalidate, Mutant, PmdSplit, PteUpdate, SplitRead};
-use crate::quiesce::{Pause, with_others_paused};
-use crate::{Errno, Kernel};
+use super::walk::{Action, Pass, RemapWalk};
+use crate::Kernel;
+use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry};
+use crate::policy::{Invalidate, Mutant, PteUpdate};
 
 /// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
 /// `reset_struct_pages` overwrites 0 to 2 with 3 to 5, which are plain tails.
 const NR_RESET_STRUCT_PAGE: u16 = 3;
-
-/// What a walk does to the PTEs that it meets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// Only split PMD blocks (`vmemmap_remap_split`).
-    Split,
-    /// Point the tails at the shared frame (`vmemmap_remap_pte`).
-    Remap,
-    /// Give every tail a frame of its own again (`vmemmap_restore_pte`).
-    Restore,
-    /// `Restore` of a walk that failed half way.
-    Rollback,
-}
-
-/// `struct vmemmap_remap_walk`.
-#[derive(Debug)]
-pub struct RemapWalk<T> {
-    pub action: Action,
-    pub nr_walked: u64,
-    /// `reuse_page` (6.1), `vmemmap_tail` (6.12).
-    pub shared: Option<Frame<T>>,
-    /// 6.12: the fresh copy of the head page, until the first PTE takes it.
-    pub head: Option<Frame<T>>,
-    /// Frames taken out of the tables (remap), frames to put in (restore).
-    pub frames: FrameList<T>,
-    /// 6.12 batch: the caller flushes.
-    pub no_tlb_flush: bool,
-    /// Every other CPU is paused.
-    pub paused: bool,
-    /// Frame given out last (mutant `restore-shared`).
-    pub previous: Option<Frame<T>>,
-}
-
-impl<T> RemapWalk<T> {
-    pub const fn new(action: Action) -> Self {
-        Self {
-            action,
-            nr_walked: 0,
-            shared: None,
-            head: None,
-            frames: FrameList::new(),
-            no_tlb_flush: false,
-            paused: false,
-            previous: None,
-        }
-    }
-}
-
-/// Which half of a change a pass over the PTEs makes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Old entry to new entry.
-    Exchange,
-    /// Old entry to none: the first half of the policies that clear the whole hugepage.
-    Clear,
-    /// None to new entry.
-    Set,
-}
-
-/// Walk [start, end) and change its PTEs; splits PMD blocks on the way. No lock is taken and nothing flushed, except by
-/// a split and by the policies that say so.
-///
-/// # Errors
-/// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
-/// nothing is changed.
-pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
-    let pause = Pause::of_update(k.policies.update);
-    let whole = matches!(k.policies.update, PteUpdate::ClearThenSet | PteUpdate::Bbm) || pause.is_some();
-    if walk.action == Action::Split || !whole {
-        return walk_pass(k, cpu, range, walk, Pass::Exchange);
-    }
-    // The policies that clear everything first must not fail between the clear and the set.
-    let action = walk.action;
-    walk.action = Action::Split;
-    let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
-    walk.action = action;
-    split?;
-    walk.paused = pause.is_some();
-    let mut clear_and_set = || {
-        walk_pass(k, cpu, range, walk, Pass::Clear)?;
-        if k.policies.update != PteUpdate::ClearThenSet {
-            flush_tlb_kernel_range(cpu, range.clone());
-        }
-        walk.nr_walked = 0;
-        walk_pass(k, cpu, range, walk, Pass::Set)
-    };
-    match pause {
-        Some(pause) => with_others_paused(k, cpu, pause, clear_and_set),
-        None => clear_and_set(),
-    }
-}
-
-fn walk_pass<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) -> Result<(), Errno> {
-    let mut addr = range.start;
-    while addr != range.end {
-        let next = k.geometry.addr_end(addr, range.end, Level::PMD);
-        if let Some(pmd) = pmd_offset(k, cpu, addr)
-            && let Some(table) = vmemmap_pmd_entry(k, cpu, pmd, addr, walk)?
-            && walk.action != Action::Split
-        {
-            pte_pass(k, cpu, table, &(addr..next), walk, pass);
-        }
-        addr = next;
-    }
-    Ok(())
-}
-
-/// Slot of the PMD entry that covers `addr`. 6.1 descends without looking; 6.12's page walker skips a hole.
-fn pmd_offset<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
-    let mut table = cpu.root();
-    let mut level = k.geometry.top();
-    while level < Level::PMD {
-        let entry = read_once(cpu, offset(cpu, table, level, addr));
-        if k.version.is_6_12() && entry.desc.is_none() {
-            return None;
-        }
-        table = cpu.frame_of(entry, k.geometry.output(entry.desc));
-        level = level.next();
-    }
-    Some(offset(cpu, table, Level::PMD, addr))
-}
-
-/// Split the block if it is one, and return the PTE table. `vmemmap_pmd_range` (6.1), `walk_pmd_range` and
-/// `vmemmap_pmd_entry` (6.12).
-fn vmemmap_pmd_entry<C: Cpu>(
-    k: &Kernel,
-    cpu: &C,
-    pmd: Slot<C::Tok>,
-    addr: Va,
-    walk: &RemapWalk<C::Tok>,
-) -> Result<Option<Frame<C::Tok>>, Errno> {
-    let modern = k.version.is_6_12();
-    if modern && read_once(cpu, pmd).desc.is_none() {
-        return Ok(None);
-    }
-    if walk.paused {
-        // Split already, and nobody else runs: what the lock would keep out is out.
-        let entry = read_once(cpu, pmd);
-        return Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))));
-    }
-    cpu.acquire(LockId::InitMmPageTable, Mode::Write);
-    let entry = read_once(cpu, pmd);
-    let block = is_block(entry.desc);
-    let self_hosted =
-        modern && walk.nr_walked == 0 && k.policies.mutant != Mutant::IgnoreSelfHosted && backing_is_self_hosted(k, cpu, entry, addr);
-    cpu.release(LockId::InitMmPageTable, Mode::Write);
-    if self_hosted {
-        return Err(Errno::ENOTSUPP);
-    }
-    if block {
-        split_vmemmap_huge_pmd(k, cpu, pmd, entry, addr.align_down(k.geometry.entry_span(Level::PMD)), walk.no_tlb_flush)?;
-    }
-    let entry = read_once(cpu, pmd);
-    if modern && (is_block(entry.desc) || !entry.desc.is_present(k.version)) {
-        return Ok(None);
-    }
-    Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))))
-}
-
-/// Whether the frame that backs `addr` is `PageVmemmapSelfHosted`; `entry` is the PMD entry, read once.
-pub(crate) fn backing_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, entry: Entry<C::Tok>, addr: Va) -> bool {
-    let g = &k.geometry;
-    match g.kind(entry.desc, Level::PMD) {
-        Kind::Block(pa) => {
-            let inside = addr.0 & (g.entry_span(Level::PMD) - 1);
-            cpu.is_self_hosted(cpu.frame_of(entry, pa.plus(inside)))
-        }
-        Kind::Table(pa) => {
-            let pte = read_once(cpu, offset(cpu, cpu.frame_of(entry, pa), Level::PTE, addr));
-            cpu.is_self_hosted(cpu.frame_of(pte, g.output(pte.desc)))
-        }
-        Kind::None | Kind::Invalid | Kind::Page(_) | Kind::Reserved => false,
-    }
-}
-
-/// Read the PMD entry of `addr` once and test what backs it (6.1 `vmemmap_should_optimize`).
-pub(crate) fn vmemmap_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> bool {
-    match pmd_offset(k, cpu, addr) {
-        Some(pmd) => backing_is_self_hosted(k, cpu, read_once(cpu, pmd), addr),
-        None => false,
-    }
-}
-
-/// Replace a PMD block by a table of pages over the same frames. `old` was read under `page_table_lock`, which has been
-/// dropped since; the block is tested again before the table is published.
-///
-/// # Errors
-/// `ENOMEM`: no frame for the table; nothing is changed.
-fn split_vmemmap_huge_pmd<C: Cpu>(
-    k: &Kernel,
-    cpu: &C,
-    pmd: Slot<C::Tok>,
-    old: Entry<C::Tok>,
-    start: Va,
-    no_tlb_flush: bool,
-) -> Result<(), Errno> {
-    let g = &k.geometry;
-    let mutant = k.policies.mutant;
-    let locked = mutant == Mutant::SleepUnderLock;
-    if locked {
-        cpu.acquire(LockId::InitMmPageTable, Mode::Write);
-    }
-    let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
-    let Some(table) = cpu.alloc(request) else {
-        if locked {
-            cpu.release(LockId::InitMmPageTable, Mode::Write);
-        }
-        return Err(Errno::ENOMEM);
-    };
-    let old = if k.policies.split_read == SplitRead::Unlocked { read_once(cpu, pmd) } else { old };
-    // `pmd_page`, which does not ask what the entry is.
-    let first = g.output(old.desc);
-    if !is_block(old.desc) {
-        cpu.warn(Invariant::FlagWithState, start.0, "a split takes a table page for the first frame of the block");
-    }
-    let fill = || {
-        for i in 0..g.entries() as u64 {
-            let addr = start.plus(i << g.page_shift());
-            let entry = leaf(g, first.plus(i << g.page_shift()), prot::PAGE_KERNEL | k.extra_prot);
-            set_entry(cpu, offset(cpu, table, Level::PTE, addr), entry);
-        }
-    };
-    if mutant != Mutant::PublishEarly {
-        fill();
-    }
-    let publish = || {
-        let now = read_once(cpu, pmd);
-        if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
-            // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
-            cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
-            if !is_block(now.desc) {
-                cpu.warn(Invariant::SplitOnce, start.0, "a split publishes its table over what another split published");
-            }
-            cpu.barrier(Barrier::SmpWmb);
-            if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
-                cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
-            }
-            let published = g.descriptor(table.pa, prot::TABLE);
-            let range = start..start.plus(g.entry_span(Level::PMD));
-            if k.policies.split != PmdSplit::Store {
-                clear_entry(cpu, pmd);
-                flush_tlb_kernel_range(cpu, range.clone());
-            }
-            set_entry(cpu, pmd, published);
-            if mutant == Mutant::PublishEarly {
-                fill();
-            }
-            if mutant == Mutant::TableTwice {
-                let beside = if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
-                set_entry(cpu, Slot { index: beside, ..pmd }, published);
-            }
-            if !no_tlb_flush {
-                flush_tlb_kernel_range(cpu, range);
-            }
-        } else {
-            cpu.free(table, 0, FrameKind::Table);
-        }
-    };
-    match Pause::of_split(k.policies.split) {
-        Some(pause) if !locked => with_others_paused(k, cpu, pause, publish),
-        _ => {
-            if !locked {
-                cpu.acquire(LockId::InitMmPageTable, Mode::Write);
-            }
-            publish();
-            cpu.release(LockId::InitMmPageTable, Mode::Write);
-        }
-    }
-    Ok(())
-}
 
 /// The PTEs of [start, end), which one table holds, changed one by one. The walk calls it once for each PMD entry; a
 /// caller that has found the table itself needs no walk.
@@ -294,7 +22,7 @@ pub fn vmemmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, rang
 
 /// The PTEs of one table. 6.1 and 2021 take the first PTE of the range as the one that defines the shared frame, and
 /// leave it as it is; 6.12 rewrites it when it optimises.
-fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
+pub(super) fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
     let mut addr = range.start;
     if !k.version.is_6_12() && walk.nr_walked == 0 {
         let at = offset(cpu, table, Level::PTE, addr);
@@ -540,7 +268,6 @@ fn set_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, 
 /// tails only and needs no reset; 6.12.117 leaves the reset out (kernel-semantics §H7).
 #[inline(never)]
 fn restore_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
-    use vmemmap_arch::Version;
     let g = &k.geometry;
     let page = g.page_size();
     let mutant = k.policies.mutant;

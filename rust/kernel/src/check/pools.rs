@@ -4,11 +4,11 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE, Version};
 
-use crate::check::{Checker, Finding, Marks, StateView};
-use crate::check_vmemmap::page_word;
+use super::view::{Checker, Finding, Marks, StateView, page_word};
 use crate::hugetlb::Pool;
-use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
-use crate::hugetlb_vmemmap::{HugePage, reserved_vmemmap_pages, vmemmap_pages};
+use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
+use crate::hugetlb::page::HugePage;
+use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
 use crate::state::{Hpage, Hstate, Scalar};
 
 /// Every pool's lists and counters, and every page on a list.

@@ -3,11 +3,12 @@
 
 use vmemmap_arch::{Cpu, LockId, Mode, Order};
 
-use crate::hugetlb::{
+use super::page::HugePage;
+use super::{
     PageList, Pool, add_back, alloc_buddy_huge_page, deferred_free, enqueue, lock, new_page, remove, unlock, update_and_free,
     update_and_free_now,
 };
-use crate::hugetlb_vmemmap::{HugePage, end_restore_batch, optimize_folios, restore, restore_in_batch};
+use crate::hugetlb_vmemmap::{end_restore_batch, optimize_folios, restore, restore_in_batch};
 use crate::page::set_hugetlb_mark;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};

@@ -4,16 +4,15 @@
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Pfn, Va};
 
-use crate::hugetlb::{
+use super::page::HugePage;
+use super::page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
+use super::resize::drop_uncounted;
+use super::{
     Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, must_be_surplus, new_page, remove, unlock, update_and_free_now,
 };
-use crate::hugetlb_page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
-use crate::hugetlb_resize::drop_uncounted;
-use crate::hugetlb_vmemmap::{HugePage, restore};
-use crate::memory_block::{zone_pcp_disable, zone_pcp_enable};
+use crate::hugetlb_vmemmap::restore;
 use crate::page::{compound_head, flag, has_hugetlb_type, page_huge, page_ref_count, put_page_testzero, read_word, test_flag, write_word};
 use crate::page_alloc::warn_stray_type;
-use crate::policy::HardOffline;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
@@ -44,34 +43,8 @@ pub fn dissolve<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
     dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn)).map(u64::from)
 }
 
-/// `page_handle_poison` (`mm/memory-failure.c`) of a HugeTLB page, as far as locks are concerned: `zone_pcp_disable` keeps
-/// the freed page out of the per-CPU lists while `take_page_off_buddy` looks for it. Returns whether a hugepage was
-/// dissolved. Restoring vmemmap takes cpu_hotplug_lock (static key), which CPU hotplug holds when it takes
-/// pcp_batch_high_lock: hence the order since 1983184c22dd (R17).
-///
-/// # Errors
-/// As `dissolve_free_huge_pages`.
-pub fn page_handle_poison<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<bool, Errno> {
-    cpu.label("page_handle_poison");
-    let dissolve = || dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn));
-    match k.policies.hwpoison {
-        HardOffline::DissolveFirst => {
-            let dissolved = dissolve()?;
-            zone_pcp_disable(cpu);
-            zone_pcp_enable(cpu);
-            Ok(dissolved)
-        }
-        HardOffline::DrainFirst => {
-            zone_pcp_disable(cpu);
-            let dissolved = dissolve();
-            zone_pcp_enable(cpu);
-            dissolved
-        }
-    }
-}
-
 /// `dissolve_free_huge_page`; whether there was one.
-fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
+pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
     // Most pages of a block are no compound pages, and their own struct page says so. 6.1 asks for that (`PageCompound`),
     // 6.12 for the type alone.
     let may_be_head = if k.version.is_6_12() { has_hugetlb_type(cpu, page) } else { test_flag(cpu, page, flag::HEAD) };

@@ -1,26 +1,23 @@
 //! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12 and
-//! 6.12.117. The walk over the tables is in `vmemmap_remap`.
+//! 6.12.117. The walk over the tables is in `remap`, the split of a block in `split`, the change of PTEs in `update`.
 
-use vmemmap_arch::{
-    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, Pfn, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone,
-};
+pub mod remap;
+mod split;
+pub mod update;
+pub mod walk;
 
-use crate::hugetlb_page::HPG_VMEMMAP_OPTIMIZED;
+use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone};
+
+use crate::hugetlb::page::{HPG_VMEMMAP_OPTIMIZED, HugePage};
 use crate::page::page_huge;
 use crate::page_alloc::{check_free_page, check_new_pages};
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
 use crate::policy::{DtorClear, FreeOrder, Invalidate, Mutant, RemapGrace};
 use crate::state::Scalar;
 use crate::static_key::static_branch_add;
-use crate::vmemmap_remap::{Action, RemapWalk, vmemmap_is_self_hosted, walk_range};
 use crate::{Errno, Kernel};
-
-/// A HugeTLB page: its head PFN and its length in base pages.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HugePage {
-    pub head: Pfn,
-    pub pages: u64,
-}
+use remap::{vmemmap_is_self_hosted, walk_range};
+use walk::{Action, RemapWalk};
 
 /// Vmemmap pages that stay (`RESERVE_VMEMMAP_NR`): two in 2021, one since.
 #[must_use]

@@ -1,0 +1,39 @@
+//! Invariants that a machine at rest can show, over a read-only view (kernel-semantics §12): a file-system check for
+//! vmemmap. One pass over the tables (`tree`; what they map as struct pages: `vmemmap`), one over the hugepages (`pools`),
+//! one over the frames; no heap.
+
+mod pools;
+mod tree;
+mod view;
+mod vmemmap;
+
+use vmemmap_arch::{Invariant, Va};
+
+use pools::check_pools;
+use view::Checker;
+pub use view::{Finding, FrameInfo, Marks, StateView, Visible};
+
+/// Check everything that the view shows; broken promises go to `sink`. Returns which invariants could be judged; the
+/// others are not visible here.
+pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, sink: impl FnMut(Finding)) -> Visible {
+    let mut checker = Checker::new(view, marks, sink);
+    let visible = &mut checker.visible;
+    for invariant in [
+        Invariant::SharedTailsReadOnly,
+        Invariant::OneWritableHead,
+        Invariant::FramesConserved,
+        Invariant::TreeWellFormed,
+        Invariant::NoWritableExecutable,
+        Invariant::NoEmptyTableLinked,
+    ] {
+        visible.add(invariant);
+    }
+    checker.table(view.root(), view.geometry().top(), Va(0), false);
+    checker.boot_sections();
+    checker.isolated_blocks();
+    checker.absent_sections();
+    checker.listed_hugepages();
+    check_pools(&mut checker);
+    checker.lost_frames();
+    checker.visible
+}

@@ -1,0 +1,146 @@
+//! What the checks look at, and where they report to.
+
+use vmemmap_arch::tables::walk;
+use vmemmap_arch::{Desc, FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var};
+
+use crate::Kernel;
+
+/// What is known of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameInfo {
+    pub kind: FrameKind,
+    /// In the allocator's hands; `None` where the allocator cannot be seen.
+    pub free: Option<bool>,
+    pub self_hosted: bool,
+}
+
+/// A machine at rest, as far as it can be seen: a live one, an explored one, an image. A method that knows nothing returns
+/// `None`, and what depends on it is reported as not visible.
+pub trait StateView: TableView {
+    fn kernel(&self) -> &Kernel;
+    /// Value of a kernel variable.
+    fn var(&self, var: Var) -> Option<u64>;
+    /// 64-bit word of a struct page, by physical address.
+    fn data_word(&self, pa: Pa) -> Option<u64>;
+    /// The frame at a page-aligned physical address; `None` also for memory that the allocator does not have.
+    fn frame(&self, pa: Pa) -> Option<FrameInfo>;
+    /// Bytes from `pa` on, whole pages and at least one, whose frames are alike and neither tables nor vmemmap; 0 if the
+    /// frame at `pa` must be looked at.
+    fn uninteresting(&self, pa: Pa) -> u64 {
+        let _ = pa;
+        0
+    }
+    /// Whether the allocator gives out nothing from around that address; `None` if it cannot be told.
+    fn is_isolated(&self, pa: Pa) -> Option<bool> {
+        let _ = pa;
+        None
+    }
+    /// Whether the machine has RAM at that address, plugged or not.
+    fn in_ram(&self, pa: Pa) -> bool {
+        self.kernel().ram().iter().any(|ram| pa >= ram.start && pa.since(ram.start) < ram.bytes)
+    }
+    /// Head and length of a HugeTLB page, by number from 0, for a view that has a list of them and no pools.
+    fn listed_hugepage(&self, number: usize) -> Option<(Pfn, u64)> {
+        let _ = number;
+        None
+    }
+    /// Whether a page of that list holds `pfn`; `None` if there is no list.
+    fn is_listed_hugepage(&self, pfn: Pfn) -> Option<bool> {
+        let _ = pfn;
+        None
+    }
+    /// `nr_hugepages` of the pool of that length beside that list.
+    fn nr_hugepages(&self, pages: u64) -> Option<u64> {
+        let _ = pages;
+        None
+    }
+    /// Whether the memory block at that address is online, for a view that has a list of blocks.
+    fn is_block_online(&self, pa: Pa) -> Option<bool> {
+        let _ = pa;
+        None
+    }
+}
+
+/// One bit per frame, all clear at first; the caller has the memory for it.
+pub trait Marks {
+    /// Set the bit; returns whether it was set before.
+    fn mark(&mut self, frame: Pfn) -> bool;
+    fn is_marked(&self, frame: Pfn) -> bool;
+}
+
+/// A broken promise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Finding {
+    pub invariant: Invariant,
+    /// Virtual address, or physical where there is none.
+    pub address: u64,
+    /// The descriptor that shows it, and the level of its table.
+    pub descriptor: Option<(Level, Desc)>,
+    pub message: &'static str,
+}
+
+/// Set of invariants, by number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Visible(u32);
+
+impl Visible {
+    pub fn add(&mut self, invariant: Invariant) {
+        self.0 |= 1 << (invariant.number() - 1);
+    }
+    #[must_use]
+    pub fn has(self, invariant: Invariant) -> bool {
+        self.0 >> (invariant.number() - 1) & 1 != 0
+    }
+}
+
+pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
+    pub view: &'a V,
+    pub marks: &'a mut M,
+    sink: F,
+    pub visible: Visible,
+    /// The vmemmap page that tails may share which follow it.
+    pub run: Option<SharedRun>,
+}
+
+/// A leaf and where it maps to.
+#[derive(Clone, Copy)]
+pub(crate) struct Leaf {
+    pub va: Va,
+    pub pa: Pa,
+    pub desc: Desc,
+    pub level: Level,
+}
+
+/// The last vmemmap page that is nobody's tail: the tails of its hugepage follow it and share its frame.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedRun {
+    pub first: Va,
+    pub pa: Pa,
+}
+
+impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'a, V, M, F> {
+    pub fn new(view: &'a V, marks: &'a mut M, sink: F) -> Self {
+        Self { view, marks, sink, visible: Visible::default(), run: None }
+    }
+
+    pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {
+        self.visible.add(invariant);
+        (self.sink)(Finding { invariant, address, descriptor: None, message });
+    }
+
+    /// The same with the descriptor that shows it.
+    pub fn report_entry(&mut self, invariant: Invariant, va: Va, level: Level, desc: Desc, message: &'static str) {
+        self.visible.add(invariant);
+        (self.sink)(Finding { invariant, address: va.0, descriptor: Some((level, desc)), message });
+    }
+
+    /// Physical address that `va` translates to.
+    pub fn translate(&self, va: Va) -> Option<Pa> {
+        walk(self.view, va)?.output
+    }
+}
+
+/// Physical address of word `index` of the `nth` struct page from `page`.
+pub(crate) fn page_word(page: Pa, nth: u64, index: u8) -> Pa {
+    page.plus(nth * STRUCT_PAGE_SIZE + u64::from(index) * 8)
+}

@@ -1,0 +1,136 @@
+//! The walk over vmemmap's tables (`mm/hugetlb_vmemmap.c: vmemmap_remap_range`, `vmemmap_pmd_range` of 6.1,
+//! `vmemmap_pmd_entry` of 6.12; kernel-semantics §H4 to §H7).
+
+use vmemmap_arch::{Cpu, Entry, Frame, Kind, Level, LockId, Mode, Slot, Va, VaRange};
+
+use super::split::split_vmemmap_huge_pmd;
+use super::update::pte_pass;
+use super::walk::{Action, Pass, RemapWalk};
+use crate::pgtable::{flush_tlb_kernel_range, is_block, offset, read_once};
+use crate::policy::{Mutant, PteUpdate};
+use crate::quiesce::{Pause, with_others_paused};
+use crate::{Errno, Kernel};
+
+/// Walk [start, end) and change its PTEs; splits PMD blocks on the way. No lock is taken and nothing flushed, except by
+/// a split and by the policies that say so.
+///
+/// # Errors
+/// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
+/// nothing is changed.
+pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
+    let pause = Pause::of_update(k.policies.update);
+    let whole = matches!(k.policies.update, PteUpdate::ClearThenSet | PteUpdate::Bbm) || pause.is_some();
+    if walk.action == Action::Split || !whole {
+        return walk_pass(k, cpu, range, walk, Pass::Exchange);
+    }
+    // The policies that clear everything first must not fail between the clear and the set.
+    let action = walk.action;
+    walk.action = Action::Split;
+    let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
+    walk.action = action;
+    split?;
+    walk.paused = pause.is_some();
+    let mut clear_and_set = || {
+        walk_pass(k, cpu, range, walk, Pass::Clear)?;
+        if k.policies.update != PteUpdate::ClearThenSet {
+            flush_tlb_kernel_range(cpu, range.clone());
+        }
+        walk.nr_walked = 0;
+        walk_pass(k, cpu, range, walk, Pass::Set)
+    };
+    match pause {
+        Some(pause) => with_others_paused(k, cpu, pause, clear_and_set),
+        None => clear_and_set(),
+    }
+}
+
+fn walk_pass<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) -> Result<(), Errno> {
+    let mut addr = range.start;
+    while addr != range.end {
+        let next = k.geometry.addr_end(addr, range.end, Level::PMD);
+        if let Some(pmd) = pmd_offset(k, cpu, addr)
+            && let Some(table) = vmemmap_pmd_entry(k, cpu, pmd, addr, walk)?
+            && walk.action != Action::Split
+        {
+            pte_pass(k, cpu, table, &(addr..next), walk, pass);
+        }
+        addr = next;
+    }
+    Ok(())
+}
+
+/// Slot of the PMD entry that covers `addr`. 6.1 descends without looking; 6.12's page walker skips a hole.
+fn pmd_offset<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
+    let mut table = cpu.root();
+    let mut level = k.geometry.top();
+    while level < Level::PMD {
+        let entry = read_once(cpu, offset(cpu, table, level, addr));
+        if k.version.is_6_12() && entry.desc.is_none() {
+            return None;
+        }
+        table = cpu.frame_of(entry, k.geometry.output(entry.desc));
+        level = level.next();
+    }
+    Some(offset(cpu, table, Level::PMD, addr))
+}
+
+/// Split the block if it is one, and return the PTE table. `vmemmap_pmd_range` (6.1), `walk_pmd_range` and
+/// `vmemmap_pmd_entry` (6.12).
+fn vmemmap_pmd_entry<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pmd: Slot<C::Tok>,
+    addr: Va,
+    walk: &RemapWalk<C::Tok>,
+) -> Result<Option<Frame<C::Tok>>, Errno> {
+    let modern = k.version.is_6_12();
+    if modern && read_once(cpu, pmd).desc.is_none() {
+        return Ok(None);
+    }
+    if walk.paused {
+        // Split already, and nobody else runs: what the lock would keep out is out.
+        let entry = read_once(cpu, pmd);
+        return Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))));
+    }
+    cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    let entry = read_once(cpu, pmd);
+    let block = is_block(entry.desc);
+    let self_hosted =
+        modern && walk.nr_walked == 0 && k.policies.mutant != Mutant::IgnoreSelfHosted && backing_is_self_hosted(k, cpu, entry, addr);
+    cpu.release(LockId::InitMmPageTable, Mode::Write);
+    if self_hosted {
+        return Err(Errno::ENOTSUPP);
+    }
+    if block {
+        split_vmemmap_huge_pmd(k, cpu, pmd, entry, addr.align_down(k.geometry.entry_span(Level::PMD)), walk.no_tlb_flush)?;
+    }
+    let entry = read_once(cpu, pmd);
+    if modern && (is_block(entry.desc) || !entry.desc.is_present(k.version)) {
+        return Ok(None);
+    }
+    Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))))
+}
+
+/// Whether the frame that backs `addr` is `PageVmemmapSelfHosted`; `entry` is the PMD entry, read once.
+pub(crate) fn backing_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, entry: Entry<C::Tok>, addr: Va) -> bool {
+    let g = &k.geometry;
+    match g.kind(entry.desc, Level::PMD) {
+        Kind::Block(pa) => {
+            let inside = addr.0 & (g.entry_span(Level::PMD) - 1);
+            cpu.is_self_hosted(cpu.frame_of(entry, pa.plus(inside)))
+        }
+        Kind::Table(pa) => {
+            let pte = read_once(cpu, offset(cpu, cpu.frame_of(entry, pa), Level::PTE, addr));
+            cpu.is_self_hosted(cpu.frame_of(pte, g.output(pte.desc)))
+        }
+        Kind::None | Kind::Invalid | Kind::Page(_) | Kind::Reserved => false,
+    }
+}
+
+/// Read the PMD entry of `addr` once and test what backs it (6.1 `vmemmap_should_optimize`).
+pub(crate) fn vmemmap_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> bool {
+    match pmd_offset(k, cpu, addr) {
+        Some(pmd) => backing_is_self_hosted(k, cpu, read_once(cpu, pmd), addr),
+        None => false,
+    }
+}

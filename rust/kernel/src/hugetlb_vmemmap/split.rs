@@ -1,0 +1,98 @@
+//! A PMD block replaced by a table of pages (`mm/hugetlb_vmemmap.c: split_vmemmap_huge_pmd` of 6.1, `vmemmap_split_pmd` of
+//! 6.12; kernel-semantics §H6).
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{Alloc, Barrier, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
+
+use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
+use crate::policy::{Mutant, PmdSplit, SplitRead};
+use crate::quiesce::{Pause, with_others_paused};
+use crate::{Errno, Kernel};
+
+/// Replace a PMD block by a table of pages over the same frames. `old` was read under `page_table_lock`, which has been
+/// dropped since; the block is tested again before the table is published.
+///
+/// # Errors
+/// `ENOMEM`: no frame for the table; nothing is changed.
+pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pmd: Slot<C::Tok>,
+    old: Entry<C::Tok>,
+    start: Va,
+    no_tlb_flush: bool,
+) -> Result<(), Errno> {
+    let g = &k.geometry;
+    let mutant = k.policies.mutant;
+    let locked = mutant == Mutant::SleepUnderLock;
+    if locked {
+        cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    }
+    let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+    let Some(table) = cpu.alloc(request) else {
+        if locked {
+            cpu.release(LockId::InitMmPageTable, Mode::Write);
+        }
+        return Err(Errno::ENOMEM);
+    };
+    let old = if k.policies.split_read == SplitRead::Unlocked { read_once(cpu, pmd) } else { old };
+    // `pmd_page`, which does not ask what the entry is.
+    let first = g.output(old.desc);
+    if !is_block(old.desc) {
+        cpu.warn(Invariant::FlagWithState, start.0, "a split takes a table page for the first frame of the block");
+    }
+    let fill = || {
+        for i in 0..g.entries() as u64 {
+            let addr = start.plus(i << g.page_shift());
+            let entry = leaf(g, first.plus(i << g.page_shift()), prot::PAGE_KERNEL | k.extra_prot);
+            set_entry(cpu, offset(cpu, table, Level::PTE, addr), entry);
+        }
+    };
+    if mutant != Mutant::PublishEarly {
+        fill();
+    }
+    let publish = || {
+        let now = read_once(cpu, pmd);
+        if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
+            // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
+            cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
+            if !is_block(now.desc) {
+                cpu.warn(Invariant::SplitOnce, start.0, "a split publishes its table over what another split published");
+            }
+            cpu.barrier(Barrier::SmpWmb);
+            if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
+                cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
+            }
+            let published = g.descriptor(table.pa, prot::TABLE);
+            let range = start..start.plus(g.entry_span(Level::PMD));
+            if k.policies.split != PmdSplit::Store {
+                clear_entry(cpu, pmd);
+                flush_tlb_kernel_range(cpu, range.clone());
+            }
+            set_entry(cpu, pmd, published);
+            if mutant == Mutant::PublishEarly {
+                fill();
+            }
+            if mutant == Mutant::TableTwice {
+                let beside = if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
+                set_entry(cpu, Slot { index: beside, ..pmd }, published);
+            }
+            if !no_tlb_flush {
+                flush_tlb_kernel_range(cpu, range);
+            }
+        } else {
+            cpu.free(table, 0, FrameKind::Table);
+        }
+    };
+    match Pause::of_split(k.policies.split) {
+        Some(pause) if !locked => with_others_paused(k, cpu, pause, publish),
+        _ => {
+            if !locked {
+                cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+            }
+            publish();
+            cpu.release(LockId::InitMmPageTable, Mode::Write);
+        }
+    }
+    Ok(())
+}

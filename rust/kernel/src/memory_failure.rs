@@ -1,0 +1,60 @@
+//! Memory errors (`mm/memory-failure.c`), as far as they meet HugeTLB pages. What a HugeTLB page keeps of one is in
+//! `hugetlb::hwpoison`.
+
+use vmemmap_arch::{Cpu, LockId, Mode, Order, Pfn, Rmw};
+
+use crate::hugetlb::dissolve::dissolve_free_huge_page;
+use crate::hugetlb::hwpoison::folio_set_hugetlb_hwpoison;
+use crate::mmzone::pfn_to_online_page;
+use crate::page::{compound_head, flag, page_huge, set_flag};
+use crate::page_alloc::{warn_stray_type, zone_pcp_disable, zone_pcp_enable};
+use crate::policy::HardOffline;
+use crate::state::Block;
+use crate::{Errno, Kernel};
+
+/// `memory_failure`, as far as it writes struct pages: under hugetlb_lock a HugeTLB page is marked on its head
+/// (`get_huge_page_for_hwpoison`), anything else on the page itself. Returns whether the page was not marked before.
+pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
+    cpu.label("memory_failure");
+    let page = pfn_to_online_page(k, cpu, pfn)?;
+    cpu.acquire(LockId::Hugetlb, Mode::Write);
+    let huge = page_huge(k, cpu, page);
+    if huge {
+        warn_stray_type(k, cpu, compound_head(k, cpu, page));
+    }
+    let was = huge && folio_set_hugetlb_hwpoison(cpu, compound_head(k, cpu, page), pfn);
+    cpu.release(LockId::Hugetlb, Mode::Write);
+    let was = if huge { was } else { set_flag(cpu, page, flag::HWPOISON) };
+    if !was {
+        // `memblk_nr_poison_inc`
+        let block = k.vars.section_number(k.geometry.pa(pfn));
+        cpu.var_rmw(k.vars.block(block, Block::NrHwpoison), Rmw::FetchAdd(1), Order::Relaxed);
+    }
+    Some(!was)
+}
+
+/// `page_handle_poison` (`mm/memory-failure.c`) of a HugeTLB page, as far as locks are concerned: `zone_pcp_disable` keeps
+/// the freed page out of the per-CPU lists while `take_page_off_buddy` looks for it. Returns whether a hugepage was
+/// dissolved. Restoring vmemmap takes cpu_hotplug_lock (static key), which CPU hotplug holds when it takes
+/// pcp_batch_high_lock: hence the order since 1983184c22dd (R17).
+///
+/// # Errors
+/// As `dissolve_free_huge_pages`.
+pub fn page_handle_poison<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<bool, Errno> {
+    cpu.label("page_handle_poison");
+    let dissolve = || dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn));
+    match k.policies.hwpoison {
+        HardOffline::DissolveFirst => {
+            let dissolved = dissolve()?;
+            zone_pcp_disable(cpu);
+            zone_pcp_enable(cpu);
+            Ok(dissolved)
+        }
+        HardOffline::DrainFirst => {
+            zone_pcp_disable(cpu);
+            let dissolved = dissolve();
+            zone_pcp_enable(cpu);
+            dissolved
+        }
+    }
+}

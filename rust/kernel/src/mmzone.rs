@@ -1,0 +1,69 @@
+//! Which struct pages exist (`include/linux/mmzone.h`, `mm/memory_hotplug.c: pfn_to_online_page`; kernel-semantics §5.1, §9).
+
+use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Va};
+
+use crate::Kernel;
+use crate::policy::SectionUsage;
+use crate::state::{Section, section_flag};
+
+/// First address of a section, by its number from `VarMap::base`.
+#[must_use]
+pub fn section_start(k: &Kernel, section: u32) -> Pa {
+    k.vars.base.plus(u64::from(section) * k.geometry.section_size())
+}
+
+/// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone. `subsection_map` lies inside `usage`, so a
+/// pointer that is NULL or freed at the access is reported as a walk through freed metadata (R18).
+fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> bool {
+    let usage = cpu.var_load(k.vars.section(section, Section::Usage), Order::Plain);
+    if usage == 0 {
+        // Tested for since 82f0b6f041fa.
+        if matches!(k.policies.section_usage, SectionUsage::NoNullTest | SectionUsage::FreeFirst) {
+            cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid dereferences ms->usage, which is NULL");
+        }
+        return false;
+    }
+    if cpu.var_load(k.vars.section(section, Section::UsageFreed), Order::Plain) >= usage {
+        cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid reads subsection_map in a freed mem_section_usage");
+    }
+    let subsection = (pfn.0 & (k.geometry.pages_per_section() - 1)) / k.geometry.pages_per_subsection();
+    let map = cpu.var_load(k.vars.subsection_map(section, (subsection / 64) as u32), Order::Plain);
+    map >> (subsection % 64) & 1 != 0
+}
+
+/// `pfn_valid`: the section is valid, and it is early or the sub-section's bit is set. Stale as soon as it returns.
+pub fn pfn_valid<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
+    let pa = k.geometry.pa(pfn);
+    if !k.vars.contains(pa) {
+        return false;
+    }
+    let section = k.vars.section_number(pa);
+    let rcu = k.policies.section_usage != SectionUsage::FreeFirst;
+    if rcu {
+        cpu.rcu_read_lock();
+    }
+    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
+    let valid = flags & section_flag::HAS_MEM_MAP != 0 && (flags & section_flag::IS_EARLY != 0 || pfn_section_valid(k, cpu, section, pfn));
+    if rcu {
+        cpu.rcu_read_unlock();
+    }
+    valid
+}
+
+/// `pfn_to_online_page`: VA of the struct page if the section is online. No lock: the answer may go stale.
+pub fn pfn_to_online_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<Va> {
+    let pa = k.geometry.pa(pfn);
+    if !k.vars.contains(pa) {
+        return None;
+    }
+    let section = k.vars.section_number(pa);
+    let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
+    if flags & section_flag::IS_ONLINE == 0 || !pfn_section_valid(k, cpu, section, pfn) {
+        return None;
+    }
+    // A device in the unused part of an online section: `get_dev_pagemap` knows what is RAM.
+    if flags & section_flag::TAINT_ZONE_DEVICE != 0 && !k.is_boot_ram(pa) {
+        return None;
+    }
+    Some(k.layout.page_va(pfn))
+}
