@@ -121,11 +121,6 @@ impl<M: Model<Op = Op>> Actors<M> for Programs<'_> {
                 position += 1;
                 port.call(Op::InterruptExit);
             }
-            if me.context != Context::Task {
-                port.boundary(position);
-                position += 1;
-                port.call(Op::InterruptExit);
-            }
         }
         port.boundary(position);
     }

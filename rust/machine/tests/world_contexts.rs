@@ -45,6 +45,21 @@ fn an_interrupt_holds_its_cpu_until_it_returns() {
 }
 
 #[test]
+fn an_interrupt_leaves_for_itself_only() {
+    for context in [Context::Irq, Context::Nmi] {
+        let b = bench_with(WorldOptions::default(), [at(0, Context::Task), at(0, context), at(0, context)]);
+        b.execute(1, Op::InterruptEnter, 0);
+        b.execute(1, Op::InterruptExit, 0);
+        b.execute(2, Op::InterruptEnter, 0);
+        assert_eq!(b.outcomes(1, Op::InterruptEnter), 0, "no two of a kind");
+        b.execute(1, Op::InterruptExit, 0);
+        assert_eq!((b.outcomes(0, LOAD), b.world.borrow().waits_for(0, &LOAD)), (0, 1 << 2), "the other is still there");
+        b.execute(2, Op::InterruptExit, 0);
+        assert_eq!(b.outcomes(0, LOAD), 1);
+    }
+}
+
+#[test]
 fn masks_keep_interrupts_out_and_pseudo_nmis_not() {
     let b = one_cpu();
     b.cpu(0).irq_disable();
