@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vmemmap.dumps.image import Image, read_npz
 from vmemmap.errors import SpecError
-from vmemmap.estimate import estimate
-from vmemmap.image import Image, read_npz
-from vmemmap.layout import frames_freed, vmemmap_pages
-from vmemmap.machine import Machine
+from vmemmap.machine.machine import Machine
+from vmemmap.sizing.estimate import estimate
+from vmemmap.sizing.layout import frames_freed, vmemmap_pages
 from vmemmap.spec import GRANULES, HUGEPAGE_SIZES, format_size
 
 CAPTURES = Path(__file__).parent / "captures"

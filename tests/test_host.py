@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmemmap.errors import SpecError
-from vmemmap.host import Host, host
+from vmemmap.sizing.host import Host, host
 
 GIB = 1 << 30
 POOL = "sys/kernel/mm/hugepages/hugepages-{}kB/"
@@ -305,14 +305,14 @@ def test_the_host_itself_is_read_and_left_as_it_is() -> None:
 def test_the_module_never_opens_a_file_for_writing() -> None:
     audit = (
         "import sys, os\n"
-        "import vmemmap.host\n"
+        "import vmemmap.sizing.host\n"
         "def hook(event, arguments):\n"
         "    if event == 'open' and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):\n"
         "        os._exit(9)\n"
         "    if event in ('os.remove', 'os.rename', 'os.mkdir', 'os.chmod', 'subprocess.Popen', 'socket.connect'):\n"
         "        os._exit(9)\n"
         "sys.addaudithook(hook)\n"
-        "vmemmap.host.host().text()\n"
+        "vmemmap.sizing.host.host().text()\n"
     )
     assert subprocess.run([sys.executable, "-c", audit], timeout=60).returncode == 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vmemmap.errors import SpecError
-from vmemmap.layout import STRUCT_PAGE, layout
+from vmemmap.sizing.layout import STRUCT_PAGE, layout
 from vmemmap.spec import GRANULES, HUGEPAGE_SIZES, KERNELS, VA_BITS, format_size
 
 CAPTURES = sorted((Path(__file__).parent / "captures").glob("*/A.json"))

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmemmap.errors import SpecError
-from vmemmap.machine import Machine
-from vmemmap.removal import Removal, by_arithmetic, in_tables
+from vmemmap.machine.machine import Machine
+from vmemmap.sizing.removal import Removal, by_arithmetic, in_tables
 
 CAPTURES = Path(__file__).parent / "captures"
 K, M, G = 1 << 10, 1 << 20, 1 << 30

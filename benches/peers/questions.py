@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmemmap.neighbours import WINDOW
-from vmemmap.scenario import Actor, Operation, Variant, scenario
-from vmemmap.stage import DRAM, SECTION_SIZE, Stage
+from vmemmap.lab.neighbours import WINDOW
+from vmemmap.lab.scenario import Actor, Operation, Variant, scenario
+from vmemmap.lab.setup import DRAM, SECTION_SIZE, Stage
 
 GRANULE = 65536
 _KERNEL = "6.12"

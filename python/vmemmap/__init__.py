@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 from ._core import VERSION as __version__
 from ._core import policies as policies
+from .dumps.struct_page import StructPage
 from .errors import ImageError, InternalError, KernelError, SpecError, VmemmapError
-from .hugetlb import HugeTLBPool
-from .lab import Result, StressResult, explore, stress
-from .machine import Machine, Translation
-from .memory import MemoryBlock, MemoryRange
-from .replay import ReplayResult, replay
-from .scenario import Actor, Operation, Scenario, Variant, scenario
-from .struct_page import StructPage
+from .lab.lab import Result, StressResult, explore, stress
+from .lab.replay import ReplayResult, replay
+from .lab.scenario import Actor, Operation, Scenario, Variant, scenario
+from .machine.hugetlb import HugeTLBPool
+from .machine.machine import Machine, Translation
+from .machine.memory import MemoryBlock, MemoryRange
 
 if TYPE_CHECKING:
-    from .checking import check
-    from .difference import diff
+    from .dumps.checking import check
+    from .dumps.difference import diff
 
 __all__ = [
     "Actor",

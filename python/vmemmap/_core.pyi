@@ -6,7 +6,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from .image_json import Description
+from .dumps.image_json import Description
 
 VERSION: str
 BUILD_PROFILE: str

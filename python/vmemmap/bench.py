@@ -75,7 +75,7 @@ def _import_time(name: str, quick: bool) -> Row:
 
 
 def _ptdump_text(name: str, quick: bool) -> Row:
-    from .machine import Machine
+    from .machine.machine import Machine
 
     m = Machine(granule="4K", va_bits=48, kernel="6.1", boot_memory="2G", hvo=True)
     m.hugetlb["2M"].nr_hugepages = 16 if quick else 512
@@ -98,7 +98,7 @@ def _large_dump(quick: bool) -> bytes:
     """A text of 100 MB (100 KB if `quick`), of lines as kernels print them: pages of four kinds in turns."""
     import numpy as np
 
-    from .ptdump import Ptdump, parse_ptdump
+    from .dumps.ptdump import Ptdump, parse_ptdump
 
     known = [parse_ptdump(f"{line}\n") for line in _LINES]
     ranges = (100_000 if quick else 100_000_000) // (sum(map(len, _LINES)) // len(_LINES) + 1)
@@ -110,7 +110,7 @@ def _large_dump(quick: bool) -> bytes:
 
 
 def _ptdump_parse(name: str, quick: bool) -> Row:
-    from .ptdump import parse_ptdump
+    from .dumps.ptdump import parse_ptdump
 
     text = _large_dump(quick)
     what = f"{len(text) // 1000} kB of text taken apart into arrays; limit: its newlines counted (bytes.count)"
@@ -119,7 +119,7 @@ def _ptdump_parse(name: str, quick: bool) -> Row:
 
 
 def _ptdump_print(name: str, quick: bool) -> Row:
-    from .ptdump import parse_ptdump
+    from .dumps.ptdump import parse_ptdump
 
     text = _large_dump(quick)
     dump, copy = parse_ptdump(text), bytearray(text)
@@ -129,7 +129,7 @@ def _ptdump_print(name: str, quick: bool) -> Row:
 
 
 def _python_exchange_bulk(name: str, quick: bool) -> Row:
-    from .machine import Machine
+    from .machine.machine import Machine
 
     m = Machine(granule="4K", va_bits=48, kernel="6.1", boot_memory="2G", hvo=True, mapping="basepages", update="swap")
     pool, count = m.hugetlb["2M"], 16 if quick else 512

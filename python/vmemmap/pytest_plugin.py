@@ -21,9 +21,9 @@ from .errors import SpecError, VmemmapError
 from .spec import parse_budget
 
 if TYPE_CHECKING:
-    from .expectation import Case, Miss
-    from .lab import Result
-    from .machine import Machine
+    from .lab.expectation import Case, Miss
+    from .lab.lab import Result
+    from .machine.machine import Machine
 
 __all__ = ["vmemmap_machine", "vmemmap_result"]
 
@@ -95,7 +95,7 @@ def _marks(node: pytest.Item) -> list[pytest.Mark]:
 
 def _cases(marks: list[pytest.Mark]) -> list[Case]:
     """:raises SpecError: a mark is wrong."""
-    from .expectation import parse_cases
+    from .lab.expectation import parse_cases
 
     return [case for mark in marks for case in parse_cases(mark.args, mark.kwargs)]
 
@@ -164,7 +164,7 @@ def pytest_runtest_call(item: pytest.Item) -> None:
     """What was not expected fails the test, before its body."""
     result, miss = item.stash.get(_DONE, (None, None))
     if result is not None and miss is not None:
-        from .expectation import miss_text
+        from .report.miss import miss_text
 
         pytest.fail(miss_text(miss, result, _trace_path(item)), pytrace=False)
 
@@ -224,7 +224,7 @@ def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
     from inspect import signature
 
     from . import _core
-    from .machine import Machine
+    from .machine.machine import Machine
 
     keywords: dict[str, Any] = {}
     for mark in reversed(marks):
@@ -253,7 +253,7 @@ def vmemmap_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     yield machine
     if not at_rest:
         return
-    from .lab import order
+    from .lab.lab import order
 
     seen, left = machine.violations, machine.check()
     if seen or left:

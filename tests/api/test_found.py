@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from vmemmap import Machine
-from vmemmap.acceptance import accept
+from vmemmap.acceptance.acceptance import accept
+from vmemmap.acceptance.found import find
 from vmemmap.errors import ImageError
-from vmemmap.found import find
 
 KINDS = [
     ("16K", 47, "6.1"),

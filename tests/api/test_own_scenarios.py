@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import vmemmap
-from vmemmap.policy_table import cases, explore_all
-from vmemmap.repetition import repeatable
+from vmemmap.acceptance.policy_table import cases, explore_all
+from vmemmap.lab.repetition import repeatable
 
 
 def own(function: Callable[..., Any]) -> vmemmap.Scenario:

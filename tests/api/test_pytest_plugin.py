@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 # What an inner session in this process would otherwise import, and pytester take out of `sys.modules` again.
-import vmemmap.expectation
+import vmemmap.lab.expectation
 import vmemmap.report.replay
 from vmemmap.cli import main
-from vmemmap.scenario import registry
+from vmemmap.lab.scenario import registry
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLED = any(found.value == "vmemmap.pytest_plugin" for found in entry_points(group="pytest11"))
@@ -26,7 +26,7 @@ INSTALLED = any(found.value == "vmemmap.pytest_plugin" for found in entry_points
 STRICT = ["--strict-markers", "--strict-config", "-W", "error", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
 OPTIONS = STRICT if INSTALLED else [*STRICT, "-p", "vmemmap.pytest_plugin"]
 
-IMPORTS = "import pytest\nimport vmemmap\nfrom vmemmap.scenario import find\n"
+IMPORTS = "import pytest\nimport vmemmap\nfrom vmemmap.lab.scenario import find\n"
 
 registry()
 
@@ -211,7 +211,7 @@ class TestClass:
 
 
 OWN = """
-from vmemmap.neighbours import lone_block
+from vmemmap.lab.neighbours import lone_block
 
 def dumped(m):
     block = lone_block(m, "4K")
@@ -390,7 +390,7 @@ def test_a_machine_that_cannot_be_is_refused_in_one_line(session: Session, argum
 
 
 def test_loading_the_plugin_loads_nothing_that_only_an_exploration_needs() -> None:
-    late = ["numpy", "click", "rich", "jinja2", "vmemmap.expectation", "vmemmap.report", "vmemmap.scenarios"]
+    late = ["numpy", "click", "rich", "jinja2", "vmemmap.lab.expectation", "vmemmap.report", "vmemmap.scenarios"]
     program = f"import sys, vmemmap.pytest_plugin; print([m for m in {late} if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert answer.stdout.strip() == "[]"
@@ -407,7 +407,7 @@ def test_an_installed_package_brings_the_plugin_with_it(pytester: pytest.Pyteste
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: vmemmap\nVersion: 0\n")
     (facts / "RECORD").write_text("vmemmap/__init__.py,,\nvmemmap/pytest_plugin.py,,\n")
     (facts / "entry_points.txt").write_text(f"[pytest11]\n{value}\n")
-    found = Path(vmemmap.expectation.__file__).parents[1]
+    found = Path(vmemmap.__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{package}:{found}")
     pytester.makepyfile(IMPORTS + explored("'R6'"))
     result = pytester.runpytest_subprocess(*STRICT)

@@ -18,7 +18,7 @@ import pytest
 
 import vmemmap
 from vmemmap import Actor, Operation, Scenario, Variant
-from vmemmap.stage import Stage
+from vmemmap.lab.setup import Stage
 
 BLOCKS = {"linear-map": "blocks"}
 Steps = Generator[Operation, int, None]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import vmemmap
-from vmemmap.machine import Violation
-from vmemmap.struct_page import TAIL_MAPPING, StructPage
+from vmemmap.dumps.struct_page import TAIL_MAPPING, StructPage
+from vmemmap.machine.machine import Violation
 
 HERE = Path(__file__).parent
 ADDED = 0x8000_0000

@@ -13,7 +13,7 @@ import pytest
 
 import vmemmap
 from vmemmap.cli import main
-from vmemmap.trace import write
+from vmemmap.lab.trace import write
 
 
 def typed(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from vmemmap.image import Image
+from vmemmap.dumps.image import Image
 
 VALID, TABLE, USER, RDONLY, AF = 1, 2, 1 << 6, 1 << 7, 1 << 10
 CONT, PXN, UXN = 1 << 52, 1 << 53, 1 << 54

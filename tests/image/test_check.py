@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from damage import DAMAGE, Damage, Tree
 
-from vmemmap.checking import check, check_dump
-from vmemmap.dump import dump_of_image
-from vmemmap.image import Image, read_npz, write_npz
+from vmemmap.dumps.checking import check, check_dump
+from vmemmap.dumps.dump import dump_of_image
+from vmemmap.dumps.image import Image, read_npz, write_npz
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 IMAGES = sorted(CAPTURES.glob("*/*.npz"))

@@ -12,9 +12,9 @@ import pytest
 from damage import Tree
 
 from vmemmap import Machine
-from vmemmap.difference import diff
+from vmemmap.dumps.difference import diff
+from vmemmap.dumps.image import read_npz
 from vmemmap.errors import ImageError, SpecError
-from vmemmap.image import read_npz
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 SERIES = [

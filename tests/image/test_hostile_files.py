@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 
 from vmemmap import _core
 from vmemmap.cli import main
+from vmemmap.dumps.image import read_npz
+from vmemmap.dumps.ptdump import load_ptdump
 from vmemmap.errors import ImageError
-from vmemmap.image import read_npz
-from vmemmap.machine import Machine
-from vmemmap.ptdump import load_ptdump
+from vmemmap.machine.machine import Machine
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 SMALL = CAPTURES / "6.1-64k" / "B.npz"
@@ -313,7 +313,8 @@ def test_the_longest_dump_that_a_kilobyte_of_tables_has_takes_little(tmp_path: P
 LIMITED = """
 import resource, sys
 import numpy
-from vmemmap import _core, image, ptdump
+from vmemmap import _core
+from vmemmap.dumps import image, ptdump
 from vmemmap.errors import ImageError
 def load(path):
     {call}

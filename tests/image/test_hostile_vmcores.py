@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from vmcore_builder import STATES, Load
 
 from vmemmap import _core
+from vmemmap.dumps.vmcore import Vmcore, read_vmcore
 from vmemmap.errors import ImageError
-from vmemmap.vmcore import Vmcore, read_vmcore
 
 SMALL = builder.load(next(s for s in STATES if s.parent.name == "6.1-64k"))
 BUDGET = 100 << 20

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vmemmap.dumps.ptdump import Columns, Marker, Ptdump, load_ptdump, parse_ptdump
 from vmemmap.errors import ImageError
-from vmemmap.machine import Machine
-from vmemmap.ptdump import Columns, Marker, Ptdump, load_ptdump, parse_ptdump
+from vmemmap.machine.machine import Machine
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 TEXTS = sorted(CAPTURES.glob("*/*.ptdump.txt"))

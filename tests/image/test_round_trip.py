@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vmemmap import _core
-from vmemmap.image import read_npz
-from vmemmap.machine import Machine
+from vmemmap.dumps.image import read_npz
+from vmemmap.machine.machine import Machine
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 NG = 1 << 11

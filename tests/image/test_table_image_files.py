@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmemmap import _core
+from vmemmap.dumps.image import kind_of, read_npz, read_ptdump, write_npz
+from vmemmap.dumps.image_json import kernel_behaviour
 from vmemmap.errors import ImageError, SpecError, VmemmapError
-from vmemmap.image import kind_of, read_npz, read_ptdump, write_npz
-from vmemmap.image_json import kernel_behaviour
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 IMAGES = sorted(CAPTURES.glob("*/*.npz"))

@@ -11,11 +11,11 @@ import vmcore_builder as builder
 from vmcore_builder import STATES, Capture, Layout, Load
 
 from vmemmap import _core
+from vmemmap.dumps.image import kind_of, read_npz, write_npz
+from vmemmap.dumps.physical_memory import FileMemory, Segment, joined
+from vmemmap.dumps.vmcore import Vmcore, read_vmcore
 from vmemmap.errors import ImageError, SpecError
-from vmemmap.image import kind_of, read_npz, write_npz
-from vmemmap.machine import Machine
-from vmemmap.physical_memory import FileMemory, Segment, joined
-from vmemmap.vmcore import Vmcore, read_vmcore
+from vmemmap.machine.machine import Machine
 
 LAYOUTS: tuple[Layout, ...] = ("vmcore", "qemu", "kcore")
 OF_EACH_MACHINE = [next(s for s in STATES if s.parent.name == name) for name in ("6.1-4k", "6.1-64k", "6.12-4k")]

@@ -11,8 +11,8 @@ import pytest
 from vmcore_builder import Capture, load, vmcoreinfo, write_elf, write_raw
 
 from vmemmap import Machine
-from vmemmap.checking import Check, check
-from vmemmap.difference import diff
+from vmemmap.dumps.checking import Check, check
+from vmemmap.dumps.difference import diff
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 PG_HEAD = 1 << 16

@@ -18,8 +18,8 @@ import pytest
 
 import vmemmap
 from vmemmap import Actor, KernelError, Machine, Variant
-from vmemmap.neighbours import Neighbours, lone_block
-from vmemmap.stage import Stage
+from vmemmap.lab.neighbours import Neighbours, lone_block
+from vmemmap.lab.setup import Stage
 
 EXEMPT = {"I22", "I23"}
 """Broken only by weak memory or torn stores, which no machine here has yet (kernel-semantics §12)."""

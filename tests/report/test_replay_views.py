@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import vmemmap
-from vmemmap.replay import ReplayResult
+from vmemmap.lab.replay import ReplayResult
+from vmemmap.lab.trace import Step, Violation
 from vmemmap.report import perfetto
 from vmemmap.report.columns import columns
 from vmemmap.report.replay import history, page, text
-from vmemmap.trace import Step, Violation
 
 Events = list[dict[str, Any]]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from sample import document
 
+from vmemmap.lab.trace import Step, Violation
 from vmemmap.report import render, write
 from vmemmap.report.lanes import conflicts, descriptor, rows, svg
-from vmemmap.trace import Step, Violation
 
 
 def test_the_page_names_nothing_outside_itself() -> None:

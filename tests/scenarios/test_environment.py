@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from vmemmap.errors import VmemmapError
-from vmemmap.lab import explore
-from vmemmap.neighbours import Neighbours
-from vmemmap.scenario import Actor, Scenario, Variant, scenario
-from vmemmap.stage import Stage
+from vmemmap.lab.lab import explore
+from vmemmap.lab.neighbours import Neighbours
+from vmemmap.lab.scenario import Actor, Scenario, Variant, scenario
+from vmemmap.lab.setup import Stage
 
 EXCHANGE = {"mapping": "basepages", "update": "store"}
 

@@ -6,9 +6,9 @@ import pytest
 
 import vmemmap
 from vmemmap.errors import SpecError
-from vmemmap.neighbours import WINDOW, lone_block
-from vmemmap.scenario import Actor, Operation, Variant, scenario
-from vmemmap.stage import Stage
+from vmemmap.lab.neighbours import WINDOW, lone_block
+from vmemmap.lab.scenario import Actor, Operation, Variant, scenario
+from vmemmap.lab.setup import Stage
 
 
 @scenario(title="the whole window is dumped without locks while its only block is removed", sources=["R6"], judged=["I1"])

@@ -14,7 +14,7 @@ from typing import Any
 from test_scenarios import CASES, answer
 
 from vmemmap import _core, explore
-from vmemmap.scenario import Scenario, Variant
+from vmemmap.lab.scenario import Scenario, Variant
 
 #: For all variants together; one takes at most a third.
 SECONDS = float(os.environ.get("VMEMMAP_CHECK_SECONDS", "15"))

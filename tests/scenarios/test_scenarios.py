@@ -8,13 +8,13 @@ from functools import cache
 
 import pytest
 
-import vmemmap.scenario as scenarios
+import vmemmap.lab.scenario as scenarios
 from vmemmap.errors import SpecError
-from vmemmap.lab import Result, explore
-from vmemmap.neighbours import WINDOW, Neighbours
-from vmemmap.scenario import Actor, Operation, Variant, find, registry, scenario
-from vmemmap.stage import DRAM, Stage
-from vmemmap.steps import Function, Source
+from vmemmap.lab.lab import Result, explore
+from vmemmap.lab.neighbours import WINDOW, Neighbours
+from vmemmap.lab.scenario import Actor, Operation, Variant, find, registry, scenario
+from vmemmap.lab.setup import DRAM, Stage
+from vmemmap.lab.steps import Function, Source
 
 CASES = [pytest.param(s, v, id=f"{s.corpus or s.name}-{v.name}") for s in registry() for v in s.variants]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import vmemmap
-from vmemmap.neighbours import hugepage_block
-from vmemmap.scenario import find
-from vmemmap.stage import Stage
+from vmemmap.lab.neighbours import hugepage_block
+from vmemmap.lab.scenario import find
+from vmemmap.lab.setup import Stage
 
 SCENARIO = find("restore_6_12_117")
 

@@ -18,7 +18,7 @@ def command(file: str, as_json: bool, **hints: Any) -> int:
 
     FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.
     """
-    from .. import checking
+    from ..dumps import checking
 
     answer = checking.check(file, **hints)
     if as_json:

@@ -19,7 +19,7 @@ def command(a: str, b: str, as_json: bool, **hints: Any) -> int:
 
     A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.
     """
-    from .. import difference
+    from ..dumps import difference
 
     answer = difference.diff(a, b, **hints)
     if as_json:

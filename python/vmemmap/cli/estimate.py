@@ -9,7 +9,7 @@ import click
 from . import json_option, print_json
 
 if TYPE_CHECKING:
-    from ..removal import Removal
+    from ..sizing.removal import Removal
 
 
 @click.command("estimate")
@@ -44,7 +44,7 @@ def command(
         raise click.UsageError("--added is for a removal without tables; --input has tables that say how memory is mapped")
     answer, texts = {}, []
     if memory is not None:
-        from .. import estimate as estimates
+        from ..sizing import estimate as estimates
 
         estimate = estimates.estimate(memory, hugepages, granule=granule, reserved=int(reserved), mapping=mapping, kernel_reserve=kernel_reserve)
         answer = estimate.to_dict()
@@ -60,16 +60,16 @@ def command(
 
 
 def _by_arithmetic(remove: str, granule: str, mapping: str, added: str | None) -> Removal:
-    from .. import removal
+    from ..sizing import removal
 
     return removal.by_arithmetic(remove, granule=granule, mapping=mapping, added=added)
 
 
 def _in_tables(file: str, remove: str) -> Removal:
-    from .. import removal
+    from ..dumps.image import kind_of
     from ..errors import SpecError
-    from ..image import kind_of
-    from ..machine import Machine
+    from ..machine.machine import Machine
+    from ..sizing import removal
 
     if kind_of(file) != "npz":
         raise SpecError(f"{file}: a removal is asked of a table image (.npz); a text does not tell physical addresses")

@@ -34,8 +34,8 @@ def command(
 
     Exit codes: 0 safe, 1 violated, 2 wrong call, 3 inconclusive, 130 interrupted.
     """
-    from .. import saving, trace
-    from ..lab import chosen, explore
+    from ..lab import saving, trace
+    from ..lab.lab import chosen, explore
 
     if trace_out is not None:
         saving.check(trace_out, "the trace")

@@ -13,7 +13,7 @@ from . import json_option, print_json
 @json_option
 def command(root: str, page_size: str | None, as_json: bool) -> None:
     """Print what this Linux host has (hugepages, HVO, memory blocks, page size) and what HVO saves or would save. Reads only."""
-    from .. import host as hosts
+    from ..sizing import host as hosts
 
     answer = hosts.host(root, page_size)
     if as_json:

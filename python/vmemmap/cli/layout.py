@@ -14,7 +14,7 @@ from . import json_option, print_json
 @json_option
 def command(granule: str, va_bits: str, kernel: str, as_json: bool) -> None:
     """Print the VA layout, table geometry and section sharing of a machine."""
-    from .. import layout as layouts
+    from ..sizing import layout as layouts
 
     layout = layouts.layout(granule, va_bits, kernel)
     if as_json:

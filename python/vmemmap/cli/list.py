@@ -11,7 +11,7 @@ from . import json_option, print_json
 @json_option
 def command(as_json: bool) -> None:
     """List the scenarios: corpus number, variants, and what each variant is expected to show."""
-    from ..scenario import registry
+    from ..lab.scenario import registry
 
     scenarios = registry()
     if as_json:

@@ -29,9 +29,9 @@ def command(file: str | None, machine: str | None, region: str | None, as_json: 
 
 
 def _of_file(file: str, hints: dict[str, Any], region: str | None) -> str:
-    from ..dump import Hints, kind_of_dump
-    from ..machine import Machine
-    from ..ptdump import load_ptdump
+    from ..dumps.dump import Hints, kind_of_dump
+    from ..dumps.ptdump import load_ptdump
+    from ..machine.machine import Machine
 
     if kind_of_dump(file, Hints.parse(**hints)) != "ptdump":
         return Machine.load(file, **hints).ptdump(region)
@@ -49,7 +49,7 @@ def _of_file(file: str, hints: dict[str, Any], region: str | None) -> str:
 
 def _of_machine(spec: str, hints: dict[str, Any], region: str | None) -> str:
     from .. import _core
-    from ..machine import Machine
+    from ..machine.machine import Machine
     from ..spec import parse_machine
 
     if hints:

@@ -32,9 +32,9 @@ def command(trace: Path, how: str, tolerant: bool, seed: int | None, settings: t
     Exit codes: 1 the invariant of the trace falls again, 2 not a trace, or one that runs otherwise (diverged),
     0 a tolerant replay in which it does not fall.
     """
-    from .. import saving
-    from ..lab import chosen
-    from ..replay import replay
+    from ..lab import saving
+    from ..lab.lab import chosen
+    from ..lab.replay import replay
 
     if out is not None:
         saving.check(out, "the replay")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-    from ..acceptance import RunResult
-    from ..policy_table import Cell, Row
+    from ..acceptance.acceptance import RunResult
+    from ..acceptance.policy_table import Cell, Row
 
 #: Seconds for all explorations together; with the acceptance test a run stays below a minute.
 EXPLORE_SECONDS = 38.0
@@ -48,7 +48,8 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from .. import acceptance, found, policy_table, report
+    from .. import report
+    from ..acceptance import acceptance, found, policy_table
 
     begin = time.monotonic()
     log = Console(stderr=True)
@@ -122,7 +123,7 @@ def _print_facts(console: Console, run: RunResult) -> None:
 
 
 def _print_result(console: Console, run: RunResult) -> None:
-    from ..acceptance import CAVEAT, COST_NOTE, WALKER_NOTE
+    from ..acceptance.acceptance import CAVEAT, COST_NOTE, WALKER_NOTE
 
     for title in dict.fromkeys(row.case.group for row in run.rows):
         _print_group(console, title, [row for row in run.rows if row.case.group == title])
@@ -138,7 +139,7 @@ def _print_group(console: Console, title: str, rows: list[Row]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from ..policy_table import COLUMNS
+    from ..acceptance.policy_table import COLUMNS
 
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
     table.add_column("policy", min_width=26)

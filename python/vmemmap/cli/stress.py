@@ -34,7 +34,7 @@ def command(
     Exit codes: 0 nothing was seen to fall, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
     proves nothing: explore does.
     """
-    from ..lab import chosen, stress
+    from ..lab.lab import chosen, stress
 
     result = stress(
         scenario,

@@ -9,8 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ..saving import whole
-from ..trace import Step, Violation, switches
+from ..lab.saving import whole
+from ..lab.trace import Step, Violation, switches
 from .lanes import svg
 
 __all__ = ["environment", "render", "write"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from ..trace import RUN_ENDS, WHOLE_RUN, Step, functions
+from ..lab.trace import RUN_ENDS, WHOLE_RUN, Step, functions
 from .lanes import cut, descriptor
 
 __all__ = ["columns"]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ..trace import Step, Violation
+from ..lab.trace import Step, Violation
 
 LANE = 372
 GAP = 46

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..trace import Step, Violation, word
+from ..lab.trace import Step, Violation, word
 from .lanes import conflicts
 
 __all__ = ["document"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from ..replay import ReplayResult
+from ..lab.replay import ReplayResult
 from . import environment
 from .columns import columns
 from .lanes import svg

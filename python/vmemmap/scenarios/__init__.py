@@ -1,4 +1,4 @@
-"""The scenarios that the package ships: one file each, found by `vmemmap.scenario.registry`.
+"""The scenarios that the package ships: one file each, found by `vmemmap.lab.scenario.registry`.
 
 A file's docstring is the table of steps of the race. The expectations of all variants are checked by
 ``tests/scenarios``.

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import Neighbours, lone_block
-from ..scenario import Actor, Variant, scenario
-from ..stage import DRAM, Stage
+from ..lab.neighbours import Neighbours, lone_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import DRAM, Stage
 
 _PAGES = {"mapping": "basepages"}
 _BLOCKS = {"mapping": "blocks"}

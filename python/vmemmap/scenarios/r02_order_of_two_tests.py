@@ -27,9 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import hugepage_block
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import hugepage_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _STORE = ("I8",)
 _COUNT_FIRST = {"page-ref": "count-first"}

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import Neighbours
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import Neighbours
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _PAGES = {"mapping": "basepages"}
 

@@ -31,9 +31,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from ..neighbours import Neighbours
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import Neighbours
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _A = {"update": "bbm-fault-waits", "fault": "wait"}
 _A_MASKED = {"update": "bbm-fault-waits-irqs-off", "fault": "wait"}

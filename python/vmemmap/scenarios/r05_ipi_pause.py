@@ -24,9 +24,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import Neighbours
-from ..scenario import Actor, Operation, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import Neighbours
+from ..lab.scenario import Actor, Operation, Variant, scenario
+from ..lab.setup import Stage
 
 _D = {"update": "bbm-ipi-pause"}
 _TWO = {"second": True}

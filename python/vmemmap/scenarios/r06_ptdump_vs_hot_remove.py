@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import lone_block
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import lone_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _FREED = ("I1",)
 

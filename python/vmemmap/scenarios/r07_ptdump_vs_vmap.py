@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..layout import layout
-from ..scenario import Actor, Operation, Variant, scenario
-from ..stage import Stage
+from ..lab.scenario import Actor, Operation, Variant, scenario
+from ..lab.setup import Stage
+from ..sizing.layout import layout
 
 _BLOCKS = {"linear-map": "blocks"}
 _FREED = ("I1",)

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 from .r07_ptdump_vs_vmap import dump_and_promotion
 
 

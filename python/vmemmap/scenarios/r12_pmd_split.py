@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import hugepage_block
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import hugepage_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _BLOCKS = {"mapping": "blocks"}
 _UNLOCKED = {**_BLOCKS, "split-read": "unlocked"}

@@ -21,8 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _HOLE = ("I2",)
 _OLD = {"mapping": "blocks-for-parts"}

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import lone_block
-from ..scenario import Actor, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import lone_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import Stage
 
 _STAYS = ("I4",)
 

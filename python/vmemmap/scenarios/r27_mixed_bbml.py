@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import Neighbours
-from ..scenario import Actor, Variant, scenario
-from ..stage import STRUCT_PAGE, Stage
+from ..lab.neighbours import Neighbours
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import STRUCT_PAGE, Stage
 
 _SPLIT = {"mapping": "blocks", "split": "store", "update": "bbm"}
 _PAGES = {**_SPLIT, "mapping": "basepages"}

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import Neighbours
-from ..scenario import Actor, Expect, Variant, scenario
-from ..stage import Stage
+from ..lab.neighbours import Neighbours
+from ..lab.scenario import Actor, Expect, Variant, scenario
+from ..lab.setup import Stage
 
 _LOST = ("I6",)
 #: The table may be unlinked while it is empty, too (two switches): then HVO itself writes into a freed table.

@@ -34,9 +34,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..neighbours import hugepage_block
-from ..scenario import Actor, Variant, scenario
-from ..stage import DRAM, Stage
+from ..lab.neighbours import hugepage_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import DRAM, Stage
 
 _AS_WRITTEN = "6.12.117"
 _SOUND = ("6.1", "6.12")

@@ -1,6 +1,6 @@
 //! A scenario as JSON, the form in which Python hands it over: machine, setup, actors, judged invariants (format 1).
 //!
-//! The schema is written out in `python/vmemmap/scenario.py`.
+//! The schema is written out in `python/vmemmap/lab/description.py`.
 
 use std::fmt;
 

@@ -24,7 +24,7 @@ pub fn ptdump_region<'a>(py: Python<'_>, text: &'a str, name: &str) -> PyResult<
     guarded(py, || Ok(py.detach(|| vmemmap_image::region(text, name))))
 }
 
-/// `vmemmap.image_json.Description`, by its attributes.
+/// `vmemmap.dumps.image_json.Description`, by its attributes.
 #[derive(FromPyObject)]
 struct Description {
     granule: u64,

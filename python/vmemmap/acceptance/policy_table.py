@@ -1,0 +1,329 @@
+"""The policies that the thread of May 2021 argued over, each explored, with what was expected of it beforehand.
+
+The expectations are derived by hand (kernel-semantics §2.3, §4.6; the corpus R6, R32, R33, R35), not from this
+program: a row that differs is a fault of the model or of the derivation, and the run says so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..lab.lab import Result, explore, merge
+from ..lab.neighbours import Neighbours, lone_block
+from ..lab.scenario import Actor, Variant, scenario
+from ..lab.setup import SECTION_SIZE, Stage
+from ..machine.machine import Machine
+
+TABLE = "table freed in use"
+HOLE = "hole"
+STALE = "stale translation"
+BBM = "break-before-make"
+LOST = "lost store"
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    TABLE: ("I6", "I1"),
+    HOLE: ("I2",),
+    STALE: ("I4", "I5"),
+    BBM: ("I19",),
+    LOST: ("I28",),
+}
+"""Column → the invariants that it stands for; the first to have fallen is the one whose trace is shown."""
+
+GRANULES = {"4K": 4096, "16K": 16384, "64K": 65536}
+KERNELS = ("2021", "6.1", "6.12")
+PAIRS = (("HVO", "hot remove"), ("HVO", "PFN walker"))
+"""Who runs beside whom, each pair explored by itself."""
+
+
+@scenario(
+    title="one policy of the table, on neighbouring sections",
+    sources=["May 2021 thread: kernel-semantics §2.3, §4.6"],
+    judged=["I1", "I2", "I4", "I5", "I6", "I28"],
+)
+def policy_case(m: Stage, granule: str, actors: Sequence[str], also_live: bool = False) -> Sequence[Actor]:
+    """The actors asked for, on sections A and B; ptdump dumps B, which is alone then."""
+    if "ptdump" in actors:
+        block = lone_block(m, granule)
+        return [Actor("ptdump", [m.ptdump(block)]), Actor("hot remove", [m.memory.remove(block)])]
+    pair = Neighbours.of(m, granule, also_live=also_live)
+    known = {"HVO": pair.hvo, "hot remove": pair.hot_remove, "PFN walker": pair.reader}
+    return [known[name]() for name in actors]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: a policy on a layout under a kernel behaviour. `falls` are the columns expected to; the others must hold."""
+
+    group: str
+    granule: str
+    policy: str
+    kernel: str
+    falls: frozenset[str]
+    policies: Mapping[str, str]
+    pairs: tuple[tuple[str, str], ...] = PAIRS
+    also_live: bool = False
+
+    def variants(self) -> list[Variant]:
+        """For `explore`, one for each pair."""
+        name = f"{self.granule.lower()}-{self.policy}-{self.kernel}"
+        expect = "violated" if self.falls - {BBM} else "safe"
+        return [
+            Variant(name, expect, (), self.policies, self.kernel, {"granule": self.granule, "actors": pair, "also_live": self.also_live})
+            for pair in self.pairs
+        ]
+
+    @property
+    def layout(self) -> str:
+        """Granule, and whether a third section lives in the window."""
+        return f"{self.granule}, third section" if self.also_live else self.granule
+
+
+def _row(group: str, granule: str, kernel: str, falls: set[str], policies: Mapping[str, str], shown: str | None = None, **more: Any) -> Case:
+    # 2021 populates base pages when HVO is on, and then has nothing to split.
+    blocks = {"mapping": "blocks"} if granule == "4K" and kernel == "2021" else {}
+    policy = shown or ", ".join(f"{name}={value}" for name, value in policies.items())
+    return Case(group, granule, policy, kernel, frozenset(falls), {**blocks, **policies}, **more)
+
+
+def _updates(group: str, granule: str, updates: Sequence[str], kernels: Sequence[str], **more: Any) -> Iterator[Case]:
+    for update in updates:
+        for kernel in kernels:
+            falls = set[str]()
+            if update != "bbm":
+                falls.add(BBM)
+            if update not in ("store", "swap"):
+                falls.add(HOLE)
+                # Only where the head moves too is every entry none at some time, which is what the scan looks for.
+                if kernel == "6.12" and granule != "4K" and not more.get("also_live"):
+                    falls.add(TABLE)
+            yield _row(group, granule, kernel, falls, {"update": update}, **more)
+
+
+def cases() -> list[Case]:
+    """The rows, in the order of the table."""
+    update = "Update of a hugepage's entries, {}: A and the removed section share {}"
+    split = "Split of the block, 4K: A and the removed section share the PMD table"
+    control = "Negative control: a third section lives in the window, so the table is never empty"
+    sixteen = update.format("16K", "a PTE table (four 32M pages, 2048 entries)")
+    swaps = ("store", "swap", "clear-then-set", "clear-then-set-each", "bbm")
+    rows = [
+        *_updates(update.format("64K", "a PTE table (one 512M page, 8192 entries)"), "64K", swaps, KERNELS),
+        *_updates(sixteen, "16K", ("store", "swap", "clear-then-set"), ("6.1", "6.12")),
+        # Entry by entry under 6.12 falls too, 63 context switches deep: `vmemmap explore R35` has it, and takes as long
+        # for it as for all other rows together.
+        *_updates(sixteen, "16K", ("clear-then-set-each",), ("6.1",)),
+        *_updates(update.format("4K", "only the PMD table"), "4K", ("store", "swap", "clear-then-set"), ("6.1",)),
+    ]
+    for kernel in KERNELS:
+        rows.append(_row(split, "4K", kernel, {BBM}, {"split": "store"}))
+        rows.append(_row(split, "4K", kernel, {TABLE, HOLE, BBM}, {"split": "bbm"}))
+    pages = {"mapping": "basepages", "split": "bbm"}
+    rows.append(_row(split, "4K", "2021", {BBM}, pages, "split=never (base pages)"))
+    readers = (("ptdump", "hot remove"),)
+    rows += [
+        _row("ptdump beside hot remove", "4K", "6.1", set(), {"walker": "kernel"}, "ptdump with get_online_mems", pairs=readers),
+        _row("ptdump beside hot remove", "4K", "6.1", {TABLE}, {"walker": "mmap-only"}, "ptdump without get_online_mems", pairs=readers),
+        _row("ptdump beside hot remove", "4K", "6.1", set(), {"hotplug": "kernel"}, "hot remove with the lock", pairs=readers),
+        _row("ptdump beside hot remove", "4K", "6.1", {TABLE}, {"hotplug": "none"}, "hot remove without the lock", pairs=readers),
+        *_updates(control, "64K", ("clear-then-set", "clear-then-set-each"), ("6.12",), also_live=True),
+        _row(control, "4K", "6.1", {HOLE, BBM}, {"split": "bbm"}, also_live=True),
+        *_updates(control, "64K", ("store",), ("6.12",), also_live=True),
+    ]
+    return rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counted on the native machine while one PMD-sized hugepage is allocated and optimised. `frames_saved` is net of
+    what HVO itself takes: the fresh head (6.12), the table of a split (4K)."""
+
+    tlbi: int
+    dsb: int
+    stores: int
+    frames_saved: int
+
+    def to_dict(self) -> dict[str, int]:
+        """For JSON."""
+        return {"tlbi": self.tlbi, "dsb": self.dsb, "stores": self.stores, "frames_saved": self.frames_saved}
+
+
+def cost(case: Case) -> Cost | None:
+    """What the policy costs and saves; ``None`` for a row without HVO."""
+    if case.pairs != PAIRS:
+        return None
+    size = GRANULES[case.granule]
+    section = SECTION_SIZE[size]
+    machine = Machine(
+        granule=size,
+        kernel=case.kernel,
+        boot_memory=section,
+        hotplug_memory=section,
+        checked=False,
+        **{name.replace("-", "_"): value for name, value in case.policies.items()},
+    )
+    block = machine.memory.add(section)
+    block.online()
+    pool = list(machine.hugetlb.values())[1]
+    before = machine.counters
+    pool.allocate(pfns=[block.start // size])
+    after = machine.counters
+    spent = {name: after[name] - before[name] for name in after}
+    saved = spent["frames_freed"] - spent["frames_allocated"]
+    return Cost(spent["tlbi"], spent["dsb"], spent["writes"] + spent["exchanges"], saved)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One invariant column of a row."""
+
+    state: str
+    invariants: tuple[str, ...] = ()
+    steps: int | None = None
+
+    @classmethod
+    def of(cls, result: Result, invariants: Sequence[str]) -> Cell:
+        """Fallen if one of them fell, held if one held and none fell."""
+        fallen = [i for i in invariants if result.invariants.get(i) == "violated"]
+        if fallen:
+            steps = [result.invariant_steps[i] for i in fallen if i in result.invariant_steps]
+            return cls("violated", tuple(fallen), min(steps) if steps else None)
+        states = [result.invariants.get(i, "not judged") for i in invariants]
+        return cls("held") if "held" in states else cls(states[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"state": self.state, "invariants": list(self.invariants), "steps": self.steps}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case with what was found."""
+
+    case: Case
+    order: int
+    result: Result
+    cost: Cost | None
+    cells: Mapping[str, Cell] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cells", {name: Cell.of(self.result, ids) for name, ids in COLUMNS.items()})
+
+    @property
+    def differs(self) -> list[str]:
+        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show fell; what
+        it has not seen yet is no difference."""
+        fallen = {name for name, cell in self.cells.items() if cell.state == "violated"}
+        missing, beyond = self.case.falls - fallen, fallen - self.case.falls
+        if not self.result.exhaustive and (missing or not self.case.falls - {BBM}):
+            return ["not exhaustive", *(name for name in self.cells if name in beyond)]
+        return [name for name in self.cells if name in missing | beyond]
+
+    @property
+    def verdict(self) -> str:
+        """In few words, for the table; never ``safe`` where anything fell or the search did not finish."""
+        if not self.result.fallen:
+            return self.result.words
+        open_cells = any(cell.state not in ("held", "violated") for cell in self.cells.values())
+        rest = "all else open" if open_cells or not self.result.exhaustive else "all else held"
+        return f"{' '.join(self.result.fallen)} violated, {rest}"
+
+    @property
+    def expected(self) -> str:
+        """In words."""
+        return ", ".join(sorted(self.case.falls)) or "everything held"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON and the report; the trace is that of the worst column that fell."""
+        result = self.result.to_dict()
+        shown = next((i for name in COLUMNS for i in self.cells[name].invariants), None)
+        witness = self.result.trace_of(shown) if shown else None
+        if witness is not None:
+            violation, steps, shortest = witness
+            result.update(violation=violation.to_dict(), trace=[step.to_dict() for step in steps], shortest=shortest)
+        settings = " ".join(f"--set {name}={value}" for name, value in self.case.policies.items())
+        return {
+            "order": self.order,
+            "group": self.case.group,
+            "layout": self.case.layout,
+            "policy": self.case.policy,
+            "kernel": self.case.kernel,
+            "cells": {name: cell.to_dict() for name, cell in self.cells.items()},
+            "cost": self.cost.to_dict() if self.cost else None,
+            "words": self.verdict,
+            "verdict": self.result.words,
+            "expected": self.expected,
+            "differs": self.differs,
+            "as_expected": not self.differs,
+            "scope": self.result.scope_words,
+            "command": f"vmemmap explore {_nearest(self.case, shown)} {settings}".strip(),
+            "result": result,
+        }
+
+
+def _nearest(case: Case, shown: str | None) -> str:
+    """A shipped scenario and variant on which the policy makes the same invariant fall: a hole needs a reader."""
+    if case.pairs != PAIRS:
+        return "R6"
+    if shown == "I2":
+        if case.granule == "64K" and case.kernel != "6.12":
+            return f"R33 --variant 64k-clear-then-set-{case.kernel}-reader"
+        return f"R3 --variant {'split-store' if 'split' in case.policies else 'clear-then-set'}"
+    third = "-third-live" if case.also_live else ""
+    if case.granule == "4K":
+        return f"R32 --variant 4k-split-bbm{third}" if third else f"R33 --variant 4k-split-store-{case.kernel}"
+    if third:
+        return f"R32 --variant {case.granule.lower()}-clear-then-set{third}"
+    return f"R33 --variant {case.granule.lower()}-clear-then-set-{case.kernel}"
+
+
+#: Seconds for making a trace shorter, and for proving that none is.
+SHORTEN = 1.5
+
+
+def explore_all(workers: int, seconds: float) -> Generator[Row, None, None]:
+    """Explore every case, as they finish; the caller sorts them. `seconds` is the budget of all together.
+
+    The longest searches go first; at the end every row still has the second that all but those need.
+    """
+    listed = cases()
+    groups = list(dict.fromkeys(case.group for case in listed))
+    rows = sorted(listed, key=lambda case: (case.kernel == "6.12", TABLE in case.falls, case.granule == "16K"), reverse=True)
+    deadline = time.monotonic() + seconds
+
+    stop = threading.Event()
+
+    def look(*_: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    def one(case: Case) -> Row:
+        found: list[Result] = []
+        for variant in case.variants():
+            if stop.is_set():
+                raise CancelledError
+            budget = max(1.0, deadline - time.monotonic())
+            found.append(explore(policy_case, variant=variant, budget=budget, shorten=SHORTEN, progress=look))
+        if stop.is_set():
+            raise CancelledError
+        return Row(case, groups.index(case.group), merge(found), cost(case))
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(one, case) for case in rows]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            # Closed before its end, on Ctrl-C above all: nobody waits for what is not wanted any more.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """As the table lists them."""
+    listed = cases()
+    return sorted(rows, key=lambda row: listed.index(row.case))

@@ -1,0 +1,154 @@
+"""A file-system check for vmemmap: every invariant that a dump can show, held, violated or not visible there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from .. import _core
+from .dump import Dump, Hints, open_dump
+
+__all__ = ["Check", "Finding", "check"]
+
+HELD: Final = "held"
+VIOLATED: Final = "violated"
+NOT_VISIBLE: Final = "not visible here"
+
+_LEVELS: Final = {3: "pte", 2: "pmd", 1: "pud", 0: "p4d", -1: "pgd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken invariant, and where."""
+
+    invariant: str
+    """``I1`` to ``I32``."""
+    address: int
+    """Virtual address that the descriptor maps, or the physical address of a table."""
+    message: str
+    """Why, with the descriptor."""
+    level: int | None = None
+    """Arm level of the descriptor, if one shows it."""
+    descriptor: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        found: dict[str, Any] = {"invariant": self.invariant, "address": self.address, "message": self.message}
+        if self.descriptor is not None:
+            found |= {"level": self.level, "descriptor": hex(self.descriptor)}
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a check of one dump found."""
+
+    source: str
+    kind: str
+    """``npz``, ``ptdump`` or ``vmcore``."""
+    machine: str
+    findings: tuple[Finding, ...]
+    """At most 100 of each invariant."""
+    found: Mapping[str, int]
+    """Invariant → how many times it was found broken."""
+    invariants: Mapping[str, str]
+    """Each of I1 to I32 → ``held``, ``violated`` or ``not visible here``."""
+    counts: Mapping[str, int | None]
+    """Mapped pages, distinct frames, blocks and tables of vmemmap, optimised hugepages; ``None``: not shown."""
+
+    @property
+    def verdict(self) -> str:
+        """``clean`` or ``violated``: of what the dump can show."""
+        return "violated" if self.found else "clean"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "source": self.source,
+            "kind": self.kind,
+            "machine": self.machine,
+            "verdict": self.verdict,
+            "violations": [finding.to_dict() for finding in self.findings],
+            "violations_found": dict(self.found),
+            "invariants": dict(self.invariants),
+            "counts": dict(self.counts),
+        }
+
+    def text(self, *, most: int = 10) -> str:
+        """For people: counts, then each invariant; `most` findings of each are printed."""
+        names = {number: (sentence, short) for number, sentence, short in _core.invariants()}
+        c = self.counts
+        frames = "frames not shown" if c["distinct_frames"] is None else f"{c['distinct_frames']} distinct frames"
+        lines = [
+            f"{self.source}: {self.machine}",
+            f"  vmemmap: {c['mapped_pages']} pages mapped, {frames}, {c['blocks']} blocks, {c['tables']} tables, "
+            f"{c['optimised_hugepages']} optimised hugepages",
+            "",
+        ]
+        for number, state in self.invariants.items():
+            if state == VIOLATED:
+                lines.append(f"  {number} violated: {names[number][0]}")
+                mine = [f for f in self.findings if f.invariant == number]
+                lines += [f"      {f.address:#018x}  {f.message}" for f in mine[:most]]
+                if self.found[number] > most:
+                    lines.append(f"      and {self.found[number] - most} more")
+        for state in (HELD, NOT_VISIBLE):
+            having = [number for number, found in self.invariants.items() if found == state]
+            if having:
+                lines.append(f"  {state}: {' '.join(having)}")
+        lines.append("")
+        visible = sum(state != NOT_VISIBLE for state in self.invariants.values())
+        broken = len(self.found)
+        lines.append(
+            f"violated: {broken} of the {visible} invariants that this dump can show"
+            if broken
+            else f"clean: the {visible} invariants that this dump can show all hold"
+        )
+        return "\n".join(lines)
+
+
+def check(path: str | os.PathLike[str], **hints: Any) -> Check:
+    """Check a dump: a table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
+
+    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
+
+    :raises ImageError: it cannot be read, or is no dump.
+    """
+    return check_dump(open_dump(path, Hints.parse(**hints)))
+
+
+def check_dump(dump: Dump) -> Check:
+    """The same of one that is open."""
+    if dump.tables is not None and dump.image is not None:
+        d = dump.image.description
+        memory, granule = dump.memory, dump.shape.granule
+        read = None if memory is None else lambda pa: memory.read(pa, granule)
+        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), read, dump.head_mask)
+    else:
+        report = _core.check_text(dump.text or b"", dump.shape)
+    visible, found = set(report["visible"]), dict(report["counts"])
+    state = {n: VIOLATED if n in found else HELD if n in visible else NOT_VISIBLE for n, _, _ in _core.invariants()}
+    mapped, frames, blocks, tables = dump.shape.counts()
+    return Check(
+        source=os.fspath(dump.path),
+        kind=dump.kind,
+        machine=dump.machine,
+        findings=tuple(_finding(*f) for f in report["findings"]),
+        found=found,
+        invariants=state,
+        counts={
+            "mapped_pages": mapped,
+            "distinct_frames": frames,
+            "blocks": blocks,
+            "tables": tables,
+            "optimised_hugepages": len(dump.shape.optimised()),
+        },
+    )
+
+
+def _finding(invariant: str, address: int, level: int | None, descriptor: int | None, message: str) -> Finding:
+    if descriptor is not None and level is not None:
+        message = f"{message}: {_LEVELS[level]} {descriptor:#018x}"
+    return Finding(invariant, address, message, level, descriptor)

@@ -1,0 +1,184 @@
+"""What changed in vmemmap between two dumps of one machine, in words: hugepages, blocks, tables, sections, frames."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import _core
+from ..errors import SpecError
+from ..spec import format_size, section_size
+from .dump import Dump, Hints, open_dump
+
+__all__ = ["Difference", "OtherChange", "diff"]
+
+
+@dataclass(frozen=True, slots=True)
+class OtherChange:
+    """Descriptors side by side that changed alike, for no reason that has a name."""
+
+    address: int
+    level: int
+    count: int
+    old: int
+    """The word; of a text the bits that it shows. 0: nothing there."""
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed in vmemmap from the first dump to the second."""
+
+    sources: tuple[str, str]
+    granule: int
+    section_size: int
+    changed: int
+    """Descriptors whose address lies in vmemmap and whose word differs, at any level, absent = zero. Where a dump is a
+    text, those of which it shows the difference: never the output address."""
+    tables_added: int
+    tables_removed: int
+    frames_lost: int | None
+    """Base pages that vmemmap mapped only in the first; ``None`` if a dump shows no addresses."""
+    frames_gained: int | None
+    hugepages_optimised: tuple[tuple[int, int], ...]
+    """(PFN of the head, length in base pages)."""
+    hugepages_restored: tuple[tuple[int, int], ...]
+    blocks_split: tuple[int, ...]
+    """First virtual address of each."""
+    sections_added: tuple[int, ...]
+    """Physical address of each section of which vmemmap is mapped only in the second."""
+    sections_removed: tuple[int, ...]
+    other: tuple[OtherChange, ...]
+    """At most 1000."""
+    other_count: int
+    """Descriptors in changes like these, listed or not."""
+    elsewhere: int | None
+    """Descriptors outside vmemmap that differ; ``None`` where a dump is a text."""
+    exact: bool
+    """Both dumps show whole words."""
+    memstart_known: bool
+    """PFNs and section addresses are absolute; else they count from the start of the linear map."""
+
+    def __bool__(self) -> bool:
+        """Whether anything differs in vmemmap."""
+        return bool(self.changed or self.tables_added or self.tables_removed or self.frames_lost or self.frames_gained)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "a": self.sources[0],
+            "b": self.sources[1],
+            "changed": self.changed,
+            "tables_added": self.tables_added,
+            "tables_removed": self.tables_removed,
+            "frames_lost": self.frames_lost,
+            "frames_gained": self.frames_gained,
+            "hugepages_optimised": [list(page) for page in self.hugepages_optimised],
+            "hugepages_restored": [list(page) for page in self.hugepages_restored],
+            "blocks_split": list(self.blocks_split),
+            "sections_added": list(self.sections_added),
+            "sections_removed": list(self.sections_removed),
+            "other_changes": [{"address": c.address, "level": c.level, "count": c.count, "old": hex(c.old), "new": hex(c.new)} for c in self.other],
+            "other_changes_count": self.other_count,
+            "changed_elsewhere": self.elsewhere,
+            "exact": self.exact,
+            "pfns_absolute": self.memstart_known,
+            "summary": self.summary,
+        }
+
+    @property
+    def summary(self) -> str:
+        """In words, one change a line."""
+        lines: list[str] = []
+        for verb, pages in (("optimised", self.hugepages_optimised), ("restored", self.hugepages_restored)):
+            for length, count in sorted(Counter(length for _, length in pages).items()):
+                heads = [pfn for pfn, pages_of in pages if pages_of == length]
+                lines.append(f"{_count(count, f'{format_size(length * self.granule)} hugepage')} {verb}: {_pfns(heads)}")
+        if self.blocks_split:
+            lines.append(f"{_count(len(self.blocks_split), 'block')} split: {_list(self.blocks_split)}")
+        for verb, tables in (("came", self.tables_added), ("went", self.tables_removed)):
+            if tables:
+                lines.append(f"{_count(tables, 'table')} {verb}")
+        for verb, sections in (("appeared", self.sections_added), ("left", self.sections_removed)):
+            if sections:
+                lines.append(f"{_count(len(sections), f'section of {format_size(self.section_size)}')} {verb}: {_list(sections)}")
+        for verb, frames in (("given up", self.frames_lost), ("gained", self.frames_gained)):
+            if frames:
+                lines.append(f"{_count(frames, 'frame')} {verb}")
+        for c in self.other[:10]:
+            lines.append(f"{_count(c.count, 'descriptor')} of level {c.level} from {c.address:#018x}: {c.old:#018x} became {c.new:#018x}")
+        if len(self.other) > 10:
+            lines.append(f"and more like these, {_count(self.other_count, 'descriptor')} in all")
+        changed = f"{_count(self.changed, 'descriptor')} of vmemmap changed" if self else "vmemmap is the same"
+        if not self.exact:
+            changed += " as far as a text shows it: it has no output addresses"
+        lines.insert(0, changed)
+        if not self.memstart_known and (self.hugepages_optimised or self.hugepages_restored or self.sections_added or self.sections_removed):
+            lines.append("PFNs and sections count from the start of the linear map: texts do not say where it begins (--memstart)")
+        if self.elsewhere:
+            lines.append(f"outside vmemmap {_count(self.elsewhere, 'descriptor')} changed")
+        return "\n".join(lines)
+
+
+def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], **hints: Any) -> Difference:
+    """What changed in vmemmap between two dumps of any kind, as far as each can tell.
+
+    ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
+
+    :raises ImageError: one cannot be read, or is no dump.
+    :raises SpecError: they are not of one machine.
+    """
+    known = Hints.parse(**hints)
+    first = open_dump(a, known)
+    second = open_dump(b, known, like=first if first.tables is not None else None)
+    if first.tables is None and second.tables is not None:
+        first = open_dump(a, known, like=second)
+    return diff_dumps(first, second)
+
+
+def diff_dumps(a: Dump, b: Dump) -> Difference:
+    """The same of two that are open."""
+    try:
+        found = _core.diff(a.shape, b.shape)
+    except SpecError as error:
+        raise SpecError(f"{a.path} and {b.path} are not of one machine: {error}") from None
+    elsewhere = None if a.tables is None or b.tables is None else _core.diff_elsewhere(a.tables, b.tables)
+    return Difference(
+        sources=(os.fspath(a.path), os.fspath(b.path)),
+        granule=a.shape.granule,
+        section_size=section_size(a.shape.granule),
+        changed=found["changed"],
+        tables_added=found["tables_added"],
+        tables_removed=found["tables_removed"],
+        frames_lost=found["frames_lost"],
+        frames_gained=found["frames_gained"],
+        hugepages_optimised=tuple(found["hugepages_optimised"]),
+        hugepages_restored=tuple(found["hugepages_restored"]),
+        blocks_split=tuple(found["blocks_split"]),
+        sections_added=tuple(found["sections_added"]),
+        sections_removed=tuple(found["sections_removed"]),
+        other=tuple(OtherChange(*change) for change in found["other"]),
+        other_count=found["other_count"],
+        elsewhere=elsewhere,
+        exact=a.shape.exact and b.shape.exact,
+        memstart_known=a.shape.memstart_known or b.shape.memstart_known,
+    )
+
+
+def _count(number: int, what: str) -> str:
+    if number == 1:
+        return f"1 {what}"
+    noun, _, rest = what.partition(" of ")
+    return f"{number} {noun}s of {rest}" if rest else f"{number} {what}s"
+
+
+def _list(addresses: Sequence[int]) -> str:
+    shown = ", ".join(f"{address:#x}" for address in addresses[:8])
+    return shown + (f" and {len(addresses) - 8} more" if len(addresses) > 8 else "")
+
+
+def _pfns(heads: Sequence[int]) -> str:
+    return f"PFN {_list(heads)}"

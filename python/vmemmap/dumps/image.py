@@ -1,0 +1,251 @@
+"""Table images (``.npz`` with a ``.json`` beside it) and ``kernel_page_tables`` text: read with suspicion, written
+whole or not at all.
+
+An image file is data from elsewhere: nothing in it is executed, and nothing is allocated that its size does not
+justify.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import struct
+import zipfile
+import zlib
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ..errors import ImageError, SpecError
+from .image_json import Description, describe, read_description
+from .reading import opened, read_at_most
+
+__all__ = ["VMCORE_MAGIC", "Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
+
+PTDUMP_LIMIT: Final = 1 << 30
+"""Most bytes of text that are read as a dump."""
+
+VMCORE_MAGIC: Final = (b"\x7fELF", b"KDUMP   ", b"makedump")
+"""First bytes of ELF, of a kdump-compressed file, and of makedumpfile's flattened form of one."""
+
+# What zipfile raises, some of it by accident, for archives that are none.
+_BROKEN_ARCHIVE: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+# Arrays above this are stored as they are: packing half a gigabyte takes a minute, writing it a second.
+_PACK_LIMIT: Final = 64 << 20
+# Rows of an array that are written at a time.
+_ROWS: Final = 1 << 12
+# Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
+_MOST_PACKED: Final = 1100
+# Array → its dimensions and the types it may have, as .npy spells them; the first is the one that is written.
+_ARRAYS: Final = {"pa": (1, ("<u8",)), "level": (1, ("|u1", "|i1")), "words": (2, ("<u8",))}
+_NPY_HEADER_LIMIT: Final = 4096
+_NPY_HEADER: Final = re.compile(
+    rb"\{'descr': '([A-Za-z0-9<>|=]{1,40})', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:[0-9]{1,20}(?:, ?|(?=\))))*)\), ?\}\s*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Tables of one kernel as arrays, and what is known beside them. Not yet verified against each other: building a
+    machine does that.
+    """
+
+    pa: NDArray[np.uint64]
+    """Physical address of each table page, ascending."""
+    level: NDArray[np.uint8]
+    """Arm level of each; 255 is level -1."""
+    words: NDArray[np.uint64]
+    """The descriptors, one row for each table page."""
+    description: Description
+
+
+def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
+    """What a file is, by its first bytes: ``vmcore`` is ELF or kdump-compressed (makedumpfile's flattened form too).
+
+    Raises ``ImageError`` if it cannot be read or is none of them, as raw physical memory is not.
+    """
+    path = Path(path)
+    with opened(path) as file:
+        head = file.read(8)
+    if head.startswith(b"PK\x03\x04"):
+        return "npz"
+    if head.startswith((b"---[ ", b"0x")):
+        return "ptdump"
+    if head.startswith(VMCORE_MAGIC):
+        return "vmcore"
+    hint = " (empty)" if not head else "; give the .npz beside it" if path.suffix == ".json" else ""
+    raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text nor a vmcore{hint}")
+
+
+def read_text(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a ``kernel_page_tables`` file, of any size that one can have. Raises ``ImageError``."""
+    return read_at_most(Path(path), PTDUMP_LIMIT, "kernel_page_tables")
+
+
+def read_ptdump(path: str | os.PathLike[str]) -> str:
+    """The text of a ``kernel_page_tables`` file, checked line by line.
+
+    Raises ``ImageError`` naming the line that is none of a dump's.
+    """
+    from .. import _core
+
+    data = read_text(path)
+    try:
+        _core.check_ptdump(data)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    return data.decode("ascii")
+
+
+def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Image:
+    """Read a table image and the JSON of the same name beside it.
+
+    ``kernel`` replaces the behaviour that the JSON names. Raises ``ImageError``: missing, cut or broken files, arrays or
+    keys that are missing or of the wrong type, sizes that the file cannot hold.
+    """
+    path = Path(path)
+    kind = kind_of(path)
+    if kind != "npz":
+        raise ImageError(f"{path}: {'a vmcore' if kind == 'vmcore' else 'kernel_page_tables text'}, not a table image (.npz)")
+    description = read_description(path.with_suffix(".json"), kernel=kernel)
+    arrays = _read_arrays(path)
+    words = arrays["words"]
+    tables, width = arrays["pa"].shape[0], description.granule // 8
+    if not tables:
+        raise ImageError(f"{path}: no table page at all")
+    levels, rows = arrays["level"].shape[0], words.shape[0]
+    if levels != tables or rows != tables:
+        raise ImageError(f"{path}: pa has {tables} tables, level {levels}, words {rows}: expected the same number")
+    if words.shape[1] != width:
+        raise ImageError(
+            f"{path}: words has {words.shape[1]} descriptors in a row, but granule {description.granule} "
+            f"({path.stem}.json) has {width}: wrong granule"
+        )
+    return Image(pa=arrays["pa"], level=arrays["level"].view(np.uint8), words=words, description=description)
+
+
+def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", note: str = "") -> None:
+    """Write an image and its JSON, of the same form as a capture's.
+
+    Each file appears whole or not at all (written beside, synced, renamed); on any error nothing is left behind.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise SpecError(f"{path}: the name of a table image ends in .npz")
+    text = json.dumps(describe(image.description, image.level, state=state or path.stem, note=note), indent=1) + "\n"
+    try:
+        with _replacing(path.with_suffix(".json")) as description, _replacing(path) as arrays:
+            description.write(text.encode())
+            _write_arrays(arrays, image)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
+    """A new file that takes the place of ``path`` when the block ends without an exception."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        with beside.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with opened(path) as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                return {name: _read_array(path, archive, name) for name in _ARRAYS}
+        except ImageError:
+            raise
+        except _BROKEN_ARCHIVE as error:
+            reason = ascii(str(error) or type(error).__name__)[1:-1]
+            raise ImageError(f"{path}: broken or cut archive: {reason[:120]}") from error
+
+
+def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    where = f"{path}: array {name}"
+    try:
+        member = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        held = ", ".join(ascii(n.removesuffix(".npy"))[1:41] for n in archive.namelist()[:8]) or "nothing"
+        raise ImageError(f"{where} is missing: expected pa, level and words, found {held}") from None
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ImageError(f"{where} is packed in a way that NumPy does not write")
+    if member.file_size > member.compress_size * _MOST_PACKED + 4096:
+        raise ImageError(f"{where} claims {member.file_size} bytes, which {member.compress_size} packed bytes cannot hold")
+    with archive.open(member) as stream:
+        shape, dtype = _npy_header(where, stream, name)
+        bytes_needed = dtype.itemsize
+        for length in shape:
+            bytes_needed *= length
+        if bytes_needed > member.file_size:
+            raise ImageError(f"{where} claims the shape {_shape(shape)}, but has {member.file_size} bytes")
+        data = stream.read(bytes_needed + 1)
+    if len(data) != bytes_needed:
+        raise ImageError(f"{where} has {len(data)} bytes, but its shape {_shape(shape)} takes {bytes_needed}")
+    return np.reshape(np.frombuffer(data, dtype=dtype), shape)
+
+
+def _npy_header(where: str, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array that follows. NumPy's own reader evaluates the header as Python; this does not."""
+    magic = stream.read(8)
+    if len(magic) != 8 or magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\1\0", b"\2\0"):
+        raise ImageError(f"{where} is no .npy of version 1.0 or 2.0")
+    length = int.from_bytes(stream.read(2 if magic[6] == 1 else 4), "little")
+    match = _NPY_HEADER.fullmatch(stream.read(length)) if length <= _NPY_HEADER_LIMIT else None
+    if match is None:
+        raise ImageError(f"{where} has no valid .npy header")
+    dimensions, types = _ARRAYS[name]
+    descr, fortran, lengths = (group.decode("ascii") for group in match.groups())
+    shape = tuple(int(text) for text in lengths.replace(" ", "").split(",") if text)
+    if len(shape) != dimensions:
+        expected = "one dimension" if dimensions == 1 else f"{dimensions} dimensions"
+        raise ImageError(f"{where} has the shape {_shape(shape)}: expected {expected}")
+    if fortran == "True" and dimensions > 1:
+        raise ImageError(f"{where} is stored by columns: expected one table page after the other")
+    if descr not in types:
+        raise ImageError(f"{where} is of type {descr}: expected {types[0]}")
+    return shape, np.dtype(descr)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _write_arrays(file: IO[bytes], image: Image) -> None:
+    arrays: Mapping[str, NDArray[Any]] = {"pa": image.pa, "level": image.level, "words": image.words}
+    # Tables repeat so much that the fastest setting already packs them well.
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, allowZip64=True) as archive:
+        for name, array in arrays.items():
+            archive.compression = zipfile.ZIP_DEFLATED if array.nbytes <= _PACK_LIMIT else zipfile.ZIP_STORED
+            # Opened by name a member has the time 1980-01-01: equal tables make equal files.
+            with archive.open(f"{name}.npy", "w", force_zip64=array.nbytes >= 1 << 31) as stream:
+                array = np.ascontiguousarray(array, dtype=_ARRAYS[name][1][0])
+                npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
+                for start in range(0, len(array), _ROWS):
+                    stream.write(array[start : start + _ROWS].tobytes())

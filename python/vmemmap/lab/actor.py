@@ -1,0 +1,78 @@
+"""Actors: who does what, on which CPU, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from ..errors import SpecError
+from .steps import Operation, Source, Steps, program
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A CPU's work, `rounds` times: operations in order; or a function that yields operations and is sent their results."""
+
+    name: str
+    steps: Steps
+    rounds: int = 1
+    #: CPU of a task; None: one of its own. Of an interrupt: the one that it interrupts.
+    cpu: int | None = None
+    #: ``irq``: an interrupt that may come between any two operations of its CPU's tasks, or never, unless they mask it;
+    #: ``nmi``: a pseudo-NMI, which ``irq_disable`` does not mask. On real threads both are just one thread more.
+    context: Literal["task", "irq", "nmi"] = "task"
+
+    def program(self) -> list[Operation] | None:
+        """The operations of one round; None if they depend on results.
+
+        :raises SpecError: the steps never end or yield something else.
+        """
+        return program(self.name, self.steps) if callable(self.steps) else list(self.steps)
+
+    def source(self) -> Source:
+        """What answers for steps that depend on results.
+
+        :raises SpecError: the steps are a program.
+        """
+        if not callable(self.steps):
+            raise SpecError(f"actor {self.name!r} is a program")
+        return Source(self.name, self.steps)
+
+
+def as_actors(given: Any) -> list[Actor]:
+    """What a scenario function may return, as actors with names of their own: each an `Actor`, an operation, a function
+    that yields operations, such a generator itself, or operations in order.
+
+    :raises SpecError: something else.
+    """
+    expected = "expected actors: operations, functions that yield operations, or Actor(name, steps)"
+    if isinstance(given, (Operation, Actor)) or callable(given):
+        given = [given]
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise SpecError(f"the scenario returned {given!r}: {expected}")
+    actors: list[Actor] = []
+    for item in given:
+        if isinstance(item, Actor):
+            actors.append(item)
+            continue
+        steps: Steps
+        if isinstance(item, Operation):
+            name, steps = item.name, [item]
+        elif isinstance(item, Generator):
+            name = str(getattr(item, "__name__", "steps"))
+            listed = Actor(name, lambda item=item: item).program()
+            if listed is None:
+                raise SpecError(f"{name!r} looks at results, and a generator cannot be started again: return the function instead")
+            steps = listed
+        elif callable(item):
+            name, steps = str(getattr(item, "__name__", "steps")), cast(Steps, item)
+        elif isinstance(item, (list, tuple)) and item and all(isinstance(step, Operation) for step in item):
+            name, steps = item[0].name, list(item)
+        else:
+            raise SpecError(f"the scenario returned {item!r}: {expected}")
+        name = name.replace("_", " ")
+        taken = {actor.name for actor in actors}
+        names = (name, *(f"{name} {number}" for number in range(2, len(taken) + 2)))
+        actors.append(Actor(next(free for free in names if free not in taken), steps))
+    return actors

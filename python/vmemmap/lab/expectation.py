@@ -1,0 +1,178 @@
+"""An exploration and what it is expected to show: the arguments of the mark ``vmemmap_explore``, judged and put in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from inspect import signature
+from typing import Any
+
+from .. import _core
+from ..errors import SpecError
+from ..spec import Budget, parse_budget
+from .lab import AnyScenario, Result, check_strategy, chosen, explore, resolve
+from .scenario import Expect, Scenario, Variant
+
+__all__ = ["Case", "Miss", "cases", "parse_cases"]
+
+#: As a variant: all that the scenario lists.
+EVERY = "*"
+
+AnyBudget = Budget | int | float | str
+
+
+@dataclass(frozen=True)
+class Miss:
+    """An expectation that was not met."""
+
+    line: str
+    """What was expected and what was found."""
+    hint: str = ""
+    """What would decide it, if the search ended undecided."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One variant to explore, and what it is expected to show."""
+
+    scenario: Scenario
+    variant: Variant
+    expect: Expect
+    invariants: tuple[str, ...]
+    """Judged whether or not the scenario judges them. With ``violated`` each of them has to fall, with ``safe`` to hold."""
+    listed: bool
+    """The expectation is the one that the variant lists."""
+    budget: AnyBudget | None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def name(self) -> str:
+        """Scenario, by its corpus number if it has one, and variant."""
+        return f"{self.scenario.corpus or self.scenario.name}-{self.variant.name}"
+
+    def explore(self, *, override: AnyBudget | None = None, default: AnyBudget | None = None) -> Result:
+        """Run the search, under the budget `override`, that of the case, or `default`: the first that there is.
+
+        :raises SpecError: what `vmemmap.explore` refuses.
+        """
+        budget = next((given for given in (override, self.budget, default) if given is not None), None)
+        return explore(self.scenario, variant=self.variant, budget=budget, **self.options)
+
+    @property
+    def expected(self) -> str:
+        """The expectation in words: ``safe``, ``I6 I1 violated``."""
+        names = " ".join(self.invariants)
+        if self.expect == "safe":
+            return f"safe and {names} held" if names else "safe"
+        return f"{names or 'an invariant'} violated{f' (as {self.variant.name} lists)' if self.listed else ''}"
+
+    def judge(self, result: Result) -> Miss | None:
+        """None if `result` shows what is expected. A search that did not finish shows a fall, and never that there is none."""
+        if self.expect == "violated":
+            met = all(name in result.fallen for name in self.invariants) if self.invariants else result.verdict == "violated"
+        else:
+            finished = result.verdict == "safe" and result.exhaustive
+            met = finished and all(result.invariants.get(name) == "held" for name in self.invariants)
+        if met:
+            return None
+        found = [result.words]
+        # A column that nothing fills is neither held nor violated, and the words do not speak of it.
+        if result.exhaustive:
+            found += [f"{name} {state}" for name in self.invariants if (state := result.invariants.get(name, "not judged")) not in _IN_WORDS]
+        line = f"expected {self.expected}, found {', '.join(found)}"
+        if result.exhaustive or (self.expect == "safe" and result.verdict == "violated"):
+            return Miss(line)
+        why = str(result.scope.get("bounds") or "the search did not finish")
+        hint = f"undecided: {why}"
+        if "budget" in why:
+            hint += "; a longer one may decide it: budget= of the mark, or --vmemmap-budget"
+        return Miss(line, hint)
+
+
+_IN_WORDS = ("held", "violated")
+
+
+def _names(given: object, what: str) -> list[str]:
+    """One name, or several."""
+    if given is None:
+        return []
+    several: list[object] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    names = [name for name in several if isinstance(name, str)]
+    if len(names) < len(several):
+        raise SpecError(f"{what} is {given!r}: expected a name, or several in a list")
+    return names
+
+
+def _variants(scenario: Scenario, variant: object) -> list[Variant]:
+    if variant is None or isinstance(variant, Variant):
+        return [variant or scenario.variant()]
+    if variant == EVERY:
+        return list(scenario.variants)
+    several: list[object] = list(variant) if isinstance(variant, (list, tuple)) else [variant]
+    if not several:
+        raise SpecError(f"variant is an empty list: {scenario.name} has {', '.join(v.name for v in scenario.variants)}")
+    found: list[Variant] = []
+    for one in several:
+        found.append(one if isinstance(one, Variant) else scenario.variant(*_names(one, "variant")))
+    return found
+
+
+def cases(
+    scenario: AnyScenario,
+    *,
+    variant: str | Variant | Iterable[str | Variant] | None = None,
+    expect: Expect | None = None,
+    invariant: str | Iterable[str] | None = None,
+    budget: AnyBudget | None = None,
+    strategy: str = "exhaustive",
+    seed: int | None = None,
+    depth: int | None = None,
+    policies: Mapping[str, str] | None = None,
+) -> list[Case]:
+    """The explorations that one mark asks for, one for each variant; its keywords are those of `vmemmap.explore`, and:
+
+    :param variant: also several in a list, or ``"*"``: all that the scenario lists.
+    :param expect: ``safe`` or ``violated``; what each variant lists by default, and ``safe`` under other policies than its own.
+    :param invariant: one or several: those that have to fall, or, where ``safe`` is expected, to hold; judged also if the scenario does
+        not judge them.
+    :raises SpecError: an argument is wrong, or the expectation is one that such a search cannot show.
+    """
+    resolved = resolve(scenario)
+    if expect not in (None, "safe", "violated"):
+        raise SpecError(f"expect is {expect!r}: expected safe or violated")
+    known = {number for number, _, _ in _core.invariants()}
+    invariants = tuple(_names(invariant, "invariant"))
+    for name in invariants:
+        if name not in known:
+            raise SpecError(f"invariant is {name!r}: expected one of I1 to I{len(known)}")
+    if budget is not None and not isinstance(budget, Budget):
+        parse_budget(budget)
+    if policies is not None and not isinstance(policies, Mapping):
+        raise SpecError(f"policies is {policies!r}: expected choices by policy, like {{'update': 'bbm'}}")
+    check_strategy(strategy)
+    settings = chosen(f"{row}={value}" for row, value in (policies or {}).items())
+    options = {"strategy": strategy, "seed": seed, "depth": depth, "policies": settings}
+    found: list[Case] = []
+    for one in _variants(resolved, variant):
+        listed = expect is None and not settings
+        expected = expect or (one.expect if listed else "safe")
+        if expected == "safe" and strategy != "exhaustive":
+            raise SpecError(f"strategy {strategy} samples: it never shows {one.name} safe; expect violated, or search exhaustively")
+        wanted = invariants or (one.invariants if listed else ())
+        # What is not judged only fills its column when it falls: that it holds can be said of what the search looked for.
+        judging = replace(resolved, judged=tuple(dict.fromkeys((*resolved.judged, *wanted))))
+        found.append(Case(judging, one, expected, wanted, listed and not invariants, budget, options))
+    return found
+
+
+def parse_cases(arguments: Iterable[Any], keywords: Mapping[str, Any]) -> list[Case]:
+    """`cases` of arguments as a mark holds them.
+
+    :raises SpecError: also for a keyword that there is not.
+    """
+    takes = signature(cases)
+    try:
+        bound = takes.bind(*arguments, **keywords)
+    except TypeError as error:
+        raise SpecError(f"{error}; it takes {', '.join(takes.parameters)}") from None
+    return cases(*bound.args, **bound.kwargs)

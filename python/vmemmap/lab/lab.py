@@ -1,0 +1,490 @@
+"""Exploration and stress: what is asked of the core, and what its answers mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from .. import _core
+from ..errors import InternalError, SpecError
+from ..spec import Budget, parse_budget, parse_policy
+from .description import Description
+from .repetition import repeatable
+from .scenario import Describe, Scenario, Variant, find
+from .scenario import scenario as _scenario
+from .setup import kinds
+from .trace import Step, Violation, switches
+
+Verdict = Literal["safe", "violated", "inconclusive"]
+
+STRATEGIES = ("exhaustive", "random", "pct")
+
+MAX_DEPTH = 1000
+"""Greatest depth of PCT."""
+
+DEFAULT_BUDGET = Budget(seconds=60.0)
+
+#: A scenario, its name or corpus number, or a bare function of a stage.
+AnyScenario = Scenario | str | Describe
+
+
+def order(invariant: str) -> int:
+    """For sorting by number: ``I6`` before ``I19``."""
+    return int(invariant[1:])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an exploration found. `to_dict` is exactly the object that ``vmemmap explore --json`` prints."""
+
+    scenario: str
+    variant: str
+    kernel: str
+    policies: Mapping[str, str]
+    expect: str | None
+    verdict: Verdict
+    exhaustive: bool
+    executions: int
+    steps: int
+    states: int | None
+    seconds: float
+    seed: int | None
+    judged: tuple[str, ...]
+    invariants: Mapping[str, str]
+    invariant_steps: Mapping[str, int]
+    scope: Mapping[str, Any]
+    digest: str
+    violation: Violation | None = None
+    trace: tuple[Step, ...] = ()
+    shortest: bool = False
+    interrupted: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    document: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def fallen(self) -> list[str]:
+        """Every invariant that fell, judged or not, by number."""
+        return sorted((i for i, state in self.invariants.items() if state == "violated"), key=order)
+
+    @property
+    def judged_fallen(self) -> list[str]:
+        """Those that fell among the judged."""
+        return [i for i in self.fallen if i in self.judged]
+
+    @property
+    def words(self) -> str:
+        """The verdict as it may be said: ``safe`` only of a finished search in which nothing at all fell."""
+        held = [i for i in self.judged if self.invariants.get(i) == "held"]
+        besides = [i for i in self.fallen if i not in self.judged]
+        if self.verdict == "violated":
+            text = f"{' '.join(self.judged_fallen or self.fallen)} violated"
+            if held:
+                text += f", {' '.join(held)} held" if self.exhaustive else ""
+        elif self.verdict == "inconclusive" or not self.exhaustive:
+            text = f"inconclusive: no violation of {' '.join(self.judged)} in {self.executions:,} executions"
+        elif not besides:
+            return "safe"
+        else:
+            text = f"{' '.join(held or self.judged)} held"
+        return f"{text}, {' '.join(besides)} violated" if besides else text
+
+    @property
+    def scope_words(self) -> str:
+        """What the verdict covers, in the one line that stands beside it."""
+        return scope_words(self.scope)
+
+    @property
+    def context_switches(self) -> int:
+        """Of the trace."""
+        return switches(self.trace)
+
+    def trace_of(self, invariant: str) -> tuple[Violation, tuple[Step, ...], bool] | None:
+        """The shortest known way to the fall of one invariant: what fell, the steps, and whether none is shorter."""
+        witness = self.raw.get("witnesses", {}).get(invariant)
+        if witness is None:
+            return None
+        steps = tuple(Step.from_dict(step) for step in witness["shown"])
+        return Violation.from_dict(witness["violation"]), steps, bool(witness["shortest"])
+
+    @property
+    def summary(self) -> str:
+        """The verdict with its scope, what the search took, and what fell: the head of what ``vmemmap explore`` prints."""
+        states = f", {self.states:,} states" if self.states is not None else ""
+        how = "exhaustive" if self.exhaustive else "not exhaustive"
+        lines = [
+            f"{self.scenario} {self.variant}: {self.words} [{self.scope_words}]",
+            f"{self.executions:,} executions, {self.steps:,} steps{states}, {self.seconds:.2f} s, {how}",
+        ]
+        for name in self.fallen:
+            steps = self.invariant_steps.get(name)
+            judged = "" if name in self.judged else " (not judged here)"
+            lines.append(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
+        for pair in self.raw.get("lock_order", ()):
+            (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
+            lines.append(f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})")
+        return "\n".join(lines)
+
+    def trace_file(self) -> dict[str, Any] | None:
+        """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of the first
+        violation, and every step of it."""
+        if self.violation is None:
+            return None
+        return self.raw.get("witnesses", {}).get(self.violation.invariant, {}).get("trace")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of ``explore --json``."""
+        return {
+            **{key: value for key, value in self.raw.items() if key not in _OWN},
+            "scenario": self.scenario,
+            "variant": self.variant,
+            "kernel": self.kernel,
+            "policies": dict(self.policies),
+            "expect": self.expect,
+            "verdict": self.verdict,
+            "words": self.words,
+            "exhaustive": self.exhaustive,
+            "executions": self.executions,
+            "steps": self.steps,
+            "states": self.states,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "judged": list(self.judged),
+            "invariants": dict(self.invariants),
+            "invariant_steps": dict(self.invariant_steps),
+            "scope": dict(self.scope),
+            "digest": self.digest,
+            "shortest": self.shortest,
+            "interrupted": self.interrupted,
+            "violation": self.violation.to_dict() if self.violation else None,
+            "trace": [step.to_dict() for step in self.trace] if self.violation else None,
+        }
+
+
+#: Keys of the core's answer that `Result` holds itself.
+_OWN = frozenset(
+    [
+        *("scenario", "variant", "kernel", "policies", "expect", "verdict", "words", "exhaustive", "executions", "steps"),
+        *("states", "seconds", "seed", "judged", "invariants", "invariant_steps", "scope", "digest", "shortest"),
+        *("interrupted", "violation", "trace", "witnesses"),
+    ]
+)
+
+
+def scope_words(scope: Mapping[str, Any]) -> str:
+    """Scope as one line: actors and rounds, those absent, tables, window, memory model, what else the core bounds."""
+    rounds = scope.get("rounds", {})
+    actors = ", ".join(f"{name} × {rounds.get(name, 1)}" for name in scope.get("actors", ()))
+    parts = [
+        f"{scope.get('granule', '?')} pages, {scope.get('entries_per_table', '?')} entries per table",
+        f"actors {actors}",
+        str(scope.get("window", "")),
+        str(scope.get("memory_model", "")),
+        f"absent: {', '.join(scope.get('absent', ())) or 'none'}",
+        *(str(scope[key]) for key in ("environment", "machine", "bounds") if scope.get(key)),
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def chosen(settings: Iterable[str]) -> dict[str, str]:
+    """Policies as typed, ``["update=bbm"]`` → ``{"update": "bbm"}``, against the table that the core holds.
+
+    :raises SpecError: no such policy, or no such choice; the line lists what there is.
+    """
+    known = {row: tuple(values) for row, values in _core.policies().items()}
+    return dict(parse_policy(setting, known) for setting in settings)
+
+
+def check_strategy(strategy: str) -> None:
+    """:raises SpecError: no such strategy."""
+    if strategy not in STRATEGIES:
+        raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+
+
+def resolve(scenario: AnyScenario) -> Scenario:
+    """:raises SpecError: no such scenario, or something that is none."""
+    if isinstance(scenario, Scenario):
+        return scenario
+    if isinstance(scenario, str):
+        return find(scenario)
+    # What is callable without a name of its own, such as a `functools.partial`, would be a scenario without one.
+    if callable(scenario) and hasattr(scenario, "__name__"):
+        return _scenario(title=scenario.__name__, sources=[])(scenario)
+    raise SpecError(f"{scenario!r} is no scenario")
+
+
+def _answer(text: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise InternalError(f"the core answered with no JSON: {error}") from error
+    return answer
+
+
+def _image(description: Description) -> _core.TableImage | None:
+    """The tables that the machine starts from, if the description names an image."""
+    path = description.document["machine"]["image"]
+    if path is None:
+        return None
+    from ..dumps.image import read_npz
+
+    image = read_npz(path, kernel=description.kernel)
+    return _core.TableImage(image.pa, image.level, image.words, image.description)
+
+
+def _budget(budget: Budget | int | float | str | None) -> Budget:
+    if budget is None:
+        return DEFAULT_BUDGET
+    return budget if isinstance(budget, Budget) else parse_budget(budget)
+
+
+def explore(
+    scenario: AnyScenario,
+    *,
+    variant: str | Variant | None = None,
+    policies: Mapping[str, str] | None = None,
+    strategy: str = "exhaustive",
+    depth: int | None = None,
+    seed: int | None = None,
+    budget: Budget | int | float | str | None = None,
+    shorten: float | None = None,
+    progress: Callable[[int, int, int], object] | None = None,
+) -> Result:
+    """Explore the interleavings of a scenario.
+
+    :param variant: the first listed by default.
+    :param policies: override those of the variant; the expectation stands only without them.
+    :param depth: of `pct`, which preempts at most depth - 1 times in an execution; 3 by default.
+    :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
+    :param shorten: seconds, within the budget, for making each trace the shortest, and as many for what falls behind a first fall; with 0
+        traces stay as found and nothing more is looked for.
+    :param progress: called now and then with executions, steps and states so far; a `KeyboardInterrupt` that it raises ends
+        the search with what was found.
+    :raises SpecError: no such scenario, variant, policy or strategy.
+    """
+    check_strategy(strategy)
+    if depth is not None and (strategy != "pct" or not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH):
+        raise SpecError(f"depth is {depth!r}: it goes with strategy pct and is between 1 and {MAX_DEPTH}")
+    _check_seed(seed)
+    resolved = resolve(scenario)
+    chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
+    description = resolved.stage(chosen, policies or {})
+    limit = _budget(budget)
+    options: dict[str, Any] = {
+        "strategy": strategy,
+        "seed": seed or 0,
+        "executions": limit.executions,
+        "seconds": limit.seconds,
+    }
+    if shorten is not None:
+        options["shorten_seconds"] = shorten
+    if depth is not None:
+        options["depth"] = depth
+    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description), progress, description.sources))
+    violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
+    states: dict[str, str] = {}
+    steps: dict[str, int] = {}
+    for name, value in raw.get("invariants", {}).items():
+        # The core gives a violated column as an object with its own shortest number of steps.
+        if isinstance(value, Mapping):
+            states[name] = str(value.get("state", "violated"))
+            if value.get("steps") is not None:
+                steps[name] = int(value["steps"])
+        else:
+            states[name] = str(value)
+    steps.update({name: int(n) for name, n in raw.get("invariant_steps", {}).items()})
+    return Result(
+        scenario=resolved.name,
+        variant=chosen.name,
+        kernel=description.kernel,
+        policies=dict(description.policies),
+        expect=None if policies else chosen.expect,
+        verdict=raw["verdict"],
+        exhaustive=bool(raw.get("exhaustive", False)),
+        executions=int(raw.get("executions", 0)),
+        steps=int(raw.get("steps", 0)),
+        states=raw.get("states"),
+        seconds=float(raw.get("seconds", 0.0)),
+        seed=raw.get("seed"),
+        judged=resolved.judged,
+        invariants=dict(sorted(states.items(), key=lambda item: order(item[0]))),
+        invariant_steps=steps,
+        scope={**description.scope, **_extra_scope(raw.get("scope")), **_done_by_steps(description, raw)},
+        digest=description.digest,
+        violation=violation,
+        trace=tuple(Step.from_dict(step) for step in raw.get("trace") or ()),
+        shortest=bool(raw.get("shortest", False)),
+        interrupted=bool(raw.get("interrupted", False)),
+        raw=raw,
+        document=description.document,
+    )
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Several explorations of one policy, each with some of its actors, as one answer: fallen if it fell in one, held if
+    it held in all, exhaustive if all were."""
+    first = results[0]
+    names = sorted({name for result in results for name in result.invariants}, key=order)
+    invariants: dict[str, str] = {}
+    steps: dict[str, int] = {}
+    for name in names:
+        states = {result.invariants.get(name, "not judged") for result in results}
+        invariants[name] = next((s for s in ("violated", "not judged", "not visible") if s in states), "held")
+        found = [result.invariant_steps[name] for result in results if name in result.invariant_steps]
+        if found:
+            steps[name] = min(found)
+    verdicts = {result.verdict for result in results}
+    violated = min((r for r in results if r.violation), key=lambda r: len(r.trace), default=first)
+    witnesses: dict[str, Any] = {}
+    for result in results:
+        for name, witness in result.raw.get("witnesses", {}).items():
+            if name not in witnesses or witness["steps"] < witnesses[name]["steps"]:
+                witnesses[name] = witness
+    return replace(
+        violated,
+        verdict="violated" if "violated" in verdicts else "inconclusive" if "inconclusive" in verdicts else "safe",
+        exhaustive=all(result.exhaustive for result in results),
+        executions=sum(result.executions for result in results),
+        steps=sum(result.steps for result in results),
+        states=sum(result.states or 0 for result in results),
+        seconds=sum(result.seconds for result in results),
+        invariants=invariants,
+        invariant_steps=steps,
+        scope={
+            **first.scope,
+            "actors": [" beside ".join(result.scope["actors"]) for result in results],
+            "rounds": {},
+            "absent": sorted(set.intersection(*(set(result.scope["absent"]) for result in results))),
+            "bounds": "; ".join(dict.fromkeys(str(r.scope["bounds"]) for r in results if r.scope.get("bounds"))),
+        },
+        interrupted=any(result.interrupted for result in results),
+        raw={**first.raw, "witnesses": witnesses},
+    )
+
+
+def _done_by_steps(description: Description, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """What steps in Python turned out to do is not absent."""
+    asked = raw.get("asked", {})
+    done = kinds(operation for steps in asked.values() for operation in steps["operations"])
+    return {"absent": sorted(set(description.scope["absent"]) - done)}
+
+
+def _extra_scope(scope: Any) -> dict[str, Any]:
+    """What the core adds: the bounds it met, as text."""
+    if isinstance(scope, Mapping):
+        return dict(scope)
+    return {"bounds": str(scope)} if scope else {}
+
+
+@dataclass(frozen=True)
+class StressResult:
+    """What a stress did and saw. `to_dict` is exactly the object that ``vmemmap stress --json`` prints."""
+
+    scenario: str
+    variant: str
+    policies: Mapping[str, str]
+    operations: int
+    seconds: float
+    threads: int
+    checked: bool
+    violations: tuple[Violation, ...]
+    counters: Mapping[str, int]
+    latency_ns: Mapping[str, Mapping[str, float]]
+    actors: tuple[Mapping[str, Any], ...]
+    overlaps: Mapping[str, int]
+    interrupted: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def violation_count(self) -> int:
+        """All that happened; `violations` may be cut to the first of each kind."""
+        return max(int(self.raw.get("violation_count", 0)), len(self.violations))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How often each invariant fell, by number."""
+        counted = {str(i): int(n) for i, n in self.raw.get("violations_by_invariant", {}).items()}
+        return {i: counted[i] for i in sorted(counted, key=order)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of ``stress --json``."""
+        return {
+            **self.raw,
+            "scenario": self.scenario,
+            "variant": self.variant,
+            "policies": dict(self.policies),
+            "operations": self.operations,
+            "seconds": self.seconds,
+            "threads": self.threads,
+            "checked": self.checked,
+            "violations": [violation.to_dict() for violation in self.violations],
+            "counters": dict(self.counters),
+            "latency_ns": {name: dict(values) for name, values in self.latency_ns.items()},
+            "actors": [dict(actor) for actor in self.actors],
+            "overlaps": dict(self.overlaps),
+            "interrupted": self.interrupted,
+        }
+
+
+def stress(
+    scenario: AnyScenario,
+    *,
+    variant: str | Variant | None = None,
+    policies: Mapping[str, str] | None = None,
+    threads: int | None = None,
+    seconds: float = 2.0,
+    seed: int | None = None,
+    checked: bool = True,
+) -> StressResult:
+    """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
+    What a program takes away it puts back before the next round (`vmemmap.lab.repetition`); steps that look at results do that
+    themselves.
+
+    :param threads: one for each actor by default; more repeat the actors in turn.
+    :param checked: with the sanitizer (frame generations, presence and permission checks on each access).
+    :raises SpecError: no such scenario, variant or policy; a time or a number of threads that makes no sense.
+    """
+    if not 0.0 < seconds <= 86_400.0:
+        raise SpecError(f"seconds is {seconds}: expected more than 0, at most a day")
+    if threads is not None and not 1 <= threads <= 256:
+        raise SpecError(f"threads is {threads}: expected 1 to 256")
+    _check_seed(seed)
+    resolved = resolve(scenario)
+    chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
+    description = resolved.stage(chosen, policies or {})
+    options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
+    document = json.dumps(_repeated(description.document))
+    raw = _answer(_core.stress(document, json.dumps(options), _image(description), None, description.sources))
+    return StressResult(
+        scenario=resolved.name,
+        variant=chosen.name,
+        policies=dict(description.policies),
+        operations=int(raw["operations"]),
+        seconds=float(raw["seconds"]),
+        threads=int(raw["threads"]),
+        checked=checked,
+        violations=tuple(Violation.from_dict(violation) for violation in raw.get("violations", ())),
+        counters=raw.get("counters", {}),
+        latency_ns=raw.get("latency_ns", {}),
+        actors=tuple(raw.get("actors", ())),
+        overlaps=raw.get("overlaps", {}),
+        interrupted=bool(raw.get("interrupted", False)),
+        raw=raw,
+    )
+
+
+def _repeated(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A scenario document whose programs can be run over and over."""
+    setup = document["setup"]
+
+    def often(actor: Mapping[str, Any]) -> Mapping[str, Any]:
+        # Steps that look at results put back themselves what they took.
+        return actor if actor["program"] is None else {**actor, "program": repeatable(setup, actor["program"])}
+
+    return {**document, "actors": [often(actor) for actor in document["actors"]]}
+
+
+def _check_seed(seed: int | None) -> None:
+    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 64):
+        raise SpecError(f"seed is {seed!r}: expected an integer of 64 bits")

@@ -1,0 +1,118 @@
+"""Layouts in which two sections meet in one table and nothing else lives there (kernel-semantics §2.3).
+
+Hot-added blocks lie one whole table window beyond boot memory: A, whose pages HVO rewrites, and B, which is removed.
+
+===== ============= ========================= ==========================================
+page  table shared  window of RAM             A
+===== ============= ========================= ==========================================
+4K    PMD table     64 GiB (512 sections)     one 2 MiB block, or its table of 512 pages
+16K   PTE table     8 GiB (64 sections)       four 32M pages, 8 PTEs each
+64K   PTE table     512 GiB (1024 sections)   one 512M page, 8 PTEs
+===== ============= ========================= ==========================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..spec import format_size, parse_granule
+from .actor import Actor
+from .setup import DRAM, SECTION_SIZE, Block, Stage
+from .steps import Operation
+
+WINDOW = {4096: 64 << 30, 16384: 8 << 30, 65536: 512 << 30}
+"""RAM whose vmemmap shares the table in which neighbouring sections meet."""
+
+LEVEL = {4096: "PMD", 16384: "PTE", 65536: "PTE"}
+
+
+_MACHINE = "linear map of hot-added memory in blocks"
+
+
+def _configure(stage: Stage, granule: int) -> int:
+    """A machine whose hotplug region begins one window beyond boot memory; returns the window in bytes of RAM.
+
+    The linear map is in blocks: its 32768 entries would hide what the search is about behind steps that nobody shares.
+    """
+    stage.policies = {"linear-map": "blocks", **stage.policies}
+    stage.configure(granule=granule, hotplug=[(DRAM + WINDOW[granule], 4 * SECTION_SIZE[granule])])
+    return WINDOW[granule]
+
+
+def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = False) -> Block:
+    """Configure the machine with one hot-added block that is alone in its window: removing it frees its tables. It is
+    offline unless `online`, and yet to be added without `add`."""
+    size = parse_granule(granule)
+    window = _configure(stage, size)
+    block = stage.memory.add()
+    if add:
+        stage.setup(block, *([stage.memory.online(block)] if online else []))
+    stage.scope(
+        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the {'removed' if add else 'added'} block, nothing else",
+        machine=_MACHINE,
+    )
+    return block
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Section A, with hugepages; B, hot-added and offline; both alone in their window unless `also_live`."""
+
+    stage: Stage
+    a: Block
+    b: Block
+
+    @classmethod
+    def of(cls, stage: Stage, granule: str, *, also_live: bool = False, device: bool = False) -> Neighbours:
+        """Configure the machine and add the blocks. `also_live`: a third section lives in the window, without
+        hugepages, which is the negative control. `device`: B is device memory rather than a memory block."""
+        size = parse_granule(granule)
+        window = _configure(stage, size)
+        a, b = stage.memory.add(), stage.memory.add()
+        stage.setup(a, stage.memory.online(a), stage.device_add(b.start, b.bytes) if device else b)
+        beside = "A (hugepages), B (removed), nothing else"
+        if also_live:
+            c = stage.memory.add()
+            stage.setup(c, stage.memory.online(c))
+            beside = "A (hugepages), B (removed) and a third section that stays"
+        stage.scope(
+            window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: {beside}",
+            machine=_MACHINE,
+        )
+        return cls(stage, a, b)
+
+    @property
+    def hugepages(self) -> list[int]:
+        """Head PFNs of the PMD-sized pages that fill A; with 4K only the first, which is enough to split the block."""
+        size = self.stage.pmd_hugepage.size
+        count = 1 if self.stage.granule == 4096 else self.stage.section // size
+        return [self.stage.pfn(self.a.start + index * size) for index in range(count)]
+
+    def hvo(self, *, free: bool = False) -> Actor:
+        """Allocates the hugepages of A, so that HVO optimises them; with `free` also gives them back."""
+        pool = self.stage.pmd_hugepage
+        steps: list[Operation] = [pool.allocate(pfn) for pfn in self.hugepages]
+        if free:
+            steps += [pool.free(pfn) for pfn in self.hugepages]
+        return Actor("HVO", steps)
+
+    def hot_remove(self) -> Actor:
+        """Removes B, which is offline."""
+        return Actor("hot remove", [self.stage.memory.remove(self.b)])
+
+    def reader(self, pages: int = 1) -> Actor:
+        """A PFN walker over the tail struct pages of A's first hugepage."""
+        return Actor("PFN walker", [self.stage.tail_walk(self.a, pages)])
+
+
+def hugepage_block(stage: Stage, granule: str = "4K", *, split: bool = False) -> Block:
+    """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split` its
+    vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares."""
+    if not split:
+        stage.policies = {"mapping": "basepages", **stage.policies}
+    _configure(stage, parse_granule(granule))
+    block = stage.memory.add()
+    stage.setup(block, stage.memory.online(block))
+    vmemmap = "blocks, where the granule has them" if split else "base pages"
+    stage.scope(window="nothing is removed, so no table is at stake", machine=f"{_MACHINE}; vmemmap in {vmemmap}")
+    return block

@@ -1,0 +1,182 @@
+"""Scenarios: a machine, what happened on it before, and the actors whose interleavings are judged.
+
+A scenario is a decorated function of a :class:`~vmemmap.lab.setup.Stage`. It describes; nothing runs while it is
+called. `vmemmap.explore` and `vmemmap.stress` hand the description to the Rust core as JSON (`vmemmap.lab.description`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any, Final, Literal
+
+from ..errors import SpecError, VmemmapError
+from .actor import Actor as Actor
+from .actor import as_actors
+from .description import Description
+from .setup import Stage
+from .steps import Operation as Operation
+
+SHIPPED: Final = "vmemmap.scenarios"
+"""The package whose modules define the scenarios that come with this one; found by name, as a plug-in is."""
+
+Expect = Literal["safe", "violated"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of running a scenario, and what it is expected to show.
+
+    `invariants` are those expected to fall; empty when `expect` is ``safe``. `arguments` go to the scenario function,
+    `environment` is that of the document.
+    """
+
+    name: str
+    expect: Expect
+    invariants: tuple[str, ...] = ()
+    policies: Mapping[str, str] = field(default_factory=dict[str, str])
+    kernel: str = "6.1"
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "expect": self.expect,
+            "invariants": list(self.invariants),
+            "policies": dict(self.policies),
+            "kernel": self.kernel,
+            "environment": dict(self.environment),
+        }
+
+
+Describe = Callable[..., Any]
+"""A function of a stage that returns what `as_actors` takes."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A named description with variants. `describe(stage, **variant.arguments)` sets the stage and returns actors."""
+
+    name: str
+    title: str
+    sources: tuple[str, ...]
+    corpus: str | None
+    judged: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    describe: Describe
+    doc: str = ""
+
+    def variant(self, name: str | None = None) -> Variant:
+        """:raises SpecError: no variant of that name; None is the first."""
+        if name is None:
+            return self.variants[0]
+        for candidate in self.variants:
+            if candidate.name == name:
+                return candidate
+        raise SpecError(f"{self.name} has no variant {name!r}; it has {', '.join(v.name for v in self.variants)}")
+
+    def stage(self, variant: Variant, policies: Mapping[str, str] = MappingProxyType({})) -> Description:
+        """Describe one variant; `policies` override those of the variant (``--set``)."""
+        stage = Stage(kernel=variant.kernel, policies={**variant.policies, **policies}, environment=variant.environment)
+        try:
+            actors = as_actors(self.describe(stage, **variant.arguments))
+            return stage.describe(self.name, self.corpus, self.judged, variant.name, actors)
+        except VmemmapError:
+            raise
+        except Exception as error:
+            raise SpecError(f"scenario {self.name}: {type(error).__name__}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "corpus": self.corpus,
+            "title": self.title,
+            "sources": list(self.sources),
+            "variants": [v.to_dict() for v in self.variants],
+        }
+
+
+def scenario(
+    *,
+    title: str,
+    sources: Sequence[str],
+    corpus: str | None = None,
+    judged: Sequence[str] = ("I1", "I2", "I3", "I4", "I5", "I6", "I8", "I28"),
+    variants: Sequence[Variant] = (),
+) -> Callable[[Describe], Scenario]:
+    """Turn a function of a stage into a scenario.
+
+    :param corpus: its number in the corpus of races, ``R6``.
+    :param judged: the invariants that the verdict is about; every other one only fills its column.
+    """
+
+    def decorate(function: Describe) -> Scenario:
+        return Scenario(
+            name=function.__name__,
+            title=title,
+            sources=tuple(sources),
+            corpus=corpus,
+            judged=tuple(judged),
+            variants=tuple(variants) or (Variant("default", "safe"),),
+            describe=function,
+            doc=function.__doc__ or "",
+        )
+
+    return decorate
+
+
+def _in_module(module: ModuleType) -> Iterable[Scenario]:
+    return (value for value in vars(module).values() if isinstance(value, Scenario))
+
+
+def registry() -> tuple[Scenario, ...]:
+    """The scenarios that the package ships, in the order of their corpus numbers, then those without one."""
+    shipped = importlib.import_module(SHIPPED)
+    found: list[Scenario] = []
+    for info in pkgutil.iter_modules(shipped.__path__):
+        found += _in_module(importlib.import_module(f"{SHIPPED}.{info.name}"))
+    return tuple(sorted(found, key=lambda s: (s.corpus is None, int(s.corpus[1:]) if s.corpus else 0, s.name)))
+
+
+def from_file(path: Path) -> tuple[Scenario, ...]:
+    """The scenarios that a Python file defines.
+
+    :raises SpecError: the file cannot be run, or defines none.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise SpecError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise SpecError(f"{path}: {type(error).__name__}: {error}") from error
+    found = tuple(_in_module(module))
+    if not found:
+        raise SpecError(f"{path}: defines no scenario")
+    return found
+
+
+def find(name: str) -> Scenario:
+    """A scenario by name, by corpus number (``R6``) or as ``FILE.py[:NAME]``.
+
+    :raises SpecError: there is none.
+    """
+    path, _, member = name.partition(":")
+    if path.endswith(".py"):
+        if not Path(path).is_file():
+            raise SpecError(f"{path}: no such file")
+        candidates = from_file(Path(path))
+        name = member or candidates[0].name
+    else:
+        candidates = registry()
+    for candidate in candidates:
+        if name == candidate.name or name.upper() == candidate.corpus:
+            return candidate
+    raise SpecError(f"no scenario {name!r}; vmemmap list shows them")

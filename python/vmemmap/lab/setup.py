@@ -1,0 +1,348 @@
+"""What a scenario function is given: a machine to describe, and the words for what its actors do.
+
+A stage has the vocabulary of `vmemmap.Machine`, but nothing happens: each call returns an operation, to be given to
+`Stage.setup` or to an actor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import SpecError
+from ..spec import HUGEPAGE_SIZES, check_machine, format_size, parse_granule, parse_kernel, parse_size
+from .actor import Actor
+from .description import FORMAT, Description
+from .steps import Operation
+
+SECTION_SIZE = {4096: 128 << 20, 16384: 128 << 20, 65536: 512 << 20}
+"""Bytes of RAM in a section (SECTION_SIZE_BITS = 27, 27, 29)."""
+
+STRUCT_PAGE = 64
+MEMORY_MODEL = "sequentially consistent words + per-CPU TLBs"
+DRAM = 0x40000000
+"""Where RAM starts on the machines described here, as on the captured ones."""
+
+KINDS = {
+    "hugetlb": "HugeTLB",
+    "memory_add": "hot add",
+    "memory_online": "online",
+    "memory_offline": "offline",
+    "memory_remove": "hot remove",
+    "memory_offline_and_remove": "hot remove",
+    "device_": "ZONE_DEVICE",
+    "ptdump": "ptdump",
+    "pfn_walk": "PFN walkers",
+    "pfn_valid": "PFN walkers",
+    "kmemleak_scan": "PFN walkers",
+    "speculative_ref": "speculative references",
+    "memory_failure": "memory failure",
+    "page_handle_poison": "memory failure",
+    "cpu_online": "CPU hotplug",
+    "show_pte": "show_pte",
+    "vmalloc": "vmalloc",
+    "iommu": "IOMMU",
+}
+"""Operation name (or its beginning) → the kind of actor that does it, for the list of those absent."""
+
+
+def kinds(operations: Iterable[str]) -> set[str]:
+    """The kinds of actor that do these operations, by name."""
+    names = set(operations)
+    found = {kind for name in names for prefix, kind in KINDS.items() if name.startswith(prefix)}
+    return found | {"HugeTLB"} if "nr_hugepages" in names else found
+
+
+@dataclass(frozen=True)
+class Block(Operation):
+    """A range of memory blocks, as `memory.add` describes it: physical address and bytes."""
+
+    start: int = 0
+    bytes: int = 0
+
+
+@dataclass
+class Pool:
+    """The operations on one hugepage size."""
+
+    hstate: int
+    size: int
+
+    def allocate(self, at: int | None = None) -> Operation:
+        """A fresh page into the pool, optimised if HVO is on; the one whose head is PFN `at`, or any."""
+        return Operation("hugetlb_alloc", {"hstate": self.hstate, "at": at})
+
+    def free(self, at: int | None = None) -> Operation:
+        """A free page back to the page allocator, restored first."""
+        return Operation("hugetlb_free", {"hstate": self.hstate, "at": at})
+
+    def use(self) -> Operation:
+        """A page fault takes a free page, its struct pages are used, the last reference puts it back."""
+        return Operation("hugetlb_use", {"hstate": self.hstate})
+
+    def resize(self, count: int) -> Operation:
+        """``echo count > nr_hugepages``."""
+        return Operation("nr_hugepages", {"hstate": self.hstate, "count": count})
+
+    def get(self) -> Operation:
+        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`."""
+        return Operation("hugetlb_get", {"hstate": self.hstate})
+
+    def put(self, at: int) -> Operation:
+        """The user of the page whose head was PFN `at` when it got it lets go, in atomic context."""
+        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
+
+    def overcommit(self, count: int) -> Operation:
+        """``echo count > nr_overcommit_hugepages``."""
+        return Operation("hugetlb_overcommit", {"hstate": self.hstate, "count": count})
+
+    def demote(self, count: int) -> Operation:
+        return Operation("hugetlb_demote", {"hstate": self.hstate, "count": count})
+
+
+class Memory:
+    """The operations of memory hotplug. A range is a `Block` from `add`, or `start` and `size`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._next = 0
+
+    def add(self, size: int | str | None = None, *, start: int | None = None, memmap_on_memory: bool = False) -> Block:
+        """`add_memory`; leaves the blocks offline. Without `start`: the next free part of the hotplug region."""
+        length = parse_size(size, "size") if size is not None else self._stage.section
+        if start is None:
+            start, limit = self._stage.hotplug[0][0] + self._next, sum(self._stage.hotplug[0])
+            if start + length > limit:
+                raise SpecError(f"the hotplug region has no {format_size(length)} left")
+            self._next += length
+        return Block(
+            "memory_add",
+            {"start": start, "bytes": length, "memmap_on_memory": memmap_on_memory},
+            start=start,
+            bytes=length,
+        )
+
+    @staticmethod
+    def _range(block: Block | None, start: int | None, size: int | str | None) -> dict[str, int]:
+        if block is not None:
+            return {"start": block.start, "bytes": block.bytes}
+        if start is None or size is None:
+            raise SpecError("memory: give a block, or start and size")
+        return {"start": start, "bytes": parse_size(size, "size")}
+
+    def online(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None, zone: str = "movable") -> Operation:
+        return Operation("memory_online", {**self._range(block, start, size), "zone": zone})
+
+    def offline(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
+        return Operation("memory_offline", self._range(block, start, size))
+
+    def remove(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
+        """`remove_memory`: EBUSY unless offline."""
+        return Operation("memory_remove", self._range(block, start, size))
+
+    def offline_and_remove(self, block: Block) -> Operation:
+        return Operation("memory_offline_and_remove", self._range(block, None, None))
+
+
+@dataclass
+class Stage:
+    """See the module documentation. `configure` first; its defaults are a 4K machine with room for hot add."""
+
+    kernel: str = "6.1"
+    policies: Mapping[str, str] = field(default_factory=dict[str, str])
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    granule: int = field(init=False, default=4096)
+    hotplug: list[tuple[int, int]] = field(init=False, default_factory=list[tuple[int, int]])
+    memory: Memory = field(init=False)
+    hugetlb: dict[str, Pool] = field(init=False)
+    _machine: dict[str, Any] = field(init=False)
+    _setup: list[Operation] = field(init=False, default_factory=list[Operation])
+    _scope: dict[str, str] = field(init=False, default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        self.configure()
+
+    def configure(
+        self,
+        *,
+        granule: int | str = "4K",
+        va_bits: int = 48,
+        boot_memory: int | str | None = None,
+        hotplug: Sequence[tuple[int, int | str]] | None = None,
+        hvo: bool = True,
+        memstart: int | None = None,
+        image: str | None = None,
+    ) -> None:
+        """The machine. `hotplug` lists (physical address, size) of the regions where memory may be hot-added.
+
+        Defaults: one section of boot memory at 0x40000000, and after it a region of eight sections for hot add.
+        """
+        self.granule = parse_granule(granule)
+        check_machine(self.granule, va_bits, parse_kernel(self.kernel))
+        boot = parse_size(boot_memory, "boot_memory") if boot_memory is not None else self.section
+        regions = hotplug if hotplug is not None else [(DRAM + boot, 8 * self.section)]
+        self.hotplug = [(start, parse_size(size, "hotplug size")) for start, size in regions]
+        self.memory = Memory(self)
+        self.hugetlb = {format_size(size): Pool(index, size) for index, size in enumerate(HUGEPAGE_SIZES[self.granule])}
+        self._machine = {
+            "granule": self.granule,
+            "va_bits": va_bits,
+            "kernel": self.kernel,
+            "hvo": hvo,
+            "memstart": memstart,
+            "boot": [] if image else [[DRAM, boot]],
+            "hotplug": [list(region) for region in self.hotplug],
+            "image": image,
+            "policies": dict(self.policies),
+        }
+
+    @property
+    def section(self) -> int:
+        """Bytes of a section, which is also a memory block."""
+        return SECTION_SIZE[self.granule]
+
+    @property
+    def pmd_hugepage(self) -> Pool:
+        """The PMD-sized pool, whose pages own eight vmemmap pages whatever the granule."""
+        return list(self.hugetlb.values())[1]
+
+    def pfn(self, address: int) -> int:
+        return address // self.granule
+
+    def setup(self, *operations: Operation) -> None:
+        """Operations that run before any actor starts."""
+        self._setup += operations
+
+    def scope(self, **parts: str) -> None:
+        """Words that bound the verdict, such as `window`: what else lives in the table's window."""
+        self._scope.update(parts)
+
+    def ptdump(self, block: Block) -> Operation:
+        """`ptdump_walk_pgd` over the vmemmap of a block."""
+        return Operation("ptdump_walk", {"pfns": self._pfns(block)})
+
+    def ptdump_check_wx(self) -> Operation:
+        """`ptdump_check_wx`: the whole kernel address space."""
+        return Operation("ptdump_check_wx")
+
+    def pfn_walk(self, start: int, end: int, step: int = 1) -> Operation:
+        """A lockless walker looks at every `step`-th struct page of [start, end)."""
+        return Operation("pfn_walk", {"start": start, "end": end, "step": step})
+
+    def tail_walk(self, block: Block, pages: int = 1) -> Operation:
+        """A PFN walker that looks at one struct page in each of the first `pages` tail vmemmap pages of a hugepage at
+        the start of `block`, those that every kernel rewrites, from the last on 2021's list backwards."""
+        per_page = self.granule // STRUCT_PAGE
+        last = self.pfn(block.start) + 8 * per_page
+        return self.pfn_walk(last - pages * per_page, last, per_page)
+
+    def speculative_ref(self, pfn: int) -> Operation:
+        return Operation("speculative_ref", {"pfn": pfn})
+
+    def pfn_valid(self, pfn: int, *, access: bool = False) -> Operation:
+        """`pfn_valid` by a caller that holds nothing; with `access` it then reads the struct page."""
+        return Operation("pfn_valid", {"pfn": pfn, "access": access})
+
+    def kmemleak_scan(self, start: int, end: int, step: int = 1) -> Operation:
+        """`pfn_to_online_page` and the page's count for every `step`-th page of [start, end), under `get_online_mems`."""
+        return Operation("kmemleak_scan", {"start": start, "end": end, "step": step})
+
+    def kfree_rcu_work(self, block: Block) -> Operation:
+        """The worker that frees what the removal of `block` hands to `kfree_rcu`, after a grace period."""
+        return Operation("kfree_rcu_work", {"start": block.start})
+
+    def dissolve(self, pfn: int) -> Operation:
+        """`dissolve_free_huge_page` of the free hugepage that `pfn` belongs to, as memory failure does."""
+        return Operation("hugetlb_dissolve", {"at": pfn})
+
+    def set_hvo(self, on: bool) -> Operation:
+        """``vm.hugetlb_optimize_vmemmap``, for pages to come."""
+        return Operation("set_hvo", {"on": on})
+
+    def deferred_free(self) -> Operation:
+        """The worker that frees what atomic context could not (`free_hpage_workfn`)."""
+        return Operation("hugetlb_deferred_free")
+
+    def memory_failure(self, pfn: int) -> Operation:
+        """`memory_failure`: an uncorrected error in the page `pfn`."""
+        return Operation("memory_failure", {"pfn": pfn})
+
+    def device_add(self, start: int, size: int | str) -> Operation:
+        """`memremap_pages`: a ZONE_DEVICE range of whole sub-sections (2 MiB)."""
+        return Operation("device_add", {"start": start, "bytes": parse_size(size, "size")})
+
+    def device_remove(self, start: int, size: int | str) -> Operation:
+        """`memunmap_pages`."""
+        return Operation("device_remove", {"start": start, "bytes": parse_size(size, "size")})
+
+    def device_use(self, pfn: int) -> Operation:
+        """Whoever uses device memory looks at one of its struct pages."""
+        return Operation("device_use", {"pfn": pfn})
+
+    def vmalloc_and_keep(self, pages: int) -> Operation:
+        """`vmalloc`, and no `vfree`."""
+        return Operation("vmalloc_and_keep", {"pages": pages})
+
+    def page_handle_poison(self, pfn: int) -> Operation:
+        """The end of a hard offline: dissolve the free hugepage at `pfn`, keep it out of the per-CPU lists."""
+        return Operation("page_handle_poison", {"pfn": pfn})
+
+    def cpu_online(self) -> Operation:
+        """A CPU comes online, as far as it takes locks of memory management."""
+        return Operation("cpu_online")
+
+    def speculate(self, block: Block) -> Operation:
+        """A walk that a CPU makes by itself for the first struct page of a block; it fills TLBs and never faults."""
+        return Operation("speculate", {"pfn": self.pfn(block.start)})
+
+    def iommu_walk(self, block: Block) -> Operation:
+        """The same, by an IOMMU that shares the kernel's tables; nothing unless the environment has one."""
+        return Operation("iommu_walk", {"pfn": self.pfn(block.start)})
+
+    def vmalloc(self, pages: int) -> Operation:
+        return Operation("vmalloc_cycle", {"pages": pages})
+
+    def _pfns(self, block: Block) -> dict[str, int]:
+        return {"start": self.pfn(block.start), "end": self.pfn(block.start + block.bytes)}
+
+    def describe(self, name: str, corpus: str | None, judged: Sequence[str], variant: str, actors: Sequence[Actor]) -> Description:
+        """The finished description. Called by `Scenario.stage`."""
+        programs = [(actor, actor.program()) for actor in actors]
+        sources = [actor.source() if program is None else None for actor, program in programs]
+        if not programs:
+            raise SpecError(f"{name}: no actors")
+        document = {
+            "format": FORMAT,
+            "name": name,
+            "corpus": corpus,
+            "variant": variant,
+            "machine": self._machine,
+            "setup": [operation.to_dict() for operation in self._setup],
+            "actors": [
+                {
+                    "name": actor.name,
+                    "cpu": index if actor.cpu is None else actor.cpu,
+                    "rounds": actor.rounds,
+                    "context": actor.context,
+                    "program": None if program is None else [operation.to_dict() for operation in program],
+                    **({"steps": source.to_dict()} if source else {}),
+                }
+                for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
+            ],
+            "judged": list(judged),
+            "environment": dict(self.environment),
+        }
+        seen = kinds(operation.name for _, program in programs for operation in program or ())
+        scope = {
+            "memory_model": MEMORY_MODEL,
+            "granule": format_size(self.granule),
+            "entries_per_table": self.granule // 8,
+            "rounds": {actor.name: actor.rounds for actor, _ in programs},
+            "actors": [actor.name for actor, _ in programs],
+            "absent": sorted(set(KINDS.values()) - seen),
+            "window": self._scope.get("window", ""),
+            "environment": ", ".join(f"{key} {value}" for key, value in self.environment.items()),
+            **{key: text for key, text in self._scope.items() if key != "window"},
+        }
+        return Description(document, scope, sources)

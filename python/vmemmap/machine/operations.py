@@ -1,0 +1,19 @@
+"""Kernel operations as the core takes them: a name in snake_case of ``Operation`` in rust/kernel, and its fields."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .._core import Machine as Core
+
+__all__ = ["run"]
+
+
+def run(core: Core, op: str, **fields: int | bool | str | None) -> int:
+    """Run one operation to its end and return its result.
+
+    :raises KernelError: the kernel returned an errno.
+    """
+    return core.run(json.dumps({"op": op, **fields}))
