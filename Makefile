@@ -60,7 +60,7 @@ test-python: arrows
 
 # Larger runs of what `make test` samples (docs/limits.md, "What is tested"): about an hour.
 nightly: $(VENV)/.built $(VENV)/.dev
-	$(CARGO) test --release -p vmemmap-explore --test soundness --test soundness_world -- --ignored --nocapture
+	$(CARGO) test --release -p vmemmap-explore -p vmemmap-lab --test soundness --test soundness_world -- --ignored --nocapture
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
 
 # Every variant explored again and compared with the table that is kept; WRITE=1 keeps the new one.
@@ -69,7 +69,7 @@ variants: $(VENV)/.built
 	$(BIN)/python benches/variants.py $(if $(WRITE),--write,--against) $(VARIANTS)
 
 # Needs a nightly toolchain, a C++ compiler and `cargo install cargo-fuzz`. `make test` runs the same functions with proptest
-# (rust/explore/tests/fuzzed.rs), on any toolchain. No allocation may be larger than 100 MB.
+# (rust/lab/tests/fuzzed.rs), on any toolchain. No allocation may be larger than 100 MB.
 FUZZ_SECONDS ?= 900
 FUZZ_FLAGS := -max_len=16384 -malloc_limit_mb=100 -rss_limit_mb=1024 -timeout=20 -print_final_stats=1
 fuzz:

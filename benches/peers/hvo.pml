@@ -1,5 +1,5 @@
 /*
- * The handmade model of rust/explore/src/bench/handmade.rs for Spin, step by step; the rows there give the values of
+ * The handmade model of rust/bench/src/handmade.rs for Spin, step by step; the rows there give the values of
  *   N             entries of PTE table X
  *   HVO           actors that optimise hugepages, each with
  *   OWN           entries of X

@@ -1,4 +1,4 @@
-"""The questions of the handmade model (``rust/explore/src/bench/handmade.rs``), put to the real algorithms on real tables.
+"""The questions of the handmade model (``rust/bench/src/handmade.rs``), put to the real algorithms on real tables.
 
 A variant has the name of its row. 64K pages, 48 bits, 6.12, whose remap rewrites all eight PTEs of a hugepage:
 
@@ -34,7 +34,7 @@ def _three(rounds: int) -> dict[str, int]:
 
 @scenario(
     title="the questions of the comparison with Spin, loom and shuttle, on real tables",
-    sources=["rust/explore/src/bench/handmade.rs"],
+    sources=["rust/bench/src/handmade.rs"],
     judged=["I1", "I5", "I6"],
     variants=[
         Variant("exchange-3", "safe", (), {}, _KERNEL, {"rounds": 3}),

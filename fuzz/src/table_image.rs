@@ -3,10 +3,10 @@
 
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Geometry, Granule, Layout, Level, Pa, Pfn, Va, Version};
-use vmemmap_explore::live::{LiveMachine, RealSection, RealTables};
 use vmemmap_image::{ImageMeta, Ptdump, TableImage, TextWriter};
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{Policies, Ram};
+use vmemmap_lab::live::{LiveMachine, RealSection, RealTables};
 
 const GEOMETRIES: [(Granule, u32); 10] = [
     (Granule::K4, 48),

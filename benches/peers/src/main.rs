@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 use memory::{LoomMemory, ShuttleMemory};
 use serde_json::{Value, json};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
-use vmemmap_explore::bench::handmade::{ROWS, Row, explore};
-use vmemmap_explore::search::Reduction;
-use vmemmap_explore::verdict::{Options, Verdict};
+use vmemmap_bench::handmade::{ROWS, Row, explore};
+use vmemmap_explore::reduction::options::Reduction;
+use vmemmap_explore::check::verdict::{Options, Verdict};
 
 /// Runs `check`, which panics where the model's assertions fail. `executions` counts while it runs.
 fn judged(row: &Row, seconds: f64, check: impl FnOnce(Arc<AtomicU64>)) -> Value {
@@ -104,7 +104,7 @@ fn answer(arguments: &[String]) -> Result<Value, String> {
             let row = |r: &Row| {
                 json!({ "name": r.name, "what": r.what, "violated": r.violated, "N": r.entries, "HVO": r.hvo_actors, "OWN": r.own,
                         "ALONE": r.alone, "HOTPLUG_LOCK": u8::from(r.hotplug_lock), "ROUNDS": r.rounds,
-                        "EXCHANGE": u8::from(r.update == vmemmap_explore::bench::handmade::Update::Exchange) })
+                        "EXCHANGE": u8::from(r.update == vmemmap_bench::handmade::Update::Exchange) })
             };
             return Ok(ROWS.iter().map(row).collect());
         }

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use vmemmap_explore::bench::handmade::{Lock, Memory, Mode, NONE, OWN, Table, Word};
+use vmemmap_bench::handmade::{Lock, Memory, Mode, NONE, OWN, Table, Word};
 
 /// What a freed table is filled with.
 const POISON: usize = 0xff;

@@ -1,32 +1,26 @@
-//! Schedules kernel code: exhaustive and random search, shortest traces, replay, and stress on real threads.
+//! An explorer of concurrent programs: it schedules actors on any `Model`, and knows no kernel.
+//!
+//! | room | what |
+//! |---|---|
+//! | `model` | what is asked of the thing explored |
+//! | `reduction` | what is left out, and what that rests on: accesses that conflict, sleep sets, hashes of histories |
+//! | `runtime` | actors as coroutines, one execution, back and forth along it |
+//! | `search` | exhaustive, random, directed |
+//! | `counterexample` | traces: recorded, minimised, proven shortest, replayed, reported |
+//! | `check` | what is asked of the actors of a model, and the verdict |
+//!
+//! Each room uses only those above it.
 #![deny(unsafe_op_in_unsafe_fn)]
 
-mod actor;
-pub mod bench;
-#[allow(unsafe_code)]
-mod coroutine;
-pub mod document;
-pub mod dumped;
-pub mod execution;
-pub mod foreign;
-pub mod history;
-pub mod live;
+pub mod check;
+pub mod counterexample;
 pub mod model;
-pub mod programs;
-mod proof;
-pub mod question;
-pub mod random;
-mod rehearsal;
-pub mod replay;
-pub mod retold;
-pub mod runner;
-pub mod scenario;
+pub mod reduction;
+pub mod runtime;
 pub mod search;
-mod sharing;
-mod shorten;
-pub mod stage;
-pub mod stress;
-pub mod trace;
-pub mod verdict;
-mod waiting;
-pub mod world;
+
+#[cfg(test)]
+extern crate self as vmemmap_explore;
+#[cfg(test)]
+#[path = "../tests/toy/mod.rs"]
+mod toy;

@@ -1,14 +1,12 @@
 //! What the search asks of the thing it explores: announce an operation, ask who may go, execute, undo.
 //!
-//! The World of `vmemmap-machine` is one such thing; the toy of the soundness tests is another, small enough that the
+//! The explored machine of a kernel laboratory is one such thing; the toy of the soundness tests is another, small enough that the
 //! naive search can check every reduction on it.
 
 use std::fmt::Debug;
 use std::ops::Range;
 
-use vmemmap_arch::Invariant;
-pub use vmemmap_machine::explored::NewOrder;
-pub use vmemmap_machine::op::Reply;
+use vmemmap_arch::{Invariant, LockId};
 
 /// Most actors of one scenario (sets of actors are bits of a `u16`).
 pub const MAX_ACTORS: usize = 16;
@@ -196,9 +194,19 @@ pub enum InVain {
     Alike(usize),
 }
 
+/// A lock that was taken under another for the first time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewOrder {
+    pub actor: u8,
+    pub held: LockId,
+    pub taken: LockId,
+}
+
 /// The machine under exploration.
 pub trait Model {
     type Op: Copy + Eq + Debug;
+    /// What an operation gives back.
+    type Reply: Copy;
     /// A state to go back to.
     type Mark;
 
@@ -216,7 +224,9 @@ pub trait Model {
     fn footprint(&mut self, actor: u8, op: &Self::Op, out: &mut Footprint);
     /// # Panics
     /// May panic if `outcome` is not below `outcomes` of this moment.
-    fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Reply;
+    fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Self::Reply;
+    /// What the actor observes of a reply: all that its future may depend on.
+    fn observed(reply: Self::Reply) -> u64;
     /// Of a run of `n` operations, the first of which is `op`, those up to the first that would find or reach something now.
     /// What comes before that changes nothing, has one outcome and replies 0.
     fn in_vain(&self, _op: &Self::Op, _n: usize) -> InVain {
@@ -277,5 +287,5 @@ pub trait Model {
     fn alternative(&mut self, _actor: u8, _op: &Self::Op, outcome: u16) -> String {
         format!("alternative {outcome}")
     }
-    fn describe_after(&self, actor: u8, op: &Self::Op, reply: Reply, text: &mut Described);
+    fn describe_after(&self, actor: u8, op: &Self::Op, reply: Self::Reply, text: &mut Described);
 }

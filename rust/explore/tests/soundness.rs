@@ -11,10 +11,14 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::execution::{ActorPort, Actors, Fault, Shared};
 use vmemmap_explore::model::Invariants;
-use vmemmap_explore::runner::Runner;
-use vmemmap_explore::search::{Ended, Final, Limits, Reduction, Report, Search};
+use vmemmap_explore::reduction::options::Fault;
+use vmemmap_explore::reduction::options::Reduction;
+use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
+use vmemmap_explore::runtime::runner::Runner;
+use vmemmap_explore::search::dfs::Search;
+use vmemmap_explore::search::limits::Limits;
+use vmemmap_explore::search::report::{Ended, Final, Report};
 
 fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invariants, executions: u64) -> (Report, HashSet<Final>) {
     let shared = Shared::new(Toy { flaw, ..Toy::default() });
@@ -156,7 +160,7 @@ fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
         }
         fn run(&self, actor: usize, port: &ActorPort<'_, Toy>) {
             let mut seen = 0;
-            while actor == 0 && port.call(Op::Read(0)).value != 7 {
+            while actor == 0 && port.call(Op::Read(0)) != 7 {
                 seen += 1;
                 port.call(Op::Write(1, seen));
             }

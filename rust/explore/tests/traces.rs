@@ -1,29 +1,27 @@
 //! Shortest traces, their replay, and what an answer says of its coverage.
 
-mod common;
 mod toy;
 
-use common::task;
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Line, Op, Programs, Toy, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::execution::Shared;
-use vmemmap_explore::replay::{self, Divergence, Replayed};
-use vmemmap_explore::runner::Runner;
-use vmemmap_explore::scenario::Scenario;
-use vmemmap_explore::search::Reduction;
-use vmemmap_explore::trace::{Trace, TraceError};
-use vmemmap_explore::verdict::{Options, Outcome, Status, Strategy, Verdict, again, ask};
+use vmemmap_explore::check::subject::Subject;
+use vmemmap_explore::check::verdict::{Options, Outcome, Status, Strategy, Verdict, again, ask};
+use vmemmap_explore::counterexample::replay::{self, Divergence, Replayed};
+use vmemmap_explore::counterexample::trace::{Trace, TraceError};
+use vmemmap_explore::reduction::options::Reduction;
+use vmemmap_explore::runtime::execution::Shared;
+use vmemmap_explore::runtime::runner::Runner;
 
 const I1: Invariant = Invariant::NoWalkOfFreedTable;
 
-fn scenario(programs: &Programs, judged: &[Invariant]) -> Scenario {
-    Scenario {
+fn subject(programs: &Programs, judged: &[Invariant]) -> Subject {
+    Subject {
         name: "toy".into(),
         variant: "only".into(),
         digest: "0123".into(),
-        actors: (0..programs.0.len()).map(|i| task(["a", "b", "c", "d"][i], i)).collect(),
+        actors: (0..programs.0.len()).map(|i| (["a", "b", "c", "d"][i].to_owned(), 1)).collect(),
         judged: judged.to_vec(),
     }
 }
@@ -31,13 +29,13 @@ fn scenario(programs: &Programs, judged: &[Invariant]) -> Scenario {
 fn answer(programs: &Programs, judged: &[Invariant], options: Options) -> Outcome {
     let shared = Shared::new(Toy::default());
     let mut runner = Runner::new(&shared, programs).expect("stacks");
-    ask(&mut runner, &scenario(programs, judged), &options, &|| false, &mut |_| {})
+    ask(&mut runner, &subject(programs, judged), &options, &|| false, &mut |_| {})
 }
 
 fn replayed(programs: &Programs, judged: &[Invariant], trace: &Trace, how: replay::Options) -> Replayed {
     let shared = Shared::new(Toy::default());
     let mut runner = Runner::new(&shared, programs).expect("stacks");
-    again(&mut runner, &scenario(programs, judged), trace, how)
+    again(&mut runner, &subject(programs, judged), trace, how)
 }
 
 /// Exactly; the first difference if there is one.

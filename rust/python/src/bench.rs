@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use vmemmap_explore::bench::{self as rows, BenchError, Effort};
+use vmemmap_bench::{self as rows, BenchError, Effort};
 
 use crate::errors::{Error, guarded};
 use crate::interrupt::{Stop, interruptible};

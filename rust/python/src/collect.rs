@@ -4,8 +4,8 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, P
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use vmemmap_arch::{Pa, Va};
-use vmemmap_explore::document::geometry;
 use vmemmap_image::Collector;
+use vmemmap_lab::document::geometry;
 
 use crate::errors::{Error, guarded};
 

@@ -7,13 +7,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyDict, PyList};
 use vmemmap_arch::{Granule, Invariant, Layout, Pa, Va};
-use vmemmap_explore::document::version;
-use vmemmap_explore::dumped::{Checked, Contents, DumpFacts, MOST_FINDINGS, check_dump};
 use vmemmap_image::diff::{Diff, changed_elsewhere, diff};
 use vmemmap_image::shape::{Counts, Optimised};
 use vmemmap_image::text_check::{TextFinding, VISIBLE_IN_TEXT, check_text};
 use vmemmap_image::text_machine::{TextHints, machine_of_text};
 use vmemmap_kernel::check::Finding;
+use vmemmap_lab::document::version;
+use vmemmap_lab::dump_check::{Checked, Contents, DumpFacts, MOST_FINDINGS, check_dump};
 
 use crate::errors::{Error, guarded};
 use crate::image::TableImage;

@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyType;
-use vmemmap_explore::document::DocumentError;
-use vmemmap_explore::live::LiveError;
 use vmemmap_kernel::Errno;
+use vmemmap_lab::document::DocumentError;
+use vmemmap_lab::live::LiveError;
 
 /// What goes wrong behind a binding.
 pub enum Error {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use vmemmap_explore::document::OperationDocument;
-use vmemmap_explore::foreign::{Source, Unanswered};
-use vmemmap_explore::question::{self, QuestionError};
-use vmemmap_explore::search;
-use vmemmap_explore::stress::{StressError, StressProgress};
+use vmemmap_explore::runtime::scripted::Unanswered;
+use vmemmap_explore::search::report::Progress;
+use vmemmap_lab::document::OperationDocument;
+use vmemmap_lab::script::Source;
+use vmemmap_lab::session::{self, QuestionError};
+use vmemmap_lab::stress::{StressError, StressProgress};
 
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_tables};
@@ -113,12 +114,12 @@ pub fn explore(
         if image.is_some() {
             return Err(QuestionError::Image.into());
         }
-        let tell = |py: Python<'_>, p: search::Progress| {
+        let tell = |py: Python<'_>, p: Progress| {
             progress.as_ref().map_or(Ok(()), |call| call.call1(py, (p.executions, p.steps, p.states)).map(drop))
         };
         let any = steps.iter().any(Option::is_some);
-        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(search::Progress), source: &Source<'_>| {
-            question::explore_with(document, options, any.then_some(source), stop, note)
+        let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(Progress), source: &Source<'_>| {
+            session::explore_with(document, options, any.then_some(source), stop, note)
         };
         ask(py, &steps, work, tell)
     })
@@ -145,7 +146,7 @@ pub fn stress(
         let image = image.map(|image| image.0.clone());
         let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress), source: &Source<'_>| {
             let tables = image.as_deref().map(real_tables);
-            question::stress(document, options, tables.as_ref(), any.then_some(source), stop, note)
+            session::stress(document, options, tables.as_ref(), any.then_some(source), stop, note)
         };
         ask(py, &steps, work, tell)
     })
@@ -154,5 +155,5 @@ pub fn stress(
 /// Run a trace again on the machine of its own document.
 #[pyfunction]
 pub fn replay(py: Python<'_>, trace: &str, options: &str) -> PyResult<String> {
-    guarded(py, || Ok(py.detach(|| question::replay(trace, options))?.to_string()))
+    guarded(py, || Ok(py.detach(|| session::replay(trace, options))?.to_string()))
 }

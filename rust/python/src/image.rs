@@ -5,10 +5,10 @@ use std::sync::Arc;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use vmemmap_arch::{Pa, Pfn, Va};
-use vmemmap_explore::document::{geometry, version};
-use vmemmap_explore::live::{RealSection, RealTables};
 use vmemmap_image::{ImageError, ImageMeta, Lines, SectionState};
 use vmemmap_kernel::Ram;
+use vmemmap_lab::document::{geometry, version};
+use vmemmap_lab::live::{RealSection, RealTables};
 
 use crate::errors::{Error, guarded};
 

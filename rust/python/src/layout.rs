@@ -4,8 +4,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use vmemmap_arch::section::SUBSECTION_SIZE;
 use vmemmap_arch::{Layout, Level, STRUCT_PAGE_SIZE};
-use vmemmap_explore::document::{DocumentError, geometry, version};
 use vmemmap_kernel::Policies;
+use vmemmap_lab::document::{DocumentError, geometry, version};
 
 use crate::errors::guarded;
 

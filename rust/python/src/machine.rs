@@ -7,13 +7,13 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use vmemmap_arch::{Attr, Level, Pa, Pfn, Va};
-use vmemmap_explore::document::{self, MachineDocument, OperationDocument};
-use vmemmap_explore::live::{BlockState, LiveMachine};
 use vmemmap_image::TextWriter;
 use vmemmap_kernel::Policies;
 use vmemmap_kernel::check::Finding;
 use vmemmap_kernel::memory_block::{MEM_GOING_OFFLINE, MEM_ONLINE, MMOP_ONLINE_MOVABLE};
 use vmemmap_kernel::ptdump::PtdumpSink;
+use vmemmap_lab::document::{self, MachineDocument, OperationDocument};
+use vmemmap_lab::live::{BlockState, LiveMachine};
 use vmemmap_machine::Violation;
 
 use crate::arrays;

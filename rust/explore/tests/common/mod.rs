@@ -3,12 +3,13 @@
 
 use std::collections::HashSet;
 
-use vmemmap_explore::execution::{Actors, Shared};
 use vmemmap_explore::model::{Invariants, Model};
-use vmemmap_explore::runner::Runner;
-use vmemmap_explore::scenario::{Actor, Body};
-use vmemmap_explore::search::{Final, Limits, Reduction, Report, Search};
-use vmemmap_machine::explored::Context;
+use vmemmap_explore::reduction::options::Reduction;
+use vmemmap_explore::runtime::execution::{Actors, Shared};
+use vmemmap_explore::runtime::runner::Runner;
+use vmemmap_explore::search::dfs::Search;
+use vmemmap_explore::search::limits::Limits;
+use vmemmap_explore::search::report::{Final, Report};
 
 /// Operations of an actor.
 const STEP_BOUND: u32 = 100_000;
@@ -32,9 +33,4 @@ pub fn finals<M: Model, A: Actors<M>>(
         &mut Limits { executions, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
     );
     (report, finals)
-}
-
-/// A task that a scenario names; what it does the test says elsewhere.
-pub fn task(name: &str, cpu: usize) -> Actor {
-    Actor { name: name.into(), cpu: cpu as u8, rounds: 1, body: Body::Program(Vec::new()), context: Context::Task, line: None }
 }

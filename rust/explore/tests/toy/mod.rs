@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand::Rng;
-use vmemmap_explore::execution::{ActorPort, Actors};
-use vmemmap_explore::model::{Access, Breach, Described, Footprint, Held, Invariants, Model, Reply};
+use vmemmap_explore::model::{Access, Breach, Described, Footprint, Held, Invariants, Model};
+use vmemmap_explore::runtime::execution::{ActorPort, Actors};
 
 pub const WORDS: usize = 3;
 pub const LOCKS: usize = 2;
@@ -94,6 +94,7 @@ impl Toy {
 
 impl Model for Toy {
     type Op = Op;
+    type Reply = u64;
     type Mark = State;
     fn reset(&mut self) {
         self.state = State::default();
@@ -161,7 +162,10 @@ impl Model for Toy {
             (Op::Queue(l) | Op::WriteLock(l) | Op::WriteUnlock(l) | Op::ReadLock(l) | Op::ReadUnlock(l), _) => out.write(sem(l)),
         }
     }
-    fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
+    fn observed(reply: u64) -> u64 {
+        reply
+    }
+    fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> u64 {
         let me = 1u16 << actor;
         let s = &mut self.state;
         let mut value = 0;
@@ -200,7 +204,7 @@ impl Model for Toy {
             Op::Resume => s.paused_by = 0,
             Op::Local => {}
         }
-        Reply::of(value)
+        value
     }
     fn fingerprint(&self) -> u128 {
         let s = &self.state;
@@ -250,8 +254,8 @@ impl Model for Toy {
     fn describe(&self, _actor: u8, op: &Op) -> Described {
         Described { op: format!("{op:?}"), ..Described::default() }
     }
-    fn describe_after(&self, _actor: u8, _op: &Op, reply: Reply, text: &mut Described) {
-        text.new = Some(reply.value);
+    fn describe_after(&self, _actor: u8, _op: &Op, reply: u64, text: &mut Described) {
+        text.new = Some(reply);
     }
 }
 
@@ -286,13 +290,13 @@ impl Actors<Toy> for Programs {
                 continue;
             }
             match *line {
-                Line::Do(op) => seen = port.call(op).value,
+                Line::Do(op) => seen = port.call(op),
                 Line::WriteNext(w) => {
                     port.call(Op::Write(w, seen + 1));
                 }
                 Line::Parity(a, b) => {
                     let since = port.observed();
-                    seen = (port.call(Op::Read(a)).value ^ port.call(Op::Read(b)).value) & 1;
+                    seen = (port.call(Op::Read(a)) ^ port.call(Op::Read(b))) & 1;
                     port.conclude(since, seen);
                 }
                 Line::SkipIfOdd => skip = seen & 1 != 0,

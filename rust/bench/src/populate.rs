@@ -1,0 +1,100 @@
+//! Tables built and taken down.
+
+use std::sync::atomic::Ordering;
+
+use vmemmap_arch::{Pa, Zone};
+use vmemmap_kernel::mmu::vmemmap_populate;
+use vmemmap_kernel::policy::Mapping;
+use vmemmap_kernel::sparse_vmemmap::Storage;
+use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
+use vmemmap_machine::native::arena::Arena;
+
+use crate::rounds::{Rounds, timed};
+use crate::stage::{self, DRAM};
+use crate::{BenchError, Effort, Figure, Stop};
+use vmemmap_lab::live::LiveMachine;
+
+/// Writes all words of fresh memory, one store each.
+fn write_fresh(words: u64) -> Result<f64, BenchError> {
+    let fresh = Arena::new(words)?;
+    Ok(timed(|| {
+        for (value, word) in (1..).zip(fresh.words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }))
+}
+
+/// `populate`.
+pub fn populate(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let sections = effort.amount(1024, 16);
+    let policies = Policies { mapping: Mapping::BasePages, ..Policies::default() };
+    let pages = sections * 512;
+    let memory = (pages << 12).next_power_of_two().max(64 << 20) * 2;
+    let value = || {
+        let (k, machine) = stage::machine(policies, memory)?;
+        let cpu = machine.cpu(0);
+        let (start, bytes) = (stage::start(&k), k.geometry.section_vmemmap());
+        let mut done = Ok(());
+        let seconds = timed(|| {
+            done = (0..sections)
+                .try_for_each(|n| vmemmap_populate(&k, &cpu, start.plus(n * bytes), start.plus((n + 1) * bytes), &mut Storage::Buddy));
+        });
+        done?;
+        stage::sound(&machine)?;
+        Ok(seconds)
+    };
+    let rounds = Rounds::of(effort.rounds(11), stop, value, || write_fresh(pages))?;
+    Ok(rounds.seconds(format!(
+        "vmemmap_populate of {sections} sections of 128M with base pages on a fresh machine, {pages} frames allocated; \
+         limit: fault in and write the {} KiB of their tables",
+        pages * 8 / 1024
+    )))
+}
+
+/// `hotplug-section`.
+pub fn hotplug_section(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let k = kernel()?;
+    let live = LiveMachine::boot(k, false)?;
+    let bytes = live.kernel().geometry.section_size();
+    let start = Pa(DRAM + (64 << 30));
+    let cycle = [
+        Operation::MemoryAdd { start, bytes, memmap_on_memory: false },
+        Operation::MemoryOnline { start, bytes, zone: Zone::Movable },
+        Operation::MemoryOffline { start, bytes },
+        Operation::MemoryRemove { start, bytes },
+    ];
+    let whole = || cycle.iter().try_for_each(|operation| live.run(operation).map(drop));
+    let writes = |live: &LiveMachine| live.machine().counters().writes;
+    let before = writes(&live);
+    whole()?;
+    let stores = writes(&live) - before;
+    let arena = Arena::new(stores)?;
+    let value = || {
+        let mut done = Ok(());
+        let seconds = timed(|| done = whole());
+        done?;
+        Ok(seconds)
+    };
+    let limit = || {
+        Ok(timed(|| {
+            for (value, word) in (1..).zip(arena.words()) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }))
+    };
+    let rounds = Rounds::of(effort.rounds(41), stop, value, limit)?;
+    stage::sound(live.machine())?;
+    Ok(rounds.seconds(format!(
+        "a section of 128M added, onlined, offlined and removed (linear map in base pages); limit: {stores} bare stores, as many as it makes"
+    )))
+}
+
+/// Boot memory, and one section's place a whole PMD table's window beyond it.
+fn kernel() -> Result<Kernel, BenchError> {
+    let (k, _) = stage::machine(Policies::default(), 256 << 20)?;
+    let ram = [
+        Ram { start: Pa(DRAM), bytes: 256 << 20, boot: true },
+        Ram { start: Pa(DRAM + (64 << 30)), bytes: k.geometry.section_size(), boot: false },
+    ];
+    Ok(Kernel::new(k.layout, Policies::default(), &ram, true))
+}

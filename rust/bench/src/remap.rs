@@ -1,0 +1,144 @@
+//! HVO's remap of one 2M page: seven PTEs to the shared frame.
+
+use std::hint::black_box;
+use std::sync::atomic::Ordering;
+
+use vmemmap_arch::{Cpu, Desc, Entry, Frame, Level, Order, Slot, Va};
+use vmemmap_kernel::hugetlb_vmemmap::remap::walk_range;
+use vmemmap_kernel::hugetlb_vmemmap::update::vmemmap_pte_range;
+use vmemmap_kernel::hugetlb_vmemmap::walk::{Action, RemapWalk};
+use vmemmap_kernel::policy::PteUpdate;
+use vmemmap_kernel::{Kernel, Policies, pgtable};
+use vmemmap_machine::{Machine, Native};
+
+use crate::rounds::{Rounds, timed};
+use crate::stage::{self, ENTRIES};
+use crate::{BenchError, Effort, Figure, Stop};
+
+/// PTEs of the vmemmap of a 2M page: 32 KiB of struct pages.
+const PTES: u64 = 8;
+/// Few enough for the first-level cache, as the bare loop's words are.
+const TABLES: u64 = 2;
+/// Hugepages that a round optimises, each of them once.
+const HUGEPAGES: u64 = TABLES * ENTRIES as u64 / PTES;
+/// Rounds are short; so many are one sample.
+const REPEAT: u64 = 80;
+
+struct Stage {
+    k: Kernel,
+    machine: Machine,
+}
+
+struct Pages<'m> {
+    k: &'m Kernel,
+    cpu: Native<'m>,
+    tables: Vec<Frame<()>>,
+    found: Vec<Entry<()>>,
+}
+
+impl Stage {
+    fn new(update: PteUpdate) -> Result<Self, BenchError> {
+        let (k, machine) = stage::machine(Policies { update, ..Policies::default() }, 64 << 20)?;
+        Ok(Self { k, machine })
+    }
+    fn pages(&self) -> Result<Pages<'_>, BenchError> {
+        let cpu = self.machine.cpu(0);
+        let tables = stage::populated(&self.k, &cpu, TABLES)?;
+        let mut pages = Pages { k: &self.k, cpu, tables, found: Vec::new() };
+        pages.found = pages.slots().map(|at| pgtable::read_once(&pages.cpu, at)).collect();
+        Ok(pages)
+    }
+}
+
+impl Pages<'_> {
+    fn slots(&self) -> impl Iterator<Item = Slot<()>> {
+        self.tables.iter().flat_map(|t| (0..ENTRIES as u16).map(|index| Slot { table: t.pa, index, level: Level::PTE, tok: () }))
+    }
+    /// Every page its own frame again; not measured.
+    fn reset(&self) {
+        for (at, entry) in self.slots().zip(&self.found) {
+            self.cpu.write(at, entry.desc, Order::Plain);
+        }
+    }
+    fn vmemmap_of(&self, hugepage: u64) -> (Frame<()>, Va) {
+        let bytes = PTES * self.k.geometry.page_size();
+        (self.tables[(hugepage * PTES) as usize / ENTRIES], stage::start(self.k).plus(hugepage * bytes))
+    }
+    /// Optimise every hugepage once; `one` is what is measured.
+    fn round(&self, one: impl Fn(&Self, Frame<()>, Va)) -> f64 {
+        let mut seconds = 0.0;
+        for _ in 0..REPEAT {
+            self.reset();
+            seconds += timed(|| {
+                for hugepage in 0..HUGEPAGES {
+                    let (table, va) = self.vmemmap_of(hugepage);
+                    one(self, table, va);
+                }
+            });
+        }
+        seconds
+    }
+}
+
+fn measure(
+    update: PteUpdate,
+    effort: Effort,
+    stop: Stop<'_>,
+    what: &str,
+    one: impl Fn(&Pages<'_>, Frame<()>, Va),
+) -> Result<Figure, BenchError> {
+    let stage = Stage::new(update)?;
+    let pages = stage.pages()?;
+    let arena = stage::bare(TABLES)?;
+    let words = arena.words();
+    let new = Desc(black_box(pages.found[0].desc.0));
+    let bare = || {
+        let mut seconds = 0.0;
+        for _ in 0..REPEAT {
+            for (word, entry) in words.iter().zip(&pages.found) {
+                word.store(entry.desc.0, Ordering::Relaxed);
+            }
+            seconds += timed(|| {
+                for page in words.chunks_exact(PTES as usize) {
+                    for word in &page[1..] {
+                        black_box(word.swap(new.0, Ordering::AcqRel));
+                    }
+                }
+            });
+        }
+        Ok(seconds)
+    };
+    let rounds = Rounds::of(effort.rounds(150), stop, || Ok(pages.round(&one)), bare)?;
+    stage::sound(&stage.machine)?;
+    Ok(rounds.nanoseconds(REPEAT * HUGEPAGES, format!("{what}; limit: seven bare AtomicU64::swap")))
+}
+
+fn ptes(pages: &Pages<'_>, table: Frame<()>, start: Va) {
+    let mut walk = RemapWalk::new(Action::Remap);
+    let end = start.plus(PTES * pages.k.geometry.page_size());
+    vmemmap_pte_range(pages.k, &pages.cpu, table, &(start..end), &mut walk);
+    black_box(&walk);
+}
+
+/// `optimise-2m`.
+pub fn exchanges_by_swap(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let what = "the exchanges of a 2M page (vmemmap_remap_pte, update=swap), the frames that they free listed";
+    measure(PteUpdate::Swap, effort, stop, what, ptes)
+}
+
+/// `optimise-2m-store`.
+pub fn exchanges_by_store(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let what = "the same as the kernel does it (read, store, barriers), the frames that they free listed";
+    measure(PteUpdate::Store, effort, stop, what, ptes)
+}
+
+/// `optimise-2m-whole`.
+pub fn whole(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let what = "vmemmap_remap_range of a 2M page (update=swap): the walk from the root and page_table_lock too";
+    measure(PteUpdate::Swap, effort, stop, what, |pages, _, start| {
+        let mut walk = RemapWalk::new(Action::Remap);
+        let end = start.plus(PTES * pages.k.geometry.page_size());
+        let _ = black_box(walk_range(pages.k, &pages.cpu, &(start..end), &mut walk));
+        black_box(&walk);
+    })
+}

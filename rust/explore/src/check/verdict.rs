@@ -1,0 +1,481 @@
+//! The question put to a scenario, and the answer with what it covers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use vmemmap_arch::Invariant;
+
+use crate::check::subject::Subject;
+use crate::counterexample::replay::{self, Replayed};
+use crate::counterexample::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
+use crate::counterexample::{minimise, shortest};
+use crate::model::{Invariants, Model};
+use crate::reduction::options::Reduction;
+use crate::runtime::execution::Actors;
+use crate::runtime::runner::Runner;
+use crate::runtime::schedule::Found;
+use crate::search::dfs::Search;
+use crate::search::limits::Limits;
+use crate::search::random::{Draw, sample};
+use crate::search::report::{Ended, Progress, Report};
+
+/// How schedules are chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Strategy {
+    #[default]
+    Exhaustive,
+    Random,
+    Pct {
+        depth: u32,
+    },
+}
+
+/// Transitions that a proof may take before anything was minimised.
+const FEW_STATES: u64 = 20_000;
+
+/// How to explore.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Options {
+    pub strategy: Strategy,
+    pub seed: u64,
+    /// Budget: executions, seconds, whichever is used up first.
+    pub executions: Option<u64>,
+    pub seconds: Option<f64>,
+    /// Operations per actor; an execution that goes beyond makes the answer inconclusive.
+    pub step_bound: u32,
+    /// States kept at most.
+    pub states: usize,
+    pub reduction: Reduction,
+    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what falls behind a first
+    /// fall. 0: traces stay as they were found, and nothing more is looked for.
+    pub shorten_seconds: f64,
+    /// Seconds that the search goes on, within the budget, to see what else falls once a judged invariant has.
+    pub settle_seconds: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            strategy: Strategy::Exhaustive,
+            seed: 0,
+            executions: None,
+            seconds: Some(60.0),
+            step_bound: 100_000,
+            states: 20_000_000,
+            reduction: Reduction::MERGED,
+            shorten_seconds: 4.0,
+            settle_seconds: 5.0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Safe,
+    Violated,
+    Inconclusive,
+}
+
+/// What is known of one invariant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Status {
+    /// In every execution; only said when all were covered.
+    #[serde(rename = "held")]
+    Held,
+    #[serde(rename = "violated")]
+    Violated,
+    /// Not asked for, or asked for and not decided.
+    #[serde(rename = "not judged")]
+    NotJudged,
+    /// This machine cannot show it.
+    #[serde(rename = "not visible")]
+    NotVisible,
+}
+
+/// The shortest trace known to one violation.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Witness {
+    pub violation: TraceViolation,
+    /// Operations of the trace, and its context switches.
+    pub steps: u32,
+    pub switches: u32,
+    pub shortest: bool,
+    /// No choice of it can be left out; always so of a shortest one, of others unless the budget ended the minimiser.
+    pub minimal: bool,
+    /// For reading; the trace has every step.
+    pub shown: Vec<TraceStep>,
+    pub trace: Trace,
+    /// Actors and what their operations depended on, one after the other (`ActorPort::past`).
+    #[serde(skip)]
+    pub pasts: Vec<(u8, u32)>,
+}
+
+/// What the verdict covers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Scope {
+    pub memory_model: String,
+    pub actors: Vec<String>,
+    pub rounds: BTreeMap<String, u32>,
+    pub strategy: String,
+    pub bounds: String,
+}
+
+/// The answer, with the keys of `explore --json`.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub scenario: String,
+    pub variant: String,
+    pub digest: String,
+    pub verdict: Verdict,
+    /// Every execution within the declared bounds was covered.
+    pub exhaustive: bool,
+    pub interrupted: bool,
+    pub executions: u64,
+    pub steps: u64,
+    /// `None` for strategies that do not count them.
+    pub states: Option<u64>,
+    pub seconds: f64,
+    pub seed: Option<u64>,
+    pub judged: Vec<String>,
+    pub invariants: BTreeMap<Invariant, Status>,
+    /// Length of each violation's own shortest known trace.
+    pub invariant_steps: BTreeMap<Invariant, u32>,
+    pub scope: Scope,
+    /// The judged invariant with the shortest trace.
+    pub violation: Option<TraceViolation>,
+    pub trace: Option<Vec<TraceStep>>,
+    pub shortest: bool,
+    pub switches: Option<u32>,
+    /// One for each invariant that fell, judged or not.
+    pub witnesses: BTreeMap<Invariant, Witness>,
+    /// Rounds until the set of shared locations was complete.
+    pub rounds: u32,
+    /// See `Report`: only an exhausted search with the cache alone counts them.
+    pub interleavings: Option<f64>,
+    /// When a judged invariant first fell, from the start of the search.
+    pub first_violation: Option<FirstViolation>,
+    /// Locks that were taken in both orders: a warning, never a violation.
+    pub lock_order: Vec<Inversion>,
+}
+
+/// How soon a search met a violation.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct FirstViolation {
+    pub executions: u64,
+    pub seconds: f64,
+}
+
+/// Two locks taken in both orders. Whether actors can meet so that each holds one and waits for the other is for the search
+/// to find (I25); where it did not, a lock that both hold, or these actors, may be why.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Inversion {
+    pub locks: [&'static str; 2],
+    /// Who was first seen to take the second under the first, and the first under the second.
+    pub actors: [String; 2],
+    /// The kernel functions in which they did.
+    pub places: [&'static str; 2],
+}
+
+impl Outcome {
+    /// The object of `explore --json`; keys of invariants are `I1` to `I32`.
+    ///
+    /// # Panics
+    /// Never: every key is text and every number finite.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        fn named<T: Serialize>(map: &BTreeMap<Invariant, T>) -> serde_json::Value {
+            map.iter().map(|(i, v)| (i.to_string(), serde_json::to_value(v).unwrap_or_default())).collect::<serde_json::Map<_, _>>().into()
+        }
+        serde_json::json!({
+            "scenario": self.scenario,
+            "variant": self.variant,
+            "digest": self.digest,
+            "verdict": self.verdict,
+            "exhaustive": self.exhaustive,
+            "interrupted": self.interrupted,
+            "executions": self.executions,
+            "steps": self.steps,
+            "states": self.states,
+            "seconds": self.seconds,
+            "seed": self.seed,
+            "judged": self.judged,
+            "invariants": named(&self.invariants),
+            "invariant_steps": named(&self.invariant_steps),
+            "scope": self.scope,
+            "violation": self.violation,
+            "trace": self.trace,
+            "shortest": self.shortest,
+            "switches": self.switches,
+            "witnesses": named(&self.witnesses),
+            "rounds": self.rounds,
+            "first_violation": self.first_violation,
+            "interleavings": self.interleavings,
+            "lock_order": self.lock_order,
+        })
+    }
+}
+
+/// Check any model with any bodies.
+pub fn ask<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    subject: &Subject,
+    options: &Options,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Outcome {
+    Question { subject, options, stop, began: Instant::now() }.answer(runner, progress)
+}
+
+/// A trace of `ask`, again.
+pub fn again<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, subject: &Subject, trace: &Trace, how: replay::Options) -> Replayed {
+    replay::replay(runner, trace, &subject.digest, how)
+}
+
+/// The pairs of locks that were taken in both orders.
+fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversion> {
+    let orders = &runner.inner().lock_orders;
+    let name = |actor: u8| runner.actors().name(usize::from(actor)).to_owned();
+    let mut pairs: Vec<Inversion> = Vec::new();
+    for (i, (one, here)) in orders.iter().enumerate() {
+        if let Some((two, there)) = orders[..i].iter().find(|(o, _)| (o.held, o.taken) == (one.taken, one.held)) {
+            let (locks, actors) = ([two.held.name(), two.taken.name()], [name(two.actor), name(one.actor)]);
+            pairs.push(Inversion { locks, actors, places: [*there, *here] });
+        }
+    }
+    pairs
+}
+
+struct Question<'q> {
+    subject: &'q Subject,
+    options: &'q Options,
+    stop: &'q dyn Fn() -> bool,
+    began: Instant,
+}
+
+impl Question<'_> {
+    /// Seconds after the beginning, at most the budget's.
+    fn at(&self, part: f64, most: f64) -> Option<Instant> {
+        let budget = self.options.seconds.map(|s| s * part);
+        let end = budget.unwrap_or(f64::INFINITY).min(most);
+        end.is_finite().then(|| self.began + Duration::from_secs_f64(end.max(0.0)))
+    }
+
+    fn run<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        ending: Invariants,
+        deadline: Option<Instant>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Report {
+        let mut limits = Limits {
+            executions: self.options.executions.unwrap_or(u64::MAX),
+            deadline,
+            settle: Duration::try_from_secs_f64(self.options.settle_seconds).ok(),
+            states: self.options.states,
+            stop: self.stop,
+            progress,
+        };
+        let draw = match self.options.strategy {
+            Strategy::Exhaustive => {
+                return Search::new(runner, self.options.reduction, &mut |_| {}).run(ending, self.options.step_bound, &mut limits);
+            }
+            Strategy::Random => Draw::Uniform,
+            Strategy::Pct { depth } => Draw::Pct { depth },
+        };
+        sample(runner, draw, self.options.seed, ending, self.options.step_bound, &mut limits)
+    }
+
+    fn answer<M: Model, A: Actors<M>>(&self, runner: &mut Runner<'_, M, A>, progress: &mut dyn FnMut(Progress)) -> Outcome {
+        let judged = self.subject.judged();
+        let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
+        let visible = runner.inner().model.visible();
+        let mut witnesses = self.witnesses(runner, judged, &report, progress);
+        let fell = report.has_found(judged);
+        let exhaustive = report.exhaustive();
+        // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as well.
+        let mut seen_all = exhaustive && !fell;
+        if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
+            seen_all = self.beyond(runner, &mut witnesses, progress) && exhaustive;
+        }
+        let verdict = match (fell, exhaustive) {
+            (true, _) => Verdict::Violated,
+            (false, true) => Verdict::Safe,
+            (false, false) => Verdict::Inconclusive,
+        };
+        let status = |i: Invariant| {
+            if witnesses.contains_key(&i) || report.found.contains_key(&i) {
+                Status::Violated
+            } else if !visible.contains(i) {
+                Status::NotVisible
+            } else if seen_all && (judged.contains(i) || i == Invariant::BreakBeforeMake) {
+                Status::Held
+            } else {
+                Status::NotJudged
+            }
+        };
+        let invariants = Invariant::ALL.into_iter().map(|i| (i, status(i))).collect();
+        let first = witnesses
+            .iter()
+            .filter(|(i, _)| judged.contains(**i) && report.found.contains_key(i))
+            .min_by_key(|(i, w)| (w.switches, w.steps, **i))
+            .map(|(_, w)| w.clone());
+        let lock_order = inversions(runner);
+        Outcome {
+            scenario: self.subject.name.clone(),
+            variant: self.subject.variant.clone(),
+            digest: self.subject.digest.clone(),
+            verdict,
+            exhaustive,
+            interrupted: report.ended == Ended::Interrupted,
+            executions: report.executions,
+            steps: report.steps,
+            states: (self.options.strategy == Strategy::Exhaustive).then_some(report.states),
+            seconds: self.began.elapsed().as_secs_f64(),
+            seed: (self.options.strategy != Strategy::Exhaustive).then_some(self.options.seed),
+            judged: crate::counterexample::trace::names(judged),
+            invariants,
+            invariant_steps: witnesses.iter().map(|(i, w)| (*i, w.steps)).collect(),
+            scope: self.scope(&runner.inner().model.memory_model(), &report),
+            violation: first.as_ref().map(|w| w.violation.clone()),
+            trace: first.as_ref().map(|w| w.shown.clone()),
+            shortest: first.as_ref().is_some_and(|w| w.shortest),
+            switches: first.as_ref().map(|w| w.switches),
+            witnesses,
+            rounds: report.rounds,
+            first_violation: report.first.map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
+            interleavings: report.interleavings,
+            lock_order,
+        }
+    }
+
+    /// Minimised, then proven shortest as far as the budget goes.
+    fn witnesses<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        ending: Invariants,
+        report: &Report,
+        progress: &mut dyn FnMut(Progress),
+    ) -> BTreeMap<Invariant, Witness> {
+        runner.inner().ending = ending;
+        let stop_at = self.at(1.0, self.began.elapsed().as_secs_f64() + self.options.shorten_seconds);
+        let over = || (self.stop)() || stop_at.is_some_and(|end| Instant::now() >= end);
+        let mut found = report.found.clone();
+        let as_found = self.options.shorten_seconds == 0.0;
+        let mut prove = |runner: &mut Runner<'_, M, A>, found: &mut BTreeMap<Invariant, Found>, executions| {
+            let states = self.options.states / 4;
+            let mut limits = Limits { executions, deadline: stop_at, settle: None, states, stop: self.stop, progress };
+            if found.is_empty() || as_found { BTreeSet::new() } else { shortest::prove(runner, found, &mut limits) }
+        };
+        // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin with.
+        let mut proven = prove(runner, &mut found, FEW_STATES);
+        let mut minimal = proven.clone();
+        if proven.len() < found.len() {
+            for (invariant, longer) in found.iter_mut().filter(|(i, _)| !proven.contains(i)) {
+                let done;
+                (*longer, done) = minimise::minimise(runner, *invariant, longer, &over);
+                minimal.extend(done.then_some(*invariant));
+            }
+            proven.extend(prove(runner, &mut found, u64::MAX));
+            minimal.extend(&proven);
+        }
+        let mut witnesses = BTreeMap::new();
+        for (invariant, found) in &found {
+            if let Some(witness) = self.witness(runner, *invariant, found, proven.contains(invariant), minimal.contains(invariant)) {
+                witnesses.insert(*invariant, witness);
+            }
+        }
+        witnesses
+    }
+
+    /// What else falls behind a first violation, which ends executions in the search itself. `true` if all of it was seen.
+    fn beyond<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        witnesses: &mut BTreeMap<Invariant, Witness>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> bool {
+        if self.options.shorten_seconds == 0.0 {
+            return false;
+        }
+        let spent = self.began.elapsed().as_secs_f64();
+        let deadline = self.at(1.0, spent + self.options.shorten_seconds);
+        let report = self.run(runner, Invariants::NONE, deadline, progress);
+        let seen_all = report.exhaustive();
+        let more = Report { found: report.found.into_iter().filter(|(i, _)| !witnesses.contains_key(i)).collect(), ..Report::new() };
+        witnesses.extend(self.witnesses(runner, Invariants::NONE, &more, progress));
+        seen_all
+    }
+
+    fn witness<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        invariant: Invariant,
+        found: &Found,
+        shortest: bool,
+        minimal: bool,
+    ) -> Option<Witness> {
+        let (recording, violation) = record(runner, &found.choices, invariant)?;
+        let trace = Trace {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            scenario: self.subject.name.clone(),
+            variant: self.subject.variant.clone(),
+            digest: self.subject.digest.clone(),
+            policies: BTreeMap::new(),
+            strategy: self.strategy(),
+            seed: (self.options.strategy != Strategy::Exhaustive).then_some(self.options.seed),
+            memory_model: runner.inner().model.memory_model(),
+            bounds: Bounds { rounds: self.rounds(), step_bound: self.options.step_bound },
+            violation: violation.clone(),
+            operations: recording.operations(),
+            switches: recording.switches(),
+            shortest,
+            document: serde_json::Value::Null,
+            segments: recording.segments::<M, A>(runner.actors()),
+            steps: recording.trace_steps::<M, A>(runner.actors()),
+        };
+        Some(Witness {
+            violation,
+            steps: recording.operations(),
+            switches: recording.switches(),
+            shortest,
+            minimal,
+            shown: recording.folded_steps::<M, A>(runner.actors()),
+            trace,
+            pasts: runner.inner().pasts.clone(),
+        })
+    }
+
+    fn scope(&self, memory_model: &str, report: &Report) -> Scope {
+        let mut bounds = Vec::new();
+        match report.ended {
+            Ended::Exhausted => {}
+            Ended::Budget => bounds.push(String::from("budget used up")),
+            Ended::Interrupted => bounds.push(String::from("interrupted")),
+        }
+        if report.overflowed {
+            bounds.push(format!("a bound was exceeded (of the model, or {} operations of one actor)", self.options.step_bound));
+        }
+        Scope {
+            memory_model: memory_model.to_owned(),
+            actors: self.subject.actors.iter().map(|(name, _)| name.clone()).collect(),
+            rounds: self.rounds(),
+            strategy: self.strategy(),
+            bounds: bounds.join(", "),
+        }
+    }
+
+    fn rounds(&self) -> BTreeMap<String, u32> {
+        self.subject.actors.iter().cloned().collect()
+    }
+
+    fn strategy(&self) -> String {
+        match self.options.strategy {
+            Strategy::Exhaustive => String::from("exhaustive"),
+            Strategy::Random => String::from("random"),
+            Strategy::Pct { depth } => format!("pct of depth {depth}"),
+        }
+    }
+}

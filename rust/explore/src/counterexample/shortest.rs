@@ -1,0 +1,291 @@
+//! The proof that a trace is the shortest there is: a search in layers of context switches.
+//!
+//! Length is (context switches, operations), in this order (explorer.md §2.6). Sleep sets are off: they remove the cheap
+//! paths. A layer holds what can be reached with that many switches; its vertices are visited in the order of the tree that
+//! led to them, so that going from one to the next takes back and runs again little more than where they differ.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use vmemmap_arch::Invariant;
+
+use crate::model::{MAX_ACTORS, Model};
+use crate::reduction::history::KeyBuilder;
+use crate::runtime::execution::{Actors, Phase};
+use crate::runtime::runner::Runner;
+use crate::runtime::schedule::{Choice, Cost, Found};
+use crate::search::limits::{Clock, Limits};
+
+/// A state, by the choice that led to it.
+struct Vertex {
+    parent: u32,
+    choice: Choice,
+    /// Operations that ran after the chosen one, before the next announcement.
+    ran: u32,
+    steps: u32,
+}
+
+const ROOT: u32 = u32::MAX;
+
+/// How a state was reached at the least cost.
+#[derive(Clone, Copy)]
+struct Reached {
+    cost: Cost,
+    /// Actors that went last, at this cost.
+    last: u16,
+}
+
+impl Reached {
+    /// Whether whatever can follow was, or will be, found from there at no greater cost: with fewer switches it does not
+    /// matter who went last.
+    fn covers(&self, cost: Cost, last: u16) -> bool {
+        // The next layer is entered before this one is done, so a state may be known at more switches too.
+        let same = self.cost.switches == cost.switches && self.last & last != 0;
+        self.cost.steps <= cost.steps && (self.cost.switches < cost.switches || same)
+    }
+}
+
+struct Proof<'f> {
+    vertices: Vec<Vertex>,
+    reached: HashMap<u128, Reached, KeyBuilder>,
+    found: &'f mut BTreeMap<Invariant, Found>,
+    /// Vertices from the root to where the runner stands, each with what its actor had run ahead before.
+    path: Vec<(u32, u32)>,
+    /// Operations each actor has run since it was last picked.
+    leads: [u32; MAX_ACTORS],
+    /// Vertices with one switch more than the current layer.
+    next: Vec<u32>,
+    /// States of the runner entered.
+    entered: u64,
+}
+
+/// Searches until no trace shorter than those in `found` can exist; improves them on the way. Returns those proven shortest.
+pub(crate) fn prove<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    found: &mut BTreeMap<Invariant, Found>,
+    limits: &mut Limits<'_>,
+) -> BTreeSet<Invariant> {
+    let mut clock = Clock::new();
+    for actor in 0..runner.count() {
+        alone(runner, actor, found);
+    }
+    'again: loop {
+        // A search whose executions ended early may not have met everything that actors share. What is learned here starts the
+        // proof anew, and what was found is said in the points that there are now.
+        if runner.adopt_shared(false) {
+            for (invariant, f) in found.iter_mut() {
+                if let Some(now) = runner.follow(&f.choices, *invariant) {
+                    *f = now;
+                }
+            }
+        }
+        let leads = runner.start();
+        let mut proof =
+            Proof { vertices: Vec::new(), reached: HashMap::default(), found, path: Vec::new(), leads, next: Vec::new(), entered: 0 };
+        if runner.halted() {
+            return proof.found.keys().copied().collect();
+        }
+        let mut layer = vec![ROOT];
+        for switches in 0.. {
+            let mut pending = layer;
+            pending.reverse();
+            while let Some(at) = pending.pop() {
+                proof.visit(runner, at, switches, &mut pending);
+                if runner.grew() {
+                    continue 'again;
+                }
+                let time_over = clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
+                if time_over || runner.unanswered() || proof.entered > limits.executions || proof.reached.len() > limits.states {
+                    return proof.found.iter().filter(|(_, f)| f.cost.switches < switches).map(|(i, _)| *i).collect();
+                }
+            }
+            layer = std::mem::take(&mut proof.next);
+            if layer.is_empty() || proof.found.values().all(|f| f.cost.switches <= switches) {
+                break;
+            }
+        }
+        return proof.found.keys().copied().collect();
+    }
+}
+
+/// What falls while one actor runs and no other has even started. In all other searches everybody's start, which nobody
+/// else can notice, is done first, and what falls there hides what another actor would do sooner.
+fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, found: &mut BTreeMap<Invariant, Found>) {
+    runner.reset();
+    runner.advance(actor, 0, Phase::Frontier);
+    let mut path: Vec<(Choice, u16)> = Vec::new();
+    loop {
+        let steps = {
+            let inner = runner.inner();
+            for invariant in inner.violated().iter() {
+                let cost = Cost { switches: 0, steps: inner.broke_at(invariant) };
+                if let Some(known) = found.get_mut(&invariant).filter(|known| cost < known.cost) {
+                    let start = Choice { actor: actor as u8, outcome: 0 };
+                    let made = path.iter().map(|(choice, _)| *choice);
+                    *known = Found { choices: if path.is_empty() { vec![start] } else { made.collect() }, cost };
+                }
+            }
+            inner.steps
+        };
+        let worth = found.values().any(|f| Cost { switches: 0, steps } < f.cost);
+        let outcomes = if runner.halted() || !worth { 0 } else { runner.outcomes(actor) };
+        let next = if outcomes != 0 {
+            Some((Choice { actor: actor as u8, outcome: 0 }, outcomes))
+        } else {
+            // Back to the last choice that can go another way.
+            loop {
+                let Some((choice, outcomes)) = path.pop() else { break None };
+                runner.undo();
+                if choice.outcome + 1 < outcomes {
+                    break Some((Choice { outcome: choice.outcome + 1, ..choice }, outcomes));
+                }
+            }
+        };
+        let Some((choice, outcomes)) = next else { return };
+        runner.save(actor);
+        runner.advance(actor, choice.outcome, Phase::Frontier);
+        path.push((choice, outcomes));
+    }
+}
+
+impl Proof<'_> {
+    /// Takes back and runs again what lies between.
+    fn goto<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32) {
+        let mut wanted = Vec::new();
+        let mut v = at;
+        while v != ROOT && self.path.last().is_none_or(|(top, _)| *top != v) {
+            // Parents have smaller numbers than their children, and lie above them on the path.
+            if self.path.last().is_some_and(|(top, _)| *top > v) {
+                self.back(runner);
+            } else {
+                wanted.push(v);
+                v = self.vertices[v as usize].parent;
+            }
+        }
+        while v == ROOT && !self.path.is_empty() {
+            self.back(runner);
+        }
+        for v in wanted.into_iter().rev() {
+            let Vertex { choice, ran, .. } = self.vertices[v as usize];
+            self.forth(runner, v, choice, Phase::Silent(ran));
+        }
+    }
+
+    /// One choice from where the runner stands; how many operations ran after the chosen one.
+    fn forth<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, v: u32, choice: Choice, phase: Phase) -> u32 {
+        let actor = usize::from(choice.actor);
+        runner.save(actor);
+        let ran = runner.advance(actor, choice.outcome, phase);
+        self.path.push((v, self.leads[actor]));
+        self.leads[actor] = ran;
+        ran
+    }
+
+    fn back<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>) {
+        let Some((v, lead)) = self.path.pop() else { return };
+        runner.undo();
+        // A vertex under trial has no number yet; its actor is put right by `edge`.
+        if let Some(vertex) = self.vertices.get(v as usize) {
+            self.leads[usize::from(vertex.choice.actor)] = lead;
+        }
+    }
+
+    fn choices(&self, at: u32, last: Choice) -> Vec<Choice> {
+        let mut choices = vec![last];
+        let mut v = at;
+        while v != ROOT {
+            choices.push(self.vertices[v as usize].choice);
+            v = self.vertices[v as usize].parent;
+        }
+        choices.reverse();
+        choices
+    }
+
+    /// Tries every choice at a vertex. Where its own actor goes on, the new vertices are of the same layer (`pending`).
+    fn visit<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, switches: u32, pending: &mut Vec<u32>) {
+        self.goto(runner, at);
+        let (last, steps) = match self.vertices.get(at as usize) {
+            Some(v) => (Some(v.choice.actor), v.steps),
+            None => (None, 0),
+        };
+        let (mut enabled, _) = runner.enabled();
+        if let Some(last) = last.filter(|last| runner.pauses(*last)) {
+            // It could have gone on without being seen, which costs no switch.
+            enabled &= 1 << last;
+        }
+        let count = runner.count() as u8;
+        let same = |actor: &u8| last.is_none_or(|l| l == *actor);
+        // Those of the same layer come last, so that the runner stands where the search goes on.
+        let order = (0..count).filter(|a| !same(a)).chain((0..count).filter(same)).filter(|a| enabled & 1 << a != 0);
+        for actor in order {
+            let switches = switches + u32::from(!same(&actor));
+            self.goto(runner, at);
+            let outcomes = runner.outcomes(usize::from(actor));
+            for outcome in 0..outcomes {
+                self.goto(runner, at);
+                let steps = steps + self.leads[usize::from(actor)] + 1;
+                let cost = Cost { switches, steps };
+                if self.found.values().all(|f| f.cost <= cost) {
+                    continue;
+                }
+                if let Some(v) = self.edge(runner, at, Choice { actor, outcome }, cost) {
+                    if same(&actor) { pending.push(v) } else { self.next.push(v) }
+                }
+            }
+        }
+    }
+
+    /// Runs a choice from `at`, where the runner stands; the new vertex, unless it is known or the execution is over.
+    fn edge<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, choice: Choice, cost: Cost) -> Option<u32> {
+        let (before, known) = {
+            let inner = runner.inner();
+            (inner.steps, inner.violated())
+        };
+        self.entered += 1;
+        let number = self.vertices.len() as u32;
+        let lead = self.leads[usize::from(choice.actor)];
+        let ran = self.forth(runner, number, choice, Phase::Frontier);
+        let within = runner.inner().violated().minus(known);
+        let over = runner.halted() || runner.settle();
+        let inner = runner.inner();
+        for invariant in inner.violated().minus(known).iter() {
+            let steps = if within.contains(invariant) { cost.steps - 1 + inner.broke_at(invariant) - before } else { cost.steps };
+            let cost = Cost { steps, ..cost };
+            if self.found.get(&invariant).is_some_and(|f| cost < f.cost) {
+                self.found.insert(invariant, Found { choices: self.choices(at, choice), cost });
+            }
+        }
+        let over = over || inner.halted;
+        let key = inner.key(runner.count(), false);
+        drop(inner);
+        if over || self.is_covered(key, cost, choice.actor) {
+            self.back(runner);
+            self.leads[usize::from(choice.actor)] = lead;
+            return None;
+        }
+        self.vertices.push(Vertex { parent: at, choice, ran, steps: cost.steps });
+        Some(number)
+    }
+
+    /// Whether the state is known at no greater cost; if not, it is now.
+    fn is_covered(&mut self, key: u128, cost: Cost, actor: u8) -> bool {
+        let last = 1 << actor;
+        match self.reached.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(Reached { cost, last });
+                false
+            }
+            Entry::Occupied(mut known) => {
+                if known.get().covers(cost, last) {
+                    return true;
+                }
+                if cost < known.get().cost {
+                    known.insert(Reached { cost, last });
+                } else if cost.switches == known.get().cost.switches {
+                    known.get_mut().last |= last;
+                }
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! What is known of who touches a location, on which it rests that an access is private.
+
+use std::ops::Range;
+
+use crate::model::{Access, Footprint, Held, MAX_ACTORS, Touched};
+use crate::reduction::options::Fault;
+use crate::reduction::phase;
+
+/// Ways to touch a location that are told apart: a watcher is a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    Read,
+    Write,
+    Adjust,
+}
+
+const WAYS: usize = 3;
+
+impl Way {
+    const fn of(access: Access) -> Self {
+        match access {
+            Access::Read | Access::Watch => Self::Read,
+            Access::Write => Self::Write,
+            Access::Adjust => Self::Adjust,
+        }
+    }
+    /// Those that it conflicts with.
+    const fn against(self) -> &'static [Way] {
+        match self {
+            Self::Read => &[Self::Write, Self::Adjust],
+            Self::Write => &[Self::Read, Self::Write, Self::Adjust],
+            Self::Adjust => &[Self::Read, Self::Write],
+        }
+    }
+    const ALL: [Self; WAYS] = [Self::Read, Self::Write, Self::Adjust];
+}
+
+/// Who has touched a location, and whose accesses to it somebody else can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Location {
+    /// By `Way`.
+    actors: [u16; WAYS],
+    /// Actors whose accesses of each way are scheduling points in this round.
+    seen: [u16; WAYS],
+    /// Its number among the shared ones, from 1.
+    row: u32,
+}
+
+impl Location {
+    /// Actors other than the only one of the set; all if it has several, none if it is empty.
+    const fn others(set: u16) -> u16 {
+        match set.count_ones() {
+            0 => 0,
+            1 => !set,
+            _ => u16::MAX,
+        }
+    }
+    /// Who is noticed when touching it in that way: who is not alone with what conflicts.
+    fn noticed(self, way: Way) -> u16 {
+        Self::others(way.against().iter().fold(0, |all, w| all | self.actors[*w as usize]))
+    }
+    /// An access was taken for private that is not.
+    fn outgrown(self) -> bool {
+        Way::ALL.iter().any(|w| self.actors[*w as usize] & self.noticed(*w) & !self.seen[*w as usize] != 0)
+    }
+    fn is_shared(self) -> bool {
+        self.seen != [0; WAYS]
+    }
+    fn changers(self) -> u16 {
+        self.actors[Way::Write as usize] | self.actors[Way::Adjust as usize]
+    }
+}
+
+/// All that is known of one actor's accesses to one location.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Uses {
+    /// Phase of the last access, by `Way`.
+    last: [u32; WAYS],
+    /// Locks held at all accesses, by `Way`.
+    held: [Held; WAYS],
+}
+
+impl Uses {
+    const NONE: Self = Self { last: [phase::NEVER; WAYS], held: [Held::ALL; WAYS] };
+
+    /// Takes what is known of another location to hold for this one too, but for ways of which that would give up locks that
+    /// are held here.
+    fn resemble(&mut self, other: Self, touches: impl Fn(usize) -> bool) {
+        for w in (0..WAYS).filter(|w| touches(*w)) {
+            let both = self.held[w].and(other.held[w]);
+            if self.held[w] == Held::ALL || both == self.held[w] {
+                (self.last[w], self.held[w]) = (self.last[w].max(other.last[w]), both);
+            }
+        }
+    }
+
+    /// Whether an access by somebody who holds these locks meets none of them any more, the actor being in phase `now`.
+    fn is_past(self, way: Way, now: u32, held: Held) -> bool {
+        way.against().iter().map(|w| *w as usize).all(|w| now > self.last[w] || held.excludes(self.held[w]))
+    }
+}
+
+/// An access of the operation looked at last to a location that is shared.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    location: u32,
+    way: Way,
+    /// Of a location that is not only watched, and somebody else can tell.
+    noticed: bool,
+}
+
+/// Who took an access for private though the location is shared, in this round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Relied {
+    actors: [u16; WAYS],
+    /// Who went on longer.
+    outlasted: u16,
+}
+
+/// What is known of all locations, and what this round goes by.
+///
+/// All of it is learned from the executions run. What a round relied on and what turns out not to be so ends the round;
+/// the last round has relied on nothing that is not so in any of its executions.
+#[derive(Default)]
+pub(crate) struct Sharing {
+    locations: Vec<Location>,
+    /// Where somebody can tell an access that this round took for private.
+    outgrown: Vec<u32>,
+    /// Of each actor and shared location (`Location::row`): what is known, and what was known when the round began.
+    known: Vec<Uses>,
+    taken: Vec<Uses>,
+    relied: Vec<Relied>,
+    /// The shared locations, by row.
+    shared: Vec<u32>,
+    /// Where an actor goes on longer than this round relied on.
+    outlasted: Vec<(u32, u8)>,
+    /// More is known than is taken.
+    learned: bool,
+    actors: usize,
+    met: Vec<Met>,
+    /// Actors and rows of locations, not shared in this round, that each is known to read.
+    quiet: Vec<(u8, Range<u32>)>,
+    pub fault: Fault,
+}
+
+impl Sharing {
+    pub fn actors(&self) -> usize {
+        self.actors
+    }
+
+    pub fn grew(&self) -> bool {
+        (!self.outlasted.is_empty() && self.fault != Fault::LongerUnnoticed) || !self.outgrown.is_empty()
+    }
+
+    /// Takes in the accesses of an operation. `false` if nobody else can tell them, whenever they happen.
+    pub fn learn(&mut self, actor: u8, footprint: &Footprint) -> bool {
+        let me = 1u16 << actor;
+        self.met.clear();
+        for Touched { location, access } in footprint.iter() {
+            let way = Way::of(access);
+            let index = location as usize;
+            if index >= self.locations.len() {
+                self.locations.resize(index + 1, Location::default());
+            }
+            let entry = &mut self.locations[index];
+            if entry.actors[way as usize] & me == 0 {
+                entry.actors[way as usize] |= me;
+                if entry.outgrown() {
+                    self.outgrown.push(location);
+                }
+            }
+            if entry.row != 0 {
+                let noticed = access != Access::Watch && entry.seen[way as usize] & me != 0;
+                self.met.push(Met { location, way, noticed });
+            }
+        }
+        !self.met.is_empty()
+    }
+
+    /// How many reads of these locations, up to the first that is shared, nobody else can tell, whenever they happen.
+    pub fn quiet(&mut self, actor: u8, found: Range<u32>) -> usize {
+        if let Some((_, known)) = self.quiet.iter().find(|(a, known)| *a == actor && known.contains(&found.start)) {
+            return (found.end.min(known.end) - found.start) as usize;
+        }
+        let end = found.end as usize;
+        if end > self.locations.len() {
+            self.locations.resize(end, Location::default());
+        }
+        let mut quiet = found.start..found.start;
+        for location in found {
+            let entry = &mut self.locations[location as usize];
+            if entry.row != 0 {
+                break;
+            }
+            entry.actors[Way::Read as usize] |= 1 << actor;
+            if entry.outgrown() {
+                self.outgrown.push(location);
+            }
+            quiet.end += 1;
+        }
+        let skipped = quiet.len();
+        if skipped != 0 {
+            self.quiet.push((actor, quiet));
+        }
+        skipped
+    }
+
+    /// Whether somebody else can tell the operation learned last at other times.
+    pub fn was_noticed(&self) -> bool {
+        self.met.iter().any(|m| m.noticed)
+    }
+
+    /// Whether the operation learned last met no shared location.
+    pub fn met_nobody(&self) -> bool {
+        self.met.is_empty()
+    }
+
+    /// Whether nobody else can conflict with the operation learned last any more, or not before this actor has moved: all
+    /// others are past their last access that could, or make each under a lock that the actor holds.
+    ///
+    /// Both stay so until the actor moves: phases only grow, and whoever needs the lock waits for it.
+    pub fn is_apart(&mut self, actor: u8, held: Held, phases: &[u32; MAX_ACTORS]) -> bool {
+        let me = usize::from(actor);
+        let keeps_out = if self.fault == Fault::ReadersExclude { Held { alone: held.any, ..held } } else { held };
+        let mut apart = true;
+        for i in 0..self.met.len() {
+            let Met { location, way, noticed } = self.met[i];
+            let row = self.row(location);
+            if noticed && apart {
+                let others = (0..self.actors).filter(|a| *a != me);
+                apart = others.map(|a| (phases[a], self.taken[row + a])).all(|(now, u)| u.is_past(way, now, keeps_out));
+            }
+            self.note(location, actor, way, phases[me], held);
+        }
+        if apart {
+            for i in 0..self.met.len() {
+                let Met { location, way, noticed } = self.met[i];
+                if noticed {
+                    let row = self.row(location);
+                    // What became known since the round began counts from the next one on.
+                    for other in (0..self.actors).filter(|a| *a != me) {
+                        if !self.known[row + other].is_past(way, phases[other], keeps_out) {
+                            self.outlast(location, other as u8);
+                        }
+                    }
+                    let relied = &mut self.relied[self.locations[location as usize].row as usize - 1];
+                    relied.actors[way as usize] |= 1 << actor;
+                }
+            }
+        }
+        apart
+    }
+
+    fn row(&self, location: u32) -> usize {
+        (self.locations[location as usize].row as usize - 1) * self.actors
+    }
+
+    fn note(&mut self, location: u32, actor: u8, way: Way, now: u32, held: Held) {
+        let row = self.row(location);
+        let uses = &mut self.known[row + usize::from(actor)];
+        let last = &mut uses.last[way as usize];
+        let both = uses.held[way as usize].and(held);
+        if *last >= now && both == uses.held[way as usize] {
+            return;
+        }
+        *last = now.max(*last);
+        uses.held[way as usize] = both;
+        let taken = self.taken[row + usize::from(actor)];
+        if (0..WAYS).all(|w| uses.last[w] <= taken.last[w]) && uses.held == taken.held {
+            return;
+        }
+        self.learned = true;
+        let relied = self.relied[self.locations[location as usize].row as usize - 1];
+        let conflicting = way.against().iter().fold(0, |all, w| all | relied.actors[*w as usize]);
+        if conflicting & !(1 << actor) != 0 {
+            self.outlast(location, actor);
+        }
+    }
+
+    fn outlast(&mut self, location: u32, actor: u8) {
+        let relied = &mut self.relied[self.locations[location as usize].row as usize - 1];
+        if relied.outlasted & 1 << actor == 0 {
+            relied.outlasted |= 1 << actor;
+            self.outlasted.push((location, actor));
+        }
+    }
+
+    /// Takes what has been learned into account from now on. `true` if something had that matters.
+    ///
+    /// `always`: also what nothing relied on.
+    ///
+    /// `again`: the phase in which an actor does for the last time what it does in this one. `kin`: a location that whoever touches
+    /// this one in a way that matters touches too, or might.
+    pub fn adopt(&mut self, actors: usize, always: bool, again: impl Fn(usize, u32) -> u32, kin: impl Fn(u32) -> Option<u32>) -> bool {
+        self.actors = actors;
+        let due = self.grew() || (always && self.learned);
+        if !due {
+            return false;
+        }
+        let mut new = std::mem::take(&mut self.outgrown);
+        // In order: rows are extended from their beginning.
+        new.sort_unstable();
+        for index in new.iter().map(|location| *location as usize) {
+            let location = &mut self.locations[index];
+            if location.outgrown() {
+                let fresh = !location.is_shared();
+                location.seen = Way::ALL.map(|w| location.seen[w as usize] | location.noticed(w));
+                if fresh {
+                    self.give_row(index);
+                    for neighbour in extend_row(&mut self.locations, index) {
+                        self.give_row(neighbour);
+                    }
+                }
+            }
+        }
+        let outlasted = std::mem::take(&mut self.outlasted);
+        for (location, actor) in outlasted {
+            self.spread(location as usize, usize::from(actor), &again);
+        }
+        for row in 0..self.shared.len() {
+            let Some(kin) = kin(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1)) else { continue };
+            for actor in 0..actors {
+                let uses = self.known[kin as usize * actors + actor];
+                self.known[row * actors + actor].resemble(uses, |_| true);
+            }
+        }
+        self.taken.clone_from(&self.known);
+        self.learned = false;
+        self.relied.fill(Relied::default());
+        self.quiet.clear();
+        true
+    }
+
+    /// Who is known to do something in two rounds of its program is taken to do it in all. And the entries of a hugepage, their frames and stale
+    /// values follow each other; each round would learn of one more. So what is known of one such location is taken to hold for
+    /// those around that the same actors change. To know of more accesses than there are is always sound.
+    fn spread(&mut self, at: usize, actor: usize, again: impl Fn(usize, u32) -> u32) {
+        let own = (self.locations[at].row as usize - 1) * self.actors + actor;
+        let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
+        let uses = &mut self.known[own];
+        for (last, before) in uses.last.iter_mut().zip(before) {
+            if before != phase::NEVER && *last > before {
+                *last = again(actor, *last);
+            }
+        }
+        let uses = *uses;
+        let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
+        let changers = self.locations[at].changers();
+        for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
+            self.known[(location.row as usize - 1) * self.actors + actor].resemble(uses, |w| location.actors[w] & 1 << actor != 0);
+        }
+    }
+
+    fn give_row(&mut self, index: usize) {
+        if self.locations[index].row == 0 {
+            self.relied.push(Relied::default());
+            self.shared.push(index as u32);
+            self.locations[index].row = self.relied.len() as u32;
+            self.known.resize(self.known.len() + self.actors, Uses::NONE);
+        }
+    }
+}
+
+/// How far around a location `Sharing::spread` looks.
+const AROUND: usize = 128;
+
+/// Widest distance between the locations of neighbouring entries or frames of a model.
+const STRIDE: isize = 16;
+
+/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one more.
+/// So where a location has just become shared and lies in an even row of such locations, the row is continued by as many
+/// as it has. More scheduling points than needed are always sound.
+fn extend_row(locations: &mut [Location], at: usize) -> Vec<usize> {
+    let (changers, seen) = (locations[at].changers(), locations[at].seen);
+    let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
+    let known = |stride: isize| {
+        (1isize..)
+            .take_while(|n| place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].changers() == changers))
+            .count()
+    };
+    let strides = (1..=STRIDE).flat_map(|s| [s, -s]);
+    let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else { return Vec::new() };
+    let row: Vec<usize> =
+        (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].changers() & changers != 0).collect();
+    for i in &row {
+        locations[*i].seen = Way::ALL.map(|w| locations[*i].seen[w as usize] | seen[w as usize]);
+    }
+    row
+}

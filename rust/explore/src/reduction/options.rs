@@ -1,0 +1,61 @@
+//! Which reductions are on, and the faults that can be seeded into them.
+
+/// How much runs without a scheduling point.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Merge {
+    /// Only local operations.
+    Local,
+    /// Also private ones: those that miss every location known to be shared.
+    Private,
+}
+
+/// Which reductions are on. All on is the product; the others are there to check it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reduction {
+    pub cache: bool,
+    pub sleep: bool,
+    pub merge: Merge,
+    /// Tell finished actors' histories apart (to compare complete final states); verdicts do not need it.
+    pub keep_finished: bool,
+    /// Forget what was observed on the way to an outcome (`Cpu::conclude`).
+    pub conclude: bool,
+    #[doc(hidden)]
+    pub fault: Fault,
+}
+
+impl Reduction {
+    const fn new(cache: bool, sleep: bool, merge: Merge) -> Self {
+        Self { cache, sleep, merge, keep_finished: false, conclude: true, fault: Fault::None }
+    }
+    pub const NAIVE: Self = Self::new(false, false, Merge::Local);
+    pub const CACHE: Self = Self::new(true, false, Merge::Local);
+    pub const SLEEP: Self = Self::new(false, true, Merge::Local);
+    pub const CACHE_SLEEP: Self = Self::new(true, true, Merge::Local);
+    pub const MERGED: Self = Self::new(true, true, Merge::Private);
+    pub const ALL: [Self; 5] = [Self::NAIVE, Self::CACHE, Self::SLEEP, Self::CACHE_SLEEP, Self::MERGED];
+}
+
+impl Default for Reduction {
+    fn default() -> Self {
+        Self::MERGED
+    }
+}
+
+/// Seeded faults of the reduction, for the tests that show the tests would notice.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fault {
+    #[default]
+    None,
+    SleepNotFiltered,
+    NoFixpoint,
+    HashWithoutValues,
+    /// Who goes on longer than a round relied on ends no round.
+    LongerUnnoticed,
+    /// Readers of a lock are taken to keep each other out.
+    ReadersExclude,
+    /// An outcome is forgotten with what led to it.
+    OutcomeForgotten,
+    /// No fault: nothing is learned before the search.
+    Unrehearsed,
+}

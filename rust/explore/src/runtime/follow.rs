@@ -1,0 +1,117 @@
+//! An execution along given choices, as far as they can be followed.
+
+use vmemmap_arch::Invariant;
+
+use crate::model::{MAX_ACTORS, Model};
+use crate::runtime::execution::{Actors, Phase};
+use crate::runtime::runner::Runner;
+use crate::runtime::schedule::{Choice, Cost, Found, goes_on};
+
+impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
+    /// Runs these choices as far as they can be followed (one that cannot is left out), then whoever can go, until
+    /// `target` falls. Returns what was really chosen, up to there. An actor starts when it is first chosen, so that what
+    /// falls in a start hides nothing that another does without it.
+    pub(crate) fn follow(&mut self, choices: &[Choice], target: Invariant) -> Option<Found> {
+        self.reset();
+        let mut path =
+            Path { leads: [0; MAX_ACTORS], started: 0, made: Vec::with_capacity(choices.len()), cost: Cost { switches: 0, steps: 0 } };
+        for choice in choices {
+            let actor = usize::from(choice.actor);
+            if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
+                return Some(path.found(actor));
+            }
+            if self.halted() {
+                return None;
+            }
+            let outcomes = self.outcomes(actor);
+            if outcomes != 0 && self.go(&mut path, Choice { outcome: choice.outcome.min(outcomes - 1), ..*choice }, target) {
+                return Some(path.found(actor));
+            }
+            if self.halted() {
+                return None;
+            }
+        }
+        for actor in 0..self.count() {
+            if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
+                return Some(path.found(actor));
+            }
+            if self.halted() {
+                return None;
+            }
+        }
+        loop {
+            let over = self.settle();
+            {
+                let inner = self.inner();
+                if inner.violated().contains(target) {
+                    return Some(Found { choices: path.made, cost: path.cost });
+                }
+                if over || inner.halted {
+                    return None;
+                }
+            }
+            let (enabled, _) = self.enabled();
+            let actor = goes_on(enabled, path.made.last().map(|c| c.actor));
+            if self.go(&mut path, Choice { actor, outcome: 0 }, target) {
+                return Some(path.found(usize::from(actor)));
+            }
+            if self.halted() {
+                return None;
+            }
+        }
+    }
+
+    /// An actor runs to its first announcement. `true` if `target` falls.
+    fn set_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
+        path.started |= 1 << actor;
+        let before = self.inner().steps;
+        path.leads[actor] = self.advance(actor, 0, Phase::Frontier);
+        self.fell(path, actor, before, target)
+    }
+
+    /// One choice. `true` if `target` falls.
+    fn go(&mut self, path: &mut Path, choice: Choice, target: Invariant) -> bool {
+        let actor = usize::from(choice.actor);
+        let before = self.inner().steps;
+        let ran = self.advance(actor, choice.outcome, Phase::Frontier);
+        path.cost.switches += u32::from(path.made.last().is_some_and(|c| c.actor != choice.actor));
+        path.made.push(choice);
+        path.cost.steps += path.leads[actor];
+        path.leads[actor] = 0;
+        if self.fell(path, actor, before, target) {
+            return true;
+        }
+        path.cost.steps += 1;
+        path.leads[actor] = ran;
+        false
+    }
+
+    /// Whether `target` fell in what the actor did since `before` operations.
+    fn fell(&self, path: &mut Path, actor: usize, before: u32, target: Invariant) -> bool {
+        let inner = self.inner();
+        let fell = inner.model.violated().contains(target);
+        if fell {
+            path.cost.switches += u32::from(path.made.last().is_some_and(|c| usize::from(c.actor) != actor));
+            path.cost.steps += inner.broke_at(target) - before;
+        }
+        fell
+    }
+}
+
+/// How far choices were followed.
+struct Path {
+    leads: [u32; MAX_ACTORS],
+    started: u16,
+    made: Vec<Choice>,
+    cost: Cost,
+}
+
+impl Path {
+    /// The way to a fall for which this actor was needed last.
+    fn found(mut self, actor: usize) -> Found {
+        if self.made.last().is_none_or(|c| usize::from(c.actor) != actor) {
+            self.made.push(Choice { actor: actor as u8, outcome: 0 });
+        }
+        Found { choices: self.made, cost: self.cost }
+    }
+}

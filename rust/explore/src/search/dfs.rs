@@ -1,0 +1,417 @@
+//! The exhaustive search: depth first, going back by putting actors and machine back where they stood, so that each
+//! transition executes once.
+//!
+//! Reductions (explorer.md §2.2, 2.3), each of which can be switched off: private accesses run without a scheduling
+//! point; a state seen before is not entered again; sleep sets leave out orders of independent operations. A revisit is
+//! pruned whatever its sleep set, which is sound in a depth-first search of an acyclic graph that tries every enabled
+//! actor; hence no other order of search may use sleep sets together with the cache.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use vmemmap_arch::Invariant;
+
+use crate::model::{Footprint, Invariants, MAX_ACTORS, Model};
+use crate::reduction::history::KeyBuilder;
+use crate::reduction::options::{Fault, Merge, Reduction};
+use crate::reduction::sleep;
+use crate::runtime::execution::{Actors, Phase};
+use crate::runtime::runner::Runner;
+use crate::runtime::schedule::{Choice, Cost, Turn, goes_on};
+use crate::search::limits::{Clock, Limits};
+use crate::search::report::{Ended, Final, Progress, Report};
+
+struct Node {
+    /// Enabled and not asleep.
+    open: u16,
+    sleep: u16,
+    done: u16,
+    choice: Choice,
+    /// Of the chosen actor; 0 = not asked yet.
+    outcomes: u16,
+    /// Operations that ran after the chosen one, before the next announcement.
+    ran: u32,
+    /// The same of the chosen actor when it was last picked.
+    lead: u32,
+    key: u128,
+    /// Ways from here to an end, of the choices tried so far.
+    ways: f64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Running,
+    Over,
+}
+
+/// Depth-first search over all executions of a runner's actors.
+pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
+    pub(crate) runner: &'r mut Runner<'env, M, A>,
+    reduction: Reduction,
+    nodes: Vec<Node>,
+    cache: HashSet<u128, KeyBuilder>,
+    /// Where actors were left to go alone.
+    passed: HashSet<u128, KeyBuilder>,
+    start_ran: [u32; MAX_ACTORS],
+    pub(crate) report: Report,
+    /// Operations each actor has run since it was last picked, in this execution.
+    leads: [u32; MAX_ACTORS],
+    on_final: &'r mut dyn FnMut(Final),
+    /// Ways to an end from each state that was left, if they are counted.
+    ways: Option<HashMap<u128, f64, KeyBuilder>>,
+    /// Ways from where the execution stopped: into a state seen before as many as it has, else one.
+    ways_on: f64,
+    footprints: (Footprint, Footprint),
+    /// Executions before this round, and before it learned something new.
+    began_at: u64,
+    grew_at: Option<u64>,
+    /// What fell beside the search, by the turns that led there.
+    pub(crate) rehearsed: BTreeMap<Invariant, Vec<Turn>>,
+    probed: bool,
+}
+
+impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
+    pub fn new(runner: &'r mut Runner<'env, M, A>, reduction: Reduction, on_final: &'r mut dyn FnMut(Final)) -> Self {
+        Self {
+            runner,
+            reduction,
+            nodes: Vec::new(),
+            cache: HashSet::default(),
+            passed: HashSet::default(),
+            start_ran: [0; MAX_ACTORS],
+            report: Report::new(),
+            leads: [0; MAX_ACTORS],
+            on_final,
+            ways: (reduction.cache && !reduction.sleep && reduction.merge == Merge::Local).then(HashMap::default),
+            ways_on: 1.0,
+            footprints: Default::default(),
+            began_at: 0,
+            grew_at: None,
+            rehearsed: BTreeMap::new(),
+            probed: false,
+        }
+    }
+
+    /// Search everything, or until a limit. Violations of `ending` end their execution.
+    pub fn run(mut self, ending: Invariants, step_bound: u32, limits: &mut Limits<'_>) -> Report {
+        {
+            let mut inner = self.runner.inner();
+            inner.merge = self.reduction.merge;
+            inner.fault = self.reduction.fault;
+            inner.concludes = self.reduction.conclude;
+            inner.sharing.fault = self.reduction.fault;
+            inner.ending = ending;
+            inner.step_bound = step_bound;
+            inner.bound_hit = false;
+            inner.pauses = true;
+            inner.record = None;
+        }
+        let first_steps = self.runner.inner().total_steps;
+        let began = Instant::now();
+        let mut clock = Clock::new();
+        let mut fell: Option<Instant> = None;
+        let mut end = self.begin_round();
+        self.report.ended = loop {
+            if end == End::Running {
+                self.ways_on = 1.0;
+                end = self.go_on();
+                continue;
+            }
+            self.report.executions += 1;
+            if let Some(node) = self.nodes.last_mut() {
+                node.ways += self.ways_on;
+            }
+            if self.report.first.is_none() && self.report.has_found(ending) {
+                self.report.first = Some((self.report.executions, began.elapsed()));
+            }
+            {
+                let inner = self.runner.inner();
+                self.report.overflowed |= inner.bound_hit || inner.model.overflowed();
+            }
+            if self.runner.unanswered() {
+                break Ended::Interrupted;
+            }
+            if limits.settle == Some(Duration::ZERO) && self.report.has_found(ending) {
+                break Ended::Budget;
+            }
+            let grew = self.runner.grew() && self.reduction.fault != Fault::NoFixpoint;
+            if grew && self.report.executions >= limits.executions {
+                break Ended::Budget;
+            }
+            if grew && self.is_over() {
+                if self.report.rounds == 1 && self.rehearses() {
+                    self.rehearse(ending, began, limits);
+                }
+                end = self.begin_round();
+            } else if !self.probed && self.report.first.is_none() && self.report.executions >= UNPROBED && self.rehearses() {
+                self.probed = true;
+                self.probe(ending, began, limits);
+                end = self.begin_round();
+            } else if self.backtrack() {
+                end = End::Running;
+            } else if grew {
+                end = self.begin_round();
+            } else {
+                break Ended::Exhausted;
+            }
+            if self.report.executions >= limits.executions || self.cache.len() + self.passed.len() > limits.states {
+                break Ended::Budget;
+            }
+            if let Some(now) = clock.tick() {
+                self.report.steps = self.runner.inner().total_steps - first_steps;
+                (limits.progress)(self.progress());
+                if (limits.stop)() {
+                    break Ended::Interrupted;
+                }
+                if !self.report.has_found(ending) {
+                    fell = None;
+                } else if limits.settle.is_some_and(|more| now >= *fell.get_or_insert(now) + more) {
+                    break Ended::Budget;
+                }
+                if limits.deadline.is_some_and(|end| now >= end) {
+                    break Ended::Budget;
+                }
+            }
+        };
+        self.report.steps = self.runner.inner().total_steps - first_steps;
+        self.report.states = self.cache.len() as u64;
+        // The node popped last was the beginning.
+        self.report.interleavings = (self.ways.is_some() && self.report.ended == Ended::Exhausted).then_some(self.ways_on);
+        (limits.progress)(self.progress());
+        self.report
+    }
+
+    fn rehearses(&self) -> bool {
+        self.reduction.merge == Merge::Private && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed)
+    }
+
+    /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it goes on for a
+    /// small part of what it took so far.
+    fn is_over(&mut self) -> bool {
+        let now = self.report.executions;
+        let grew = *self.grew_at.get_or_insert(now);
+        now - grew >= (grew - self.began_at) / 8
+    }
+
+    fn progress(&self) -> Progress {
+        let violated = self.report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
+        Progress { executions: self.report.executions, steps: self.report.steps, states: self.cache.len() as u64, violated }
+    }
+
+    /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
+    fn begin_round(&mut self) -> End {
+        self.runner.adopt_shared(true);
+        self.nodes.clear();
+        self.cache.clear();
+        self.passed.clear();
+        (self.began_at, self.grew_at) = (self.report.executions, None);
+        self.report.rounds += 1;
+        self.report.found.clear();
+        for (invariant, turns) in self.rehearsed.clone() {
+            let choices = self.retrace(&turns);
+            if let Some(found) = self.runner.follow(&choices, invariant) {
+                self.report.found.insert(invariant, found);
+            }
+        }
+        self.runner.reset();
+        for actor in 0..self.runner.count() {
+            let before = self.runner.inner().steps;
+            self.start_ran[actor] = self.runner.advance(actor, 0, Phase::Frontier);
+            self.leads[actor] = self.start_ran[actor];
+            self.note_start(actor as u8, before);
+            if self.runner.halted() {
+                return End::Over;
+            }
+        }
+        self.arrive(0, None)
+    }
+
+    /// The choice at the deepest node, to the next one.
+    fn go_on(&mut self) -> End {
+        let sleep = self.child_sleep();
+        let actor = self.nodes.last().map(|n| n.choice.actor);
+        match self.step() {
+            End::Over => End::Over,
+            End::Running => self.arrive(sleep, actor),
+        }
+    }
+
+    /// The chosen operation of the deepest node executes.
+    fn step(&mut self) -> End {
+        let node = self.nodes.last_mut().expect("a node was chosen");
+        let actor = usize::from(node.choice.actor);
+        if node.outcomes == 0 {
+            node.outcomes = self.runner.outcomes(actor);
+        }
+        let (before, known) = {
+            let inner = self.runner.inner();
+            (inner.steps, inner.violated())
+        };
+        let lead = self.leads[actor];
+        node.lead = lead;
+        self.runner.save(actor);
+        node.ran = self.runner.advance(actor, node.choice.outcome, Phase::Frontier);
+        self.leads[actor] = node.ran;
+        let inner = self.runner.inner();
+        let broke = inner.violated().minus(known);
+        if !broke.is_empty() {
+            for invariant in broke.iter() {
+                let within = inner.broke_at(invariant) - before;
+                let cost = self.cost(lead + within);
+                self.report.keep(invariant, cost, || chosen(&self.nodes));
+            }
+        }
+        if inner.halted { End::Over } else { End::Running }
+    }
+
+    /// Cost of the current path, of whose last transition only `last_steps` operations count. Operations that an actor
+    /// ran ahead without being seen count when it is next picked.
+    fn cost(&self, last_steps: u32) -> Cost {
+        let mut leads = self.start_ran;
+        let mut cost = Cost { switches: 0, steps: 0 };
+        let mut previous = None;
+        for (depth, node) in self.nodes.iter().enumerate() {
+            let actor = usize::from(node.choice.actor);
+            cost.switches += u32::from(previous.is_some_and(|p| p != actor));
+            cost.steps += if depth + 1 == self.nodes.len() { last_steps } else { leads[actor] + 1 };
+            leads[actor] = node.ran;
+            previous = Some(actor);
+        }
+        cost
+    }
+
+    /// Violations of actors that had not met a scheduling point yet.
+    fn note_start(&mut self, actor: u8, before: u32) {
+        let inner = self.runner.inner();
+        for invariant in inner.violated().iter() {
+            // Nobody else's start is needed for it; what fell in an earlier start is known.
+            let Some(steps) = inner.broke_at(invariant).checked_sub(before) else { continue };
+            let cost = Cost { switches: 0, steps };
+            // Of no choice, as long as its start is private.
+            self.report.keep(invariant, cost, || vec![Choice { actor, outcome: 0 }]);
+        }
+    }
+
+    /// A new state: known, final, stuck, or one to choose in.
+    fn arrive(&mut self, sleep: u16, last: Option<u8>) -> End {
+        let count = self.runner.count();
+        let (key, finished) = {
+            let inner = self.runner.inner();
+            (inner.key(count, self.reduction.keep_finished), inner.actors[..count].iter().all(|a| a.finished))
+        };
+        if finished {
+            self.finish(key);
+            return End::Over;
+        }
+        let (enabled, blocked) = self.runner.enabled();
+        // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if somebody was
+        // here before, so was all that follows.
+        if let Some(actor) = self.runner.goes_alone(enabled, last) {
+            if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(key)) {
+                return End::Over;
+            }
+            self.push(1 << actor, sleep, actor, key);
+            return End::Running;
+        }
+        if self.reduction.cache && !self.cache.insert(key) {
+            self.ways_on = self.ways.as_ref().and_then(|ways| ways.get(&key)).copied().unwrap_or(1.0);
+            return End::Over;
+        }
+        if blocked != 0 {
+            let known = self.runner.inner().violated().contains(Invariant::LockOrder);
+            if self.runner.find_deadlock(enabled, blocked) {
+                if !known {
+                    self.keep_here(Invariant::LockOrder);
+                }
+                let inner = self.runner.inner();
+                if enabled == 0 || inner.halted {
+                    let state = Final { key, violated: inner.violated(), deadlock: enabled == 0 };
+                    drop(inner);
+                    (self.on_final)(state);
+                    return End::Over;
+                }
+            }
+        }
+        let open = enabled & !sleep;
+        if open == 0 {
+            return End::Over;
+        }
+        let actor = goes_on(open, last);
+        self.push(open, sleep, actor, key);
+        End::Running
+    }
+
+    fn push(&mut self, open: u16, sleep: u16, actor: u8, key: u128) {
+        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0, key, ways: 0.0 });
+    }
+
+    /// What fell in the state that the whole path leads to.
+    fn keep_here(&mut self, invariant: Invariant) {
+        let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
+        self.report.keep(invariant, cost, || chosen(&self.nodes));
+    }
+
+    fn finish(&mut self, key: u128) {
+        let mut inner = self.runner.inner();
+        let known = inner.violated();
+        inner.model.at_rest();
+        let broke = inner.violated().minus(known);
+        let state = Final { key, violated: inner.violated(), deadlock: false };
+        drop(inner);
+        if self.reduction.cache {
+            self.cache.insert(key);
+        }
+        for invariant in broke.iter() {
+            self.keep_here(invariant);
+        }
+        (self.on_final)(state);
+    }
+
+    /// Who sleeps after the choice of the deepest node: all that slept or were tried, and do not conflict with it.
+    fn child_sleep(&mut self) -> u16 {
+        let Some(node) = self.nodes.last() else { return 0 };
+        let candidates = if self.reduction.sleep { node.sleep | node.done } else { 0 };
+        if candidates == 0 || self.reduction.fault == Fault::SleepNotFiltered {
+            return candidates;
+        }
+        let (own, other) = &mut self.footprints;
+        self.runner.footprint(usize::from(node.choice.actor), own);
+        sleep::independent(candidates, self.runner.count(), own, other, |actor, out| self.runner.footprint(actor, out))
+    }
+
+    /// To the next untried choice, its node as it was; `false` if there is none.
+    fn backtrack(&mut self) -> bool {
+        while let Some(node) = self.nodes.last_mut() {
+            self.runner.undo();
+            self.leads[usize::from(node.choice.actor)] = node.lead;
+            if node.choice.outcome + 1 < node.outcomes {
+                node.choice.outcome += 1;
+                return true;
+            }
+            node.done |= 1 << node.choice.actor;
+            let rest = node.open & !node.done;
+            if rest != 0 {
+                node.choice = Choice { actor: rest.trailing_zeros() as u8, outcome: 0 };
+                node.outcomes = 0;
+                return true;
+            }
+            let (key, ways) = (node.key, node.ways);
+            self.nodes.pop();
+            if let Some(known) = &mut self.ways {
+                known.insert(key, ways);
+                self.ways_on = ways;
+                if let Some(parent) = self.nodes.last_mut() {
+                    parent.ways += ways;
+                }
+            }
+        }
+        false
+    }
+}
+
+fn chosen(nodes: &[Node]) -> Vec<Choice> {
+    nodes.iter().map(|n| n.choice).collect()
+}
+
+/// Executions without a fall, after which a search probes.
+const UNPROBED: u64 = 1000;

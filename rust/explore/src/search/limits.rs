@@ -1,0 +1,45 @@
+//! When a search is to give up.
+
+use std::time::{Duration, Instant};
+
+use crate::search::report::Progress;
+
+/// When to give up, and whom to tell.
+pub struct Limits<'a> {
+    pub executions: u64,
+    pub deadline: Option<Instant>,
+    /// How much longer to look once an invariant that ends executions has fallen.
+    pub settle: Option<Duration>,
+    /// States kept at most (about 24 bytes each).
+    pub states: usize,
+    /// Polled about every 20 ms.
+    pub stop: &'a dyn Fn() -> bool,
+    pub progress: &'a mut dyn FnMut(Progress),
+}
+
+/// Looks at the time only now and then.
+pub(crate) struct Clock {
+    ticks: u32,
+    last: Instant,
+}
+
+impl Clock {
+    const EVERY: Duration = Duration::from_millis(20);
+
+    pub(crate) fn new() -> Self {
+        Self { ticks: 0, last: Instant::now() }
+    }
+    /// The time, if about 20 ms have passed since it last told.
+    pub(crate) fn tick(&mut self) -> Option<Instant> {
+        self.ticks += 1;
+        if !self.ticks.is_multiple_of(16) {
+            return None;
+        }
+        let now = Instant::now();
+        if now - self.last < Self::EVERY {
+            return None;
+        }
+        self.last = now;
+        Some(now)
+    }
+}

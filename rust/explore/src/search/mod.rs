@@ -1,0 +1,7 @@
+//! Which executions are run: all, a sample, or those that a search is directed to first.
+
+pub mod dfs;
+pub mod limits;
+pub(crate) mod probe;
+pub mod random;
+pub mod report;

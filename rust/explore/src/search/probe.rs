@@ -1,0 +1,131 @@
+//! Executions beside an exhaustive search: from some it learns what actors share, so that fewer of its rounds end late; others
+//! show early what falls where one actor stops once for all others. They are executions like all: what falls in them has fallen.
+
+use std::time::Instant;
+
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+
+use crate::model::{Invariants, Model};
+use crate::runtime::execution::{Actors, Phase};
+use crate::runtime::schedule::{Choice, Turn};
+use crate::search::dfs::Search;
+use crate::search::limits::Limits;
+
+/// Executions in a row that teach nothing, after which it is enough.
+const ENOUGH: usize = 4;
+
+/// Executions to learn from, of random turns.
+const REHEARSALS: usize = 20;
+
+/// Points of one actor at which a probe stops it.
+const STOPS: usize = 128;
+
+impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
+    /// One actor after the other, then in turns of random length, until nothing new is learned.
+    pub(crate) fn rehearse(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+        let count = self.runner.count();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
+        let mut in_vain = 0;
+        for turn in 0..count + REHEARSALS {
+            if !self.may_go_on(limits) {
+                return;
+            }
+            in_vain = if self.runner.adopt_shared(true) { 0 } else { in_vain + 1 };
+            if in_vain == ENOUGH {
+                return;
+            }
+            let next = |rng: &mut Xoshiro256PlusPlus, made: &[Turn]| {
+                let moves_on = turn >= count && rng.random_range(0..8) == 0;
+                let last = made.last().map_or(turn % count, |t| usize::from(t.choice.actor));
+                if moves_on { rng.random_range(0..count) } else { last }
+            };
+            self.by_turns(ending, began, next, &mut rng);
+        }
+    }
+
+    /// Each actor is stopped once, at each of its points in turn, until all others are done or wait.
+    pub(crate) fn probe(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+        let count = self.runner.count();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
+        for first in 0..count {
+            for stop in 0..STOPS {
+                self.runner.adopt_shared(true);
+                if !self.may_go_on(limits) {
+                    return;
+                }
+                let next = |_: &mut _, made: &[Turn]| if made.len() < stop { first } else { (first + 1) % count };
+                let followed = self.by_turns(ending, began, next, &mut rng);
+                // It came to its end, or waits, before it was to be stopped.
+                if self.report.first.is_some() || followed < stop {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn may_go_on(&self, limits: &Limits<'_>) -> bool {
+        let over = limits.deadline.is_some_and(|end| Instant::now() >= end) || (limits.stop)();
+        !over && !self.runner.unanswered() && self.report.executions + 1 < limits.executions
+    }
+
+    /// An execution in which whoever is `next` after these turns goes on if it can, else the one after it that can. Returns the
+    /// number of turns before somebody else than `next` had to go.
+    fn by_turns(
+        &mut self,
+        ending: Invariants,
+        began: Instant,
+        mut next: impl FnMut(&mut Xoshiro256PlusPlus, &[Turn]) -> usize,
+        rng: &mut Xoshiro256PlusPlus,
+    ) -> usize {
+        let count = self.runner.count();
+        let mut operations = self.runner.start();
+        let mut turns = Vec::new();
+        let mut followed = None;
+        let broke = loop {
+            // A deadlock of some ends an execution in which others could go on.
+            if self.runner.halted() || self.runner.settle() || self.runner.halted() {
+                break self.runner.inner().violated();
+            }
+            let (enabled, _) = self.runner.enabled();
+            let wanted = next(rng, &turns);
+            let actor = (wanted..wanted + count).map(|a| a % count).find(|a| enabled & 1 << a != 0).unwrap_or(0);
+            if actor != wanted {
+                followed.get_or_insert(turns.len());
+            }
+            let outcome = rng.random_range(0..self.runner.outcomes(actor));
+            let choice = Choice { actor: actor as u8, outcome };
+            operations[actor] += 1 + self.runner.advance(actor, outcome, Phase::Frontier);
+            turns.push(Turn { choice, until: operations[actor] });
+        };
+        self.report.executions += 1;
+        if self.report.first.is_none() && !broke.and(ending).is_empty() {
+            self.report.first = Some((self.report.executions, began.elapsed()));
+        }
+        for invariant in broke.iter() {
+            self.rehearsed.entry(invariant).or_insert_with(|| turns.clone());
+        }
+        followed.unwrap_or(turns.len())
+    }
+
+    /// The choices that lead on the way of these turns, by what is known now of who meets whom where.
+    pub(crate) fn retrace(&mut self, turns: &[Turn]) -> Vec<Choice> {
+        let mut operations = self.runner.start();
+        let mut made = Vec::new();
+        for &Turn { choice, until } in turns {
+            let actor = usize::from(choice.actor);
+            let mut outcome = choice.outcome;
+            while operations[actor] < until && !self.runner.halted() {
+                let outcomes = self.runner.outcomes(actor);
+                if outcomes == 0 {
+                    break;
+                }
+                let choice = Choice { outcome: outcome.min(outcomes - 1), ..choice };
+                operations[actor] += 1 + self.runner.advance(actor, choice.outcome, Phase::Frontier);
+                made.push(choice);
+                outcome = 0;
+            }
+        }
+        made
+    }
+}

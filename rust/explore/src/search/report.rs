@@ -1,0 +1,94 @@
+//! How far a search is, why it ended, what it covered and found.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use vmemmap_arch::Invariant;
+
+use crate::model::Invariants;
+use crate::reduction::options::{Merge, Reduction};
+use crate::runtime::schedule::{Choice, Cost, Found};
+
+/// How far a search is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    pub executions: u64,
+    pub steps: u64,
+    pub states: u64,
+    pub violated: Invariants,
+}
+
+/// Why a search ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// Every execution was covered.
+    Exhausted,
+    Budget,
+    Interrupted,
+}
+
+/// What a search covered and found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub ended: Ended,
+    pub executions: u64,
+    pub steps: u64,
+    pub states: u64,
+    /// Rounds until the set of shared locations stayed as it was.
+    pub rounds: u32,
+    /// A bound of the model or of the steps per actor was hit.
+    pub overflowed: bool,
+    /// Executions that a search without any reduction would have to run. Known if this one was exhausted, with the cache
+    /// and nothing else: sleep sets and merging leave out edges that the count needs.
+    pub interleavings: Option<f64>,
+    pub found: BTreeMap<Invariant, Found>,
+    /// When an invariant that ends executions first fell: after so many executions, and how long.
+    pub first: Option<(u64, Duration)>,
+}
+
+impl Report {
+    pub(crate) fn new() -> Self {
+        Self {
+            ended: Ended::Budget,
+            executions: 0,
+            steps: 0,
+            states: 0,
+            rounds: 0,
+            overflowed: false,
+            interleavings: None,
+            found: BTreeMap::new(),
+            first: None,
+        }
+    }
+    /// Whether what was not found does not exist, within the declared bounds.
+    #[must_use]
+    pub fn exhaustive(&self) -> bool {
+        self.ended == Ended::Exhausted && !self.overflowed
+    }
+    /// Whether any of these fell.
+    pub(crate) fn has_found(&self, any: Invariants) -> bool {
+        self.found.keys().any(|i| any.contains(*i))
+    }
+    pub(crate) fn keep(&mut self, invariant: Invariant, cost: Cost, choices: impl FnOnce() -> Vec<Choice>) {
+        if self.found.get(&invariant).is_none_or(|f| cost < f.cost) {
+            self.found.insert(invariant, Found { choices: choices(), cost });
+        }
+    }
+}
+
+/// A state in which everybody is done, for the soundness tests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Final {
+    pub key: u128,
+    pub violated: Invariants,
+    pub deadlock: bool,
+}
+
+impl Final {
+    /// What of it a reduction must keep where actors may lose their CPU. A deadlock in which one lost it for good is the same
+    /// wherever the actor stood in its private work, which merging does ahead.
+    #[must_use]
+    pub fn but_private_work(self, reduction: Reduction) -> Self {
+        if self.deadlock && reduction.merge == Merge::Private { Self { key: 0, violated: Invariants::NONE, ..self } } else { self }
+    }
+}

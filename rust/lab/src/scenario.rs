@@ -1,0 +1,91 @@
+//! Scenarios as data: who runs, what is judged.
+
+use vmemmap_arch::{Invariant, Var};
+use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate};
+use vmemmap_kernel::state::Scalar;
+use vmemmap_kernel::{Kernel, Operation};
+use vmemmap_machine::explored::{Context, Place};
+
+use vmemmap_explore::check::subject::Subject;
+
+/// Where an actor's operations come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Body {
+    /// Listed beforehand.
+    Program(Vec<Operation>),
+    /// Asked for one after the other, each with the results of those before (`foreign`).
+    Foreign,
+}
+
+impl Body {
+    /// The operations, if they are known.
+    #[must_use]
+    pub fn program(&self) -> Option<&[Operation]> {
+        match self {
+            Body::Program(program) => Some(program),
+            Body::Foreign => None,
+        }
+    }
+}
+
+/// A CPU's work: kernel operations, some rounds of them. An errno is an observation and ends nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Actor {
+    pub name: String,
+    pub cpu: u8,
+    pub rounds: u32,
+    pub body: Body,
+    /// An interrupt enters before and leaves after each round.
+    pub context: Context,
+    /// An interrupt that comes whenever its line is raised, and only then.
+    pub line: Option<Var>,
+}
+
+/// Who runs, and what is judged. The machine and what happened on it before are given apart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scenario {
+    pub name: String,
+    pub variant: String,
+    /// Of everything that the scenario was made of; a trace names it.
+    pub digest: String,
+    pub actors: Vec<Actor>,
+    pub judged: Vec<Invariant>,
+}
+
+impl Scenario {
+    /// Where each actor runs.
+    #[must_use]
+    pub fn places(&self) -> Vec<Place> {
+        self.actors.iter().map(|a| Place { cpu: a.cpu, context: a.context, line: a.line }).collect()
+    }
+    /// Under a policy that pauses CPUs by IPI, each CPU has the kernel's handler for it.
+    pub fn add_ipi_handlers(&mut self, kernel: &Kernel) {
+        let p = &kernel.policies;
+        if p.update != PteUpdate::BbmIpiPause && p.split != PmdSplit::BbmIpiPause {
+            return;
+        }
+        let context = if p.ipi == PauseIpi::Irq { Context::Irq } else { Context::Nmi };
+        let mut cpus: Vec<u8> = self.actors.iter().map(|a| a.cpu).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        self.actors.extend(cpus.into_iter().map(|cpu| Actor {
+            name: format!("IPI on CPU {cpu}"),
+            cpu,
+            rounds: 1,
+            body: Body::Program(vec![Operation::PauseLocalCpu]),
+            context,
+            line: Some(kernel.vars.scalar(Scalar::IpiCpuPause)),
+        }));
+    }
+    /// What the engine is told of it.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        Subject {
+            name: self.name.clone(),
+            variant: self.variant.clone(),
+            digest: self.digest.clone(),
+            actors: self.actors.iter().map(|a| (a.name.clone(), a.rounds)).collect(),
+            judged: self.judged.clone(),
+        }
+    }
+}

@@ -1,0 +1,572 @@
+//! Real threads on a native machine: each actor repeats its program until the time is over.
+//!
+//! Nothing is proven here; what is counted happened. A native machine has no TLB: it cannot show I4, I5 and I19.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use rand::{Rng, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::Serialize;
+use thiserror::Error;
+use vmemmap_arch::{Cpu, Invariant};
+use vmemmap_kernel::{Errno, Kernel, Operation};
+use vmemmap_machine::{Machine, Violation};
+
+use crate::scenario::{Body, Scenario};
+use crate::script::{Memo, Source, sent};
+use vmemmap_explore::runtime::execution::Answer;
+use vmemmap_explore::runtime::scripted::{ForeignError, Next, ROOT};
+
+/// How to stress.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Options {
+    /// `None`: one for each actor. More repeat the actors in turn; fewer share them.
+    pub threads: Option<usize>,
+    pub seconds: f64,
+    /// Rounds of its program that each actor makes at most.
+    pub rounds: Option<u64>,
+    /// With the sanitizer of the checked machine.
+    pub checked: bool,
+    /// Of the short pauses between operations that vary how threads meet.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: None, seconds: 2.0, rounds: None, checked: true, seed: 0 }
+    }
+}
+
+/// Why a stress did not start.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum StressError {
+    #[error("{asked} threads: this machine has {cpus} CPUs")]
+    Threads { asked: usize, cpus: u8 },
+    #[error("a stress needs at least one actor with a program")]
+    NoActor,
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
+}
+
+/// What a stress did so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StressProgress {
+    pub operations: u64,
+    pub violations: u64,
+    pub elapsed: Duration,
+}
+
+/// One violation, with the keys of `stress --json`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct StressViolation {
+    pub invariant: String,
+    pub actor: String,
+    pub cpu: u8,
+    pub step: u64,
+    pub address: u64,
+    pub message: String,
+    pub freed: Option<String>,
+    pub held: Option<String>,
+}
+
+impl From<&Violation> for StressViolation {
+    fn from(v: &Violation) -> Self {
+        Self {
+            invariant: v.invariant.to_string(),
+            actor: v.actor.clone(),
+            cpu: v.cpu,
+            step: v.step,
+            address: v.address,
+            message: v.message.clone(),
+            freed: v.freed.as_ref().map(ToString::to_string),
+            held: v.held.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+/// What one thread's actor did.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct ActorCount {
+    pub name: String,
+    pub cpu: u8,
+    /// Completed operations, with or without an error.
+    pub operations: u64,
+    pub rounds: u64,
+    pub by_kind: BTreeMap<&'static str, u64>,
+    /// By `ENOMEM`, `EBUSY`, ….
+    pub errors: BTreeMap<String, u64>,
+}
+
+/// Nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Latency {
+    pub p50: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+    pub count: u64,
+}
+
+/// How often operations of one class ran while one of another class was in progress on another thread; only
+/// operations that succeeded count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Overlaps {
+    pub alloc_free_while_add_remove: u64,
+    pub walk_while_add_remove: u64,
+    pub walk_while_alloc_free: u64,
+}
+
+/// The answer, with the keys of `stress --json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stressed {
+    pub scenario: String,
+    pub variant: String,
+    pub operations: u64,
+    pub seconds: f64,
+    pub threads: usize,
+    pub checked: bool,
+    pub seed: u64,
+    pub interrupted: bool,
+    /// The first that were kept, in order of their steps.
+    pub violations: Vec<StressViolation>,
+    pub violation_count: u64,
+    pub violations_by_invariant: BTreeMap<String, u64>,
+    pub not_visible: Vec<String>,
+    pub counters: BTreeMap<&'static str, u64>,
+    pub latency_ns: BTreeMap<&'static str, Latency>,
+    pub actors: Vec<ActorCount>,
+    pub errors: BTreeMap<String, u64>,
+    pub overlaps: Overlaps,
+}
+
+/// What an operation does to the others, for counting overlaps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Class {
+    AllocFree,
+    AddRemove,
+    Walk,
+    Other,
+}
+
+fn kind(operation: &Operation) -> (&'static str, Class) {
+    match operation {
+        Operation::NrHugepages { .. } => ("nr_hugepages", Class::AllocFree),
+        Operation::HugetlbAlloc { .. } => ("hugetlb_alloc", Class::AllocFree),
+        Operation::HugetlbFree { .. } => ("hugetlb_free", Class::AllocFree),
+        Operation::HugetlbUse { .. } => ("hugetlb_use", Class::Other),
+        Operation::HugetlbDemote { .. } => ("hugetlb_demote", Class::AllocFree),
+        Operation::HugetlbOvercommit { .. } => ("hugetlb_overcommit", Class::Other),
+        Operation::HugetlbReserve { .. } => ("hugetlb_reserve", Class::Other),
+        Operation::HugetlbGet { .. } => ("hugetlb_get", Class::Other),
+        Operation::HugetlbPut { .. } => ("hugetlb_put", Class::Other),
+        Operation::HugetlbDissolve { .. } => ("hugetlb_dissolve", Class::AllocFree),
+        Operation::HugetlbDeferredFree => ("hugetlb_deferred_free", Class::AllocFree),
+        Operation::SetHvo { .. } => ("set_hvo", Class::Other),
+        Operation::MemoryAdd { .. } => ("memory_add", Class::AddRemove),
+        Operation::MemoryOnline { .. } => ("memory_online", Class::Other),
+        Operation::MemoryOffline { .. } => ("memory_offline", Class::Other),
+        Operation::MemoryRemove { .. } => ("memory_remove", Class::AddRemove),
+        Operation::MemoryOfflineAndRemove { .. } => ("memory_offline_and_remove", Class::AddRemove),
+        Operation::DeviceAdd { .. } => ("device_add", Class::AddRemove),
+        Operation::DeviceRemove { .. } => ("device_remove", Class::AddRemove),
+        Operation::DeviceUse { .. } => ("device_use", Class::Other),
+        Operation::PtdumpWalk { .. } => ("ptdump_walk", Class::Walk),
+        Operation::PtdumpCheckWx => ("ptdump_check_wx", Class::Walk),
+        Operation::PfnWalk { .. } => ("pfn_walk", Class::Walk),
+        Operation::SpeculativeRef { .. } => ("speculative_ref", Class::Walk),
+        Operation::PfnValid { .. } => ("pfn_valid", Class::Walk),
+        Operation::KmemleakScan { .. } => ("kmemleak_scan", Class::Walk),
+        Operation::KfreeRcuWork { .. } => ("kfree_rcu_work", Class::Other),
+        Operation::MemoryFailure { .. } => ("memory_failure", Class::Other),
+        Operation::PageHandlePoison { .. } => ("page_handle_poison", Class::AllocFree),
+        Operation::CpuOnline => ("cpu_online", Class::Other),
+        Operation::PauseLocalCpu => ("pause_local_cpu", Class::Other),
+        Operation::ShowPte { .. } => ("show_pte", Class::Walk),
+        Operation::Speculate { .. } => ("speculate", Class::Walk),
+        Operation::IommuWalk { .. } => ("iommu_walk", Class::Walk),
+        Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
+        Operation::VmallocAndKeep { .. } => ("vmalloc_and_keep", Class::Other),
+    }
+}
+
+/// Operations of one class that run now, and how many ever ran: an interval met another if one was running at its
+/// beginning or one began before its end.
+#[derive(Default)]
+#[repr(align(128))]
+struct Running {
+    now: AtomicU32,
+    begun: AtomicU64,
+    /// Those that ended with an error, which do not make an overlap.
+    failed: AtomicU64,
+}
+
+#[derive(Default)]
+struct Traffic {
+    alloc_free: Running,
+    add_remove: Running,
+    operations: AtomicU64,
+    over: AtomicBool,
+}
+
+/// What was running or had begun when an operation began.
+struct Seen {
+    now: bool,
+    succeeded: u64,
+}
+
+impl Running {
+    fn look(&self) -> Seen {
+        Seen {
+            now: self.now.load(Ordering::SeqCst) != 0,
+            succeeded: self.begun.load(Ordering::SeqCst) - self.failed.load(Ordering::SeqCst),
+        }
+    }
+    /// Whether one of these was under way at some time since `seen`.
+    fn met(&self, seen: &Seen) -> bool {
+        let after = self.look();
+        seen.now || after.now || after.succeeded > seen.succeeded
+    }
+    fn enter(&self) {
+        self.now.fetch_add(1, Ordering::SeqCst);
+        self.begun.fetch_add(1, Ordering::SeqCst);
+    }
+    fn leave(&self, succeeded: bool) {
+        if !succeeded {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+        }
+        self.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Highest latency told apart: a minute.
+const LONGEST_NS: u64 = 60_000_000_000;
+
+struct Worker<'w> {
+    kernel: &'w Kernel,
+    traffic: &'w Traffic,
+    bodies: Vec<(usize, &'w Body)>,
+    /// For steps that look at results, this thread's own.
+    memo: Option<Memo<'w>>,
+    rounds: u64,
+    rng: Xoshiro256PlusPlus,
+    counts: Vec<ActorCount>,
+    overlaps: Overlaps,
+    latency: BTreeMap<&'static str, Histogram<u64>>,
+}
+
+impl Worker<'_> {
+    fn work(&mut self, machine: &Machine, cpu: u8, checked: bool) {
+        let scenario_names: Vec<String> = self.counts.iter().map(|c| c.name.clone()).collect();
+        let named = |i: usize| machine.set_actor(cpu, &scenario_names[i]);
+        if checked {
+            self.repeat(&machine.checked_cpu(cpu), named);
+        } else {
+            self.repeat(&machine.cpu(cpu), named);
+        }
+    }
+
+    fn repeat<C: Cpu>(&mut self, cpu: &C, named: impl Fn(usize)) {
+        for _ in 0..self.rounds {
+            for i in 0..self.bodies.len() {
+                if self.bodies.len() > 1 || self.counts[i].rounds == 0 {
+                    named(i);
+                }
+                match self.bodies[i] {
+                    (_, Body::Program(program)) => {
+                        for operation in program {
+                            if self.traffic.over.load(Ordering::Relaxed) {
+                                return;
+                            }
+                            let _observed = self.once(cpu, i, operation);
+                        }
+                    }
+                    (actor, Body::Foreign) => {
+                        if let Some(memo) = self.memo.take() {
+                            self.ask_and_run(cpu, i, actor, &memo);
+                            self.memo = Some(memo);
+                        }
+                        if self.traffic.over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                    }
+                }
+                self.counts[i].rounds += 1;
+            }
+        }
+    }
+
+    /// One round of steps that look at results. Where they have no answer it is over for everybody.
+    fn ask_and_run<C: Cpu>(&mut self, cpu: &C, i: usize, actor: usize, memo: &Memo<'_>) {
+        memo.thin_out();
+        let mut node = ROOT;
+        while !self.traffic.over.load(Ordering::Relaxed) {
+            match memo.next(actor, node) {
+                Next::Run(operation) => node = memo.after(actor, node, sent(self.once(cpu, i, &operation))),
+                Next::End => return,
+                Next::Unknown => match memo.ask(actor, node) {
+                    Answer::Given => {}
+                    Answer::Beyond => return,
+                    Answer::None => self.traffic.over.store(true, Ordering::Relaxed),
+                },
+            }
+        }
+    }
+
+    fn once<C: Cpu>(&mut self, cpu: &C, actor: usize, operation: &Operation) -> Result<u64, Errno> {
+        for _ in 0..self.rng.random_range(0..64u32) {
+            std::hint::spin_loop();
+        }
+        let (name, class) = kind(operation);
+        let (seen_add_remove, seen_alloc_free) = (self.traffic.add_remove.look(), self.traffic.alloc_free.look());
+        let own = match class {
+            Class::AllocFree => Some(&self.traffic.alloc_free),
+            Class::AddRemove => Some(&self.traffic.add_remove),
+            Class::Walk | Class::Other => None,
+        };
+        if let Some(running) = own {
+            running.enter();
+        }
+        let began = Instant::now();
+        let result: Result<u64, Errno> = operation.run(self.kernel, cpu);
+        let nanoseconds = u64::try_from(began.elapsed().as_nanos()).unwrap_or(LONGEST_NS);
+        if let Some(running) = own {
+            running.leave(result.is_ok());
+        }
+        if result.is_ok() {
+            let hotplug = self.traffic.add_remove.met(&seen_add_remove);
+            match class {
+                Class::AllocFree => self.overlaps.alloc_free_while_add_remove += u64::from(hotplug),
+                Class::Walk => {
+                    self.overlaps.walk_while_add_remove += u64::from(hotplug);
+                    self.overlaps.walk_while_alloc_free += u64::from(self.traffic.alloc_free.met(&seen_alloc_free));
+                }
+                Class::AddRemove | Class::Other => {}
+            }
+        }
+        self.traffic.operations.fetch_add(1, Ordering::Relaxed);
+        let count = &mut self.counts[actor];
+        count.operations += 1;
+        *count.by_kind.entry(name).or_default() += 1;
+        if let Err(errno) = result {
+            *count.errors.entry(errno.to_string()).or_default() += 1;
+        }
+        let histogram = self
+            .latency
+            .entry(name)
+            .or_insert_with(|| Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and precision are constants"));
+        histogram.saturating_record(nanoseconds.max(1));
+        result
+    }
+}
+
+/// Run the actors of a scenario in real threads on `machine`, which is set up already. Blocks until the time is over, all
+/// rounds are made, or `stop` (polled every 20 ms on the calling thread) says so. `source` answers for the actors whose steps
+/// look at results; without it they do nothing.
+///
+/// # Errors
+/// No actor, more threads than the machine has CPUs, or steps that failed.
+///
+/// # Panics
+/// If kernel code panics: a bug of ours.
+pub fn stress(
+    kernel: &Kernel,
+    machine: &Machine,
+    scenario: &Scenario,
+    source: Option<&Source<'_>>,
+    options: &Options,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(StressProgress),
+) -> Result<Stressed, StressError> {
+    let actors: Vec<usize> =
+        (0..scenario.actors.len()).filter(|i| scenario.actors[*i].body.program().is_none_or(|p| !p.is_empty())).collect();
+    if actors.is_empty() {
+        return Err(StressError::NoActor);
+    }
+    let threads = options.threads.unwrap_or(actors.len()).max(1);
+    if threads > usize::from(machine.cpus()) {
+        return Err(StressError::Threads { asked: threads, cpus: machine.cpus() });
+    }
+    let traffic = Traffic::default();
+    let names = || scenario.actors.iter().map(|a| a.name.clone()).collect();
+    let memo = || source.map(|source| Memo::new(&kernel.layout, names(), source));
+    let workers: Vec<Worker<'_>> =
+        (0..threads).map(|t| Worker { memo: memo(), ..worker(kernel, &traffic, scenario, &actors, t, threads, options) }).collect();
+    let counters_before = machine.counters();
+    let began = Instant::now();
+    let (workers, mut interrupted) = std::thread::scope(|scope| {
+        let handles: Vec<_> = workers
+            .into_iter()
+            .enumerate()
+            .map(|(cpu, mut worker)| {
+                scope.spawn(move || {
+                    worker.work(machine, cpu as u8, options.checked);
+                    worker
+                })
+            })
+            .collect();
+        let interrupted = watch(&handles, &traffic, machine, began, options.seconds, stop, progress);
+        let joined: Vec<Worker<'_>> = handles
+            .into_iter()
+            .map(|h| match h.join() {
+                Ok(worker) => worker,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect();
+        (joined, interrupted)
+    });
+    let seconds = began.elapsed().as_secs_f64();
+    machine.set_signal(false);
+    for memo in workers.iter().filter_map(|w| w.memo.as_ref()) {
+        memo.check()?;
+        interrupted |= memo.is_over();
+    }
+    Ok(collect(machine, scenario, options, workers, &counters_before, seconds, interrupted))
+}
+
+fn worker<'w>(
+    kernel: &'w Kernel,
+    traffic: &'w Traffic,
+    scenario: &'w Scenario,
+    actors: &[usize],
+    thread: usize,
+    threads: usize,
+    options: &Options,
+) -> Worker<'w> {
+    let mine: Vec<usize> = if threads >= actors.len() {
+        vec![actors[thread % actors.len()]]
+    } else {
+        actors.iter().copied().skip(thread).step_by(threads).collect()
+    };
+    Worker {
+        kernel,
+        traffic,
+        bodies: mine.iter().map(|a| (*a, &scenario.actors[*a].body)).collect(),
+        memo: None,
+        rounds: options.rounds.unwrap_or(u64::MAX),
+        rng: Xoshiro256PlusPlus::seed_from_u64(options.seed.wrapping_add(thread as u64)),
+        counts: mine
+            .iter()
+            .map(|a| ActorCount { name: scenario.actors[*a].name.clone(), cpu: thread as u8, ..ActorCount::default() })
+            .collect(),
+        overlaps: Overlaps::default(),
+        latency: BTreeMap::new(),
+    }
+}
+
+/// Waits for the end; `true` if it was asked for.
+fn watch<T>(
+    handles: &[std::thread::ScopedJoinHandle<'_, T>],
+    traffic: &Traffic,
+    machine: &Machine,
+    began: Instant,
+    seconds: f64,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(StressProgress),
+) -> bool {
+    let mut interrupted = false;
+    let mut asked: Option<Instant> = None;
+    while !handles.iter().all(|h| h.is_finished()) {
+        std::thread::park_timeout(Duration::from_millis(20));
+        let elapsed = began.elapsed();
+        if asked.is_none() {
+            interrupted = stop();
+            if interrupted || elapsed.as_secs_f64() >= seconds {
+                traffic.over.store(true, Ordering::Relaxed);
+                asked = Some(Instant::now());
+            }
+        }
+        // An operation that takes long is told by a signal, as user space would.
+        if asked.is_some_and(|since| since.elapsed() > Duration::from_millis(300)) {
+            machine.set_signal(true);
+        }
+        progress(StressProgress { operations: traffic.operations.load(Ordering::Relaxed), violations: machine.violation_count(), elapsed });
+    }
+    traffic.over.store(true, Ordering::Relaxed);
+    interrupted
+}
+
+fn collect(
+    machine: &Machine,
+    scenario: &Scenario,
+    options: &Options,
+    workers: Vec<Worker<'_>>,
+    before: &vmemmap_machine::Counters,
+    seconds: f64,
+    interrupted: bool,
+) -> Stressed {
+    let mut latency: BTreeMap<&'static str, Histogram<u64>> = BTreeMap::new();
+    let mut overlaps = Overlaps::default();
+    let mut errors = BTreeMap::new();
+    let mut actors = Vec::new();
+    let threads = workers.len();
+    for worker in workers {
+        overlaps.alloc_free_while_add_remove += worker.overlaps.alloc_free_while_add_remove;
+        overlaps.walk_while_add_remove += worker.overlaps.walk_while_add_remove;
+        overlaps.walk_while_alloc_free += worker.overlaps.walk_while_alloc_free;
+        for (name, histogram) in worker.latency {
+            match latency.entry(name) {
+                std::collections::btree_map::Entry::Vacant(v) => {
+                    v.insert(histogram);
+                }
+                std::collections::btree_map::Entry::Occupied(mut o) => {
+                    let sum = o.get_mut();
+                    sum.add(histogram).expect("all have the same bounds");
+                }
+            }
+        }
+        for count in worker.counts {
+            for (errno, n) in &count.errors {
+                *errors.entry(errno.clone()).or_default() += n;
+            }
+            actors.push(count);
+        }
+    }
+    let violation_count = machine.violation_count();
+    let by_invariant = Invariant::ALL.into_iter().map(|i| (i.to_string(), machine.violations_of(i))).filter(|(_, n)| *n != 0).collect();
+    Stressed {
+        scenario: scenario.name.clone(),
+        variant: scenario.variant.clone(),
+        operations: actors.iter().map(|a| a.operations).sum(),
+        seconds,
+        threads,
+        checked: options.checked,
+        seed: options.seed,
+        interrupted,
+        violations: machine.violations().iter().map(StressViolation::from).collect(),
+        violation_count,
+        violations_by_invariant: by_invariant,
+        not_visible: [
+            Invariant::NoStaleTranslation,
+            Invariant::NoStaleWalkCache,
+            Invariant::BreakBeforeMake,
+            Invariant::ContentBeforePte,
+            Invariant::SingleCopyAtomic,
+        ]
+        .map(|i| i.to_string())
+        .to_vec(),
+        counters: machine
+            .counters()
+            .named()
+            .into_iter()
+            .zip(before.named())
+            .map(|((name, after), (_, before))| (name, after - before))
+            .collect(),
+        latency_ns: latency.iter().map(|(name, h)| (*name, told(h))).collect(),
+        actors,
+        errors,
+        overlaps,
+    }
+}
+
+fn told(histogram: &Histogram<u64>) -> Latency {
+    Latency {
+        p50: histogram.value_at_quantile(0.5),
+        p99: histogram.value_at_quantile(0.99),
+        p999: histogram.value_at_quantile(0.999),
+        max: histogram.max(),
+        count: histogram.len(),
+    }
+}

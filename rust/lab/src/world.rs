@@ -1,0 +1,228 @@
+//! The World of operations as a model to explore, and how a kernel gets into it.
+
+use std::ops::{Deref, DerefMut};
+
+use thiserror::Error;
+use vmemmap_arch::bbm::FeatBbm;
+use vmemmap_arch::{Invariant, LockId, Mode, Tlbi};
+use vmemmap_kernel::{Errno, Kernel, Operation, boot};
+use vmemmap_machine::explored::{Conflict, Mark, Touch, World, WorldOptions};
+use vmemmap_machine::op::{Op, Reply};
+use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
+
+use crate::setup::{StageError, alone, set_up};
+use vmemmap_explore::model::{Access, Breach, Described, Footprint, Held, InVain, Invariants, Model, NewOrder};
+
+/// The explored machine as the engine's model.
+#[derive(Clone, Debug)]
+pub struct Explored(pub World);
+
+impl Deref for Explored {
+    type Target = World;
+    fn deref(&self) -> &World {
+        &self.0
+    }
+}
+
+impl DerefMut for Explored {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.0
+    }
+}
+
+/// A footprint that the machine fills.
+struct Touched<'f>(&'f mut Footprint);
+
+impl Touch for Touched<'_> {
+    #[inline]
+    fn read(&mut self, location: u32) {
+        self.0.read(location);
+    }
+    #[inline]
+    fn write(&mut self, location: u32) {
+        self.0.write(location);
+    }
+    #[inline]
+    fn watch(&mut self, location: u32) {
+        self.0.touch(location, Access::Watch);
+    }
+    #[inline]
+    fn adjust(&mut self, location: u32) {
+        self.0.touch(location, Access::Adjust);
+    }
+}
+
+impl Model for Explored {
+    type Op = Op;
+    type Reply = Reply;
+    type Mark = Mark;
+
+    fn reset(&mut self) {
+        World::reset(self);
+    }
+    fn checkpoint(&mut self) -> Mark {
+        World::checkpoint(self)
+    }
+    fn rollback(&mut self, mark: &Mark) {
+        World::rollback(self, mark);
+    }
+    #[inline]
+    fn is_local(op: &Op) -> bool {
+        op.is_local()
+    }
+    #[inline]
+    fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
+        World::outcomes(self, actor, op)
+    }
+    #[inline]
+    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
+        World::footprint(self, actor, op, &mut Touched(out));
+    }
+    #[inline]
+    fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
+        World::execute(self, actor, op, outcome)
+    }
+    #[inline]
+    fn observed(reply: Reply) -> u64 {
+        reply.value ^ u64::from(reply.tok).rotate_left(32)
+    }
+    fn in_vain(&self, op: &Op, n: usize) -> InVain {
+        match *op {
+            Op::Read { at, .. } => InVain::Reads(World::none_from(self, at, n)),
+            Op::Tlbi(Tlbi::Vaale1is(first)) => InVain::Alike(World::unreached_from(self, first, n)),
+            _ => InVain::Alike(0),
+        }
+    }
+    fn kin(&self, location: u32) -> Option<u32> {
+        World::place_beside(self, location)
+    }
+    #[inline]
+    fn fingerprint(&self) -> u128 {
+        World::fingerprint(self)
+    }
+    #[inline]
+    fn violated(&self) -> Invariants {
+        Invariants(World::violated(self))
+    }
+    fn waits_for(&self, actor: u8, op: &Op) -> u16 {
+        World::waits_for(self, actor, op)
+    }
+    #[inline]
+    fn may_never_come(&self, actor: u8, op: &Op) -> bool {
+        matches!(op, Op::InterruptEnter) && World::may_never_come(self, actor)
+    }
+    fn is_interrupted(&self, actor: u8) -> bool {
+        World::is_interrupted(self, actor)
+    }
+    fn held(&self, actor: u8) -> Vec<String> {
+        let one = |(lock, mode): (LockId, Mode)| match mode {
+            Mode::Read => format!("{} for reading", lock.name()),
+            Mode::Write => lock.name().to_owned(),
+        };
+        World::held(self, actor).map(one).collect()
+    }
+    fn locks(&self, actor: u8) -> Held {
+        let (any, alone) = World::locks(self, actor);
+        Held { any, alone }
+    }
+    #[inline]
+    fn new_order(&mut self) -> Option<NewOrder> {
+        World::new_order(self).map(|o| NewOrder { actor: o.actor, held: o.held, taken: o.taken })
+    }
+    fn overflowed(&self) -> bool {
+        World::overflowed(self)
+    }
+    fn breaches(&self) -> Vec<Breach> {
+        let told = |b: &vmemmap_machine::explored::Breach| Breach {
+            invariant: b.invariant,
+            actor: b.actor,
+            address: (b.address != 0).then_some(b.address),
+            message: format!("{}: {}", b.invariant.short(), b.message),
+        };
+        World::breaches(self).iter().map(told).collect()
+    }
+    fn describe(&self, actor: u8, op: &Op) -> Described {
+        let d = World::describe(self, actor, op);
+        Described { op: d.op.to_owned(), place: d.place, address: d.address, old: d.old, new: d.new, about: d.about }
+    }
+    fn alternative(&mut self, actor: u8, op: &Op, outcome: u16) -> String {
+        World::alternative(self, actor, op, outcome)
+    }
+    fn describe_after(&self, _actor: u8, op: &Op, reply: Reply, text: &mut Described) {
+        match op {
+            // What was found is what was there; a read leaves it there.
+            Op::Read { .. } | Op::VarLoad { .. } | Op::Load { .. } | Op::LoadFrame { .. } | Op::WaitUntil { .. } => {
+                text.old = Some(reply.value)
+            }
+            Op::Rmw { op, .. } | Op::VarRmw { op, .. } => (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value))),
+            Op::VarAdd { n, .. } => text.new = text.old.map(|old| old.wrapping_add(*n as u64)),
+            Op::Alloc(_) => {
+                text.address = (reply != Reply::NOTHING).then_some(reply.value);
+                text.about.extend(text.address);
+            }
+            // Whether it was taken.
+            Op::TryAcquire { .. } => text.new = Some(reply.value),
+            Op::CompareExchange { old, .. } if reply.value != old.0 => text.new = Some(reply.value),
+            _ => {}
+        }
+    }
+    fn memory_model(&self) -> String {
+        let o = self.options();
+        let oracle = if o.strict { "strict" } else { "observed" };
+        let mut words = format!("sequentially consistent memory, stale translations per slot, {oracle} oracle");
+        let parts = [
+            (o.spurious_fault_is_fatal, ", spurious faults fatal"),
+            (!o.ets, ", without FEAT_ETS2"),
+            (o.conflict == Conflict::AtAccess, ", conflicting translations judged at the access too"),
+            (o.conflict == Conflict::Amalgamate, ", loads may mix conflicting translations"),
+            (o.conflict == Conflict::Abort, ", conflicting translations may abort"),
+            (o.iommu, ", an IOMMU beyond the TLBI broadcast"),
+        ];
+        words.extend(parts.into_iter().filter(|(holds, _)| *holds).map(|(_, text)| text));
+        if o.feat_bbm.iter().any(|level| *level != FeatBbm::Level0) {
+            let levels: Vec<_> = o.feat_bbm.iter().map(|level| level.name()).collect();
+            words += &format!(", FEAT_BBM {}", levels.join("/"));
+        }
+        if !o.asids.is_empty() {
+            words += &format!(", ASIDs {:?}", o.asids);
+        }
+        words
+    }
+    fn visible(&self) -> Invariants {
+        Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
+    }
+}
+
+/// Why a machine cannot be explored.
+#[derive(Debug, Error)]
+pub enum WorldError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("boot: {0}")]
+    Boot(Errno),
+    #[error(transparent)]
+    Stage(#[from] StageError),
+}
+
+/// An empty machine for this kernel and so many actors.
+///
+/// # Errors
+/// `Config`.
+pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<Explored, WorldError> {
+    let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
+    let config = MachineConfig { geometry: kernel.geometry, ram, cpus: actors.max(1), vars: kernel.vars.count(), root: None, seed: 0 };
+    Ok(Explored(World::new(&config, options)?))
+}
+
+/// A machine as it is when user space starts, on which `setup` has happened; marked, ready to be explored.
+///
+/// # Errors
+/// `Config`, `Boot` if memory is too small for its own struct pages, `Stage` if an operation of the setup fails.
+pub fn booted(kernel: &Kernel, actors: u8, options: WorldOptions, setup: &[Operation]) -> Result<Explored, WorldError> {
+    let mut world = empty(kernel, actors, options)?;
+    alone(&mut world, &kernel.geometry, |cpu| boot::boot(kernel, cpu))?.map_err(WorldError::Boot)?;
+    world.seal_boot();
+    set_up(&mut world, kernel, setup)?;
+    world.mark();
+    Ok(world)
+}

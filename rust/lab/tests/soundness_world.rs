@@ -1,0 +1,317 @@
+//! The reductions against the naive search, on thousands of small random programs on the World (explorer.md §9, family B).
+
+#[path = "../../explore/tests/common/mod.rs"]
+mod common;
+mod family;
+
+use std::collections::HashSet;
+use std::rc::Rc;
+
+use family::mutants::MUTANTS;
+use family::programs::{Corpus, Shape};
+use family::{Line, Mutant, Past, Programs, Stage, Watched, page, search, shrunk};
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi};
+use vmemmap_explore::check::verdict::{Options, ask};
+use vmemmap_explore::model::Invariants;
+use vmemmap_explore::reduction::options::Fault;
+use vmemmap_explore::reduction::options::Reduction;
+use vmemmap_explore::runtime::execution::Shared;
+use vmemmap_explore::runtime::runner::Runner;
+use vmemmap_explore::search::report::{Ended, Final, Report};
+use vmemmap_machine::explored::{LocationKind, World, WorldOptions};
+use vmemmap_machine::op::Op;
+
+/// Learns on the way what `MERGED` knows beforehand.
+const UNREHEARSED: Reduction = Reduction { fault: Fault::Unrehearsed, ..Reduction::MERGED };
+const REDUCED: [Reduction; 5] = [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
+const NAIVE_LIMIT: u64 = 2_000;
+
+const TABLES: Shape = Shape { sections: 10, actors: (2, 3), lines: (5, 3) };
+const MIXED: Shape = Shape { sections: 45, actors: (2, 3), lines: (5, 3) };
+const WAITING: Shape = Shape { sections: 90, actors: (2, 3), lines: (5, 4) };
+
+/// Complete final states, and violations end nothing.
+fn whole(world: World, mutant: Option<Mutant>, programs: &Programs, r: Reduction, limit: u64) -> (World, Report, HashSet<Final>) {
+    search(world, mutant, programs, Reduction { keep_finished: true, ..r }, Invariants::NONE, limit)
+}
+
+/// Whether a reduction loses final states of the reference, on a machine that has numbered nothing yet.
+fn differs(programs: &Programs, reduction: Reduction, reference: Reduction) -> bool {
+    loses(programs, reduction, reference, None)
+}
+
+/// The same with a rule less.
+fn loses(programs: &Programs, reduction: Reduction, reference: Reduction, mutant: Option<Mutant>) -> bool {
+    let (world, _, reduced) = whole(programs.stage.world.clone(), mutant, programs, reduction, u64::MAX);
+    let (_, report, finals) = whole(world, None, programs, reference, 4 * NAIVE_LIMIT);
+    report.ended == Ended::Exhausted && comparable(programs, &reduced, reduction) != comparable(programs, &finals, reduction)
+}
+
+fn comparable(programs: &Programs, finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
+    let stops = programs.lines.iter().flatten().any(|line| *line == Line::Do(Op::StopMachineBegin));
+    finals.iter().map(|f| if stops { f.but_private_work(reduction) } else { *f }).collect()
+}
+
+#[derive(Default, Debug)]
+struct Counts {
+    programs: usize,
+    deadlocks: usize,
+    violated: usize,
+    finals: usize,
+    executions: u64,
+}
+
+/// Compares reductions with a reference on `n` programs, those left out for which it takes more than `limit` executions.
+fn compare(seed: u64, shape: Shape, n: usize, reduced: &[Reduction], reference: Reduction, limit: u64) -> Counts {
+    let mut corpus = Corpus::new(seed, shape);
+    let mut counts = Counts::default();
+    for nth in 0..n {
+        let programs = corpus.draw();
+        // The first has a machine that has numbered nothing yet, as the product has; hence each comes first at times.
+        let mut world = programs.stage.world.clone();
+        let mut all = Vec::new();
+        for k in 0..reduced.len() {
+            let reduction = reduced[(nth + k) % reduced.len()];
+            let (back, report, finals) = whole(world, None, &programs, reduction, 4 * limit);
+            world = back;
+            all.push((reduction, report, finals));
+        }
+        let (world, report, finals) = whole(world, None, &programs, reference, limit);
+        if report.ended != Ended::Exhausted {
+            continue;
+        }
+        counts.programs += 1;
+        counts.executions += report.executions;
+        counts.finals += finals.len();
+        counts.deadlocks += usize::from(finals.iter().any(|f| f.deadlock));
+        counts.violated += usize::from(!report.found.is_empty());
+        for (reduction, reduced, its) in &all {
+            assert!(
+                comparable(&programs, its, *reduction) == comparable(&programs, &finals, *reduction)
+                    && reduced.found.keys().eq(report.found.keys()),
+                "seed {seed}, program {nth}, {reduction:?}: {} final states of {}\nminimal: {:?}",
+                its.len(),
+                finals.len(),
+                shrunk(&programs, |p| differs(p, *reduction, reference))
+            );
+        }
+        all.push((reference, report, finals));
+        let of = |wanted: Reduction| all.iter().find(|(r, ..)| *r == wanted).map(|(_, report, _)| report);
+        if let (Some(cache), Some(sleep)) = (of(Reduction::CACHE), of(Reduction::CACHE_SLEEP)) {
+            assert_eq!(cache.states, sleep.states, "states, seed {seed}, program {nth}: {programs:?}");
+        }
+        if let (Some(cache), Some(naive)) = (of(Reduction::CACHE), of(Reduction::NAIVE)) {
+            assert_eq!(cache.interleavings, Some(naive.executions as f64), "seed {seed}, program {nth}: {programs:?}");
+        }
+        verdicts_agree(world, &programs, nth, reference);
+    }
+    counts
+}
+
+/// The same where a fall ends its execution: judged are all that these programs can make fall, or one of them.
+fn verdicts_agree(mut world: World, programs: &Programs, nth: usize, reference: Reduction) {
+    const JUDGED: [Invariant; 6] = [
+        Invariant::AlwaysTranslates,
+        Invariant::NoUseOfFreedFrame,
+        Invariant::NoStaleTranslation,
+        Invariant::FreedTableIsEmpty,
+        Invariant::BreakBeforeMake,
+        Invariant::LockOrder,
+    ];
+    let ending = JUDGED.get(nth % 8).map_or(Invariants::of(&JUDGED), |one| Invariants::only(*one));
+    let mut fell = |reduction| {
+        let (back, report, _) = search(world.clone(), None, programs, reduction, ending, u64::MAX);
+        world = back;
+        report.found.keys().any(|i| ending.contains(*i))
+    };
+    let expected = fell(reference);
+    for reduction in [Reduction::MERGED, Reduction::CACHE_SLEEP] {
+        assert_eq!(fell(reduction), expected, "verdict under {reduction:?}, program {nth}, judged {ending:?}: {programs:?}");
+    }
+}
+
+#[test]
+fn programs_on_tables_reach_the_final_states_of_the_naive_search() {
+    let counts = compare(101, TABLES, 700, &REDUCED, Reduction::NAIVE, NAIVE_LIMIT);
+    assert!(counts.programs > 600 && counts.violated > 300, "{counts:?}");
+}
+
+#[test]
+fn programs_with_locks_and_rcu_reach_the_final_states_of_the_naive_search() {
+    let mixed = compare(102, MIXED, 500, &REDUCED, Reduction::NAIVE, NAIVE_LIMIT);
+    let waiting = compare(103, WAITING, 800, &REDUCED, Reduction::NAIVE, NAIVE_LIMIT);
+    assert!(mixed.programs + waiting.programs > 800, "{mixed:?} {waiting:?}");
+    assert!(mixed.deadlocks + waiting.deadlocks > 60, "{mixed:?} {waiting:?}");
+}
+
+/// The breadth-first proof and the depth-first search see the same states: what one proves to be the shortest trace is the
+/// shortest that the naive search, which runs every execution, meets.
+#[test]
+fn the_shortest_trace_is_the_shortest_of_all_executions() {
+    const JUDGED: [Invariant; 5] = [
+        Invariant::NoStaleTranslation,
+        Invariant::NoUseOfFreedFrame,
+        Invariant::BreakBeforeMake,
+        Invariant::AlwaysTranslates,
+        Invariant::LockOrder,
+    ];
+    let mut compared = 0;
+    for (seed, shape) in [(107, TABLES), (108, MIXED), (109, WAITING)] {
+        let mut corpus = Corpus::new(seed, shape);
+        for nth in 0..400 {
+            let judged = [JUDGED[nth % JUDGED.len()]];
+            let programs = corpus.draw();
+            let world = programs.stage.world.clone();
+            let (world, naive, _) = search(world, None, &programs, Reduction::NAIVE, Invariants::of(&judged), NAIVE_LIMIT);
+            if naive.ended != Ended::Exhausted {
+                continue;
+            }
+            let shared = Shared::new(Watched::new(world, None));
+            let mut runner = Runner::new(&shared, &programs).expect("stacks");
+            let outcome = ask(&mut runner, &programs.subject(&judged), &Options::default(), &|| false, &mut |_| {});
+            for (invariant, found) in naive.found.iter().filter(|(i, _)| judged.contains(i)) {
+                let witness = &outcome.witnesses[invariant];
+                assert!(witness.shortest, "seed {seed}, program {nth}: {programs:?}");
+                let trace = (witness.switches, witness.steps);
+                if outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string()) {
+                    compared += 1;
+                    assert_eq!(trace, (found.cost.switches, found.cost.steps), "seed {seed}, program {nth}, {invariant}: {programs:?}");
+                }
+            }
+        }
+    }
+    assert!(compared > 20, "only {compared} traces");
+}
+
+/// Programs of which final states were lost before the footprints were made complete, and are lost again without the
+/// locations that were added.
+#[test]
+fn programs_that_lost_final_states_keep_them() {
+    let order = Order::Plain;
+    let write = |at, new| Line::Do(Op::Write { at, new, order });
+    let done = |tlbi| [Op::Tlbi(tlbi), Op::Barrier(Barrier::DsbIsh)].map(Line::Do).to_vec();
+    let leaf = |stage: &Stage, f: usize, prot| stage.leaf(stage.frames[f], prot);
+    let check = |past: Past, without: fn(&Op, LocationKind) -> bool, of: &dyn Fn(&Stage) -> [Vec<Line>; 2]| {
+        let stage = Rc::new(Stage::new(&WorldOptions::default(), 2, past));
+        let programs = Programs { lines: of(&stage).to_vec(), stage, past };
+        for reduction in REDUCED {
+            assert!(!differs(&programs, reduction, Reduction::NAIVE), "{reduction:?}: {programs:?}");
+        }
+        let mutant = Mutant { name: "", loses: without, merged_only: true };
+        assert!(loses(&programs, Reduction::MERGED, Reduction::NAIVE, Some(mutant)), "the rule is not needed: {programs:?}");
+    };
+    // A store into a table that only a walk cache leads to: what a later store is judged by.
+    check(Past::WalkCache, |op, l| matches!(op, Op::Write { .. }) && l == LocationKind::Named, &|s| {
+        let store = Op::StoreFrame { frame: s.frames[0], index: 0, value: 1 };
+        [vec![Line::Do(store)], vec![write(s.pte(0, 1), leaf(s, 0, prot::PAGE_KERNEL))]]
+    });
+    // An invalidate that comes too early: what is published only later.
+    check(Past::Quiet, |op, l| matches!(op, Op::Tlbi(_)) && l == LocationKind::Stale, &|s| {
+        let publish = vec![write(s.pte(0, 1), Desc::NONE), Line::Do(Op::Barrier(Barrier::DsbIsh))];
+        [vec![Line::Do(Op::Tlbi(Tlbi::Vaale1is(page(1))))], publish]
+    });
+    // What comes after a complete invalidate does not see the stale value: an access by the address,
+    check(Past::WalkCache, |op, l| matches!(op, Op::Store { .. }) && l == LocationKind::Stale, &|_| {
+        [done(Tlbi::Vaae1is(page(1))), vec![Line::Do(Op::Store { va: page(1), value: 1, order })]]
+    });
+    // an exchange that is judged against it,
+    check(Past::Cleared, |op, l| matches!(op, Op::Write { .. }) && l == LocationKind::Stale, &|s| {
+        [done(Tlbi::Vaale1is(page(0))), vec![write(s.pte(0, 0), leaf(s, 2, prot::PAGE_KERNEL))]]
+    });
+    // a store to a frame that is judged against it,
+    check(Past::Exchanged, |op, l| matches!(op, Op::Barrier(_)) && l == LocationKind::Compared, &|s| {
+        let store = Op::StoreFrame { frame: s.frames[2], index: 0, value: 1 };
+        [done(Tlbi::Vaale1is(page(0))), vec![Line::Do(store)]]
+    });
+    // a free of a frame inside a block that was mapped. The next: whether a table on the way of a store at risk lives.
+    check(Past::Empty, |op, l| matches!(op, Op::Barrier(_)) && l == LocationKind::Mapped, &|s| {
+        let free = Op::Free { frame: s.frames[1], order: 0, kind: FrameKind::Vmemmap };
+        let block = vec![write(s.pmd(), s.block(prot::PAGE_KERNEL)), write(s.pmd(), Desc::NONE), Line::Do(Op::Barrier(Barrier::DsbIsh))];
+        [[block, done(Tlbi::Vmalle1is)].concat(), vec![Line::Do(free)]]
+    });
+    let life = |op: &Op, l| matches!(op, Op::Free { kind: FrameKind::Vmemmap, .. }) && l == LocationKind::Life;
+    check(Past::Cleared, life, &|s| {
+        let table = Op::Free { frame: s.tables[1], order: 0, kind: FrameKind::Table };
+        let store = Op::Store { va: page(0).plus(8), value: 2, order };
+        let free = Op::Free { frame: s.frames[0], order: 0, kind: FrameKind::Vmemmap };
+        [vec![Line::Do(table)], vec![write(s.pmd(), s.table(1)), Line::Do(store), Line::Do(free)]]
+    });
+}
+
+/// How many of at most `n` programs give other final states with a rule left out, by mutant: under `CACHE_SLEEP`, `MERGED`.
+/// A mutant noticed `enough` times under both is not tried again; the programs end when none is left.
+fn noticed(n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
+    let mut counts = vec![[0; 2]; MUTANTS.len()];
+    let mut used = 0;
+    let small = |sections| Shape { sections, actors: (2, 2), lines: (3, 3) };
+    let mut corpora = [(104, 10), (105, 45), (106, 90)].map(|(seed, sections)| Corpus::new(seed, small(sections)));
+    for nth in 0..n {
+        let programs = corpora[nth % 3].draw();
+        let concerned = |m: &Mutant| programs.lines.iter().flatten().any(|l| !matches!(l, Line::Do(op) if !m.concerns(op)));
+        let open = |count: &[usize; 2]| count.iter().any(|c| *c < enough);
+        let tried: Vec<usize> = (0..MUTANTS.len()).filter(|m| open(&counts[*m]) && concerned(&MUTANTS[*m])).collect();
+        if tried.is_empty() {
+            continue;
+        }
+        let (mut world, naive, finals) = whole(programs.stage.world.clone(), None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
+        if naive.ended != Ended::Exhausted {
+            continue;
+        }
+        used += 1;
+        for mutant in tried {
+            for (reduction, count) in [Reduction::CACHE_SLEEP, Reduction::MERGED].into_iter().zip(&mut counts[mutant]) {
+                let (back, _, its) = whole(world, Some(MUTANTS[mutant]), &programs, reduction, u64::MAX);
+                world = back;
+                *count += usize::from(its != finals);
+            }
+        }
+        if !counts.iter().any(open) {
+            break;
+        }
+    }
+    (used, counts)
+}
+
+#[test]
+fn a_footprint_with_a_rule_less_is_noticed() {
+    let (used, counts) = noticed(30_000, 1);
+    let missed = |(mutant, [sleep, merged]): (&Mutant, [usize; 2])| {
+        ((sleep == 0 && !mutant.merged_only) || merged == 0).then_some((mutant.name, sleep, merged))
+    };
+    let missed: Vec<_> = MUTANTS.iter().zip(counts).filter_map(missed).collect();
+    assert!(missed.is_empty(), "not noticed under CACHE_SLEEP, MERGED in {used} programs: {missed:?}");
+}
+
+/// Prints the table of counts (nightly).
+#[test]
+#[ignore = "takes minutes; run by make nightly"]
+fn how_often_each_mutant_is_noticed() {
+    let (used, counts) = noticed(30_000, usize::MAX);
+    eprintln!("of {used} programs, differences under CACHE_SLEEP / MERGED:");
+    for (mutant, [sleep, merged]) in MUTANTS.iter().zip(counts) {
+        eprintln!("{:6} / {:6}  {}", sleep, merged, mutant.name);
+    }
+}
+
+/// More programs of the same size (nightly).
+#[test]
+#[ignore = "takes minutes; run by make nightly"]
+fn more_programs_reach_the_final_states_of_the_naive_search() {
+    for (seed, shape) in [(201, TABLES), (202, MIXED), (203, WAITING)] {
+        let counts = compare(seed, shape, 7000, &REDUCED, Reduction::NAIVE, 6000);
+        eprintln!("{shape:?}: {counts:?}");
+    }
+}
+
+/// Larger than the naive search can do; the reference is `CACHE`, itself without a difference above (nightly).
+#[test]
+#[ignore = "takes minutes; run by make nightly"]
+fn larger_programs_agree_with_the_cached_search() {
+    let reduced = [Reduction::MERGED, Reduction::CACHE_SLEEP];
+    for (seed, sections) in [(301, 15), (302, 50), (303, 90)] {
+        let shape = Shape { sections, actors: (3, 4), lines: (5, 5) };
+        let counts = compare(seed, shape, 1800, &reduced, Reduction::CACHE, 60_000);
+        eprintln!("{shape:?}: {counts:?}");
+    }
+}
