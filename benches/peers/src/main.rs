@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use memory::{LoomMemory, ShuttleMemory};
 use serde_json::{Value, json};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
-use vmemmap_bench::handmade::{ROWS, Row, explore};
+use vmemmap_bench::handmade::machine::explore;
+use vmemmap_bench::handmade::{ROWS, Row};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::check::verdict::{Options, Verdict};
 

@@ -10,11 +10,9 @@
 //! The two locks are plain read-write locks: no writer shuts out readers while it waits. What the kernel's do besides (R8)
 //! is not asked here, and the peers' own locks differ in it. `machine` is what our own search runs the programs on.
 
-mod machine;
+pub mod machine;
 
 use crate::BenchError;
-
-pub use machine::{Handmade, explore};
 
 /// A PTE table: X is shared, Y belongs to the removed block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -190,7 +190,7 @@ fn measure_handmade(
     limit: impl Fn(&Outcome) -> Result<f64, BenchError>,
     figure: impl FnOnce(&Rounds, &Outcome) -> Figure,
 ) -> Result<Figure, BenchError> {
-    let explore = || handmade::explore(row, options, stop, &mut |_| {});
+    let explore = || handmade::machine::explore(row, options, stop, &mut |_| {});
     let outcome = explore()?;
     let rounds = Rounds::of(effort.rounds(9), stop, || Ok(explore()?.seconds), || limit(&outcome))?;
     Ok(figure(&rounds, &outcome))

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use vmemmap_arch::Invariant;
-use vmemmap_bench::handmade::{Handmade, Row};
+use vmemmap_bench::handmade::Row;
+use vmemmap_bench::handmade::machine::Handmade;
 use vmemmap_explore::model::Invariants;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_explore::runtime::runner::Runner;

@@ -10,12 +10,12 @@
 
 use vmemmap_arch::{Attr, Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
 
-use super::World;
+use super::candidates::{End, Output};
 use super::cells::Cell;
-use super::conflict::Conflict;
 use super::memory::{FrameId, SlotId, offset};
-use super::tlb::{Record, publication, seen};
-use super::translation::{End, Output};
+use super::options::Conflict;
+use super::stale::{Record, publication, seen};
+use super::world::World;
 use crate::op::{Op, Tok};
 
 /// Takes in the locations of one operation.

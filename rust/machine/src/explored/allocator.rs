@@ -6,9 +6,10 @@
 
 use vmemmap_arch::{Alloc, Frame, FrameKind, InUse, Invariant, Pa, RangeOp, Zone};
 
-use super::World;
 use super::cells::Cell;
 use super::memory::{FrameId, Life, SlotId};
+use super::pools::Pool;
+use super::world::World;
 use crate::op::{Reply, Tok};
 
 /// State of a section, in one cell.
@@ -18,33 +19,8 @@ mod section {
     pub const ISOLATED: u64 = 4;
 }
 
-/// Frames for one actor: `[next, end)` small ones from the start, long runs from the middle.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Pool {
-    pub first: u64,
-    pub frames: u64,
-    /// Frames taken of the small half; the next cell counts those of the half with runs.
-    pub taken: Cell,
-    /// Allocations made, failed ones included.
-    pub count: Cell,
-}
-
 /// Runs of this many frames (log2) and more come from the second half of a pool.
 const LONG: u8 = 3;
-
-#[derive(Clone, Debug, Default)]
-pub(super) struct Allocator {
-    pub pools: Vec<Pool>,
-    /// First of the section cells.
-    pub sections: Cell,
-    /// Page frame number of the first section.
-    pub base: u64,
-    pub limit: u64,
-    /// Where the search from below, from above, starts while the machine is set up.
-    low: u64,
-    high: u64,
-    pub sealed: bool,
-}
 
 impl World {
     pub(super) fn init_allocator(&mut self) {

@@ -2,8 +2,8 @@
 
 use vmemmap_arch::{Data, Rmw, Va};
 
-use super::World;
-use super::translation::{Access, End};
+use super::candidates::{Access, End};
+use super::world::World;
 use crate::op::{Op, Reply, Tok};
 
 /// The same access without a handler; a probe looks and does nothing else.

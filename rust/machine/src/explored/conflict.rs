@@ -6,39 +6,11 @@
 use vmemmap_arch::bbm::{BbmCase, FeatBbm, bbm_required};
 use vmemmap_arch::{Attr, Desc, Invariant, Level, Pa, Va};
 
-use super::World;
-use super::memory::FrameId;
-use super::tlb::seen;
-use super::translation::{Access, Candidate};
-
-/// What an access does that could use two conflicting translations. The store that made them so is judged in any case.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Conflict {
-    /// It uses one of them.
-    #[default]
-    AtWrite,
-    /// The same, and is a breach of its own.
-    AtAccess,
-    /// A load may also take its first bytes through one and the rest through the other. Stores, read-modify-writes and
-    /// copies use one.
-    Amalgamate,
-    /// It may also end in a TLB conflict abort.
-    Abort,
-}
-
-/// Ways for an access to go beyond one for each candidate.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Mishaps {
-    /// Words that a load may return and that no candidate holds.
-    mixed: Vec<u64>,
-    abort: bool,
-}
-
-impl Mishaps {
-    pub fn count(&self) -> u16 {
-        self.mixed.len() as u16 + u16::from(self.abort)
-    }
-}
+use super::candidates::{Access, Candidate};
+use super::memory::{FrameId, SlotId};
+use super::options::Conflict;
+use super::stale::{Record, seen};
+use super::world::World;
 
 /// Bytes of a word.
 const BYTES: u32 = 8;
@@ -139,13 +111,13 @@ impl World {
     }
 
     /// Break-before-make, judged at the write against the old value and every stale one.
-    pub(super) fn judge_exchange(&mut self, actor: u8, slot: super::memory::SlotId, level: Level, va: Va, old: Desc, new: Desc) {
+    pub(super) fn judge_exchange(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc) {
         if !new.is_valid() {
             return;
         }
         let mut case = self.exchange_needs_break(level, old, new, self.weakest(u64::MAX));
         if case.is_none() {
-            let judge = |r: &super::tlb::Record| self.exchange_needs_break(level, r.value, new, self.weakest(self.holders_of(r)));
+            let judge = |r: &Record| self.exchange_needs_break(level, r.value, new, self.weakest(self.holders_of(r)));
             case = self.stale.of_slot(slot).find_map(judge);
         }
         if let Some(case) = case {

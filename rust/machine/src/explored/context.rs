@@ -8,40 +8,9 @@ use vmemmap_arch::{Barrier, Invariant, Var};
 
 use super::accesses::Touch;
 use super::cells::Cell;
-use super::{MAX_ACTORS, World};
+use super::place::{Context, MAX_ACTORS, Place};
+use super::world::World;
 use crate::op::Op;
-
-/// In which context an actor runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Context {
-    /// A task: may sleep, may be interrupted.
-    #[default]
-    Task,
-    /// A maskable interrupt: enters where no interrupt runs and the CPU has interrupts on.
-    Irq,
-    /// A pseudo-NMI (GIC priority masking): also enters while `irq_disable` masks interrupts, and interrupts an interrupt.
-    Nmi,
-}
-
-impl Context {
-    /// Its byte in a CPU's cell.
-    const fn shift(self) -> u32 {
-        match self {
-            Context::Nmi => 8,
-            Context::Task | Context::Irq => 0,
-        }
-    }
-}
-
-/// Where an actor runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Place {
-    pub cpu: u8,
-    pub context: Context,
-    /// An interrupt that comes only when its CPU's bit of this variable is set (`Cpu::send_ipi`); else it may come at any
-    /// time, or never.
-    pub line: Option<Var>,
-}
 
 /// What an actor may not do now, in its context cell.
 pub(super) mod depth {

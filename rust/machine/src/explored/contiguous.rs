@@ -6,10 +6,11 @@
 
 use vmemmap_arch::{Attr, Desc, Invariant, Kind, Level, Pa, Tlbi, Va};
 
-use super::World;
 use super::cells::Cell;
 use super::memory::SlotId;
-use super::tlb::{Record, covers};
+use super::stale::Record;
+use super::tlb::covers;
+use super::world::World;
 
 /// A naturally aligned set of entries of one table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

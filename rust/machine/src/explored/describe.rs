@@ -2,8 +2,11 @@
 
 use vmemmap_arch::{Desc, Frame, Kind, Level, Pa, Slot, Tlbi, Va};
 
-use super::World;
-use super::translation::End;
+use super::candidates::End;
+use super::cells::Cell;
+use super::location::LocationKind;
+use super::memory::{FrameId, SlotId, offset};
+use super::world::World;
 use crate::op::{Op, Tok};
 
 /// One operation in words.
@@ -211,4 +214,47 @@ fn describe_tlbi(d: &mut Described, tlbi: Tlbi) {
 fn describe_va(d: &mut Described, va: Va) {
     d.place = format!("va {va}");
     d.address = Some(va.0);
+}
+
+impl World {
+    /// What a location of a footprint stands for.
+    #[must_use]
+    pub fn kind_of(&self, location: u32) -> LocationKind {
+        if let Some(kind) = self.fixed.kind_of(location, self.vars as usize) {
+            return kind;
+        }
+        if self.stale.has_location(location) {
+            return LocationKind::Stale;
+        }
+        (0..self.memory.frames()).find_map(|id| self.of_frame(id, location)).unwrap_or(LocationKind::Other)
+    }
+
+    /// Of the location of a stale value, that of its address.
+    #[must_use]
+    pub fn place_beside(&self, location: u32) -> Option<u32> {
+        self.stale.place_beside(location)
+    }
+
+    fn of_frame(&self, id: FrameId, location: u32) -> Option<LocationKind> {
+        let first = self.memory.cell(id, 0);
+        if (first..first + offset::COUNT as Cell).contains(&location) {
+            return Some(match location - first {
+                offset::LIFE => LocationKind::Life,
+                offset::MAPPED => LocationKind::Mapped,
+                offset::PARENT => LocationKind::Parent,
+                offset::NAMED => LocationKind::Named,
+                offset::COMPARED => LocationKind::Compared,
+                offset::STALE => LocationKind::Outdated,
+                offset::RUN => LocationKind::Runs,
+                _ => LocationKind::Contents,
+            });
+        }
+        if self.memory.has_words(id) {
+            let first = self.memory.word_cell(SlotId { table: id, index: 0 });
+            if (first..first + self.geometry.entries() as Cell).contains(&location) {
+                return Some(LocationKind::Entry);
+            }
+        }
+        self.memory.is_word(id, location).then_some(LocationKind::Word)
+    }
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use vmemmap_arch::Geometry;
 
-use super::World;
+use super::world::World;
 use crate::op::{Op, Port, Reply};
 
 /// A CPU's way into a machine that nobody else uses meanwhile.

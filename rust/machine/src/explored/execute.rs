@@ -4,9 +4,9 @@ use core::ops::Range;
 
 use vmemmap_arch::{Frame, Invariant, Level, Rmw, Slot, Va};
 
+use super::candidates::Access;
 use super::cells::Cell;
-use super::translation::Access;
-use super::{Links, World};
+use super::world::{Links, World};
 use crate::op::{Op, Reply, Tok};
 
 impl World {

@@ -5,8 +5,6 @@
 
 use vmemmap_arch::LockId;
 
-use super::World;
-
 /// An order met for the first time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewOrder {
@@ -20,36 +18,18 @@ pub struct NewOrder {
 pub(super) struct LockOrders {
     /// Bit `taken` of each lock held.
     seen: [u32; LockId::COUNT],
-    fresh: Vec<NewOrder>,
+    pub fresh: Vec<NewOrder>,
 }
 
 impl LockOrders {
     pub fn forget(&mut self) {
         *self = Self::default();
     }
-    fn note(&mut self, order: NewOrder) {
+    pub fn note(&mut self, order: NewOrder) {
         let (seen, bit) = (&mut self.seen[order.held.index()], 1 << order.taken.index());
         if *seen & bit == 0 {
             *seen |= bit;
             self.fresh.push(order);
         }
-    }
-}
-
-impl World {
-    pub(super) fn note_order(&mut self, actor: u8, taken: LockId) {
-        if self.holds(actor, taken) {
-            return;
-        }
-        for held in super::locks::ALL {
-            if self.holds(actor, held) {
-                self.orders.note(NewOrder { held, taken, actor });
-            }
-        }
-    }
-    /// Orders that nobody has asked for yet.
-    #[inline]
-    pub fn new_order(&mut self) -> Option<NewOrder> {
-        self.orders.fresh.pop()
     }
 }

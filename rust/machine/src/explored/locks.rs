@@ -3,9 +3,10 @@
 
 use vmemmap_arch::{Invariant, LockId, Mode};
 
-use super::World;
 use super::cells::Cell;
 use super::context::depth;
+use super::lock_order::NewOrder;
+use super::world::World;
 use crate::op::{Op, is_rwsem};
 
 /// Every lock once, by its dense number.
@@ -176,6 +177,23 @@ impl World {
             let others = self.memory.cells.get(cell) & !bit;
             self.memory.cells.set(cell, if holds { others | bit } else { others });
         }
+    }
+
+    // ---- order ----
+    fn note_order(&mut self, actor: u8, taken: LockId) {
+        if self.holds(actor, taken) {
+            return;
+        }
+        for held in ALL {
+            if self.holds(actor, held) {
+                self.orders.note(NewOrder { held, taken, actor });
+            }
+        }
+    }
+    /// Orders that nobody has asked for yet.
+    #[inline]
+    pub fn new_order(&mut self) -> Option<NewOrder> {
+        self.orders.fresh.pop()
     }
 
     // ---- RCU ----

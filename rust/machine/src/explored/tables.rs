@@ -2,8 +2,8 @@
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Slot, Va};
 
-use super::World;
 use super::memory::{FrameId, SlotId};
+use super::world::World;
 use crate::op::{Reply, Tok};
 
 /// Place of a table in the tree: first address it maps, and its level.

@@ -1,56 +1,13 @@
 //! Data accesses of an explored machine: every translation that the CPU may use is looked at, at once.
 
-use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Rmw, Template, Va};
+use vmemmap_arch::{Frame, FrameKind, Invariant, Kind, Level, Va};
 
-use super::World;
-use super::conflict::Conflict;
+use super::candidates::{Access, Candidate, End, Output};
 use super::memory::{FrameId, SlotId};
-use super::tlb::AGENT;
+use super::options::Conflict;
+use super::stale::AGENT;
+use super::world::World;
 use crate::op::{Reply, Tok};
-use vmemmap_arch::Frame;
-
-/// One translation that may be used.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Candidate {
-    /// The leaf.
-    pub desc: Desc,
-    pub level: Level,
-    pub frame: FrameId,
-    pub live: bool,
-}
-
-/// A leaf that a walk or a stale value ends in, and the address that it gives.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Output {
-    pub desc: Desc,
-    pub level: Level,
-    pub pa: u64,
-    pub live: bool,
-}
-
-/// How a walk ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum End {
-    Leaf(Desc, Level, u64),
-    None,
-    FreedTable(u64),
-}
-
-/// What an access does to the word.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Access {
-    Load,
-    /// All words, out to another frame.
-    Copy,
-    Rmw(Rmw),
-    Fill(Template),
-}
-
-impl Access {
-    const fn stores(self) -> bool {
-        matches!(self, Access::Rmw(_) | Access::Fill(_))
-    }
-}
 
 impl World {
     /// The walk that hardware makes from a table; `visit` sees each slot on the way.

@@ -1,0 +1,193 @@
+//! Stale values: what is kept of each, and which there are.
+
+use rustc_hash::FxHashMap;
+use vmemmap_arch::{Asid, Desc, Level, Va};
+
+use super::cells::{ASIDE, Cell, Cells};
+use super::memory::SlotId;
+use super::place::MAX_ACTORS;
+
+/// Locations of places reserved at once.
+const PLACES: Cell = 4096;
+
+/// The walker that no broadcast reaches: an IOMMU that shares the kernel's tables. Its place among the CPUs.
+pub(super) const AGENT: u8 = MAX_ACTORS;
+
+/// State of a stale value, in one cell.
+pub(super) mod state {
+    use crate::explored::stale::AGENT;
+
+    pub const PRESENT: u64 = 1 << 63;
+    /// Who may still use it: CPUs from bit 0, and the agent beyond the broadcast.
+    pub const HOLDERS: u64 = 0x1ffff;
+    /// CPUs that broadcast an invalidate over it.
+    pub const DOOMED: u32 = 17;
+    /// CPUs that invalidated it for themselves.
+    pub const DOOMED_HERE: u32 = 33;
+    /// CPU + 1 that overwrote it and has not done a DSB since.
+    const WRITER: u32 = 49;
+    const WRITERS: u64 = 0x1f << WRITER;
+
+    pub const fn unpublished(cpus: u64, writer: u8) -> u64 {
+        PRESENT | cpus | (writer as u64 + 1) << WRITER
+    }
+    /// CPU whose DSB the walkers still wait for.
+    pub const fn writer(s: u64) -> Option<u8> {
+        match ((s & WRITERS) >> WRITER).checked_sub(1) {
+            Some(cpu) => Some(cpu as u8),
+            None => None,
+        }
+    }
+    pub const fn published(s: u64) -> u64 {
+        s & !WRITERS
+    }
+    /// A broadcast invalidate is complete.
+    pub const fn beyond_broadcast(s: u64) -> u64 {
+        let agent = s & 1 << AGENT;
+        if agent == 0 { 0 } else { PRESENT | agent }
+    }
+    pub const fn undoomed(s: u64) -> u64 {
+        s & !(0xffff << DOOMED | 0xffff << DOOMED_HERE)
+    }
+    /// These lose it; without any holder it vanishes.
+    pub const fn without(s: u64, holders: u64) -> u64 {
+        if s & HOLDERS & !holders == 0 { 0 } else { s & !holders }
+    }
+}
+
+/// A value that a descriptor had at some address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub slot: SlotId,
+    pub level: Level,
+    /// First address that the entry translates.
+    pub va: Va,
+    /// `Desc::NONE`: a walker may still see the entry as it was before it became valid.
+    pub value: Desc,
+    /// Of a non-global leaf and of a table entry: the address space that may use it.
+    pub asid: Option<Asid>,
+    pub cell: Cell,
+    /// Location only: translations of that address at that level, whatever their table and value.
+    pub place: Cell,
+}
+
+/// What makes a record: the value of a descriptor at an address, in one address space.
+type Key = (SlotId, u64, Va, Option<Asid>);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stale {
+    records: Vec<Record>,
+    pub by_key: FxHashMap<Key, u32>,
+    places: FxHashMap<(Level, Va), Cell>,
+    next_place: Cell,
+    places_left: Cell,
+    active: Vec<u32>,
+    marked: Vec<u32>,
+    /// `active` as it was at each checkpoint, one after the other.
+    kept: Vec<u32>,
+}
+
+/// Where a checkpoint's part of `kept` begins and ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    start: usize,
+    end: usize,
+}
+
+impl Stale {
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.active.is_empty()
+    }
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        self.active.iter().map(|i| &self.records[*i as usize])
+    }
+    /// Stale valid values of one descriptor.
+    pub fn of_slot(&self, slot: SlotId) -> impl Iterator<Item = &Record> {
+        self.iter().filter(move |r| r.slot == slot && r.value.is_valid())
+    }
+    pub fn mark(&mut self) {
+        self.marked.clone_from(&self.active);
+    }
+    pub fn undo(&mut self) {
+        self.active.clone_from(&self.marked);
+        self.kept.clear();
+    }
+    pub fn checkpoint(&mut self) -> Kept {
+        let start = self.kept.len();
+        self.kept.extend_from_slice(&self.active);
+        Kept { start, end: self.kept.len() }
+    }
+    pub fn rollback(&mut self, to: Kept) {
+        self.kept.truncate(to.end);
+        self.active.clear();
+        self.active.extend_from_slice(&self.kept[to.start..]);
+    }
+    pub fn add_record(&mut self, record: Record) -> u32 {
+        let index = self.records.len() as u32;
+        self.records.push(record);
+        self.by_key.insert((record.slot, record.value.0, record.va, record.asid), index);
+        index
+    }
+    /// Location of the translations that start at `va` at that level: of how they end (see `publication`).
+    pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
+        *self.places.entry((level, va)).or_insert_with(|| {
+            // Apart from the records, whose even rows a search takes to go on.
+            if self.places_left == 0 {
+                self.next_place = cells.reserve(2 * PLACES as usize + 2 * ASIDE as usize) + ASIDE;
+                self.places_left = PLACES;
+            }
+            self.places_left -= 1;
+            self.next_place += 2;
+            self.next_place - 2
+        })
+    }
+    pub fn cell(&self, index: u32) -> Cell {
+        self.records[index as usize].cell
+    }
+    /// Whether the location is that of a stale value, active or not, or of a place of such.
+    pub fn has_location(&self, location: Cell) -> bool {
+        self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| (*p..p + 2).contains(&location))
+    }
+    pub fn place_beside(&self, location: Cell) -> Option<Cell> {
+        // Cells are handed out in order.
+        let at = self.records.binary_search_by_key(&location, |r| r.cell).ok()?;
+        Some(self.records[at].place)
+    }
+    pub fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
+        let cell = self.cell(index);
+        if cells.get(cell) == 0 {
+            self.active.push(index);
+        }
+        cells.set(cell, value);
+    }
+    pub fn drop_record(&mut self, cells: &mut Cells, key: Key) {
+        if let Some(&index) = self.by_key.get(&key) {
+            let cell = self.cell(index);
+            if cells.get(cell) != 0 {
+                cells.set(cell, 0);
+                self.active.retain(|i| *i != index);
+            }
+        }
+    }
+    /// Applies `change` to the state of each; 0 makes it vanish.
+    pub fn update(&mut self, cells: &mut Cells, mut change: impl FnMut(&Record, u64) -> u64) {
+        let records = &self.records;
+        self.active.retain(|i| {
+            let record = &records[*i as usize];
+            let new = change(record, cells.get(record.cell));
+            cells.set(record.cell, new);
+            new != 0
+        });
+    }
+}
+
+/// Location of the values at a place being published as gone.
+pub(super) const fn publication(place: Cell) -> Cell {
+    place + 1
+}
+
+/// The value that hardware sees: an entry that is not valid is as good as none.
+pub(super) fn seen(desc: Desc) -> Desc {
+    if desc.is_valid() { desc } else { Desc::NONE }
+}
