@@ -25,6 +25,7 @@ ARROWS = {
 }
 UNSAFE = {"rust/machine/src/native/arena.rs", "rust/explore/src/runtime/coroutine.rs", "rust/python/src/arrays.rs"}
 MAX_LINES = 700
+MAX_WIDTH = 120
 
 # Modules that may import each other in a circle, by crate. Those of the kernel are pairs that Linux itself has; an array of a
 # machine's words keeps the machine alive, which gives it out.
@@ -178,6 +179,12 @@ def test_files_have_one_subject() -> None:
     for path in [*sources("*.rs", "rust"), *sources("*.py", "python", "tests", "benches")]:
         assert path.stem not in drawers, path
         assert len(path.read_text().splitlines()) <= MAX_LINES, path
+
+
+def test_no_line_is_wider_than_a_screen() -> None:
+    for path in [*sources("*.rs", "rust", "fuzz", "benches")]:
+        wide = [number for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > MAX_WIDTH]
+        assert not wide, f"{path}: {wide}"
 
 
 def test_nothing_is_left_to_do() -> None:

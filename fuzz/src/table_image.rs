@@ -126,7 +126,8 @@ fn arrays(data: &[u8]) -> Arrays {
         let entry = g.entries().min(width);
         let index = input.number(2) as usize % entry;
         let address = |n: u64| BASE + n * g.page_size();
-        let attributes: u64 = [0x00e8_0000_0000_0701, 0x00e0_0000_0000_0781, 0x0060_0000_0000_0401, 0x00f8_0000_0000_0f01][table % 4];
+        let attributes: u64 =
+            [0x00e8_0000_0000_0701, 0x00e0_0000_0000_0781, 0x0060_0000_0000_0401, 0x00f8_0000_0000_0f01][table % 4];
         // With LPA2 these bits are of the output address.
         let attributes = if g.va_bits == 52 && g.granule != Granule::K64 { attributes & !0x300 } else { attributes };
         match input.byte() % 10 {
@@ -142,7 +143,9 @@ fn arrays(data: &[u8]) -> Arrays {
             // The path to the struct page of some section, by the tables in their order.
             6 | 7 => {
                 let Some(layout) = layout else { continue };
-                let va = layout.page_va(g.pfn(Pa(BASE + input.number(1) * g.section_size()))).plus(input.number(1) * g.page_size());
+                let va = layout
+                    .page_va(g.pfn(Pa(BASE + input.number(1) * g.section_size())))
+                    .plus(input.number(1) * g.page_size());
                 let leaf = Level((g.top().0 + (input.byte() % 5) as i8).min(3));
                 for (i, at) in (g.top().0..=leaf.0).map(Level).enumerate().take(tables) {
                     let word = if at == leaf {
@@ -155,7 +158,9 @@ fn arrays(data: &[u8]) -> Arrays {
                     }
                 }
             }
-            8 => pa[table] = if input.rarely(2) { input.number(6) } else { pa[table] + g.page_size() * input.number(1) },
+            8 => {
+                pa[table] = if input.rarely(2) { input.number(6) } else { pa[table] + g.page_size() * input.number(1) }
+            }
             _ => level[table] = input.byte() % 8,
         }
     }
@@ -199,7 +204,11 @@ pub fn run(data: &[u8]) -> Reached {
         layout: *image.layout(),
         root: meta.root,
         tables: image.tables().collect(),
-        ram: meta.ram.iter().map(|(range, boot)| Ram { start: range.start, bytes: range.end.since(range.start), boot: *boot }).collect(),
+        ram: meta
+            .ram
+            .iter()
+            .map(|(range, boot)| Ram { start: range.start, bytes: range.end.since(range.start), boot: *boot })
+            .collect(),
         sections: sections
             .iter()
             .map(|s| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted })

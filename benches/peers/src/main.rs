@@ -1,9 +1,10 @@
-//! One cell of the comparison: `vmemmap-peers CHECKER ROW SECONDS [SEED]` runs a row of the handmade model under a checker
-//! and prints a JSON object on one line. `vmemmap-peers rows` prints the rows.
+//! One cell of the comparison: `vmemmap-peers CHECKER ROW SECONDS [SEED]` runs a row of the handmade model under a
+//! checker and prints a JSON object on one line. `vmemmap-peers rows` prints the rows.
 //!
-//! CHECKER: `loom`, `loom-loads` (see `memory`), `shuttle-dfs`, `shuttle-random`, `shuttle-pct3`, `ours` (all reductions), `ours-cache-sleep`, `ours-cache`,
-//! `ours-sleep` (sleep sets alone: what an optimal reduction without a cache must run, or more), `ours-trace` (with the
-//! search for the shortest trace). `finished` says that the checker covered everything it covers, or met a violation.
+//! CHECKER: `loom`, `loom-loads` (see `memory`), `shuttle-dfs`, `shuttle-random`, `shuttle-pct3`, `ours` (all
+//! reductions), `ours-cache-sleep`, `ours-cache`, `ours-sleep` (sleep sets alone: what an optimal reduction without a
+//! cache must run, or more), `ours-trace` (with the search for the shortest trace). `finished` says that the checker
+//! covered everything it covers, or met a violation.
 
 mod memory;
 
@@ -18,8 +19,8 @@ use serde_json::{Value, json};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use vmemmap_bench::handmade::machine::explore;
 use vmemmap_bench::handmade::{ROWS, Row};
-use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::check::verdict::{Options, Verdict};
+use vmemmap_explore::reduction::options::Reduction;
 
 /// Runs `check`, which panics where the model's assertions fail. `executions` counts while it runs.
 fn judged(row: &Row, seconds: f64, check: impl FnOnce(Arc<AtomicU64>)) -> Value {
@@ -95,7 +96,8 @@ fn ours(row: &Row, seconds: f64, reduction: Reduction, shorten: bool) -> Result<
     let first = outcome.witnesses.values().min_by_key(|w| (w.switches, w.steps));
     Ok(json!({ "row": row.name, "violated": outcome.verdict == Verdict::Violated,
                "finished": outcome.verdict != Verdict::Inconclusive,
-               "executions": outcome.executions, "states": outcome.states, "steps": outcome.steps, "seconds": outcome.seconds,
+               "executions": outcome.executions, "states": outcome.states, "steps": outcome.steps, "seconds":
+                   outcome.seconds,
                "trace": first.map(|w| w.steps), "switches": first.map(|w| w.switches), "shortest": outcome.shortest }))
 }
 
@@ -103,7 +105,8 @@ fn answer(arguments: &[String]) -> Result<Value, String> {
     let (checker, name, seconds, seed) = match arguments {
         [rows] if rows == "rows" => {
             let row = |r: &Row| {
-                json!({ "name": r.name, "what": r.what, "violated": r.violated, "N": r.entries, "HVO": r.hvo_actors, "OWN": r.own,
+                json!({ "name": r.name, "what": r.what, "violated": r.violated, "N": r.entries, "HVO": r.hvo_actors,
+                    "OWN": r.own,
                         "ALONE": r.alone, "HOTPLUG_LOCK": u8::from(r.hotplug_lock), "ROUNDS": r.rounds,
                         "EXCHANGE": u8::from(r.update == vmemmap_bench::handmade::Update::Exchange) })
             };

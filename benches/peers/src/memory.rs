@@ -1,13 +1,14 @@
 //! The handmade model's words and locks in the types of loom and of shuttle.
 //!
-//! Both crates switch before an operation, so what follows an access belongs to its step. A free is a swap of every word of
-//! the table with `POISON`: what was there must be none, and whoever meets `POISON` afterwards touches a freed table. With
-//! a flag beside the words each access would be two steps. A store is a swap too, since it must see what it replaces.
+//! Both crates switch before an operation, so what follows an access belongs to its step. A free is a swap of every
+//! word of the table with `POISON`: what was there must be none, and whoever meets `POISON` afterwards touches a freed
+//! table. With a flag beside the words each access would be two steps. A store is a swap too, since it must see what it
+//! replaces.
 //!
 //! A read is `fetch_or(0)`, not a load: loom 0.7.3 looks for the race of a store only with the last access to the word
-//! (`rt/atomic.rs: last_dependent_access`), so a load of the storing thread's own hides the other thread's load before it.
-//! With loads (`loom-loads`) it ends the row `clear-then-set-3` without finding the seeded fault; so reads, which every
-//! HVO step makes before it stores, have to be accesses that count. shuttle and our own search do not care.
+//! (`rt/atomic.rs: last_dependent_access`), so a load of the storing thread's own hides the other thread's load before
+//! it. With loads (`loom-loads`) it ends the row `clear-then-set-3` without finding the seeded fault; so reads, which
+//! every HVO step makes before it stores, have to be accesses that count. shuttle and our own search do not care.
 
 use std::sync::atomic::Ordering::SeqCst;
 

@@ -1,4 +1,5 @@
-//! The architecture's break-before-make rule as a pure predicate (Arm ARM DDI 0487, rule RWHZWS; kernel-semantics §10.2).
+//! The architecture's break-before-make rule as a pure predicate (Arm ARM DDI 0487, rule RWHZWS; kernel-semantics
+//! §10.2).
 
 use crate::descriptor::{Attr, Desc, Kind};
 use crate::geometry::{Geometry, Level};
@@ -49,20 +50,22 @@ impl BbmCase {
     pub const fn sentence(self) -> &'static str {
         match self {
             BbmCase::MemoryType => {
-                "memory type, shareability or cacheability changes without break-before-make (RWHZWS); an access may abort or use an \
-                 amalgamation of both entries (RFVQCK), and coherency, ordering or single-copy atomicity may be lost (ITHWDH)"
+                "memory type, shareability or cacheability changes without break-before-make (RWHZWS); an access may \
+                 abort or use an amalgamation of both entries (RFVQCK), and coherency, ordering or single-copy \
+                 atomicity may be lost (ITHWDH)"
             }
             BbmCase::OutputAddress => {
-                "output address changes without break-before-make, and an entry is writable or the contents differ (RWHZWS); an access may \
-                 abort or use an amalgamation of both entries (RFVQCK), and coherency, ordering or single-copy atomicity may be lost (ITHWDH)"
+                "output address changes without break-before-make, and an entry is writable or the contents differ \
+                 (RWHZWS); an access may abort or use an amalgamation of both entries (RFVQCK), and coherency, \
+                 ordering or single-copy atomicity may be lost (ITHWDH)"
             }
             BbmCase::Size => {
-                "block size or contiguity changes without break-before-make (RWHZWS); an access may raise a TLB conflict abort or use an \
-                 amalgamation of both entries (RFVQCK)"
+                "block size or contiguity changes without break-before-make (RWHZWS); an access may raise a TLB \
+                 conflict abort or use an amalgamation of both entries (RFVQCK)"
             }
             BbmCase::Global => {
-                "a global entry replaces a non-global one without break-before-make (RWHZWS); an access may raise a TLB conflict abort or \
-                 use an amalgamation of both entries (RFVQCK)"
+                "a global entry replaces a non-global one without break-before-make (RWHZWS); an access may raise a \
+                 TLB conflict abort or use an amalgamation of both entries (RFVQCK)"
             }
         }
     }

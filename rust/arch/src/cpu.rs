@@ -65,8 +65,8 @@ pub enum Tlbi {
     Vae1is(Va, Asid),
     /// Every entry of one ASID, walk caches too, all CPUs. Global entries stay.
     Aside1is(Asid),
-    /// Last-level entries of so many pages from one VA on, all ASIDs, all CPUs (FEAT_TLBIRANGE). The instruction's SCALE
-    /// and NUM reach only certain numbers of pages; any number is taken here.
+    /// Last-level entries of so many pages from one VA on, all ASIDs, all CPUs (FEAT_TLBIRANGE). The instruction's
+    /// SCALE and NUM reach only certain numbers of pages; any number is taken here.
     Rvaale1is(Va, u32),
     /// Last-level and walk-cache entries of so many pages, all ASIDs, all CPUs.
     Rvaae1is(Va, u32),
@@ -94,9 +94,12 @@ impl Tlbi {
     pub const fn pages(self) -> Option<(Va, u32)> {
         match self {
             Tlbi::Vmalle1is | Tlbi::Vmalle1 | Tlbi::Aside1is(_) => None,
-            Tlbi::Vaale1is(va) | Tlbi::Vaale1(va) | Tlbi::Vaae1is(va) | Tlbi::Vaae1(va) | Tlbi::Vale1is(va, _) | Tlbi::Vae1is(va, _) => {
-                Some((va, 1))
-            }
+            Tlbi::Vaale1is(va)
+            | Tlbi::Vaale1(va)
+            | Tlbi::Vaae1is(va)
+            | Tlbi::Vaae1(va)
+            | Tlbi::Vale1is(va, _)
+            | Tlbi::Vae1is(va, _) => Some((va, 1)),
             Tlbi::Rvaale1is(va, pages) | Tlbi::Rvaae1is(va, pages) => Some((va, pages)),
         }
     }
@@ -282,7 +285,8 @@ pub enum Zone {
 /// A request to the page frame allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Alloc {
-    /// log2 of the number of frames; the run is naturally aligned. Orders above the buddy allocator's (gigantic pages) are allowed.
+    /// log2 of the number of frames; the run is naturally aligned. Orders above the buddy allocator's (gigantic pages)
+    /// are allowed.
     pub order: u8,
     pub kind: FrameKind,
     pub zone: Zone,
@@ -290,7 +294,8 @@ pub struct Alloc {
     pub at: Option<Pa>,
     /// May sleep (GFP_KERNEL); forbidden under a spinlock (I25).
     pub may_sleep: bool,
-    /// Take the highest free run rather than the lowest: memblock, at boot. Such frames are `PG_reserved` (`is_reserved`).
+    /// Take the highest free run rather than the lowest: memblock, at boot. Such frames are `PG_reserved`
+    /// (`is_reserved`).
     pub top_down: bool,
 }
 
@@ -379,7 +384,11 @@ impl<T> Data<T> {
     #[must_use]
     pub const fn va(&self) -> Va {
         match *self {
-            Data::Load { va, .. } | Data::Store { va, .. } | Data::Rmw { va, .. } | Data::Fill { va, .. } | Data::Probe { va } => va,
+            Data::Load { va, .. }
+            | Data::Store { va, .. }
+            | Data::Rmw { va, .. }
+            | Data::Fill { va, .. }
+            | Data::Probe { va } => va,
             Data::Copy { from, .. } => from,
         }
     }
@@ -423,19 +432,21 @@ pub trait Cpu {
     fn root(&self) -> Frame<Self::Tok>;
     /// READ_ONCE of a descriptor.
     fn read(&self, at: Slot<Self::Tok>, order: Order) -> Entry<Self::Tok>;
-    /// Reads of entries from `at` on, of at most so many, that were made at once and found none: how many. An explored machine
-    /// makes those of a scan at once that nobody else can tell; 0, which leaves them all to the caller, is always right.
+    /// Reads of entries from `at` on, of at most so many, that were made at once and found none: how many. An explored
+    /// machine makes those of a scan at once that nobody else can tell; 0, which leaves them all to the caller, is
+    /// always right.
     #[inline]
     fn skip_none(&self, _at: Slot<Self::Tok>, _entries: usize) -> usize {
         0
     }
-    /// VAALE1IS of pages from `first` on, of at most so many, that were issued at once and reached nothing: how many. As above, 0 is
-    /// always right.
+    /// VAALE1IS of pages from `first` on, of at most so many, that were issued at once and reached nothing: how many.
+    /// As above, 0 is always right.
     #[inline]
     fn skip_tlbi(&self, _first: Va, _pages: usize) -> usize {
         0
     }
-    /// `read` of `count` entries from `at` on, in order; a machine without scheduling points may look the table up once.
+    /// `read` of `count` entries from `at` on, in order; a machine without scheduling points may look the table up
+    /// once.
     #[inline]
     fn read_each(&self, at: Slot<Self::Tok>, count: usize, mut each: impl FnMut(u16, Entry<Self::Tok>)) {
         for index in (at.index..).take(count) {
@@ -446,8 +457,8 @@ pub trait Cpu {
     fn write(&self, at: Slot<Self::Tok>, new: Desc, order: Order);
     /// One atomic exchange (`xchg`, `swpal`).
     fn swap(&self, at: Slot<Self::Tok>, new: Desc, order: Order) -> Entry<Self::Tok>;
-    /// `swap` of `count` entries from `at` on for the same word, in order, each followed by the barriers `then`; `each` gets
-    /// what was there. A machine without scheduling points may look the table up once.
+    /// `swap` of `count` entries from `at` on for the same word, in order, each followed by the barriers `then`; `each`
+    /// gets what was there. A machine without scheduling points may look the table up once.
     #[inline]
     fn swap_each(
         &self,
@@ -468,7 +479,13 @@ pub trait Cpu {
     }
     /// # Errors
     /// The entry found, if it was not `old`; nothing is stored then.
-    fn compare_exchange(&self, at: Slot<Self::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<Self::Tok>, Entry<Self::Tok>>;
+    fn compare_exchange(
+        &self,
+        at: Slot<Self::Tok>,
+        old: Desc,
+        new: Desc,
+        order: Order,
+    ) -> Result<Entry<Self::Tok>, Entry<Self::Tok>>;
 
     // ---- ordering and TLB --------------------------------------------------------------------------------
     fn barrier(&self, barrier: Barrier);
@@ -499,7 +516,8 @@ pub trait Cpu {
     // ---- frames --------------------------------------------------------------------------------------------
     /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.
     fn alloc(&self, request: Alloc) -> Option<Frame<Self::Tok>>;
-    /// Return a run to the allocator. A default token means the run that is there now: the pools know hugepages by number.
+    /// Return a run to the allocator. A default token means the run that is there now: the pools know hugepages by
+    /// number.
     fn free(&self, frame: Frame<Self::Tok>, order: u8, kind: FrameKind);
     /// Handle of the frame (or run) that a leaf or table descriptor names. *local*
     fn frame_of(&self, entry: Entry<Self::Tok>, pa: Pa) -> Frame<Self::Tok>;
@@ -554,11 +572,13 @@ pub trait Cpu {
     /// # Errors
     /// `InUse`: a frame in the range is allocated (for `Isolate` only if it is not movable: neither `Huge` nor `Data`).
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse>;
-    /// The linear map of memory that leaves the machine is down: from here on nobody may translate to it (I4). For checking.
+    /// The linear map of memory that leaves the machine is down: from here on nobody may translate to it (I4). For
+    /// checking.
     fn memory_gone(&self, start: Pa, bytes: u64);
     /// First allocated frame in the range, if any (`scan_movable_pages`).
     fn range_in_use(&self, start: Pa, bytes: u64) -> Option<InUse>;
-    /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted). *local*
+    /// Altmap storage: take frames inside a hot-added range out of the allocator's sight (`Vmemmap`, self-hosted).
+    /// *local*
     fn claim_self_hosted(&self, start: Pa, frames: u64) -> Frame<Self::Tok>;
     /// The altmap storage goes back to the range that is being removed, not to the allocator. *local*
     fn release_self_hosted(&self, frame: Frame<Self::Tok>, frames: u64) {
@@ -591,12 +611,12 @@ pub trait Cpu {
     fn synchronize_rcu(&self);
     fn irq_disable(&self);
     fn irq_enable(&self);
-    /// Raise an interrupt line on every other CPU that has a handler for it (`smp_cross_call` to all but this one): sets
-    /// their bits in the variable, which the handler's entry takes. Returns how many it was sent to; real threads take no
-    /// interrupts, so there it is counted and sent to nobody.
+    /// Raise an interrupt line on every other CPU that has a handler for it (`smp_cross_call` to all but this one):
+    /// sets their bits in the variable, which the handler's entry takes. Returns how many it was sent to; real threads
+    /// take no interrupts, so there it is counted and sent to nobody.
     fn send_ipi(&self, line: Var) -> u64;
-    /// From here to `stop_machine_end` no other CPU runs, with interrupts off everywhere (pseudo-NMIs still come). Sleeps
-    /// until every other CPU can be preempted. Real threads are not stopped: it is counted only.
+    /// From here to `stop_machine_end` no other CPU runs, with interrupts off everywhere (pseudo-NMIs still come).
+    /// Sleeps until every other CPU can be preempted. Real threads are not stopped: it is counted only.
     fn stop_machine_begin(&self);
     fn stop_machine_end(&self);
 
@@ -605,7 +625,8 @@ pub trait Cpu {
     fn signal_pending(&self) -> bool;
     /// WARN_ON with a name: a broken promise that the kernel itself tests for.
     fn warn(&self, what: Invariant, address: u64, message: &'static str);
-    /// From here (`true`) to here (`false`) nobody may store into a table (I18); what `mmap_write_lock` promises ptdump.
+    /// From here (`true`) to here (`false`) nobody may store into a table (I18); what `mmap_write_lock` promises
+    /// ptdump.
     fn expect_stable(&self, on: bool);
     /// Kernel code says that it holds the exclusive right named (I17): overlapping holders are a violation.
     fn exclusive(&self, what: Invariant, begin: bool);
@@ -618,12 +639,13 @@ pub trait Cpu {
     fn observed(&self) -> Observed {
         Observed(0)
     }
-    /// What it has observed since `since` matters from here on only by `outcome`: no local that is still live depends on more of it.
-    /// An explored machine then takes executions for the same that differ in the rest; to leave it out is always right.
+    /// What it has observed since `since` matters from here on only by `outcome`: no local that is still live depends
+    /// on more of it. An explored machine then takes executions for the same that differ in the rest; to leave it out
+    /// is always right.
     #[inline]
     fn conclude(&self, _since: Observed, _outcome: u64) {}
-    /// Work of which only the outcome matters later: whatever else it changes is in the machine, not in locals of its callers,
-    /// which an `Fn` cannot change.
+    /// Work of which only the outcome matters later: whatever else it changes is in the machine, not in locals of its
+    /// callers, which an `Fn` cannot change.
     #[inline]
     fn concluding<R: Outcome>(&self, work: impl Fn() -> R) -> R {
         let since = self.observed();

@@ -1,4 +1,5 @@
-//! A descriptor as a value: bits, kinds, predicates (VMSAv8-64 stage 1 as Linux programs it; kernel-semantics §1.2 to §1.4).
+//! A descriptor as a value: bits, kinds, predicates (VMSAv8-64 stage 1 as Linux programs it; kernel-semantics §1.2 to
+//! §1.4).
 
 use core::fmt;
 
@@ -66,8 +67,8 @@ pub mod prot {
     pub const TABLE: u64 = 0x1000_0000_0000_0003;
     /// Table entry made by the hot-add linear map: + PXNTable.
     pub const TABLE_LINEAR: u64 = 0x1800_0000_0000_0003;
-    /// What ptdump compares and shows of a descriptor (`pte_bits`, kernel-semantics §8.3): neither the output address nor DBM and
-    /// software bits.
+    /// What ptdump compares and shows of a descriptor (`pte_bits`, kernel-semantics §8.3): neither the output address
+    /// nor DBM and software bits.
     pub const PTDUMP_MASK: u64 = 0x0074_0000_0000_0fdf;
 }
 
@@ -199,8 +200,8 @@ impl Geometry {
             OutputFormat::Lpa2 => (page & ((1 << 50) - 1)) | 0x300,
         }
     }
-    /// Bits of a leaf that must be zero: address bits that the format or the size of the leaf does not use, and NS, which
-    /// tables of Non-secure EL1 leave alone. nT (bit 16 of a block) is none of them.
+    /// Bits of a leaf that must be zero: address bits that the format or the size of the leaf does not use, and NS,
+    /// which tables of Non-secure EL1 leave alone. nT (bit 16 of a block) is none of them.
     #[must_use]
     pub const fn reserved_leaf_bits(&self, level: Level) -> u64 {
         const ADDRESS: u64 = ((1 << 50) - 1) & !0xfff;

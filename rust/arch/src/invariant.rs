@@ -92,26 +92,38 @@ impl Invariant {
             Invariant::NoWalkOfFreedTable => "no software walker dereferences a freed table page",
             Invariant::AlwaysTranslates => "the struct page address of every valid pfn always translates",
             Invariant::NoUseOfFreedFrame => "a frame is never mapped after it returned to the allocator",
-            Invariant::NoStaleTranslation => "no stale TLB entry to a freed frame survives the flush that precedes the free",
+            Invariant::NoStaleTranslation => {
+                "no stale TLB entry to a freed frame survives the flush that precedes the free"
+            }
             Invariant::NoStaleWalkCache => "no walk-cache entry to a freed table survives",
             Invariant::FreedTableIsEmpty => "a table is freed only if every entry is none at the moment of the clear",
             Invariant::FloorAndCeiling => "only tables whose whole span lies inside [floor, ceiling) are freed",
             Invariant::SharedTailsReadOnly => "shared tails are read-only while optimised",
-            Invariant::OneWritableHead => "exactly one retained vmemmap page is writable, and unaliased as writable elsewhere",
+            Invariant::OneWritableHead => {
+                "exactly one retained vmemmap page is writable, and unaliased as writable elsewhere"
+            }
             Invariant::TailsResolveToHead => "all tail descriptors of an optimised page resolve to the same head",
-            Invariant::RestoredPrivate => "after restore every vmemmap PTE maps a distinct private writable frame with valid tail content",
+            Invariant::RestoredPrivate => {
+                "after restore every vmemmap PTE maps a distinct private writable frame with valid tail content"
+            }
             Invariant::RollbackComplete => "rollback leaves the page fully unoptimised, no frame lost or doubled",
             Invariant::FramesConserved => "frames are conserved: each frame has one owner",
             Invariant::RemoveMeetsNoOptimised => "hot remove never meets an optimised page",
             Invariant::BootVmemmapKept => "boot vmemmap frames are never freed by hot remove",
-            Invariant::SelfHostedUntouched => "self-hosted descriptor storage is never deduplicated and never goes to the buddy allocator",
+            Invariant::SelfHostedUntouched => {
+                "self-hosted descriptor storage is never deduplicated and never goes to the buddy allocator"
+            }
             Invariant::HotplugExclusive => "add, remove, online and offline are mutually exclusive",
             Invariant::StableDump => "ptdump sees a stable tree",
-            Invariant::BreakBeforeMake => "no valid to valid change of output address, size, type or contiguity without break-before-make",
+            Invariant::BreakBeforeMake => {
+                "no valid to valid change of output address, size, type or contiguity without break-before-make"
+            }
             Invariant::SplitOnce => "a block is split at most once; the loser's table is not published",
             Invariant::InitialisedBeforeReachable => "a new table is fully initialised before it is reachable",
             Invariant::ContentBeforePte => "new content of a frame is visible before the PTE that exposes it",
-            Invariant::SingleCopyAtomic => "a page-table store is one 64-bit access, and readers take one snapshot per entry",
+            Invariant::SingleCopyAtomic => {
+                "a page-table store is one 64-bit access, and readers take one snapshot per entry"
+            }
             Invariant::CountersBalance => "nr >= surplus, free >= resv, key count = number of optimised pages",
             Invariant::LockOrder => "the lock order holds and holders of spinlocks never sleep; no deadlock",
             Invariant::SubsectionMapExact => "a subsection_map bit is set exactly when its descriptors are mapped",

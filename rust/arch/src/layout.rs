@@ -218,7 +218,10 @@ impl Layout {
     #[must_use]
     #[inline]
     pub const fn page_va(&self, pfn: Pfn) -> Va {
-        Va(self.vmemmap_start.0.wrapping_add(pfn.0.wrapping_sub(self.first_linear_pfn().0).wrapping_mul(STRUCT_PAGE_SIZE)))
+        Va(self
+            .vmemmap_start
+            .0
+            .wrapping_add(pfn.0.wrapping_sub(self.first_linear_pfn().0).wrapping_mul(STRUCT_PAGE_SIZE)))
     }
     /// `page_to_pfn`.
     #[must_use]

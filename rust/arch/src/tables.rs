@@ -11,7 +11,8 @@ pub trait TableView {
     fn root(&self) -> Pa;
     /// The descriptor, or `None` if there is no such table page here.
     fn word(&self, table: Pa, index: usize) -> Option<Desc>;
-    /// All words of the table page at once, where the view holds them side by side: `word` for many, without the search.
+    /// All words of the table page at once, where the view holds them side by side: `word` for many, without the
+    /// search.
     fn words(&self, table: Pa) -> Option<&[u64]> {
         let _ = table;
         None

@@ -24,7 +24,10 @@ fn composed_values_are_made_of_the_bits_that_the_kernel_names() {
     assert_eq!(prot::PROT_SECT_NORMAL_6_12, (block | Attr::WRITE).bits());
     assert_eq!(prot::TABLE, 3 | Attr::UXN_TABLE.bits());
     assert_eq!(prot::TABLE_LINEAR, prot::TABLE | Attr::PXN_TABLE.bits());
-    assert_eq!([mair::NORMAL, mair::NORMAL_TAGGED, mair::NORMAL_NC, mair::DEVICE_NGNRNE, mair::DEVICE_NGNRE], [0, 1, 2, 3, 4]);
+    assert_eq!(
+        [mair::NORMAL, mair::NORMAL_TAGGED, mair::NORMAL_NC, mair::DEVICE_NGNRNE, mair::DEVICE_NGNRE],
+        [0, 1, 2, 3, 4]
+    );
 }
 
 #[test]

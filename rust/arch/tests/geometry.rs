@@ -71,7 +71,11 @@ fn blocks_exist_at_level_2_and_with_4k_pages_at_level_1() {
 
 #[test]
 fn contiguous_sets_have_the_sizes_of_the_table() {
-    let rows = [(Granule::K4, 48, 64 * KIB, 32 * MIB), (Granule::K16, 47, 2 * MIB, GIB), (Granule::K64, 48, 2 * MIB, 16 * GIB)];
+    let rows = [
+        (Granule::K4, 48, 64 * KIB, 32 * MIB),
+        (Granule::K16, 47, 2 * MIB, GIB),
+        (Granule::K64, 48, 2 * MIB, 16 * GIB),
+    ];
     for (granule, va_bits, cont_pte, cont_pmd) in rows {
         let g = Geometry::new(granule, va_bits).unwrap();
         assert_eq!(g.cont_ptes() * g.page_size(), cont_pte);
@@ -90,7 +94,8 @@ fn hugetlb_sizes_are_those_of_hugetlbpage_init() {
     for (granule, va_bits, expected) in rows {
         let g = Geometry::new(granule, va_bits).unwrap();
         let (sizes, n) = g.hugetlb_sizes();
-        let found: Vec<_> = sizes[..n].iter().map(|pages| (pages << g.page_shift(), pages * 64 * 32 / g.page_size())).collect();
+        let found: Vec<_> =
+            sizes[..n].iter().map(|pages| (pages << g.page_shift(), pages * 64 * 32 / g.page_size())).collect();
         assert_eq!(found, expected, "{granule:?}");
     }
 }
@@ -109,17 +114,20 @@ fn sections_share_tables_as_the_table_says() {
         per_pte_table: u64,
         per_pmd_table: u64,
     }
-    let row = |granule, va_bits, section, pages, vmemmap, subsections, pages_per_subsection, per_pte_table, per_pmd_table| Row {
-        granule,
-        va_bits,
-        section,
-        pages,
-        vmemmap,
-        subsections,
-        pages_per_subsection,
-        per_pte_table,
-        per_pmd_table,
-    };
+    let row =
+        |granule, va_bits, section, pages, vmemmap, subsections, pages_per_subsection, per_pte_table, per_pmd_table| {
+            Row {
+                granule,
+                va_bits,
+                section,
+                pages,
+                vmemmap,
+                subsections,
+                pages_per_subsection,
+                per_pte_table,
+                per_pmd_table,
+            }
+        };
     for r in [
         row(Granule::K4, 48, 128 * MIB, 32768, 2 * MIB, 64, 512, 1, 512),
         row(Granule::K16, 48, 128 * MIB, 8192, 512 * KIB, 64, 128, 64, 131_072),

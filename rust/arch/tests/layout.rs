@@ -25,24 +25,42 @@ fn worked_table() -> Vec<Row> {
         Row { granule, va_bits, page_offset, page_end, version, start, end, slots, own }
     };
     vec![
-        row(K4, 39, 0xffff_ff80_0000_0000, 0xffff_ffc0_0000_0000, V6_1, 0xffff_fffe_0000_0000, 0xffff_ffff_0000_0000, (504, 507), true),
-        row(K4, 39, 0xffff_ff80_0000_0000, 0xffff_ffc0_0000_0000, V6_12, 0xffff_fffe_c000_0000, 0xffff_ffff_c000_0000, (507, 510), true),
-        row(K4, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_fc00_0000_0000, 0xffff_fe00_0000_0000, (504, 507), true),
-        row(K4, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_fdff_c000_0000, 0xffff_ffff_c000_0000, (507, 511), false),
-        row(K4, 52, 0xfff0_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_c1ff_c000_0000, 0xffff_ffff_c000_0000, (15, 15), false),
-        row(K16, 36, 0xffff_fff0_0000_0000, 0xffff_fff8_0000_0000, V6_1, 0xffff_ffff_f000_0000, 0xffff_ffff_f800_0000, (2040, 2043), true),
-        row(K16, 36, 0xffff_fff0_0000_0000, 0xffff_fff8_0000_0000, V6_12, 0xffff_ffff_b800_0000, 0xffff_ffff_c000_0000, (2012, 2015), true),
-        row(K16, 47, 0xffff_8000_0000_0000, 0xffff_c000_0000_0000, V6_1, 0xffff_ff80_0000_0000, 0xffff_ffc0_0000_0000, (2040, 2043), true),
-        row(K16, 47, 0xffff_8000_0000_0000, 0xffff_c000_0000_0000, V6_12, 0xffff_ffbf_c000_0000, 0xffff_ffff_c000_0000, (2043, 2047), false),
-        row(K16, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_ff00_0000_0000, 0xffff_ff80_0000_0000, (1, 1), false),
-        row(K16, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_ff7f_c000_0000, 0xffff_ffff_c000_0000, (1, 1), false),
-        row(K16, 52, 0xfff0_0000_0000_0000, 0xffff_c000_0000_0000, V6_12, 0xffff_f03f_c000_0000, 0xffff_ffff_c000_0000, (31, 31), false),
-        row(K64, 42, 0xffff_fc00_0000_0000, 0xffff_fe00_0000_0000, V6_1, 0xffff_ffff_0000_0000, 0xffff_ffff_8000_0000, (8184, 8187), true),
-        row(K64, 42, 0xffff_fc00_0000_0000, 0xffff_fe00_0000_0000, V6_12, 0xffff_ffff_4000_0000, 0xffff_ffff_c000_0000, (8186, 8189), true),
-        row(K64, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_ffc0_0000_0000, 0xffff_ffe0_0000_0000, (63, 63), false),
-        row(K64, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_ffdf_c000_0000, 0xffff_ffff_c000_0000, (63, 63), false),
-        row(K64, 52, 0xfff0_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_fc00_0000_0000, 0xffff_ffe0_0000_0000, (1023, 1023), false),
-        row(K64, 52, 0xfff0_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_fc1f_c000_0000, 0xffff_ffff_c000_0000, (1023, 1023), false),
+        row(K4, 39, 0xffff_ff80_0000_0000, 0xffff_ffc0_0000_0000, V6_1, 0xffff_fffe_0000_0000, 0xffff_ffff_0000_0000,
+            (504, 507), true),
+        row(K4, 39, 0xffff_ff80_0000_0000, 0xffff_ffc0_0000_0000, V6_12, 0xffff_fffe_c000_0000, 0xffff_ffff_c000_0000,
+            (507, 510), true),
+        row(K4, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_fc00_0000_0000, 0xffff_fe00_0000_0000,
+            (504, 507), true),
+        row(K4, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_fdff_c000_0000, 0xffff_ffff_c000_0000,
+            (507, 511), false),
+        row(K4, 52, 0xfff0_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_c1ff_c000_0000, 0xffff_ffff_c000_0000,
+            (15, 15), false),
+        row(K16, 36, 0xffff_fff0_0000_0000, 0xffff_fff8_0000_0000, V6_1, 0xffff_ffff_f000_0000, 0xffff_ffff_f800_0000,
+            (2040, 2043), true),
+        row(K16, 36, 0xffff_fff0_0000_0000, 0xffff_fff8_0000_0000, V6_12, 0xffff_ffff_b800_0000,
+            0xffff_ffff_c000_0000, (2012, 2015), true),
+        row(K16, 47, 0xffff_8000_0000_0000, 0xffff_c000_0000_0000, V6_1, 0xffff_ff80_0000_0000, 0xffff_ffc0_0000_0000,
+            (2040, 2043), true),
+        row(K16, 47, 0xffff_8000_0000_0000, 0xffff_c000_0000_0000, V6_12, 0xffff_ffbf_c000_0000,
+            0xffff_ffff_c000_0000, (2043, 2047), false),
+        row(K16, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_ff00_0000_0000, 0xffff_ff80_0000_0000,
+            (1, 1), false),
+        row(K16, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_ff7f_c000_0000,
+            0xffff_ffff_c000_0000, (1, 1), false),
+        row(K16, 52, 0xfff0_0000_0000_0000, 0xffff_c000_0000_0000, V6_12, 0xffff_f03f_c000_0000,
+            0xffff_ffff_c000_0000, (31, 31), false),
+        row(K64, 42, 0xffff_fc00_0000_0000, 0xffff_fe00_0000_0000, V6_1, 0xffff_ffff_0000_0000, 0xffff_ffff_8000_0000,
+            (8184, 8187), true),
+        row(K64, 42, 0xffff_fc00_0000_0000, 0xffff_fe00_0000_0000, V6_12, 0xffff_ffff_4000_0000,
+            0xffff_ffff_c000_0000, (8186, 8189), true),
+        row(K64, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_ffc0_0000_0000, 0xffff_ffe0_0000_0000,
+            (63, 63), false),
+        row(K64, 48, 0xffff_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_ffdf_c000_0000,
+            0xffff_ffff_c000_0000, (63, 63), false),
+        row(K64, 52, 0xfff0_0000_0000_0000, 0xffff_8000_0000_0000, V6_1, 0xffff_fc00_0000_0000, 0xffff_ffe0_0000_0000,
+            (1023, 1023), false),
+        row(K64, 52, 0xfff0_0000_0000_0000, 0xffff_8000_0000_0000, V6_12, 0xffff_fc1f_c000_0000,
+            0xffff_ffff_c000_0000, (1023, 1023), false),
     ]
 }
 
@@ -62,7 +80,8 @@ fn every_row_of_the_worked_table_is_what_the_layout_computes() {
         assert_eq!(l.vmemmap_end, Va(r.end), "{what}");
         let slots = (g.index(l.vmemmap_start, g.top()), g.index(Va(l.vmemmap_end.0 - 1), g.top()));
         assert_eq!(slots, r.slots, "{what}");
-        let aligned = l.vmemmap_start.is_aligned(g.entry_span(g.top())) && l.vmemmap_end.is_aligned(g.entry_span(g.top()));
+        let aligned =
+            l.vmemmap_start.is_aligned(g.entry_span(g.top())) && l.vmemmap_end.is_aligned(g.entry_span(g.top()));
         assert_eq!(aligned, r.own, "{what}");
     }
 }
@@ -84,7 +103,10 @@ fn the_2021_layout_is_that_of_6_1_and_6_12_117_that_of_6_12() {
 fn fifty_two_bits_with_4k_or_16k_pages_are_refused_before_6_12() {
     for granule in [Granule::K4, Granule::K16] {
         for version in [Version::V2021, Version::V6_1] {
-            assert_eq!(Layout::new(Geometry::new(granule, 52).unwrap(), version, 0), Err(LayoutError::NoLpa2Before6_12));
+            assert_eq!(
+                Layout::new(Geometry::new(granule, 52).unwrap(), version, 0),
+                Err(LayoutError::NoLpa2Before6_12)
+            );
         }
     }
     assert!(Layout::new(Geometry::new(Granule::K64, 52).unwrap(), Version::V6_1, 0).is_ok());
@@ -129,7 +151,14 @@ fn vmalloc_ends_below_vmemmap_when_hardware_has_all_52_bits() {
 #[test]
 fn markers_are_in_the_order_of_ptdump_and_rise() {
     let names = |l: &Layout| l.markers[..l.nr_markers].iter().map(|m| m.name.unwrap_or("-")).collect::<Vec<_>>();
-    let common = ["Linear Mapping start", "Linear Mapping end", "Modules start", "Modules end", "vmalloc() area", "vmalloc() end"];
+    let common = [
+        "Linear Mapping start",
+        "Linear Mapping end",
+        "Modules start",
+        "Modules end",
+        "vmalloc() area",
+        "vmalloc() end",
+    ];
     for r in worked_table() {
         let l = layout(r.granule, r.va_bits, r.version, 0x4000_0000);
         let tail = if r.version == Version::V6_1 {

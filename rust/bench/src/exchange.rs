@@ -53,7 +53,14 @@ fn entries_of<C: Cpu>(cpu: &C, table: Frame<C::Tok>) -> Vec<Entry<C::Tok>> {
     (0..ENTRIES as u16).map(|index| pgtable::read_once(cpu, at(index))).collect()
 }
 
-fn one_thread<C: Cpu>(k: &Kernel, machine: &Machine, cpu: &C, effort: Effort, stop: Stop<'_>, what: &str) -> Result<Figure, BenchError> {
+fn one_thread<C: Cpu>(
+    k: &Kernel,
+    machine: &Machine,
+    cpu: &C,
+    effort: Effort,
+    stop: Stop<'_>,
+    what: &str,
+) -> Result<Figure, BenchError> {
     let passes = effort.amount(500, 10);
     let table = black_box(stage::populated(k, cpu, 1)?[0]);
     let found = entries_of(cpu, table);
@@ -80,8 +87,8 @@ pub fn checked(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     one_thread(&k, &machine, &machine.checked_cpu(0), effort, stop, what)
 }
 
-/// Seconds from the start of the first to the end of the last of two threads that meet before they start; `thread` makes
-/// what a thread does, on that thread.
+/// Seconds from the start of the first to the end of the last of two threads that meet before they start; `thread`
+/// makes what a thread does, on that thread.
 fn two<W: FnOnce()>(thread: impl Fn(usize) -> W + Sync) -> f64 {
     let arrived = AtomicU64::new(0);
     let run = |number| {
@@ -145,7 +152,8 @@ pub fn two_threads_disjoint(effort: Effort, stop: Stop<'_>) -> Result<Figure, Be
     let one = Rounds::of(count, stop, || Ok(timed(machine_of(0))), || Ok(timed(bare_of(0))))?;
     let both = Rounds::of(count, stop, || Ok(two(machine_of)), || Ok(two(bare_of)))?;
     stage::sound(&pair.machine)?;
-    let what = "exchanges by two unchecked CPUs, each on its own table; limit: those of one CPU times what two bare loops gain over one";
+    let what = "exchanges by two unchecked CPUs, each on its own table; limit: those of one CPU times what two bare \
+        loops gain over one";
     let figure = both.rate(pair.both(), "exchanges/s", what.to_owned());
     let single = one.rate(pair.both() / 2.0, "exchanges/s", String::new());
     Ok(Figure {

@@ -1,14 +1,16 @@
-//! The model that a person writes by hand for a model checker, as a program over [`Memory`]: what the explorer costs on it,
-//! apart from the MMU and the real tables, and what loom and shuttle need on the very same steps (`benches/peers`, where
-//! the Promela text beside it follows this module step by step).
+//! The model that a person writes by hand for a model checker, as a program over [`Memory`]: what the explorer costs on
+//! it, apart from the MMU and the real tables, and what loom and shuttle need on the very same steps (`benches/peers`,
+//! where the Promela text beside it follows this module step by step).
 //!
-//! PTE table X has `entries` words: HVO's actors own the first, a hugepage's `own` each, the block that is hot-removed the
-//! others. If ptdump is there, that block also fills a second table Y, which nobody else uses, so that something is freed.
-//! Neither frames nor TLBs are modelled. Each step names the kernel function that it stands for (6.1; kernel-semantics
-//! §4.4, §H4 to §H7, §8.1). Asserted: nobody touches a freed table (I1); a table is freed only when it is empty (I6).
+//! PTE table X has `entries` words: HVO's actors own the first, a hugepage's `own` each, the block that is hot-removed
+//! the others. If ptdump is there, that block also fills a second table Y, which nobody else uses, so that something is
+//! freed. Neither frames nor TLBs are modelled. Each step names the kernel function that it stands for (6.1;
+//! kernel-semantics §4.4, §H4 to §H7, §8.1). Asserted: nobody touches a freed table (I1); a table is freed only when it
+//! is empty (I6).
 //!
-//! The two locks are plain read-write locks: no writer shuts out readers while it waits. What the kernel's do besides (R8)
-//! is not asked here, and the peers' own locks differ in it. `machine` is what our own search runs the programs on.
+//! The two locks are plain read-write locks: no writer shuts out readers while it waits. What the kernel's do besides
+//! (R8) is not asked here, and the peers' own locks differ in it. `machine` is what our own search runs the programs
+//! on.
 
 pub mod machine;
 
@@ -107,7 +109,13 @@ const BASE: Row = Row {
 /// The rows of the comparison, then the seeded fault of the first.
 pub const ROWS: [Row; 6] = [
     BASE,
-    Row { name: "locks-1", what: "HVO, hot remove and ptdump with the kernel's locks, 1 round", alone: 2, rounds: 1, ..BASE },
+    Row {
+        name: "locks-1",
+        what: "HVO, hot remove and ptdump with the kernel's locks, 1 round",
+        alone: 2,
+        rounds: 1,
+        ..BASE
+    },
     Row { name: "locks-3", what: "HVO, hot remove and ptdump with the kernel's locks, 3 rounds", alone: 2, ..BASE },
     Row {
         name: "unlocked-3",
@@ -255,7 +263,8 @@ fn vmemmap_free(m: &impl Memory, table: Table, range: std::ops::Range<u8>, entri
             m.write(Word::Pte(table, i), NONE);
         }
     }
-    // free_empty_pmd_table, free_empty_pte_table: READ_ONCE of the PMD entry, the PTEs of the range (a warning), the scan
+    // free_empty_pmd_table, free_empty_pte_table: READ_ONCE of the PMD entry, the PTEs of the range (a warning), the
+    // scan
     m.read(Word::Pmd(table));
     for i in range {
         m.read(Word::Pte(table, i));

@@ -1,5 +1,5 @@
-//! The project's own benchmarks. Each figure stands beside a limit that is measured in the same run, in turns with it: on a
-//! host that others use too, only the ratio of neighbours in time means anything.
+//! The project's own benchmarks. Each figure stands beside a limit that is measured in the same run, in turns with it:
+//! on a host that others use too, only the ratio of neighbours in time means anything.
 //!
 //! | module | rows |
 //! |---|---|

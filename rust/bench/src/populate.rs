@@ -36,8 +36,9 @@ pub fn populate(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
         let (start, bytes) = (stage::start(&k), k.geometry.section_vmemmap());
         let mut done = Ok(());
         let seconds = timed(|| {
-            done = (0..sections)
-                .try_for_each(|n| vmemmap_populate(&k, &cpu, start.plus(n * bytes), start.plus((n + 1) * bytes), &mut Storage::Buddy));
+            done = (0..sections).try_for_each(|n| {
+                vmemmap_populate(&k, &cpu, start.plus(n * bytes), start.plus((n + 1) * bytes), &mut Storage::Buddy)
+            });
         });
         done?;
         stage::sound(&machine)?;
@@ -85,7 +86,8 @@ pub fn hotplug_section(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchEr
     let rounds = Rounds::of(effort.rounds(41), stop, value, limit)?;
     stage::sound(live.machine())?;
     Ok(rounds.seconds(format!(
-        "a section of 128M added, onlined, offlined and removed (linear map in base pages); limit: {stores} bare stores, as many as it makes"
+        "a section of 128M added, onlined, offlined and removed (linear map in base pages); limit: {stores} bare \
+            stores, as many as it makes"
     )))
 }
 

@@ -52,7 +52,9 @@ impl Stage {
 
 impl Pages<'_> {
     fn slots(&self) -> impl Iterator<Item = Slot<()>> {
-        self.tables.iter().flat_map(|t| (0..ENTRIES as u16).map(|index| Slot { table: t.pa, index, level: Level::PTE, tok: () }))
+        self.tables
+            .iter()
+            .flat_map(|t| (0..ENTRIES as u16).map(|index| Slot { table: t.pa, index, level: Level::PTE, tok: () }))
     }
     /// Every page its own frame again; not measured.
     fn reset(&self) {

@@ -28,8 +28,8 @@ fn median(samples: &[f64]) -> f64 {
 }
 
 impl Rounds {
-    /// Run both sides `count` times in turns; each returns its seconds. Whoever goes first in one round goes last in the
-    /// next, so that neither always finds the caches that the other left. A round before, of both, is not counted.
+    /// Run both sides `count` times in turns; each returns its seconds. Whoever goes first in one round goes last in
+    /// the next, so that neither always finds the caches that the other left. A round before, of both, is not counted.
     ///
     /// # Errors
     /// `Stopped`, or the first of either side.

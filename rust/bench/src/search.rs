@@ -1,5 +1,5 @@
-//! The explorer beside what it cannot do without: a switch into an actor and back for each step. On real tables, and on the
-//! handmade model, which has no MMU and next to no machine: what is left there is the search.
+//! The explorer beside what it cannot do without: a switch into an actor and back for each step. On real tables, and on
+//! the handmade model, which has no MMU and next to no machine: what is left there is the search.
 
 use std::hint::black_box;
 
@@ -21,8 +21,8 @@ use vmemmap_lab::world::{Explored, booted};
 
 const ACTORS: usize = 3;
 
-/// Two lone hot-added sections that share their PMD table (kernel-semantics §2.3); hugepages come from the first, and the
-/// second is removed.
+/// Two lone hot-added sections that share their PMD table (kernel-semantics §2.3); hugepages come from the first, and
+/// the second is removed.
 struct Neighbours {
     kernel: Kernel,
     a: Pa,
@@ -34,7 +34,8 @@ impl Neighbours {
         let (k, _) = stage::machine(Policies::default(), 256 << 20)?;
         let section = k.geometry.section_size();
         let a = Pa(DRAM + (64 << 30));
-        let ram = [Ram { start: Pa(DRAM), bytes: 256 << 20, boot: true }, Ram { start: a, bytes: 2 * section, boot: false }];
+        let ram =
+            [Ram { start: Pa(DRAM), bytes: 256 << 20, boot: true }, Ram { start: a, bytes: 2 * section, boot: false }];
         let policies = Policies { linear_map: LinearMap::Blocks, ..Policies::default() };
         Ok(Self { kernel: Kernel::new(k.layout, policies, &ram, true), a, b: a.plus(section) })
     }
@@ -146,7 +147,8 @@ fn measure(
 
 /// `explore-step`.
 pub fn step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let what = "one operation of the exploration of three actors: switch, MMU, oracles, footprint, fingerprint, state cache; \
+    let what = "one operation of the exploration of three actors: switch, MMU, oracles, footprint, fingerprint, state \
+        cache; \
                 limit: a switch into a coroutine that does nothing, and back";
     measure(effort, stop, |o| switches(o.steps), |rounds, o| rounds.nanoseconds(o.steps, what.to_owned()))
 }
@@ -172,7 +174,8 @@ pub fn three_actors(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError
         |o| switches(o.steps),
         |rounds, o| {
             rounds.seconds(format!(
-                "HVO, hot remove and a PFN walker on neighbouring sections (4K) explored, {} ({} executions, {} operations); \
+                "HVO, hot remove and a PFN walker on neighbouring sections (4K) explored, {} ({} executions, {} \
+                    operations); \
              limit: as many switches of a coroutine that does nothing",
                 if o.exhaustive { "exhaustively" } else { "not exhaustively" },
                 o.executions,
@@ -203,7 +206,8 @@ pub fn toy_step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     let limit = |o: &Outcome| switches(o.steps);
     measure_handmade(&row, &options, (effort, stop), limit, |rounds, o| {
         let what = format!(
-            "one operation of the exploration of the handmade model, {} ({} executions, {} states): the search without a \
+            "one operation of the exploration of the handmade model, {} ({} executions, {} states): the search \
+                without a \
              machine to speak of; limit: a switch into a coroutine that does nothing, and back",
             row.what,
             o.executions,
@@ -222,7 +226,8 @@ pub fn executions_25(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchErro
     let limit = |o: &Outcome| empty_executions::<2>(o.executions, o.steps);
     measure_handmade(&row, &options, (effort, stop), limit, |rounds, o| {
         let what = format!(
-            "executions of the handmade model's HVO beside hot remove without any reduction, {} operations each, every one a \
+            "executions of the handmade model's HVO beside hot remove without any reduction, {} operations each, \
+                every one a \
              scheduling point; limit: as many coroutines started, switched as often, and abandoned",
             o.steps / o.executions.max(1)
         );

@@ -48,7 +48,13 @@ impl Stage {
     fn bytes(&self) -> u64 {
         self.tables * TABLE_BYTES
     }
-    fn measure(&self, effort: Effort, stop: Stop<'_>, what: &str, walk: impl Fn(&Self) -> u64) -> Result<Figure, BenchError> {
+    fn measure(
+        &self,
+        effort: Effort,
+        stop: Stop<'_>,
+        what: &str,
+        walk: impl Fn(&Self) -> u64,
+    ) -> Result<Figure, BenchError> {
         let words: Vec<&[AtomicU64]> = leaf_tables(&self.machine);
         if words.len() as u64 != self.tables {
             return Err(BenchError::Work(format!("{} tables were built instead of {}", words.len(), self.tables)));
@@ -79,7 +85,12 @@ fn fill<C: Cpu>(k: &Kernel, cpu: &C, va: Va, first: Pfn, optimised: bool) -> Res
 
 /// In the order of their addresses in vmemmap.
 fn leaf_tables(machine: &Machine) -> Vec<&[AtomicU64]> {
-    machine.tables().into_iter().filter(|(_, level)| *level == Level::PTE).filter_map(|(pa, _)| machine.table_words(pa)).collect()
+    machine
+        .tables()
+        .into_iter()
+        .filter(|(_, level)| *level == Level::PTE)
+        .filter_map(|(pa, _)| machine.table_words(pa))
+        .collect()
 }
 
 /// Four sums side by side, so that the additions do not wait for one another.
@@ -128,12 +139,22 @@ fn ptdump(stage: &Stage) -> u64 {
 
 /// `walk-plain`.
 pub fn plain(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    Stage::new(effort, false, stop)?.measure(effort, stop, "ptdump_walk_pgd without its text, every leaf of its own", ptdump)
+    Stage::new(effort, false, stop)?.measure(
+        effort,
+        stop,
+        "ptdump_walk_pgd without its text, every leaf of its own",
+        ptdump,
+    )
 }
 
 /// `walk-optimised`.
 pub fn optimised(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    Stage::new(effort, true, stop)?.measure(effort, stop, "a walk that counts the leaves, every hugepage optimised", count_leaves)
+    Stage::new(effort, true, stop)?.measure(
+        effort,
+        stop,
+        "a walk that counts the leaves, every hugepage optimised",
+        count_leaves,
+    )
 }
 
 /// `ptdump-optimised`.

@@ -15,8 +15,14 @@ use vmemmap_explore::search::report::Report;
 fn pct(row: &Row, depth: u32, executions: u64) -> Report {
     let shared = Shared::new(Handmade::default());
     let mut runner = Runner::new(&shared, row).expect("stacks");
-    let mut limits =
-        Limits { executions, deadline: None, settle: Some(Duration::ZERO), states: usize::MAX, stop: &|| false, progress: &mut |_| {} };
+    let mut limits = Limits {
+        executions,
+        deadline: None,
+        settle: Some(Duration::ZERO),
+        states: usize::MAX,
+        stop: &|| false,
+        progress: &mut |_| {},
+    };
     let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::FreedTableIsEmpty]);
     sample(&mut runner, Draw::Pct { depth }, 0, ending, 100_000, &mut limits)
 }

@@ -1,7 +1,7 @@
 //! What the search asks of the thing it explores: announce an operation, ask who may go, execute, undo.
 //!
-//! The explored machine of a kernel laboratory is one such thing; the toy of the soundness tests is another, small enough that the
-//! naive search can check every reduction on it.
+//! The explored machine of a kernel laboratory is one such thing; the toy of the soundness tests is another, small
+//! enough that the naive search can check every reduction on it.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -59,8 +59,8 @@ impl Invariants {
 
 /// Locations that an operation reads and writes (explorer.md §2.1): dense numbers given by the model.
 ///
-/// Two operations conflict if both touch a location, one of them changes it, and they do not both adjust it. The filters settle
-/// most pairs at once.
+/// Two operations conflict if both touch a location, one of them changes it, and they do not both adjust it. The
+/// filters settle most pairs at once.
 #[derive(Clone, Default, Debug)]
 pub struct Footprint {
     /// `location << 2 | access`.
@@ -75,8 +75,8 @@ pub struct Footprint {
 pub enum Access {
     Read,
     Write,
-    /// Reads it too, but need not be a scheduling point for that (`Inner::touch` says why): it asks whether the actor may run
-    /// at all, or nothing can change there before somebody changes another location that it reads.
+    /// Reads it too, but need not be a scheduling point for that (`Inner::touch` says why): it asks whether the actor
+    /// may run at all, or nothing can change there before somebody changes another location that it reads.
     Watch,
     /// Changes it in a way that commutes with all other such changes.
     Adjust,
@@ -171,8 +171,8 @@ pub struct Described {
     pub address: Option<u64>,
     pub old: Option<u64>,
     pub new: Option<u64>,
-    /// Frames that it is about, by address, the most telling first: the table or frame that it works on, then those that
-    /// the words in it lead to.
+    /// Frames that it is about, by address, the most telling first: the table or frame that it works on, then those
+    /// that the words in it lead to.
     pub about: Vec<u64>,
 }
 
@@ -212,7 +212,8 @@ pub trait Model {
 
     /// Back to the state in which the search began.
     fn reset(&mut self);
-    /// The state now, to go back to while it is an ancestor: no `rollback` to an earlier mark, and no `reset`, came between.
+    /// The state now, to go back to while it is an ancestor: no `rollback` to an earlier mark, and no `reset`, came
+    /// between.
     fn checkpoint(&mut self) -> Self::Mark;
     /// Back to the state of `mark`, which may be gone back to again.
     fn rollback(&mut self, mark: &Self::Mark);
@@ -227,12 +228,13 @@ pub trait Model {
     fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Self::Reply;
     /// What the actor observes of a reply: all that its future may depend on.
     fn observed(reply: Self::Reply) -> u64;
-    /// Of a run of `n` operations, the first of which is `op`, those up to the first that would find or reach something now.
-    /// What comes before that changes nothing, has one outcome and replies 0.
+    /// Of a run of `n` operations, the first of which is `op`, those up to the first that would find or reach something
+    /// now. What comes before that changes nothing, has one outcome and replies 0.
     fn in_vain(&self, _op: &Self::Op, _n: usize) -> InVain {
         InVain::Alike(0)
     }
-    /// A location that is touched wherever this one is, or nearly so: what is learned of one may be expected of the other.
+    /// A location that is touched wherever this one is, or nearly so: what is learned of one may be expected of the
+    /// other.
     fn kin(&self, _location: u32) -> Option<u32> {
         None
     }
@@ -242,8 +244,8 @@ pub trait Model {
     fn violated(&self) -> Invariants;
     /// Actors that this blocked actor waits for, each of which it needs (bits).
     fn waits_for(&self, actor: u8, op: &Self::Op) -> u16;
-    /// An operation that may never come (an interrupt's entry): while it cannot, its actor counts neither as blocked nor
-    /// as unfinished. Its coming last, when all others are done, stands for its never coming.
+    /// An operation that may never come (an interrupt's entry): while it cannot, its actor counts neither as blocked
+    /// nor as unfinished. Its coming last, when all others are done, stands for its never coming.
     fn may_never_come(&self, _actor: u8, _op: &Self::Op) -> bool {
         false
     }
@@ -264,8 +266,8 @@ pub trait Model {
     fn new_order(&mut self) -> Option<NewOrder> {
         None
     }
-    /// Called once when all actors are done, for what must hold at rest; of locations that only one actor touched nothing
-    /// may be asked (its last work may have been left out).
+    /// Called once when all actors are done, for what must hold at rest; of locations that only one actor touched
+    /// nothing may be asked (its last work may have been left out).
     fn at_rest(&mut self) {}
     /// A bound of the model was exceeded since `reset`: nothing found absent is proven absent.
     fn overflowed(&self) -> bool {

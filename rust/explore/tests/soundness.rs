@@ -20,7 +20,13 @@ use vmemmap_explore::search::dfs::Search;
 use vmemmap_explore::search::limits::Limits;
 use vmemmap_explore::search::report::{Ended, Final, Report};
 
-fn search(programs: &Programs, reduction: Reduction, flaw: Flaw, ending: Invariants, executions: u64) -> (Report, HashSet<Final>) {
+fn search(
+    programs: &Programs,
+    reduction: Reduction,
+    flaw: Flaw,
+    ending: Invariants,
+    executions: u64,
+) -> (Report, HashSet<Final>) {
     let shared = Shared::new(Toy { flaw, ..Toy::default() });
     finals(&shared, programs, reduction, ending, executions)
 }
@@ -133,7 +139,9 @@ fn an_interrupt_that_takes_a_lock_of_the_task_under_it_deadlocks_and_a_mask_help
     let task = [Op::Lock(0), Op::Read(0), Op::Unlock(0)].map(Line::Do).to_vec();
     let masked = [Op::Mask, Op::Lock(0), Op::Read(0), Op::Unlock(0), Op::Unmask].map(Line::Do).to_vec();
     let handler = [Op::Enter, Op::Lock(0), Op::Unlock(0), Op::Exit].map(Line::Do).to_vec();
-    let run = |task: Vec<Line>| search(&Programs(vec![task, handler.clone()]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX).0;
+    let run = |task: Vec<Line>| {
+        search(&Programs(vec![task, handler.clone()]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX).0
+    };
     assert_eq!(run(task).found[&Invariant::LockOrder].cost.switches, 1);
     let safe = run(masked);
     assert!(safe.exhaustive() && safe.found.is_empty());
@@ -143,7 +151,8 @@ fn an_interrupt_that_takes_a_lock_of_the_task_under_it_deadlocks_and_a_mask_help
 fn an_interrupt_that_never_comes_is_no_deadlock() {
     let task = [Op::Mask, Op::Read(0)].map(Line::Do).to_vec();
     let handler = [Op::Enter, Op::Write(0, 1), Op::Exit].map(Line::Do).to_vec();
-    let (report, finals) = search(&Programs(vec![task, handler]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+    let (report, finals) =
+        search(&Programs(vec![task, handler]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
     assert!(report.exhaustive() && report.found.is_empty());
     assert!(finals.iter().all(|f| !f.deadlock));
 }
@@ -170,7 +179,14 @@ fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
     }
     let shared = Shared::new(Toy::default());
     let mut runner = Runner::new(&shared, &Endless).expect("stacks");
-    let mut limits = Limits { executions: 200, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} };
+    let mut limits = Limits {
+        executions: 200,
+        deadline: None,
+        settle: None,
+        states: usize::MAX,
+        stop: &|| false,
+        progress: &mut |_| {},
+    };
     let report = Search::new(&mut runner, Reduction::MERGED, &mut |_| {}).run(Invariants::NONE, 50, &mut limits);
     assert!(report.overflowed && !report.exhaustive(), "a livelock is never safe");
 }
@@ -224,7 +240,8 @@ fn differences(reduction: Reduction, flaw: Flaw) -> usize {
     let mut differ = 0;
     let locks = if flaw == Flaw::QueueTouchesNothing { 90 } else { 30 };
     corpus(6, 600, locks, |programs, _, naive_finals| {
-        let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
+        let (_, finals) =
+            search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
         differ += usize::from(&finals != naive_finals);
     });
     differ
@@ -232,10 +249,12 @@ fn differences(reduction: Reduction, flaw: Flaw) -> usize {
 
 #[test]
 fn readers_of_a_lock_do_not_keep_each_other_out() {
-    let reads = |inside: &[Op]| [&[Op::ReadLock(0)], inside, &[Op::ReadUnlock(0)]].concat().into_iter().map(Line::Do).collect();
+    let reads =
+        |inside: &[Op]| [&[Op::ReadLock(0)], inside, &[Op::ReadUnlock(0)]].concat().into_iter().map(Line::Do).collect();
     let programs = Programs(vec![reads(&[Op::Write(0, 1), Op::Read(0)]), reads(&[Op::Write(0, 2)])]);
-    let ends =
-        |reduction: Reduction| search(&programs, Reduction { keep_finished: true, ..reduction }, Flaw::None, Invariants::NONE, u64::MAX).1;
+    let ends = |reduction: Reduction| {
+        search(&programs, Reduction { keep_finished: true, ..reduction }, Flaw::None, Invariants::NONE, u64::MAX).1
+    };
     let naive = ends(Reduction::NAIVE);
     assert_eq!(ends(Reduction::MERGED), naive);
     let fault = Fault::ReadersExclude;
@@ -267,23 +286,33 @@ fn seeded_faults_of_the_reduction_are_noticed() {
     }
     {
         // Not to read the mask costs sleep sets nothing: the task wakes when the interrupt leaves its CPU.
-        for (flaw, reduction) in
-            [(Flaw::NoControl, Reduction::CACHE_SLEEP), (Flaw::NoControl, Reduction::MERGED), (Flaw::EnterReadsNoMask, Reduction::MERGED)]
-        {
+        for (flaw, reduction) in [
+            (Flaw::NoControl, Reduction::CACHE_SLEEP),
+            (Flaw::NoControl, Reduction::MERGED),
+            (Flaw::EnterReadsNoMask, Reduction::MERGED),
+        ] {
             let mut differ = 0;
             corpus_of(
                 34,
                 120,
                 |rng| random_interrupts(rng, 40),
                 |programs, _, naive_finals| {
-                    let (_, finals) = search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
+                    let (_, finals) = search(
+                        programs,
+                        Reduction { keep_finished: true, ..reduction },
+                        flaw,
+                        Invariants::NONE,
+                        u64::MAX,
+                    );
                     differ += usize::from(comparable(&finals, reduction) != comparable(naive_finals, reduction));
                 },
             );
             assert!(differ > 0, "{flaw:?} under {reduction:?}");
         }
     }
-    for flaw in [Flaw::WriteTouchesNothing, Flaw::ReadTouchesNothing, Flaw::QueueTouchesNothing, Flaw::ExpectTouchesNothing] {
+    for flaw in
+        [Flaw::WriteTouchesNothing, Flaw::ReadTouchesNothing, Flaw::QueueTouchesNothing, Flaw::ExpectTouchesNothing]
+    {
         for reduction in [Reduction::CACHE_SLEEP, Reduction::MERGED] {
             assert!(differences(reduction, flaw) > 0, "{flaw:?} under {reduction:?}");
         }
@@ -294,7 +323,13 @@ fn seeded_faults_of_the_reduction_are_noticed() {
 fn two_locks_in_opposite_order_deadlock_with_both_named() {
     let ab = [Op::Lock(0), Op::Lock(1), Op::Unlock(1), Op::Unlock(0)].map(Line::Do).to_vec();
     let ba = [Op::Lock(1), Op::Lock(0), Op::Unlock(0), Op::Unlock(1)].map(Line::Do).to_vec();
-    let (report, _) = search(&Programs(vec![ab, ba]), Reduction::MERGED, Flaw::None, Invariants::only(Invariant::LockOrder), u64::MAX);
+    let (report, _) = search(
+        &Programs(vec![ab, ba]),
+        Reduction::MERGED,
+        Flaw::None,
+        Invariants::only(Invariant::LockOrder),
+        u64::MAX,
+    );
     assert_eq!(report.ended, Ended::Exhausted);
     let found = &report.found[&Invariant::LockOrder];
     assert_eq!(found.cost.switches, 1);
@@ -304,7 +339,8 @@ fn two_locks_in_opposite_order_deadlock_with_both_named() {
 fn a_reader_inside_a_reader_deadlocks_with_a_queued_writer() {
     let nested = [Op::ReadLock(0), Op::ReadLock(0), Op::ReadUnlock(0)].map(Line::Do).to_vec();
     let writer = [Op::Queue(0), Op::WriteLock(0), Op::WriteUnlock(0)].map(Line::Do).to_vec();
-    let (report, _) = search(&Programs(vec![nested, writer]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+    let (report, _) =
+        search(&Programs(vec![nested, writer]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
     assert!(report.found.contains_key(&Invariant::LockOrder));
 }
 
@@ -343,7 +379,14 @@ fn a_request_to_stop_is_obeyed_and_reported() {
     let report = Search::new(&mut runner, Reduction::NAIVE, &mut |_| {}).run(
         Invariants::NONE,
         100_000,
-        &mut Limits { executions: u64::MAX, deadline: None, settle: None, states: usize::MAX, stop: &stop, progress: &mut |_| {} },
+        &mut Limits {
+            executions: u64::MAX,
+            deadline: None,
+            settle: None,
+            states: usize::MAX,
+            stop: &stop,
+            progress: &mut |_| {},
+        },
     );
     assert_eq!(report.ended, Ended::Interrupted);
     assert!(!report.exhaustive());
@@ -384,13 +427,21 @@ fn a_panic_of_an_actor_reaches_the_caller_while_others_are_suspended() {
         }
     }
     let shared = Shared::new(Toy::default());
-    let faulty = Faulty(Programs(vec![vec![Line::Do(Op::Write(0, 1)), Line::Do(Op::Read(0))], vec![Line::Do(Op::Write(0, 2))]]));
+    let faulty =
+        Faulty(Programs(vec![vec![Line::Do(Op::Write(0, 1)), Line::Do(Op::Read(0))], vec![Line::Do(Op::Write(0, 2))]]));
     let mut runner = Runner::new(&shared, &faulty).expect("stacks");
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         Search::new(&mut runner, Reduction::CACHE, &mut |_| {}).run(
             Invariants::NONE,
             100,
-            &mut Limits { executions: u64::MAX, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
+            &mut Limits {
+                executions: u64::MAX,
+                deadline: None,
+                settle: None,
+                states: usize::MAX,
+                stop: &|| false,
+                progress: &mut |_| {},
+            },
         )
     }));
     assert!(caught.is_err());

@@ -51,7 +51,14 @@ fn program(ops: &[Op]) -> Vec<Line> {
 
 /// a makes word 0 odd for a moment, in between private work; b looks.
 fn window() -> Programs {
-    let a = program(&[Op::Write(1, 2), Op::Write(1, 4), Op::Write(0, 1), Op::Write(1, 6), Op::Write(0, 2), Op::Write(1, 8)]);
+    let a = program(&[
+        Op::Write(1, 2),
+        Op::Write(1, 4),
+        Op::Write(0, 1),
+        Op::Write(1, 6),
+        Op::Write(0, 2),
+        Op::Write(1, 8),
+    ]);
     let b = program(&[Op::Read(2), Op::Read(2), Op::Expect(0), Op::Read(2)]);
     Programs(vec![a, b])
 }
@@ -62,7 +69,8 @@ fn the_trace_of_a_window_has_one_switch_and_no_operation_too_many() {
     assert_eq!(outcome.verdict, Verdict::Violated);
     assert!(outcome.exhaustive && outcome.shortest);
     let witness = &outcome.witnesses[&I1];
-    // Three writes of a up to the odd one, two reads and the look of b: the private write after the odd one is left out.
+    // Three writes of a up to the odd one, two reads and the look of b: the private write after the odd one is left
+    // out.
     assert_eq!((witness.switches, witness.steps), (1, 6));
     assert_eq!(witness.violation.actor, "a", "the toy accuses nobody in particular");
     assert_eq!(outcome.trace.as_ref().map(|t| t.last().map(|s| s.actor.clone())), Some(Some("b".into())));
@@ -110,7 +118,8 @@ const TOLERANT: replay::Options = replay::Options { tolerant: true, seed: None, 
 #[test]
 fn a_trace_says_until_which_operation_each_actor_runs() {
     let trace = window_trace();
-    let ends: Vec<(&str, &str, u32)> = trace.segments.iter().map(|s| (s.actor.as_str(), s.until.op.as_str(), s.until.nth)).collect();
+    let ends: Vec<(&str, &str, u32)> =
+        trace.segments.iter().map(|s| (s.actor.as_str(), s.until.op.as_str(), s.until.nth)).collect();
     assert_eq!(ends, [("a", "Write(0, 1)", 1), ("b", "Expect(0)", 1)]);
     assert_eq!((trace.operations, trace.switches, trace.steps.len()), (6, 1, 6));
     assert_eq!((trace.strategy.as_str(), trace.seed, trace.bounds.rounds["a"]), ("exhaustive", None, 1));
@@ -160,7 +169,9 @@ fn a_value_that_differs_is_named_though_all_operations_are_the_same() {
     changed.segments[1].observed = format!("{:032x}", 5);
     assert!(matches!(exactly(&programs, &[I1], &changed), Err(Divergence::Step { segment: 2, step: 3, .. })));
     programs.0.pop();
-    assert!(exactly(&programs, &[I1], &changed).expect_err("no b").to_string().ends_with("found b: there is no such actor"));
+    assert!(
+        exactly(&programs, &[I1], &changed).expect_err("no b").to_string().ends_with("found b: there is no such actor")
+    );
 }
 
 #[test]
@@ -207,7 +218,8 @@ fn a_tolerant_replay_finds_the_same_fall_in_changed_code() {
 
 #[test]
 fn past_the_last_segment_a_seed_decides_and_the_same_seed_the_same() {
-    // The end of a's segment is gone, b looks too early; whether it meets the window when it looks again is left to chance.
+    // The end of a's segment is gone, b looks too early; whether it meets the window when it looks again is left to
+    // chance.
     let trace = window_trace();
     let mut other = window();
     other.0[1] = program(&[Op::Read(2), Op::Read(2), Op::Expect(0), Op::Read(2), Op::Expect(0)]);
@@ -236,7 +248,10 @@ fn alternatives_are_recorded_by_what_they_are() {
     assert!(matches!(differs, Divergence::Step { step: 2, .. }), "{differs}");
     trace.steps[0].taken = Some("alternative 7".into());
     let differs = exactly(&programs, &[I1], &trace).expect_err("no such alternative");
-    assert!(differs.to_string().ends_with("found a: Choose(3), which has no alternative \"alternative 7\""), "{differs}");
+    assert!(
+        differs.to_string().ends_with("found a: Choose(3), which has no alternative \"alternative 7\""),
+        "{differs}"
+    );
 }
 
 #[test]
@@ -258,7 +273,12 @@ fn a_trace_may_have_more_than_a_hundred_thousand_steps() {
 
 #[test]
 fn every_violation_of_random_programs_has_a_shortest_trace_that_runs_again() {
-    let judged = [Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::NoUseOfFreedFrame, Invariant::LockOrder];
+    let judged = [
+        Invariant::NoWalkOfFreedTable,
+        Invariant::AlwaysTranslates,
+        Invariant::NoUseOfFreedFrame,
+        Invariant::LockOrder,
+    ];
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(11);
     let mut traces = 0;
     for nth in 0..450 {
@@ -268,7 +288,9 @@ fn every_violation_of_random_programs_has_a_shortest_trace_that_runs_again() {
         assert_eq!(outcome.verdict, plain.verdict, "seed 11, program {nth}: {programs:?}");
         for (invariant, witness) in &outcome.witnesses {
             assert!(witness.shortest);
-            if outcome.judged.len() == 4 && outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string()) {
+            if outcome.judged.len() == 4
+                && outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string())
+            {
                 traces += 1;
                 assert_eq!(exactly(&programs, &judged, &witness.trace), Ok(()), "seed 11, program {nth}: {programs:?}");
                 let other = &plain.witnesses[invariant];

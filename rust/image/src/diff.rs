@@ -64,7 +64,9 @@ pub fn diff(a: &Shape, b: &Shape) -> Result<Diff, Incomparable> {
     comparable(a, b)?;
     let mut d = Diff::default();
     let (before, after) = (a.optimised(), b.optimised());
-    let missing = |from: &[Optimised], of: &[Optimised]| of.iter().filter(|p| from.binary_search(p).is_err()).copied().collect::<Vec<_>>();
+    let missing = |from: &[Optimised], of: &[Optimised]| {
+        of.iter().filter(|p| from.binary_search(p).is_err()).copied().collect::<Vec<_>>()
+    };
     d.optimised = missing(&before, &after);
     let (sections_a, sections_b) = (a.sections(), b.sections());
     d.sections_added = subtract(&sections_b, &sections_a);
@@ -82,7 +84,9 @@ pub fn diff(a: &Shape, b: &Shape) -> Result<Diff, Incomparable> {
     for level in (a.geometry.top().0..=3).map(Level) {
         sweep(a, b, level, |va, count, old, new| {
             d.changed += count;
-            let split = level != Level::PTE && a.is_leaf(level, old) && matches!(b.geometry.kind(Desc(new), level), Kind::Table(_));
+            let split = level != Level::PTE
+                && a.is_leaf(level, old)
+                && matches!(b.geometry.kind(Desc(new), level), Kind::Table(_));
             if split {
                 let span = a.geometry.entry_span(level);
                 d.blocks_split.extend((0..count).map(|i| va.plus(i * span)));
@@ -145,7 +149,9 @@ fn sweep(a: &Shape, b: &Shape, level: Level, mut differs: impl FnMut(Va, u64, u6
     let shift = a.geometry.level_shift(level);
     let (mut xs, mut ys) = (a.level(level).iter().copied().peekable(), b.level(level).iter().copied().peekable());
     // A run cut at the front.
-    let rest = |run: Run, by: u64| (run.count > by).then(|| Run { va: run.va.plus(by << shift), count: run.count - by, word: run.word });
+    let rest = |run: Run, by: u64| {
+        (run.count > by).then(|| Run { va: run.va.plus(by << shift), count: run.count - by, word: run.word })
+    };
     let (mut x, mut y) = (xs.next(), ys.next());
     loop {
         let (va, count, old, new) = match (x, y) {
@@ -186,8 +192,11 @@ fn tables(a: &Shape, b: &Shape) -> (u64, u64) {
         let place = |t: &Tables| (t.level, t.va);
         let mut others: Vec<_> = b.tables().iter().collect();
         others.sort_unstable_by_key(|t| place(t));
-        let moved =
-            a.tables().iter().filter(|t| others.binary_search_by_key(&place(t), |o| place(o)).is_ok_and(|i| others[i].pa != t.pa)).count();
+        let moved = a
+            .tables()
+            .iter()
+            .filter(|t| others.binary_search_by_key(&place(t), |o| place(o)).is_ok_and(|i| others[i].pa != t.pa))
+            .count();
         removed += moved as u64;
         added += moved as u64;
     }
@@ -201,11 +210,25 @@ pub fn changed_elsewhere(a: &TableImage, b: &TableImage) -> u64 {
     if g != b.geometry() {
         return 0;
     }
-    elsewhere(a, b, [Some(a.root()), Some(b.root())], g.top(), Va(0u64.wrapping_sub(1 << g.va_bits)), &mut HashSet::new())
+    elsewhere(
+        a,
+        b,
+        [Some(a.root()), Some(b.root())],
+        g.top(),
+        Va(0u64.wrapping_sub(1 << g.va_bits)),
+        &mut HashSet::new(),
+    )
 }
 
 /// Tables that are used at many places, as KASAN's early shadow is, are compared once.
-fn elsewhere(a: &TableImage, b: &TableImage, tables: [Option<Pa>; 2], level: Level, base: Va, seen: &mut HashSet<[Option<Pa>; 2]>) -> u64 {
+fn elsewhere(
+    a: &TableImage,
+    b: &TableImage,
+    tables: [Option<Pa>; 2],
+    level: Level,
+    base: Va,
+    seen: &mut HashSet<[Option<Pa>; 2]>,
+) -> u64 {
     let g = a.geometry();
     if !seen.insert(tables) {
         return 0;

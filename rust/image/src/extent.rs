@@ -1,5 +1,5 @@
-//! How much a walk of an image finds. Tables may be used at many places, as KASAN uses its early shadow; so a few tables
-//! can describe more than any memory holds, and the size of the image says nothing about the size of its dump.
+//! How much a walk of an image finds. Tables may be used at many places, as KASAN uses its early shadow; so a few
+//! tables can describe more than any memory holds, and the size of the image says nothing about the size of its dump.
 
 use std::collections::HashMap;
 

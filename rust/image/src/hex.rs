@@ -60,7 +60,8 @@ mod tests {
             for byte in 0..=255u8 {
                 let mut text = printed(0x0123_4567_89ab_cdef);
                 text[place] = byte;
-                let expected = std::str::from_utf8(&text[2..]).ok().filter(|_| !byte.is_ascii_uppercase() && byte != b'+');
+                let expected =
+                    std::str::from_utf8(&text[2..]).ok().filter(|_| !byte.is_ascii_uppercase() && byte != b'+');
                 let expected = expected.and_then(|t| u64::from_str_radix(t, 16).ok());
                 assert_eq!(hex(&text), expected, "{byte:#x} at {place}");
             }

@@ -32,7 +32,9 @@ pub type Parts = (Vec<u64>, Vec<u8>, Vec<u32>, Vec<Columns>, Vec<(u64, String)>)
 /// Why arrays are no dump.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PartsError {
-    #[error("{bounds} bounds, {depth} levels, {columns} columns: expected as many columns as levels, and one bound more")]
+    #[error(
+        "{bounds} bounds, {depth} levels, {columns} columns: expected as many columns as levels, and one bound more"
+    )]
     Lengths { bounds: usize, depth: usize, columns: usize },
     #[error("range {range} from {start} to {end} is empty or runs backwards")]
     Backwards { range: usize, start: Va, end: Va },
@@ -56,7 +58,9 @@ impl Ptdump {
         let mut lines = Lines::new(text);
         for line in &mut lines {
             match line? {
-                Line::Marker(name) => dump.markers.push((dump.depth.len() as u64, String::from_utf8_lossy(name).into_owned())),
+                Line::Marker(name) => {
+                    dump.markers.push((dump.depth.len() as u64, String::from_utf8_lossy(name).into_owned()))
+                }
                 Line::Range(range) => {
                     if dump.bounds.is_empty() {
                         dump.bounds.push(range.start.0);
@@ -68,7 +72,9 @@ impl Ptdump {
             }
         }
         let owned = lines.column_texts().as_slice().iter();
-        dump.texts = owned.map(|c| Columns { text: String::from_utf8_lossy(c.text).into_owned(), prot: c.prot, known: c.known }).collect();
+        dump.texts = owned
+            .map(|c| Columns { text: String::from_utf8_lossy(c.text).into_owned(), prot: c.prot, known: c.known })
+            .collect();
         Ok(dump)
     }
 

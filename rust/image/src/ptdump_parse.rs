@@ -101,9 +101,9 @@ pub(crate) fn put_range(out: &mut impl Write, start: Va, end: Va, depth: u8, col
 
 /// The lines of a text, in order. Ends after the first error.
 ///
-/// Ranges must follow each other without a gap. A text that begins with the first marker of a whole dump must end at the
-/// top of the address space; a slice need not. The slice of the linear map begins with that marker too: it has no other,
-/// and ends at `PAGE_END`.
+/// Ranges must follow each other without a gap. A text that begins with the first marker of a whole dump must end at
+/// the top of the address space; a slice need not. The slice of the linear map begins with that marker too: it has no
+/// other, and ends at `PAGE_END`.
 pub struct Lines<'a> {
     rest: &'a [u8],
     line: u64,
@@ -172,13 +172,23 @@ impl<'a> Lines<'a> {
         }
         let text = self.texts.number(&after[4..]).ok_or_else(bad)?;
         let found = self.texts.get(text);
-        Ok(Line::Range(RangeLine { start, end, depth, prot: found.prot, columns: found.text, text, known: found.known }))
+        Ok(Line::Range(RangeLine {
+            start,
+            end,
+            depth,
+            prot: found.prot,
+            columns: found.text,
+            text,
+            known: found.known,
+        }))
     }
 
     fn finish(&mut self) -> Option<Problem> {
         match self.previous {
             None if self.line == 0 => Some(Problem::Empty),
-            Some(end) if self.whole && end.0 != 0 && !(self.markers == 1 && may_be_page_end(end)) => Some(Problem::EndsEarly(end)),
+            Some(end) if self.whole && end.0 != 0 && !(self.markers == 1 && may_be_page_end(end)) => {
+                Some(Problem::EndsEarly(end))
+            }
             None if self.whole => Some(Problem::Cut),
             _ => None,
         }

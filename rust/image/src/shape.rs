@@ -117,7 +117,8 @@ impl Shape {
         let g = shape.geometry;
         for line in Lines::new(text) {
             let Line::Range(range) = line? else { continue };
-            let (start, end) = (range.start.max(shape.vmemmap.start), range.end.0.wrapping_sub(1).min(shape.vmemmap.end.0 - 1));
+            let (start, end) =
+                (range.start.max(shape.vmemmap.start), range.end.0.wrapping_sub(1).min(shape.vmemmap.end.0 - 1));
             if start.0 > end {
                 continue;
             }
@@ -175,9 +176,9 @@ impl Shape {
     }
     /// Leaves: level and run, level by level.
     pub fn leaves(&self) -> impl Iterator<Item = (Level, &Run)> {
-        (self.geometry.top().0..=3)
-            .map(Level)
-            .flat_map(move |level| self.level(level).iter().filter(move |run| self.is_leaf(level, run.word)).map(move |run| (level, run)))
+        (self.geometry.top().0..=3).map(Level).flat_map(move |level| {
+            self.level(level).iter().filter(move |run| self.is_leaf(level, run.word)).map(move |run| (level, run))
+        })
     }
 
     /// What a dump of this kind and `other` both show of a word.
@@ -250,8 +251,9 @@ impl Shape {
         union(sections.collect())
     }
 
-    /// Hugepages whose tails share a frame, by address, found by their pattern: a page, and the rest of an aligned group
-    /// of pages read-only over the same frame. Every HugeTLB size has at least four vmemmap pages or less than two.
+    /// Hugepages whose tails share a frame, by address, found by their pattern: a page, and the rest of an aligned
+    /// group of pages read-only over the same frame. Every HugeTLB size has at least four vmemmap pages or less than
+    /// two.
     #[must_use]
     pub fn optimised(&self) -> Vec<Optimised> {
         let mut found = Vec::new();
@@ -292,7 +294,8 @@ impl Shape {
         (1..=2).find_map(|kept| {
             let (start, length) = (Va(va.0 - (kept - 1) * g.page_size()), tails + kept);
             let pages = length.checked_mul(per)?;
-            let aligned = start >= self.vmemmap.start && start.since(self.vmemmap.start).is_multiple_of(length * g.page_size());
+            let aligned =
+                start >= self.vmemmap.start && start.since(self.vmemmap.start).is_multiple_of(length * g.page_size());
             (aligned && sizes[..count].contains(&pages)).then_some(Optimised { va: start, pages, kept })
         })
     }

@@ -132,7 +132,8 @@ impl TableImage {
         self.sections()
             .iter()
             .find_map(|s| {
-                self.leaves(self.layout().page_va(g.pfn(s.start)), g.section_vmemmap()).find(|l| l.frame.is_some() && l.desc.is_writable())
+                self.leaves(self.layout().page_va(g.pfn(s.start)), g.section_vmemmap())
+                    .find(|l| l.frame.is_some() && l.desc.is_writable())
             })
             .map_or(0, |leaf| leaf.desc.0 & !known)
     }

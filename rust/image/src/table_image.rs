@@ -1,5 +1,6 @@
 //! A table image: the words of every table page of a kernel, by physical address, as a capture or a vmcore holds them.
-//! Verified when built, unless taken as `damaged`; the error names the table and the descriptor. What the tables then mean is `survey`'s affair.
+//! Verified when built, unless taken as `damaged`; the error names the table and the descriptor. What the tables then
+//! mean is `survey`'s affair.
 
 use core::ops::Range;
 
@@ -34,7 +35,10 @@ pub struct ImageMeta {
 /// Why arrays are no image. Tables are numbered from 0 as in the arrays.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImageError {
-    #[error("{pa} addresses, {level} levels and {words} words of tables: expected one level and {width} words for each address")]
+    #[error(
+        "{pa} addresses, {level} levels and {words} words of tables: expected one level and {width} words for each \
+            address"
+    )]
     Shape { pa: usize, level: usize, words: usize, width: usize },
     #[error("a row of words has {found} descriptors, but a {granule} table has {expected}: wrong granule")]
     Granule { found: usize, granule: &'static str, expected: usize },
@@ -44,20 +48,29 @@ pub enum ImageError {
     Misaligned { table: usize, pa: Pa, granule: &'static str },
     #[error("table {table} is at {pa}, above the highest address that {va_bits}-bit tables can name")]
     TooHigh { table: usize, pa: Pa, va_bits: u32 },
-    #[error("table {table} at {pa} is not above the one before it, at {previous}: addresses must be sorted and distinct")]
+    #[error(
+        "table {table} at {pa} is not above the one before it, at {previous}: addresses must be sorted and distinct"
+    )]
     Unsorted { table: usize, pa: Pa, previous: Pa },
     #[error("table {table} at {pa} has level {level}: expected {top} to 3")]
     Level { table: usize, pa: Pa, level: u8, top: i8 },
     #[error("root {root} is not among the {tables} table pages")]
     NoRoot { root: Pa, tables: usize },
-    #[error("root {root} is a level {found} table: {granule} pages and {va_bits} bits have their root at level {expected}")]
+    #[error(
+        "root {root} is a level {found} table: {granule} pages and {va_bits} bits have their root at level {expected}"
+    )]
     RootLevel { root: Pa, found: i8, expected: i8, granule: &'static str, va_bits: u32 },
-    #[error("table {table} at {pa} (level {level}), descriptor {index} ({desc}): its next table {next} is not in the image")]
+    #[error(
+        "table {table} at {pa} (level {level}), descriptor {index} ({desc}): its next table {next} is not in the image"
+    )]
     MissingTable { table: usize, pa: Pa, level: i8, index: usize, desc: Desc, next: Pa },
-    #[error("table {table} at {pa} (level {level}), descriptor {index} ({desc}): its next table {next} is of level {found}")]
+    #[error(
+        "table {table} at {pa} (level {level}), descriptor {index} ({desc}): its next table {next} is of level {found}"
+    )]
     WrongLevel { table: usize, pa: Pa, level: i8, index: usize, desc: Desc, next: Pa, found: i8 },
     #[error(
-        "a dump of the tables would have {ranges} ranges, more than they have descriptors ({descriptors}): tables are used again and again"
+        "a dump of the tables would have {ranges} ranges, more than they have descriptors ({descriptors}): tables are \
+            used again and again"
     )]
     Ranges { ranges: u64, descriptors: usize },
     #[error("a walk of the tables would read {read} descriptors, more than {most}: tables are used again and again")]
@@ -114,7 +127,13 @@ impl TableImage {
     ///
     /// # Errors
     /// `ImageError`, the first contradiction found.
-    pub fn damaged(meta: ImageMeta, pa: Vec<u64>, level: &[u8], words: Vec<u64>, width: usize) -> Result<Self, ImageError> {
+    pub fn damaged(
+        meta: ImageMeta,
+        pa: Vec<u64>,
+        level: &[u8],
+        words: Vec<u64>,
+        width: usize,
+    ) -> Result<Self, ImageError> {
         let g = meta.geometry;
         if width != g.entries() {
             return Err(ImageError::Granule { found: width, granule: g.granule.name(), expected: g.entries() });
@@ -198,8 +217,8 @@ impl TableImage {
         Ok(())
     }
 
-    /// Table pages that are not reached from the root at the level that the image gives them: their address, and the level
-    /// at which one is reached first. None in a verified image but those that nothing points at.
+    /// Table pages that are not reached from the root at the level that the image gives them: their address, and the
+    /// level at which one is reached first. None in a verified image but those that nothing points at.
     #[must_use]
     pub fn misplaced_tables(&self) -> Vec<(Pa, Option<Level>)> {
         let g = self.meta.geometry;
@@ -220,7 +239,9 @@ impl TableImage {
                 }
             }
         }
-        let misplaced = |(row, level): (usize, &Option<Level>)| (*level != Some(self.level(row))).then_some((Pa(self.pa[row]), *level));
+        let misplaced = |(row, level): (usize, &Option<Level>)| {
+            (*level != Some(self.level(row))).then_some((Pa(self.pa[row]), *level))
+        };
         reached.iter().enumerate().filter_map(misplaced).collect()
     }
 
@@ -294,8 +315,9 @@ fn layout_of(meta: &ImageMeta) -> Result<Layout, ImageError> {
     if meta.memstart & ((1 << g.section_shift()) - 1) != 0 {
         return Err(ImageError::Memstart { memstart: meta.memstart });
     }
-    let mut layout = Layout::new(g, meta.version, meta.memstart)
-        .map_err(|LayoutError::NoLpa2Before6_12| ImageError::Layout { granule: g.granule.name(), version: meta.version.name() })?;
+    let mut layout = Layout::new(g, meta.version, meta.memstart).map_err(|LayoutError::NoLpa2Before6_12| {
+        ImageError::Layout { granule: g.granule.name(), version: meta.version.name() }
+    })?;
     if let Some(range) = &meta.vmemmap {
         let (start, end) = (range.start, range.end);
         let inside = start >= layout.page_end && start < end;
@@ -315,7 +337,9 @@ fn layout_of(meta: &ImageMeta) -> Result<Layout, ImageError> {
                 None => None,
                 Some(name) => {
                     let known = MARKER_NAMES.iter().find(|known| *known == name);
-                    let Some(known) = known else { return Err(ImageError::Marker { index, start: *start, name: name.clone() }) };
+                    let Some(known) = known else {
+                        return Err(ImageError::Marker { index, start: *start, name: name.clone() });
+                    };
                     Some(*known)
                 }
             };
@@ -342,7 +366,8 @@ fn verify_meta(meta: &ImageMeta) -> Result<(), ImageError> {
             return bad("not aligned to its length");
         }
         let inside = |(range, _): &(Range<Pa>, bool)| {
-            pfn >= range.start.0 >> g.page_shift() && pfn.checked_add(pages).is_some_and(|end| end <= range.end.0 >> g.page_shift())
+            pfn >= range.start.0 >> g.page_shift()
+                && pfn.checked_add(pages).is_some_and(|end| end <= range.end.0 >> g.page_shift())
         };
         if !meta.ram.is_empty() && !meta.ram.iter().any(inside) {
             return bad("outside every range of RAM");

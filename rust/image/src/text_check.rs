@@ -7,8 +7,12 @@ use crate::ptdump_parse::{Line, Lines, RangeLine, TextError};
 use crate::shape::level_of_depth;
 
 /// The invariants that a text can show broken; all others are not visible.
-pub const VISIBLE_IN_TEXT: [Invariant; 4] =
-    [Invariant::OneWritableHead, Invariant::TreeWellFormed, Invariant::NoWritableExecutable, Invariant::NoEmptyTableLinked];
+pub const VISIBLE_IN_TEXT: [Invariant; 4] = [
+    Invariant::OneWritableHead,
+    Invariant::TreeWellFormed,
+    Invariant::NoWritableExecutable,
+    Invariant::NoEmptyTableLinked,
+];
 
 /// A broken promise, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +71,11 @@ fn check_range(range: &RangeLine<'_>, layout: &Layout, sink: &mut impl FnMut(Tex
         report(Invariant::NoWritableExecutable, range.start, "writable and executable");
     }
     if !has(Attr::UXN) {
-        report(Invariant::NoWritableExecutable, range.start, "executable at EL0 (ptdump_check_wx counts it as non-UXN)");
+        report(
+            Invariant::NoWritableExecutable,
+            range.start,
+            "executable at EL0 (ptdump_check_wx counts it as non-UXN)",
+        );
     }
     if layout.in_vmemmap(range.start) {
         check_struct_pages(range, layout, level, &mut report);
@@ -86,7 +94,12 @@ fn empty_table(range: &RangeLine<'_>, layout: &Layout, level: Level) -> Option<V
     (start < last && last - start >= span - 1).then_some(Va(start))
 }
 
-fn check_struct_pages(range: &RangeLine<'_>, layout: &Layout, level: Level, report: &mut impl FnMut(Invariant, Va, &'static str)) {
+fn check_struct_pages(
+    range: &RangeLine<'_>,
+    layout: &Layout,
+    level: Level,
+    report: &mut impl FnMut(Invariant, Va, &'static str),
+) {
     let g = layout.geometry;
     let has = |attr: Attr| range.prot & attr.bits() == attr.bits();
     let odd = if range.prot >> 2 & 7 != 0 {

@@ -20,7 +20,10 @@ pub struct TextHints {
 pub enum UnknownMachine {
     #[error(transparent)]
     Text(#[from] TextError),
-    #[error("the text fits no arm64 kernel of 6.1 or 6.12: its vmemmap and its ranges belong to no granule and VA size known")]
+    #[error(
+        "the text fits no arm64 kernel of 6.1 or 6.12: its vmemmap and its ranges belong to no granule and VA size \
+            known"
+    )]
     None,
     #[error("the text fits several machines ({0}): give the granule, the VA size or the kernel")]
     Several(String),
@@ -37,8 +40,8 @@ struct Place {
 }
 
 impl Place {
-    /// Markers are announced at the first range that does not lie before them, at most two at a time: when one hole holds
-    /// several, the last comes a range or two late (`note_page`).
+    /// Markers are announced at the first range that does not lie before them, at most two at a time: when one hole
+    /// holds several, the last comes a range or two late (`note_page`).
     fn fits(self, marker: Va) -> bool {
         self.before[2].is_none_or(|start| start < marker) && self.after.is_none_or(|start| marker <= start)
     }
@@ -72,7 +75,9 @@ pub fn machine_of_text(text: &[u8], hints: &TextHints) -> Result<Layout, Unknown
         for va_bits in [36, 39, 42, 47, 48, 52] {
             for version in [Version::V6_1, Version::V6_12] {
                 let Ok(g) = Geometry::new(granule, va_bits) else { continue };
-                let Ok(layout) = Layout::new(g, hints.version.unwrap_or(version), hints.memstart.unwrap_or(0)) else { continue };
+                let Ok(layout) = Layout::new(g, hints.version.unwrap_or(version), hints.memstart.unwrap_or(0)) else {
+                    continue;
+                };
                 let wanted = hints.granule.is_none_or(|wanted| wanted == granule)
                     && hints.va_bits.is_none_or(|wanted| wanted == va_bits)
                     && hints.version.is_none_or(|wanted| wanted.is_6_12() == version.is_6_12());
@@ -90,7 +95,9 @@ pub fn machine_of_text(text: &[u8], hints: &TextHints) -> Result<Layout, Unknown
         0 => Err(UnknownMachine::None),
         1 => Ok(fitting[0]),
         _ => {
-            let name = |l: &Layout| format!("{} pages, {} bits, {}", l.geometry.granule.name(), l.geometry.va_bits, l.version.name());
+            let name = |l: &Layout| {
+                format!("{} pages, {} bits, {}", l.geometry.granule.name(), l.geometry.va_bits, l.version.name())
+            };
             Err(UnknownMachine::Several(fitting.iter().map(name).collect::<Vec<_>>().join("; ")))
         }
     }

@@ -93,10 +93,18 @@ fn the_linear_map_names_its_memory_hidden_pages_included() {
     ]);
     let found = collect(&memory, 10).unwrap();
     let ranges = |start, end| -> Vec<(u64, u64)> {
-        mapped(geometry(), Pa(ROOT), &found.pa, &found.words, Va(start)..Va(end)).into_iter().map(|r| (r.start.0, r.end.0)).collect()
+        mapped(geometry(), Pa(ROOT), &found.pa, &found.words, Va(start)..Va(end))
+            .into_iter()
+            .map(|r| (r.start.0, r.end.0))
+            .collect()
     };
-    let all =
-        [(0, 0x20_0000), (0x4000_0000, 0x4000_2000), (0x4000_3000, 0x4000_4000), (0x4020_0000, 0x4060_0000), (0x8000_0000, 0xc000_0000)];
+    let all = [
+        (0, 0x20_0000),
+        (0x4000_0000, 0x4000_2000),
+        (0x4000_3000, 0x4000_4000),
+        (0x4020_0000, 0x4060_0000),
+        (0x8000_0000, 0xc000_0000),
+    ];
     assert_eq!(ranges(LINEAR, LINEAR_END), all);
     assert_eq!(ranges(LINEAR + PAGE, LINEAR + 2 * PAGE), [(0x4000_1000, 0x4000_2000)]);
     assert_eq!(ranges(LINEAR_END, 0), []);
@@ -105,7 +113,10 @@ fn the_linear_map_names_its_memory_hidden_pages_included() {
 
 #[test]
 fn a_cycle_in_the_linear_map_ends() {
-    let memory = Memory::from([(ROOT, table(&[(0, page(1) | 3), (1, page(1) | 3)])), (page(1), table(&[(0, page(1) | 3), (1, ROOT | 3)]))]);
+    let memory = Memory::from([
+        (ROOT, table(&[(0, page(1) | 3), (1, page(1) | 3)])),
+        (page(1), table(&[(0, page(1) | 3), (1, ROOT | 3)])),
+    ]);
     let found = collect(&memory, 10).unwrap();
     assert_eq!(mapped(geometry(), Pa(ROOT), &found.pa, &found.words, Va(LINEAR)..Va(LINEAR_END)), []);
 }

@@ -41,7 +41,8 @@ fn every_captured_text_is_printed_back_from_its_arrays() {
         assert_eq!(dump.printed_size(), text.len(), "{name}");
         assert_eq!(dump.print(), text, "{name}");
         assert!(dump.texts().iter().all(|c| c.known), "{name}");
-        let (holes, lines) = (dump.columns().iter().filter(|&&c| c == 0).count(), text.iter().filter(|&&b| b == b'\n').count());
+        let (holes, lines) =
+            (dump.columns().iter().filter(|&&c| c == 0).count(), text.iter().filter(|&&b| b == b'\n').count());
         assert!(holes > 0 && dump.depth().len() + dump.markers().len() == lines, "{name}");
         assert_eq!(again(dump.clone()).unwrap(), dump, "{name}");
     }
@@ -51,7 +52,9 @@ fn every_captured_text_is_printed_back_from_its_arrays() {
 #[test]
 fn unknown_columns_and_markers_are_kept_where_they_stand() {
     let text = String::from_utf8(capture("6.12-4k/B")).unwrap();
-    let text = text.replace("MEM/NORMAL\n", "MEM/NORMAL POE    \n").replace("---[ PCI I/O start ]---", "---[ Secret region (guest) ]---");
+    let text = text
+        .replace("MEM/NORMAL\n", "MEM/NORMAL POE    \n")
+        .replace("---[ PCI I/O start ]---", "---[ Secret region (guest) ]---");
     let dump = Ptdump::parse(text.as_bytes()).unwrap();
     assert_eq!(dump.print(), text.as_bytes());
     assert!(dump.markers().iter().any(|m| m.1 == "Secret region (guest)"));
@@ -67,7 +70,13 @@ fn parts_that_no_dump_has_are_refused() {
     assert!(matches!(range([0x2000, 0x1000]), Err(PartsError::Backwards { range: 0, .. })));
     assert!(matches!(range([0x1000, 0x1000]), Err(PartsError::Backwards { .. })));
     let whole = |depth, columns, text: &str, marker: (u64, &str)| {
-        Ptdump::from_parts(vec![0x1000, 0x2000], vec![depth], vec![columns], vec![text.to_owned()], vec![(marker.0, marker.1.to_owned())])
+        Ptdump::from_parts(
+            vec![0x1000, 0x2000],
+            vec![depth],
+            vec![columns],
+            vec![text.to_owned()],
+            vec![(marker.0, marker.1.to_owned())],
+        )
     };
     assert!(whole(4, 0, " x", (1, "a")).is_ok());
     assert!(matches!(whole(5, 0, "", (0, "a")), Err(PartsError::Level { depth: 5, .. })));
@@ -91,7 +100,8 @@ proptest! {
     #[test]
     fn any_ranges_with_any_columns_and_markers_are_printed_back(
         first in 0u64..1 << 20,
-        lines in proptest::collection::vec((1u64..1 << 40, 0u8..5, "( [ -~]{0,30})?", proptest::option::of("[ -~]{0,20}")), 1..200),
+        lines in proptest::collection::vec((1u64..1 << 40, 0u8..5, "( [ -~]{0,30})?",
+            proptest::option::of("[ -~]{0,20}")), 1..200),
         last in "[ -~]{1,10}",
     ) {
         let (mut text, mut at) = (String::new(), first << 10);

@@ -11,7 +11,9 @@ use vmemmap_image::{Line, Lines, TextError, TextWriter, region};
 fn captures() -> Vec<(String, Version, u32, String)> {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/captures"));
     let mut found = Vec::new();
-    for (machine, version, levels) in [("6.1-4k", Version::V6_1, 4), ("6.1-64k", Version::V6_1, 3), ("6.12-4k", Version::V6_12, 4)] {
+    for (machine, version, levels) in
+        [("6.1-4k", Version::V6_1, 4), ("6.1-64k", Version::V6_1, 3), ("6.12-4k", Version::V6_12, 4)]
+    {
         for entry in fs::read_dir(root.join(machine)).unwrap() {
             let path = entry.unwrap().path();
             if path.to_string_lossy().ends_with(".ptdump.txt") {
@@ -93,7 +95,8 @@ fn folded_levels_are_named_as_that_kernel_names_them() {
 
 #[test]
 fn columns_that_no_row_of_the_table_prints_are_kept_and_marked() {
-    let line = "0xfffffc0000000000-0xfffffc0000001000           4K PTE       RW NX SHD AF            UXN    MEM/NORMAL  POE\n";
+    let line =
+        "0xfffffc0000000000-0xfffffc0000001000           4K PTE       RW NX SHD AF            UXN    MEM/NORMAL  POE\n";
     let Line::Range(range) = Lines::new(line.as_bytes()).next().unwrap().unwrap() else { panic!("a range") };
     assert!(!range.known);
     assert_eq!(range.prot, 0x0060_0000_0000_0703, "the columns that are known still say what they mean");
@@ -129,12 +132,19 @@ fn a_region_is_the_slice_from_its_first_header_to_its_last() {
         let start = text.find("---[ vmemmap start ]---\n").unwrap();
         let end = text.find("---[ vmemmap end ]---\n").unwrap();
         assert_eq!(slice, &text[start..end], "{file}");
-        for (name, header) in
-            [("linear", "Linear Mapping start"), ("vmalloc", "vmalloc() area"), ("pci", "PCI I/O start"), ("Fixmap", "Fixmap start")]
-        {
+        for (name, header) in [
+            ("linear", "Linear Mapping start"),
+            ("vmalloc", "vmalloc() area"),
+            ("pci", "PCI I/O start"),
+            ("Fixmap", "Fixmap start"),
+        ] {
             let slice = region(&text, name).unwrap();
             assert!(slice.starts_with(&format!("---[ {header} ]---\n")), "{file} {name}");
-            assert_eq!(printed(slice.as_bytes()).unwrap(), slice.as_bytes(), "a slice is a text of its own: {file} {name}");
+            assert_eq!(
+                printed(slice.as_bytes()).unwrap(),
+                slice.as_bytes(),
+                "a slice is a text of its own: {file} {name}"
+            );
         }
         assert_eq!(region(&text, "kasan"), None);
         assert_eq!(printed(slice.as_bytes()).unwrap(), slice.as_bytes(), "{file}");
@@ -156,12 +166,18 @@ fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
     assert!(matches!(error_of(&good.replace("PTE", "PXE")), TextError { line: 1, what: Problem::Level(_) }));
     assert!(matches!(error_of(&good.replace("4K", "8K")), TextError { line: 1, what: Problem::Size(..) }));
     assert!(matches!(error_of(&format!("{good}{good}")), TextError { line: 2, what: Problem::Gap { .. } }));
-    assert_eq!(error_of(&format!("{good}{}", good.replace('\n', "\r\n"))), TextError { line: 2, what: Problem::CarriageReturn });
+    assert_eq!(
+        error_of(&format!("{good}{}", good.replace('\n', "\r\n"))),
+        TextError { line: 2, what: Problem::CarriageReturn }
+    );
     assert_eq!(error_of("---[ Modules start ]---\r\n"), TextError { line: 1, what: Problem::CarriageReturn });
     let top = "0xfffffffffffff000-0x0000000000000000           4K PTE\n";
     let above = "0x0000000000000000-0x0000000000001000           4K PTE\n";
     assert!(matches!(error_of(&format!("{top}{above}")), TextError { line: 2, what: Problem::AboveTop(Va(0)) }));
-    assert!(matches!(error_of(&format!("{good} \n")), TextError { line: 2, what: Problem::NotADumpLine(_) }), "trailing junk");
+    assert!(
+        matches!(error_of(&format!("{good} \n")), TextError { line: 2, what: Problem::NotADumpLine(_) }),
+        "trailing junk"
+    );
     let bytes = good.replace("PTE", "PTE \u{e9}");
     assert!(matches!(error_of(&bytes), TextError { line: 1, what: Problem::NotADumpLine(_) }));
     let backwards = "0xfffffc0000001000-0xfffffc0000000000           4K PTE\n";
@@ -175,7 +191,9 @@ fn a_whole_dump_cut_anywhere_is_refused() {
     let (_, _, _, text) = captures().swap_remove(0);
     // Cut there it is the slice of the linear map.
     let linear = text.find("---[ Linear Mapping end ]---").unwrap();
-    for cut in (1..text.len()).filter(|cut| cut % 7 == 0 || text.as_bytes()[cut - 1] == b'\n').filter(|&cut| cut != linear) {
+    for cut in
+        (1..text.len()).filter(|cut| cut % 7 == 0 || text.as_bytes()[cut - 1] == b'\n').filter(|&cut| cut != linear)
+    {
         assert!(printed(&text.as_bytes()[..cut]).is_err(), "cut at byte {cut}");
     }
 }

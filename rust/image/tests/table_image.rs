@@ -105,7 +105,8 @@ fn a_sound_image_is_walked_to_what_it_maps() {
 fn sections_are_told_by_what_the_tables_map() {
     let image = Builder::new().machine(private).build().unwrap();
     let sections = image.sections();
-    let seen: Vec<_> = sections.iter().map(|s| (s.start.0, s.early, s.online, s.style, s.mapped, s.self_hosted)).collect();
+    let seen: Vec<_> =
+        sections.iter().map(|s| (s.start.0, s.early, s.online, s.style, s.mapped, s.self_hosted)).collect();
     assert_eq!(
         seen,
         [
@@ -190,7 +191,10 @@ fn the_root_must_be_there_and_of_the_top_level() {
     assert!(matches!(refused(|b| b.meta.root = Pa(ROOT + 0x10_0000)), ImageError::NoRoot { .. }));
     let error = refused(|b| b.meta.root = Pa(b.tables[1].0));
     assert!(matches!(error, ImageError::RootLevel { found: 1, expected: 0, .. }), "{error}");
-    assert!(matches!(refused(|b| b.meta.geometry = Geometry::new(Granule::K4, 39).unwrap()), ImageError::Level { table: 0, .. }));
+    assert!(matches!(
+        refused(|b| b.meta.geometry = Geometry::new(Granule::K4, 39).unwrap()),
+        ImageError::Level { table: 0, .. }
+    ));
 }
 
 #[test]
@@ -208,17 +212,27 @@ fn arrays_of_another_granule_or_of_unequal_length_are_refused() {
     let meta = Builder::new().meta;
     let granule = TableImage::new(meta.clone(), vec![ROOT], &[0], vec![0; 8192], 8192).unwrap_err();
     assert!(matches!(granule, ImageError::Granule { found: 8192, expected: 512, .. }));
-    assert!(matches!(TableImage::new(meta.clone(), vec![ROOT], &[0, 1], vec![0; 512], 512), Err(ImageError::Shape { .. })));
-    assert!(matches!(TableImage::new(meta.clone(), vec![ROOT], &[0], vec![0; 511], 512), Err(ImageError::Shape { .. })));
+    assert!(matches!(
+        TableImage::new(meta.clone(), vec![ROOT], &[0, 1], vec![0; 512], 512),
+        Err(ImageError::Shape { .. })
+    ));
+    assert!(matches!(
+        TableImage::new(meta.clone(), vec![ROOT], &[0], vec![0; 511], 512),
+        Err(ImageError::Shape { .. })
+    ));
     assert!(matches!(TableImage::new(meta, vec![], &[], vec![], 512), Err(ImageError::Empty)));
 }
 
 #[test]
 fn hugepages_must_be_of_a_size_aligned_inside_ram_and_apart() {
     let head = ADDED >> 12;
-    for pages in
-        [vec![(head, 511)], vec![(head + 1, 512)], vec![(0x10_0000, 512)], vec![(head, 512), (head, 16)], vec![(u64::MAX - 511, 512)]]
-    {
+    for pages in [
+        vec![(head, 511)],
+        vec![(head + 1, 512)],
+        vec![(0x10_0000, 512)],
+        vec![(head, 512), (head, 16)],
+        vec![(u64::MAX - 511, 512)],
+    ] {
         let error = refused(|b| b.meta.hugepages = pages.clone());
         assert!(matches!(error, ImageError::Hugepage { .. }), "{pages:?}: {error}");
     }
@@ -228,7 +242,10 @@ fn hugepages_must_be_of_a_size_aligned_inside_ram_and_apart() {
 fn metadata_that_contradicts_the_layout_is_refused() {
     assert!(matches!(refused(|b| b.meta.memstart = 0x1000), ImageError::Memstart { .. }));
     assert!(matches!(refused(|b| b.meta.vmemmap = Some(Va(0)..Va(0x20_0000))), ImageError::Vmemmap { .. }));
-    assert!(matches!(refused(|b| b.meta.markers = vec![(Va(0), Some("nonsense".into()))]), ImageError::Marker { index: 0, .. }));
+    assert!(matches!(
+        refused(|b| b.meta.markers = vec![(Va(0), Some("nonsense".into()))]),
+        ImageError::Marker { index: 0, .. }
+    ));
     assert!(matches!(refused(|b| b.meta.markers = vec![(Va(0), None); 17]), ImageError::Markers { found: 17, .. }));
     assert!(matches!(refused(|b| b.meta.ram[0].0 = Pa(8)..Pa(0)), ImageError::Ram { .. }));
     assert!(matches!(refused(|b| b.meta.ram.push((Pa(RAM)..Pa(RAM + 0x1000), true))), ImageError::RamOverlap { .. }));

@@ -1,17 +1,19 @@
-//! What the kernel has built when user space starts (`paging_init`, `sparse_init`, `memmap_init`), and taking over tables
-//! that a real kernel built.
+//! What the kernel has built when user space starts (`paging_init`, `sparse_init`, `memmap_init`), and taking over
+//! tables that a real kernel built.
 
 use vmemmap_arch::{Alloc, Cpu, FrameKind, Granule, Kind, Level, Order, Pa, Template, Va, Zone};
 
 use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
 use crate::mmzone::section_start;
 use crate::policy::Mapping;
-use crate::sparse_vmemmap::{Storage, memmap_pages_add, populate_section_memmap, subsection_map_init, vmemmap_populate_address};
+use crate::sparse_vmemmap::{
+    Storage, memmap_pages_add, populate_section_memmap, subsection_map_init, vmemmap_populate_address,
+};
 use crate::state::{Block, Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 
-/// Boot: the linear map of RAM (which the allocator has already), one section after the other populated, struct pages initialised, memory
-/// blocks online. Single-threaded.
+/// Boot: the linear map of RAM (which the allocator has already), one section after the other populated, struct pages
+/// initialised, memory blocks online. Single-threaded.
 ///
 /// # Errors
 /// `ENOMEM`: RAM does not hold the tables and the vmemmap.
@@ -32,7 +34,8 @@ pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
 fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     const TYPE_TABLE: u64 = 3;
     cpu.label("early_fixmap_init");
-    let (start, end) = (k.layout.fixmap_start, if k.version.is_6_12() { k.layout.fixmap_end } else { k.layout.fixmap_start.plus(1) });
+    let (start, end) =
+        (k.layout.fixmap_start, if k.version.is_6_12() { k.layout.fixmap_end } else { k.layout.fixmap_start.plus(1) });
     let mut addr = start;
     while addr >= start && addr < end {
         let mut slot = pgtable::pgd_offset_k(cpu, addr);
@@ -42,7 +45,8 @@ fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
                 Some(table) => table,
                 None => {
                     let kind = FrameKind::Table;
-                    let request = Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: true };
+                    let request =
+                        Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: true };
                     let table = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
                     pgtable::set_entry(cpu, slot, k.geometry.descriptor(table.pa, TYPE_TABLE));
                     table
@@ -70,9 +74,9 @@ fn is_boot_section(k: &Kernel, section: u32) -> bool {
 
 /// `sparse_init_nid`: vmemmap of each present section, whole even if the section is present in part.
 ///
-/// With 4K and 16K pages the storage is carved upwards from one buffer (`sparse_buffer_init`) at the top of RAM; with 64K
-/// the buffer would need PMD_SIZE, 512 MiB, for each section, cannot be had, and single pages come top down. Taking pieces
-/// top down for the last section first gives the buffer's order.
+/// With 4K and 16K pages the storage is carved upwards from one buffer (`sparse_buffer_init`) at the top of RAM; with
+/// 64K the buffer would need PMD_SIZE, 512 MiB, for each section, cannot be had, and single pages come top down. Taking
+/// pieces top down for the last section first gives the buffer's order.
 fn sparse_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     cpu.label("sparse_init");
     let count = k.vars.sections();
@@ -130,7 +134,11 @@ fn set_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, early: bool, zone: Opt
     if zone.is_some() {
         flags |= section_flag::IS_ONLINE;
     }
-    cpu.var_store(k.vars.section(section, Section::Usage), if early { USAGE_BOOT } else { USAGE_BOOT + 1 }, Order::Plain);
+    cpu.var_store(
+        k.vars.section(section, Section::Usage),
+        if early { USAGE_BOOT } else { USAGE_BOOT + 1 },
+        Order::Plain,
+    );
     cpu.var_store(k.vars.section(section, Section::MemMap), flags, Order::Plain);
     set_block(k, cpu, section, if zone.is_some() { MEM_ONLINE } else { MEM_OFFLINE }, zone.unwrap_or(Zone::Normal));
 }
@@ -146,9 +154,9 @@ pub struct Adopted {
     pub online: Option<Zone>,
 }
 
-/// Take over a machine whose tables were loaded: section and block variables for the ranges given, struct pages as far as
-/// their vmemmap can be written (HugeTLB pages are put right by `hugetlb::adopt_page` afterwards). A section whose vmemmap
-/// lies inside itself is recognised as self-hosted. The frames' own state is the machine's.
+/// Take over a machine whose tables were loaded: section and block variables for the ranges given, struct pages as far
+/// as their vmemmap can be written (HugeTLB pages are put right by `hugetlb::adopt_page` afterwards). A section whose
+/// vmemmap lies inside itself is recognised as self-hosted. The frames' own state is the machine's.
 ///
 /// # Errors
 /// None yet; kept so that a machine that makes no sense can be refused.
@@ -171,7 +179,12 @@ pub fn adopt<C: Cpu>(k: &Kernel, cpu: &C, ranges: &[Adopted]) -> Result<(), Errn
                     adopt_self_hosted(k, cpu, section);
                 }
                 let pages = (g.section_vmemmap() >> g.page_shift()) as i64;
-                memmap_pages_add(k, cpu, if range.early { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages }, pages);
+                memmap_pages_add(
+                    k,
+                    cpu,
+                    if range.early { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages },
+                    pages,
+                );
             }
             at = start.plus(size);
         }
@@ -199,7 +212,9 @@ fn adopt_struct_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, online: bool) {
 fn leaf_of<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> Option<(Pa, bool)> {
     let (slot, entry) = pgtable::walk(cpu, va);
     match k.geometry.kind(entry.desc, slot.level) {
-        Kind::Page(pa) | Kind::Block(pa) => Some((pa.plus(va.0 & (k.geometry.entry_span(slot.level) - 1)), entry.desc.is_writable())),
+        Kind::Page(pa) | Kind::Block(pa) => {
+            Some((pa.plus(va.0 & (k.geometry.entry_span(slot.level) - 1)), entry.desc.is_writable()))
+        }
         _ => None,
     }
 }

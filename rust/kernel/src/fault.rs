@@ -4,8 +4,8 @@
 //! code: `Handled` is the CPU with its exception vector, and every access through a virtual address goes by it.
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Observed, Order,
-    Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId,
+    Mode, Observed, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use crate::Kernel;
@@ -33,7 +33,8 @@ impl<'a, C: Cpu> Handled<'a, C> {
                     // An exception synchronises the context.
                     self.cpu.barrier(Barrier::Isb);
                     let va = access.va();
-                    let handled = self.k.policies.fault == FaultHandler::Wait && vmemmap_handle_page_fault(self.k, self.cpu, va);
+                    let handled =
+                        self.k.policies.fault == FaultHandler::Wait && vmemmap_handle_page_fault(self.k, self.cpu, va);
                     if !handled && !is_spurious_el1_translation_fault(self.cpu, va) {
                         self.cpu.warn(Invariant::AlwaysTranslates, va.0, "unable to handle kernel paging request");
                         return 0;
@@ -51,8 +52,8 @@ fn is_spurious_el1_translation_fault<C: Cpu>(cpu: &C, va: Va) -> bool {
 }
 
 /// The handler of approach A (N. Sun, January 2024), after what its reviewers say of it, not after the patch's text: a
-/// fault in vmemmap waits for `init_mm.page_table_lock`, which an update holds from clear to set, and looks again. It takes
-/// the lock in whatever context the access was made (R4).
+/// fault in vmemmap waits for `init_mm.page_table_lock`, which an update holds from clear to set, and looks again. It
+/// takes the lock in whatever context the access was made (R4).
 fn vmemmap_handle_page_fault<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> bool {
     if !k.layout.in_vmemmap(va) {
         return false;
@@ -64,8 +65,8 @@ fn vmemmap_handle_page_fault<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> bool {
     entry.desc.is_valid()
 }
 
-/// `show_pte` (`arch/arm64/mm/fault.c`): the walk that an oops prints, interrupts off and no lock. Returns the number of
-/// descriptors read.
+/// `show_pte` (`arch/arm64/mm/fault.c`): the walk that an oops prints, interrupts off and no lock. Returns the number
+/// of descriptors read.
 pub fn show_pte<C: Cpu>(cpu: &C, va: Va) -> u64 {
     cpu.label("show_pte");
     cpu.irq_disable();
@@ -113,7 +114,15 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         self.cpu.read_each(at, count, each);
     }
     #[inline]
-    fn swap_each(&self, at: Slot<C::Tok>, count: usize, new: Desc, order: Order, then: &[Barrier], each: impl FnMut(Entry<C::Tok>)) {
+    fn swap_each(
+        &self,
+        at: Slot<C::Tok>,
+        count: usize,
+        new: Desc,
+        order: Order,
+        then: &[Barrier],
+        each: impl FnMut(Entry<C::Tok>),
+    ) {
         self.cpu.swap_each(at, count, new, order, then, each);
     }
     #[inline]
@@ -133,7 +142,8 @@ impl<C: Cpu> Cpu for Handled<'_, C> {
         fn skip_tlbi(first: Va, pages: usize) -> usize;
         fn write(at: Slot<C::Tok>, new: Desc, order: Order);
         fn swap(at: Slot<C::Tok>, new: Desc, order: Order) -> Entry<C::Tok>;
-        fn compare_exchange(at: Slot<C::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<C::Tok>, Entry<C::Tok>>;
+        fn compare_exchange(at: Slot<C::Tok>, old: Desc, new: Desc, order: Order) -> Result<Entry<C::Tok>,
+            Entry<C::Tok>>;
         fn barrier(barrier: Barrier);
         fn tlbi(op: Tlbi);
         fn attempt(access: Data<C::Tok>) -> Result<u64, Fault>;

@@ -5,7 +5,8 @@ use vmemmap_arch::{Cpu, FrameKind, Order, Pa, Pfn, RangeOp, Rmw, Template, Zone}
 
 use crate::hugetlb::dissolve;
 use crate::memory_hotplug::{
-    Path, blocks, check_hotplug_memory_range, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug,
+    Path, blocks, check_hotplug_memory_range, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done,
+    unlock_device_hotplug,
 };
 use crate::mmzone::section_start;
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
@@ -40,7 +41,11 @@ pub(crate) fn nr_vmemmap_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> u64 {
 
 /// Zone that the block was last online in.
 pub(crate) fn block_zone<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Zone {
-    if cpu.var_load(k.vars.block(block, Block::Zone), Order::Plain) == MMOP_ONLINE_MOVABLE { Zone::Movable } else { Zone::Normal }
+    if cpu.var_load(k.vars.block(block, Block::Zone), Order::Plain) == MMOP_ONLINE_MOVABLE {
+        Zone::Movable
+    } else {
+        Zone::Normal
+    }
 }
 
 /// Zone and state of a block as seen by the rest of the kernel.
@@ -63,13 +68,13 @@ fn block_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> (Pfn, u64) {
     (k.geometry.pfn(section_start(k, block)).plus(own), k.geometry.pages_per_section() - own)
 }
 
-// ---- online ------------------------------------------------------------------------------------------------------------
+// ---- online ---------------------------------------------------------------------------------------------------------
 
 /// `echo online > …/state` of each block of the range. Returns the number of blocks.
 ///
 /// # Errors
-/// `EINVAL`: not whole blocks, or a block is online already. `ENODEV`: no such block. `EHWPOISON` (6.12): a page of it is
-/// poisoned.
+/// `EINVAL`: not whole blocks, or a block is online already. `ENODEV`: no such block. `EHWPOISON` (6.12): a page of it
+/// is poisoned.
 pub fn online<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, zone: Zone) -> Result<u64, Errno> {
     check_hotplug_memory_range(k, start, bytes)?;
     let all = blocks(k, start, bytes);
@@ -129,9 +134,10 @@ fn online_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32, zone: Zone) {
     set_block(k, cpu, block, MEM_ONLINE, zone);
 }
 
-// ---- offline -----------------------------------------------------------------------------------------------------------
+// ---- offline --------------------------------------------------------------------------------------------------------
 
-/// `echo offline > …/state` of each block of the range. Returns the number of blocks; blocks before a failure stay offline.
+/// `echo offline > …/state` of each block of the range. Returns the number of blocks; blocks before a failure stay
+/// offline.
 ///
 /// # Errors
 /// `EINVAL`: not whole blocks, or a block is offline already; `ENODEV`: no such block; else those of `offline_pages`.
@@ -182,7 +188,8 @@ fn mhp_deinit_memmap_on_memory<C: Cpu>(k: &Kernel, cpu: &C, block: u32) {
 ///
 /// # Errors
 /// `EINVAL` "memory holes"; `EBUSY` "failure to isolate range", "unmovable page"; `EPERM` "notifier failure" for boot
-/// memory; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to dissolve huge pages". The isolation is undone then.
+/// memory; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to dissolve huge pages". The isolation is undone
+/// then.
 fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineFailure> {
     cpu.label("offline_pages");
     let (pfn, nr) = block_pages(k, cpu, block);
@@ -191,7 +198,8 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
         return Err(failure(Errno::EINVAL, "memory holes"));
     }
     zone_pcp_disable(cpu);
-    let mut result = cpu.range_op(start, bytes, RangeOp::Isolate).map_err(|_| failure(Errno::EBUSY, "failure to isolate range"));
+    let mut result =
+        cpu.range_op(start, bytes, RangeOp::Isolate).map_err(|_| failure(Errno::EBUSY, "failure to isolate range"));
     if result.is_ok() {
         result = empty_range(k, cpu, block, pfn, nr);
         if result.is_ok() {
@@ -217,7 +225,8 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
 fn has_holes<C: Cpu>(k: &Kernel, cpu: &C, block: u32, start: Pa, bytes: u64) -> bool {
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
     let end = start.0 + bytes;
-    let ram = |r: &crate::Ram| if r.boot { (r.start.0 + r.bytes).min(end).saturating_sub(r.start.0.max(start.0)) } else { 0 };
+    let ram =
+        |r: &crate::Ram| if r.boot { (r.start.0 + r.bytes).min(end).saturating_sub(r.start.0.max(start.0)) } else { 0 };
     early && k.ram().iter().map(ram).sum::<u64>() != bytes
 }
 
@@ -248,7 +257,8 @@ fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Re
                 None => break,
             }
         }
-        dissolve::dissolve_free_huge_pages(k, cpu, pfn, end).map_err(|errno| failure(errno, "failure to dissolve huge pages"))?;
+        dissolve::dissolve_free_huge_pages(k, cpu, pfn, end)
+            .map_err(|errno| failure(errno, "failure to dissolve huge pages"))?;
         // `test_pages_isolated`
         if cpu.range_in_use(k.geometry.pa(pfn), nr << k.geometry.page_shift()).is_none() {
             return Ok(());

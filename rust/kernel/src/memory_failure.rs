@@ -33,9 +33,9 @@ pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
     Some(!was)
 }
 
-/// `page_handle_poison` (`mm/memory-failure.c`) of a HugeTLB page, as far as locks are concerned: `zone_pcp_disable` keeps
-/// the freed page out of the per-CPU lists while `take_page_off_buddy` looks for it. Returns whether a hugepage was
-/// dissolved. Restoring vmemmap takes cpu_hotplug_lock (static key), which CPU hotplug holds when it takes
+/// `page_handle_poison` (`mm/memory-failure.c`) of a HugeTLB page, as far as locks are concerned: `zone_pcp_disable`
+/// keeps the freed page out of the per-CPU lists while `take_page_off_buddy` looks for it. Returns whether a hugepage
+/// was dissolved. Restoring vmemmap takes cpu_hotplug_lock (static key), which CPU hotplug holds when it takes
 /// pcp_batch_high_lock: hence the order since 1983184c22dd (R17).
 ///
 /// # Errors

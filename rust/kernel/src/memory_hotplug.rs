@@ -64,7 +64,7 @@ pub fn put_online_mems<C: Cpu>(cpu: &C) {
     cpu.release(LockId::MemHotplug, Mode::Read);
 }
 
-// ---- ranges ------------------------------------------------------------------------------------------------------------
+// ---- ranges ---------------------------------------------------------------------------------------------------------
 
 /// Numbers of the memory blocks of a range.
 pub(crate) fn blocks(k: &Kernel, start: Pa, bytes: u64) -> core::ops::Range<u32> {
@@ -89,7 +89,8 @@ fn mhp_range_allowed(k: &Kernel, start: Pa, bytes: u64) -> bool {
     start.0.wrapping_sub(k.layout.memstart as u64).saturating_add(bytes) <= room
 }
 
-/// What is tested before the locks: the resource, whole blocks, a slot that has such memory, and room in the linear map.
+/// What is tested before the locks: the resource, whole blocks, a slot that has such memory, and room in the linear
+/// map.
 fn check_addable<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<(), Errno> {
     register_memory_resource(k, cpu, start, bytes)?;
     check_hotplug_memory_range(k, start, bytes)?;
@@ -117,15 +118,15 @@ fn register_memory_resource<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) 
     Ok(())
 }
 
-// ---- memmap_on_memory ----------------------------------------------------------------------------------------------------
+// ---- memmap_on_memory -----------------------------------------------------------------------------------------------
 
 /// Frames that hold the vmemmap of one memory block.
 fn vmemmap_frames(k: &Kernel) -> u64 {
     k.geometry.section_vmemmap() >> k.geometry.page_shift()
 }
 
-/// `mhp_supports_memmap_on_memory`: vmemmap a multiple of PMD_SIZE, the rest a multiple of a pageblock; 6.1: exactly one
-/// block; 2021: not together with HVO.
+/// `mhp_supports_memmap_on_memory`: vmemmap a multiple of PMD_SIZE, the rest a multiple of a pageblock; 6.1: exactly
+/// one block; 2021: not together with HVO.
 fn mhp_supports_memmap_on_memory(k: &Kernel, bytes: u64) -> bool {
     let block = k.geometry.section_size();
     let memmap = k.geometry.section_vmemmap();
@@ -144,7 +145,7 @@ fn new_altmap(k: &Kernel, start: Pa) -> Altmap {
     Altmap { base_pfn: k.geometry.pfn(start), reserve: 0, free: vmemmap_frames(k), align: 0, alloc: 0 }
 }
 
-// ---- arch_add_memory, arch_remove_memory -----------------------------------------------------------------------------------
+// ---- arch_add_memory, arch_remove_memory ----------------------------------------------------------------------------
 
 /// `arch_add_memory`: the linear map, then `__add_pages`. Sections that were added before a failure stay.
 ///
@@ -190,7 +191,12 @@ fn remove_pages<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut St
 }
 
 /// Calls `each` with the part of [pfn, pfn + nr) that lies in each section.
-fn for_each_section<E>(k: &Kernel, pfn: Pfn, nr: u64, mut each: impl FnMut(Pfn, u64) -> Result<(), E>) -> Result<(), E> {
+fn for_each_section<E>(
+    k: &Kernel,
+    pfn: Pfn,
+    nr: u64,
+    mut each: impl FnMut(Pfn, u64) -> Result<(), E>,
+) -> Result<(), E> {
     let (mut pfn, end) = (pfn, pfn.plus(nr));
     while pfn < end {
         let next = pfn.align_down(k.geometry.pages_per_section()).plus(k.geometry.pages_per_section()).min(end);
@@ -206,14 +212,14 @@ fn arch_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, storag
     mmu::remove_linear_mapping(k, cpu, start, bytes);
 }
 
-// ---- add_memory --------------------------------------------------------------------------------------------------------------
+// ---- add_memory -----------------------------------------------------------------------------------------------------
 
 /// `add_memory`: the blocks of the range exist and are offline afterwards. Returns how many.
 ///
 /// # Errors
-/// `EEXIST`: part of the range is there already. `EINVAL`: not whole memory blocks, or (2021, 6.1) memmap_on_memory asked
-/// for where it is not supported. `ENOMEM`: tables or vmemmap; sections added before in the same call stay, as in the
-/// kernel.
+/// `EEXIST`: part of the range is there already. `EINVAL`: not whole memory blocks, or (2021, 6.1) memmap_on_memory
+/// asked for where it is not supported. `ENOMEM`: tables or vmemmap; sections added before in the same call stay, as in
+/// the kernel.
 pub fn add_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, memmap_on_memory: bool) -> Result<u64, Errno> {
     lock_device_hotplug(k, cpu, Path::AddRemove);
     cpu.label("add_memory_resource");
@@ -227,7 +233,13 @@ pub fn add_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, memmap_on_
     added.map(|()| bytes >> k.geometry.section_shift())
 }
 
-fn add_memory_resource<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, memmap_on_memory: bool) -> Result<(), Errno> {
+fn add_memory_resource<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    start: Pa,
+    bytes: u64,
+    memmap_on_memory: bool,
+) -> Result<(), Errno> {
     let self_hosted = memmap_on_memory && mhp_supports_memmap_on_memory(k, bytes);
     if memmap_on_memory && !self_hosted && !k.version.is_6_12() {
         return Err(Errno::EINVAL);
@@ -265,13 +277,13 @@ fn create_memory_block<C: Cpu>(k: &Kernel, cpu: &C, block: u32, altmap: Option<A
     cpu.var_store(k.vars.block(block, Block::State), MEM_OFFLINE, Order::Release);
 }
 
-// ---- remove_memory -------------------------------------------------------------------------------------------------------------
+// ---- remove_memory --------------------------------------------------------------------------------------------------
 
 /// `remove_memory`. Returns how many blocks went.
 ///
 /// # Errors
-/// `EINVAL`: not whole blocks, no such blocks, (2021, 6.1) a self-hosted block together with others, (6.12) blocks with and
-/// without altmap mixed. `EBUSY`: a block is not offline.
+/// `EINVAL`: not whole blocks, no such blocks, (2021, 6.1) a self-hosted block together with others, (6.12) blocks with
+/// and without altmap mixed. `EBUSY`: a block is not offline.
 pub fn remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
     check_hotplug_memory_range(k, start, bytes)?;
     lock_device_hotplug(k, cpu, Path::AddRemove);
@@ -368,7 +380,7 @@ pub fn offline_and_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: 
     result.map(|()| bytes >> k.geometry.section_shift())
 }
 
-// ---- ZONE_DEVICE ---------------------------------------------------------------------------------------------------------------
+// ---- ZONE_DEVICE ----------------------------------------------------------------------------------------------------
 
 /// Whether no part of the range is System RAM (`region_intersects`).
 fn is_device_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> bool {
@@ -381,7 +393,8 @@ fn is_device_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> bool {
     let (first, last) = (k.vars.section_number(start), k.vars.section_number(Pa(end - 1)));
     !boot
         && !(first..=last).any(|section| {
-            let early = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
+            let early =
+                cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
             !early && cpu.var_load(k.vars.block(section, Block::State), Order::Plain) != 0
         })
 }
@@ -419,8 +432,8 @@ pub fn device_add<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<
     Ok(bytes / vmemmap_arch::section::SUBSECTION_SIZE)
 }
 
-/// A user of device memory looks at a struct page that it owns: flags and reference count, as a fault on it or GUP does.
-/// Returns the reference count.
+/// A user of device memory looks at a struct page that it owns: flags and reference count, as a fault on it or GUP
+/// does. Returns the reference count.
 ///
 /// # Errors
 /// `ENODEV`: no such struct page.

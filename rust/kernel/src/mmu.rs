@@ -4,25 +4,27 @@
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Pa, Slot, Tlbi, Va, Version, Zone,
+    Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Pa, Slot, Tlbi,
+    Va, Version, Zone,
 };
 
 use crate::pgtable::{
-    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, pgtable_range_aligned,
-    read_once, set_entry,
+    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k,
+    pgtable_range_aligned, read_once, set_entry,
 };
 use crate::policy::{LinearFlush, LinearMap, Mapping, TableFree};
 use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
 use crate::{Errno, Kernel};
 
-// ---- vmemmap: populate -----------------------------------------------------------------------------------------------
+// ---- vmemmap: populate ----------------------------------------------------------------------------------------------
 
 /// Whether a range of vmemmap is mapped by base pages rather than PMD blocks (`vmemmap_populate`, step 3).
 fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
     if k.geometry.granule != Granule::K4 {
         return true;
     }
-    // Parts of a section (sub-sections) by pages since d4234d131b0a: a block would be freed with the first of them (R20).
+    // Parts of a section (sub-sections) by pages since d4234d131b0a: a block would be freed with the first of them
+    // (R20).
     if bytes < k.geometry.section_vmemmap() && k.policies.mapping != Mapping::BlocksForParts {
         return true;
     }
@@ -81,7 +83,7 @@ fn warn_outside_vmemmap<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, message
     }
 }
 
-// ---- vmemmap: free ---------------------------------------------------------------------------------------------------
+// ---- vmemmap: free --------------------------------------------------------------------------------------------------
 
 /// `vmemmap_free`: leaves first, with their frames, then the tables that became empty.
 pub fn vmemmap_free<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &mut Storage) {
@@ -154,7 +156,11 @@ fn unmap_hotplug_leaf<C: Cpu>(
     }
     if !entry.desc.is_writable() {
         // Only HVO maps vmemmap read-only: this frame would be freed once for each alias.
-        cpu.warn(Invariant::RemoveMeetsNoOptimised, addr.0, "unmap_hotplug_range: vmemmap of an optimised page is removed");
+        cpu.warn(
+            Invariant::RemoveMeetsNoOptimised,
+            addr.0,
+            "unmap_hotplug_range: vmemmap of an optimised page is removed",
+        );
     }
     // One page is enough for a block: any overlapping invalidate removes a block entry.
     flush_tlb_kernel_range(cpu, one);
@@ -178,7 +184,11 @@ fn free_hotplug_page_range<C: Cpu>(cpu: &C, frame: Frame<C::Tok>, order: u8, sto
         return;
     }
     if cpu.is_self_hosted(frame) {
-        cpu.warn(Invariant::SelfHostedUntouched, addr.0, "free_hotplug_page_range: self-hosted frame without its altmap");
+        cpu.warn(
+            Invariant::SelfHostedUntouched,
+            addr.0,
+            "free_hotplug_page_range: self-hosted frame without its altmap",
+        );
         return;
     }
     cpu.free(frame, order, FrameKind::Vmemmap);
@@ -236,7 +246,11 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
         return;
     }
     if !owned {
-        cpu.warn(Invariant::FloorAndCeiling, start.0, "free_empty_tables: a table whose span leaves the region is freed");
+        cpu.warn(
+            Invariant::FloorAndCeiling,
+            start.0,
+            "free_empty_tables: a table whose span leaves the region is freed",
+        );
     }
     clear_entry(cpu, slot);
     if k.policies.table_free == TableFree::LastLevelTlbi {
@@ -273,7 +287,7 @@ fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Leve
     })
 }
 
-// ---- linear map --------------------------------------------------------------------------------------------------------
+// ---- linear map -----------------------------------------------------------------------------------------------------
 
 /// Whether a leaf of `level` may map this piece: everything aligned, and the policy and granule allow blocks.
 fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start: Va) -> bool {
@@ -307,7 +321,8 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
 
 /// `__create_pgd_mapping` of RAM in the linear map, `pgprot_mhp(PAGE_KERNEL)`, tables with UXNTable and PXNTable.
 ///
-/// The kernel takes a failed table allocation for a BUG; here it is an error, and the caller takes down what was mapped.
+/// The kernel takes a failed table allocation for a BUG; here it is an error, and the caller takes down what was
+/// mapped.
 ///
 /// # Errors
 /// `ENOMEM`: no table page; what was mapped stays.
@@ -363,8 +378,14 @@ fn alloc_init_table<C: Cpu>(
             let below = match next_table(cpu, entry, level) {
                 Some(below) => below,
                 None => {
-                    let request =
-                        Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: linear.early };
+                    let request = Alloc {
+                        order: 0,
+                        kind: FrameKind::Table,
+                        zone: Zone::Normal,
+                        at: None,
+                        may_sleep: true,
+                        top_down: linear.early,
+                    };
                     let below = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
                     // `__pgd_pgtable_alloc`: the zeroes must be visible to walkers before the table is.
                     cpu.barrier(Barrier::DsbIshst);

@@ -1,4 +1,5 @@
-//! Which struct pages exist (`include/linux/mmzone.h`, `mm/memory_hotplug.c: pfn_to_online_page`; kernel-semantics §5.1, §9).
+//! Which struct pages exist (`include/linux/mmzone.h`, `mm/memory_hotplug.c: pfn_to_online_page`; kernel-semantics
+//! §5.1, §9).
 
 use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Va};
 
@@ -24,7 +25,11 @@ fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> boo
         return false;
     }
     if cpu.var_load(k.vars.section(section, Section::UsageFreed), Order::Plain) >= usage {
-        cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid reads subsection_map in a freed mem_section_usage");
+        cpu.warn(
+            Invariant::NoWalkOfFreedTable,
+            pfn.0,
+            "pfn_section_valid reads subsection_map in a freed mem_section_usage",
+        );
     }
     let subsection = (pfn.0 & (k.geometry.pages_per_section() - 1)) / k.geometry.pages_per_subsection();
     let map = cpu.var_load(k.vars.subsection_map(section, (subsection / 64) as u32), Order::Plain);
@@ -43,7 +48,8 @@ pub fn pfn_valid<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
         cpu.rcu_read_lock();
     }
     let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
-    let valid = flags & section_flag::HAS_MEM_MAP != 0 && (flags & section_flag::IS_EARLY != 0 || pfn_section_valid(k, cpu, section, pfn));
+    let valid = flags & section_flag::HAS_MEM_MAP != 0
+        && (flags & section_flag::IS_EARLY != 0 || pfn_section_valid(k, cpu, section, pfn));
     if rcu {
         cpu.rcu_read_unlock();
     }

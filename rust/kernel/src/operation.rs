@@ -8,8 +8,8 @@ use crate::mmzone::pfn_to_online_page;
 use crate::policy::FaultHandler;
 use crate::state::Scalar;
 use crate::{
-    Errno, Kernel, hugetlb, memory_block, memory_failure, memory_hotplug, page, page_alloc, pfn_walkers, ptdump, quiesce, sparse_vmemmap,
-    vmalloc,
+    Errno, Kernel, hugetlb, memory_block, memory_failure, memory_hotplug, page, page_alloc, pfn_walkers, ptdump,
+    quiesce, sparse_vmemmap, vmalloc,
 };
 
 /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
@@ -32,7 +32,8 @@ pub enum Operation {
         hstate: u8,
         at: Option<Pfn>,
     },
-    /// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
+    /// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head
+    /// PFN.
     HugetlbUse {
         hstate: u8,
     },
@@ -126,7 +127,8 @@ pub enum Operation {
     SpeculativeRef {
         pfn: Pfn,
     },
-    /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns 1 if valid.
+    /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns 1 if
+    /// valid.
     PfnValid {
         pfn: Pfn,
         access: bool,
@@ -145,8 +147,8 @@ pub enum Operation {
     MemoryFailure {
         pfn: Pfn,
     },
-    /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve it, and keep
-    /// the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
+    /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve it, and
+    /// keep the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
     PageHandlePoison {
         pfn: Pfn,
     },
@@ -217,11 +219,17 @@ impl Operation {
                 cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(on), Order::Plain);
                 Ok(0)
             }
-            Operation::MemoryAdd { start, bytes, memmap_on_memory } => memory_hotplug::add_memory(k, cpu, start, bytes, memmap_on_memory),
+            Operation::MemoryAdd { start, bytes, memmap_on_memory } => {
+                memory_hotplug::add_memory(k, cpu, start, bytes, memmap_on_memory)
+            }
             Operation::MemoryOnline { start, bytes, zone } => memory_block::online(k, cpu, start, bytes, zone),
-            Operation::MemoryOffline { start, bytes } => memory_block::offline(k, cpu, start, bytes).map_err(|failure| failure.errno),
+            Operation::MemoryOffline { start, bytes } => {
+                memory_block::offline(k, cpu, start, bytes).map_err(|failure| failure.errno)
+            }
             Operation::MemoryRemove { start, bytes } => memory_hotplug::remove_memory(k, cpu, start, bytes),
-            Operation::MemoryOfflineAndRemove { start, bytes } => memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes),
+            Operation::MemoryOfflineAndRemove { start, bytes } => {
+                memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes)
+            }
             Operation::DeviceAdd { start, bytes } => memory_hotplug::device_add(k, cpu, start, bytes),
             Operation::DeviceRemove { start, bytes } => memory_hotplug::device_remove(k, cpu, start, bytes),
             Operation::DeviceUse { pfn } => memory_hotplug::device_use(k, cpu, pfn),
@@ -240,7 +248,9 @@ impl Operation {
             Operation::PfnValid { pfn, access } => Ok(u64::from(pfn_walkers::pfn_valid_user(k, cpu, pfn, access))),
             Operation::KmemleakScan { start, end, step } => Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step)),
             Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
-            Operation::MemoryFailure { pfn } => memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV),
+            Operation::MemoryFailure { pfn } => {
+                memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV)
+            }
             Operation::PageHandlePoison { pfn } => memory_failure::page_handle_poison(k, cpu, pfn).map(u64::from),
             Operation::CpuOnline => {
                 page_alloc::page_alloc_cpu_online(cpu);

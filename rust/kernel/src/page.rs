@@ -20,7 +20,8 @@ pub mod flag {
     pub const HWPOISON: u64 = 1 << 22;
 }
 
-/// `HUGETLB_PAGE_DTOR` (2021, 6.1), in the low byte of the first tail's `COMPOUND_INFO`; the order is in the byte above.
+/// `HUGETLB_PAGE_DTOR` (2021, 6.1), in the low byte of the first tail's `COMPOUND_INFO`; the order is in the byte
+/// above.
 pub const HUGETLB_PAGE_DTOR: u64 = 2;
 pub(crate) const COMPOUND_PAGE_DTOR: u64 = 1;
 
@@ -107,8 +108,8 @@ pub fn head_pfn<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Pfn {
     k.layout.page_pfn(compound_head(k, cpu, k.layout.page_va(pfn)))
 }
 
-/// `set_compound_page_dtor(HUGETLB_PAGE_DTOR)` (6.12: `__folio_set_hugetlb`, `__folio_clear_hugetlb`): the mark by which
-/// everybody else knows a HugeTLB page. 2021 and 6.1 keep it in the first tail, 6.12 in the head.
+/// `set_compound_page_dtor(HUGETLB_PAGE_DTOR)` (6.12: `__folio_set_hugetlb`, `__folio_clear_hugetlb`): the mark by
+/// which everybody else knows a HugeTLB page. 2021 and 6.1 keep it in the first tail, 6.12 in the head.
 pub fn set_hugetlb_mark<C: Cpu>(k: &Kernel, cpu: &C, head: Va, on: bool) {
     if k.version.is_6_12() {
         // The kernel stores the low half alone.
@@ -131,7 +132,8 @@ pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
         if k.version.is_6_12() {
             return has_hugetlb_type(cpu, head);
         }
-        test_flag(cpu, head, flag::HEAD) && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+        test_flag(cpu, head, flag::HEAD)
+            && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
     })
 }
 
@@ -216,8 +218,8 @@ fn atomic_add_unless<C: Cpu>(cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
     }
 }
 
-/// `page_ref_add_unless`. 2021 and 6.1 add at once (R1); 6.12 looks first, in an RCU section, whether the struct page is
-/// a fake head and only then at the count (R2: in this order).
+/// `page_ref_add_unless`. 2021 and 6.1 add at once (R1); 6.12 looks first, in an RCU section, whether the struct page
+/// is a fake head and only then at the count (R2: in this order).
 pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
     cpu.label("page_ref_add_unless");
     let how = match k.policies.page_ref {
@@ -234,8 +236,8 @@ pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unles
     had
 }
 
-/// Whether the count of `page` may be written: it is not `unless`, and `page` is no fake head. 6.12 has the two tests in
-/// `page_ref_add_unless`, the fix of their order (R2) put them into a function of this name.
+/// Whether the count of `page` may be written: it is not `unless`, and `page` is no fake head. 6.12 has the two tests
+/// in `page_ref_add_unless`, the fix of their order (R2) put them into a function of this name.
 fn page_count_writable<C: Cpu>(k: &Kernel, cpu: &C, how: PageRef, page: Va, unless: u32) -> bool {
     let real = || !page_is_fake_head(k, cpu, page);
     let counted = |order: Order| (cpu.load(word_va(page, word::COUNT), order) >> 32) as u32 != unless;

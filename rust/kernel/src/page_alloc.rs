@@ -1,8 +1,10 @@
-//! What the page allocator writes into struct pages, and what it looks at in them (`mm/page_alloc.c`; kernel-semantics §H7).
+//! What the page allocator writes into struct pages, and what it looks at in them (`mm/page_alloc.c`; kernel-semantics
+//! §H7).
 //!
-//! Its checks are reports here and end nothing, as in a kernel that does not make them: both make those of tails only under
-//! `CONFIG_DEBUG_VM`, 6.12 also where `init_on_alloc`, `init_on_free`, `debug_pagealloc` or page poisoning is on. Where they
-//! are made, `bad_page` prints and taints, and the block is kept from the free lists; neither stops the kernel.
+//! Its checks are reports here and end nothing, as in a kernel that does not make them: both make those of tails only
+//! under `CONFIG_DEBUG_VM`, 6.12 also where `init_on_alloc`, `init_on_free`, `debug_pagealloc` or page poisoning is on.
+//! Where they are made, `bad_page` prints and taints, and the block is kept from the free lists; neither stops the
+//! kernel.
 //!
 //! What a free does *not* reset is a page's type. A tail has none, except where 6.12.117 restored it: slot 0 of such a
 //! vmemmap page is a copy of the head, made while the head had the HugeTLB type. So under 6.12.117, and only there, an
@@ -13,8 +15,8 @@ use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va, 
 
 use crate::Kernel;
 use crate::page::{
-    COMPOUND_PAGE_DTOR, PAGE_TYPE, compound_order, flag, has_hugetlb_type, init_struct_pages, is_hugetlb_type, nth_page, read_word,
-    word_va, write_word,
+    COMPOUND_PAGE_DTOR, PAGE_TYPE, compound_order, flag, has_hugetlb_type, init_struct_pages, is_hugetlb_type,
+    nth_page, read_word, word_va, write_word,
 };
 
 /// Struct pages at the start of a vmemmap page that may differ from the others: the head's, and the first two tails'.
@@ -111,8 +113,8 @@ pub fn free_tail_pages_check<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: im
     }
 }
 
-/// A block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have put right the type of
-/// its first page, which was the head of a free block; `check_new_pages` would find what the others have.
+/// A block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have put right the type
+/// of its first page, which was the head of a free block; `check_new_pages` would find what the others have.
 pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
     if !types_survive(k) {
         return;
@@ -125,27 +127,39 @@ pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
     for n in 1..(1u64 << order) / per_page {
         let page = nth_page(page, n * per_page);
         if has_hugetlb_type(cpu, page) {
-            cpu.warn(Invariant::RestoredPrivate, page.0, "bad page: nonzero mapcount of a page just allocated: the HugeTLB type");
+            cpu.warn(
+                Invariant::RestoredPrivate,
+                page.0,
+                "bad page: nonzero mapcount of a page just allocated: the HugeTLB type",
+            );
         }
     }
 }
 
-/// `__free_page` of one page of a block that was split: `free_page_is_bad` would find its type. Unchecked, the page goes to
-/// a per-CPU list, and to its next user, with the type on.
+/// `__free_page` of one page of a block that was split: `free_page_is_bad` would find its type. Unchecked, the page
+/// goes to a per-CPU list, and to its next user, with the type on.
 pub fn check_free_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
     if types_survive(k) && pfn.is_aligned(k.geometry.struct_pages_per_page()) {
         let page = k.layout.page_va(pfn);
         if has_hugetlb_type(cpu, page) {
-            cpu.warn(Invariant::RestoredPrivate, page.0, "bad page: nonzero mapcount of a page just freed: the HugeTLB type");
+            cpu.warn(
+                Invariant::RestoredPrivate,
+                page.0,
+                "bad page: nonzero mapcount of a page just freed: the HugeTLB type",
+            );
         }
     }
 }
 
-/// The page at `head` answers to `folio_test_hugetlb`, and whoever asked takes it for a hugepage: `folio_hstate` is NULL if
-/// it is none.
+/// The page at `head` answers to `folio_test_hugetlb`, and whoever asked takes it for a hugepage: `folio_hstate` is
+/// NULL if it is none.
 pub fn warn_stray_type<C: Cpu>(k: &Kernel, cpu: &C, head: Va) {
     if types_survive(k) && compound_order(cpu, head) == 0 {
-        cpu.warn(Invariant::FlagWithState, head.0, "the HugeTLB type on a page that is no hugepage: folio_hstate is NULL");
+        cpu.warn(
+            Invariant::FlagWithState,
+            head.0,
+            "the HugeTLB type on a page that is no hugepage: folio_hstate is NULL",
+        );
     }
 }
 

@@ -8,8 +8,8 @@ use crate::memory_hotplug::{get_online_mems, put_online_mems};
 use crate::mmzone::{pfn_to_online_page, pfn_valid};
 use crate::page::{compound_head, compound_order, page_ref_count, read_word};
 
-/// A lockless PFN walker (compaction, `stable_page_flags` of /proc/kpageflags): flags, head and count of every `step`-th
-/// page. Returns the number of pages looked at.
+/// A lockless PFN walker (compaction, `stable_page_flags` of /proc/kpageflags): flags, head and count of every
+/// `step`-th page. Returns the number of pages looked at.
 pub fn pfn_walk<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn, step: u64) -> u64 {
     cpu.label("pfn_walk");
     let mut seen = 0;
@@ -40,7 +40,8 @@ fn look_at<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     true
 }
 
-/// A caller of `pfn_valid` that holds nothing; with `access` it goes on to read the struct page. Returns what it was told.
+/// A caller of `pfn_valid` that holds nothing; with `access` it goes on to read the struct page. Returns what it was
+/// told.
 pub fn pfn_valid_user<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, access: bool) -> bool {
     cpu.label("pfn_valid");
     let valid = pfn_valid(k, cpu, pfn);

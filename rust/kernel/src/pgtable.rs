@@ -3,7 +3,9 @@
 //!
 //! `one-snapshot`: an entry is read once into an `Entry`, and every decision is made on that value.
 
-use vmemmap_arch::{Attr, Barrier, Cpu, Desc, Entry, Frame, Geometry, Kind, Level, LockId, Mode, Order, Pa, Slot, Tlbi, Va, VaRange};
+use vmemmap_arch::{
+    Attr, Barrier, Cpu, Desc, Entry, Frame, Geometry, Kind, Level, LockId, Mode, Order, Pa, Slot, Tlbi, Va, VaRange,
+};
 
 /// Slot of `va` in the table `table` of `level`: `pte_offset_kernel`, `pmd_offset` and so on.
 #[inline(always)]

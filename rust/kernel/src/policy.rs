@@ -15,7 +15,8 @@ pub trait Row: Copy + Eq + 'static {
 }
 
 macro_rules! rows {
-    ($( $(#[$doc:meta])* $field:ident: $row:ident = $name:literal { $( $value:ident = $vname:literal : $sentence:literal ),+ $(,)? } )+) => {
+    ($( $(#[$doc:meta])* $field:ident: $row:ident = $name:literal { $( $value:ident = $vname:literal :
+        $sentence:literal ),+ $(,)? } )+) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -47,7 +48,8 @@ macro_rules! rows {
             /// `UnknownPolicy` if there is no such row, `UnknownValue` if the row has no such choice.
             pub fn set(&mut self, row: &str, value: &str) -> Result<(), PolicyError> {
                 match row {
-                    $( $name => { self.$field = $row::parse(value).ok_or(PolicyError::UnknownValue { row: $name })?; Ok(()) } )+
+                    $( $name => { self.$field = $row::parse(value).ok_or(PolicyError::UnknownValue { row:
+                        $name })?; Ok(()) } )+
                     _ => Err(PolicyError::UnknownPolicy),
                 }
             }
@@ -74,10 +76,12 @@ pub enum PolicyError {
 rows! {
     /// How vmemmap is mapped at populate.
     mapping: Mapping = "mapping" {
-        ByKernel = "kernel": "as that kernel does: blocks where the granule has them; 2021 with HVO: base pages unless altmap",
+        ByKernel = "kernel": "as that kernel does: blocks where the granule has them; 2021 with HVO: base pages \
+            unless altmap",
         BasePages = "basepages": "base pages always",
         Blocks = "blocks": "PMD blocks for whole sections (4K), which HVO must split at run time",
-        BlocksForParts = "blocks-for-parts": "PMD blocks for parts of a section too (4K), as arm64 before d4234d131b0a (R20)",
+        BlocksForParts = "blocks-for-parts": "PMD blocks for parts of a section too (4K), as arm64 before \
+            d4234d131b0a (R20)",
     }
     /// PTE update in remap and restore.
     update: PteUpdate = "update" {
@@ -87,10 +91,13 @@ rows! {
         ClearThenSetEach = "clear-then-set-each": "entry by entry: clear one, set it, next",
         Bbm = "bbm": "break-before-make, the whole hugepage at once: clear all, flush, set all",
         BbmEach = "bbm-each": "break-before-make entry by entry: clear, flush, set",
-        BbmFaultWaits = "bbm-fault-waits": "bbm-each with init_mm.page_table_lock held from clear to set, for a fault handler that waits for it (approach A)",
-        BbmFaultWaitsIrqsOff = "bbm-fault-waits-irqs-off": "the same with interrupts off while the lock is held (spin_lock_irq)",
+        BbmFaultWaits = "bbm-fault-waits": "bbm-each with init_mm.page_table_lock held from clear to set, for a fault \
+            handler that waits for it (approach A)",
+        BbmFaultWaitsIrqsOff = "bbm-fault-waits-irqs-off":
+            "the same with interrupts off while the lock is held (spin_lock_irq)",
         BbmStopMachine = "bbm-stop-machine": "bbm inside stop_machine (approach B)",
-        BbmIpiPause = "bbm-ipi-pause": "bbm while all other CPUs are paused by IPI, interrupts off on this one (approach D)",
+        BbmIpiPause = "bbm-ipi-pause": "bbm while all other CPUs are paused by IPI, interrupts off on this one \
+            (approach D)",
     }
     /// Split of a PMD block.
     split: PmdSplit = "split" {
@@ -101,19 +108,25 @@ rows! {
     }
     /// What a translation fault of kernel code comes to.
     fault: FaultHandler = "fault" {
-        Oops = "oops": "fatal at once (I2); the kernel's own re-check comes later than the fault and saves only who is lucky",
-        Recheck = "recheck": "as the kernel does: AT S1E1R, ignored if the address translates by then, else fatal (is_spurious_el1_translation_fault)",
-        Wait = "wait": "takes init_mm.page_table_lock and looks again: ignored if the address is mapped then, else as recheck (approach A)",
+        Oops = "oops": "fatal at once (I2); the kernel's own re-check comes later than the fault and saves only who \
+            is lucky",
+        Recheck = "recheck": "as the kernel does: AT S1E1R, ignored if the address translates by then, else fatal \
+            (is_spurious_el1_translation_fault)",
+        Wait = "wait": "takes init_mm.page_table_lock and looks again: ignored if the address is mapped then, else as \
+            recheck (approach A)",
     }
     /// How bbm-ipi-pause pauses the other CPUs.
     ipi: PauseIpi = "ipi" {
-        PseudoNmi = "pseudo-nmi": "an IPI that also comes while interrupts are masked, as proposed; handlers say paused, then wait",
+        PseudoNmi = "pseudo-nmi": "an IPI that also comes while interrupts are masked, as proposed; handlers say \
+            paused, then wait",
         Irq = "irq": "a plain IPI: a CPU with interrupts masked does not answer (R5e)",
-        WaitFirst = "wait-first": "a pseudo-NMI whose handler waits for the resume before it says that it is paused (R5a)",
+        WaitFirst = "wait-first": "a pseudo-NMI whose handler waits for the resume before it says that it is paused \
+            (R5a)",
     }
     /// Order of draining and dissolving in hard offline.
     hwpoison: HardOffline = "hwpoison" {
-        DissolveFirst = "dissolve-first": "page_handle_poison dissolves the hugepage, then disables the per-CPU lists: since 1983184c22dd",
+        DissolveFirst = "dissolve-first": "page_handle_poison dissolves the hugepage, then disables the per-CPU \
+            lists: since 1983184c22dd",
         DrainFirst = "drain-first": "dissolves with pcp_batch_high_lock held, as before 1983184c22dd (R17)",
     }
     /// Where a split reads the block that it splits.
@@ -124,13 +137,15 @@ rows! {
     /// TLB invalidate after a remap.
     invalidate: Invalidate = "invalidate" {
         Range = "range": "one flush_tlb_kernel_range over the hugepage, as the kernel does",
-        RangeOp = "range-op": "one range invalidate (RVAALE1IS of FEAT_TLBIRANGE) over the hugepage; 6.1 and 6.12 go page by page",
+        RangeOp = "range-op": "one range invalidate (RVAALE1IS of FEAT_TLBIRANGE) over the hugepage; 6.1 and 6.12 go \
+            page by page",
         Page = "page": "a flush after each entry",
         Missing = "missing": "no invalidate at all",
     }
     /// Order of invalidate and free.
     free_order: FreeOrder = "free-order" {
-        InvalidateThenFree = "invalidate-then-free": "frames go back after the completed invalidate, as the kernel does",
+        InvalidateThenFree = "invalidate-then-free":
+            "frames go back after the completed invalidate, as the kernel does",
         FreeThenInvalidate = "free-then-invalidate": "frames go back first",
     }
     /// Freeing of empty tables by hot remove.
@@ -148,7 +163,8 @@ rows! {
         Kernel = "kernel": "get_online_mems and init_mm mmap_write_lock, as the kernel does",
         MmapOnly = "mmap-only": "without get_online_mems: ptdump_check_wx before 59305202c67f (R6)",
         HotplugOnly = "hotplug-only": "get_online_mems without the mmap lock",
-        OtherMm = "other-mm": "get_online_mems and the mmap lock of another mm, such as efi_mm: before 538797bc0e9a (R9)",
+        OtherMm = "other-mm": "get_online_mems and the mmap lock of another mm, such as efi_mm: before 538797bc0e9a \
+            (R9)",
         Rcu = "rcu": "an RCU read section only",
         None = "none": "no lock",
     }
@@ -157,16 +173,19 @@ rows! {
         TryLock = "trylock": "mmap_read_trylock(&init_mm) around clear, free and set, else pages, as the kernel does",
         None = "none": "no lock (R7)",
         ClearLocked = "clear-locked": "mmap_read_lock around the clear alone, as proposed for arm64 (v2, June 2025)",
-        StaticKey = "static-key": "clear, flush, then mmap_read_lock and unlock if the key of a dump is up, free: fa93b45fd397",
+        StaticKey = "static-key": "clear, flush, then mmap_read_lock and unlock if the key of a dump is up, free: \
+            fa93b45fd397",
         StaticKeyFirst = "static-key-first": "the key is looked at before the clear, which alone is locked then",
         Both = "both": "trylock and static-key, one inside the other (R8)",
     }
     /// When a page that leaves its pool ceases to be known as HugeTLB.
     dtor_clear: DtorClear = "dtor-clear" {
-        Kernel = "kernel": "after the restore, the mark itself tested; then raw errors go to their pages, as the kernel does",
+        Kernel = "kernel": "after the restore, the mark itself tested; then raw errors go to their pages, as the \
+            kernel does",
         BeforeRestore = "before-restore": "on removal from the pool, vmemmap or not: before 32c877191e02 (R14)",
         Sampled = "sampled": "after the restore, if the page was optimised when it was handed over: 32c877191e02 (R15)",
-        HwpoisonFirst = "hwpoison-first": "raw errors go to their pages before the mark is off: before 5596d9e8b553 (R16)",
+        HwpoisonFirst = "hwpoison-first": "raw errors go to their pages before the mark is off: before 5596d9e8b553 \
+            (R16)",
     }
     /// Lock of memory hot add and remove.
     hotplug: HotplugLock = "hotplug" {
@@ -178,22 +197,29 @@ rows! {
         ByKernel = "kernel": "as that kernel does: 2021 and 6.1 plain, 6.12 fake-head-first",
         Plain = "plain": "atomic_add_unless at once, as before bd225530a4c7 (R1)",
         Rcu = "rcu": "in an RCU read section, but without the fake-head test",
-        FakeHeadFirst = "fake-head-first": "in an RCU read section: the fake-head test, then the count, as bd225530a4c7 has it (R2)",
-        CountFirst = "count-first": "in an RCU read section: the count by a load-acquire, then the fake-head test (page_count_writable)",
-        CountFirstRelaxed = "count-first-relaxed": "count-first without the acquire: either of the two may be performed first",
+        FakeHeadFirst = "fake-head-first": "in an RCU read section: the fake-head test, then the count, as \
+            bd225530a4c7 has it (R2)",
+        CountFirst = "count-first": "in an RCU read section: the count by a load-acquire, then the fake-head test \
+            (page_count_writable)",
+        CountFirstRelaxed = "count-first-relaxed": "count-first without the acquire: either of the two may be \
+            performed first",
     }
     /// Grace period between freezing a hugepage and changing its vmemmap.
     remap_grace: RemapGrace = "remap-grace" {
         ByKernel = "kernel": "as that kernel does: 6.12 waits by synchronize_rcu, 2021 and 6.1 do not",
         Missing = "none": "no grace period",
-        SynchronizeRcu = "synchronize-rcu": "synchronize_rcu before the remap and before the restore, as bd225530a4c7 has it",
+        SynchronizeRcu = "synchronize-rcu": "synchronize_rcu before the remap and before the restore, as bd225530a4c7 \
+            has it",
     }
     /// Lifetime of `mem_section->usage` when a section goes.
     section_usage: SectionUsage = "section-usage" {
-        Kernel = "kernel": "section invalid first, kfree_rcu, the reader in an RCU section and ready for NULL, as 6.1.192 and 6.12",
-        NoNullTest = "no-null-test": "the same, but the reader takes the pointer as it is: 5ec8e8ea8b77 before 82f0b6f041fa",
+        Kernel = "kernel": "section invalid first, kfree_rcu, the reader in an RCU section and ready for NULL, as \
+            6.1.192 and 6.12",
+        NoNullTest = "no-null-test": "the same, but the reader takes the pointer as it is: 5ec8e8ea8b77 before \
+            82f0b6f041fa",
         NoGrace = "no-grace": "section invalid first, but usage is freed at once",
-        FreeFirst = "free-first": "usage freed and NULL, then the section made invalid; no RCU section: before 5ec8e8ea8b77 (R18)",
+        FreeFirst = "free-first": "usage freed and NULL, then the section made invalid; no RCU section: before \
+            5ec8e8ea8b77 (R18)",
     }
     /// Linear map of hot-added memory.
     linear_map: LinearMap = "linear-map" {
@@ -222,7 +248,8 @@ rows! {
         SplitNoRetest = "split-no-retest": "the split publishes its table without testing again (I20)",
         PublishEarly = "publish-early": "the split publishes the table before filling it (I21)",
         SurplusLost = "surplus-lost": "a failed restore puts the page back without counting it as surplus (I24)",
-        SurplusKept = "surplus-kept": "dissolve (2021, 6.1) and demote leave a free surplus page counted as surplus, as the kernel has it (I24)",
+        SurplusKept = "surplus-kept": "dissolve (2021, 6.1) and demote leave a free surplus page counted as surplus, \
+            as the kernel has it (I24)",
         SleepUnderLock = "sleep-under-lock": "the split allocates its table under page_table_lock (I25)",
         SubsectionMapEarly = "subsection-map-early": "a failed populate leaves its bits in subsection_map (I26)",
         NoUndo = "no-undo": "a failed offline leaves its isolation behind (I27)",

@@ -42,7 +42,16 @@ impl<'a, S: PtdumpSink> PgState<'a, S> {
     fn new(k: &Kernel, markers: &'a [Marker], sink: &'a mut S) -> Self {
         // P4D is folded below 5 levels, PUD below 4.
         let folded_below = if k.version.is_6_12() { (5 - k.geometry.levels as i8).min(2) } else { 0 };
-        let mut state = Self { sink, markers, marker: 0, level: -1, prot: 0, start: Va(0), next_marker: Va(u64::MAX), folded_below };
+        let mut state = Self {
+            sink,
+            markers,
+            marker: 0,
+            level: -1,
+            prot: 0,
+            start: Va(0),
+            next_marker: Va(u64::MAX),
+            folded_below,
+        };
         state.set_marker(0);
         state
     }
@@ -97,7 +106,14 @@ const fn last_address(end: Va) -> Va {
 }
 
 /// `walk_pgd_range` … `walk_pte_range`: one table's part of [start, last].
-fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Frame<C::Tok>, level: Level, start: Va, last: Va) {
+fn walk_table<C: Cpu, S: PtdumpSink>(
+    cpu: &C,
+    state: &mut PgState<S>,
+    table: Frame<C::Tok>,
+    level: Level,
+    start: Va,
+    last: Va,
+) {
     let g = *cpu.geometry();
     let span = g.entry_span(level);
     let (from, to) = (usize::from(g.index(start, level)), usize::from(g.index(last, level)));
@@ -105,8 +121,8 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
     let since = cpu.observed();
     let slot = |index: usize| Slot { table: table.pa, index: index as u16, level, tok: table.tok };
     if level == Level::PTE {
-        // Every PTE is noted, none ones too. Where no marker falls into the table, only a change of protection can matter
-        // after the first.
+        // Every PTE is noted, none ones too. Where no marker falls into the table, only a change of protection can
+        // matter after the first.
         let quiet = last < state.next_marker;
         let mut prot = u64::MAX;
         cpu.read_each(slot(from), to + 1 - from, |index, entry| {
@@ -133,7 +149,9 @@ fn walk_table<C: Cpu, S: PtdumpSink>(cpu: &C, state: &mut PgState<S>, table: Fra
                 let part_last = if index == to { last } else { last_address(next) };
                 walk_table(cpu, state, cpu.frame_of(entry, pa), level.next(), addr, part_last);
             }
-            Kind::Block(_) | Kind::Page(_) | Kind::Invalid | Kind::Reserved => state.note_page(addr, level.0 + 1, entry.desc.0 & PROT_MASK),
+            Kind::Block(_) | Kind::Page(_) | Kind::Invalid | Kind::Reserved => {
+                state.note_page(addr, level.0 + 1, entry.desc.0 & PROT_MASK)
+            }
         }
         if !S::READ {
             cpu.conclude(since, index as u64);

@@ -1,9 +1,9 @@
-//! A section in which no other CPU runs kernel code: `stop_machine` (approach B, suggested by C. Marinas in January 2024)
-//! and the pause by IPI (approach D, Yu Zhao's series of October and November 2024).
+//! A section in which no other CPU runs kernel code: `stop_machine` (approach B, suggested by C. Marinas in January
+//! 2024) and the pause by IPI (approach D, Yu Zhao's series of October and November 2024).
 //!
-//! The pause is written after what its reviewers say of it (R5 of the corpus), not after the patch's text: one counter of
-//! paused CPUs, as in its second version. What it needs is that every CPU answers: a CPU that masks the interrupt, or waits
-//! for a lock of the pauser with it masked, never does. Page table walks of hardware go on in either.
+//! The pause is written after what its reviewers say of it (R5 of the corpus), not after the patch's text: one counter
+//! of paused CPUs, as in its second version. What it needs is that every CPU answers: a CPU that masks the interrupt,
+//! or waits for a lock of the pauser with it masked, never does. Page table walks of hardware go on in either.
 
 use vmemmap_arch::{Cpu, LockId, Mode, Order, Rmw, Until};
 
@@ -42,8 +42,8 @@ pub fn with_others_paused<C: Cpu, R>(k: &Kernel, cpu: &C, pause: Pause, body: im
     match pause {
         Pause::StopMachine => stop_machine(cpu, body),
         Pause::Ipi => {
-            // `spin_lock_irq`, which masks before it waits: one pauser at a time, and no interrupt of this CPU may meet the
-            // hole.
+            // `spin_lock_irq`, which masks before it waits: one pauser at a time, and no interrupt of this CPU may meet
+            // the hole.
             cpu.irq_disable();
             cpu.acquire(LockId::InitMmPageTable, Mode::Write);
             pause_remote_cpus(k, cpu);

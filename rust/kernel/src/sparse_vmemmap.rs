@@ -3,7 +3,9 @@
 //! Serialised by the caller: a single thread at boot, `mem_hotplug_lock` held for write afterwards. No page-table lock.
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Until, Va, Zone};
+use vmemmap_arch::{
+    Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Until, Va, Zone,
+};
 
 use crate::page_alloc::check_new_pages;
 use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
@@ -84,7 +86,13 @@ pub fn vmemmap_alloc_block_buf<C: Cpu>(k: &Kernel, cpu: &C, order: u8, storage: 
 ///
 /// # Errors
 /// `ENOMEM`: no table page.
-pub fn vmemmap_populate_to<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level, storage: &Storage) -> Result<Option<Slot<C::Tok>>, Errno> {
+pub fn vmemmap_populate_to<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    va: Va,
+    level: Level,
+    storage: &Storage,
+) -> Result<Option<Slot<C::Tok>>, Errno> {
     let mut slot = pgd_offset_k(cpu, va);
     while slot.level < level {
         let entry = read_once(cpu, slot);
@@ -120,7 +128,13 @@ pub fn vmemmap_populate_address<C: Cpu>(k: &Kernel, cpu: &C, va: Va, storage: &m
 ///
 /// # Errors
 /// `ENOMEM`; nothing is undone here.
-pub fn vmemmap_populate_basepages<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &mut Storage) -> Result<(), Errno> {
+pub fn vmemmap_populate_basepages<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    start: Va,
+    end: Va,
+    storage: &mut Storage,
+) -> Result<(), Errno> {
     cpu.label("vmemmap_populate_basepages");
     let mut addr = start.align_down(k.geometry.page_size());
     while addr < end {
@@ -134,10 +148,20 @@ pub fn vmemmap_populate_basepages<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: V
 ///
 /// # Errors
 /// `EINVAL`: not sub-section aligned (the kernel warns and returns NULL). `ENOMEM`: what was made stays.
-pub fn populate_section_memmap<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<Va, Errno> {
+pub fn populate_section_memmap<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pfn: Pfn,
+    nr: u64,
+    storage: &mut Storage,
+) -> Result<Va, Errno> {
     let unit = k.geometry.pages_per_subsection();
     if !pfn.is_aligned(unit) || nr & (unit - 1) != 0 {
-        cpu.warn(Invariant::SubsectionMapExact, k.layout.page_va(pfn).0, "__populate_section_memmap: range is not sub-section aligned");
+        cpu.warn(
+            Invariant::SubsectionMapExact,
+            k.layout.page_va(pfn).0,
+            "__populate_section_memmap: range is not sub-section aligned",
+        );
         return Err(Errno::EINVAL);
     }
     let start = k.layout.page_va(pfn);
@@ -273,8 +297,8 @@ fn next_usage<C: Cpu>(k: &Kernel, cpu: &C, section: u32) -> u64 {
     last(Section::UsageFreed).max(last(Section::UsageQueued)).max(USAGE_BOOT) + 1
 }
 
-/// What `section_deactivate` does with a section of which nothing is left: no longer valid, and its `usage` freed unless it
-/// is from boot. Invalid first (R18), and `usage` by `kfree_rcu`, whose work is `kfree_rcu_work`.
+/// What `section_deactivate` does with a section of which nothing is left: no longer valid, and its `usage` freed
+/// unless it is from boot. Invalid first (R18), and `usage` by `kfree_rcu`, whose work is `kfree_rcu_work`.
 fn invalidate_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, flags: u64) {
     let how = k.policies.section_usage;
     let invalidate = || {
@@ -299,8 +323,9 @@ fn invalidate_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, flags: u64) {
     }
 }
 
-/// Worker: waits until a `usage` of the section at `start` is handed to `kfree_rcu`, and for the grace period after that,
-/// then frees it. Without it the object stays queued, as it does until the grace period ends. Returns whether one was freed.
+/// Worker: waits until a `usage` of the section at `start` is handed to `kfree_rcu`, and for the grace period after
+/// that, then frees it. Without it the object stays queued, as it does until the grace period ends. Returns whether one
+/// was freed.
 ///
 /// # Errors
 /// `EINVAL`: no such section.
@@ -320,7 +345,8 @@ pub fn kfree_rcu_work<C: Cpu>(k: &Kernel, cpu: &C, start: Pa) -> Result<u64, Err
     Ok(1)
 }
 
-/// `section_deactivate`: sub-sections out, vmemmap down. `usage` goes by `kfree_rcu`, the memmap without a grace period.
+/// `section_deactivate`: sub-sections out, vmemmap down. `usage` goes by `kfree_rcu`, the memmap without a grace
+/// period.
 pub fn section_deactivate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) {
     cpu.label("section_deactivate");
     let section = k.vars.section_number(k.geometry.pa(pfn));
@@ -328,7 +354,11 @@ pub fn section_deactivate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storag
     let flags = cpu.var_load(mem_map, Order::Plain);
     let early = flags & section_flag::IS_EARLY != 0;
     let Some(empty) = clear_subsection_map(k, cpu, section, pfn, nr) else {
-        cpu.warn(Invariant::SubsectionMapExact, k.layout.page_va(pfn).0, "section_deactivate: sub-section already deactivated");
+        cpu.warn(
+            Invariant::SubsectionMapExact,
+            k.layout.page_va(pfn).0,
+            "section_deactivate: sub-section already deactivated",
+        );
         return;
     };
     if empty {

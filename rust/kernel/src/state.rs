@@ -61,8 +61,8 @@ pub enum Section {
     MemMap = 0,
     /// `usage.subsection_map`, four words (256 sub-sections with 64K pages).
     SubsectionMap = 1,
-    /// `ms->usage`: 0 = NULL, `USAGE_BOOT` = from boot, more = the number of the object that it points to; every one that
-    /// is allocated for this section gets a higher number.
+    /// `ms->usage`: 0 = NULL, `USAGE_BOOT` = from boot, more = the number of the object that it points to; every one
+    /// that is allocated for this section gets a higher number.
     Usage = 5,
     /// Number of the last of those objects that was freed.
     UsageFreed = 6,
@@ -135,7 +135,14 @@ impl VarMap {
         let section_shift = geometry.section_shift();
         let hpage_shift = geometry.hugetlb_sizes().0[0].trailing_zeros() + geometry.page_shift();
         let bytes = limit.0 - base.0;
-        Self { base, limit, section_shift, hpage_shift, sections: (bytes >> section_shift) as u32, hpages: (bytes >> hpage_shift) as u32 }
+        Self {
+            base,
+            limit,
+            section_shift,
+            hpage_shift,
+            sections: (bytes >> section_shift) as u32,
+            hpages: (bytes >> hpage_shift) as u32,
+        }
     }
     #[must_use]
     pub const fn sections(&self) -> u32 {

@@ -2,10 +2,13 @@
 //! mapping takes their place (`mm/vmalloc.c`, `arch/arm64/mm/mmu.c: pmd_free_pte_page`; races R7).
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Attr, Cpu, Frame, FrameKind, FrameList, Kind, Level, LockId, Mode, Order, Rmw, Slot, Va, Zone};
+use vmemmap_arch::{
+    Alloc, Attr, Cpu, Frame, FrameKind, FrameList, Kind, Level, LockId, Mode, Order, Rmw, Slot, Va, Zone,
+};
 
 use crate::pgtable::{
-    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once, set_entry,
+    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once,
+    set_entry,
 };
 use crate::policy::VmapLock;
 use crate::state::Scalar;
@@ -56,7 +59,14 @@ fn vmap_slot<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level) -> Result<Slot<C
         let table = match next_table(cpu, entry, slot.level) {
             Some(table) => table,
             None => {
-                let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+                let request = Alloc {
+                    order: 0,
+                    kind: FrameKind::Table,
+                    zone: Zone::Normal,
+                    at: None,
+                    may_sleep: true,
+                    top_down: false,
+                };
                 let fresh = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
                 cpu.acquire(LockId::InitMmPageTable, Mode::Write);
                 let now = read_once(cpu, slot);
@@ -102,8 +112,8 @@ fn vmap_try_huge_pmd<C: Cpu>(k: &Kernel, cpu: &C, va: Va, frame: Frame<C::Tok>) 
     Ok(true)
 }
 
-/// `pmd_free_pte_page` (`arch/arm64/mm/mmu.c`): unlink the table, invalidate walk caches, free it. Of the policies, those
-/// that were proposed for arm64 take their lock in here.
+/// `pmd_free_pte_page` (`arch/arm64/mm/mmu.c`): unlink the table, invalidate walk caches, free it. Of the policies,
+/// those that were proposed for arm64 take their lock in here.
 fn pmd_free_pte_page<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, table: Frame<C::Tok>, va: Va) {
     cpu.label("pmd_free_pte_page");
     let policy = k.policies.vmap;
@@ -138,14 +148,15 @@ fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
     let mut addr = start;
     let mut last: Option<Slot<C::Tok>> = None;
     while addr < end {
-        let (slot, entry) = match last.filter(|at| at.level == Level::PTE && !addr.is_aligned(k.geometry.entry_span(Level::PMD))) {
-            // `vunmap_pte_range` looks its table up once.
-            Some(at) => {
-                let slot = Slot { index: at.index + 1, ..at };
-                (slot, read_once(cpu, slot))
-            }
-            None => crate::pgtable::walk(cpu, addr),
-        };
+        let (slot, entry) =
+            match last.filter(|at| at.level == Level::PTE && !addr.is_aligned(k.geometry.entry_span(Level::PMD))) {
+                // `vunmap_pte_range` looks its table up once.
+                Some(at) => {
+                    let slot = Slot { index: at.index + 1, ..at };
+                    (slot, read_once(cpu, slot))
+                }
+                None => crate::pgtable::walk(cpu, addr),
+            };
         last = Some(slot);
         if let Kind::Page(pa) | Kind::Block(pa) = k.geometry.kind(entry.desc, slot.level) {
             let old = cpu.swap(slot, vmemmap_arch::Desc::NONE, Order::Relaxed);
@@ -163,7 +174,8 @@ fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
     }
 }
 
-/// `vmalloc` of `pages` pages, a use of each (of some 16 if there are more), and `vfree`. Returns the number of pages mapped.
+/// `vmalloc` of `pages` pages, a use of each (of some 16 if there are more), and `vfree`. Returns the number of pages
+/// mapped.
 ///
 /// # Errors
 /// `EINVAL`: no pages, or more than fit. `ENOMEM`: frames or tables; what was mapped is unmapped again.

@@ -20,7 +20,14 @@ impl Lab {
     fn new(granule: Granule, va_bits: u32, version: Version, boot_sections: u64, policies: Policies) -> Self {
         Self::with_hvo(granule, va_bits, version, boot_sections, policies, false)
     }
-    fn with_hvo(granule: Granule, va_bits: u32, version: Version, boot_sections: u64, policies: Policies, hvo: bool) -> Self {
+    fn with_hvo(
+        granule: Granule,
+        va_bits: u32,
+        version: Version,
+        boot_sections: u64,
+        policies: Policies,
+        hvo: bool,
+    ) -> Self {
         let g = Geometry::new(granule, va_bits).unwrap();
         let size = g.section_size();
         let layout = Layout::new(g, version, BASE as i64).unwrap();
@@ -30,7 +37,15 @@ impl Lab {
         ];
         let k = Kernel::new(layout, policies, &ram, hvo);
         let ranges = ram.iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
-        let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 2, vars: k.vars.count(), root: None, seed: 1 }).unwrap();
+        let m = Machine::new(&MachineConfig {
+            geometry: g,
+            ram: ranges,
+            cpus: 2,
+            vars: k.vars.count(),
+            root: None,
+            seed: 1,
+        })
+        .unwrap();
         boot::boot(&k, &m.checked_cpu(0)).unwrap();
         m.seal_boot();
         let lab = Self { k, m };
@@ -76,7 +91,9 @@ impl Lab {
 
 #[test]
 fn boot_maps_a_block_for_each_section_with_4k_pages_going_up_in_memory() {
-    for (version, attributes) in [(Version::V6_1, prot::PROT_SECT_NORMAL_6_1), (Version::V6_12, prot::PROT_SECT_NORMAL_6_12)] {
+    for (version, attributes) in
+        [(Version::V6_1, prot::PROT_SECT_NORMAL_6_1), (Version::V6_12, prot::PROT_SECT_NORMAL_6_12)]
+    {
         let lab = Lab::new(Granule::K4, 48, version, 4, Policies::default());
         let mut before = 0;
         for section in 0..4 {
@@ -123,7 +140,9 @@ fn linear_map_of_boot_ram_is_tagged_pages_under_tables_with_both_execute_never_b
 
 #[test]
 fn add_online_offline_remove_returns_every_frame_and_table_on_each_granule() {
-    for (granule, va_bits) in [(Granule::K4, 48), (Granule::K4, 39), (Granule::K16, 47), (Granule::K64, 48), (Granule::K64, 42)] {
+    for (granule, va_bits) in
+        [(Granule::K4, 48), (Granule::K4, 39), (Granule::K16, 47), (Granule::K64, 48), (Granule::K64, 42)]
+    {
         for version in [Version::V2021, Version::V6_1, Version::V6_12] {
             let lab = Lab::new(granule, va_bits, version, 2, Policies::default());
             let (free, total, tables) = (lab.m.frames_free(), lab.m.frames_total(), lab.tables());
@@ -201,7 +220,9 @@ fn errors_of_add_and_remove_are_the_kernels() {
 fn boot_memory_is_vetoed_or_cannot_be_isolated() {
     let lab = Lab::new(Granule::K4, 48, Version::V6_1, 4, Policies::default());
     let offline = |section: u64| {
-        let failure = memory_block::offline(&lab.k, &lab.m.checked_cpu(0), Pa(BASE + section * lab.section()), lab.section()).unwrap_err();
+        let failure =
+            memory_block::offline(&lab.k, &lab.m.checked_cpu(0), Pa(BASE + section * lab.section()), lab.section())
+                .unwrap_err();
         (failure.errno, failure.reason)
     };
     assert_eq!(offline(1), (Errno::EPERM, "notifier failure"));
@@ -230,7 +251,10 @@ fn hugepages_in_the_block_are_migrated_or_dissolved_and_restored_first() {
         lab.online(0, 1).unwrap();
         let first = lab.k.geometry.pfn(lab.hot(0));
         for n in 0..4 {
-            assert_eq!(lab.run(Operation::HugetlbAlloc { hstate: 1, at: Some(first.plus(n * 512)) }), Ok(first.0 + n * 512));
+            assert_eq!(
+                lab.run(Operation::HugetlbAlloc { hstate: 1, at: Some(first.plus(n * 512)) }),
+                Ok(first.0 + n * 512)
+            );
         }
         let used = lab.run(Operation::HugetlbGet { hstate: 1 }).unwrap();
         assert!(used >= first.0);
@@ -332,7 +356,11 @@ fn self_hosted_blocks_take_their_own_first_frames() {
     for (version, count) in [(Version::V6_1, 1), (Version::V6_12, 2)] {
         let lab = Lab::new(Granule::K4, 48, version, 2, Policies::default());
         let (free, tables) = (lab.m.frames_free(), lab.tables());
-        let op = |blocks: u64| Operation::MemoryAdd { start: lab.hot(0), bytes: blocks * lab.section(), memmap_on_memory: true };
+        let op = |blocks: u64| Operation::MemoryAdd {
+            start: lab.hot(0),
+            bytes: blocks * lab.section(),
+            memmap_on_memory: true,
+        };
         assert_eq!(lab.run(op(2)).is_ok(), version == Version::V6_12);
         if version == Version::V6_1 {
             assert_eq!(lab.run(op(1)), Ok(1));
@@ -437,7 +465,8 @@ fn memmap_counters_of_6_12_follow_boot_and_hotplug() {
 #[test]
 fn lockless_readers_and_vmalloc_leave_a_clean_machine() {
     for granule in Granule::ALL {
-        let lab = Lab::new(granule, if granule == Granule::K16 { 47 } else { 48 }, Version::V6_1, 2, Policies::default());
+        let lab =
+            Lab::new(granule, if granule == Granule::K16 { 47 } else { 48 }, Version::V6_1, 2, Policies::default());
         let end = lab.k.geometry.pfn(Pa(BASE + 2 * lab.section()));
         let start = lab.k.geometry.pfn(Pa(BASE));
         assert_eq!(lab.run(Operation::PfnWalk { start, end: end.plus(999), step: 1 }), Ok(end.since(start)));
@@ -494,9 +523,13 @@ fn a_table_shared_with_vmalloc_is_freed_only_with_wrong_bounds() {
         // Take boot memory's part of vmemmap out of the way, so that the shared PMD table would become empty.
         let cpu = lab.m.cpu(0);
         let top = vmemmap_kernel::pgtable::pgd_offset_k(&cpu, lab.k.layout.vmemmap_start);
-        let table = vmemmap_kernel::pgtable::next_table(&cpu, vmemmap_kernel::pgtable::read_once(&cpu, top), top.level).unwrap();
+        let table = vmemmap_kernel::pgtable::next_table(&cpu, vmemmap_kernel::pgtable::read_once(&cpu, top), top.level)
+            .unwrap();
         for index in 0..lab.k.geometry.entries() {
-            vmemmap_kernel::pgtable::clear_entry(&cpu, Slot { table: table.pa, index: index as u16, level: Level::PMD, tok: () });
+            vmemmap_kernel::pgtable::clear_entry(
+                &cpu,
+                Slot { table: table.pa, index: index as u16, level: Level::PMD, tok: () },
+            );
         }
         drop(lab.m.take_violations());
         lab.add(0, 1).unwrap();

@@ -1,5 +1,5 @@
-//! Allocation failure at every point of every operation, mutants, and random operations: after each, the machine at rest
-//! keeps its invariants, or the seeded fault is found.
+//! Allocation failure at every point of every operation, mutants, and random operations: after each, the machine at
+//! rest keeps its invariants, or the seeded fault is found.
 
 mod lab;
 
@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use vmemmap_arch::{FrameKind, Granule, Invariant, Pa, Pfn, Version};
 use vmemmap_kernel::hugetlb::adopt::is_remapped;
 use vmemmap_kernel::hugetlb::demote::demote;
-use vmemmap_kernel::hugetlb::dissolve::{dissolve, dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page};
+use vmemmap_kernel::hugetlb::dissolve::{
+    dissolve, dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page,
+};
 use vmemmap_kernel::hugetlb::fault::{get_page, put_page, use_page};
 use vmemmap_kernel::hugetlb::page::HugePage;
 use vmemmap_kernel::hugetlb::resize::{reserve, set_max_huge_pages, set_overcommit};
@@ -31,8 +33,8 @@ fn hstate(m: &Lab, h: u8, field: Hstate) -> u64 {
     m.m.var(m.k.vars.hstate(h, field))
 }
 
-/// 6.12.117 frees restored pages with unreset tails, whose type survives, and leaks a frame in a rollback: known, and nothing
-/// else may show.
+/// 6.12.117 frees restored pages with unreset tails, whose type survives, and leaks a frame in a rollback: known, and
+/// nothing else may show.
 fn settle(m: &Lab, when: &str) {
     if m.k.version == Version::V6_12_117 {
         let others: Vec<_> =
@@ -126,7 +128,10 @@ fn a_split_that_fails_half_way_is_rolled_back() {
             }
             let found = m.check();
             if version == Version::V6_12_117 && !optimised && splits > 1 {
-                assert!(found.iter().any(|f| f.invariant == Invariant::FramesConserved), "the fresh head is on no list");
+                assert!(
+                    found.iter().any(|f| f.invariant == Invariant::FramesConserved),
+                    "the fresh head is on no list"
+                );
             } else {
                 settle(&m, &format!("{} {k}", version.name()));
             }
@@ -390,14 +395,16 @@ proptest! {
                 Step::Deferred => ignore(deferred_free(&m.k, &m.cpu())),
                 Step::Dissolve(section) => {
                     let start = m.k.geometry.pfn(Pa(BASE)).plus(section * m.k.geometry.pages_per_section());
-                    ignore(dissolve_free_huge_pages(&m.k, &m.cpu(), start, start.plus(m.k.geometry.pages_per_section())));
+                    ignore(dissolve_free_huge_pages(&m.k, &m.cpu(), start,
+                        start.plus(m.k.geometry.pages_per_section())));
                 }
                 Step::Migrate(i) if i < held.len() => ignore(migrate_huge_page(&m.k, &m.cpu(), Pfn(held[i].1))),
                 Step::Hvo(on) => m.set_hvo(on),
                 Step::FailIn(n) => m.fail_after(n),
                 Step::Put(_) | Step::Migrate(_) => {}
             }
-            // A free surplus page that is dissolved (2021, 6.1) or demoted (all) is not counted off as surplus: so does the kernel.
+            // A free surplus page that is dissolved (2021, 6.1) or demoted (all) is not counted off as surplus: so does
+            // the kernel.
             let removes = matches!(step, Step::Dissolve(_) | Step::Demote(..));
             if removes && m.check().iter().any(|f| f.message == "more surplus pages than pages") {
                 break;

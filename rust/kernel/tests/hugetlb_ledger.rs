@@ -32,13 +32,23 @@ fn optimise_and_restore_follow_the_ledger_in_every_version() {
         let b = m.counters();
         let head = alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
         let c = m.counters();
-        assert_eq!((c.frames_allocated - b.frames_allocated - 512, c.frames_freed - b.frames_freed), (fresh, out), "{}", version.name());
+        assert_eq!(
+            (c.frames_allocated - b.frames_allocated - 512, c.frames_freed - b.frames_freed),
+            (fresh, out),
+            "{}",
+            version.name()
+        );
         assert_eq!(m.vmemmap_frames().len(), before + fresh as usize - out as usize, "{}", version.name());
         m.assert_clean("optimised");
         let b = m.counters();
         assert_eq!(free_one(&m.k, &m.cpu(), PMD, Some(Pfn(head))), Ok(head));
         let c = m.counters();
-        assert_eq!((c.frames_allocated - b.frames_allocated, c.frames_freed - b.frames_freed - 512), (back, 0), "{}", version.name());
+        assert_eq!(
+            (c.frames_allocated - b.frames_allocated, c.frames_freed - b.frames_freed - 512),
+            (back, 0),
+            "{}",
+            version.name()
+        );
         assert_eq!(m.vmemmap_frames().len(), before);
         if version == Version::V6_12_117 {
             let violations = m.m.violations();
@@ -52,7 +62,9 @@ fn optimise_and_restore_follow_the_ledger_in_every_version() {
 
 #[test]
 fn eight_hugepages_change_the_descriptors_that_the_captures_show() {
-    for (version, lost, gained, changed) in [(Version::V6_1, 56, 0, 513), (Version::V6_12, 64, 8, 513), (Version::V6_12_117, 64, 8, 513)] {
+    for (version, lost, gained, changed) in
+        [(Version::V6_1, 56, 0, 513), (Version::V6_12, 64, 8, 513), (Version::V6_12_117, 64, 8, 513)]
+    {
         let m = blocks(version);
         let before = m.vmemmap_frames();
         let tables = m.frames_of(FrameKind::Table);
@@ -84,7 +96,9 @@ fn descriptor_words_are_those_of_the_captures() {
 
 #[test]
 fn the_first_pte_moves_in_6_12_only() {
-    for (version, moves) in [(Version::V2021, false), (Version::V6_1, false), (Version::V6_12, true), (Version::V6_12_117, true)] {
+    for (version, moves) in
+        [(Version::V2021, false), (Version::V6_1, false), (Version::V6_12, true), (Version::V6_12_117, true)]
+    {
         let m = base_pages(version);
         let va = m.k.layout.page_va(m.k.geometry.pfn(Pa(BASE)));
         let before = m.pte(va);

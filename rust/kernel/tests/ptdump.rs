@@ -28,7 +28,9 @@ fn machine(granule: Granule, va_bits: u32, version: Version, sections: u64) -> (
     let ram = Ram { start: Pa(BASE), bytes: sections * g.section_size(), boot: true };
     let k = Kernel::new(layout, Policies::default(), &[ram], true);
     let ranges = vec![RamRange { start: ram.start, bytes: ram.bytes, boot: true }];
-    let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root: None, seed: 1 }).unwrap();
+    let m =
+        Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root: None, seed: 1 })
+            .unwrap();
     boot::boot(&k, &m.checked_cpu(0)).unwrap();
     m.seal_boot();
     (k, m)

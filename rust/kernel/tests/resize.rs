@@ -19,10 +19,21 @@ impl Lab {
         let g = Geometry::new(granule, 48).unwrap();
         let layout = Layout::new(g, version, BASE as i64).unwrap();
         let bytes = 16 * g.section_size();
-        let ram = [Ram { start: Pa(BASE), bytes, boot: true }, Ram { start: Pa(BASE + bytes), bytes: g.section_size(), boot: false }];
+        let ram = [
+            Ram { start: Pa(BASE), bytes, boot: true },
+            Ram { start: Pa(BASE + bytes), bytes: g.section_size(), boot: false },
+        ];
         let k = Kernel::new(layout, Policies::default(), &ram, true);
         let ranges = ram.iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
-        let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root: None, seed: 1 }).unwrap();
+        let m = Machine::new(&MachineConfig {
+            geometry: g,
+            ram: ranges,
+            cpus: 1,
+            vars: k.vars.count(),
+            root: None,
+            seed: 1,
+        })
+        .unwrap();
         boot::boot(&k, &m.cpu(0)).unwrap();
         m.seal_boot();
         Self { k, m }
@@ -49,7 +60,12 @@ fn a_signal_leaves_pages_that_were_not_freed_in_the_pool_as_they_were() {
         assert_eq!(lab.resize(0), 8, "{}", version.name());
         lab.m.set_signal(false);
         assert_eq!((lab.pool(Hstate::FreeHugePages), lab.pool(Hstate::SurplusHugePages)), (8, 0), "{}", version.name());
-        assert_eq!((lab.m.frames_free(), lab.m.var(lab.k.vars.scalar(Scalar::HvoKey))), (free, key), "{}", version.name());
+        assert_eq!(
+            (lab.m.frames_free(), lab.m.var(lab.k.vars.scalar(Scalar::HvoKey))),
+            (free, key),
+            "{}",
+            version.name()
+        );
         assert_eq!(lab.resize(0), 0, "{}", version.name());
         assert!(lab.m.violations().is_empty(), "{:?}", lab.m.violations());
     }
@@ -57,7 +73,9 @@ fn a_signal_leaves_pages_that_were_not_freed_in_the_pool_as_they_were() {
 
 #[test]
 fn restored_tails_cost_the_host_no_memory_where_the_kernel_resets_them() {
-    for (granule, version) in [(Granule::K4, Version::V6_1), (Granule::K4, Version::V6_12), (Granule::K64, Version::V6_1)] {
+    for (granule, version) in
+        [(Granule::K4, Version::V6_1), (Granule::K4, Version::V6_12), (Granule::K64, Version::V6_1)]
+    {
         let lab = Lab::new(granule, version);
         assert_eq!(lab.resize(1), 1);
         let head = lab.first_page();

@@ -1,5 +1,5 @@
-//! The actors of the May 2021 thread as real threads on the checked machine: HugeTLB beside a block that comes and goes,
-//! ptdump and lockless walkers reading.
+//! The actors of the May 2021 thread as real threads on the checked machine: HugeTLB beside a block that comes and
+//! goes, ptdump and lockless walkers reading.
 
 use std::thread;
 
@@ -13,10 +13,15 @@ fn machine(granule: Granule, version: Version, policies: Policies) -> (Kernel, M
     let g = Geometry::new(granule, if granule == Granule::K16 { 47 } else { 48 }).unwrap();
     let size = g.section_size();
     let layout = Layout::new(g, version, BASE as i64).unwrap();
-    let ram = [Ram { start: Pa(BASE), bytes: 2 * size, boot: true }, Ram { start: Pa(BASE + 8 * size), bytes: 2 * size, boot: false }];
+    let ram = [
+        Ram { start: Pa(BASE), bytes: 2 * size, boot: true },
+        Ram { start: Pa(BASE + 8 * size), bytes: 2 * size, boot: false },
+    ];
     let k = Kernel::new(layout, policies, &ram, true);
     let ranges = ram.iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
-    let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 5, vars: k.vars.count(), root: None, seed: 1 }).unwrap();
+    let m =
+        Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 5, vars: k.vars.count(), root: None, seed: 1 })
+            .unwrap();
     boot::boot(&k, &m.checked_cpu(0)).unwrap();
     m.seal_boot();
     (k, m)

@@ -102,10 +102,12 @@ impl ActorDocument {
     pub fn body(&self, layout: &Layout) -> Result<Body, DocumentError> {
         match (&self.program, &self.steps) {
             (Some(program), None) => Ok(Body::Program(program.iter().map(|o| o.operation(layout)).collect())),
-            // A trace lists what was done without saying where a round ends, and an interrupt enters and leaves in each.
-            (None, Some(_)) if self.rounds > 1 && self.context != ContextDocument::Task => {
-                Err(DocumentError::Actor { name: self.name.clone(), what: "an interrupt whose steps look at results has one round".into() })
-            }
+            // A trace lists what was done without saying where a round ends, and an interrupt enters and leaves in
+            // each.
+            (None, Some(_)) if self.rounds > 1 && self.context != ContextDocument::Task => Err(DocumentError::Actor {
+                name: self.name.clone(),
+                what: "an interrupt whose steps look at results has one round".into(),
+            }),
             (None, Some(_)) => Ok(Body::Foreign),
             _ => Err(DocumentError::Actor { name: self.name.clone(), what: "it has either a program or steps".into() }),
         }
@@ -417,7 +419,8 @@ impl OperationDocument {
         serde_json::to_value(self).ok().and_then(|v| v.get("op")?.as_str().map(String::from)).unwrap_or_default()
     }
 
-    /// The operation, on a kernel of that layout (which turns the `pfns` of a ptdump into the vmemmap range of those frames).
+    /// The operation, on a kernel of that layout (which turns the `pfns` of a ptdump into the vmemmap range of those
+    /// frames).
     #[must_use]
     pub fn operation(&self, layout: &Layout) -> Operation {
         let pfn = |n: u64| Pfn(n);
@@ -434,7 +437,9 @@ impl OperationDocument {
             Self::HugetlbDissolve { at } => Operation::HugetlbDissolve { at: pfn(at) },
             Self::HugetlbDeferredFree => Operation::HugetlbDeferredFree,
             Self::SetHvo { on } => Operation::SetHvo { on },
-            Self::MemoryAdd { start, bytes, memmap_on_memory } => Operation::MemoryAdd { start: Pa(start), bytes, memmap_on_memory },
+            Self::MemoryAdd { start, bytes, memmap_on_memory } => {
+                Operation::MemoryAdd { start: Pa(start), bytes, memmap_on_memory }
+            }
             Self::MemoryOnline { start, bytes, zone } => Operation::MemoryOnline {
                 start: Pa(start),
                 bytes,
@@ -445,7 +450,9 @@ impl OperationDocument {
             },
             Self::MemoryOffline { start, bytes } => Operation::MemoryOffline { start: Pa(start), bytes },
             Self::MemoryRemove { start, bytes } => Operation::MemoryRemove { start: Pa(start), bytes },
-            Self::MemoryOfflineAndRemove { start, bytes } => Operation::MemoryOfflineAndRemove { start: Pa(start), bytes },
+            Self::MemoryOfflineAndRemove { start, bytes } => {
+                Operation::MemoryOfflineAndRemove { start: Pa(start), bytes }
+            }
             Self::DeviceAdd { start, bytes } => Operation::DeviceAdd { start: Pa(start), bytes },
             Self::DeviceRemove { start, bytes } => Operation::DeviceRemove { start: Pa(start), bytes },
             Self::DeviceUse { pfn: n } => Operation::DeviceUse { pfn: pfn(n) },
@@ -460,7 +467,9 @@ impl OperationDocument {
             Self::PfnWalk { start, end, step } => Operation::PfnWalk { start: pfn(start), end: pfn(end), step },
             Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
             Self::PfnValid { pfn: n, access } => Operation::PfnValid { pfn: pfn(n), access },
-            Self::KmemleakScan { start, end, step } => Operation::KmemleakScan { start: pfn(start), end: pfn(end), step },
+            Self::KmemleakScan { start, end, step } => {
+                Operation::KmemleakScan { start: pfn(start), end: pfn(end), step }
+            }
             Self::KfreeRcuWork { start } => Operation::KfreeRcuWork { start: Pa(start) },
             Self::PageHandlePoison { pfn: n } => Operation::PageHandlePoison { pfn: pfn(n) },
             Self::CpuOnline => Operation::CpuOnline,
@@ -531,19 +540,25 @@ impl MachineDocument {
     /// The kernel of this machine. `memstart_addr` defaults to the start of RAM aligned down as arm64 does.
     ///
     /// # Errors
-    /// Any combination that arm64 Linux does not have, and RAM that overlaps, is misaligned or lies outside the address space.
+    /// Any combination that arm64 Linux does not have, and RAM that overlaps, is misaligned or lies outside the address
+    /// space.
     pub fn kernel(&self) -> Result<Kernel, DocumentError> {
         let geometry = geometry(self.granule, self.va_bits)?;
         let version = version(&self.kernel)?;
         let ram = ram(&geometry, &self.boot, &self.hotplug)?;
         let memstart = self.memstart.unwrap_or_else(|| default_memstart(&geometry, &ram));
         let layout = Layout::new(geometry, version, memstart).map_err(|_| DocumentError::NoLpa2(version.name()))?;
-        // The kernel drops memory above its linear map, with a message; a machine of less memory than was asked for is no answer.
+        // The kernel drops memory above its linear map, with a message; a machine of less memory than was asked for is
+        // no answer.
         let room = layout.page_end.since(layout.page_offset);
-        if let Some(r) = ram.iter().find(|r| r.boot && r.start.0.wrapping_sub(memstart as u64).saturating_add(r.bytes) > room) {
+        if let Some(r) =
+            ram.iter().find(|r| r.boot && r.start.0.wrapping_sub(memstart as u64).saturating_add(r.bytes) > room)
+        {
             let bits = geometry.va_bits;
-            let what =
-                format!("range {:#x}+{:#x} does not fit the linear map: {room:#x} bytes with {bits}-bit addresses", r.start.0, r.bytes);
+            let what = format!(
+                "range {:#x}+{:#x} does not fit the linear map: {room:#x} bytes with {bits}-bit addresses",
+                r.start.0, r.bytes
+            );
             return Err(DocumentError::Ram(what));
         }
         let policies = policies(self.policies.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
@@ -585,15 +600,24 @@ pub fn ram(geometry: &Geometry, boot: &[(u64, u64)], hotplug: &[(u64, u64)]) -> 
     for r in &ram {
         let unit = if r.boot { geometry.page_size() } else { section };
         if r.start.0 % unit != 0 || r.bytes % unit != 0 {
-            return Err(DocumentError::Ram(format!("range {:#x}+{:#x} is not a multiple of {:#x}", r.start.0, r.bytes, unit)));
+            return Err(DocumentError::Ram(format!(
+                "range {:#x}+{:#x} is not a multiple of {:#x}",
+                r.start.0, r.bytes, unit
+            )));
         }
         if r.start.0.checked_add(r.bytes).is_none_or(|end| end > 1 << pa_bits) {
-            return Err(DocumentError::Ram(format!("range {:#x}+{:#x} lies above {pa_bits}-bit physical addresses", r.start.0, r.bytes)));
+            return Err(DocumentError::Ram(format!(
+                "range {:#x}+{:#x} lies above {pa_bits}-bit physical addresses",
+                r.start.0, r.bytes
+            )));
         }
     }
     for pair in ram.windows(2) {
         if pair[0].start.0 + pair[0].bytes > pair[1].start.0 {
-            return Err(DocumentError::Ram(format!("{:#x}+{:#x} overlaps {:#x}", pair[0].start.0, pair[0].bytes, pair[1].start.0)));
+            return Err(DocumentError::Ram(format!(
+                "{:#x}+{:#x} overlaps {:#x}",
+                pair[0].start.0, pair[0].bytes, pair[1].start.0
+            )));
         }
     }
     Ok(ram)
@@ -608,7 +632,10 @@ impl Document {
             return Err(DocumentError::Format(document.format));
         }
         if let Some(actor) = document.actors.iter().find(|a| a.cpu >= MAX_ACTORS) {
-            return Err(DocumentError::Actor { name: actor.name.clone(), what: format!("CPU {}, of {MAX_ACTORS}", actor.cpu) });
+            return Err(DocumentError::Actor {
+                name: actor.name.clone(),
+                what: format!("CPU {}, of {MAX_ACTORS}", actor.cpu),
+            });
         }
         Ok(document)
     }

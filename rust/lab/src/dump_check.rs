@@ -1,5 +1,6 @@
-//! A dump as the kernel's own checker sees it: tables by physical address, and the few facts beside them that tell which
-//! sections and hugepages there are. What a dump does not hold (pools, the allocator, mostly contents) is not visible.
+//! A dump as the kernel's own checker sees it: tables by physical address, and the few facts beside them that tell
+//! which sections and hugepages there are. What a dump does not hold (pools, the allocator, mostly contents) is not
+//! visible.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -124,7 +125,8 @@ impl<'a, V: TableView> Dumped<'a, V> {
 
 /// At most as many ranges as a kernel here holds: those with the smallest gaps between them become one.
 fn few_ranges(ram: &[(Range<Pa>, bool)]) -> Vec<Ram> {
-    let mut few: Vec<Ram> = ram.iter().map(|(r, boot)| Ram { start: r.start, bytes: r.end.since(r.start), boot: *boot }).collect();
+    let mut few: Vec<Ram> =
+        ram.iter().map(|(r, boot)| Ram { start: r.start, bytes: r.end.since(r.start), boot: *boot }).collect();
     few.sort_unstable_by_key(|r| r.start);
     while few.len() > MAX_RAM_RANGES {
         let gap = |i: &usize| few[i + 1].start.0 - (few[*i].start.0 + few[*i].bytes);

@@ -134,7 +134,8 @@ macro_rules! on_cpu {
 impl LiveMachine {
     fn empty(kernel: Kernel, root: Option<Pa>, checked: bool) -> Result<Self, LiveError> {
         let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
-        let config = MachineConfig { geometry: kernel.geometry, ram, cpus: CPUS, vars: kernel.vars.count(), root, seed: 0 };
+        let config =
+            MachineConfig { geometry: kernel.geometry, ram, cpus: CPUS, vars: kernel.vars.count(), root, seed: 0 };
         let cpus = CpuNumbers { free: Mutex::new(u32::MAX >> (32 - u32::from(CPUS))), released: Condvar::new() };
         let machine = Machine::new(&config)?;
         machine.set_unstable(kernel.layout.vmalloc_start..kernel.layout.vmalloc_end);
@@ -198,7 +199,8 @@ impl LiveMachine {
     fn online_hot_added(&self, real: &RealTables<'_>) -> Result<(), LiveError> {
         let bytes = self.kernel.geometry.section_size();
         for s in real.sections.iter().filter(|s| !s.early && s.online) {
-            on_cpu!(self, |cpu| cpu.range_op(s.start, bytes, RangeOp::OnlineMovable)).map_err(|_| LiveError::Boot(Errno::EBUSY))?;
+            on_cpu!(self, |cpu| cpu.range_op(s.start, bytes, RangeOp::OnlineMovable))
+                .map_err(|_| LiveError::Boot(Errno::EBUSY))?;
         }
         Ok(())
     }
@@ -214,7 +216,10 @@ impl LiveMachine {
             if let Some(pa) = found.output {
                 let order = (span >> g.page_shift()).trailing_zeros() as u8;
                 let known = matches!(self.machine.frame_use(pa), Some((FrameKind::Vmemmap, ..)));
-                if !section.self_hosted && !known && !self.machine.adopt_frame(pa, order, FrameKind::Vmemmap, section.early) {
+                if !section.self_hosted
+                    && !known
+                    && !self.machine.adopt_frame(pa, order, FrameKind::Vmemmap, section.early)
+                {
                     return Err(LiveError::VmemmapFrame(pa));
                 }
             }
@@ -257,12 +262,12 @@ impl LiveMachine {
         })
     }
 
-    /// Put exactly the pages with these heads into a pool, as a replay of what a kernel did: their frames are taken before
-    /// anything else is allocated, so that no table or vmemmap frame of the call lands in one of them.
+    /// Put exactly the pages with these heads into a pool, as a replay of what a kernel did: their frames are taken
+    /// before anything else is allocated, so that no table or vmemmap frame of the call lands in one of them.
     ///
     /// # Errors
-    /// `EBUSY` if frames of one of them are in use, `EINVAL` if one is misaligned or outside RAM; then nothing is allocated.
-    /// Any error of the allocation itself; then the pages before it are in the pool.
+    /// `EBUSY` if frames of one of them are in use, `EINVAL` if one is misaligned or outside RAM; then nothing is
+    /// allocated. Any error of the allocation itself; then the pages before it are in the pool.
     pub fn allocate_exactly(&self, hstate: u8, heads: &[Pfn]) -> Result<u64, Errno> {
         let g = self.kernel.geometry;
         let (sizes, count) = g.hugetlb_sizes();
@@ -276,7 +281,9 @@ impl LiveMachine {
         for (i, &head) in heads.iter().enumerate() {
             let in_ram = self.kernel.ram().iter().any(|r| {
                 let start = g.pa(head).0;
-                start >= r.start.0 && start - r.start.0 < r.bytes && r.bytes - (start - r.start.0) >= pages << g.page_shift()
+                start >= r.start.0
+                    && start - r.start.0 < r.bytes
+                    && r.bytes - (start - r.start.0) >= pages << g.page_shift()
             });
             let wrong = if !head.is_aligned(pages) || !in_ram {
                 Some(Errno::EINVAL)
@@ -300,11 +307,12 @@ impl LiveMachine {
         Ok(heads.len() as u64)
     }
 
-    /// Take exactly the pages with these heads out of a pool, as a replay of what a kernel did: no frame of one of them is
-    /// used for the vmemmap of another.
+    /// Take exactly the pages with these heads out of a pool, as a replay of what a kernel did: no frame of one of them
+    /// is used for the vmemmap of another.
     ///
     /// # Errors
-    /// `EINVAL` for a size that the granule lacks; that of the first page that could not be freed; those before it are freed.
+    /// `EINVAL` for a size that the granule lacks; that of the first page that could not be freed; those before it are
+    /// freed.
     pub fn free_exactly(&self, hstate: u8, heads: &[Pfn]) -> Result<u64, Errno> {
         let g = self.kernel.geometry;
         let (sizes, count) = g.hugetlb_sizes();
@@ -442,8 +450,11 @@ impl LiveMachine {
     #[must_use]
     pub fn check(&self) -> (Vec<vmemmap_kernel::check::Finding>, Visible) {
         let mut findings = Vec::new();
-        let mut marks =
-            FrameMarks::new(self.machine.span() >> self.kernel.geometry.page_shift(), self.kernel.vars.base, &self.kernel.geometry);
+        let mut marks = FrameMarks::new(
+            self.machine.span() >> self.kernel.geometry.page_shift(),
+            self.kernel.vars.base,
+            &self.kernel.geometry,
+        );
         let visible = check(&AtRest(self), &mut marks, |f| findings.push(f));
         (findings, visible)
     }

@@ -141,8 +141,8 @@ fn next<M: Model>(memo: &Memo<'_>, actor: usize, node: u32, port: &ActorPort<'_,
     }
 }
 
-/// Explore the actors of a scenario on `world`, which is set up already and goes back to that state at each `reset`. Whether
-/// `memo` failed on the way is for the caller to ask.
+/// Explore the actors of a scenario on `world`, which is set up already and goes back to that state at each `reset`.
+/// Whether `memo` failed on the way is for the caller to ask.
 ///
 /// # Errors
 /// No memory for the actors' stacks.

@@ -11,7 +11,9 @@ use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
 use vmemmap_machine::explored::{Conflict, WorldOptions};
 
-use crate::document::{ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault};
+use crate::document::{
+    ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault,
+};
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::scenario::{Actor, Body, Scenario};
@@ -87,8 +89,8 @@ impl Default for ExploreOptions {
 }
 
 /// All three reductions, as the product has them; or fewer, which takes longer and must give the same answer. Not for
-/// everyday use, hence no option of the command line. With fewer, no observation is forgotten either. `cache` also counts the
-/// interleavings.
+/// everyday use, hence no option of the command line. With fewer, no observation is forgotten either. `cache` also
+/// counts the interleavings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReductionName {
@@ -157,7 +159,8 @@ fn finite(seconds: Option<f64>) -> Result<(), QuestionError> {
 }
 
 fn digest(document: &Document) -> String {
-    serde_json::to_string(document).map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())))
+    serde_json::to_string(document)
+        .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())))
 }
 
 fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionError> {
@@ -206,11 +209,13 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
     }
 }
 
-/// Who runs on what: the actors, with the handlers of the interrupts that they send, and the machine as it is when they start.
+/// Who runs on what: the actors, with the handlers of the interrupts that they send, and the machine as it is when they
+/// start.
 fn stage(document: &Document, kernel: &Kernel) -> Result<(Scenario, Explored), QuestionError> {
     let mut scenario = scenario(document, kernel)?;
     scenario.add_ipi_handlers(kernel);
-    let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document, kernel))?;
+    let mut world =
+        booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document, kernel))?;
     world.place(&scenario.places());
     Ok((scenario, world))
 }
@@ -274,7 +279,9 @@ pub fn explore_with(
         ..Options::default()
     };
     let memo = match source {
-        Some(source) => Some(Memo::new(&kernel.layout, scenario.actors.iter().map(|a| a.name.clone()).collect(), source)),
+        Some(source) => {
+            Some(Memo::new(&kernel.layout, scenario.actors.iter().map(|a| a.name.clone()).collect(), source))
+        }
         None => programs_only(&scenario).map(|()| None)?,
     };
     let mut outcome = programs::explore(&kernel, world, &scenario, memo.as_ref(), &how, stop, progress)?;
@@ -282,7 +289,8 @@ pub fn explore_with(
         memo.check()?;
     }
     for witness in outcome.witnesses.values_mut() {
-        let document = memo.as_ref().map_or_else(|| document.clone(), |memo| as_it_ran(&document, memo, &witness.pasts));
+        let document =
+            memo.as_ref().map_or_else(|| document.clone(), |memo| as_it_ran(&document, memo, &witness.pasts));
         witness.trace.digest = digest(&document);
         witness.trace.policies = chosen(&kernel);
         witness.trace.document = serde_json::to_value(&document).map_err(|e| QuestionError::Options(e.to_string()))?;
@@ -294,8 +302,8 @@ pub fn explore_with(
     Ok(answer)
 }
 
-/// The document with a program of the operations that each actor began, in the place of its steps: so a trace runs again
-/// without whoever answered.
+/// The document with a program of the operations that each actor began, in the place of its steps: so a trace runs
+/// again without whoever answered.
 fn as_it_ran(document: &Document, memo: &Memo<'_>, pasts: &[(u8, u32)]) -> Document {
     let mut document = document.clone();
     for (number, actor) in document.actors.iter_mut().enumerate().filter(|(_, a)| a.steps.is_some()) {
@@ -401,8 +409,13 @@ pub fn stress(
     if source.is_none() {
         programs_only(&scenario)?;
     }
-    let how =
-        stress::Options { threads: asked.threads, seconds: asked.seconds, rounds: asked.rounds, checked: asked.checked, seed: asked.seed };
+    let how = stress::Options {
+        threads: asked.threads,
+        seconds: asked.seconds,
+        rounds: asked.rounds,
+        checked: asked.checked,
+        seed: asked.seed,
+    };
     let stressed = stress::stress(kernel, live.machine(), &scenario, source, &how, stop, progress)?;
     serde_json::to_value(stressed).map_err(|e| QuestionError::Options(e.to_string()))
 }

@@ -64,7 +64,11 @@ pub fn alone<'w, M: Model<Op = Op, Reply = Reply>, R>(
 ///
 /// # Errors
 /// The first that fails or would wait.
-pub fn set_up<M: Model<Op = Op, Reply = Reply>>(model: &mut M, kernel: &Kernel, setup: &[Operation]) -> Result<(), StageError> {
+pub fn set_up<M: Model<Op = Op, Reply = Reply>>(
+    model: &mut M,
+    kernel: &Kernel,
+    setup: &[Operation],
+) -> Result<(), StageError> {
     for (number, operation) in setup.iter().enumerate() {
         alone(model, &kernel.geometry, |cpu| operation.run(kernel, cpu))?.map_err(|errno| StageError::Failed {
             number,

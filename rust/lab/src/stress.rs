@@ -353,18 +353,17 @@ impl Worker<'_> {
         if let Err(errno) = result {
             *count.errors.entry(errno.to_string()).or_default() += 1;
         }
-        let histogram = self
-            .latency
-            .entry(name)
-            .or_insert_with(|| Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and precision are constants"));
+        let histogram = self.latency.entry(name).or_insert_with(|| {
+            Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("bounds and precision are constants")
+        });
         histogram.saturating_record(nanoseconds.max(1));
         result
     }
 }
 
-/// Run the actors of a scenario in real threads on `machine`, which is set up already. Blocks until the time is over, all
-/// rounds are made, or `stop` (polled every 20 ms on the calling thread) says so. `source` answers for the actors whose steps
-/// look at results; without it they do nothing.
+/// Run the actors of a scenario in real threads on `machine`, which is set up already. Blocks until the time is over,
+/// all rounds are made, or `stop` (polled every 20 ms on the calling thread) says so. `source` answers for the actors
+/// whose steps look at results; without it they do nothing.
 ///
 /// # Errors
 /// No actor, more threads than the machine has CPUs, or steps that failed.
@@ -380,8 +379,9 @@ pub fn stress(
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(StressProgress),
 ) -> Result<Stressed, StressError> {
-    let actors: Vec<usize> =
-        (0..scenario.actors.len()).filter(|i| scenario.actors[*i].body.program().is_none_or(|p| !p.is_empty())).collect();
+    let actors: Vec<usize> = (0..scenario.actors.len())
+        .filter(|i| scenario.actors[*i].body.program().is_none_or(|p| !p.is_empty()))
+        .collect();
     if actors.is_empty() {
         return Err(StressError::NoActor);
     }
@@ -392,8 +392,9 @@ pub fn stress(
     let traffic = Traffic::default();
     let names = || scenario.actors.iter().map(|a| a.name.clone()).collect();
     let memo = || source.map(|source| Memo::new(&kernel.layout, names(), source));
-    let workers: Vec<Worker<'_>> =
-        (0..threads).map(|t| Worker { memo: memo(), ..worker(kernel, &traffic, scenario, &actors, t, threads, options) }).collect();
+    let workers: Vec<Worker<'_>> = (0..threads)
+        .map(|t| Worker { memo: memo(), ..worker(kernel, &traffic, scenario, &actors, t, threads, options) })
+        .collect();
     let counters_before = machine.counters();
     let began = Instant::now();
     let (workers, mut interrupted) = std::thread::scope(|scope| {
@@ -482,7 +483,11 @@ fn watch<T>(
         if asked.is_some_and(|since| since.elapsed() > Duration::from_millis(300)) {
             machine.set_signal(true);
         }
-        progress(StressProgress { operations: traffic.operations.load(Ordering::Relaxed), violations: machine.violation_count(), elapsed });
+        progress(StressProgress {
+            operations: traffic.operations.load(Ordering::Relaxed),
+            violations: machine.violation_count(),
+            elapsed,
+        });
     }
     traffic.over.store(true, Ordering::Relaxed);
     interrupted
@@ -525,7 +530,11 @@ fn collect(
         }
     }
     let violation_count = machine.violation_count();
-    let by_invariant = Invariant::ALL.into_iter().map(|i| (i.to_string(), machine.violations_of(i))).filter(|(_, n)| *n != 0).collect();
+    let by_invariant = Invariant::ALL
+        .into_iter()
+        .map(|i| (i.to_string(), machine.violations_of(i)))
+        .filter(|(_, n)| *n != 0)
+        .collect();
     Stressed {
         scenario: scenario.name.clone(),
         variant: scenario.variant.clone(),

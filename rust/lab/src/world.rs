@@ -154,7 +154,9 @@ impl Model for Explored {
             Op::Read { .. } | Op::VarLoad { .. } | Op::Load { .. } | Op::LoadFrame { .. } | Op::WaitUntil { .. } => {
                 text.old = Some(reply.value)
             }
-            Op::Rmw { op, .. } | Op::VarRmw { op, .. } => (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value))),
+            Op::Rmw { op, .. } | Op::VarRmw { op, .. } => {
+                (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value)))
+            }
             Op::VarAdd { n, .. } => text.new = text.old.map(|old| old.wrapping_add(*n as u64)),
             Op::Alloc(_) => {
                 text.address = (reply != Reply::NOTHING).then_some(reply.value);
@@ -210,7 +212,14 @@ pub enum WorldError {
 /// `Config`.
 pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<Explored, WorldError> {
     let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
-    let config = MachineConfig { geometry: kernel.geometry, ram, cpus: actors.max(1), vars: kernel.vars.count(), root: None, seed: 0 };
+    let config = MachineConfig {
+        geometry: kernel.geometry,
+        ram,
+        cpus: actors.max(1),
+        vars: kernel.vars.count(),
+        root: None,
+        seed: 0,
+    };
     Ok(Explored(World::new(&config, options)?))
 }
 

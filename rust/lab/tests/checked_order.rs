@@ -1,6 +1,6 @@
-//! A violation that the explored machine finds, again on the CPUs of the checked machine: the same kernel code in the recorded
-//! order, judged by that machine's own rules of access (explorer.md §9). One thread drives all of them: in an order that was
-//! recorded nobody waits for a lock.
+//! A violation that the explored machine finds, again on the CPUs of the checked machine: the same kernel code in the
+//! recorded order, judged by that machine's own rules of access (explorer.md §9). One thread drives all of them: in an
+//! order that was recorded nobody waits for a lock.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -34,8 +34,8 @@ type Links = (Option<Frame<Tok>>, Option<Frame<Tok>>);
 /// Makes the machine as it is before the actors start.
 type Boot<'m> = &'m dyn Fn() -> LiveMachine;
 
-/// Checked CPUs as a model whose operations execute when they are told to. Real words cannot be undone: each run has a machine
-/// of its own, made in one of the `places`.
+/// Checked CPUs as a model whose operations execute when they are told to. Real words cannot be undone: each run has a
+/// machine of its own, made in one of the `places`.
 struct InOrder<'m> {
     boot: Boot<'m>,
     places: std::slice::Iter<'m, OnceCell<LiveMachine>>,
@@ -64,7 +64,9 @@ impl<'m> InOrder<'m> {
     }
 
     fn is_free(&self, actor: u8, lock: LockId, mode: Mode) -> bool {
-        self.locks.get(&lock).is_none_or(|h| h.writer.is_none() && (mode == Mode::Read || h.readers.iter().all(|r| *r == actor)))
+        self.locks
+            .get(&lock)
+            .is_none_or(|h| h.writer.is_none() && (mode == Mode::Read || h.readers.iter().all(|r| *r == actor)))
     }
 }
 
@@ -228,7 +230,8 @@ const RUNS: usize = 16;
 /// What falls when a document is explored, each with its trace.
 fn witnesses(document: &Value) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 0.5, "settle_seconds": 5.0});
-    let mut answer = session::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {}).expect("it can be explored");
+    let mut answer = session::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {})
+        .expect("it can be explored");
     answer["witnesses"].take()
 }
 
@@ -290,7 +293,8 @@ fn document(policies: &Value, setup: &Value, actors: &Value) -> Value {
     json!({
         "format": 1, "name": "4K", "variant": "6.1",
         "machine": {
-            "granule": 4096, "va_bits": 48, "kernel": "6.1", "boot": [[1u64 << 30, SECTION]], "hotplug": [[PLACE, 4 * SECTION]],
+            "granule": 4096, "va_bits": 48, "kernel": "6.1", "boot": [[1u64 << 30, SECTION]], "hotplug": [[PLACE,
+                4 * SECTION]],
             "policies": policies,
         },
         "setup": setup, "actors": actors, "judged": ["I1", "I2", "I6"],
@@ -337,8 +341,9 @@ fn the_table_in_the_hole_of_a_split_is_freed_on_checked_cpus_too() {
     falls_again(&document, &found["I1"], "store of entry 0 of the level-2 table");
     // The explored machine tells both histories of the table itself, not of the one above, whose entry is cleared.
     let again = session::replay(&found["I6"]["trace"].to_string(), "{}").expect("a trace");
-    let told =
-        |role: &str, actor: &str| again["histories"].as_array().into_iter().flatten().any(|h| h["role"] == role && h["actor"] == actor);
+    let told = |role: &str, actor: &str| {
+        again["histories"].as_array().into_iter().flatten().any(|h| h["role"] == role && h["actor"] == actor)
+    };
     assert!(told("unlinked", "hot remove") && told("held", "HVO"), "{}", again["histories"]);
     let (_, retold) = on_checked_cpus(&document, &found["I1"], &[("split", "store")]);
     assert!(!retold.fell, "{:?}", retold.violation);
@@ -347,7 +352,8 @@ fn the_table_in_the_hole_of_a_split_is_freed_on_checked_cpus_too() {
 #[test]
 fn a_reader_meets_the_hole_on_checked_cpus_too() {
     let pfn = PLACE >> 12;
-    let reader = json!({"name": "reader", "cpu": 1, "program": [{"op": "pfn_walk", "start": pfn, "end": pfn + 512, "step": 256}]});
+    let reader = json!({"name": "reader", "cpu": 1, "program": [{"op": "pfn_walk", "start": pfn, "end": pfn + 512,
+        "step": 256}]});
     let policies = json!({"linear-map": "blocks", "split": "bbm", "mapping": "blocks"});
     let document = document(&policies, &json!(online()), &json!([hvo(), reader]));
     let found = witnesses(&document);

@@ -6,13 +6,14 @@ use vmemmap_lab::session;
 const SECTION: u64 = 128 << 20;
 const PLACE: u64 = 65 << 30;
 
-/// A hugepage is optimised as 6.12 does it, which allocates a new head page first; the exchange of a live entry then breaks
-/// break-before-make.
+/// A hugepage is optimised as 6.12 does it, which allocates a new head page first; the exchange of a live entry then
+/// breaks break-before-make.
 fn optimise(failures: u32) -> Value {
     json!({
         "format": 1, "name": "optimise", "variant": "with a failure",
         "machine": {
-            "granule": 4096, "va_bits": 48, "kernel": "6.12", "boot": [[1u64 << 30, SECTION]], "hotplug": [[PLACE, SECTION]],
+            "granule": 4096, "va_bits": 48, "kernel": "6.12", "boot": [[1u64 << 30, SECTION]], "hotplug": [[PLACE,
+                SECTION]],
             "policies": {"linear-map": "blocks", "mapping": "basepages"},
         },
         "setup": [
@@ -28,7 +29,8 @@ fn optimise(failures: u32) -> Value {
 /// The trace of the fall of I19, in which the last allocation before it was made to fail.
 fn trace(failures: u32, taken: &str) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 1.0}).to_string();
-    let mut answer = session::explore(&optimise(failures).to_string(), &options, &|| false, &mut |_| {}).expect("it can be explored");
+    let mut answer = session::explore(&optimise(failures).to_string(), &options, &|| false, &mut |_| {})
+        .expect("it can be explored");
     let mut trace = answer["witnesses"]["I19"]["trace"].take();
     let steps = trace["steps"].as_array_mut().expect("steps");
     let alloc = steps.iter_mut().rfind(|s| s["op"] == "alloc").expect("the head page");
@@ -53,12 +55,14 @@ fn a_failed_allocation_fails_again() {
     let exact = replay(&trace, &json!({}));
     assert_eq!(failed(&exact), 1, "{}", exact["divergence"]);
     // The allocation was accepted as it was asked for; what 6.12 does without a new head page is another step.
-    let alloc = exact["trace"].as_array().into_iter().flatten().find(|s| s["taken"] != Value::Null).expect("counted above");
+    let alloc =
+        exact["trace"].as_array().into_iter().flatten().find(|s| s["taken"] != Value::Null).expect("counted above");
     assert_eq!(exact["divergence"]["step"].as_u64(), alloc["step"].as_u64().map(|n| n + 1), "{}", exact["divergence"]);
 
     // Tolerantly, up to what 6.12 does when it got no head page: it gives up, and nothing is exchanged.
     let mut gives_up = trace.clone();
-    gives_up["segments"][0]["until"] = json!({"op": "lock", "label": "hugetlb_vmemmap_optimize", "place": "cpu_hotplug_lock", "nth": 2});
+    gives_up["segments"][0]["until"] =
+        json!({"op": "lock", "label": "hugetlb_vmemmap_optimize", "place": "cpu_hotplug_lock", "nth": 2});
     let tolerant = replay(&gives_up, &json!({"tolerant": true}));
     assert_eq!((failed(&tolerant), &tolerant["fell"], &tolerant["resynchronised"]), (1, &json!(false), &json!([])));
     // Its recorded end cannot be reached so: left out, and without the failure the invariant falls.

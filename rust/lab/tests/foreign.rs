@@ -38,13 +38,15 @@ fn dump() -> OperationDocument {
     operation(&json!({"op": "ptdump_walk", "pfns": {"start": PLACE >> 12, "end": (PLACE + SECTION) >> 12}}))
 }
 
-/// A block is online, somebody takes it offline and away, and somebody else has `steps`; ptdump takes no `get_online_mems`.
+/// A block is online, somebody takes it offline and away, and somebody else has `steps`; ptdump takes no
+/// `get_online_mems`.
 fn document(rounds: u32) -> Value {
     let block = |op: &str| json!({"op": op, "start": PLACE, "bytes": SECTION});
     json!({
         "format": 1, "name": "a block goes", "variant": "6.1",
         "machine": {
-            "granule": 4096, "va_bits": 48, "kernel": "6.1", "boot": [[1u64 << 30, SECTION]], "hotplug": [[PLACE, SECTION]],
+            "granule": 4096, "va_bits": 48, "kernel": "6.1", "boot": [[1u64 << 30, SECTION]], "hotplug": [[PLACE,
+                SECTION]],
             "policies": {"linear-map": "blocks", "walker": "mmap-only"},
         },
         "setup": [block("memory_add"), block("memory_online")],
@@ -57,7 +59,10 @@ fn document(rounds: u32) -> Value {
 }
 
 /// Drives a function that tells the next operation after some results.
-fn drive(results: &[i64], next: impl Fn(&[i64]) -> Option<OperationDocument>) -> Result<Vec<Option<OperationDocument>>, Unanswered> {
+fn drive(
+    results: &[i64],
+    next: impl Fn(&[i64]) -> Option<OperationDocument>,
+) -> Result<Vec<Option<OperationDocument>>, Unanswered> {
     Ok((0..=results.len()).map(|n| next(&results[..n])).collect())
 }
 
@@ -83,7 +88,8 @@ fn steps_that_look_reach_what_only_a_result_leads_to() {
     assert_eq!(found["asked"]["steps"]["operations"], json!(["memory_remove", "ptdump_walk"]));
     // The same without looking, and looking for a result that the first step never has.
     for blind in [0, i64::MAX] {
-        let found = explored(&document(1), &|_, results| drive(results, dump_after(blind))).expect("it can be explored");
+        let found =
+            explored(&document(1), &|_, results| drive(results, dump_after(blind))).expect("it can be explored");
         assert_eq!((&found["verdict"], &found["exhaustive"]), (&json!("safe"), &json!(true)), "{found}");
         assert_eq!(found["asked"]["steps"]["operations"], json!(["memory_remove"]));
     }
@@ -158,7 +164,8 @@ fn asked_steps_are_the_same_search_as_the_decision_in_rust() {
     let run = |d: &OperationDocument| d.operation(&kernel.layout);
     let setup: Vec<Operation> = parsed.setup.iter().map(run).collect();
     let world = world(&kernel, &setup);
-    let offline_and_remove = run(&operation(&json!({"op": "memory_offline_and_remove", "start": PLACE, "bytes": SECTION})));
+    let offline_and_remove =
+        run(&operation(&json!({"op": "memory_offline_and_remove", "start": PLACE, "bytes": SECTION})));
     let actors = Native { kernel: &kernel, offline_and_remove, remove: run(&remove()), dump: run(&dump()) };
     let scenario = scenario(&parsed, &kernel);
     let shared = Shared::new(world);
@@ -166,7 +173,18 @@ fn asked_steps_are_the_same_search_as_the_decision_in_rust() {
     let how = Options { seconds: None, shorten_seconds: 30.0, settle_seconds: 30.0, ..Options::default() };
     let native = ask(&mut runner, &scenario.subject(), &how, &|| false, &mut |_| {}).to_json();
     let asked = explored(&document(1), &|_, results| drive(results, dump_after(EBUSY))).expect("it can be explored");
-    for key in ["verdict", "exhaustive", "executions", "steps", "states", "rounds", "invariants", "invariant_steps", "trace", "shortest"] {
+    for key in [
+        "verdict",
+        "exhaustive",
+        "executions",
+        "steps",
+        "states",
+        "rounds",
+        "invariants",
+        "invariant_steps",
+        "trace",
+        "shortest",
+    ] {
         assert_eq!(native[key], asked[key], "{key}");
     }
 }
@@ -185,7 +203,12 @@ fn each_history_is_asked_for_once_however_many_executions_meet_it() {
     let distinct: BTreeSet<&Vec<i64>> = histories.iter().collect();
     assert_eq!(distinct.len(), histories.len(), "{histories:?}");
     assert!(histories.contains(&vec![]) && histories.iter().any(|h| h.len() == 2 && h[0] == EBUSY), "{histories:?}");
-    assert!(found["executions"].as_u64() > Some(10 * histories.len() as u64), "{} for {}", found["executions"], histories.len());
+    assert!(
+        found["executions"].as_u64() > Some(10 * histories.len() as u64),
+        "{} for {}",
+        found["executions"],
+        histories.len()
+    );
     assert_eq!(found["asked"]["steps"]["histories"], json!(histories.len()));
 }
 
@@ -210,10 +233,13 @@ fn reductions_agree_on_steps_that_look() {
             let names = scenario.actors.iter().map(|a| a.name.clone()).collect();
             let memo = Memo::new(&kernel.layout, names, &source);
             let world = world(&kernel, &setup);
-            let how = Options { reduction, seconds: None, shorten_seconds: 0.0, settle_seconds: 60.0, ..Options::default() };
-            let outcome = programs::explore(&kernel, world, &scenario, Some(&memo), &how, &|| false, &mut |_| {}).expect("stacks");
+            let how =
+                Options { reduction, seconds: None, shorten_seconds: 0.0, settle_seconds: 60.0, ..Options::default() };
+            let outcome = programs::explore(&kernel, world, &scenario, Some(&memo), &how, &|| false, &mut |_| {})
+                .expect("stacks");
             memo.check().expect("nothing wrong");
-            let fell: Vec<Invariant> = outcome.witnesses.keys().copied().filter(|i| scenario.judged.contains(i)).collect();
+            let fell: Vec<Invariant> =
+                outcome.witnesses.keys().copied().filter(|i| scenario.judged.contains(i)).collect();
             (outcome.verdict, outcome.exhaustive, fell, memo.asked())
         });
         assert_eq!(answers[0], answers[1], "{first} {second:?}");
@@ -231,7 +257,10 @@ fn steps_that_answer_otherwise_the_second_time_are_named_with_both_answers() {
         Ok(std::iter::once(Some(first)).chain(results.iter().map(|_| None)).collect())
     };
     let error = explored(&document(1), &fickle).expect_err("it is not deterministic").to_string();
-    assert!(error.starts_with("actor \"steps\", step 1: after the same results it answered {\"op\":\"memory_remove\""), "{error}");
+    assert!(
+        error.starts_with("actor \"steps\", step 1: after the same results it answered {\"op\":\"memory_remove\""),
+        "{error}"
+    );
     assert!(error.contains("once and {\"op\":\"ptdump_walk\""), "{error}");
     assert!(!error.contains('\n'));
 }
@@ -264,16 +293,22 @@ fn steps_without_an_end_are_inconclusive() {
         drive(results, |_| Some(remove()))
     };
     let options = json!({"seconds": null, "executions": 3});
-    let found = session::explore_with(&document(1).to_string(), &options.to_string(), Some(&endless), &|| false, &mut |_| {});
+    let found =
+        session::explore_with(&document(1).to_string(), &options.to_string(), Some(&endless), &|| false, &mut |_| {});
     let found = found.expect("an answer");
     assert_eq!((&found["verdict"], longest.into_inner()), (&json!("inconclusive"), MAX_RESULTS));
-    assert!(found["scope"]["bounds"].as_str().is_some_and(|b| b.contains("a bound was exceeded")), "{}", found["scope"]);
+    assert!(
+        found["scope"]["bounds"].as_str().is_some_and(|b| b.contains("a bound was exceeded")),
+        "{}",
+        found["scope"]
+    );
 }
 
 #[test]
 fn a_trace_has_the_operations_that_were_made_and_runs_again_without_the_steps() {
     for rounds in [1, 2] {
-        let found = explored(&document(rounds), &|_, results| drive(results, dump_after(EBUSY))).expect("it can be explored");
+        let found =
+            explored(&document(rounds), &|_, results| drive(results, dump_after(EBUSY))).expect("it can be explored");
         let trace = &found["witnesses"]["I1"]["trace"];
         let actor = &trace["document"]["actors"][1];
         let operations = actor["program"].as_array().expect("a program");
@@ -295,7 +330,8 @@ fn steps_need_somebody_who_answers() {
     }
     let mut both = document(1);
     both["actors"][1]["program"] = json!([]);
-    let error = session::explore(&both.to_string(), "{}", &|| false, &mut |_| {}).expect_err("one too many").to_string();
+    let error =
+        session::explore(&both.to_string(), "{}", &|| false, &mut |_| {}).expect_err("one too many").to_string();
     assert!(error.contains("either a program or steps"), "{error}");
 }
 
@@ -310,13 +346,19 @@ fn a_stress_asks_too() {
     document["actors"][0]["program"] = json!([{"op": "hugetlb_use", "hstate": 1}]);
     let options = r#"{"threads": 3, "seconds": 60.0, "rounds": 50}"#;
     let source = |_: usize, results: &[i64]| drive(results, next);
-    let done = session::stress(&document.to_string(), options, None, Some(&source), &|| false, &mut |_| {}).expect("it runs");
+    let done =
+        session::stress(&document.to_string(), options, None, Some(&source), &|| false, &mut |_| {}).expect("it runs");
     let counts = &done["actors"][1];
-    assert_eq!((&counts["name"], &counts["rounds"], &counts["operations"]), (&json!("steps"), &json!(50), &json!(100)), "{done}");
+    assert_eq!(
+        (&counts["name"], &counts["rounds"], &counts["operations"]),
+        (&json!("steps"), &json!(50), &json!(100)),
+        "{done}"
+    );
     assert_eq!(&counts["by_kind"]["hugetlb_free"], &json!(50), "{done}");
     // Whoever uses a page at that moment keeps it from being freed.
     assert!(counts["errors"].as_object().is_some_and(|errors| errors.keys().all(|e| e == "EBUSY")), "{done}");
     let failing = |_: usize, _: &[i64]| Err(Unanswered::Failed("no idea".into()));
-    let error = session::stress(&document.to_string(), options, None, Some(&failing), &|| false, &mut |_| {}).expect_err("it fails");
+    let error = session::stress(&document.to_string(), options, None, Some(&failing), &|| false, &mut |_| {})
+        .expect_err("it fails");
     assert_eq!(error.to_string(), "actor \"steps\", step 1: no idea");
 }

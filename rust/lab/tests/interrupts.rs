@@ -88,7 +88,8 @@ impl Model for Recorder {
 }
 
 fn kernel() -> Kernel {
-    let machine = json!({"granule": 4096, "va_bits": 48, "kernel": "6.1", "boot": [[1u64 << 30, 128 << 20]], "hotplug": []});
+    let machine =
+        json!({"granule": 4096, "va_bits": 48, "kernel": "6.1", "boot": [[1u64 << 30, 128 << 20]], "hotplug": []});
     serde_json::from_value::<MachineDocument>(machine).expect("a machine").kernel().expect("a kernel")
 }
 
@@ -100,7 +101,11 @@ fn task(name: &str, cpu: u8) -> Actor {
 /// A task that leaves its mark once, and interrupts without work, all on CPU 0.
 fn scenario(interrupts: &[(Context, u32)]) -> Scenario {
     let mut actors = vec![Actor { body: Body::Program(vec![Operation::SetHvo { on: true }]), ..task("task", 0) }];
-    actors.extend(interrupts.iter().map(|(context, rounds)| Actor { context: *context, rounds: *rounds, ..task("interrupt", 0) }));
+    actors.extend(interrupts.iter().map(|(context, rounds)| Actor {
+        context: *context,
+        rounds: *rounds,
+        ..task("interrupt", 0)
+    }));
     Scenario { name: "interrupts".into(), variant: "only".into(), digest: String::new(), actors, judged: Vec::new() }
 }
 
@@ -111,8 +116,13 @@ fn histories(scenario: &Scenario) -> Vec<History> {
     world.place(&scenario.places());
     let complete = Rc::default();
     let recorder = Recorder { world, history: Vec::new(), complete: Rc::clone(&complete) };
-    let (report, _) =
-        finals(&Shared::new(recorder), &Programs { kernel: &kernel, scenario, memo: None }, Reduction::NAIVE, Invariants::NONE, u64::MAX);
+    let (report, _) = finals(
+        &Shared::new(recorder),
+        &Programs { kernel: &kernel, scenario, memo: None },
+        Reduction::NAIVE,
+        Invariants::NONE,
+        u64::MAX,
+    );
     assert!(report.exhaustive());
     complete.take()
 }

@@ -1,4 +1,5 @@
-//! The reductions against the naive search, on thousands of small random programs on the World (explorer.md §9, family B).
+//! The reductions against the naive search, on thousands of small random programs on the World (explorer.md §9, family
+//! B).
 
 #[path = "../../explore/tests/common/mod.rs"]
 mod common;
@@ -24,7 +25,8 @@ use vmemmap_machine::op::Op;
 
 /// Learns on the way what `MERGED` knows beforehand.
 const UNREHEARSED: Reduction = Reduction { fault: Fault::Unrehearsed, ..Reduction::MERGED };
-const REDUCED: [Reduction; 5] = [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
+const REDUCED: [Reduction; 5] =
+    [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
 const NAIVE_LIMIT: u64 = 2_000;
 
 const TABLES: Shape = Shape { sections: 10, actors: (2, 3), lines: (5, 3) };
@@ -32,7 +34,13 @@ const MIXED: Shape = Shape { sections: 45, actors: (2, 3), lines: (5, 3) };
 const WAITING: Shape = Shape { sections: 90, actors: (2, 3), lines: (5, 4) };
 
 /// Complete final states, and violations end nothing.
-fn whole(world: World, mutant: Option<Mutant>, programs: &Programs, r: Reduction, limit: u64) -> (World, Report, HashSet<Final>) {
+fn whole(
+    world: World,
+    mutant: Option<Mutant>,
+    programs: &Programs,
+    r: Reduction,
+    limit: u64,
+) -> (World, Report, HashSet<Final>) {
     search(world, mutant, programs, Reduction { keep_finished: true, ..r }, Invariants::NONE, limit)
 }
 
@@ -45,7 +53,8 @@ fn differs(programs: &Programs, reduction: Reduction, reference: Reduction) -> b
 fn loses(programs: &Programs, reduction: Reduction, reference: Reduction, mutant: Option<Mutant>) -> bool {
     let (world, _, reduced) = whole(programs.stage.world.clone(), mutant, programs, reduction, u64::MAX);
     let (_, report, finals) = whole(world, None, programs, reference, 4 * NAIVE_LIMIT);
-    report.ended == Ended::Exhausted && comparable(programs, &reduced, reduction) != comparable(programs, &finals, reduction)
+    report.ended == Ended::Exhausted
+        && comparable(programs, &reduced, reduction) != comparable(programs, &finals, reduction)
 }
 
 fn comparable(programs: &Programs, finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
@@ -62,7 +71,8 @@ struct Counts {
     executions: u64,
 }
 
-/// Compares reductions with a reference on `n` programs, those left out for which it takes more than `limit` executions.
+/// Compares reductions with a reference on `n` programs, those left out for which it takes more than `limit`
+/// executions.
 fn compare(seed: u64, shape: Shape, n: usize, reduced: &[Reduction], reference: Reduction, limit: u64) -> Counts {
     let mut corpus = Corpus::new(seed, shape);
     let mut counts = Counts::default();
@@ -127,7 +137,11 @@ fn verdicts_agree(mut world: World, programs: &Programs, nth: usize, reference: 
     };
     let expected = fell(reference);
     for reduction in [Reduction::MERGED, Reduction::CACHE_SLEEP] {
-        assert_eq!(fell(reduction), expected, "verdict under {reduction:?}, program {nth}, judged {ending:?}: {programs:?}");
+        assert_eq!(
+            fell(reduction),
+            expected,
+            "verdict under {reduction:?}, program {nth}, judged {ending:?}: {programs:?}"
+        );
     }
 }
 
@@ -145,8 +159,8 @@ fn programs_with_locks_and_rcu_reach_the_final_states_of_the_naive_search() {
     assert!(mixed.deadlocks + waiting.deadlocks > 60, "{mixed:?} {waiting:?}");
 }
 
-/// The breadth-first proof and the depth-first search see the same states: what one proves to be the shortest trace is the
-/// shortest that the naive search, which runs every execution, meets.
+/// The breadth-first proof and the depth-first search see the same states: what one proves to be the shortest trace is
+/// the shortest that the naive search, which runs every execution, meets.
 #[test]
 fn the_shortest_trace_is_the_shortest_of_all_executions() {
     const JUDGED: [Invariant; 5] = [
@@ -163,7 +177,8 @@ fn the_shortest_trace_is_the_shortest_of_all_executions() {
             let judged = [JUDGED[nth % JUDGED.len()]];
             let programs = corpus.draw();
             let world = programs.stage.world.clone();
-            let (world, naive, _) = search(world, None, &programs, Reduction::NAIVE, Invariants::of(&judged), NAIVE_LIMIT);
+            let (world, naive, _) =
+                search(world, None, &programs, Reduction::NAIVE, Invariants::of(&judged), NAIVE_LIMIT);
             if naive.ended != Ended::Exhausted {
                 continue;
             }
@@ -176,7 +191,11 @@ fn the_shortest_trace_is_the_shortest_of_all_executions() {
                 let trace = (witness.switches, witness.steps);
                 if outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string()) {
                     compared += 1;
-                    assert_eq!(trace, (found.cost.switches, found.cost.steps), "seed {seed}, program {nth}, {invariant}: {programs:?}");
+                    assert_eq!(
+                        trace,
+                        (found.cost.switches, found.cost.steps),
+                        "seed {seed}, program {nth}, {invariant}: {programs:?}"
+                    );
                 }
             }
         }
@@ -199,7 +218,10 @@ fn programs_that_lost_final_states_keep_them() {
             assert!(!differs(&programs, reduction, Reduction::NAIVE), "{reduction:?}: {programs:?}");
         }
         let mutant = Mutant { name: "", loses: without, merged_only: true };
-        assert!(loses(&programs, Reduction::MERGED, Reduction::NAIVE, Some(mutant)), "the rule is not needed: {programs:?}");
+        assert!(
+            loses(&programs, Reduction::MERGED, Reduction::NAIVE, Some(mutant)),
+            "the rule is not needed: {programs:?}"
+        );
     };
     // A store into a table that only a walk cache leads to: what a later store is judged by.
     check(Past::WalkCache, |op, l| matches!(op, Op::Write { .. }) && l == LocationKind::Named, &|s| {
@@ -227,7 +249,11 @@ fn programs_that_lost_final_states_keep_them() {
     // a free of a frame inside a block that was mapped. The next: whether a table on the way of a store at risk lives.
     check(Past::Empty, |op, l| matches!(op, Op::Barrier(_)) && l == LocationKind::Mapped, &|s| {
         let free = Op::Free { frame: s.frames[1], order: 0, kind: FrameKind::Vmemmap };
-        let block = vec![write(s.pmd(), s.block(prot::PAGE_KERNEL)), write(s.pmd(), Desc::NONE), Line::Do(Op::Barrier(Barrier::DsbIsh))];
+        let block = vec![
+            write(s.pmd(), s.block(prot::PAGE_KERNEL)),
+            write(s.pmd(), Desc::NONE),
+            Line::Do(Op::Barrier(Barrier::DsbIsh)),
+        ];
         [[block, done(Tlbi::Vmalle1is)].concat(), vec![Line::Do(free)]]
     });
     let life = |op: &Op, l| matches!(op, Op::Free { kind: FrameKind::Vmemmap, .. }) && l == LocationKind::Life;
@@ -239,8 +265,8 @@ fn programs_that_lost_final_states_keep_them() {
     });
 }
 
-/// How many of at most `n` programs give other final states with a rule left out, by mutant: under `CACHE_SLEEP`, `MERGED`.
-/// A mutant noticed `enough` times under both is not tried again; the programs end when none is left.
+/// How many of at most `n` programs give other final states with a rule left out, by mutant: under `CACHE_SLEEP`,
+/// `MERGED`. A mutant noticed `enough` times under both is not tried again; the programs end when none is left.
 fn noticed(n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
     let mut counts = vec![[0; 2]; MUTANTS.len()];
     let mut used = 0;
@@ -248,13 +274,15 @@ fn noticed(n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
     let mut corpora = [(104, 10), (105, 45), (106, 90)].map(|(seed, sections)| Corpus::new(seed, small(sections)));
     for nth in 0..n {
         let programs = corpora[nth % 3].draw();
-        let concerned = |m: &Mutant| programs.lines.iter().flatten().any(|l| !matches!(l, Line::Do(op) if !m.concerns(op)));
+        let concerned =
+            |m: &Mutant| programs.lines.iter().flatten().any(|l| !matches!(l, Line::Do(op) if !m.concerns(op)));
         let open = |count: &[usize; 2]| count.iter().any(|c| *c < enough);
         let tried: Vec<usize> = (0..MUTANTS.len()).filter(|m| open(&counts[*m]) && concerned(&MUTANTS[*m])).collect();
         if tried.is_empty() {
             continue;
         }
-        let (mut world, naive, finals) = whole(programs.stage.world.clone(), None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
+        let (mut world, naive, finals) =
+            whole(programs.stage.world.clone(), None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
         if naive.ended != Ended::Exhausted {
             continue;
         }

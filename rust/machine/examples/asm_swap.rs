@@ -1,6 +1,7 @@
 //! The machine code of one exchange, as shown in `docs/assembly.md`; and its time beside a bare exchange.
 //!
-//! `cargo build --release -p vmemmap-machine --example asm_swap`, then `objdump -d -M intel` and look for `native_swap`.
+//! `cargo build --release -p vmemmap-machine --example asm_swap`, then `objdump -d -M intel` and look for
+//! `native_swap`.
 
 use std::hint::black_box;
 use std::process::ExitCode;

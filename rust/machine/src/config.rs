@@ -44,7 +44,10 @@ pub struct MachineConfig {
 pub enum ConfigError {
     #[error("a machine needs at least one range of boot memory")]
     NoBootMemory,
-    #[error("memory range {start} of {bytes:#x} bytes is empty, not page aligned, or leaves the 52-bit physical address space")]
+    #[error(
+        "memory range {start} of {bytes:#x} bytes is empty, not page aligned, or leaves the 52-bit physical address \
+            space"
+    )]
     BadRange { start: Pa, bytes: u64 },
     #[error("memory ranges {first} and {second} overlap")]
     Overlap { first: Pa, second: Pa },

@@ -4,8 +4,8 @@
 //! sees each actor's next operation before it happens.
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Observed, Order,
-    Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId,
+    Mode, Observed, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 /// Generation of a frame as it was when it was named.
@@ -214,7 +214,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// Touches nothing that another actor can see or change, never blocks and has one outcome: never a scheduling point.
+    /// Touches nothing that another actor can see or change, never blocks and has one outcome: never a scheduling
+    /// point.
     #[must_use]
     #[inline]
     pub const fn is_local(&self) -> bool {

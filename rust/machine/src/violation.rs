@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::Invariant;
 
-/// Most violations of one invariant that are kept with all details; further ones are only counted. A rare one is so never
-/// hidden behind many of another.
+/// Most violations of one invariant that are kept with all details; further ones are only counted. A rare one is so
+/// never hidden behind many of another.
 pub const MAX_KEPT: u64 = 256;
 
 /// Something that happened to a frame.

@@ -2,8 +2,8 @@
 //! The checked machine: what it must report, and that it accuses nobody who did nothing.
 
 use vmemmap_arch::{
-    Alloc, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa, Rmw, Slot,
-    Template, Va, Var, Zone, descriptor::prot,
+    Alloc, Cpu, Desc, Entry, Frame, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa,
+    Rmw, Slot, Template, Va, Var, Zone, descriptor::prot,
 };
 use vmemmap_machine::{Checked, Machine, MachineConfig, RamRange};
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{
-    Alloc, Cpu, Data, Desc, Fault, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot,
-    TableView, Template, Va, Var, Zone, descriptor::prot,
+    Alloc, Cpu, Data, Desc, Fault, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa,
+    RangeOp, Rmw, Slot, TableView, Template, Va, Var, Zone, descriptor::prot,
 };
 use vmemmap_machine::{Machine, MachineConfig, Native, RamRange};
 
@@ -113,7 +113,10 @@ fn faults_are_violations_and_read_as_zero() {
     cpu.store(va, 1, Order::Plain);
     assert_eq!(cpu.load(va, Order::Plain), 0);
     let v = m.violations();
-    assert_eq!(v.iter().map(|v| v.invariant).collect::<Vec<_>>(), [Invariant::AlwaysTranslates, Invariant::SharedTailsReadOnly]);
+    assert_eq!(
+        v.iter().map(|v| v.invariant).collect::<Vec<_>>(),
+        [Invariant::AlwaysTranslates, Invariant::SharedTailsReadOnly]
+    );
     assert_eq!((v[0].actor.as_str(), v[0].address), ("walker", va.0));
 }
 
@@ -135,7 +138,11 @@ fn a_fault_of_an_attempt_is_its_answer_on_both_machines() {
     assert_eq!(cpu.attempt(Data::Store { va: mapped, value: 1, order: Order::Plain }), Ok(0));
     checked.load(hole, Order::Plain);
     let fell: Vec<_> = m.violations().iter().map(|v| v.invariant).collect();
-    assert_eq!(fell, [Invariant::SharedTailsReadOnly, Invariant::AlwaysTranslates], "only translation faults are answers");
+    assert_eq!(
+        fell,
+        [Invariant::SharedTailsReadOnly, Invariant::AlwaysTranslates],
+        "only translation faults are answers"
+    );
 }
 
 #[test]
@@ -201,7 +208,10 @@ fn a_list_gives_frames_back_in_both_orders() {
     assert_eq!(cpu.list_pop(&mut list), Some(frames[3]));
     assert_eq!(cpu.list_shift(&mut list), Some(frames[0]));
     cpu.list_push(&mut list, frames[0]);
-    assert_eq!([cpu.list_shift(&mut list), cpu.list_shift(&mut list), cpu.list_shift(&mut list)], [1, 2, 0].map(|i| Some(frames[i])));
+    assert_eq!(
+        [cpu.list_shift(&mut list), cpu.list_shift(&mut list), cpu.list_shift(&mut list)],
+        [1, 2, 0].map(|i| Some(frames[i]))
+    );
     assert!(cpu.list_pop(&mut list).is_none() && list.is_empty());
 }
 
@@ -244,7 +254,10 @@ fn memory_comes_online_is_isolated_and_goes() {
     assert_eq!(m.frames_total(), total + (bytes >> 12));
     let huge = cpu.alloc(movable).unwrap();
     assert_eq!(huge.pa, start);
-    assert!(cpu.alloc(request(FrameKind::Data, 0)).unwrap().pa < start, "unmovable allocations stay out of movable memory");
+    assert!(
+        cpu.alloc(request(FrameKind::Data, 0)).unwrap().pa < start,
+        "unmovable allocations stay out of movable memory"
+    );
     cpu.range_op(start, bytes, RangeOp::Isolate).unwrap();
     assert_eq!(cpu.range_op(start, bytes, RangeOp::Offline).unwrap_err().pa, huge.pa);
     assert_eq!(cpu.range_in_use(start.plus(0x1000), 0x1000).unwrap().kind, FrameKind::Huge);
@@ -259,7 +272,10 @@ fn memory_comes_online_is_isolated_and_goes() {
     let obstacle = cpu.range_op(start, bytes, RangeOp::Isolate).unwrap_err();
     assert_eq!((obstacle.pa, obstacle.kind), (start, FrameKind::Table));
     assert!(cpu.alloc(Alloc { at: Some(start.plus(0x1000)), ..movable }).is_none(), "misaligned");
-    assert!(cpu.alloc(Alloc { at: Some(start.plus(MIB * 2)), ..movable }).is_some(), "a refused isolation leaves nothing behind");
+    assert!(
+        cpu.alloc(Alloc { at: Some(start.plus(MIB * 2)), ..movable }).is_some(),
+        "a refused isolation leaves nothing behind"
+    );
     assert_eq!(m.violation_count(), 0);
 }
 
@@ -351,10 +367,13 @@ fn no_frame_is_given_out_twice_under_threads() {
                         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                         let order = [0, 0, 0, 1, 3, 6, 7, 9, 10][(x >> 33) as usize % 9];
                         if held.len() > 24 || x >> 63 == 1 && !held.is_empty() {
-                            let (f, order): (vmemmap_arch::Frame<()>, u8) = held.swap_remove((x >> 40) as usize % held.len());
+                            let (f, order): (vmemmap_arch::Frame<()>, u8) =
+                                held.swap_remove((x >> 40) as usize % held.len());
                             mark(f, order, me, 0);
                             cpu.free(f, order, FrameKind::Data);
-                        } else if let Some(f) = cpu.alloc(Alloc { top_down: x >> 50 & 1 == 0, ..request(FrameKind::Data, order) }) {
+                        } else if let Some(f) =
+                            cpu.alloc(Alloc { top_down: x >> 50 & 1 == 0, ..request(FrameKind::Data, order) })
+                        {
                             mark(f, order, 0, me);
                             held.push((f, order));
                         }

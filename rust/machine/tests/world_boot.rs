@@ -14,7 +14,10 @@ fn kernel(granule: Granule, va_bits: u32, version: Version) -> Kernel {
     let g = Geometry::new(granule, va_bits).expect("a pair that arm64 has");
     let layout = Layout::new(g, version, GIB as i64).expect("a layout");
     let boot_bytes = 2 * GIB;
-    let ram = [Ram { start: Pa(GIB), bytes: boot_bytes, boot: true }, Ram { start: Pa(8 * GIB), bytes: 2 * GIB, boot: false }];
+    let ram = [
+        Ram { start: Pa(GIB), bytes: boot_bytes, boot: true },
+        Ram { start: Pa(8 * GIB), bytes: 2 * GIB, boot: false },
+    ];
     Kernel::new(layout, Policies::default(), &ram, true)
 }
 
@@ -22,7 +25,8 @@ fn booted(k: &Kernel, cpus: u8) -> RefCell<World> {
     let ram = k.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
     let config = MachineConfig { geometry: k.geometry, ram, cpus, vars: k.vars.count(), root: None, seed: 0 };
     let linear_map = Some(k.layout.page_offset..k.layout.page_end);
-    let world = RefCell::new(World::new(&config, WorldOptions { linear_map, ..WorldOptions::default() }).expect("a machine"));
+    let world =
+        RefCell::new(World::new(&config, WorldOptions { linear_map, ..WorldOptions::default() }).expect("a machine"));
     let cpu = OpCpu::new(Direct::new(&world, 0));
     boot::boot(k, &cpu).expect("boot");
     assert_eq!(world.borrow().breaches(), [], "boot breaks nothing");

@@ -42,7 +42,13 @@ fn split(b: &Bench, block: u64) -> Frame<Tok> {
 
 /// The messages of I19.
 fn told(b: &Bench) -> Vec<&'static str> {
-    b.world.borrow().breaches().iter().filter(|b| b.invariant == Invariant::BreakBeforeMake).map(|b| b.message).collect()
+    b.world
+        .borrow()
+        .breaches()
+        .iter()
+        .filter(|b| b.invariant == Invariant::BreakBeforeMake)
+        .map(|b| b.message)
+        .collect()
 }
 
 #[test]
@@ -117,7 +123,8 @@ fn an_amalgamating_load_returns_the_first_bytes_of_one_and_the_rest_of_the_other
     let b = exchanged(Conflict::Amalgamate, &[], 0x1122_3344, 0x5566_7788);
     let mut all = results(&b, LOAD);
     all.sort_unstable();
-    let mut expected = vec![0x1122_3344, 0x5566_7788, 0x5566_7744, 0x1122_3388, 0x5566_3344, 0x1122_7788, 0x5522_3344, 0x1166_7788];
+    let mut expected =
+        vec![0x1122_3344, 0x5566_7788, 0x5566_7744, 0x1122_3388, 0x5566_3344, 0x1122_7788, 0x5522_3344, 0x1166_7788];
     expected.sort_unstable();
     assert_eq!(all, expected, "bytes 4 to 7 do not differ, so mixes there are none of their own");
     assert!(told(&b).iter().any(|m| m.contains("amalgamation (RFVQCK)")));

@@ -38,7 +38,11 @@ fn an_interrupt_holds_its_cpu_until_it_returns() {
     assert_eq!(b.world.borrow().waits_for(0, &LOAD), 1 << 1);
     assert!(b.world.borrow().is_interrupted(0));
     b.execute(2, Op::InterruptEnter, 0);
-    assert_eq!((b.outcomes(0, LOAD), b.outcomes(1, LOAD), b.outcomes(2, LOAD)), (0, 0, 1), "a pseudo-NMI interrupts an interrupt");
+    assert_eq!(
+        (b.outcomes(0, LOAD), b.outcomes(1, LOAD), b.outcomes(2, LOAD)),
+        (0, 0, 1),
+        "a pseudo-NMI interrupts an interrupt"
+    );
     b.execute(2, Op::InterruptExit, 0);
     b.execute(1, Op::InterruptExit, 0);
     assert_eq!(b.outcomes(0, LOAD), 1);
@@ -53,7 +57,11 @@ fn an_interrupt_leaves_for_itself_only() {
         b.execute(2, Op::InterruptEnter, 0);
         assert_eq!(b.outcomes(1, Op::InterruptEnter), 0, "no two of a kind");
         b.execute(1, Op::InterruptExit, 0);
-        assert_eq!((b.outcomes(0, LOAD), b.world.borrow().waits_for(0, &LOAD)), (0, 1 << 2), "the other is still there");
+        assert_eq!(
+            (b.outcomes(0, LOAD), b.world.borrow().waits_for(0, &LOAD)),
+            (0, 1 << 2),
+            "the other is still there"
+        );
         b.execute(2, Op::InterruptExit, 0);
         assert_eq!(b.outcomes(0, LOAD), 1);
     }
@@ -103,7 +111,10 @@ fn on_preempt_rt_a_spinlock_sleeps() {
     assert_eq!(broke(&b), []);
     b.execute(1, Op::InterruptEnter, 0);
     b.cpu(1).acquire(LockId::VmapArea, Mode::Write);
-    assert_eq!(broke(&b), [(Invariant::LockOrder, "a spinlock, which sleeps on PREEMPT_RT, is taken in atomic context")]);
+    assert_eq!(
+        broke(&b),
+        [(Invariant::LockOrder, "a spinlock, which sleeps on PREEMPT_RT, is taken in atomic context")]
+    );
 }
 
 #[test]

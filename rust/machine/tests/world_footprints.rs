@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi, Until, Va, Var, Zone,
+    Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi,
+    Until, Va, Var, Zone,
 };
 use vmemmap_machine::explored::{Conflict, Context, Place, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
@@ -52,7 +53,8 @@ impl Touch for Footprint {
 impl Footprint {
     fn conflicts(&self, other: &Footprint) -> bool {
         let meet = |a: &[u32], b: &[u32]| a.iter().any(|x| b.contains(x));
-        let one_way = |a: &Self, b: &Self| meet(&a.writes, &b.reads) || meet(&a.adjusts, &b.reads) || meet(&a.adjusts, &b.writes);
+        let one_way =
+            |a: &Self, b: &Self| meet(&a.writes, &b.reads) || meet(&a.adjusts, &b.reads) || meet(&a.adjusts, &b.writes);
         meet(&self.writes, &other.writes) || one_way(self, other) || one_way(other, self)
     }
 }
@@ -75,22 +77,32 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
     };
     let leaf = match y {
         // All entries of a contiguous set, as they should be: what one says of another is what that one held.
-        0x80..0xc0 if leaf.is_valid() => b.g.descriptor(CONTIGUOUS.plus(u64::from(x % 6) << 12), prot::PAGE_KERNEL).with(Attr::CONT),
+        0x80..0xc0 if leaf.is_valid() => {
+            b.g.descriptor(CONTIGUOUS.plus(u64::from(x % 6) << 12), prot::PAGE_KERNEL).with(Attr::CONT)
+        }
         0xc0.. if leaf.is_valid() => leaf.with(Attr::NG),
         _ => leaf,
     };
-    let lock = [LockId::MemHotplug, LockId::Hugetlb, LockId::DeviceHotplug, LockId::InitMmPageTable][usize::from(x % 4)];
+    let lock =
+        [LockId::MemHotplug, LockId::Hugetlb, LockId::DeviceHotplug, LockId::InitMmPageTable][usize::from(x % 4)];
     let mode = if lock == LockId::MemHotplug && y % 2 == 0 { Mode::Read } else { Mode::Write };
     let var = Var(u32::from(x % 3));
-    let huge = Alloc { order: 9, zone: Zone::Movable, at: Some(Pa((2 << 30) + (u64::from(x % 2) << 21))), ..request(FrameKind::Huge) };
+    let huge = Alloc {
+        order: 9,
+        zone: Zone::Movable,
+        at: Some(Pa((2 << 30) + (u64::from(x % 2) << 21))),
+        ..request(FrameKind::Huge)
+    };
     match kind % 47 {
         0 | 1 => Op::Read { at, order },
         2..=6 => Op::Write { at, new: leaf, order },
         7 => Op::Swap { at, new: leaf, order },
         8 => Op::CompareExchange { at, old: Desc::NONE, new: leaf, order },
-        9 | 10 => {
-            Op::Write { at: b.pmd(), new: if z % 2 == 0 { Desc::NONE } else { b.g.descriptor(b.pte.pa, 0x1000_0000_0000_0003) }, order }
-        }
+        9 | 10 => Op::Write {
+            at: b.pmd(),
+            new: if z % 2 == 0 { Desc::NONE } else { b.g.descriptor(b.pte.pa, 0x1000_0000_0000_0003) },
+            order,
+        },
         11 => Op::Read { at: b.pmd(), order },
         12 | 13 => Op::Barrier(Barrier::DsbIsh),
         14 => Op::Barrier(Barrier::DsbIshst),
@@ -121,12 +133,14 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         31 => Op::CopyFromVa { from: page(u64::from(x % 4)), to: other },
         32 => Op::LoadFrame { frame, index: u16::from(x % 2) },
         33 => Op::StoreFrame { frame, index: u16::from(x % 2), value: u64::from(z % 3) },
-        34 => [Op::Acquire { lock, mode }, Op::Queue { lock: LockId::MemHotplug }, Op::TryAcquire { lock, mode }][usize::from(z % 3)],
+        34 => [Op::Acquire { lock, mode }, Op::Queue { lock: LockId::MemHotplug }, Op::TryAcquire { lock, mode }]
+            [usize::from(z % 3)],
         35 => Op::Release { lock, mode },
-        36 => {
-            [Op::VarLoad { var, order }, Op::VarStore { var, value: z.into(), order }, Op::WaitUntil { var, condition: Until::Equals(0) }]
-                [usize::from(y % 3)]
-        }
+        36 => [
+            Op::VarLoad { var, order },
+            Op::VarStore { var, value: z.into(), order },
+            Op::WaitUntil { var, condition: Until::Equals(0) },
+        ][usize::from(y % 3)],
         37 => Op::VarRmw { var, op: Rmw::FetchOr(z.into()), order },
         38 => [Op::RcuReadLock, Op::RcuReadUnlock, Op::RcuSnapshot, Op::RcuWait][usize::from(z % 4)],
         39 => [Op::IrqDisable, Op::IrqEnable, Op::StopMachineBegin, Op::StopMachineEnd][usize::from(z % 4)],
@@ -137,7 +151,8 @@ fn decode(b: &Bench, [kind, x, y, z]: [u8; 4]) -> Op {
         42 => [Op::Alloc(request(FrameKind::Vmemmap)), Op::Alloc(huge)][usize::from(z % 2)],
         _ => {
             let (start, bytes) = (Pa(2 << 30), 128 << 20);
-            let op = [RangeOp::OnlineMovable, RangeOp::Isolate, RangeOp::UndoIsolate, RangeOp::Offline][usize::from(y % 4)];
+            let op =
+                [RangeOp::OnlineMovable, RangeOp::Isolate, RangeOp::UndoIsolate, RangeOp::Offline][usize::from(y % 4)];
             [Op::Range { start, bytes, op }, Op::RangeInUse { start, bytes }][usize::from(z % 2)]
         }
     }
@@ -174,7 +189,8 @@ fn operation() -> impl Strategy<Value = [u8; 4]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, max_shrink_iters: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, max_shrink_iters: 4000, failure_persistence: None,
+        ..ProptestConfig::default() })]
 
     #[test]
     fn operations_that_do_not_conflict_commute(
@@ -185,13 +201,17 @@ proptest! {
         linear in any::<bool>(),
         iommu in any::<bool>(),
         ets in any::<bool>(),
-        conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate, Conflict::Abort]),
-        feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2, FeatBbm::NoAbort]), 0..4),
+        conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate,
+            Conflict::Abort]),
+        feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2,
+            FeatBbm::NoAbort]), 0..4),
         asids in proptest::collection::vec(0u16..2, 0..4),
         prefix in proptest::collection::vec((0u8..3, operation()), 0..14),
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
-        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, iommu, linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids, ..WorldOptions::default() };
+        let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, iommu,
+            linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids,
+                ..WorldOptions::default() };
         let b = Bench::new(options);
         b.world.borrow_mut().place(&PLACES[places]);
         for (one, two) in pairs {
@@ -240,7 +260,8 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     };
     let leaf = |b: &Bench, desc| b.execute(0, Op::Write { at: b.pte(0), new: desc, order: Order::Plain }, 0);
     let b = Bench::new(WorldOptions::default());
-    let (waiting, elsewhere) = (footprint(&b, 1, &load), footprint(&b, 1, &Op::Load { va: page(2), order: Order::Plain }));
+    let (waiting, elsewhere) =
+        (footprint(&b, 1, &load), footprint(&b, 1, &Op::Load { va: page(2), order: Order::Plain }));
     leaf(&b, b.rw(b.spare[0]));
     b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
     b.execute(0, Op::Tlbi(Tlbi::Vaale1is(page(0))), 0);
@@ -276,7 +297,12 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
 }
 
 /// What random programs meet too rarely: the two operations do not commute in the state that `before` leaves.
-fn must_conflict(options: WorldOptions, before: impl Fn(&Bench), one: impl Fn(&Bench) -> Op, two: impl Fn(&Bench) -> Op) {
+fn must_conflict(
+    options: WorldOptions,
+    before: impl Fn(&Bench),
+    one: impl Fn(&Bench) -> Op,
+    two: impl Fn(&Bench) -> Op,
+) {
     let b = Bench::new(options);
     before(&b);
     let (one, two) = (one(&b), two(&b));
@@ -309,7 +335,12 @@ fn operations_on_one_contiguous_set_conflict() {
         set(b, 1, Desc::NONE);
     };
     // An invalidate covers entry 0 only once the clear of entry 1 is published.
-    must_conflict(WorldOptions::default(), made, |_| Op::Tlbi(Tlbi::Vaale1is(page(0))), |_| Op::Barrier(Barrier::DsbIshst));
+    must_conflict(
+        WorldOptions::default(),
+        made,
+        |_| Op::Tlbi(Tlbi::Vaale1is(page(0))),
+        |_| Op::Barrier(Barrier::DsbIshst),
+    );
     // An entry of the set that comes back before the invalidate completes brings the others back.
     let doomed = |b: &Bench| {
         made(b);

@@ -3,7 +3,10 @@
 mod bench;
 
 use bench::{Bench, page, request};
-use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Tlbi, Until, Var, Zone};
+use vmemmap_arch::{
+    Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Tlbi, Until, Var,
+    Zone,
+};
 use vmemmap_machine::explored::WorldOptions;
 use vmemmap_machine::op::Op;
 
@@ -245,8 +248,13 @@ fn hugetlb_pages_come_and_go_and_keep_memory_from_going_offline() {
     let b = bench();
     let cpu = b.cpu(0);
     let (start, bytes) = (Pa(2 << 30), 128 << 20);
-    let huge =
-        Alloc { order: 9, kind: FrameKind::Huge, zone: Zone::Movable, at: Some(Pa((2 << 30) + (2 << 20))), ..request(FrameKind::Huge) };
+    let huge = Alloc {
+        order: 9,
+        kind: FrameKind::Huge,
+        zone: Zone::Movable,
+        at: Some(Pa((2 << 30) + (2 << 20))),
+        ..request(FrameKind::Huge)
+    };
     assert_eq!(cpu.alloc(huge), None, "the memory is offline");
     cpu.range_op(start, bytes, RangeOp::OnlineMovable).expect("online");
     for _ in 0..2 {

@@ -205,7 +205,8 @@ fn one_invalidate_inside_a_block_covers_the_whole_block() {
     let pmd_va = vmemmap_arch::Va(bench::BASE.0 + (2 << 20));
     let request = vmemmap_arch::Alloc { order: 9, ..bench::request(FrameKind::Vmemmap) };
     let slot = vmemmap_arch::Slot { index: b.g.index(pmd_va, vmemmap_arch::Level::PMD), ..b.pmd() };
-    let Some(run) = cpu.alloc(vmemmap_arch::Alloc { at: Some(vmemmap_arch::Pa((1 << 30) + (8 << 20))), ..request }) else {
+    let Some(run) = cpu.alloc(vmemmap_arch::Alloc { at: Some(vmemmap_arch::Pa((1 << 30) + (8 << 20))), ..request })
+    else {
         panic!("memory")
     };
     cpu.write(slot, b.g.descriptor(run.pa, vmemmap_arch::descriptor::prot::PROT_SECT_NORMAL_6_1), Order::Plain);

@@ -11,7 +11,8 @@ use crate::errors::{Error, guarded};
 
 type Arrays<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray2<u64>>);
 
-/// Every table page that is reachable from `root`, each once, as the arrays of a capture: `pa` ascending, `level`, `words`.
+/// Every table page that is reachable from `root`, each once, as the arrays of a capture: `pa` ascending, `level`,
+/// `words`.
 ///
 /// `read(pa)` gives the bytes of the page at a physical address, or `None`: then it is left out, the root included.
 /// Raises `ImageError` beyond `most` tables, and whatever `read` raises.
@@ -44,8 +45,8 @@ pub fn collect<'py>(
     })
 }
 
-/// The physical memory that `va` (first address, one past the last) of the kernel's addresses is mapped to, as ascending ranges that do not touch;
-/// pages that only lack their valid bit count.
+/// The physical memory that `va` (first address, one past the last) of the kernel's addresses is mapped to, as
+/// ascending ranges that do not touch; pages that only lack their valid bit count.
 #[pyfunction]
 pub fn mapped<'py>(
     py: Python<'py>,

@@ -19,7 +19,12 @@ use crate::errors::{Error, guarded};
 use crate::image::TableImage;
 use crate::interrupt::abandonable;
 
-fn hints(granule: Option<u64>, va_bits: Option<u32>, kernel: Option<&str>, memstart: Option<i64>) -> Result<TextHints, Error> {
+fn hints(
+    granule: Option<u64>,
+    va_bits: Option<u32>,
+    kernel: Option<&str>,
+    memstart: Option<i64>,
+) -> Result<TextHints, Error> {
     let version = kernel.map(version).transpose()?;
     Ok(TextHints { granule: granule.and_then(Granule::from_size), va_bits, version, memstart })
 }
@@ -63,7 +68,8 @@ impl Shape {
                     Some(same) => same,
                     None => (machine_of_text(data, &hints).map_err(|error| Error::Image(error.to_string()))?, known),
                 };
-                let shape = vmemmap_image::Shape::of_text(data, &layout, known).map_err(|error| Error::Image(error.to_string()))?;
+                let shape = vmemmap_image::Shape::of_text(data, &layout, known)
+                    .map_err(|error| Error::Image(error.to_string()))?;
                 Ok(Self { shape: Arc::new(shape), layout })
             })
         })
@@ -164,8 +170,9 @@ pub fn diff_elsewhere(py: Python<'_>, a: &TableImage, b: &TableImage) -> PyResul
 }
 
 /// Check every invariant that tables, and the facts beside them, can show. `hugepages_known`: the description lists all
-/// hugepages, else the optimised ones are looked for; `ram_known`: it lists all RAM. `pools`: (length in base pages, `nr_hugepages`). `read`: bytes of the page at
-/// a physical address, or `None`, if the dump has contents; `head_mask`: `PG_head` in them.
+/// hugepages, else the optimised ones are looked for; `ram_known`: it lists all RAM. `pools`: (length in base pages,
+/// `nr_hugepages`). `read`: bytes of the page at a physical address, or `None`, if the dump has contents; `head_mask`:
+/// `PG_head` in them.
 #[pyfunction]
 #[pyo3(signature = (image, hugepages_known, ram_known, pools, read = None, head_mask = None))]
 pub fn check_image<'py>(
@@ -242,7 +249,9 @@ fn checked_image(
     let mut checked = check_dump(image, &facts, contents);
     for (pa, reached) in image.misplaced_tables() {
         let (invariant, message) = match reached {
-            Some(_) => (Invariant::TreeWellFormed, "the image gives a table another level than the one at which it is reached"),
+            Some(_) => {
+                (Invariant::TreeWellFormed, "the image gives a table another level than the one at which it is reached")
+            }
             None => (Invariant::FramesConserved, "a table page of the image that nothing points at"),
         };
         let count = &mut checked.counts[usize::from(invariant.number())];
@@ -263,7 +272,8 @@ fn report<'py>(py: Python<'py>, checked: &Checked) -> PyResult<Bound<'py, PyDict
     }
     answer.set_item("findings", findings)?;
     answer.set_item("counts", counts(py, &checked.counts)?)?;
-    let visible: Vec<String> = Invariant::ALL.iter().filter(|i| checked.visible.has(**i)).map(ToString::to_string).collect();
+    let visible: Vec<String> =
+        Invariant::ALL.iter().filter(|i| checked.visible.has(**i)).map(ToString::to_string).collect();
     answer.set_item("visible", visible)?;
     Ok(answer)
 }

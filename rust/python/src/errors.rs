@@ -69,7 +69,8 @@ fn raise(py: Python<'_>, error: Error) -> PyErr {
 /// What the last panic said, and where.
 static PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// Keep panics off standard error (unless `VMEMMAP_TRACEBACK` is set): each becomes an `InternalError` that says the same.
+/// Keep panics off standard error (unless `VMEMMAP_TRACEBACK` is set): each becomes an `InternalError` that says the
+/// same.
 pub fn quiet_panics() {
     let loud = std::env::var_os("VMEMMAP_TRACEBACK").is_some();
     let before = take_hook();
@@ -85,8 +86,8 @@ pub fn quiet_panics() {
     }));
 }
 
-/// Run an entry: its errors become exceptions, and so does a panic (`InternalError`), which PyO3 would otherwise let past
-/// `except Exception`.
+/// Run an entry: its errors become exceptions, and so does a panic (`InternalError`), which PyO3 would otherwise let
+/// past `except Exception`.
 pub fn guarded<T>(py: Python<'_>, entry: impl FnOnce() -> Result<T, Error>) -> PyResult<T> {
     static INTERNAL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     match catch_unwind(AssertUnwindSafe(entry)) {
@@ -95,7 +96,8 @@ pub fn guarded<T>(py: Python<'_>, entry: impl FnOnce() -> Result<T, Error>) -> P
         Err(_) => {
             let said = PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let text = format!("internal error, please report: {said}");
-            Err(exception(py, &INTERNAL, "InternalError").map_or_else(|error| error, |class| PyErr::from_type(class, (text,))))
+            Err(exception(py, &INTERNAL, "InternalError")
+                .map_or_else(|error| error, |class| PyErr::from_type(class, (text,))))
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Explorations, stresses and replays: a document and options in, an answer out, all JSON; Ctrl-C ends the first two with
-//! what was found.
+//! Explorations, stresses and replays: a document and options in, an answer out, all JSON; Ctrl-C ends the first two
+//! with what was found.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
+use serde_json::Value;
 use vmemmap_explore::runtime::scripted::Unanswered;
 use vmemmap_explore::search::report::Progress;
 use vmemmap_lab::document::OperationDocument;
@@ -38,7 +39,11 @@ struct Question {
 }
 
 /// Asks the thread that waits for the work, and waits for it.
-fn ask_python(asked: &SyncSender<Asked<Question>>, actor: usize, results: &[i64]) -> Result<Vec<Option<OperationDocument>>, Unanswered> {
+fn ask_python(
+    asked: &SyncSender<Asked<Question>>,
+    actor: usize,
+    results: &[i64],
+) -> Result<Vec<Option<OperationDocument>>, Unanswered> {
     let (reply, answer) = sync_channel(1);
     let question = Question { actor, results: results.to_vec(), reply };
     // Dropped questions are the answer to Ctrl-C.
@@ -51,7 +56,7 @@ fn ask_python(asked: &SyncSender<Asked<Question>>, actor: usize, results: &[i64]
 fn ask<P: Copy + Send>(
     py: Python<'_>,
     steps: &Steps,
-    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<serde_json::Value, QuestionError> + Send,
+    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<Value, QuestionError> + Send,
     tell: impl Fn(Python<'_>, P) -> PyResult<()> + Sync,
 ) -> Result<String, Error> {
     let stop = Stop::default();
@@ -82,8 +87,9 @@ fn ask<P: Copy + Send>(
         let _ = question.reply.send(said);
         Ok(())
     };
-    let work =
-        |asked: &SyncSender<Asked<Question>>| work(&|| stop.is_set(), &mut { note }, &|actor, results| ask_python(asked, actor, results));
+    let work = |asked: &SyncSender<Asked<Question>>| {
+        work(&|| stop.is_set(), &mut { note }, &|actor, results| ask_python(asked, actor, results))
+    };
     let (answer, pending) = interviewed(py, work, || stop.set(), report, reply)?;
     if let (Err(QuestionError::Foreign(_) | QuestionError::Stress(StressError::Foreign(_))), Some(error)) =
         (&answer, raised.lock().ok().and_then(|mut raised| raised.take()))
@@ -97,9 +103,9 @@ fn ask<P: Copy + Send>(
     }
 }
 
-/// Explore a scenario document. `progress(executions, steps, states)` is called now and then. An image is refused: only a
-/// stress starts from one. `steps` has a callable for each actor without a program: of the results so far it makes the JSON of
-/// a list, the operations that were yielded up to there and the next one, `null` at the end.
+/// Explore a scenario document. `progress(executions, steps, states)` is called now and then. An image is refused: only
+/// a stress starts from one. `steps` has a callable for each actor without a program: of the results so far it makes
+/// the JSON of a list, the operations that were yielded up to there and the next one, `null` at the end.
 #[pyfunction]
 #[pyo3(signature = (document, options, image = None, progress = None, steps = Vec::new()))]
 pub fn explore(

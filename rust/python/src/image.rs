@@ -15,7 +15,10 @@ use crate::errors::{Error, guarded};
 /// Raise `ImageError` unless every line of `data` is one of a `kernel_page_tables` text; the error names the line.
 #[pyfunction]
 pub fn check_ptdump(py: Python<'_>, data: &[u8]) -> PyResult<()> {
-    guarded(py, || py.detach(|| Lines::new(data).try_for_each(|line| line.map(drop))).map_err(|error| Error::Image(error.to_string())))
+    guarded(py, || {
+        py.detach(|| Lines::new(data).try_for_each(|line| line.map(drop)))
+            .map_err(|error| Error::Image(error.to_string()))
+    })
 }
 
 /// The slice of a dump that belongs to a region (`vmemmap`, `linear`, `vmalloc`, ...), or `None`.
@@ -63,12 +66,17 @@ impl Description {
 /// What a live machine is made from.
 pub fn real_tables(image: &vmemmap_image::TableImage) -> RealTables<'_> {
     let meta = image.meta();
-    let section = |s: SectionState| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted };
+    let section =
+        |s: SectionState| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted };
     RealTables {
         layout: *image.layout(),
         root: meta.root,
         tables: image.tables().collect(),
-        ram: meta.ram.iter().map(|(range, boot)| Ram { start: range.start, bytes: range.end.since(range.start), boot: *boot }).collect(),
+        ram: meta
+            .ram
+            .iter()
+            .map(|(range, boot)| Ram { start: range.start, bytes: range.end.since(range.start), boot: *boot })
+            .collect(),
         sections: image.sections().into_iter().map(section).collect(),
         hugepages: meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages)).collect(),
         hvo: meta.hvo,

@@ -87,8 +87,8 @@ pub fn interviewed<T: Send, Q: Send>(
     Ok((result, pending))
 }
 
-/// Run `work` detached from the interpreter. It cannot be ended early: on Ctrl-C it is left to itself, and what it makes is
-/// dropped when it is done.
+/// Run `work` detached from the interpreter. It cannot be ended early: on Ctrl-C it is left to itself, and what it
+/// makes is dropped when it is done.
 pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     py.detach(|| {
         let (done, finished) = sync_channel::<T>(1);

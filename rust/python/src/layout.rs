@@ -12,7 +12,13 @@ use crate::errors::guarded;
 /// Layout, geometry and section facts of one machine: names as in `arch/arm64/include/asm/memory.h`, sizes in bytes.
 #[pyfunction]
 #[pyo3(signature = (granule, va_bits, kernel, memstart = 0))]
-pub fn layout<'py>(py: Python<'py>, granule: u64, va_bits: u32, kernel: &str, memstart: i64) -> PyResult<Bound<'py, PyDict>> {
+pub fn layout<'py>(
+    py: Python<'py>,
+    granule: u64,
+    va_bits: u32,
+    kernel: &str,
+    memstart: i64,
+) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
         let v = version(kernel)?;
         let l = Layout::new(geometry(granule, va_bits)?, v, memstart).map_err(|_| DocumentError::NoLpa2(v.name()))?;

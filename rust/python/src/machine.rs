@@ -34,7 +34,11 @@ fn json<T: serde::de::DeserializeOwned>(text: &str, what: &str) -> Result<T, Err
 
 /// Name of an operation and where, for the message of a `KernelError`.
 fn named(operation: &OperationDocument) -> String {
-    serde_json::to_string(operation).unwrap_or_default().replace(['"', '{', '}'], "").replace(':', " ").replace(',', ", ")
+    serde_json::to_string(operation)
+        .unwrap_or_default()
+        .replace(['"', '{', '}'], "")
+        .replace(':', " ")
+        .replace(',', ", ")
 }
 
 /// What `/sys/devices/system/memory/memoryN/state` says.
@@ -113,7 +117,9 @@ impl Machine {
                 let map = image.0.linear_map();
                 rows.entry("linear-map".into()).or_insert_with(|| if map.blocks { "blocks" } else { "pages" }.into());
                 let chosen = document::policies(rows.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
-                LiveMachine::load(&real_tables(&image.0), chosen, checked).map(Box::new).map_err(|error| Error::Image(error.to_string()))
+                LiveMachine::load(&real_tables(&image.0), chosen, checked)
+                    .map(Box::new)
+                    .map_err(|error| Error::Image(error.to_string()))
             })?;
             Ok(Self { live })
         })
@@ -149,7 +155,8 @@ impl Machine {
         guarded(py, || {
             let document: OperationDocument = json(operation, "operation")?;
             let operation = document.operation(&self.live.kernel().layout);
-            self.interruptibly(py, || self.live.run(&operation))?.map_err(|errno| Error::Kernel(errno, named(&document)))
+            self.interruptibly(py, || self.live.run(&operation))?
+                .map_err(|errno| Error::Kernel(errno, named(&document)))
         })
     }
 
@@ -176,9 +183,13 @@ impl Machine {
         guarded(py, || {
             let pool = self.live.pool(hstate);
             let d = PyDict::new(py);
-            for (name, value) in
-                [("nr", pool.nr), ("free", pool.free), ("resv", pool.resv), ("surplus", pool.surplus), ("overcommit", pool.overcommit)]
-            {
+            for (name, value) in [
+                ("nr", pool.nr),
+                ("free", pool.free),
+                ("resv", pool.resv),
+                ("surplus", pool.surplus),
+                ("overcommit", pool.overcommit),
+            ] {
                 d.set_item(name, value)?;
             }
             Ok(d)
@@ -192,7 +203,9 @@ impl Machine {
 
     /// (PFN of the head, base pages) of each page of a pool.
     fn pages(&self, py: Python<'_>, hstate: u8) -> PyResult<Vec<(u64, u64)>> {
-        guarded(py, || Ok(py.detach(|| self.live.pages(hstate)).into_iter().map(|(pfn, pages)| (pfn.0, pages)).collect()))
+        guarded(py, || {
+            Ok(py.detach(|| self.live.pages(hstate)).into_iter().map(|(pfn, pages)| (pfn.0, pages)).collect())
+        })
     }
 
     /// Every memory block device.
@@ -325,7 +338,9 @@ impl Machine {
 
     /// The descriptors of one table page: read-only, lent without a copy.
     fn words<'py>(this: &Bound<'py, Self>, pa: u64) -> PyResult<Bound<'py, PyArray1<u64>>> {
-        guarded(this.py(), || arrays::table(this, Pa(pa)).ok_or_else(|| Error::Spec(format!("{pa:#x} is no table page"))))
+        guarded(this.py(), || {
+            arrays::table(this, Pa(pa)).ok_or_else(|| Error::Spec(format!("{pa:#x} is no table page")))
+        })
     }
 
     /// Every table page, copied: addresses, levels, words.

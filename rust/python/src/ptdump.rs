@@ -9,7 +9,8 @@ use crate::errors::{Error, guarded};
 
 /// Text, prot, known.
 type Text = (String, u64, bool);
-type Arrays<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u32>>, Vec<Text>, Vec<(u64, String)>);
+type Arrays<'py> =
+    (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u8>>, Bound<'py, PyArray1<u32>>, Vec<Text>, Vec<(u64, String)>);
 
 /// Bounds, levels, columns, the texts of columns (text, prot, known) and markers (range, name) of a dump. Raises
 /// `ImageError` that names the first line that is none of a dump's.
@@ -38,8 +39,9 @@ pub fn print_ptdump<'py>(
         let bounds = bounds.as_slice().map_err(contiguous)?.to_vec();
         let level = level.as_slice().map_err(contiguous)?.to_vec();
         let columns = columns.as_slice().map_err(contiguous)?.to_vec();
-        let dump =
-            py.detach(|| Ptdump::from_parts(bounds, level, columns, texts, markers)).map_err(|error| Error::Image(error.to_string()))?;
+        let dump = py
+            .detach(|| Ptdump::from_parts(bounds, level, columns, texts, markers))
+            .map_err(|error| Error::Image(error.to_string()))?;
         Ok(PyBytes::new_with(py, dump.printed_size(), |text| Ok(py.detach(|| dump.print_to(text))?))?)
     })
 }

@@ -31,7 +31,8 @@ pub fn survey<'py>(py: Python<'py>, image: &TableImage) -> PyResult<Bound<'py, P
     guarded(py, || {
         let image = &image.0;
         let (found, states, linear, extra) = py.detach(|| {
-            let states: Vec<_> = image.meta().hugepages.iter().map(|&(pfn, n)| (pfn, n, image.hugepage_state(Pfn(pfn), n))).collect();
+            let states: Vec<_> =
+                image.meta().hugepages.iter().map(|&(pfn, n)| (pfn, n, image.hugepage_state(Pfn(pfn), n))).collect();
             (image.sections(), states, image.linear_map(), image.vmemmap_extra_prot())
         });
         let sections = PyList::empty(py);

@@ -49,7 +49,14 @@ pub struct State {
 impl State {
     /// Everything is there, every entry maps its own frame.
     const fn new() -> Self {
-        Self { words: [OWN; WORDS], freed: [false; 2], readers: [0; 2], writer: [0; 2], hash: 0, violated: Invariants::NONE }
+        Self {
+            words: [OWN; WORDS],
+            freed: [false; 2],
+            readers: [0; 2],
+            writer: [0; 2],
+            hash: 0,
+            violated: Invariants::NONE,
+        }
     }
 
     fn note(&mut self, cell: usize, old: u64, new: u64) {
@@ -205,7 +212,8 @@ impl Model for Handmade {
     }
     fn breaches(&self) -> Vec<Breach> {
         let all = self.0.violated.iter();
-        all.map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("the handmade model") }).collect()
+        all.map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("the handmade model") })
+            .collect()
     }
     fn describe(&self, _: u8, op: &Op) -> Described {
         Described { op: format!("{op:?}"), ..Described::default() }
@@ -259,7 +267,12 @@ impl Actors<Handmade> for Row {
 ///
 /// # Errors
 /// No memory for the actors' stacks.
-pub fn explore(row: &Row, options: &Options, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(Progress)) -> Result<Outcome, BenchError> {
+pub fn explore(
+    row: &Row,
+    options: &Options,
+    stop: &dyn Fn() -> bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Outcome, BenchError> {
     let shared = Shared::new(Handmade::default());
     let mut runner = Runner::new(&shared, row)?;
     let subject = Subject {

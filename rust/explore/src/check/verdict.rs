@@ -47,8 +47,8 @@ pub struct Options {
     /// States kept at most.
     pub states: usize,
     pub reduction: Reduction,
-    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what falls behind a first
-    /// fall. 0: traces stay as they were found, and nothing more is looked for.
+    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what falls
+    /// behind a first fall. 0: traces stay as they were found, and nothing more is looked for.
     pub shorten_seconds: f64,
     /// Seconds that the search goes on, within the budget, to see what else falls once a judged invariant has.
     pub settle_seconds: f64,
@@ -167,8 +167,8 @@ pub struct FirstViolation {
     pub seconds: f64,
 }
 
-/// Two locks taken in both orders. Whether actors can meet so that each holds one and waits for the other is for the search
-/// to find (I25); where it did not, a lock that both hold, or these actors, may be why.
+/// Two locks taken in both orders. Whether actors can meet so that each holds one and waits for the other is for the
+/// search to find (I25); where it did not, a lock that both hold, or these actors, may be why.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Inversion {
     pub locks: [&'static str; 2],
@@ -186,7 +186,10 @@ impl Outcome {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         fn named<T: Serialize>(map: &BTreeMap<Invariant, T>) -> serde_json::Value {
-            map.iter().map(|(i, v)| (i.to_string(), serde_json::to_value(v).unwrap_or_default())).collect::<serde_json::Map<_, _>>().into()
+            map.iter()
+                .map(|(i, v)| (i.to_string(), serde_json::to_value(v).unwrap_or_default()))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
         }
         serde_json::json!({
             "scenario": self.scenario,
@@ -229,7 +232,12 @@ pub fn ask<M: Model, A: Actors<M>>(
 }
 
 /// A trace of `ask`, again.
-pub fn again<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, subject: &Subject, trace: &Trace, how: replay::Options) -> Replayed {
+pub fn again<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    subject: &Subject,
+    trace: &Trace,
+    how: replay::Options,
+) -> Replayed {
     replay::replay(runner, trace, &subject.digest, how)
 }
 
@@ -279,7 +287,11 @@ impl Question<'_> {
         };
         let draw = match self.options.strategy {
             Strategy::Exhaustive => {
-                return Search::new(runner, self.options.reduction, &mut |_| {}).run(ending, self.options.step_bound, &mut limits);
+                return Search::new(runner, self.options.reduction, &mut |_| {}).run(
+                    ending,
+                    self.options.step_bound,
+                    &mut limits,
+                );
             }
             Strategy::Random => Draw::Uniform,
             Strategy::Pct { depth } => Draw::Pct { depth },
@@ -287,14 +299,19 @@ impl Question<'_> {
         sample(runner, draw, self.options.seed, ending, self.options.step_bound, &mut limits)
     }
 
-    fn answer<M: Model, A: Actors<M>>(&self, runner: &mut Runner<'_, M, A>, progress: &mut dyn FnMut(Progress)) -> Outcome {
+    fn answer<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Outcome {
         let judged = self.subject.judged();
         let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
         let visible = runner.inner().model.visible();
         let mut witnesses = self.witnesses(runner, judged, &report, progress);
         let fell = report.has_found(judged);
         let exhaustive = report.exhaustive();
-        // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as well.
+        // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as
+        // well.
         let mut seen_all = exhaustive && !fell;
         if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
             seen_all = self.beyond(runner, &mut witnesses, progress) && exhaustive;
@@ -344,7 +361,9 @@ impl Question<'_> {
             switches: first.as_ref().map(|w| w.switches),
             witnesses,
             rounds: report.rounds,
-            first_violation: report.first.map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
+            first_violation: report
+                .first
+                .map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
             interleavings: report.interleavings,
             lock_order,
         }
@@ -368,7 +387,8 @@ impl Question<'_> {
             let mut limits = Limits { executions, deadline: stop_at, settle: None, states, stop: self.stop, progress };
             if found.is_empty() || as_found { BTreeSet::new() } else { shortest::prove(runner, found, &mut limits) }
         };
-        // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin with.
+        // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin
+        // with.
         let mut proven = prove(runner, &mut found, FEW_STATES);
         let mut minimal = proven.clone();
         if proven.len() < found.len() {
@@ -382,14 +402,17 @@ impl Question<'_> {
         }
         let mut witnesses = BTreeMap::new();
         for (invariant, found) in &found {
-            if let Some(witness) = self.witness(runner, *invariant, found, proven.contains(invariant), minimal.contains(invariant)) {
+            if let Some(witness) =
+                self.witness(runner, *invariant, found, proven.contains(invariant), minimal.contains(invariant))
+            {
                 witnesses.insert(*invariant, witness);
             }
         }
         witnesses
     }
 
-    /// What else falls behind a first violation, which ends executions in the search itself. `true` if all of it was seen.
+    /// What else falls behind a first violation, which ends executions in the search itself. `true` if all of it was
+    /// seen.
     fn beyond<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
@@ -403,7 +426,10 @@ impl Question<'_> {
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
         let report = self.run(runner, Invariants::NONE, deadline, progress);
         let seen_all = report.exhaustive();
-        let more = Report { found: report.found.into_iter().filter(|(i, _)| !witnesses.contains_key(i)).collect(), ..Report::new() };
+        let more = Report {
+            found: report.found.into_iter().filter(|(i, _)| !witnesses.contains_key(i)).collect(),
+            ..Report::new()
+        };
         witnesses.extend(self.witnesses(runner, Invariants::NONE, &more, progress));
         seen_all
     }
@@ -456,7 +482,10 @@ impl Question<'_> {
             Ended::Interrupted => bounds.push(String::from("interrupted")),
         }
         if report.overflowed {
-            bounds.push(format!("a bound was exceeded (of the model, or {} operations of one actor)", self.options.step_bound));
+            bounds.push(format!(
+                "a bound was exceeded (of the model, or {} operations of one actor)",
+                self.options.step_bound
+            ));
         }
         Scope {
             memory_model: memory_model.to_owned(),

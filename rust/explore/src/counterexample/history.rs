@@ -39,12 +39,13 @@ pub struct Held {
     pub step: u32,
 }
 
-/// The frame that a violation is about: the one at the address that it names if its last step touches it, else the one that
-/// the last step works on.
+/// The frame that a violation is about: the one at the address that it names if its last step touches it, else the one
+/// that the last step works on.
 #[must_use]
 pub fn concerned(steps: &[Step], violation: &TraceViolation) -> Option<u64> {
     let last = steps.last().filter(|s| !s.broke.is_empty());
-    let touched = |s: &Step| violation.address.filter(|a| s.text.about.contains(a)).or_else(|| s.text.about.first().copied());
+    let touched =
+        |s: &Step| violation.address.filter(|a| s.text.about.contains(a)).or_else(|| s.text.about.first().copied());
     // A judgement touches nothing itself: then the last step at the address that it names.
     let named = || steps.iter().rev().find(|s| violation.address.is_some() && s.text.address == violation.address);
     last.and_then(touched).or_else(|| named().and_then(touched))
@@ -70,7 +71,8 @@ pub fn histories<M: Model, A: Actors<M>>(steps: &[Step], violation: &TraceViolat
         last.push((step.actor, role, at));
     }
     // Who gave it away knows that it is gone.
-    let gone: Vec<(u8, usize)> = last.iter().filter(|(_, r, _)| *r != Role::Held).map(|(actor, _, at)| (*actor, *at)).collect();
+    let gone: Vec<(u8, usize)> =
+        last.iter().filter(|(_, r, _)| *r != Role::Held).map(|(actor, _, at)| (*actor, *at)).collect();
     last.retain(|(actor, role, at)| *role != Role::Held || !gone.iter().any(|(a, given)| a == actor && given >= at));
     let told = |(actor, role, at): (u8, Role, usize)| History {
         role,
@@ -105,5 +107,7 @@ pub fn locks<M: Model, A: Actors<M>>(steps: &[Step], actors: &A) -> Vec<Held> {
             _ => {}
         }
     }
-    held.into_iter().map(|(actor, lock, step)| Held { actor: actors.name(usize::from(actor)).to_owned(), lock, step }).collect()
+    held.into_iter()
+        .map(|(actor, lock, step)| Held { actor: actors.name(usize::from(actor)).to_owned(), lock, step })
+        .collect()
 }

@@ -1,5 +1,5 @@
-//! The same execution again, from the segments of a trace: exactly, with the first difference named, or as near to it as
-//! other code allows.
+//! The same execution again, from the segments of a trace: exactly, with the first difference named, or as near to it
+//! as other code allows.
 
 use std::collections::HashMap;
 
@@ -74,7 +74,12 @@ impl Replayed {
 }
 
 /// Replays a trace on a scenario with that digest. Segments and steps in `Divergence` and `Resync` count from 1.
-pub(crate) fn replay<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, trace: &Trace, digest: &str, how: Options) -> Replayed {
+pub(crate) fn replay<M: Model, A: Actors<M>>(
+    runner: &mut Runner<'_, M, A>,
+    trace: &Trace,
+    digest: &str,
+    how: Options,
+) -> Replayed {
     let refused = |divergence| Replayed { divergence: Some(divergence), ..Replayed::default() };
     if trace.format != FORMAT {
         return refused(Divergence::Format { found: trace.format });
@@ -82,7 +87,8 @@ pub(crate) fn replay<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, trac
     if trace.digest != digest && !how.changed {
         return refused(Divergence::Scenario { expected: trace.digest.clone(), found: digest.to_owned() });
     }
-    let target = trace.violation.invariant.strip_prefix('I').and_then(|n| n.parse().ok()).and_then(Invariant::from_number);
+    let target =
+        trace.violation.invariant.strip_prefix('I').and_then(|n| n.parse().ok()).and_then(Invariant::from_number);
     let Some(target) = target else { return refused(Divergence::Held { expected: trace.violation.invariant.clone() }) };
     let mut again = Again { runner, target, bound: trace.operations.saturating_add(BOUND), schedule: Vec::new() };
     let divergence = again.exact(trace).err();
@@ -200,7 +206,8 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
                     expected: told(&segment.actor, expected),
                     found: format!("{}: {found}", segment.actor),
                 };
-                let actor = self.actor(&segment.actor).ok_or_else(|| differs(String::from("there is no such actor")))?;
+                let actor =
+                    self.actor(&segment.actor).ok_or_else(|| differs(String::from("there is no such actor")))?;
                 self.step(actor, expected).map_err(differs)?;
                 if nth + 1 == segment.operations && format!("{:032x}", self.observed(actor)) != segment.observed {
                     return Err(differs(String::from("the same operation after other observations")));
@@ -216,7 +223,11 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     /// One step as recorded; else what was found instead.
     fn step(&mut self, actor: usize, expected: &TraceStep) -> Result<(), String> {
         if self.runner.halted() {
-            let why = if self.fell() { format!("{} has fallen already", self.target) } else { String::from("too many operations") };
+            let why = if self.fell() {
+                format!("{} has fallen already", self.target)
+            } else {
+                String::from("too many operations")
+            };
             return Err(why);
         }
         let Some((op, label, place)) = self.next(actor) else { return Err(String::from("nothing more to do")) };
@@ -229,11 +240,15 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         }
         let outcome = match &expected.taken {
             None => 0,
-            Some(taken) => self.outcome(actor, taken).ok_or_else(|| format!("{name}, which has no alternative {taken:?}"))?,
+            Some(taken) => {
+                self.outcome(actor, taken).ok_or_else(|| format!("{name}, which has no alternative {taken:?}"))?
+            }
         };
         let at = self.go(actor, outcome);
         let inner = self.runner.inner();
-        let Some(done) = inner.record.as_ref().and_then(|r| r.get(at)) else { return Err(String::from("nothing executed")) };
+        let Some(done) = inner.record.as_ref().and_then(|r| r.get(at)) else {
+            return Err(String::from("nothing executed"));
+        };
         if (done.text.old, done.text.new) != (expected.old, expected.new) {
             return Err(format!("{name}{}", words(done.text.old, done.text.new)));
         }
@@ -241,7 +256,13 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     }
 
     fn observed(&self, actor: usize) -> u128 {
-        self.runner.inner().record.iter().flatten().rfind(|s| !s.local && usize::from(s.actor) == actor).map_or(0, |s| s.observed)
+        self.runner
+            .inner()
+            .record
+            .iter()
+            .flatten()
+            .rfind(|s| !s.local && usize::from(s.actor) == actor)
+            .map_or(0, |s| s.observed)
     }
 
     /// Follows each segment to its end by name; one whose end cannot be reached is left out.
@@ -281,7 +302,13 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         None
     }
 
-    fn run_to(&mut self, actor: usize, segment: &Segment, is_end: impl Fn(Name<'_>) -> bool, mut wanted: usize) -> bool {
+    fn run_to(
+        &mut self,
+        actor: usize,
+        segment: &Segment,
+        is_end: impl Fn(Name<'_>) -> bool,
+        mut wanted: usize,
+    ) -> bool {
         let mut seen: HashMap<(String, &'static str, String), u32> = HashMap::new();
         while wanted != 0 {
             if self.fell() {
@@ -299,7 +326,8 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
                 let here = |a: &&crate::counterexample::trace::Alternative| {
                     (a.at.op.as_str(), a.at.label.as_str(), a.at.place.as_str(), a.at.nth) == (&op, label, &place, *nth)
                 };
-                outcome = segment.alternatives.iter().find(here).and_then(|a| self.outcome(actor, &a.taken)).unwrap_or(0);
+                outcome =
+                    segment.alternatives.iter().find(here).and_then(|a| self.outcome(actor, &a.taken)).unwrap_or(0);
             }
             self.go(actor, outcome);
         }

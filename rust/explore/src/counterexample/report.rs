@@ -29,7 +29,9 @@ impl From<Divergence> for Difference {
             Divergence::Scenario { expected, found } => {
                 Self { segment: None, step: None, expected: Some(expected), found: Some(found), message }
             }
-            Divergence::Held { expected } => Self { segment: None, step: None, expected: Some(expected), found: None, message },
+            Divergence::Held { expected } => {
+                Self { segment: None, step: None, expected: Some(expected), found: None, message }
+            }
             Divergence::Format { .. } => Self { segment: None, step: None, expected: None, found: None, message },
         }
     }

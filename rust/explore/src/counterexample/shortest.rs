@@ -1,8 +1,9 @@
 //! The proof that a trace is the shortest there is: a search in layers of context switches.
 //!
-//! Length is (context switches, operations), in this order (explorer.md §2.6). Sleep sets are off: they remove the cheap
-//! paths. A layer holds what can be reached with that many switches; its vertices are visited in the order of the tree that
-//! led to them, so that going from one to the next takes back and runs again little more than where they differ.
+//! Length is (context switches, operations), in this order (explorer.md §2.6). Sleep sets are off: they remove the
+//! cheap paths. A layer holds what can be reached with that many switches; its vertices are visited in the order of the
+//! tree that led to them, so that going from one to the next takes back and runs again little more than where they
+//! differ.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,8 +37,8 @@ struct Reached {
 }
 
 impl Reached {
-    /// Whether whatever can follow was, or will be, found from there at no greater cost: with fewer switches it does not
-    /// matter who went last.
+    /// Whether whatever can follow was, or will be, found from there at no greater cost: with fewer switches it does
+    /// not matter who went last.
     fn covers(&self, cost: Cost, last: u16) -> bool {
         // The next layer is entered before this one is done, so a state may be known at more switches too.
         let same = self.cost.switches == cost.switches && self.last & last != 0;
@@ -59,7 +60,8 @@ struct Proof<'f> {
     entered: u64,
 }
 
-/// Searches until no trace shorter than those in `found` can exist; improves them on the way. Returns those proven shortest.
+/// Searches until no trace shorter than those in `found` can exist; improves them on the way. Returns those proven
+/// shortest.
 pub(crate) fn prove<M: Model, A: Actors<M>>(
     runner: &mut Runner<'_, M, A>,
     found: &mut BTreeMap<Invariant, Found>,
@@ -70,8 +72,8 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
         alone(runner, actor, found);
     }
     'again: loop {
-        // A search whose executions ended early may not have met everything that actors share. What is learned here starts the
-        // proof anew, and what was found is said in the points that there are now.
+        // A search whose executions ended early may not have met everything that actors share. What is learned here
+        // starts the proof anew, and what was found is said in the points that there are now.
         if runner.adopt_shared(false) {
             for (invariant, f) in found.iter_mut() {
                 if let Some(now) = runner.follow(&f.choices, *invariant) {
@@ -80,8 +82,15 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
             }
         }
         let leads = runner.start();
-        let mut proof =
-            Proof { vertices: Vec::new(), reached: HashMap::default(), found, path: Vec::new(), leads, next: Vec::new(), entered: 0 };
+        let mut proof = Proof {
+            vertices: Vec::new(),
+            reached: HashMap::default(),
+            found,
+            path: Vec::new(),
+            leads,
+            next: Vec::new(),
+            entered: 0,
+        };
         if runner.halted() {
             return proof.found.keys().copied().collect();
         }
@@ -94,8 +103,13 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
                 if runner.grew() {
                     continue 'again;
                 }
-                let time_over = clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
-                if time_over || runner.unanswered() || proof.entered > limits.executions || proof.reached.len() > limits.states {
+                let time_over =
+                    clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
+                if time_over
+                    || runner.unanswered()
+                    || proof.entered > limits.executions
+                    || proof.reached.len() > limits.states
+                {
                     return proof.found.iter().filter(|(_, f)| f.cost.switches < switches).map(|(i, _)| *i).collect();
                 }
             }
@@ -172,7 +186,13 @@ impl Proof<'_> {
     }
 
     /// One choice from where the runner stands; how many operations ran after the chosen one.
-    fn forth<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, v: u32, choice: Choice, phase: Phase) -> u32 {
+    fn forth<M: Model, A: Actors<M>>(
+        &mut self,
+        runner: &mut Runner<'_, M, A>,
+        v: u32,
+        choice: Choice,
+        phase: Phase,
+    ) -> u32 {
         let actor = usize::from(choice.actor);
         runner.save(actor);
         let ran = runner.advance(actor, choice.outcome, phase);
@@ -202,7 +222,13 @@ impl Proof<'_> {
     }
 
     /// Tries every choice at a vertex. Where its own actor goes on, the new vertices are of the same layer (`pending`).
-    fn visit<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, switches: u32, pending: &mut Vec<u32>) {
+    fn visit<M: Model, A: Actors<M>>(
+        &mut self,
+        runner: &mut Runner<'_, M, A>,
+        at: u32,
+        switches: u32,
+        pending: &mut Vec<u32>,
+    ) {
         self.goto(runner, at);
         let (last, steps) = match self.vertices.get(at as usize) {
             Some(v) => (Some(v.choice.actor), v.steps),
@@ -236,7 +262,13 @@ impl Proof<'_> {
     }
 
     /// Runs a choice from `at`, where the runner stands; the new vertex, unless it is known or the execution is over.
-    fn edge<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, choice: Choice, cost: Cost) -> Option<u32> {
+    fn edge<M: Model, A: Actors<M>>(
+        &mut self,
+        runner: &mut Runner<'_, M, A>,
+        at: u32,
+        choice: Choice,
+        cost: Cost,
+    ) -> Option<u32> {
         let (before, known) = {
             let inner = runner.inner();
             (inner.steps, inner.violated())
@@ -249,7 +281,11 @@ impl Proof<'_> {
         let over = runner.halted() || runner.settle();
         let inner = runner.inner();
         for invariant in inner.violated().minus(known).iter() {
-            let steps = if within.contains(invariant) { cost.steps - 1 + inner.broke_at(invariant) - before } else { cost.steps };
+            let steps = if within.contains(invariant) {
+                cost.steps - 1 + inner.broke_at(invariant) - before
+            } else {
+                cost.steps
+            };
             let cost = Cost { steps, ..cost };
             if self.found.get(&invariant).is_some_and(|f| cost < f.cost) {
                 self.found.insert(invariant, Found { choices: self.choices(at, choice), cost });

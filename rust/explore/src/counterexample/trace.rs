@@ -193,10 +193,12 @@ pub(crate) fn record<M: Model, A: Actors<M>>(
     let steps = runner.inner().record.take().unwrap_or_default();
     followed?;
     let (_, blocked) = runner.enabled();
-    // A ring of waiters needs only its own past, and of others who wait as well nothing if the ring shows without; somebody whom nobody
-    // wakes, or a judgement at rest, needs everybody's. The order as it was found reproduces by construction.
+    // A ring of waiters needs only its own past, and of others who wait as well nothing if the ring shows without;
+    // somebody whom nobody wakes, or a judgement at rest, needs everybody's. The order as it was found reproduces by
+    // construction.
     let plain = steps.iter().filter(|s| !s.local).map(|s| Choice { actor: s.actor, outcome: s.outcome }).collect();
-    let schedules = [postpone(&steps, target, 0), postpone(&steps, target, blocked), postpone(&steps, target, u16::MAX), plain];
+    let schedules =
+        [postpone(&steps, target, 0), postpone(&steps, target, blocked), postpone(&steps, target, u16::MAX), plain];
     let (recording, violation) = schedules.iter().find_map(|schedule| run_schedule(runner, schedule, target))?;
     Some((mark_private(recording, &steps), violation))
 }
@@ -212,8 +214,8 @@ fn mark_private(mut recording: Recording, merged: &[Step]) -> Recording {
     recording
 }
 
-/// The schedule of all operations, each private one only when its actor is next seen. What is left of `needed` actors they
-/// did right after they were last seen.
+/// The schedule of all operations, each private one only when its actor is next seen. What is left of `needed` actors
+/// they did right after they were last seen.
 fn postpone(steps: &[Step], target: Invariant, needed: u16) -> Vec<Choice> {
     let mut pending: Vec<Vec<Choice>> = vec![Vec::new(); crate::model::MAX_ACTORS];
     let mut schedule = Vec::with_capacity(steps.len());
@@ -284,7 +286,12 @@ fn run_schedule<M: Model, A: Actors<M>>(
 }
 
 /// What the machine says of the fall of `target`, in the step of that number.
-pub(crate) fn fallen<M: Model, A: Actors<M>>(inner: &Inner<M>, actors: &A, target: Invariant, step: u32) -> Option<TraceViolation> {
+pub(crate) fn fallen<M: Model, A: Actors<M>>(
+    inner: &Inner<M>,
+    actors: &A,
+    target: Invariant,
+    step: u32,
+) -> Option<TraceViolation> {
     let breach = inner.breaches().into_iter().find(|b| b.invariant == target)?;
     Some(TraceViolation {
         invariant: target.to_string(),
@@ -319,7 +326,9 @@ impl Recording {
             let run = self.steps[at..].iter().take_while(|s| alike(first, s) && s.private).count();
             let mut step = trace_step::<M, A>(actors, at, first);
             if run > FOLD {
-                step.note = format!("{} (and {} more like it that nobody else can notice)", step.note, run - 1).trim_start().to_owned();
+                step.note = format!("{} (and {} more like it that nobody else can notice)", step.note, run - 1)
+                    .trim_start()
+                    .to_owned();
                 at += run;
             } else {
                 at += 1;
@@ -331,7 +340,10 @@ impl Recording {
 
     pub fn segments<M: Model, A: Actors<M>>(&self, actors: &A) -> Vec<Segment> {
         let counted: Vec<&Step> = self.steps.iter().filter(|s| !s.local).collect();
-        counted.chunk_by(|a, b| a.actor == b.actor).map(|run| segment(actors.name(usize::from(run[0].actor)), run)).collect()
+        counted
+            .chunk_by(|a, b| a.actor == b.actor)
+            .map(|run| segment(actors.name(usize::from(run[0].actor)), run))
+            .collect()
     }
 }
 
@@ -346,7 +358,8 @@ fn segment(actor: &str, run: &[&Step]) -> Segment {
         if step.taken.is_none() && at + 1 < run.len() {
             continue;
         }
-        let point = Point { op: step.text.op.clone(), label: step.label.to_owned(), place: step.text.place.clone(), nth: *nth };
+        let point =
+            Point { op: step.text.op.clone(), label: step.label.to_owned(), place: step.text.place.clone(), nth: *nth };
         if let Some(taken) = &step.taken {
             alternatives.push(Alternative { at: point.clone(), taken: taken.clone() });
         }

@@ -83,8 +83,8 @@ struct Uses {
 impl Uses {
     const NONE: Self = Self { last: [phase::NEVER; WAYS], held: [Held::ALL; WAYS] };
 
-    /// Takes what is known of another location to hold for this one too, but for ways of which that would give up locks that
-    /// are held here.
+    /// Takes what is known of another location to hold for this one too, but for ways of which that would give up locks
+    /// that are held here.
     fn resemble(&mut self, other: Self, touches: impl Fn(usize) -> bool) {
         for w in (0..WAYS).filter(|w| touches(*w)) {
             let both = self.held[w].and(other.held[w]);
@@ -215,8 +215,8 @@ impl Sharing {
         self.met.is_empty()
     }
 
-    /// Whether nobody else can conflict with the operation learned last any more, or not before this actor has moved: all
-    /// others are past their last access that could, or make each under a lock that the actor holds.
+    /// Whether nobody else can conflict with the operation learned last any more, or not before this actor has moved:
+    /// all others are past their last access that could, or make each under a lock that the actor holds.
     ///
     /// Both stay so until the actor moves: phases only grow, and whoever needs the lock waits for it.
     pub fn is_apart(&mut self, actor: u8, held: Held, phases: &[u32; MAX_ACTORS]) -> bool {
@@ -289,9 +289,15 @@ impl Sharing {
     ///
     /// `always`: also what nothing relied on.
     ///
-    /// `again`: the phase in which an actor does for the last time what it does in this one. `kin`: a location that whoever touches
-    /// this one in a way that matters touches too, or might.
-    pub fn adopt(&mut self, actors: usize, always: bool, again: impl Fn(usize, u32) -> u32, kin: impl Fn(u32) -> Option<u32>) -> bool {
+    /// `again`: the phase in which an actor does for the last time what it does in this one. `kin`: a location that
+    /// whoever touches this one in a way that matters touches too, or might.
+    pub fn adopt(
+        &mut self,
+        actors: usize,
+        always: bool,
+        again: impl Fn(usize, u32) -> u32,
+        kin: impl Fn(u32) -> Option<u32>,
+    ) -> bool {
         self.actors = actors;
         let due = self.grew() || (always && self.learned);
         if !due {
@@ -318,7 +324,10 @@ impl Sharing {
             self.spread(location as usize, usize::from(actor), &again);
         }
         for row in 0..self.shared.len() {
-            let Some(kin) = kin(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1)) else { continue };
+            let Some(kin) = kin(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1))
+            else {
+                continue;
+            };
             for actor in 0..actors {
                 let uses = self.known[kin as usize * actors + actor];
                 self.known[row * actors + actor].resemble(uses, |_| true);
@@ -331,9 +340,10 @@ impl Sharing {
         true
     }
 
-    /// Who is known to do something in two rounds of its program is taken to do it in all. And the entries of a hugepage, their frames and stale
-    /// values follow each other; each round would learn of one more. So what is known of one such location is taken to hold for
-    /// those around that the same actors change. To know of more accesses than there are is always sound.
+    /// Who is known to do something in two rounds of its program is taken to do it in all. And the entries of a
+    /// hugepage, their frames and stale values follow each other; each round would learn of one more. So what is known
+    /// of one such location is taken to hold for those around that the same actors change. To know of more accesses
+    /// than there are is always sound.
     fn spread(&mut self, at: usize, actor: usize, again: impl Fn(usize, u32) -> u32) {
         let own = (self.locations[at].row as usize - 1) * self.actors + actor;
         let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
@@ -347,7 +357,8 @@ impl Sharing {
         let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
         let changers = self.locations[at].changers();
         for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
-            self.known[(location.row as usize - 1) * self.actors + actor].resemble(uses, |w| location.actors[w] & 1 << actor != 0);
+            self.known[(location.row as usize - 1) * self.actors + actor]
+                .resemble(uses, |w| location.actors[w] & 1 << actor != 0);
         }
     }
 
@@ -367,21 +378,27 @@ const AROUND: usize = 128;
 /// Widest distance between the locations of neighbouring entries or frames of a model.
 const STRIDE: isize = 16;
 
-/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one more.
-/// So where a location has just become shared and lies in an even row of such locations, the row is continued by as many
-/// as it has. More scheduling points than needed are always sound.
+/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one
+/// more. So where a location has just become shared and lies in an even row of such locations, the row is continued by
+/// as many as it has. More scheduling points than needed are always sound.
 fn extend_row(locations: &mut [Location], at: usize) -> Vec<usize> {
     let (changers, seen) = (locations[at].changers(), locations[at].seen);
     let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
     let known = |stride: isize| {
         (1isize..)
-            .take_while(|n| place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].changers() == changers))
+            .take_while(|n| {
+                place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].changers() == changers)
+            })
             .count()
     };
     let strides = (1..=STRIDE).flat_map(|s| [s, -s]);
-    let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else { return Vec::new() };
-    let row: Vec<usize> =
-        (1..=length as isize).map_while(|n| place(n, stride)).take_while(|i| locations[*i].changers() & changers != 0).collect();
+    let Some((length, stride)) = strides.map(|s| (known(s), s)).max_by_key(|(length, s)| (*length, -s.abs())) else {
+        return Vec::new();
+    };
+    let row: Vec<usize> = (1..=length as isize)
+        .map_while(|n| place(n, stride))
+        .take_while(|i| locations[*i].changers() & changers != 0)
+        .collect();
     for i in &row {
         locations[*i].seen = Way::ALL.map(|w| locations[*i].seen[w as usize] | seen[w as usize]);
     }

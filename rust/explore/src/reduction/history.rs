@@ -13,7 +13,8 @@ fn fold(a: u64, b: u64) -> u64 {
 #[inline]
 pub(crate) fn roll(hash: u128, value: u64) -> u128 {
     let low = fold(hash as u64 ^ value, 0x9e37_79b9_7f4a_7c15).wrapping_add(0x2545_f491_4f6c_dd1d);
-    let high = fold((hash >> 64) as u64 ^ value.rotate_left(29), 0xd6e8_feb8_6659_fd93).wrapping_add(0xa076_1d64_78bd_642f);
+    let high =
+        fold((hash >> 64) as u64 ^ value.rotate_left(29), 0xd6e8_feb8_6659_fd93).wrapping_add(0xa076_1d64_78bd_642f);
     u128::from(high) << 64 | u128::from(low)
 }
 

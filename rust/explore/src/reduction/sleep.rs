@@ -4,7 +4,8 @@ use crate::model::Footprint;
 
 /// Of the candidates, those whose operation does not conflict with the one that was chosen.
 ///
-/// `own`: what the chosen operation touches; `other`: a buffer; `footprint`: what the pending operation of an actor touches.
+/// `own`: what the chosen operation touches; `other`: a buffer; `footprint`: what the pending operation of an actor
+/// touches.
 pub(crate) fn independent(
     candidates: u16,
     actors: usize,

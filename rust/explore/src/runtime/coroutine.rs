@@ -4,8 +4,8 @@
 //! is only marked as done and its stack is used again: no destructor runs. A depth-first search goes back to where an
 //! actor stood before: the bytes of its stack are put back where they were, at their own address. Hence the rule for
 //! whatever runs here: **at a suspension nothing on the stack needs `Drop`, and nothing there owns or counts anything
-//! elsewhere.** The `kernel` crate keeps it by construction (`no_std` without `alloc`: no `Vec`, no `Box`; frames are on
-//! intrusive lists, guards are plain values), `ActorPort` by giving back its borrow before it suspends.
+//! elsewhere.** The `kernel` crate keeps it by construction (`no_std` without `alloc`: no `Vec`, no `Box`; frames are
+//! on intrusive lists, guards are plain values), `ActorPort` by giving back its borrow before it suspends.
 
 use std::io;
 use std::marker::PhantomData;
@@ -113,14 +113,17 @@ impl<'env> Coroutine<'env> {
     {
         let stack = stacks.0.pop().expect("a stack was reserved for each actor");
         let (base, lowest) = (stack.base().get(), stack.limit().get() + GUARD);
-        // SAFETY: the closure borrows for 'env, and this struct cannot outlive 'env (PhantomData). It never resumes after
-        // it was reset or dropped; if it is forgotten, nobody can resume it, so nothing borrowed is ever touched again.
-        let raw = unsafe { Raw::with_stack_unchecked(stack, move |yielder: &Yielder<u16, usize>, _first: u16| body(Suspender(yielder))) };
+        // SAFETY: the closure borrows for 'env, and this struct cannot outlive 'env (PhantomData). It never resumes
+        // after it was reset or dropped; if it is forgotten, nobody can resume it, so nothing borrowed is ever touched
+        // again.
+        let raw = unsafe {
+            Raw::with_stack_unchecked(stack, move |yielder: &Yielder<u16, usize>, _first: u16| body(Suspender(yielder)))
+        };
         Self { raw: Some(raw), base, lowest, used: base, borrows: PhantomData }
     }
 
-    /// Runs the body until it suspends (`true`) or ends (`false`). The value of the first call is ignored. A panic of the
-    /// body comes out here.
+    /// Runs the body until it suspends (`true`) or ends (`false`). The value of the first call is ignored. A panic of
+    /// the body comes out here.
     ///
     /// # Panics
     /// If the body has ended.
@@ -147,9 +150,9 @@ impl<'env> Coroutine<'env> {
         into.used = self.used;
         into.bytes.clear();
         into.bytes.reserve(length);
-        // SAFETY: `from..base` lies in the mapping of the stack, above its guard page (`lowest`), and nobody runs on it: the
-        // body is suspended. Bytes are copied as they are, initialised or not. A bitwise copy of the handle is never used but
-        // to overwrite the handle of the same stack, and never dropped.
+        // SAFETY: `from..base` lies in the mapping of the stack, above its guard page (`lowest`), and nobody runs on
+        // it: the body is suspended. Bytes are copied as they are, initialised or not. A bitwise copy of the handle is
+        // never used but to overwrite the handle of the same stack, and never dropped.
         unsafe {
             std::ptr::copy_nonoverlapping(from as *const MaybeUninit<u8>, into.bytes.as_mut_ptr(), length);
             into.bytes.set_len(length);
@@ -165,9 +168,10 @@ impl<'env> Coroutine<'env> {
         let raw = self.raw.as_mut().expect("present until abandoned");
         assert!(from.used != usize::MAX, "only what was saved can be restored");
         self.used = from.used;
-        // SAFETY: the same part of the same stack that `save` read, with nobody running on it; pointers into it are valid again
-        // since it lies where it lay. Nothing on it owned anything (module documentation), so nothing is released twice or
-        // never. The handle that is overwritten owned the same stack as the one put in its place, so neither is leaked.
+        // SAFETY: the same part of the same stack that `save` read, with nobody running on it; pointers into it are
+        // valid again since it lies where it lay. Nothing on it owned anything (module documentation), so nothing is
+        // released twice or never. The handle that is overwritten owned the same stack as the one put in its place, so
+        // neither is leaked.
         unsafe {
             let to = (self.base - from.bytes.len()) as *mut MaybeUninit<u8>;
             std::ptr::copy_nonoverlapping(from.bytes.as_ptr(), to, from.bytes.len());
@@ -184,8 +188,8 @@ impl<'env> Coroutine<'env> {
 
     fn reset(&mut self) -> Option<DefaultStack> {
         let mut raw = self.raw.take()?;
-        // SAFETY: this is a longjmp to the body's start. Nothing on the stack needs Drop (module documentation), and the
-        // initial closure is Copy, hence has no destructor either.
+        // SAFETY: this is a longjmp to the body's start. Nothing on the stack needs Drop (module documentation), and
+        // the initial closure is Copy, hence has no destructor either.
         unsafe { raw.force_reset() };
         Some(raw.into_stack())
     }
@@ -203,8 +207,8 @@ mod tests {
 
     use super::*;
 
-    /// Suspends at every level of a recursion, on the way down and on the way up; what comes out depends on all that is on
-    /// the stack.
+    /// Suspends at every level of a recursion, on the way down and on the way up; what comes out depends on all that is
+    /// on the stack.
     fn body(s: Suspender<'_>, depth: u32, out: &Cell<u64>) -> u64 {
         let mut block = [u64::from(depth); 40];
         block[depth as usize % 40] ^= u64::from(s.suspend());
@@ -253,7 +257,8 @@ mod tests {
             c.resume(value);
         }
         assert_eq!(out.get(), straight);
-        // From each point, the last first: another way for a while, back, and the same way to the end, which it had reached.
+        // From each point, the last first: another way for a while, back, and the same way to the end, which it had
+        // reached.
         for (at, here) in saved.iter().enumerate().rev() {
             c.restore(here);
             for &value in values[at..].iter().take(3) {

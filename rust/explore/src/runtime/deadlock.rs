@@ -28,13 +28,16 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         if enabled != 0 && ring.is_empty() {
             return false;
         }
-        let who: Vec<usize> = if ring.is_empty() { (0..self.count()).filter(|i| blocked & 1 << i != 0).collect() } else { ring };
+        let who: Vec<usize> =
+            if ring.is_empty() { (0..self.count()).filter(|i| blocked & 1 << i != 0).collect() } else { ring };
         let mut parts = Vec::new();
         for &i in &who {
             let op = inner.actors[i].announced.expect("a blocked actor has announced");
             let text = inner.model.describe(i as u8, &op);
-            let for_whom: Vec<&str> = (0..self.count()).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors().name(j)).collect();
-            let holder = if for_whom.is_empty() { String::from("nobody who could wake it") } else { for_whom.join(" and ") };
+            let for_whom: Vec<&str> =
+                (0..self.count()).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors().name(j)).collect();
+            let holder =
+                if for_whom.is_empty() { String::from("nobody who could wake it") } else { for_whom.join(" and ") };
             let held = inner.model.held(i as u8);
             let holding = if held.is_empty() { String::new() } else { format!(", holding {}", held.join(" and ")) };
             let label = inner.actors[i].label;

@@ -93,8 +93,8 @@ pub(crate) struct Inner<M: Model> {
     pub own_breaches: Vec<Breach>,
     /// Actors that wait for what never came, as they were when nobody else was left.
     pub retired: Vec<(usize, ActorState<M::Op>)>,
-    /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else can
-    /// tell, and what it broke on the way was found the first time.
+    /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else
+    /// can tell, and what it broke on the way was found the first time.
     pub uneventful: FxHashSet<(u8, u128)>,
     scratch: Footprint,
 }
@@ -117,8 +117,8 @@ impl<M: Model> Inner<M> {
         if self.merge == Merge::Local || !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
             return false;
         }
-        // Now and then, at a place that depends on nothing but the actor's own state, so that searches which come there on other
-        // ways need not run what is left once more.
+        // Now and then, at a place that depends on nothing but the actor's own state, so that searches which come there
+        // on other ways need not run what is left once more.
         let state = &mut self.actors[usize::from(actor)];
         state.pauses = self.pauses && state.hash & PAUSES == 0 && self.sharing.was_noticed();
         goes_on && !state.pauses
@@ -126,21 +126,24 @@ impl<M: Model> Inner<M> {
 
     /// Learns the locations of an operation; `true` if nobody else can tell when it happens, from here on.
     ///
-    /// A location that is only *watched* counts among those read, so that whoever changes it is a scheduling point, but does not
-    /// keep the operation that watches it from being private. That is sound: let `p` be such an operation of actor T,
-    /// which follows T's operation `x`, and let others do `o1 … on` between the two. If `p` commutes with each `oi`, then
-    /// `x p o1 … on` stands for all places of `p`, and running `p` at once, before anybody else is scheduled, loses nothing.
+    /// A location that is only *watched* counts among those read, so that whoever changes it is a scheduling point, but
+    /// does not keep the operation that watches it from being private. That is sound: let `p` be such an operation of
+    /// actor T, which follows T's operation `x`, and let others do `o1 … on` between the two. If `p` commutes with each
+    /// `oi`, then `x p o1 … on` stands for all places of `p`, and running `p` at once, before anybody else is
+    /// scheduled, loses nothing.
     ///
-    /// * Of *whether T may go on*: `p` is enabled right after `x`, since only others take the CPU from T, and they act after
-    ///   `x` (an operation that made its own actor wait would break this; there is none). `p` writes no location that
-    ///   decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p` in this execution, hence `p`
-    ///   before `oi` ends in the same state. What an interrupt finds is the state that it found when it came before `p`.
-    ///   Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not there; the deadlock is the same.
-    /// * Of *a relation that is empty after `x`* (stale values of an address, say): an `oi` that ends it needs an earlier one that
-    ///   begins it. That one changes another location, which `p` reads, so the first `oi` with which `p` does not commute is not
-    ///   one that ends it.
+    /// * Of *whether T may go on*: `p` is enabled right after `x`, since only others take the CPU from T, and they act
+    ///   after `x` (an operation that made its own actor wait would break this; there is none). `p` writes no location
+    ///   that decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p` in this execution,
+    ///   hence `p` before `oi` ends in the same state. What an interrupt finds is the state that it found when it came
+    ///   before `p`. Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not there; the
+    ///   deadlock is the same.
+    /// * Of *a relation that is empty after `x`* (stale values of an address, say): an `oi` that ends it needs an
+    ///   earlier one that begins it. That one changes another location, which `p` reads, so the first `oi` with which
+    ///   `p` does not commute is not one that ends it.
     ///
-    /// All that needs only what the others do *from here on*, and what they can do before T moves (`Sharing::is_apart`).
+    /// All that needs only what the others do *from here on*, and what they can do before T moves
+    /// (`Sharing::is_apart`).
     pub fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.footprint(actor, op, &mut self.scratch);
@@ -148,7 +151,8 @@ impl<M: Model> Inner<M> {
             return true;
         }
         let held = self.model.locks(actor);
-        let phases = std::array::from_fn(|a| if a < self.sharing.actors() { self.actors[a].phase() } else { phase::FINISHED });
+        let phases =
+            std::array::from_fn(|a| if a < self.sharing.actors() { self.actors[a].phase() } else { phase::FINISHED });
         self.sharing.is_apart(actor, held, &phases)
     }
 
@@ -378,8 +382,8 @@ impl<'c, M: Model> ActorPort<'c, M> {
         Observed(self.shared.inner.borrow().actors[usize::from(self.actor)].hash)
     }
 
-    /// Its future depends on no more of what it has observed since than the outcome. The hash of before is itself a live local in
-    /// between, and a function of what has been observed.
+    /// Its future depends on no more of what it has observed since than the outcome. The hash of before is itself a
+    /// live local in between, and a function of what has been observed.
     pub fn conclude(&self, since: Observed, outcome: u64) {
         let mut inner = self.shared.inner.borrow_mut();
         if inner.concludes {
@@ -414,7 +418,8 @@ impl<'c, M: Model> ActorPort<'c, M> {
         }
     }
 
-    /// Execute at once what can be (`Model::in_vain`) of `n` operations in a row; how many. The others are to be called one by one.
+    /// Execute at once what can be (`Model::in_vain`) of `n` operations in a row; how many. The others are to be called
+    /// one by one.
     pub fn skip(&self, op: &M::Op, n: usize) -> usize {
         let mut inner = self.shared.inner.borrow_mut();
         let allowed = inner.may_skip(n);
@@ -437,7 +442,8 @@ impl<'c, M: Model> ActorPort<'c, M> {
         loop {
             let outcome = self.suspender.suspend();
             let mut inner = self.shared.inner.borrow_mut();
-            // Nobody resumes a halted execution or a finished actor; should it happen, the actor just stays where it is.
+            // Nobody resumes a halted execution or a finished actor; should it happen, the actor just stays where it
+            // is.
             if inner.halted || inner.actors[usize::from(self.actor)].finished {
                 continue;
             }

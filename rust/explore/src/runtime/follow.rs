@@ -9,12 +9,16 @@ use crate::runtime::schedule::{Choice, Cost, Found, goes_on};
 
 impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Runs these choices as far as they can be followed (one that cannot is left out), then whoever can go, until
-    /// `target` falls. Returns what was really chosen, up to there. An actor starts when it is first chosen, so that what
-    /// falls in a start hides nothing that another does without it.
+    /// `target` falls. Returns what was really chosen, up to there. An actor starts when it is first chosen, so that
+    /// what falls in a start hides nothing that another does without it.
     pub(crate) fn follow(&mut self, choices: &[Choice], target: Invariant) -> Option<Found> {
         self.reset();
-        let mut path =
-            Path { leads: [0; MAX_ACTORS], started: 0, made: Vec::with_capacity(choices.len()), cost: Cost { switches: 0, steps: 0 } };
+        let mut path = Path {
+            leads: [0; MAX_ACTORS],
+            started: 0,
+            made: Vec::with_capacity(choices.len()),
+            cost: Cost { switches: 0, steps: 0 },
+        };
         for choice in choices {
             let actor = usize::from(choice.actor);
             if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
@@ -24,7 +28,9 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
                 return None;
             }
             let outcomes = self.outcomes(actor);
-            if outcomes != 0 && self.go(&mut path, Choice { outcome: choice.outcome.min(outcomes - 1), ..*choice }, target) {
+            if outcomes != 0
+                && self.go(&mut path, Choice { outcome: choice.outcome.min(outcomes - 1), ..*choice }, target)
+            {
                 return Some(path.found(actor));
             }
             if self.halted() {

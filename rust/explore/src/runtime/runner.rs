@@ -1,4 +1,5 @@
-//! Runs the actors of an execution: from one scheduling point to the next, back to an earlier one, or all from the beginning.
+//! Runs the actors of an execution: from one scheduling point to the next, back to an earlier one, or all from the
+//! beginning.
 
 use std::cell::RefMut;
 use std::io;
@@ -48,7 +49,15 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         assert!(count <= MAX_ACTORS, "at most {MAX_ACTORS} actors");
         let mut stacks = Stacks::default();
         stacks.reserve(count)?;
-        Ok(Self { shared, actors, stacks, running: Vec::with_capacity(count), count, before: Vec::new(), spare: Vec::new() })
+        Ok(Self {
+            shared,
+            actors,
+            stacks,
+            running: Vec::with_capacity(count),
+            count,
+            before: Vec::new(),
+            spare: Vec::new(),
+        })
     }
 
     pub(crate) fn inner(&self) -> RefMut<'env, Inner<M>> {
@@ -92,7 +101,8 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.running[actor].save(&mut stack);
         let mut inner = self.inner();
         let mark = inner.model.checkpoint();
-        let (state, seen, steps, own_breaches) = (inner.actors[actor], inner.seen, inner.steps, inner.own_breaches.len());
+        let (state, seen, steps, own_breaches) =
+            (inner.actors[actor], inner.seen, inner.steps, inner.own_breaches.len());
         drop(inner);
         self.before.push(Before { actor, state, stack, mark, seen, steps, own_breaches });
     }
@@ -158,7 +168,8 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         ran
     }
 
-    /// What a path has come to: everybody done (then what must hold at rest is judged), or a deadlock (which is recorded).
+    /// What a path has come to: everybody done (then what must hold at rest is judged), or a deadlock (which is
+    /// recorded).
     pub(crate) fn settle(&mut self) -> bool {
         let done = self.inner().actors[..self.count()].iter().all(|a| a.finished);
         if done {
@@ -170,11 +181,14 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         enabled == 0
     }
 
-    /// Whoever has not finished waits for something that may never come and cannot come now: nobody is left to wait for.
+    /// Whoever has not finished waits for something that may never come and cannot come now: nobody is left to wait
+    /// for.
     fn retire_the_idle(&self, inner: &mut Inner<M>) {
         let count = self.count;
         let waiting = |inner: &mut Inner<M>, i: usize| {
-            inner.actors[i].announced.is_some_and(|op| inner.model.may_never_come(i as u8, &op) && inner.model.outcomes(i as u8, &op) == 0)
+            inner.actors[i]
+                .announced
+                .is_some_and(|op| inner.model.may_never_come(i as u8, &op) && inner.model.outcomes(i as u8, &op) == 0)
         };
         if (0..count).all(|i| inner.actors[i].finished || waiting(inner, i)) {
             for i in 0..count {

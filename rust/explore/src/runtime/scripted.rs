@@ -1,9 +1,9 @@
 //! Actors whose steps are answers rather than data: which operation comes next depends on the results of those before.
 //!
-//! Whoever knows (Python) is asked once for each distinct history, with its steps driven from their start. The answers are
-//! kept in a trie for each actor; an actor's coroutine has no more than the number of a node in hand. Where no answer is
-//! known it suspends, and the search asks on its own stack: no foreign frame ever lies on a coroutine's, where CPython 3.14
-//! may abort and where nothing may own anything (see `coroutine`).
+//! Whoever knows (Python) is asked once for each distinct history, with its steps driven from their start. The answers
+//! are kept in a trie for each actor; an actor's coroutine has no more than the number of a node in hand. Where no
+//! answer is known it suspends, and the search asks on its own stack: no foreign frame ever lies on a coroutine's,
+//! where CPython 3.14 may abort and where nothing may own anything (see `coroutine`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -14,8 +14,8 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use thiserror::Error;
 
-/// Results after which a history counts as endless, in one round of an actor: a bound was exceeded then. A loop that tries
-/// again until it succeeds has no end in an exploration, where it may be all that ever runs.
+/// Results after which a history counts as endless, in one round of an actor: a bound was exceeded then. A loop that
+/// tries again until it succeeds has no end in an exploration, where it may be all that ever runs.
 pub const MAX_RESULTS: usize = 1000;
 
 /// Histories of an actor that are kept from one round of a stress to the next.
@@ -30,8 +30,8 @@ pub enum Unanswered {
     Failed(String),
 }
 
-/// Drives an actor's steps from their start: when they are sent these results, one after the other (a value, or the errno
-/// as a negative number), they yield so many operations and one; a `None` is their end, and the last.
+/// Drives an actor's steps from their start: when they are sent these results, one after the other (a value, or the
+/// errno as a negative number), they yield so many operations and one; a `None` is their end, and the last.
 pub type Source<'s, S> = dyn Fn(usize, &[i64]) -> Result<Vec<Option<S>>, Unanswered> + Sync + 's;
 
 /// An operation as it is answered.
@@ -51,7 +51,8 @@ pub enum ForeignError {
     #[error("actor {actor:?}, step {step}: {what}")]
     Step { actor: String, step: usize, what: String },
     #[error(
-        "actor {actor:?}, step {step}: after the same results it answered {first} once and {second} now; steps may depend on results only"
+        "actor {actor:?}, step {step}: after the same results it answered {first} once and {second} now; steps may \
+            depend on results only"
     )]
     Nondeterministic { actor: String, step: usize, first: String, second: String },
 }
@@ -137,7 +138,14 @@ impl<'s, S: Scripted> Memo<'s, S> {
     /// `names` of all actors, those with a program included.
     pub fn new(context: &'s S::Context, names: Vec<String>, source: &'s Source<'s, S>) -> Self {
         let tries = names.iter().map(|_| Trie::default()).collect();
-        Self { context, names, source, tries: RefCell::new(tries), failure: RefCell::new(None), interrupted: Cell::new(false) }
+        Self {
+            context,
+            names,
+            source,
+            tries: RefCell::new(tries),
+            failure: RefCell::new(None),
+            interrupted: Cell::new(false),
+        }
     }
 
     /// Whether the search is to end: the steps failed, or somebody wants it to.
@@ -197,7 +205,11 @@ impl<'s, S: Scripted> Memo<'s, S> {
                 return Answer::None;
             }
             Err(Unanswered::Failed(what)) => {
-                return self.fail(ForeignError::Step { actor: self.names[actor].clone(), step: results.len() + 1, what });
+                return self.fail(ForeignError::Step {
+                    actor: self.names[actor].clone(),
+                    step: results.len() + 1,
+                    what,
+                });
             }
         };
         let mut tries = self.tries.borrow_mut();
@@ -205,14 +217,20 @@ impl<'s, S: Scripted> Memo<'s, S> {
         let mut answers = answers.into_iter();
         for (at, node) in std::iter::once(ROOT).chain(path).enumerate() {
             let answer = answers.next().flatten();
-            let answer =
-                answer.map(|document| (document.resolve(self.context), document)).map(|(operation, document)| (document, operation));
+            let answer = answer
+                .map(|document| (document.resolve(self.context), document))
+                .map(|(operation, document)| (document, operation));
             match &nodes[node as usize].answer {
                 None => nodes[node as usize].answer = Some(answer),
                 Some(known) if *known == answer => {}
                 Some(known) => {
                     let (first, second) = (told(known.as_ref()), told(answer.as_ref()));
-                    return self.fail(ForeignError::Nondeterministic { actor: self.names[actor].clone(), step: at + 1, first, second });
+                    return self.fail(ForeignError::Nondeterministic {
+                        actor: self.names[actor].clone(),
+                        step: at + 1,
+                        first,
+                        second,
+                    });
                 }
             }
         }

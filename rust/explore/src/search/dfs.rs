@@ -143,7 +143,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                     self.rehearse(ending, began, limits);
                 }
                 end = self.begin_round();
-            } else if !self.probed && self.report.first.is_none() && self.report.executions >= UNPROBED && self.rehearses() {
+            } else if !self.probed
+                && self.report.first.is_none()
+                && self.report.executions >= UNPROBED
+                && self.rehearses()
+            {
                 self.probed = true;
                 self.probe(ending, began, limits);
                 end = self.begin_round();
@@ -176,17 +180,19 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report.steps = self.runner.inner().total_steps - first_steps;
         self.report.states = self.cache.len() as u64;
         // The node popped last was the beginning.
-        self.report.interleavings = (self.ways.is_some() && self.report.ended == Ended::Exhausted).then_some(self.ways_on);
+        self.report.interleavings =
+            (self.ways.is_some() && self.report.ended == Ended::Exhausted).then_some(self.ways_on);
         (limits.progress)(self.progress());
         self.report
     }
 
     fn rehearses(&self) -> bool {
-        self.reduction.merge == Merge::Private && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed)
+        self.reduction.merge == Merge::Private
+            && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed)
     }
 
-    /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it goes on for a
-    /// small part of what it took so far.
+    /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it
+    /// goes on for a small part of what it took so far.
     fn is_over(&mut self) -> bool {
         let now = self.report.executions;
         let grew = *self.grew_at.get_or_insert(now);
@@ -195,7 +201,12 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
 
     fn progress(&self) -> Progress {
         let violated = self.report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
-        Progress { executions: self.report.executions, steps: self.report.steps, states: self.cache.len() as u64, violated }
+        Progress {
+            executions: self.report.executions,
+            steps: self.report.steps,
+            states: self.cache.len() as u64,
+            violated,
+        }
     }
 
     /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
@@ -304,8 +315,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             return End::Over;
         }
         let (enabled, blocked) = self.runner.enabled();
-        // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if somebody was
-        // here before, so was all that follows.
+        // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if
+        // somebody was here before, so was all that follows.
         if let Some(actor) = self.runner.goes_alone(enabled, last) {
             if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(key)) {
                 return End::Over;
@@ -342,7 +353,17 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     fn push(&mut self, open: u16, sleep: u16, actor: u8, key: u128) {
-        self.nodes.push(Node { open, sleep, done: 0, choice: Choice { actor, outcome: 0 }, outcomes: 0, ran: 0, lead: 0, key, ways: 0.0 });
+        self.nodes.push(Node {
+            open,
+            sleep,
+            done: 0,
+            choice: Choice { actor, outcome: 0 },
+            outcomes: 0,
+            ran: 0,
+            lead: 0,
+            key,
+            ways: 0.0,
+        });
     }
 
     /// What fell in the state that the whole path leads to.

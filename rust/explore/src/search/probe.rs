@@ -1,5 +1,6 @@
-//! Executions beside an exhaustive search: from some it learns what actors share, so that fewer of its rounds end late; others
-//! show early what falls where one actor stops once for all others. They are executions like all: what falls in them has fallen.
+//! Executions beside an exhaustive search: from some it learns what actors share, so that fewer of its rounds end late;
+//! others show early what falls where one actor stops once for all others. They are executions like all: what falls in
+//! them has fallen.
 
 use std::time::Instant;
 
@@ -69,8 +70,8 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         !over && !self.runner.unanswered() && self.report.executions + 1 < limits.executions
     }
 
-    /// An execution in which whoever is `next` after these turns goes on if it can, else the one after it that can. Returns the
-    /// number of turns before somebody else than `next` had to go.
+    /// An execution in which whoever is `next` after these turns goes on if it can, else the one after it that can.
+    /// Returns the number of turns before somebody else than `next` had to go.
     fn by_turns(
         &mut self,
         ending: Invariants,

@@ -1,9 +1,9 @@
 //! Sampling for spaces beyond the cache: uniform walks, and PCT (priorities with a few changes).
 //!
-//! Both decide only at unmerged points: a priority drops at a numbered choice, and what is private to an actor makes none
-//! (explorer.md §2.5). What they do not find is not proven absent: never "safe". PCT of depth d preempts at most d - 1 times
-//! in an execution; a fault that needs more switches between actors that could all go on is out of its reach, however long
-//! it runs.
+//! Both decide only at unmerged points: a priority drops at a numbered choice, and what is private to an actor makes
+//! none (explorer.md §2.5). What they do not find is not proven absent: never "safe". PCT of depth d preempts at most d
+//! - 1 times in an execution; a fault that needs more switches between actors that could all go on is out of its reach,
+//! however long it runs.
 
 use std::time::Instant;
 
@@ -50,7 +50,9 @@ impl Priorities {
     }
 
     fn pick(&mut self, enabled: u16, at: u32) -> u8 {
-        let top = |of: &[u32; MAX_ACTORS]| (0..MAX_ACTORS).filter(|a| enabled & 1 << a != 0).max_by_key(|a| of[*a]).unwrap_or(0);
+        let top = |of: &[u32; MAX_ACTORS]| {
+            (0..MAX_ACTORS).filter(|a| enabled & 1 << a != 0).max_by_key(|a| of[*a]).unwrap_or(0)
+        };
         let mut actor = top(&self.of);
         if self.changes.contains(&at) {
             self.lowest = self.lowest.saturating_sub(1);
@@ -164,7 +166,8 @@ fn walk<M: Model, A: Actors<M>>(
         cost.switches += u32::from(made.last().is_some_and(|c| c.actor != actor));
         cost.steps += leads[usize::from(actor)] + 1;
         made.push(Choice { actor, outcome });
-        leads[usize::from(actor)] = runner.advance(usize::from(actor), outcome, crate::runtime::execution::Phase::Frontier);
+        leads[usize::from(actor)] =
+            runner.advance(usize::from(actor), outcome, crate::runtime::execution::Phase::Frontier);
     }
 }
 

@@ -38,8 +38,8 @@ pub struct Report {
     pub rounds: u32,
     /// A bound of the model or of the steps per actor was hit.
     pub overflowed: bool,
-    /// Executions that a search without any reduction would have to run. Known if this one was exhausted, with the cache
-    /// and nothing else: sleep sets and merging leave out edges that the count needs.
+    /// Executions that a search without any reduction would have to run. Known if this one was exhausted, with the
+    /// cache and nothing else: sleep sets and merging leave out edges that the count needs.
     pub interleavings: Option<f64>,
     pub found: BTreeMap<Invariant, Found>,
     /// When an invariant that ends executions first fell: after so many executions, and how long.
@@ -85,10 +85,14 @@ pub struct Final {
 }
 
 impl Final {
-    /// What of it a reduction must keep where actors may lose their CPU. A deadlock in which one lost it for good is the same
-    /// wherever the actor stood in its private work, which merging does ahead.
+    /// What of it a reduction must keep where actors may lose their CPU. A deadlock in which one lost it for good is
+    /// the same wherever the actor stood in its private work, which merging does ahead.
     #[must_use]
     pub fn but_private_work(self, reduction: Reduction) -> Self {
-        if self.deadlock && reduction.merge == Merge::Private { Self { key: 0, violated: Invariants::NONE, ..self } } else { self }
+        if self.deadlock && reduction.merge == Merge::Private {
+            Self { key: 0, violated: Invariants::NONE, ..self }
+        } else {
+            self
+        }
     }
 }

@@ -30,7 +30,14 @@ pub fn finals<M: Model, A: Actors<M>>(
     let report = Search::new(&mut runner, reduction, &mut keep).run(
         ending,
         STEP_BOUND,
-        &mut Limits { executions, deadline: None, settle: None, states: usize::MAX, stop: &|| false, progress: &mut |_| {} },
+        &mut Limits {
+            executions,
+            deadline: None,
+            settle: None,
+            states: usize::MAX,
+            stop: &|| false,
+            progress: &mut |_| {},
+        },
     );
     (report, finals)
 }

@@ -159,7 +159,9 @@ impl Model for Toy {
             (Op::Read(w) | Op::Expect(w), _) => out.read(u32::from(w)),
             (Op::Write(w, _) | Op::Swap(w, _) | Op::Cas(w, ..), _) => out.write(u32::from(w)),
             (Op::Lock(l) | Op::Unlock(l), _) => out.write(lock(l)),
-            (Op::Queue(l) | Op::WriteLock(l) | Op::WriteUnlock(l) | Op::ReadLock(l) | Op::ReadUnlock(l), _) => out.write(sem(l)),
+            (Op::Queue(l) | Op::WriteLock(l) | Op::WriteUnlock(l) | Op::ReadLock(l) | Op::ReadUnlock(l), _) => {
+                out.write(sem(l))
+            }
         }
     }
     fn observed(reply: u64) -> u64 {
@@ -249,7 +251,10 @@ impl Model for Toy {
         held
     }
     fn breaches(&self) -> Vec<Breach> {
-        self.violated().iter().map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("odd") }).collect()
+        self.violated()
+            .iter()
+            .map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("odd") })
+            .collect()
     }
     fn describe(&self, _actor: u8, op: &Op) -> Described {
         Described { op: format!("{op:?}"), ..Described::default() }
@@ -332,7 +337,8 @@ pub fn random_interrupts(rng: &mut impl Rng, locks: u32) -> Programs {
     for (i, lines) in programs.iter_mut().enumerate() {
         lines.truncate(4);
         // Cutting leaves locks held at the end: deadlocks, which the reductions have to agree on as well.
-        let (open, close) = if i == 0 && rng.random_range(0..3) != 0 { (Op::Mask, Op::Unmask) } else { (Op::Pause, Op::Resume) };
+        let (open, close) =
+            if i == 0 && rng.random_range(0..3) != 0 { (Op::Mask, Op::Unmask) } else { (Op::Pause, Op::Resume) };
         if rng.random_range(0..2) == 0 {
             let from = rng.random_range(0..=lines.len());
             let to = rng.random_range(from..=lines.len());
@@ -356,7 +362,9 @@ pub fn random_interrupts(rng: &mut impl Rng, locks: u32) -> Programs {
     // A line left out may not be one that opens or closes.
     for lines in &mut programs {
         for i in 1..lines.len() {
-            if lines[i - 1] == Line::SkipIfOdd && matches!(lines[i], Line::Do(Op::Mask | Op::Unmask | Op::Pause | Op::Resume)) {
+            if lines[i - 1] == Line::SkipIfOdd
+                && matches!(lines[i], Line::Do(Op::Mask | Op::Unmask | Op::Pause | Op::Resume))
+            {
                 lines[i - 1] = Line::Do(Op::Local);
             }
         }

@@ -1,6 +1,6 @@
 //! Invariants that a machine at rest can show, over a read-only view (kernel-semantics §12): a file-system check for
-//! vmemmap. One pass over the tables (`tree`; what they map as struct pages: `vmemmap`), one over the hugepages (`pools`),
-//! one over the frames; no heap.
+//! vmemmap. One pass over the tables (`tree`; what they map as struct pages: `vmemmap`), one over the hugepages
+//! (`pools`), one over the frames; no heap.
 
 mod pools;
 mod tree;

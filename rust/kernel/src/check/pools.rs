@@ -12,7 +12,9 @@ use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
 use crate::state::{Hpage, Hstate, Scalar};
 
 /// Every pool's lists and counters, and every page on a list.
-pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(checker: &mut Checker<'_, V, M, F>) {
+pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
+    checker: &mut Checker<'_, V, M, F>,
+) {
     let k = checker.view.kernel();
     let Some(key) = checker.view.var(k.vars.scalar(Scalar::HvoKey)) else { return };
     checker.visible.add(Invariant::CountersBalance);
@@ -79,8 +81,8 @@ fn list<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
     (length, optimised)
 }
 
-/// One page of a pool: the flag against the tables, the tables against the contents. Returns whether the flag is set; nothing
-/// is judged where contents are not visible.
+/// One page of a pool: the flag against the tables, the tables against the contents. Returns whether the flag is set;
+/// nothing is judged where contents are not visible.
 pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
     checker: &mut Checker<'_, V, M, F>,
     page: HugePage,
@@ -90,21 +92,35 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Findin
     let Some(head_pa) = checker.translate(head) else { return false };
     let Some(private) = checker.view.data_word(page_word(head_pa, 0, word::PRIVATE)) else { return false };
     let flagged = private & HPG_VMEMMAP_OPTIMIZED != 0;
-    for invariant in [Invariant::TailsResolveToHead, Invariant::RestoredPrivate, Invariant::RollbackComplete, Invariant::FlagWithState] {
+    for invariant in [
+        Invariant::TailsResolveToHead,
+        Invariant::RestoredPrivate,
+        Invariant::RollbackComplete,
+        Invariant::FlagWithState,
+    ] {
         checker.visible.add(invariant);
     }
     let (count, reserved) = (vmemmap_pages(&k, page.pages), reserved_vmemmap_pages(k.version));
-    let reuse = (reserved <= count).then(|| checker.translate(head.plus((reserved - 1) << k.geometry.page_shift()))).flatten();
+    let reuse =
+        (reserved <= count).then(|| checker.translate(head.plus((reserved - 1) << k.geometry.page_shift()))).flatten();
     for i in 0..count.max(1) {
         let va = head.plus(i << k.geometry.page_shift());
         let Some(found) = walk(checker.view, va) else { continue };
         let Some(pa) = found.output else { continue };
         let shared = i >= reserved && Some(pa) == reuse;
         if i >= reserved && flagged && !shared {
-            checker.report(Invariant::FlagWithState, va.0, "the page is flagged as optimised and this tail is not shared");
+            checker.report(
+                Invariant::FlagWithState,
+                va.0,
+                "the page is flagged as optimised and this tail is not shared",
+            );
         }
         if !flagged && (shared || found.level == Level::PTE && !found.desc.is_writable()) {
-            checker.report(Invariant::RollbackComplete, va.0, "the page is not flagged as optimised and this tail is shared or read-only");
+            checker.report(
+                Invariant::RollbackComplete,
+                va.0,
+                "the page is not flagged as optimised and this tail is shared or read-only",
+            );
         }
         // Of a shared page the first slots are the head's own.
         let first_tail = if i == 0 || shared { 1 } else { 0 };
@@ -112,7 +128,8 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Findin
         for nth in first_tail..slots {
             let Some(found) = checker.view.data_word(page_word(pa, nth, word::COMPOUND_HEAD)) else { break };
             if found != head.0 | 1 {
-                let what = if shared || i < reserved { Invariant::TailsResolveToHead } else { Invariant::RestoredPrivate };
+                let what =
+                    if shared || i < reserved { Invariant::TailsResolveToHead } else { Invariant::RestoredPrivate };
                 checker.report(what, va.plus(nth * STRUCT_PAGE_SIZE).0, "a tail does not name its head");
                 break;
             }

@@ -61,23 +61,47 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             Kind::None => self.hole(level, va),
             Kind::Invalid => {
                 if self.view.kernel().layout.in_vmemmap(va) {
-                    self.report_entry(Invariant::TreeWellFormed, va, level, desc, "an invalid descriptor in vmemmap is not zero");
+                    self.report_entry(
+                        Invariant::TreeWellFormed,
+                        va,
+                        level,
+                        desc,
+                        "an invalid descriptor in vmemmap is not zero",
+                    );
                 }
                 self.hole(level, va);
             }
             Kind::Reserved => {
-                self.report_entry(Invariant::TreeWellFormed, va, level, desc, "a descriptor type that its level does not have");
+                self.report_entry(
+                    Invariant::TreeWellFormed,
+                    va,
+                    level,
+                    desc,
+                    "a descriptor type that its level does not have",
+                );
                 self.hole(level, va);
             }
             Kind::Table(next) => {
                 let known = 3 | g.address_mask() | Attr::PXN_TABLE.bits() | Attr::UXN_TABLE.bits();
                 if desc.0 & !known != 0 {
-                    self.report_entry(Invariant::TreeWellFormed, va, level, desc, "reserved bits are set in a table descriptor");
+                    self.report_entry(
+                        Invariant::TreeWellFormed,
+                        va,
+                        level,
+                        desc,
+                        "reserved bits are set in a table descriptor",
+                    );
                 }
                 if self.view.in_ram(next) {
                     self.table(next, level.next(), va, pxn || desc.has(Attr::PXN_TABLE));
                 } else {
-                    self.report_entry(Invariant::TreeWellFormed, va, level, desc, "a table descriptor points outside RAM");
+                    self.report_entry(
+                        Invariant::TreeWellFormed,
+                        va,
+                        level,
+                        desc,
+                        "a table descriptor points outside RAM",
+                    );
                     self.hole(level, va);
                 }
             }
@@ -108,21 +132,39 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             self.report_entry(Invariant::NoWritableExecutable, va, level, desc, what);
         }
         if !desc.has(Attr::UXN) {
-            self.report_entry(Invariant::NoWritableExecutable, va, level, desc, "executable at EL0 (ptdump_check_wx counts it as non-UXN)");
+            self.report_entry(
+                Invariant::NoWritableExecutable,
+                va,
+                level,
+                desc,
+                "executable at EL0 (ptdump_check_wx counts it as non-UXN)",
+            );
         }
         let l = &self.view.kernel().layout;
         if va >= l.page_offset && va < l.page_end && l.linear_va(pa) != va {
-            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "the linear map maps another address than its own");
+            self.report_entry(
+                Invariant::TreeWellFormed,
+                va,
+                level,
+                desc,
+                "the linear map maps another address than its own",
+            );
         }
         if l.in_vmemmap(va) {
             self.vmemmap_leaf(leaf);
         } else if matches!(desc.attr_index(), mair::NORMAL | mair::NORMAL_TAGGED) && !self.view.in_ram(pa) {
-            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "an address outside RAM is mapped as Normal memory");
+            self.report_entry(
+                Invariant::TreeWellFormed,
+                va,
+                level,
+                desc,
+                "an address outside RAM is mapped as Normal memory",
+            );
         }
     }
 
-    /// A leaf with the Contiguous bit, found at `index`: its whole set must have it, with addresses that follow each other
-    /// and the same attributes (Arm ARM, "misprogramming of the Contiguous bit"). Told once for a set.
+    /// A leaf with the Contiguous bit, found at `index`: its whole set must have it, with addresses that follow each
+    /// other and the same attributes (Arm ARM, "misprogramming of the Contiguous bit"). Told once for a set.
     fn contiguous(&mut self, table: Pa, index: usize, desc: Desc, level: Level, va: Va) {
         let g = self.view.geometry();
         let size = match level {
@@ -146,7 +188,13 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             other.0 & same == desc.0 & same && g.output(other).0 == base.wrapping_add((i - first) as u64 * span)
         };
         if base & (size as u64 * span - 1) != 0 || !(first..first + size).all(agrees) {
-            self.report_entry(Invariant::TreeWellFormed, va, level, desc, "a contiguous set whose entries do not agree");
+            self.report_entry(
+                Invariant::TreeWellFormed,
+                va,
+                level,
+                desc,
+                "a contiguous set whose entries do not agree",
+            );
         }
     }
 
@@ -173,7 +221,11 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         let listed = matches!(kind, FrameKind::Vmemmap | FrameKind::Table) && !free && !self_hosted;
         if listed && !self.marks.is_marked(self.view.geometry().pfn(pa)) {
-            self.report(Invariant::FramesConserved, pa.0, "allocated for struct pages or as a table, and mapped nowhere");
+            self.report(
+                Invariant::FramesConserved,
+                pa.0,
+                "allocated for struct pages or as a table, and mapped nowhere",
+            );
         }
     }
 }

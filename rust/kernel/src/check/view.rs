@@ -14,8 +14,8 @@ pub struct FrameInfo {
     pub self_hosted: bool,
 }
 
-/// A machine at rest, as far as it can be seen: a live one, an explored one, an image. A method that knows nothing returns
-/// `None`, and what depends on it is reported as not visible.
+/// A machine at rest, as far as it can be seen: a live one, an explored one, an image. A method that knows nothing
+/// returns `None`, and what depends on it is reported as not visible.
 pub trait StateView: TableView {
     fn kernel(&self) -> &Kernel;
     /// Value of a kernel variable.
@@ -24,8 +24,8 @@ pub trait StateView: TableView {
     fn data_word(&self, pa: Pa) -> Option<u64>;
     /// The frame at a page-aligned physical address; `None` also for memory that the allocator does not have.
     fn frame(&self, pa: Pa) -> Option<FrameInfo>;
-    /// Bytes from `pa` on, whole pages and at least one, whose frames are alike and neither tables nor vmemmap; 0 if the
-    /// frame at `pa` must be looked at.
+    /// Bytes from `pa` on, whole pages and at least one, whose frames are alike and neither tables nor vmemmap; 0 if
+    /// the frame at `pa` must be looked at.
     fn uninteresting(&self, pa: Pa) -> u64 {
         let _ = pa;
         0

@@ -1,5 +1,5 @@
-//! What the tables map as struct pages, at rest: holes, leaves, shared tails, sections, listed hugepages (I2, I3, I8 to I16,
-//! I26, I27; kernel-semantics §5, §6, §12).
+//! What the tables map as struct pages, at rest: holes, leaves, shared tails, sections, listed hugepages (I2, I3, I8 to
+//! I16, I26, I27; kernel-semantics §5, §6, §12).
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::descriptor::{Attr, mair, prot};
@@ -59,7 +59,11 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
                     self.report(Invariant::AlwaysTranslates, at.0, "the struct page of a valid PFN does not translate");
                     reported = true;
                     if self.section_flags(number).is_some_and(|flags| flags & section_flag::IS_EARLY == 0) {
-                        self.report(Invariant::SubsectionMapExact, at.0, "a subsection_map bit is set and nothing is mapped");
+                        self.report(
+                            Invariant::SubsectionMapExact,
+                            at.0,
+                            "a subsection_map bit is set and nothing is mapped",
+                        );
                     }
                 }
             }
@@ -86,7 +90,11 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             if self.section_flags(number).is_some() {
                 self.visible.add(Invariant::SubsectionMapExact);
                 if !self.is_valid(number, leaf.va, g.entry_span(leaf.level).min(g.section_vmemmap())) {
-                    self.report_leaf(Invariant::SubsectionMapExact, leaf, "vmemmap is mapped and no subsection_map bit is set");
+                    self.report_leaf(
+                        Invariant::SubsectionMapExact,
+                        leaf,
+                        "vmemmap is mapped and no subsection_map bit is set",
+                    );
                 }
             }
         }
@@ -108,7 +116,9 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
     /// Attributes that none of these kernels gives a vmemmap leaf; permissions are judged elsewhere.
     fn wrong_attributes(&self, leaf: Leaf) -> Option<&'static str> {
         let k = self.view.kernel();
-        let ignored = k.geometry.address_mask() | k.extra_prot | (Attr::RDONLY | Attr::WRITE | Attr::DIRTY | Attr::PXN | Attr::UXN).bits();
+        let ignored = k.geometry.address_mask()
+            | k.extra_prot
+            | (Attr::RDONLY | Attr::WRITE | Attr::DIRTY | Attr::PXN | Attr::UXN).bits();
         let written = if leaf.level == Level::PTE { prot::PAGE_KERNEL } else { prot::PROT_SECT_NORMAL_6_1 };
         let odd = (leaf.desc.0 ^ written) & !ignored & !k.geometry.reserved_leaf_bits(leaf.level);
         if odd == 0 {
@@ -130,8 +140,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
     fn follows_run(&self, leaf: Leaf) -> bool {
         let g = self.view.geometry();
         let Some(run) = self.run.filter(|run| leaf.level == Level::PTE && run.pa == leaf.pa) else { return false };
-        // Hugepages are aligned to their length, so the place of the first page bounds the length. 2021 shares the second
-        // page: whether the kernel at hand does is judged elsewhere.
+        // Hugepages are aligned to their length, so the place of the first page bounds the length. 2021 shares the
+        // second page: whether the kernel at hand does is judged elsewhere.
         let index = run.first.since(self.view.kernel().layout.vmemmap_start) >> g.page_shift();
         let length = |first: u64| if first == 0 { u64::MAX } else { first & first.wrapping_neg() };
         let most = length(index).max(index.checked_sub(1).map_or(0, |first| length(first) - 1));
@@ -147,26 +157,40 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             self.visible.add(Invariant::NoUseOfFreedFrame);
             self.visible.add(Invariant::SelfHostedUntouched);
             if free {
-                self.report_leaf(Invariant::NoUseOfFreedFrame, leaf, "vmemmap maps a frame that is in the allocator's hands");
+                self.report_leaf(
+                    Invariant::NoUseOfFreedFrame,
+                    leaf,
+                    "vmemmap maps a frame that is in the allocator's hands",
+                );
                 return;
             }
         }
         match frame.kind {
             FrameKind::Vmemmap => {}
-            FrameKind::Table => self.report_leaf(Invariant::FramesConserved, leaf, "a frame is mapped as struct pages and used as a table"),
-            _ => self.report_leaf(Invariant::FramesConserved, leaf, "vmemmap maps a frame that was allocated as something else"),
+            FrameKind::Table => self.report_leaf(
+                Invariant::FramesConserved,
+                leaf,
+                "a frame is mapped as struct pages and used as a table",
+            ),
+            _ => self.report_leaf(
+                Invariant::FramesConserved,
+                leaf,
+                "vmemmap maps a frame that was allocated as something else",
+            ),
         }
     }
 
-    /// 6.12: whether the first struct page of a vmemmap page, which a restore may have copied from a head, kept the HugeTLB
-    /// type and is no head any more. (A shared one still reads as a head.)
+    /// 6.12: whether the first struct page of a vmemmap page, which a restore may have copied from a head, kept the
+    /// HugeTLB type and is no head any more. (A shared one still reads as a head.)
     fn stray_type(&mut self, va: Va, frame: Pa) {
         if !self.view.kernel().version.is_6_12() {
             return;
         }
         let Some(count) = self.view.data_word(page_word(frame, 0, word::COUNT)) else { return };
         self.visible.add(Invariant::RestoredPrivate);
-        if is_hugetlb_type(count) && self.view.data_word(page_word(frame, 0, word::FLAGS)).is_some_and(|flags| flags & flag::HEAD == 0) {
+        if is_hugetlb_type(count)
+            && self.view.data_word(page_word(frame, 0, word::FLAGS)).is_some_and(|flags| flags & flag::HEAD == 0)
+        {
             self.report(Invariant::RestoredPrivate, va.0, "a page that is no head kept the HugeTLB type");
         }
     }
@@ -184,7 +208,11 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let writable = leaf.desc.is_writable();
         if taken && !writable {
             self.visible.add(Invariant::TailsResolveToHead);
-            self.report_leaf(Invariant::TailsResolveToHead, leaf, "a shared tail maps the frame of another page than its own head");
+            self.report_leaf(
+                Invariant::TailsResolveToHead,
+                leaf,
+                "a shared tail maps the frame of another page than its own head",
+            );
         } else if !writable {
             self.report_leaf(Invariant::OneWritableHead, leaf, "a vmemmap page that is nobody's tail is read-only");
         }
@@ -200,14 +228,18 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             self.report_leaf(Invariant::SelfHostedUntouched, leaf, "self-hosted storage is shared");
         }
         if self.is_optimised(leaf) == Some(false) {
-            self.report_leaf(Invariant::RestoredPrivate, leaf, "a page that is not optimised shares its vmemmap frames");
+            self.report_leaf(
+                Invariant::RestoredPrivate,
+                leaf,
+                "a page that is not optimised shares its vmemmap frames",
+            );
         } else if leaf.desc.is_writable() {
             self.report_leaf(Invariant::SharedTailsReadOnly, leaf, "a shared tail is writable");
         }
     }
 
-    /// Whether the compound page of the struct pages in `leaf` may share its frames: it has the optimised flag, or, where
-    /// contents are not visible, it is a listed hugepage; `None` if neither can be seen.
+    /// Whether the compound page of the struct pages in `leaf` may share its frames: it has the optimised flag, or,
+    /// where contents are not visible, it is a listed hugepage; `None` if neither can be seen.
     fn is_optimised(&self, leaf: Leaf) -> Option<bool> {
         // The second struct page of any shared frame is a tail, whichever page it belongs to.
         let Some(head) = self.view.data_word(page_word(leaf.pa, 1, word::COMPOUND_HEAD)) else {
@@ -258,12 +290,17 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             if (0..4).any(|word| self.view.var(k.vars.subsection_map(number, word)).is_some_and(|bits| bits != 0)) {
                 let start = k.vars.base.plus(u64::from(number) * k.geometry.section_size());
                 let va = k.layout.page_va(k.geometry.pfn(start));
-                self.report(Invariant::SubsectionMapExact, va.0, "a subsection_map bit is set and the section is not present");
+                self.report(
+                    Invariant::SubsectionMapExact,
+                    va.0,
+                    "a subsection_map bit is set and the section is not present",
+                );
             }
         }
     }
 
-    /// I27: at rest nobody takes a block offline, so one that is online and isolated was left so by an attempt that failed.
+    /// I27: at rest nobody takes a block offline, so one that is online and isolated was left so by an attempt that
+    /// failed.
     pub fn isolated_blocks(&mut self) {
         let k = self.view.kernel();
         for number in 0..k.vars.sections() {
@@ -272,7 +309,10 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             }
             // The last page: the first ones may be the block's own vmemmap.
             let start = k.vars.base.plus(u64::from(number) * k.geometry.section_size());
-            let Some(isolated) = self.view.is_isolated(start.plus(k.geometry.section_size() - k.geometry.page_size())) else { continue };
+            let Some(isolated) = self.view.is_isolated(start.plus(k.geometry.section_size() - k.geometry.page_size()))
+            else {
+                continue;
+            };
             self.visible.add(Invariant::FailureRestores);
             if isolated {
                 self.report(Invariant::FailureRestores, start.0, "an online memory block is isolated");
@@ -280,8 +320,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
     }
 
-    /// Every hugepage of a list, by its tables, and by its contents where they are visible: a view with pools has `pools`
-    /// for that.
+    /// Every hugepage of a list, by its tables, and by its contents where they are visible: a view with pools has
+    /// `pools` for that.
     pub fn listed_hugepages(&mut self) {
         let k = self.view.kernel();
         let (sizes, count) = k.geometry.hugetlb_sizes();
@@ -318,7 +358,10 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             return;
         }
         let start = k.layout.page_va(head);
-        let leaf = |i: u64| walk(self.view, start.plus(i << k.geometry.page_shift())).and_then(|w| Some((w.output?, w.desc.is_writable())));
+        let leaf = |i: u64| {
+            walk(self.view, start.plus(i << k.geometry.page_shift()))
+                .and_then(|w| Some((w.output?, w.desc.is_writable())))
+        };
         let (first, second) = (leaf(0), leaf(1));
         // How many of the pages after the kept ones share the frame of the last kept one.
         let sharing = |reserved: u64| {
@@ -327,7 +370,9 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         };
         let shared = sharing(kept);
         let reuse = leaf(kept - 1).map(|l| l.0);
-        let stray = (kept..count).filter(|&i| leaf(i).is_some_and(|(pa, writable)| !writable && Some(pa) != reuse)).count() as u64;
+        let stray = (kept..count)
+            .filter(|&i| leaf(i).is_some_and(|(pa, writable)| !writable && Some(pa) != reuse))
+            .count() as u64;
         let wrong = if kept == 1 {
             // Two kept and the rest sharing the second is what 2021 leaves.
             count > 2
@@ -339,15 +384,31 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             first.is_some() && first.map(|l| l.0) == second.map(|l| l.0)
         };
         if wrong {
-            self.report(Invariant::OneWritableHead, start.0, "the page keeps another number of vmemmap pages than this kernel leaves");
+            self.report(
+                Invariant::OneWritableHead,
+                start.0,
+                "the page keeps another number of vmemmap pages than this kernel leaves",
+            );
         } else if stray != 0 {
-            self.report(Invariant::TailsResolveToHead, start.0, "a read-only tail maps another frame than that of its own head");
+            self.report(
+                Invariant::TailsResolveToHead,
+                start.0,
+                "a read-only tail maps another frame than that of its own head",
+            );
         } else if shared != 0 && shared != count - kept {
-            self.report(Invariant::RollbackComplete, start.0, "only some tails are shared: neither optimised nor restored");
+            self.report(
+                Invariant::RollbackComplete,
+                start.0,
+                "only some tails are shared: neither optimised nor restored",
+            );
         }
         hugepage(self, HugePage { head, pages });
         if shared != 0 && self.view.is_block_online(k.geometry.pa(head)) == Some(false) {
-            self.report(Invariant::RemoveMeetsNoOptimised, start.0, "an optimised page lies in a memory block that is not online");
+            self.report(
+                Invariant::RemoveMeetsNoOptimised,
+                start.0,
+                "an optimised page lies in a memory block that is not online",
+            );
         }
     }
 }

@@ -46,8 +46,8 @@ pub fn is_remapped<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> bool {
 /// Returns 1 if it is optimised, else 0.
 ///
 /// # Errors
-/// `EINVAL`: no such size, `head` is not aligned, or outside RAM; or it is optimised by a kernel that keeps another number
-/// of vmemmap pages (2021 kept two), which this one could not restore.
+/// `EINVAL`: no such size, `head` is not aligned, or outside RAM; or it is optimised by a kernel that keeps another
+/// number of vmemmap pages (2021 kept two), which this one could not restore.
 pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
     if !head.is_aligned(pool.pages) || !k.vars.contains(k.geometry.pa(head)) {

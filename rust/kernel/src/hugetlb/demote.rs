@@ -15,8 +15,8 @@ use crate::{Errno, Kernel};
 /// fewer are free is no error.
 ///
 /// # Errors
-/// `EINVAL`: no such size, or none smaller. `EBUSY`: all free pages are poisoned. `ENOMEM`: a page's vmemmap could not be
-/// restored; it is back in its pool.
+/// `EINVAL`: no such size, or none smaller. `EBUSY`: all free pages are poisoned. `ENOMEM`: a page's vmemmap could not
+/// be restored; it is back in its pool.
 pub fn demote<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
     let target = Pool::new(k, pool.get(k, cpu, Hstate::DemoteOrder) as u8)?;

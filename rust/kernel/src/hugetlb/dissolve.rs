@@ -8,10 +8,14 @@ use super::page::HugePage;
 use super::page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
 use super::resize::drop_uncounted;
 use super::{
-    Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, must_be_surplus, new_page, remove, unlock, update_and_free_now,
+    Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, must_be_surplus, new_page, remove, unlock,
+    update_and_free_now,
 };
 use crate::hugetlb_vmemmap::restore;
-use crate::page::{compound_head, flag, has_hugetlb_type, page_huge, page_ref_count, put_page_testzero, read_word, test_flag, write_word};
+use crate::page::{
+    compound_head, flag, has_hugetlb_type, page_huge, page_ref_count, put_page_testzero, read_word, test_flag,
+    write_word,
+};
 use crate::page_alloc::warn_stray_type;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
@@ -20,8 +24,8 @@ use crate::{Errno, Kernel};
 /// vmemmap restored first. Returns how many did; those before a failure stay dissolved.
 ///
 /// # Errors
-/// `EBUSY`: a page is in use, or all free ones are reserved. `ENOMEM`: no frames for a page's vmemmap; it is back in its
-/// pool.
+/// `EBUSY`: a page is in use, or all free ones are reserved. `ENOMEM`: no frames for a page's vmemmap; it is back in
+/// its pool.
 pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn) -> Result<u64, Errno> {
     cpu.label("dissolve_free_huge_pages");
     let step = k.geometry.hugetlb_sizes().0[0];
@@ -34,7 +38,8 @@ pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pf
     Ok(dissolved)
 }
 
-/// `dissolve_free_huge_page` of the page that `pfn` belongs to, as `__page_handle_poison` does. Returns 1 if there was one.
+/// `dissolve_free_huge_page` of the page that `pfn` belongs to, as `__page_handle_poison` does. Returns 1 if there was
+/// one.
 ///
 /// # Errors
 /// Those of `dissolve_free_huge_pages`.
@@ -45,8 +50,8 @@ pub fn dissolve<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
 
 /// `dissolve_free_huge_page`; whether there was one.
 pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
-    // Most pages of a block are no compound pages, and their own struct page says so. 6.1 asks for that (`PageCompound`),
-    // 6.12 for the type alone.
+    // Most pages of a block are no compound pages, and their own struct page says so. 6.1 asks for that
+    // (`PageCompound`), 6.12 for the type alone.
     let may_be_head = if k.version.is_6_12() { has_hugetlb_type(cpu, page) } else { test_flag(cpu, page, flag::HEAD) };
     if !may_be_head && read_word(cpu, page, word::COMPOUND_HEAD) & 1 == 0 {
         return Ok(false);
@@ -97,8 +102,9 @@ pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> 
     }
 }
 
-/// Migration of a hugepage in use: a fresh page (from outside any isolated range) takes over its user, and the old one is
-/// freed (`alloc_migrate_huge_page`, `migrate_huge_page_move_mapping`, `move_hugetlb_state`). Returns the new head PFN.
+/// Migration of a hugepage in use: a fresh page (from outside any isolated range) takes over its user, and the old one
+/// is freed (`alloc_migrate_huge_page`, `migrate_huge_page_move_mapping`, `move_hugetlb_state`). Returns the new head
+/// PFN.
 ///
 /// # Errors
 /// `EINVAL`: no HugeTLB page. `EBUSY`: nobody uses it, or somebody holds a further reference. `ENOMEM`: no fresh page.
@@ -160,8 +166,9 @@ pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, 
     Ok(new.head.0)
 }
 
-/// `isolate_or_dissolve_huge_page`, for a contiguous allocation that meets the hugepage of `pfn`: a free one is replaced
-/// by a fresh page and given back to the allocator, one in use is migrated. Returns the PFN of the replacement.
+/// `isolate_or_dissolve_huge_page`, for a contiguous allocation that meets the hugepage of `pfn`: a free one is
+/// replaced by a fresh page and given back to the allocator, one in use is migrated. Returns the PFN of the
+/// replacement.
 ///
 /// # Errors
 /// `ENOMEM`: a gigantic page, or no frames. `EBUSY`: in use and not migratable. `EINVAL`: no HugeTLB page.

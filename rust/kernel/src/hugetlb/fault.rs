@@ -31,7 +31,8 @@ fn alloc_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, 
     Ok(page)
 }
 
-/// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head PFN.
+/// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head
+/// PFN.
 ///
 /// # Errors
 /// `ENOSPC`: no page free, and no surplus page allowed or to be had.

@@ -1,7 +1,8 @@
 //! Memory errors in a HugeTLB page (`mm/memory-failure.c: folio_set_hugetlb_hwpoison`, `folio_clear_hugetlb_hwpoison`).
 //!
-//! While a page is HugeTLB its tails may be read-only, so an error is noted on the head and, for the raw page that has it,
-//! in `_hugetlb_hwpoison`, a word of the third struct page. The kernel keeps a list there, the model its last entry.
+//! While a page is HugeTLB its tails may be read-only, so an error is noted on the head and, for the raw page that has
+//! it, in `_hugetlb_hwpoison`, a word of the third struct page. The kernel keeps a list there, the model its last
+//! entry.
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Pfn, Va};

@@ -16,7 +16,9 @@ use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order,
 
 use crate::hugetlb_vmemmap::{optimize, reserved_vmemmap_pages, restore, vmemmap_pages};
 use crate::mmzone::pfn_to_online_page;
-use crate::page::{compound_head, compound_order, flag, page_huge, set_flag, set_hugetlb_mark, set_page_count, test_flag, write_word};
+use crate::page::{
+    compound_head, compound_order, flag, page_huge, set_flag, set_hugetlb_mark, set_page_count, test_flag, write_word,
+};
 use crate::page_alloc::{check_new_pages, free_pages_prepare, free_tail_pages_check, prep_compound_page};
 use crate::policy::{DtorClear, Mutant};
 use crate::state::{Hpage, Hstate, Scalar};
@@ -247,9 +249,9 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
     pool.add(k, cpu, Hstate::NrHugePages, -1);
 }
 
-/// Whether a free page leaves the pool as a surplus one, where the kernel's `remove_hugetlb_page(.., adjust_surplus = false)`
-/// takes it for persistent: a page that a failed restore made surplus is free, and if all pages are surplus the count
-/// would exceed theirs (`persistent_huge_pages` wraps). 6.12 has the test in dissolve, nobody has it in demote.
+/// Whether a free page leaves the pool as a surplus one, where the kernel's `remove_hugetlb_page(.., adjust_surplus =
+/// false)` takes it for persistent: a page that a failed restore made surplus is free, and if all pages are surplus the
+/// count would exceed theirs (`persistent_huge_pages` wraps). 6.12 has the test in dissolve, nobody has it in demote.
 pub(crate) fn must_be_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> bool {
     k.policies.mutant != Mutant::SurplusKept && pool.persistent(k, cpu) == 0
 }
@@ -270,12 +272,18 @@ pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, 
 
 /// `alloc_fresh_huge_page` without the HVO part: frames from the page allocator, made a compound page. Exactly those at
 /// `at` if given (`alloc_contig_range`).
-pub(crate) fn alloc_buddy_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at: Option<Pfn>) -> Result<HugePage, Errno> {
+pub(crate) fn alloc_buddy_huge_page<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pool: Pool,
+    at: Option<Pfn>,
+) -> Result<HugePage, Errno> {
     if at.is_some_and(|pfn| !pfn.is_aligned(pool.pages) || !k.vars.contains(k.geometry.pa(pfn))) {
         return Err(Errno::EINVAL);
     }
     let at = at.map(|pfn| k.geometry.pa(pfn));
-    let request = Alloc { order: pool.order(), kind: FrameKind::Huge, zone: Zone::Movable, at, may_sleep: true, top_down: false };
+    let request =
+        Alloc { order: pool.order(), kind: FrameKind::Huge, zone: Zone::Movable, at, may_sleep: true, top_down: false };
     let frame = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
     let page = HugePage { head: k.geometry.pfn(frame.pa), pages: pool.pages };
     check_new_pages(k, cpu, page.head, page.order());
@@ -308,8 +316,8 @@ pub(crate) fn new_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at: Option<Pfn>)
     Ok(page)
 }
 
-/// A fresh page into the pool, optimised if HVO is on; returns its head PFN. Several CPUs may do so at once (surplus and
-/// migration pages are made without `resize_lock`).
+/// A fresh page into the pool, optimised if HVO is on; returns its head PFN. Several CPUs may do so at once (surplus
+/// and migration pages are made without `resize_lock`).
 ///
 /// # Errors
 /// `ENOMEM`: no frames. `EINVAL`: no such size, or `at` is not aligned or outside RAM.
@@ -323,8 +331,8 @@ pub fn alloc_fresh<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Resul
     Ok(page.head.0)
 }
 
-/// A free page out of the pool and back to the page allocator; the one at `at` if given, else the first of the free list.
-/// Returns its head PFN.
+/// A free page out of the pool and back to the page allocator; the one at `at` if given, else the first of the free
+/// list. Returns its head PFN.
 ///
 /// # Errors
 /// `EBUSY`: no such free page, or all free pages are reserved. `ENOMEM`: its vmemmap could not be restored; the page is
@@ -351,7 +359,8 @@ pub fn free_one<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u
     update_and_free_now(k, cpu, pool, page).map(|()| page.head.0)
 }
 
-/// `update_and_free_page`: restoring may sleep, so a page that is still optimised is left to the worker in atomic context.
+/// `update_and_free_page`: restoring may sleep, so a page that is still optimised is left to the worker in atomic
+/// context.
 pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, atomic: bool) {
     if !atomic || !page.is_optimized(k, cpu) {
         // A failed restore is not reported: the page is surplus then.
@@ -375,7 +384,13 @@ pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Hug
 ///
 /// # Errors
 /// `ENOMEM`: vmemmap could not be restored; the page is back in the pool, as surplus if `adjust_surplus`.
-pub(crate) fn restore_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) -> Result<(), Errno> {
+pub(crate) fn restore_and_destroy<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pool: Pool,
+    page: HugePage,
+    adjust_surplus: bool,
+) -> Result<(), Errno> {
     let policy = k.policies.dtor_clear;
     let sampled = policy == DtorClear::Sampled && page.is_optimized(k, cpu);
     if let Err(errno) = restore(k, cpu, page) {
@@ -410,15 +425,23 @@ fn destroy_compound<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     free_pages_prepare(k, cpu, page.head, page.order());
 }
 
-/// What a page must have shed before `folio_put` gives it to the page allocator. The kernel's order leaves nothing to find,
-/// and nothing is looked at under it.
+/// What a page must have shed before `folio_put` gives it to the page allocator. The kernel's order leaves nothing to
+/// find, and nothing is looked at under it.
 fn warn_hugetlb_left<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     match k.policies.dtor_clear {
         DtorClear::Sampled if page_huge(k, cpu, page.va(k)) => {
-            cpu.warn(Invariant::FlagWithState, page.va(k).0, "a page leaves with the HugeTLB mark on: folio_put calls free_huge_folio");
+            cpu.warn(
+                Invariant::FlagWithState,
+                page.va(k).0,
+                "a page leaves with the HugeTLB mark on: folio_put calls free_huge_folio",
+            );
         }
         DtorClear::HwpoisonFirst if folio_test_hwpoison(k, cpu, page) => {
-            cpu.warn(Invariant::FlagWithState, page.va(k).0, "an error noted on the head goes with it: the raw page is not flagged");
+            cpu.warn(
+                Invariant::FlagWithState,
+                page.va(k).0,
+                "an error noted on the head goes with it: the raw page is not flagged",
+            );
         }
         _ => {}
     }

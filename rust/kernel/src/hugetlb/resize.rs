@@ -5,8 +5,8 @@ use vmemmap_arch::{Cpu, LockId, Mode, Order};
 
 use super::page::HugePage;
 use super::{
-    PageList, Pool, add_back, alloc_buddy_huge_page, deferred_free, enqueue, lock, new_page, remove, unlock, update_and_free,
-    update_and_free_now,
+    PageList, Pool, add_back, alloc_buddy_huge_page, deferred_free, enqueue, lock, new_page, remove, unlock,
+    update_and_free, update_and_free_now,
 };
 use crate::hugetlb_vmemmap::{end_restore_batch, optimize_folios, restore, restore_in_batch};
 use crate::page::set_hugetlb_mark;
@@ -111,7 +111,9 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
     let complete = update_and_free_pages_bulk(k, cpu, pool, list, false);
     flush_free_hpage_work(k, cpu);
     lock(cpu);
-    while complete && count < pool.persistent(k, cpu) && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages)
+    while complete
+        && count < pool.persistent(k, cpu)
+        && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages)
     {
         pool.add(k, cpu, Hstate::SurplusHugePages, 1);
     }
@@ -144,8 +146,8 @@ fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list:
     }
 }
 
-/// What a pending signal leaves of a list: free pages of the pool again. The kernel would go on to the end, for minutes if
-/// the pool is large; whoever interrupts a machine wants it back. Returns whether nothing was left.
+/// What a pending signal leaves of a list: free pages of the pool again. The kernel would go on to the end, for minutes
+/// if the pool is large; whoever interrupts a machine wants it back. Returns whether nothing was left.
 fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus: bool) -> bool {
     if list.first == 0 {
         return true;
@@ -161,9 +163,15 @@ fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus
     false
 }
 
-/// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure (or a pending signal), with one flush at the end.
-/// Returns the number of pages moved, as an error if it did not come to the end.
-fn restore_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mut PageList, restored: &mut PageList) -> Result<u64, u64> {
+/// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure (or a pending signal), with one
+/// flush at the end. Returns the number of pages moved, as an error if it did not come to the end.
+fn restore_folios<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pool: Pool,
+    list: &mut PageList,
+    restored: &mut PageList,
+) -> Result<u64, u64> {
     let (mut moved, mut changed, mut first) = (0, false, true);
     let mut failed = false;
     while list.first != 0 && !cpu.signal_pending() {
@@ -258,8 +266,11 @@ pub fn reserve<C: Cpu>(k: &Kernel, cpu: &C, h: u8, delta: i64) -> Result<u64, Er
     let pool = Pool::new(k, h)?;
     cpu.label("hugetlb_acct_memory");
     lock(cpu);
-    let done =
-        if delta >= 0 { gather_surplus_pages(k, cpu, pool, delta as u64) } else { return_unused(k, cpu, pool, delta.unsigned_abs()) };
+    let done = if delta >= 0 {
+        gather_surplus_pages(k, cpu, pool, delta as u64)
+    } else {
+        return_unused(k, cpu, pool, delta.unsigned_abs())
+    };
     let reserved = pool.get(k, cpu, Hstate::ResvHugePages);
     unlock(cpu);
     done.map(|()| reserved)

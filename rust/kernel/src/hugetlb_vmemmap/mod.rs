@@ -6,7 +6,10 @@ mod split;
 pub mod update;
 pub mod walk;
 
-use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Version, Zone};
+use vmemmap_arch::{
+    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Version,
+    Zone,
+};
 
 use crate::hugetlb::page::{HPG_VMEMMAP_OPTIMIZED, HugePage};
 use crate::page::page_huge;
@@ -83,7 +86,14 @@ fn free_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, list: &mut FrameList<C::T
 }
 
 fn alloc_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C) -> Option<Frame<C::Tok>> {
-    let frame = cpu.alloc(Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: false })?;
+    let frame = cpu.alloc(Alloc {
+        order: 0,
+        kind: FrameKind::Vmemmap,
+        zone: Zone::Normal,
+        at: None,
+        may_sleep: true,
+        top_down: false,
+    })?;
     check_new_pages(k, cpu, k.geometry.pfn(frame.pa), 0);
     Some(frame)
 }
@@ -121,8 +131,8 @@ fn flush_after_batch<C: Cpu>(k: &Kernel, cpu: &C) {
     }
 }
 
-/// The grace period that pairs with the RCU section of `page_ref_add_unless` (bd225530a4c7): whoever saw a count before the
-/// page was frozen has done its read-modify-write. `first`: of a batch only the first page waits.
+/// The grace period that pairs with the RCU section of `page_ref_add_unless` (bd225530a4c7): whoever saw a count before
+/// the page was frozen has done its read-modify-write. `first`: of a batch only the first page waits.
 fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
     let waits = match k.policies.remap_grace {
         RemapGrace::ByKernel => k.version.is_6_12(),
@@ -223,7 +233,13 @@ pub struct Flags {
 ///
 /// # Errors
 /// `ENOMEM`: no frame for the head's copy, or no table for a split. `ENOTSUPP`: self-hosted storage.
-fn optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, list: &mut FrameList<C::Tok>, flags: Flags) -> Result<(), Errno> {
+fn optimize_folio<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    page: HugePage,
+    list: &mut FrameList<C::Tok>,
+    flags: Flags,
+) -> Result<(), Errno> {
     if page.is_optimized(k, cpu) || !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
         return Ok(());
     }
@@ -275,7 +291,13 @@ fn vmemmap_remap_free<C: Cpu>(
     flags: Flags,
 ) -> Result<(), Errno> {
     let (no_tlb_flush, before) = (flags.no_tlb_flush, list.len);
-    let mut walk = RemapWalk { head: Some(head), shared: Some(head), frames: *list, no_tlb_flush, ..RemapWalk::new(Action::Remap) };
+    let mut walk = RemapWalk {
+        head: Some(head),
+        shared: Some(head),
+        frames: *list,
+        no_tlb_flush,
+        ..RemapWalk::new(Action::Remap)
+    };
     let done = vmemmap_remap_range(k, cpu, &range, &mut walk);
     if let Some(head) = walk.head {
         cpu.list_push(&mut walk.frames, head);
@@ -290,14 +312,23 @@ fn vmemmap_remap_free<C: Cpu>(
     let _ = vmemmap_remap_range(k, cpu, &(range.start..end), &mut back);
     // Every frame is back in its place but one: the copy of the head, or (if the head stays on it) the old head.
     if back.frames.len <= before {
-        cpu.warn(Invariant::FramesConserved, range.start.0, "rollback: the fresh head frame is mapped nowhere and on no list");
+        cpu.warn(
+            Invariant::FramesConserved,
+            range.start.0,
+            "rollback: the fresh head frame is mapped nowhere and on no list",
+        );
     }
     *list = back.frames;
     done
 }
 
 /// `vmemmap_remap_range` of 6.12: the walk under the mmap lock, the flush after it.
-fn vmemmap_remap_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
+fn vmemmap_remap_range<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+) -> Result<(), Errno> {
     cpu.acquire(LockId::InitMmMmap, Mode::Read);
     let done = walk_range(k, cpu, range, walk);
     cpu.release(LockId::InitMmMmap, Mode::Read);
@@ -346,8 +377,8 @@ pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnM
     free_vmemmap_page_list(k, cpu, &mut frames);
 }
 
-/// `hugetlb_vmemmap_restore` (6.1), `alloc_huge_page_vmemmap` (2021), `hugetlb_vmemmap_restore_folio` (6.12): every tail
-/// gets a frame of its own again. Nothing to do if the page is not optimised.
+/// `hugetlb_vmemmap_restore` (6.1), `alloc_huge_page_vmemmap` (2021), `hugetlb_vmemmap_restore_folio` (6.12): every
+/// tail gets a frame of its own again. Nothing to do if the page is not optimised.
 ///
 /// # Errors
 /// `ENOMEM`: not enough frames; nothing is changed.

@@ -44,7 +44,13 @@ pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut Remap
     }
 }
 
-fn walk_pass<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) -> Result<(), Errno> {
+fn walk_pass<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+    pass: Pass,
+) -> Result<(), Errno> {
     let mut addr = range.start;
     while addr != range.end {
         let next = k.geometry.addr_end(addr, range.end, Level::PMD);
@@ -95,14 +101,23 @@ fn vmemmap_pmd_entry<C: Cpu>(
     cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     let entry = read_once(cpu, pmd);
     let block = is_block(entry.desc);
-    let self_hosted =
-        modern && walk.nr_walked == 0 && k.policies.mutant != Mutant::IgnoreSelfHosted && backing_is_self_hosted(k, cpu, entry, addr);
+    let self_hosted = modern
+        && walk.nr_walked == 0
+        && k.policies.mutant != Mutant::IgnoreSelfHosted
+        && backing_is_self_hosted(k, cpu, entry, addr);
     cpu.release(LockId::InitMmPageTable, Mode::Write);
     if self_hosted {
         return Err(Errno::ENOTSUPP);
     }
     if block {
-        split_vmemmap_huge_pmd(k, cpu, pmd, entry, addr.align_down(k.geometry.entry_span(Level::PMD)), walk.no_tlb_flush)?;
+        split_vmemmap_huge_pmd(
+            k,
+            cpu,
+            pmd,
+            entry,
+            addr.align_down(k.geometry.entry_span(Level::PMD)),
+            walk.no_tlb_flush,
+        )?;
     }
     let entry = read_once(cpu, pmd);
     if modern && (is_block(entry.desc) || !entry.desc.is_present(k.version)) {

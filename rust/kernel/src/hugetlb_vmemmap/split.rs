@@ -1,5 +1,5 @@
-//! A PMD block replaced by a table of pages (`mm/hugetlb_vmemmap.c: split_vmemmap_huge_pmd` of 6.1, `vmemmap_split_pmd` of
-//! 6.12; kernel-semantics §H6).
+//! A PMD block replaced by a table of pages (`mm/hugetlb_vmemmap.c: split_vmemmap_huge_pmd` of 6.1, `vmemmap_split_pmd`
+//! of 6.12; kernel-semantics §H6).
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
@@ -28,7 +28,8 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
     if locked {
         cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     }
-    let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+    let request =
+        Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
     let Some(table) = cpu.alloc(request) else {
         if locked {
             cpu.release(LockId::InitMmPageTable, Mode::Write);
@@ -54,10 +55,15 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
     let publish = || {
         let now = read_once(cpu, pmd);
         if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
-            // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be one run.
+            // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be
+            // one run.
             cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
             if !is_block(now.desc) {
-                cpu.warn(Invariant::SplitOnce, start.0, "a split publishes its table over what another split published");
+                cpu.warn(
+                    Invariant::SplitOnce,
+                    start.0,
+                    "a split publishes its table over what another split published",
+                );
             }
             cpu.barrier(Barrier::SmpWmb);
             if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
@@ -74,7 +80,8 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
                 fill();
             }
             if mutant == Mutant::TableTwice {
-                let beside = if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
+                let beside =
+                    if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
                 set_entry(cpu, Slot { index: beside, ..pmd }, published);
             }
             if !no_tlb_flush {

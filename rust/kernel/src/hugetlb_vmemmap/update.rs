@@ -2,7 +2,9 @@
 //! kernel-semantics §H4, §H5, §H7).
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange, Version};
+use vmemmap_arch::{
+    Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange, Version,
+};
 
 use super::walk::{Action, Pass, RemapWalk};
 use crate::Kernel;
@@ -16,13 +18,26 @@ const NR_RESET_STRUCT_PAGE: u16 = 3;
 /// The PTEs of [start, end), which one table holds, changed one by one. The walk calls it once for each PMD entry; a
 /// caller that has found the table itself needs no walk.
 #[inline]
-pub fn vmemmap_pte_range<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
+pub fn vmemmap_pte_range<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+) {
     pte_pass(k, cpu, table, range, walk, Pass::Exchange);
 }
 
 /// The PTEs of one table. 6.1 and 2021 take the first PTE of the range as the one that defines the shared frame, and
 /// leave it as it is; 6.12 rewrites it when it optimises.
-pub(super) fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
+pub(super) fn pte_pass<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+    pass: Pass,
+) {
     let mut addr = range.start;
     if !k.version.is_6_12() && walk.nr_walked == 0 {
         let at = offset(cpu, table, Level::PTE, addr);
@@ -41,13 +56,17 @@ pub(super) fn pte_pass<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range:
         (Action::Remap, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, true),
         (Action::Restore | Action::Rollback, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, false),
         (Action::Remap, Pass::Set) => set_ptes(k, cpu, table, &rest, walk),
-        (Action::Remap, Pass::Exchange) if k.policies.update == PteUpdate::Swap && k.policies.invalidate != Invalidate::Page => {
+        (Action::Remap, Pass::Exchange)
+            if k.policies.update == PteUpdate::Swap && k.policies.invalidate != Invalidate::Page =>
+        {
             if let Some(tails) = remap_head(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))) {
                 swap_tails(k, cpu, tails, walk);
             }
         }
         (Action::Remap, Pass::Exchange) => exchange_ptes(k, cpu, table, &rest, walk),
-        (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => restore_ptes(k, cpu, table, &rest, walk, pass),
+        (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => {
+            restore_ptes(k, cpu, table, &rest, walk, pass)
+        }
     }
 }
 
@@ -70,11 +89,13 @@ fn exchange_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRa
             set_entry(cpu, at, new);
             Some(old)
         }),
-        PteUpdate::BbmFaultWaits | PteUpdate::BbmFaultWaitsIrqsOff => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
-            let old = read_once(cpu, at);
-            vmemmap_update_pte(k, cpu, at, va..va.plus(page), new);
-            Some(old)
-        }),
+        PteUpdate::BbmFaultWaits | PteUpdate::BbmFaultWaitsIrqsOff => {
+            remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+                let old = read_once(cpu, at);
+                vmemmap_update_pte(k, cpu, at, va..va.plus(page), new);
+                Some(old)
+            })
+        }
         _ => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
             let old = read_once(cpu, at);
             set_pte(cpu, at, new);
@@ -203,8 +224,8 @@ fn remap_head<C: Cpu>(
     Some(Tails { at, addr, count: range.end.since(addr) >> g.page_shift(), new })
 }
 
-/// The tails by `swap_pte`, so many in one look-up of the table. An exchange waits until the stores before it are done, so
-/// the frames given up, which nobody else can see, are listed between batches.
+/// The tails by `swap_pte`, so many in one look-up of the table. An exchange waits until the stores before it are done,
+/// so the frames given up, which nobody else can see, are listed between batches.
 #[inline(always)]
 fn swap_tails<C: Cpu>(k: &Kernel, cpu: &C, tails: Tails<C::Tok>, walk: &mut RemapWalk<C::Tok>) {
     let Tails { mut at, count, new, .. } = tails;
@@ -235,7 +256,14 @@ fn swap_tails<C: Cpu>(k: &Kernel, cpu: &C, tails: Tails<C::Tok>, walk: &mut Rema
 
 /// First half of clear-then-set and of break-before-make over a whole hugepage.
 #[inline(never)]
-fn clear_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, keep: bool) {
+fn clear_ptes<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+    keep: bool,
+) {
     let g = &k.geometry;
     let mut addr = range.start;
     while addr != range.end {
@@ -264,10 +292,17 @@ fn set_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, 
 
 /// `vmemmap_restore_pte` over the PTEs of one table.
 ///
-/// 6.1 copies the head's vmemmap page through its address, 6.12 the frame that the PTE maps now. 2021's shared page holds
-/// tails only and needs no reset; 6.12.117 leaves the reset out (kernel-semantics §H7).
+/// 6.1 copies the head's vmemmap page through its address, 6.12 the frame that the PTE maps now. 2021's shared page
+/// holds tails only and needs no reset; 6.12.117 leaves the reset out (kernel-semantics §H7).
 #[inline(never)]
-fn restore_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>, pass: Pass) {
+fn restore_ptes<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    table: Frame<C::Tok>,
+    range: &VaRange,
+    walk: &mut RemapWalk<C::Tok>,
+    pass: Pass,
+) {
     let g = &k.geometry;
     let page = g.page_size();
     let mutant = k.policies.mutant;
@@ -338,8 +373,8 @@ fn reuse_va<T>(k: &Kernel, walk: &RemapWalk<T>, va: Va) -> Va {
     Va(va.0 - ((walk.nr_walked - 1) << k.geometry.page_shift()))
 }
 
-/// The next frame of the walk's list, in the kernel's order: 6.1 appends to its list and takes from the front, so that a
-/// rollback gives every PTE its own frame back; 6.12 pushes and pops.
+/// The next frame of the walk's list, in the kernel's order: 6.1 appends to its list and takes from the front, so that
+/// a rollback gives every PTE its own frame back; 6.12 pushes and pops.
 fn next_frame<C: Cpu>(k: &Kernel, cpu: &C, walk: &mut RemapWalk<C::Tok>) -> Option<Frame<C::Tok>> {
     if k.policies.mutant == Mutant::RestoreShared
         && let Some(shared) = walk.previous.take()

@@ -1,5 +1,5 @@
-//! A booted machine whose one CPU is checked, for tests of what an algorithm does by itself: allocations fail on demand, every
-//! access is judged at once, and the machine at rest is checked as a whole.
+//! A booted machine whose one CPU is checked, for tests of what an algorithm does by itself: allocations fail on
+//! demand, every access is judged at once, and the machine at rest is checked as a whole.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::collections::HashSet;
@@ -25,17 +25,28 @@ impl Lab {
         Self::seeded(granule, version, sections, blocks, policies, 1)
     }
     /// The same with the seed of random allocation failures.
-    pub fn seeded(granule: Granule, version: Version, sections: u64, blocks: bool, policies: Policies, seed: u64) -> Self {
+    pub fn seeded(
+        granule: Granule,
+        version: Version,
+        sections: u64,
+        blocks: bool,
+        policies: Policies,
+        seed: u64,
+    ) -> Self {
         let g = Geometry::new(granule, 48).unwrap();
         let layout = Layout::new(g, version, BASE as i64).unwrap();
         let bytes = sections * g.section_size();
-        let ram = [Ram { start: Pa(BASE), bytes, boot: true }, Ram { start: Pa(BASE + bytes), bytes: g.section_size(), boot: false }];
+        let ram = [
+            Ram { start: Pa(BASE), bytes, boot: true },
+            Ram { start: Pa(BASE + bytes), bytes: g.section_size(), boot: false },
+        ];
         let mapping = if blocks { Mapping::Blocks } else { Mapping::BasePages };
         let k = Kernel::new(layout, Policies { mapping, ..policies }, &ram, true);
         let ranges = ram.iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
         // Away from the first frames, which the tests ask for.
         let root = Some(Pa(BASE + bytes - g.page_size()));
-        let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root, seed }).unwrap();
+        let m = Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root, seed })
+            .unwrap();
         let lab = Self { k, m };
         boot::boot(&lab.k, &lab.m.cpu(CPU)).unwrap();
         lab.m.seal_boot();
@@ -75,7 +86,8 @@ impl Lab {
     /// All vmemmap leaves, as (address, level, descriptor).
     pub fn leaves(&self) -> Vec<(Va, Level, Desc)> {
         let g = self.k.geometry;
-        let (start, end) = (self.k.layout.page_va(g.pfn(self.k.vars.base)), self.k.layout.page_va(g.pfn(self.k.vars.limit)));
+        let (start, end) =
+            (self.k.layout.page_va(g.pfn(self.k.vars.base)), self.k.layout.page_va(g.pfn(self.k.vars.limit)));
         let (mut va, mut all) = (start, Vec::new());
         while va < end {
             let w = tables::walk(&self.m, va).unwrap();
@@ -88,7 +100,10 @@ impl Lab {
     pub fn vmemmap_frames(&self) -> HashSet<u64> {
         let g = self.k.geometry;
         let frames = |level| (0..g.entry_span(level) >> g.page_shift()).map(move |i| i << g.page_shift());
-        self.leaves().into_iter().flat_map(|(_, level, desc)| frames(level).map(move |at| g.output(desc).0 + at)).collect()
+        self.leaves()
+            .into_iter()
+            .flat_map(|(_, level, desc)| frames(level).map(move |at| g.output(desc).0 + at))
+            .collect()
     }
     pub fn scalar(&self, which: Scalar) -> u64 {
         self.m.var(self.k.vars.scalar(which))

@@ -12,7 +12,9 @@ use std::rc::Rc;
 
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone};
+use vmemmap_arch::{
+    Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone,
+};
 use vmemmap_explore::check::subject::Subject;
 use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model, Touched};
 use vmemmap_explore::reduction::options::Reduction;
@@ -91,7 +93,8 @@ impl Stage {
 
     fn build(&mut self, past: Past) {
         let root = self.world.execute(0, &Op::Root, 0);
-        let root = Slot { table: Pa(root.value), index: self.g.index(BASE, Level::PUD), level: Level::PUD, tok: root.tok };
+        let root =
+            Slot { table: Pa(root.value), index: self.g.index(BASE, Level::PUD), level: Level::PUD, tok: root.tok };
         let (rw, ro) = (prot::PAGE_KERNEL, prot::PAGE_KERNEL_RO);
         let [a, b, c] = self.frames;
         self.write(root, self.g.descriptor(self.pmd.pa, prot::TABLE));
@@ -166,9 +169,19 @@ pub fn options() -> Vec<WorldOptions> {
     vec![
         WorldOptions { strict: true, ..plain.clone() },
         WorldOptions { strict: false, alloc_failures: 1, ..plain.clone() },
-        WorldOptions { strict: true, alloc_failures: 1, feat_bbm: vec![FeatBbm::NoAbort, FeatBbm::Level2], ..plain.clone() },
+        WorldOptions {
+            strict: true,
+            alloc_failures: 1,
+            feat_bbm: vec![FeatBbm::NoAbort, FeatBbm::Level2],
+            ..plain.clone()
+        },
         WorldOptions { strict: true, conflict: Conflict::AtAccess, spurious_fault_is_fatal: true, ..plain.clone() },
-        WorldOptions { strict: false, conflict: Conflict::Amalgamate, feat_bbm: vec![FeatBbm::Level1], ..plain.clone() },
+        WorldOptions {
+            strict: false,
+            conflict: Conflict::Amalgamate,
+            feat_bbm: vec![FeatBbm::Level1],
+            ..plain.clone()
+        },
         WorldOptions { strict: true, iommu: true, ets: false, conflict: Conflict::Abort, ..plain },
     ]
 }
@@ -337,7 +350,9 @@ impl Actors<Watched> for Programs {
                     self.named(seen).map(|f| Op::Write { at, new: new(f), order: Order::Plain })
                 }
                 Line::FreeSeen => self.named(seen).map(|frame| Op::Free { frame, order: 0, kind: FrameKind::Vmemmap }),
-                Line::StoreNext(var) => Some(Op::VarStore { var, value: seen.value.wrapping_add(1), order: Order::Plain }),
+                Line::StoreNext(var) => {
+                    Some(Op::VarStore { var, value: seen.value.wrapping_add(1), order: Order::Plain })
+                }
                 Line::SkipIfOdd => {
                     skip = seen.value & 1 != 0;
                     None

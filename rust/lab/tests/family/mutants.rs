@@ -6,8 +6,8 @@ use vmemmap_machine::op::Op;
 use super::Mutant;
 
 const ALL_KINDS: [LocationKind; 19] = [
-    Life, Mapped, Parent, Contents, Named, Compared, Outdated, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise, Runs, Failures, Var,
-    Other,
+    Life, Mapped, Parent, Contents, Named, Compared, Outdated, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise,
+    Runs, Failures, Var, Other,
 ];
 
 impl Mutant {
@@ -28,20 +28,30 @@ fn stores(op: &Op) -> bool {
     matches!(op, Op::Write { .. } | Op::Swap { .. } | Op::CompareExchange { .. })
 }
 fn accesses(op: &Op) -> bool {
-    matches!(op, Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::Speculate { .. } | Op::CopyFromVa { .. })
+    matches!(
+        op,
+        Op::Load { .. }
+            | Op::Store { .. }
+            | Op::Rmw { .. }
+            | Op::Fill { .. }
+            | Op::Speculate { .. }
+            | Op::CopyFromVa { .. }
+    )
 }
 fn locks(op: &Op) -> bool {
     matches!(op, Op::Queue { .. } | Op::Acquire { .. } | Op::TryAcquire { .. } | Op::Release { .. })
 }
 
-/// Not here, since another location says the same and none of thousands of programs differed: the stale values of a store of a
-/// descriptor (the word, and the contents that the rule compares), the entries of a table that is freed (its life), who
-/// cannot be paused (that it is paused), failures left (which are the same in any order).
+/// Not here, since another location says the same and none of thousands of programs differed: the stale values of a
+/// store of a descriptor (the word, and the contents that the rule compares), the entries of a table that is freed (its
+/// life), who cannot be paused (that it is paused), failures left (which are the same in any order).
 pub const MUTANTS: &[Mutant] = &[
     Mutant::new("a store of a descriptor without who is mapped", |op, l| stores(op) && l == Mapped),
     Mutant::new("a store of a descriptor without its table's parents", |op, l| stores(op) && l == Parent),
-    Mutant::new("a store of a descriptor without the contents that the rule compares", |op, l| stores(op) && l == Compared)
-        .in_other_states(),
+    Mutant::new("a store of a descriptor without the contents that the rule compares", |op, l| {
+        stores(op) && l == Compared
+    })
+    .in_other_states(),
     Mutant::new("a barrier with an empty footprint", |op, _| matches!(op, Op::Barrier(_))),
     Mutant::new("a barrier without stale values", |op, l| matches!(op, Op::Barrier(_)) && l == Stale),
     Mutant::new("an invalidate without stale values", |op, l| matches!(op, Op::Tlbi(_)) && l == Stale),
@@ -53,14 +63,21 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant::new("an access without the word", |op, l| accesses(op) && l == Word),
     Mutant::new("anything without contents", |_, l| l == Contents),
     Mutant::new("anything without the contents that the rule compares", |_, l| l == Compared).in_other_states(),
-    Mutant::new("a store of a descriptor without the frames that it names", |op, l| stores(op) && l == Named).in_other_states(),
-    Mutant::new("a barrier without the frames that stale values name", |op, l| matches!(op, Op::Barrier(_)) && l == Named)
+    Mutant::new("a store of a descriptor without the frames that it names", |op, l| stores(op) && l == Named)
         .in_other_states(),
-    Mutant::new("a free without the stale values that name the frame", |op, l| matches!(op, Op::Free { .. }) && l == Outdated)
-        .in_other_states(),
+    Mutant::new("a barrier without the frames that stale values name", |op, l| {
+        matches!(op, Op::Barrier(_)) && l == Named
+    })
+    .in_other_states(),
+    Mutant::new("a free without the stale values that name the frame", |op, l| {
+        matches!(op, Op::Free { .. }) && l == Outdated
+    })
+    .in_other_states(),
     Mutant::new("a lock without its location", |op, l| locks(op) && l == Lock),
     Mutant::new("a writer that queues without the lock", |op, l| matches!(op, Op::Queue { .. }) && l == Lock),
-    Mutant::new("RCU read sections that grace periods do not see", |op, l| matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu),
+    Mutant::new("RCU read sections that grace periods do not see", |op, l| {
+        matches!(op, Op::RcuReadLock | Op::RcuReadUnlock) && l == Rcu
+    }),
     Mutant::new("a pause that nobody sees", |_, l| l == Pause),
     Mutant::new("promises about other actors", |_, l| l == Promise),
     Mutant::new("runs of frames", |_, l| l == Runs),

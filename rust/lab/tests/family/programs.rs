@@ -1,4 +1,5 @@
-//! What the programs are made of. To add an operation, add its line to `OPERATIONS`; what needs its partner goes to `SECTIONS`.
+//! What the programs are made of. To add an operation, add its line to `OPERATIONS`; what needs its partner goes to
+//! `SECTIONS`.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -7,8 +8,8 @@ use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Barrier, Data, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
-    Zone,
+    Alloc, Barrier, Data, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template,
+    Tlbi, Until, Va, Var, Zone,
 };
 use vmemmap_machine::op::{Op, Tok};
 
@@ -52,7 +53,11 @@ const OPERATIONS: &[Weighted<Op>] = &[
     (1, |d| Op::Alloc(d.huge())),
     (1, |d| Op::Free { frame: Frame { pa: d.huge_page(), tok: 0 }, order: 9, kind: FrameKind::Huge }),
     (1, |_| Op::RangeInUse { start: MOVABLE, bytes: 128 << 20 }),
-    (1, |d| Op::Range { start: MOVABLE, bytes: 128 << 20, op: d.of(&[RangeOp::OnlineMovable, RangeOp::Isolate, RangeOp::Offline]) }),
+    (1, |d| Op::Range {
+        start: MOVABLE,
+        bytes: 128 << 20,
+        op: d.of(&[RangeOp::OnlineMovable, RangeOp::Isolate, RangeOp::Offline]),
+    }),
     (1, |d| Op::IsSelfHosted { frame: d.frame() }),
 ];
 
@@ -87,7 +92,11 @@ const SECTIONS: &[Weighted<Vec<Line>>] = &[
     (3, |d| lines(&[Op::Barrier(Barrier::DsbIshst), Op::Tlbi(d.invalidate()), Op::Barrier(Barrier::DsbIsh)])),
     (3, |d| {
         let at = d.stage.pte(0, d.half());
-        lines(&[Op::Write { at, new: Desc::NONE, order: PLAIN }, Op::Barrier(Barrier::DsbIshst), Op::Tlbi(d.invalidate())])
+        lines(&[
+            Op::Write { at, new: Desc::NONE, order: PLAIN },
+            Op::Barrier(Barrier::DsbIshst),
+            Op::Tlbi(d.invalidate()),
+        ])
     }),
 ];
 
@@ -241,7 +250,10 @@ impl Corpus {
         let options = options();
         let (which, past) = (self.rng.random_range(0..options.len()), self.rng.random_range(0..Past::ALL.len()));
         let cpus = self.shape.actors.1 as u8;
-        let stage = self.stages.entry((which, past)).or_insert_with(|| Rc::new(Stage::new(&options[which], cpus, Past::ALL[past])));
+        let stage = self
+            .stages
+            .entry((which, past))
+            .or_insert_with(|| Rc::new(Stage::new(&options[which], cpus, Past::ALL[past])));
         let stage = Rc::clone(stage);
         let actors = self.rng.random_range(self.shape.actors.0..=self.shape.actors.1);
         let longest = if actors == 2 { self.shape.lines.0 } else { self.shape.lines.1 };

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId, Mode, Order, Pa,
-    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, LockId,
+    Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use super::{Checked, TABLE_POISON};
@@ -69,10 +69,14 @@ impl Cpu for Checked<'_> {
         self.data(va, false, "load of", |frame, index| self.machine.read_word(frame, index, order))
     }
     fn store(&self, va: Va, value: u64, _order: Order) {
-        self.data(va, true, "store to", |frame, index| self.machine.real_word(frame, index).map(|w| w.store(value, Ordering::Release)));
+        self.data(va, true, "store to", |frame, index| {
+            self.machine.real_word(frame, index).map(|w| w.store(value, Ordering::Release))
+        });
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
-        self.data(va, true, "read-modify-write of", |frame, index| self.machine.real_word(frame, index).map(|w| apply_rmw(w, op, order)))
+        self.data(va, true, "read-modify-write of", |frame, index| {
+            self.machine.real_word(frame, index).map(|w| apply_rmw(w, op, order))
+        })
     }
     fn fill(&self, va: Va, template: Template) {
         self.data(va, true, "store to", |frame, _| self.machine.set_template(frame, template));
@@ -98,7 +102,8 @@ impl Cpu for Checked<'_> {
         let m = self.machine;
         let first = m.frame_of(frame.pa);
         let state = m.states.get(first);
-        let plausible = state.kind() == Some(kind) && state.order() == order && !state.has(bit::TAIL | bit::SELF_HOSTED);
+        let plausible =
+            state.kind() == Some(kind) && state.order() == order && !state.has(bit::TAIL | bit::SELF_HOSTED);
         if plausible && frame.tok & 1 != 0 && frame.tok != state.generation() {
             let message = format!(
                 "free of {} of generation {}, which was freed before and is generation {} now",
@@ -109,7 +114,8 @@ impl Cpu for Checked<'_> {
             self.cpu.report(Invariant::FramesConserved, frame.pa.0, message, Some(frame.pa));
             return;
         }
-        let mut how = Freeing { poison: Contents::Poison, generation: Some(state.generation()), wait_for_readers: true };
+        let mut how =
+            Freeing { poison: Contents::Poison, generation: Some(state.generation()), wait_for_readers: true };
         let table = plausible && kind == FrameKind::Table;
         let (mut entries, mut linked) = (0, false);
         if table {
@@ -211,8 +217,8 @@ impl Cpu for Checked<'_> {
             self.might_sleep(lock.name());
         }
         let depth = &self.depth[lock.index()];
-        // offline_pages holds cpu_hotplug_lock for read when restore's static key takes it again; device_hotplug_lock keeps
-        // its writers away, so nothing hangs (kernel-semantics §0).
+        // offline_pages holds cpu_hotplug_lock for read when restore's static key takes it again; device_hotplug_lock
+        // keeps its writers away, so nothing hangs (kernel-semantics §0).
         let known = lock == LockId::CpuHotplug && mode == Mode::Read;
         if depth.get() != 0 {
             if !known {
@@ -222,7 +228,8 @@ impl Cpu for Checked<'_> {
         } else {
             let held = self.held().fold(0, |mask, l| mask | 1 << l);
             if let Some(other) = self.machine.watch.order_cycle(held, lock) {
-                let message = format!("{} is acquired under {}; elsewhere the order is the reverse", lock.name(), name_of(other));
+                let message =
+                    format!("{} is acquired under {}; elsewhere the order is the reverse", lock.name(), name_of(other));
                 self.cpu.report(Invariant::LockOrder, 0, message, None);
             }
             self.cpu.acquire(lock, mode);
@@ -246,7 +253,12 @@ impl Cpu for Checked<'_> {
         }
         depth.set(0);
         if was == 0 {
-            self.cpu.report(Invariant::LockOrder, 0, format!("release of {}, which this CPU does not hold", lock.name()), None);
+            self.cpu.report(
+                Invariant::LockOrder,
+                0,
+                format!("release of {}, which this CPU does not hold", lock.name()),
+                None,
+            );
         } else {
             self.cpu.release(lock, mode);
         }

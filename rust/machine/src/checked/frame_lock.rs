@@ -2,9 +2,10 @@
 //!
 //! # Protocol
 //! Reading a descriptor holds its table shared, storing one holds it exclusively; freeing a frame holds it exclusively.
-//! A walk that stands for hardware goes hand over hand: it holds a table until it has the next one, and the leaf's table
-//! and frame until the data access is done. So every access happens before or after a free, never during it. Nobody
-//! waits while holding a frame exclusively, and shared holders wait downwards only; there is no cycle to deadlock in.
+//! A walk that stands for hardware goes hand over hand: it holds a table until it has the next one, and the leaf's
+//! table and frame until the data access is done. So every access happens before or after a free, never during it.
+//! Nobody waits while holding a frame exclusively, and shared holders wait downwards only; there is no cycle to
+//! deadlock in.
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
 
@@ -138,7 +139,9 @@ impl Machine {
             match g.kind(desc, level) {
                 Kind::Table(pa) => {
                     let next = self.frame_of(pa);
-                    let Some(state) = self.lock_frame(next, Hold::Shared) else { break Err(fault(Invariant::TreeWellFormed, next)) };
+                    let Some(state) = self.lock_frame(next, Hold::Shared) else {
+                        break Err(fault(Invariant::TreeWellFormed, next));
+                    };
                     self.unlock_frame(table, Hold::Shared);
                     let tok = Self::recorded(named, next).unwrap_or_else(|| state.generation());
                     table = next;
@@ -155,7 +158,9 @@ impl Machine {
                     if store && !desc.is_writable() {
                         break Err(fault(Invariant::SharedTailsReadOnly, frame));
                     }
-                    let Some(state) = self.lock_frame(frame, Hold::Shared) else { break Err(fault(Invariant::TreeWellFormed, frame)) };
+                    let Some(state) = self.lock_frame(frame, Hold::Shared) else {
+                        break Err(fault(Invariant::TreeWellFormed, frame));
+                    };
                     let result = match self.judge_leaf(frame, state, Self::recorded(named, named_frame)) {
                         Judged::Good => Ok(access(frame, (pa.0 & (g.page_size() - 1)) >> 3)),
                         _ => Err(fault(Invariant::NoUseOfFreedFrame, frame)),
@@ -172,7 +177,12 @@ impl Machine {
 
     /// Whether two frames hold the same template; words are not compared.
     pub(crate) fn same_template(&self, a: u64, b: u64) -> bool {
-        let contents = |f| (self.states.get(f).contents(), self.states.template(f).map(|t| t.load(std::sync::atomic::Ordering::Relaxed)));
+        let contents = |f| {
+            (
+                self.states.get(f).contents(),
+                self.states.template(f).map(|t| t.load(std::sync::atomic::Ordering::Relaxed)),
+            )
+        };
         let (a, b) = (contents(a), contents(b));
         a.0 == b.0 && a.0 != Contents::Words && (a.0 != Contents::Other || a.1 == b.1)
     }

@@ -1,8 +1,8 @@
 //! A CPU with checks: a use after free, a hole, a store through a read-only leaf is a report with both histories.
 //!
 //! Handles carry the generation of their frame, odd while it is allocated, and a descriptor's record says which
-//! generation it named when it was written; every access compares under the frame's lock (`frame_lock`), so that what is
-//! reported happened and what happened is reported. A refused access reads none (or 0), so that every walk ends by
+//! generation it named when it was written; every access compares under the frame's lock (`frame_lock`), so that what
+//! is reported happened and what happened is reported. A refused access reads none (or 0), so that every walk ends by
 //! itself. Descriptors must be stored by checked CPUs, or by `Machine::write_table_raw` before these run, or their
 //! records are missing and the frame's present generation is taken for the one that was named.
 
@@ -71,13 +71,22 @@ impl<'m> Checked<'m> {
             self.label.set((now, self.machine.intern(now)));
         }
         if let Some(word) = event {
-            word.store(PackedEvent::new(self.cpu.cpu, self.label.get().1, self.machine.next_step()).0, Ordering::Relaxed);
+            word.store(
+                PackedEvent::new(self.cpu.cpu, self.label.get().1, self.machine.next_step()).0,
+                Ordering::Relaxed,
+            );
         }
     }
 
     // ---- descriptors ----------------------------------------------------------------------------------------
     /// Run `access` on a descriptor and its record, as one step with the check of its table.
-    fn descriptor<R>(&self, at: Slot<u32>, hold: Hold, what: &str, access: impl FnOnce(&AtomicU64, &AtomicU64) -> R) -> Option<R> {
+    fn descriptor<R>(
+        &self,
+        at: Slot<u32>,
+        hold: Hold,
+        what: &str,
+        access: impl FnOnce(&AtomicU64, &AtomicU64) -> R,
+    ) -> Option<R> {
         let m = self.machine;
         let frame = m.frame_of(at.table);
         let number = m.word_number(at.table, u64::from(at.index));
@@ -120,7 +129,13 @@ impl<'m> Checked<'m> {
     }
 
     /// Store `new` if `wanted` says so of the old word; the old entry, and whether it was stored.
-    fn exchange(&self, at: Slot<u32>, new: Desc, what: &str, wanted: impl Fn(Desc) -> bool) -> Option<(Entry<u32>, bool)> {
+    fn exchange(
+        &self,
+        at: Slot<u32>,
+        new: Desc,
+        what: &str,
+        wanted: impl Fn(Desc) -> bool,
+    ) -> Option<(Entry<u32>, bool)> {
         let m = self.machine;
         let mut promised = 0;
         let done = self.descriptor(at, Hold::Exclusive, what, |word, named| {
@@ -152,7 +167,8 @@ impl<'m> Checked<'m> {
                 Invariant::StableDump,
                 at.table.0,
                 format!(
-                    "entry {} of the level-{} table {} changed from {old} to {new} while {other} relies on a stable tree",
+                    "entry {} of the level-{} table {} changed from {old} to {new} while {other} relies on a stable \
+                        tree",
                     at.index, at.level.0, at.table
                 ),
                 Some(at.table),
@@ -182,12 +198,18 @@ impl<'m> Checked<'m> {
         let message = match invariant {
             Invariant::SharedTailsReadOnly => format!("{what} {va} through the read-only leaf {desc} of level {level}"),
             Invariant::NoStaleWalkCache => {
-                format!("{what} {va} walks the table {pa}, which was freed while {desc} of level {level} still names it")
+                format!(
+                    "{what} {va} walks the table {pa}, which was freed while {desc} of level {level} still names it"
+                )
             }
             Invariant::NoUseOfFreedFrame => {
-                format!("{what} {va} reaches the frame {pa}, which was freed while {desc} of level {level} still maps it")
+                format!(
+                    "{what} {va} reaches the frame {pa}, which was freed while {desc} of level {level} still maps it"
+                )
             }
-            Invariant::TreeWellFormed => format!("{what} {va} follows {desc} of level {level} to {pa}, which is no such memory"),
+            Invariant::TreeWellFormed => {
+                format!("{what} {va} follows {desc} of level {level} to {pa}, which is no such memory")
+            }
             _ => format!("{what} {va}, which does not translate: {desc} at level {level}"),
         };
         self.cpu.report(invariant, va.0, message, (invariant != Invariant::AlwaysTranslates).then_some(pa));
@@ -197,7 +219,12 @@ impl<'m> Checked<'m> {
         let m = self.machine;
         let f = m.frame_of(frame.pa);
         let Some(state) = m.lock_frame(f, Hold::Shared) else {
-            self.cpu.report(Invariant::TreeWellFormed, frame.pa.0, format!("{what} {}, which is no memory", frame.pa), None);
+            self.cpu.report(
+                Invariant::TreeWellFormed,
+                frame.pa.0,
+                format!("{what} {}, which is no memory", frame.pa),
+                None,
+            );
             return R::default();
         };
         let allocated = state.kind().is_some() || state.generation() == 0 || m.head_of(f).is_some();

@@ -4,9 +4,10 @@
 //! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
 //! ways that commute, they *adjust* its location, or *read* it and the one that looks at the outcome *writes* it.
 //!
-//! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do not
-//! commute in one state must conflict in all states that others' steps can lead to from there: whatever decides *where* an
-//! operation looks is in its footprint too. For stale translations, which come and go, these are the places (`Record::place`).
+//! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do
+//! not commute in one state must conflict in all states that others' steps can lead to from there: whatever decides
+//! *where* an operation looks is in its footprint too. For stale translations, which come and go, these are the places
+//! (`Record::place`).
 
 use vmemmap_arch::{Attr, Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
 
@@ -25,8 +26,8 @@ pub trait Touch {
     /// Reads it, in one of two ways for which the operation may run ahead all the same:
     ///
     /// * only whether the actor may run at all (who has its CPU, whether everybody is stopped);
-    /// * a relation that is empty and that nobody ends before somebody has begun it, by a change of another location that the
-    ///   operation reads.
+    /// * a relation that is empty and that nobody ends before somebody has begun it, by a change of another location
+    ///   that the operation reads.
     fn watch(&mut self, location: u32);
     /// Changes it in a way that commutes with all other such changes.
     fn adjust(&mut self, location: u32);
@@ -61,7 +62,11 @@ impl World {
                 self.touch_store(at, new, out);
             }
             Op::Barrier(barrier) => {
-                self.touch_maintenance(actor, matches!(barrier, Barrier::DsbIsh | Barrier::DsbIshst | Barrier::DsbNsh), out);
+                self.touch_maintenance(
+                    actor,
+                    matches!(barrier, Barrier::DsbIsh | Barrier::DsbIshst | Barrier::DsbNsh),
+                    out,
+                );
                 self.touch_barrier(actor, barrier, out);
             }
             Op::Tlbi(tlbi) => {
@@ -152,7 +157,9 @@ impl World {
                     out.write(self.context_cell(actor));
                 }
             }
-            Op::Acquire { lock, mode: Mode::Read } | Op::TryAcquire { lock, mode: Mode::Read } | Op::Release { lock, mode: Mode::Read } => {
+            Op::Acquire { lock, mode: Mode::Read }
+            | Op::TryAcquire { lock, mode: Mode::Read }
+            | Op::Release { lock, mode: Mode::Read } => {
                 out.read(self.lock_cell(lock));
             }
             Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => {
@@ -191,8 +198,8 @@ impl World {
         }
     }
 
-    /// A DSB publishes the stores and completes the invalidates of its CPU, which may be those of an interrupt or of the
-    /// task under it.
+    /// A DSB publishes the stores and completes the invalidates of its CPU, which may be those of an interrupt or of
+    /// the task under it.
     fn touch_maintenance(&self, actor: u8, completes: bool, out: &mut impl Touch) {
         if self.shares_cpu(actor) {
             let location = self.fixed.maintenance + Cell::from(self.cpu_of(actor));
@@ -283,7 +290,8 @@ impl World {
         }
         if let Some(va) = va {
             let place = self.place_of(at.level, va);
-            // Others end a stale value only once it is published, and then meet the barrier that did that; who may use it meets the entry.
+            // Others end a stale value only once it is published, and then meet the barrier that did that; who may use
+            // it meets the entry.
             let alone = !self.stale.iter().any(|r| r.place == place);
             let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
             let mut touch = |location| if fresh { out.watch(location) } else { out.write(location) };
@@ -298,7 +306,8 @@ impl World {
             out.write(self.memory.cell(slot.table, offset::MAPPED));
             self.touch_outdated(slot.table, out);
         }
-        // Also where no walk leads from the root: a stale entry may, and then the old value is one to be judged against.
+        // Also where no walk leads from the root: a stale entry may, and then the old value is one to be judged
+        // against.
         if old.is_valid() && new.is_valid() {
             for desc in [old, new] {
                 self.touch_contents(desc, out);
@@ -384,7 +393,8 @@ impl World {
         }
     }
 
-    /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous set.
+    /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous
+    /// set.
     fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
         out.adjust(publication(r.place));
         out.adjust(self.fixed.stale);
@@ -420,7 +430,8 @@ impl World {
         }
     }
 
-    /// What is published as gone of the addresses, now or by the time that the operation executes: no invalidate reaches more.
+    /// What is published as gone of the addresses, now or by the time that the operation executes: no invalidate
+    /// reaches more.
     fn touch_tlbi(&mut self, tlbi: Tlbi, out: &mut impl Touch) {
         match tlbi.pages() {
             Some((va, pages)) => {
@@ -447,7 +458,8 @@ impl World {
         }
     }
 
-    /// Words and frames on every walk that the access, of any CPU or of the agent, may make, then `data` for each frame it may reach.
+    /// Words and frames on every walk that the access, of any CPU or of the agent, may make, then `data` for each frame
+    /// it may reach.
     fn touch_access<T: Touch>(&mut self, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
         let g = self.geometry;
         let mut outputs = std::mem::take(&mut self.outputs);
@@ -490,7 +502,8 @@ impl World {
         self.outputs = outputs;
     }
 
-    /// What lies in the frame changes, and is judged against every stale value that shares it, its own or that of the entry now.
+    /// What lies in the frame changes, and is judged against every stale value that shares it, its own or that of the
+    /// entry now.
     ///
     /// If there is none, there will be none before somebody stores an entry that names the frame, or did.
     fn touch_judged(&self, id: FrameId, out: &mut impl Touch) {
@@ -620,7 +633,8 @@ impl World {
                 }
             }
         }
-        for r in self.stale.iter().filter(|r| r.value.is_valid() && pa.since(g.output(r.value)) < g.entry_span(r.level)) {
+        for r in self.stale.iter().filter(|r| r.value.is_valid() && pa.since(g.output(r.value)) < g.entry_span(r.level))
+        {
             out.read(r.cell);
         }
     }

@@ -181,7 +181,8 @@ impl World {
             return Some((head, head + (1 << order)));
         }
         let busy = |l: Life| l.is_allocated() || l.is_freed();
-        let (at, life) = self.memory.numbered(pfn, pfn + n).map(|(p, f)| (p, self.memory.life(f))).find(|(_, l)| busy(*l))?;
+        let (at, life) =
+            self.memory.numbered(pfn, pfn + n).map(|(p, f)| (p, self.memory.life(f))).find(|(_, l)| busy(*l))?;
         Some((at, at + if life.is(FrameKind::Huge) { 1 << life.order() } else { 1 }))
     }
 
@@ -201,7 +202,14 @@ impl World {
     }
 
     /// Make a run allocated.
-    pub(super) fn hand_out(&mut self, pfn: u64, order: u8, kind: FrameKind, reserved: bool, self_hosted: bool) -> Frame<Tok> {
+    pub(super) fn hand_out(
+        &mut self,
+        pfn: u64,
+        order: u8,
+        kind: FrameKind,
+        reserved: bool,
+        self_hosted: bool,
+    ) -> Frame<Tok> {
         let n = if kind == FrameKind::Huge { 1 } else { 1u64 << order };
         let shift = self.geometry.page_shift();
         let mut tok = 0;
@@ -239,7 +247,12 @@ impl World {
                 continue;
             }
             if life.is_self_hosted() {
-                self.breach(Invariant::SelfHostedUntouched, actor, pa.0, "self-hosted descriptor storage goes to the allocator");
+                self.breach(
+                    Invariant::SelfHostedUntouched,
+                    actor,
+                    pa.0,
+                    "self-hosted descriptor storage goes to the allocator",
+                );
             }
             if kind == FrameKind::Huge {
                 self.memory.set_life(id, life.vacant());

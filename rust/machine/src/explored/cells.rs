@@ -6,8 +6,8 @@
 /// Number of a cell.
 pub type Cell = u32;
 
-/// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared locations to
-/// go on, and this one must not be taken for part of a row of the locks and variables beside it.
+/// Unused locations on both sides of one that nearly every barrier touches: a search takes even rows of shared
+/// locations to go on, and this one must not be taken for part of a row of the locks and variables beside it.
 pub const ASIDE: Cell = 32;
 
 #[derive(Clone, Debug, Default)]

@@ -1,7 +1,7 @@
 //! Break-before-make: which pairs of translations may not be usable at once, and what an access may do that meets one.
 //!
-//! The obligation is the writer's and is judged at the store (`tables.rs`). What is here looks at the CPU that could use
-//! both entries (Arm ARM DDI 0487, RFVQCK and ITHWDH; kernel-semantics §10.2).
+//! The obligation is the writer's and is judged at the store (`tables.rs`). What is here looks at the CPU that could
+//! use both entries (Arm ARM DDI 0487, RFVQCK and ITHWDH; kernel-semantics §10.2).
 
 use vmemmap_arch::bbm::{BbmCase, FeatBbm, bbm_required};
 use vmemmap_arch::{Attr, Desc, Invariant, Level, Pa, Va};
@@ -39,15 +39,19 @@ impl World {
         }
     }
 
-    /// Why a CPU of that level may not hold both for one page; as pages, since what a block and a page say of a page must
-    /// agree as well.
+    /// Why a CPU of that level may not hold both for one page; as pages, since what a block and a page say of a page
+    /// must agree as well.
     fn conflict(&self, a: Candidate, b: Candidate, feat: FeatBbm) -> Option<BbmCase> {
         let other_size = a.level != b.level;
-        if other_size && feat < FeatBbm::Level2 && !(feat == FeatBbm::Level1 && (a.desc.has(Attr::NT) || b.desc.has(Attr::NT))) {
+        if other_size
+            && feat < FeatBbm::Level2
+            && !(feat == FeatBbm::Level1 && (a.desc.has(Attr::NT) || b.desc.has(Attr::NT)))
+        {
             return Some(BbmCase::Size);
         }
         let page = |c: Candidate| {
-            let same = self.geometry.with_output(c.desc, self.memory.pa(c.frame)).with(Attr::TABLE_BIT).without(Attr::NT);
+            let same =
+                self.geometry.with_output(c.desc, self.memory.pa(c.frame)).with(Attr::TABLE_BIT).without(Attr::NT);
             if other_size { same.without(Attr::CONT) } else { same }
         };
         let (a, b) = (page(a), page(b));
@@ -131,7 +135,11 @@ impl World {
         let g = self.geometry;
         let broken = self.stale.iter().find_map(|r| {
             let live = seen(self.memory.desc(r.slot));
-            if !r.value.is_valid() || self.is_linear(r.va) || !live.is_valid() || (g.output(r.value) != pa && g.output(live) != pa) {
+            if !r.value.is_valid()
+                || self.is_linear(r.va)
+                || !live.is_valid()
+                || (g.output(r.value) != pa && g.output(live) != pa)
+            {
                 return None;
             }
             self.exchange_needs_break(r.level, r.value, live, self.weakest(self.holders_of(r))).map(|case| (r.va, case))

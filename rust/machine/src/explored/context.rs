@@ -130,8 +130,8 @@ impl World {
         }
         self.barrier(actor, Barrier::Isb);
     }
-    /// One occupant for each kind is enough: arm64 takes an interrupt with `DAIF.I` set and never clears it in a handler, so no
-    /// interrupt comes above one, and a pseudo-NMI masks both kinds. Who is not inside leaves nothing.
+    /// One occupant for each kind is enough: arm64 takes an interrupt with `DAIF.I` set and never clears it in a
+    /// handler, so no interrupt comes above one, and a pseudo-NMI masks both kinds. Who is not inside leaves nothing.
     pub(super) fn interrupt_exit(&mut self, actor: u8) {
         self.barrier(actor, Barrier::Isb);
         let place = self.places[usize::from(actor)];
@@ -173,7 +173,10 @@ impl World {
     pub(super) fn not_preemptible(&self, actor: u8) -> u16 {
         let busy = |a: &u8| *a != actor && (!self.is_preemptible(*a) || self.rcu_depth(*a) != 0);
         let tasks = (0..self.cpus).filter(busy).fold(0, |m, a| m | 1 << a);
-        (0..MAX_ACTORS).filter(|c| self.all_cpus >> c & 1 != 0).map(|c| self.running(c)).fold(tasks, |m, (irq, nmi)| m | irq | nmi)
+        (0..MAX_ACTORS)
+            .filter(|c| self.all_cpus >> c & 1 != 0)
+            .map(|c| self.running(c))
+            .fold(tasks, |m, (irq, nmi)| m | irq | nmi)
     }
 
     // ---- waiting for the CPU ----

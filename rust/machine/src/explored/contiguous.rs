@@ -1,4 +1,5 @@
-//! Contiguous sets: a walk of one live entry with the Contiguous bit may cache the entries of its whole set, one by one.
+//! Contiguous sets: a walk of one live entry with the Contiguous bit may cache the entries of its whole set, one by
+//! one.
 //!
 //! So a stale value of one entry can come back as long as another entry of the set is live and says the same of it, and
 //! an invalidate of the one address does not finish it (races R21; 48478b9f7913). What is modelled is the return of
@@ -51,15 +52,20 @@ impl World {
     /// Cells of the records that this invalidate reaches and that a walk may bring back at once. In order.
     pub(super) fn refillable(&self, op: Tlbi) -> Vec<Cell> {
         let contiguous = |r: &&Record| r.value.has(Attr::CONT);
-        let unpublished: Vec<&Record> = self.stale.iter().filter(contiguous).filter(|r| self.is_unpublished(r)).collect();
+        let unpublished: Vec<&Record> =
+            self.stale.iter().filter(contiguous).filter(|r| self.is_unpublished(r)).collect();
         let comes_back = |r: &Record, set: Set| {
-            let says = |slot, value| self.set_of(slot, r.level, value) == Some(set) && self.implied(set, r.level, value, r.slot) == r.value;
+            let says = |slot, value| {
+                self.set_of(slot, r.level, value) == Some(set) && self.implied(set, r.level, value, r.slot) == r.value
+            };
             set.slots().any(|slot| says(slot, self.memory.desc(slot)))
                 || unpublished.iter().any(|other| other.level == r.level && says(other.slot, other.value))
         };
         let reached = self.stale.iter().filter(contiguous).filter(|r| covers(&self.geometry, r, op));
-        let mut cells: Vec<Cell> =
-            reached.filter(|r| self.set_of(r.slot, r.level, r.value).is_some_and(|set| comes_back(r, set))).map(|r| r.cell).collect();
+        let mut cells: Vec<Cell> = reached
+            .filter(|r| self.set_of(r.slot, r.level, r.value).is_some_and(|set| comes_back(r, set)))
+            .map(|r| r.cell)
+            .collect();
         cells.sort_unstable();
         cells
     }
@@ -82,8 +88,8 @@ impl World {
         self.stale.iter().filter(move |r| r.value.has(Attr::CONT) && self.set_of(r.slot, r.level, r.value) == Some(set))
     }
 
-    /// A page or block of the linear map that belongs to a contiguous set comes or goes. Of the linear map only these have
-    /// stale values, for `memory_gone`.
+    /// A page or block of the linear map that belongs to a contiguous set comes or goes. Of the linear map only these
+    /// have stale values, for `memory_gone`.
     pub(super) fn supersede_linear(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, old: Desc, new: Desc) {
         if self.set_of(slot, level, new).is_some() {
             self.revive(slot, level, va, new);

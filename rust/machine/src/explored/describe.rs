@@ -21,8 +21,8 @@ pub struct Described {
     pub old: Option<u64>,
     /// Word that the operation wants to leave there.
     pub new: Option<u64>,
-    /// Frames that it is about, the most telling first: the table or frame that it works on (an access: a freed one that it
-    /// may meet, else where the live walk ends), then those that the old and the new descriptor lead to.
+    /// Frames that it is about, the most telling first: the table or frame that it works on (an access: a freed one
+    /// that it may meet, else where the live walk ends), then those that the old and the new descriptor lead to.
     pub about: Vec<u64>,
 }
 
@@ -43,7 +43,11 @@ impl World {
                 d.about.extend(self.leads_to(at.level, new));
             }
             Op::Tlbi(tlbi) => describe_tlbi(&mut d, tlbi),
-            Op::Load { va, .. } | Op::Speculate { va } | Op::IommuWalk { va } | Op::Fill { va, .. } | Op::Rmw { va, .. } => {
+            Op::Load { va, .. }
+            | Op::Speculate { va }
+            | Op::IommuWalk { va }
+            | Op::Fill { va, .. }
+            | Op::Rmw { va, .. } => {
                 self.describe_va(&mut d, actor, va, true);
             }
             Op::Store { va, value, .. } => {
@@ -71,7 +75,10 @@ impl World {
                 d.about.extend(self.met_by(actor, from));
             }
             Op::Alloc(request) => d.place = format!("order {} {:?}", request.order, request.kind),
-            Op::Range { start, .. } | Op::RangeInUse { start, .. } | Op::MemoryGone { start, .. } | Op::ClaimSelfHosted { start, .. } => {
+            Op::Range { start, .. }
+            | Op::RangeInUse { start, .. }
+            | Op::MemoryGone { start, .. }
+            | Op::ClaimSelfHosted { start, .. } => {
                 d.address = Some(start.0);
                 d.place = format!("memory {start}");
             }
@@ -144,7 +151,8 @@ impl World {
         }
     }
 
-    /// Frames that an access of this actor may end in: leaves, or the table whose entry ends the walk. Freed ones first.
+    /// Frames that an access of this actor may end in: leaves, or the table whose entry ends the walk. Freed ones
+    /// first.
     fn met_by(&self, actor: u8, va: Va) -> Vec<u64> {
         let g = &self.geometry;
         let cpu = self.cpu_of(actor);
@@ -168,8 +176,8 @@ impl World {
         met
     }
 
-    /// What makes this outcome of the operation another than the first: the same words in every run, so that a trace can ask for
-    /// it again. Call it before executing.
+    /// What makes this outcome of the operation another than the first: the same words in every run, so that a trace
+    /// can ask for it again. Call it before executing.
     #[must_use]
     pub fn alternative(&mut self, actor: u8, op: &Op, outcome: u16) -> String {
         // Of an access, this leaves the translations that it may use in `candidates`.
@@ -177,7 +185,9 @@ impl World {
         match *op {
             Op::Alloc(_) => String::from("fails with ENOMEM"),
             Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::CopyFromVa { .. } => {
-                let Some(c) = self.candidates.get(usize::from(outcome)) else { return format!("translation {outcome} of {outcomes}") };
+                let Some(c) = self.candidates.get(usize::from(outcome)) else {
+                    return format!("translation {outcome} of {outcomes}");
+                };
                 let age = if c.live { "the live" } else { "a stale" };
                 let mode = if c.desc.is_writable() { "rw" } else { "ro" };
                 format!("through {age} translation, {mode}, to {}", self.frame_name(self.memory.pa(c.frame)))

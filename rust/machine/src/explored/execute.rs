@@ -27,7 +27,9 @@ impl World {
             Op::Attempt(access) => self.attempt(actor, access, outcome),
             Op::SendIpi { line } => Reply::of(self.send_ipi(actor, line)),
             Op::Alloc(request) => self.alloc(actor, &request, outcome),
-            Op::IsReserved { frame } => Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_reserved()).into()),
+            Op::IsReserved { frame } => {
+                Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_reserved()).into())
+            }
             Op::LoadFrame { frame, index } => self.load_frame(actor, frame, index),
             Op::ListPrevious { frame } => neighbour(self.links.get(&frame.pa.0).and_then(|l| l.previous)),
             Op::ListNext { frame } => neighbour(self.links.get(&frame.pa.0).and_then(|l| l.next)),
@@ -63,14 +65,17 @@ impl World {
         first..first + self.memory.cells.zeros(first, entries) as Cell
     }
 
-    /// How many invalidates by address, of `pages` in a row from `first` on, reach nothing and are alike in what they touch: of
-    /// the linear map, whose leaves are seldom stale, as far as one table maps it.
+    /// How many invalidates by address, of `pages` in a row from `first` on, reach nothing and are alike in what they
+    /// touch: of the linear map, whose leaves are seldom stale, as far as one table maps it.
     #[must_use]
     pub fn unreached_from(&self, first: Va, pages: usize) -> usize {
         let span = self.geometry.entry_span(Level::PMD);
         let table = first.align_down(span);
         if !self.is_linear(first)
-            || self.stale.iter().any(|r| r.va.since(table) < span || table.since(r.va) < self.geometry.entry_span(r.level))
+            || self
+                .stale
+                .iter()
+                .any(|r| r.va.since(table) < span || table.since(r.va) < self.geometry.entry_span(r.level))
         {
             return 0;
         }

@@ -85,7 +85,10 @@ impl Fixed {
 
     /// What a location stands for, if it is one of these.
     pub fn kind_of(&self, location: Cell, vars: usize) -> Option<LocationKind> {
-        self.rows(vars).into_iter().find(|(first, n, _)| location >= *first && location - first < *n as Cell).map(|(_, _, kind)| kind)
+        self.rows(vars)
+            .into_iter()
+            .find(|(first, n, _)| location >= *first && location - first < *n as Cell)
+            .map(|(_, _, kind)| kind)
     }
 }
 
@@ -93,7 +96,8 @@ impl Fixed {
 mod tests {
     use super::*;
 
-    /// Whoever adds a field, or reserves it elsewhere, adds it to the rows: each cell but those aside is in one of them.
+    /// Whoever adds a field, or reserves it elsewhere, adds it to the rows: each cell but those aside is in one of
+    /// them.
     #[test]
     fn each_reserved_cell_is_in_exactly_one_row() {
         for vars in [0, 1, 100] {

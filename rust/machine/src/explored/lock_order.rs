@@ -1,7 +1,8 @@
 //! Which lock was taken under which, over a whole exploration (R17).
 //!
-//! Two locks taken in both orders are a warning and no violation: that nobody was seen to hang may be due to a third lock
-//! that keeps the two apart, or to these actors. Taking a lock again that is held (a nested reader) orders nothing.
+//! Two locks taken in both orders are a warning and no violation: that nobody was seen to hang may be due to a third
+//! lock that keeps the two apart, or to these actors. Taking a lock again that is held (a nested reader) orders
+//! nothing.
 
 use vmemmap_arch::LockId;
 

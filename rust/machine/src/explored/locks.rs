@@ -1,5 +1,5 @@
-//! Locks, RCU and the other ways in which CPUs wait for each other. A blocked operation is not executed: it has no outcome
-//! until it can.
+//! Locks, RCU and the other ways in which CPUs wait for each other. A blocked operation is not executed: it has no
+//! outcome until it can.
 
 use vmemmap_arch::{Invariant, LockId, Mode};
 
@@ -87,7 +87,12 @@ impl World {
         if !lock.is_spinlock() {
             self.may_sleep(actor, "a sleeping lock is taken in atomic context");
         } else if self.options.preempt_rt && self.is_hard_atomic(actor) {
-            self.breach(Invariant::LockOrder, actor, 0, "a spinlock, which sleeps on PREEMPT_RT, is taken in atomic context");
+            self.breach(
+                Invariant::LockOrder,
+                actor,
+                0,
+                "a spinlock, which sleeps on PREEMPT_RT, is taken in atomic context",
+            );
         }
         self.take(actor, lock, mode);
     }
@@ -160,7 +165,8 @@ impl World {
         })
     }
 
-    /// Locks that the actor holds, as bits by their number: all that keep somebody out, and those that keep everybody out.
+    /// Locks that the actor holds, as bits by their number: all that keep somebody out, and those that keep everybody
+    /// out.
     #[must_use]
     pub fn locks(&self, actor: u8) -> (u64, u64) {
         let cell = self.fixed.held + 2 * Cell::from(actor);

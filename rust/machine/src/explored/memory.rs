@@ -215,7 +215,14 @@ impl Memory {
         }
         let id = self.frames.len() as FrameId;
         let first = self.cells.reserve(offset::COUNT);
-        self.frames.push(FrameCells { pfn, first, table: Cell::MAX, named: Vec::new(), words: Vec::new(), risky: Vec::new() });
+        self.frames.push(FrameCells {
+            pfn,
+            first,
+            table: Cell::MAX,
+            named: Vec::new(),
+            words: Vec::new(),
+            risky: Vec::new(),
+        });
         self.by_pfn.insert(pfn, id);
         self.in_order.insert(pfn, id);
         id
@@ -401,7 +408,11 @@ impl Memory {
     }
     /// Words at risk and the VA they were stored through.
     pub fn risks(&self, id: FrameId) -> impl Iterator<Item = (u16, u64)> + '_ {
-        self.frames[id as usize].risky.iter().map(move |&i| (i, self.cells.get(self.risk[&key(id, i)]))).filter(|&(_, va)| va != 0)
+        self.frames[id as usize]
+            .risky
+            .iter()
+            .map(move |&i| (i, self.cells.get(self.risk[&key(id, i)])))
+            .filter(|&(_, va)| va != 0)
     }
 }
 

@@ -31,8 +31,8 @@ pub struct WorldOptions {
     pub conflict: Conflict,
     /// A spurious fault (a new entry not yet published) counts as a hole (I2).
     pub spurious_fault_is_fatal: bool,
-    /// FEAT_ETS2: a new entry is seen by every later translation once the writer's DSB is done. Without it a CPU may take
-    /// the old invalid entry until its own ISB or exception entry.
+    /// FEAT_ETS2: a new entry is seen by every later translation once the writer's DSB is done. Without it a CPU may
+    /// take the old invalid entry until its own ISB or exception entry.
     pub ets: bool,
     /// How many allocations of an execution may fail as a choice of the environment.
     pub alloc_failures: u32,

@@ -13,7 +13,8 @@ pub enum Context {
     Task,
     /// A maskable interrupt: enters where no interrupt runs and the CPU has interrupts on.
     Irq,
-    /// A pseudo-NMI (GIC priority masking): also enters while `irq_disable` masks interrupts, and interrupts an interrupt.
+    /// A pseudo-NMI (GIC priority masking): also enters while `irq_disable` masks interrupts, and interrupts an
+    /// interrupt.
     Nmi,
 }
 
@@ -32,7 +33,7 @@ impl Context {
 pub struct Place {
     pub cpu: u8,
     pub context: Context,
-    /// An interrupt that comes only when its CPU's bit of this variable is set (`Cpu::send_ipi`); else it may come at any
-    /// time, or never.
+    /// An interrupt that comes only when its CPU's bit of this variable is set (`Cpu::send_ipi`); else it may come at
+    /// any time, or never.
     pub line: Option<Var>,
 }

@@ -31,7 +31,9 @@ impl World {
 
     /// The table that a handle means, if it still is one.
     pub(super) fn table_of(&self, at: Slot<Tok>) -> Result<SlotId, &'static str> {
-        let Some(table) = self.memory.find(at.table) else { return Err("an access to a table page that was never allocated") };
+        let Some(table) = self.memory.find(at.table) else {
+            return Err("an access to a table page that was never allocated");
+        };
         let life = self.memory.life(table);
         if !life.is(FrameKind::Table) || !self.memory.has_words(table) {
             return Err("an access to a page that is no table");
@@ -84,7 +86,12 @@ impl World {
         if let Some(va) = va.filter(|_| !untracked) {
             let watchers = self.memory.cells.get(self.fixed.stable);
             if watchers & !(1 << actor) != 0 && !self.is_vmalloc(va) {
-                self.breach(Invariant::StableDump, actor, va.0, "a table changes while a walk relies on its being stable");
+                self.breach(
+                    Invariant::StableDump,
+                    actor,
+                    va.0,
+                    "a table changes while a walk relies on its being stable",
+                );
             }
             self.judge_exchange(actor, slot, level, va, old, new);
         }
@@ -168,8 +175,8 @@ impl World {
     }
 
     /// A page or block of the linear map comes, changes or goes. No access of kernel code that is modelled translates
-    /// through it, and hot remove clears tens of thousands of them before its one flush: their order against a dump is not
-    /// tracked, nor are their stale values but those of contiguous sets.
+    /// through it, and hot remove clears tens of thousands of them before its one flush: their order against a dump is
+    /// not tracked, nor are their stale values but those of contiguous sets.
     pub(super) fn is_linear_leaf(&self, va: Va, level: Level, old: Desc, new: Desc) -> bool {
         let table = |desc| matches!(self.geometry.kind(desc, level), Kind::Table(_));
         self.is_linear(va) && !table(old) && !table(new)

@@ -118,7 +118,12 @@ impl World {
         self.stale.update(&mut self.memory.cells, |r, s| {
             // The agent alone may have it: no broadcast reaches that.
             let beyond = s & state::HOLDERS == 1 << AGENT;
-            if beyond || !r.value.is_valid() || state::writer(s).is_some() || !covers(&g, r, op) || back.binary_search(&r.cell).is_ok() {
+            if beyond
+                || !r.value.is_valid()
+                || state::writer(s).is_some()
+                || !covers(&g, r, op)
+                || back.binary_search(&r.cell).is_ok()
+            {
                 return s;
             }
             s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
@@ -143,9 +148,9 @@ impl World {
         let cells = &mut self.memory.cells;
         match barrier {
             Barrier::DsbIshst => self.stale.update(cells, publish),
-            Barrier::DsbIsh => self
-                .stale
-                .update(cells, |r, s| if s & me << state::DOOMED != 0 { state::beyond_broadcast(s) } else { publish(r, complete_here(s)) }),
+            Barrier::DsbIsh => self.stale.update(cells, |r, s| {
+                if s & me << state::DOOMED != 0 { state::beyond_broadcast(s) } else { publish(r, complete_here(s)) }
+            }),
             Barrier::DsbNsh => self.stale.update(cells, |_, s| complete_here(s)),
             Barrier::Isb => self.synchronize_context(me),
             Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
@@ -175,7 +180,8 @@ impl World {
 
     /// The agent forgets what was published as gone.
     pub(super) fn iommu_invalidate(&mut self) {
-        self.stale.update(&mut self.memory.cells, |_, s| if held_by_agent(s) { state::without(s, 1 << AGENT) } else { s });
+        self.stale
+            .update(&mut self.memory.cells, |_, s| if held_by_agent(s) { state::without(s, 1 << AGENT) } else { s });
     }
 
     pub(super) fn at_agent(&self, r: &Record) -> bool {
@@ -232,7 +238,8 @@ impl World {
             if start != pa
                 && let Some(block) = self.memory.find(start)
             {
-                let maps = |s: &SlotId| self.names_now(*s, block) && g.kind(self.memory.desc(*s), level) == Kind::Block(start);
+                let maps =
+                    |s: &SlotId| self.names_now(*s, block) && g.kind(self.memory.desc(*s), level) == Kind::Block(start);
                 live |= self.memory.named(block).iter().any(maps);
             }
         }

@@ -30,13 +30,16 @@ impl World {
                     Some(id) => (table, level) = (id, level.next()),
                     None => return End::None,
                 },
-                Kind::Page(pa) | Kind::Block(pa) => return End::Leaf(desc, level, pa.0 + (va.0 & (g.entry_span(level) - 1))),
+                Kind::Page(pa) | Kind::Block(pa) => {
+                    return End::Leaf(desc, level, pa.0 + (va.0 & (g.entry_span(level) - 1)));
+                }
                 Kind::None | Kind::Invalid | Kind::Reserved => return End::None,
             }
         }
     }
 
-    /// Walks that this CPU (`None`: any) may make for `va`: from the root, and from each table that a stale entry leads to.
+    /// Walks that this CPU (`None`: any) may make for `va`: from the root, and from each table that a stale entry leads
+    /// to.
     pub(super) fn for_each_walk(&self, cpu: Option<u8>, va: Va, mut each: impl FnMut(FrameId, Level, bool)) {
         each(self.root, self.geometry.top(), true);
         if self.stale.is_empty() {
@@ -194,7 +197,12 @@ impl World {
         if !self.stale.is_empty() && self.usable(cpu, va).any(|r| r.value.is_none()) {
             self.spurious_faults += 1;
             if self.options.spurious_fault_is_fatal && !self.attempting {
-                self.breach(Invariant::AlwaysTranslates, actor, va.0, "a spurious fault: the new entry is not yet published");
+                self.breach(
+                    Invariant::AlwaysTranslates,
+                    actor,
+                    va.0,
+                    "a spurious fault: the new entry is not yet published",
+                );
             }
         }
     }
@@ -207,7 +215,10 @@ impl World {
     /// A store lands where the VA no longer leads, or in a frame whose copy is made and waits to take its place.
     fn note_risk(&mut self, va: Va, chosen: Candidate, index: u16, new: u64) {
         let aside = !chosen.live;
-        let copied = self.memory.copied_to(chosen.frame).is_some_and(|copy| self.memory.word(copy, index) != new && !self.is_mapped(copy));
+        let copied = self
+            .memory
+            .copied_to(chosen.frame)
+            .is_some_and(|copy| self.memory.word(copy, index) != new && !self.is_mapped(copy));
         if aside || copied {
             self.memory.set_risk(chosen.frame, index, va.0);
         }
@@ -267,7 +278,12 @@ impl World {
         let id = self.memory.frame(frame.pa);
         let life = self.memory.life(id);
         if life.is_freed() || (life.is_allocated() && life.generation() != frame.tok) {
-            self.breach(Invariant::NoUseOfFreedFrame, actor, frame.pa.0, "an access to a freed frame through the linear map");
+            self.breach(
+                Invariant::NoUseOfFreedFrame,
+                actor,
+                frame.pa.0,
+                "an access to a freed frame through the linear map",
+            );
         }
         id
     }

@@ -211,7 +211,9 @@ impl World {
             Op::CopyFromVa { from, .. } => self.access_outcomes(actor, from, Access::Copy),
             Op::Attempt(access) => self.attempt_outcomes(actor, access),
             Op::Choose { n, .. } => n.clamp(1, u32::from(u16::MAX)) as u16,
-            Op::Alloc(_) => 1 + u16::from(self.memory.cells.get(self.fixed.failures) < u64::from(self.options.alloc_failures)),
+            Op::Alloc(_) => {
+                1 + u16::from(self.memory.cells.get(self.fixed.failures) < u64::from(self.options.alloc_failures))
+            }
             _ => 1,
         }
     }
@@ -271,7 +273,8 @@ impl World {
     /// Take exactly this run, as the loaded machine's kernel had. `false` if any frame of it is taken or absent.
     pub fn adopt_frame(&mut self, pa: Pa, order: u8, kind: FrameKind, reserved: bool) -> bool {
         let sealed = std::mem::replace(&mut self.allocator.sealed, !reserved);
-        let request = Alloc { order, kind, zone: vmemmap_arch::Zone::Movable, at: Some(pa), may_sleep: false, top_down: false };
+        let request =
+            Alloc { order, kind, zone: vmemmap_arch::Zone::Movable, at: Some(pa), may_sleep: false, top_down: false };
         let reply = self.alloc(0, &request, 0);
         self.allocator.sealed = sealed;
         reply != Reply::NOTHING

@@ -23,7 +23,8 @@ mod storage {
         pub fn new(words: usize) -> io::Result<Self> {
             let bytes = words.checked_mul(8).ok_or(io::ErrorKind::InvalidInput)?;
             let map = MmapRaw::from(MmapOptions::new().len(bytes.max(8)).no_reserve_swap().map_anon()?);
-            // Sparse use: a huge page for each touched word would cost 512 times the memory. A kernel without THP refuses.
+            // Sparse use: a huge page for each touched word would cost 512 times the memory. A kernel without THP
+            // refuses.
             let _ = map.advise(Advice::NoHugePage);
             Ok(Self { map, words })
         }
@@ -31,8 +32,9 @@ mod storage {
         #[inline]
         pub fn words(&self) -> &[AtomicU64] {
             // SAFETY:
-            // 1. `map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, zero-filled by
-            //    the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence as the returned slice.
+            // 1. `map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, zero-filled
+            //    by the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence as the
+            //    returned slice.
             // 2. `AtomicU64` has the size and bit validity of `u64`; every bit pattern is a value.
             // 3. Nothing else ever makes a reference or a non-atomic access to the mapping: `map` is private to this
             //    module, and this is the only use of its pointer.

@@ -45,7 +45,9 @@ pub fn apply_rmw(at: &AtomicU64, op: Rmw, order: Order) -> u64 {
         Rmw::FetchOr(n) => at.fetch_or(n, o),
         Rmw::FetchAnd(n) => at.fetch_and(n, o),
         Rmw::Swap(n) => at.swap(n, o),
-        Rmw::CompareExchange { old, new } => at.compare_exchange(old, new, o, load_order(order)).unwrap_or_else(|found| found),
+        Rmw::CompareExchange { old, new } => {
+            at.compare_exchange(old, new, o, load_order(order)).unwrap_or_else(|found| found)
+        }
     }
 }
 
@@ -90,7 +92,9 @@ impl Machine {
     fn lock_contents(&self, frame: u64) -> Option<State> {
         self.states.word(frame)?;
         loop {
-            if let Ok(old) = self.states.update(frame, |s| (!s.has(bit::CONTENTS_BUSY)).then_some(State(s.0 | bit::CONTENTS_BUSY))) {
+            if let Ok(old) =
+                self.states.update(frame, |s| (!s.has(bit::CONTENTS_BUSY)).then_some(State(s.0 | bit::CONTENTS_BUSY)))
+            {
                 return Some(old);
             }
             relax();
@@ -157,7 +161,9 @@ impl Machine {
         let pa = self.frame_pa(from);
         let word = |i: u64| self.word_at(pa, i).map_or(0, |w| w.load(Ordering::Relaxed));
         let tail = Template::from_bits(word(first + u64::from(word::COMPOUND_HEAD)));
-        tail.bits() & 1 != 0 && (first..words).all(|i| word(i) == tail.word((i & 7) as u8)) && self.set_template(to, tail).is_some()
+        tail.bits() & 1 != 0
+            && (first..words).all(|i| word(i) == tail.word((i & 7) as u8))
+            && self.set_template(to, tail).is_some()
     }
     /// Word `index` of a frame as any CPU would read it, without a trace; for tests and exports.
     #[must_use]

@@ -1,16 +1,16 @@
 //! A CPU without checks: each method is the instruction it is named after, behind a bounds check.
 //!
-//! The bounds check is what makes a wild descriptor a report instead of undefined behaviour. There are no TLBs: barriers
-//! order the host's memory accesses and are counted, invalidates are only counted. A thread takes no interrupts:
-//! `send_ipi` and `stop_machine_begin` are counted and stop nobody, so schemes that rely on them belong on the explored
-//! machine.
+//! The bounds check is what makes a wild descriptor a report instead of undefined behaviour. There are no TLBs:
+//! barriers order the host's memory accesses and are counted, invalidates are only counted. A thread takes no
+//! interrupts: `send_ipi` and `stop_machine_begin` are counted and stop nobody, so schemes that rely on them belong on
+//! the explored machine.
 
 use core::cell::Cell;
 use std::sync::atomic::{Ordering, fence};
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind, LockId, Mode, Order, Pa,
-    RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind,
+    LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use crate::native::contents::{apply_rmw, load_order, rmw_order, store_order};
@@ -58,7 +58,14 @@ impl Machine {
 
 impl<'m> Native<'m> {
     pub(crate) fn new(machine: &'m Machine, cpu: u8) -> Self {
-        Self { machine, cpu, tally: Tally::default(), label: Cell::new("start"), rcu_depth: Cell::new(0), attempt: Cell::new(Attempt::Not) }
+        Self {
+            machine,
+            cpu,
+            tally: Tally::default(),
+            label: Cell::new("start"),
+            rcu_depth: Cell::new(0),
+            attempt: Cell::new(Attempt::Not),
+        }
     }
     #[must_use]
     pub fn machine(&self) -> &'m Machine {
@@ -76,7 +83,12 @@ impl<'m> Native<'m> {
     #[cold]
     #[inline(never)]
     fn wild(&self, pa: Pa) -> Desc {
-        self.report(Invariant::TreeWellFormed, pa.0, format!("access to {pa}, which is not memory of this machine"), None);
+        self.report(
+            Invariant::TreeWellFormed,
+            pa.0,
+            format!("access to {pa}, which is not memory of this machine"),
+            None,
+        );
         Desc::NONE
     }
 
@@ -127,7 +139,12 @@ impl<'m> Native<'m> {
                 }
                 Kind::None | Kind::Invalid | Kind::Reserved if self.takes_fault() => return None,
                 Kind::None | Kind::Invalid | Kind::Reserved => {
-                    self.report(Invariant::AlwaysTranslates, va.0, format!("{va} does not translate: {desc} at level {}", level.0), None);
+                    self.report(
+                        Invariant::AlwaysTranslates,
+                        va.0,
+                        format!("{va} does not translate: {desc} at level {}", level.0),
+                        None,
+                    );
                     return None;
                 }
             }
@@ -142,8 +159,11 @@ impl<'m> Native<'m> {
     pub(crate) fn take(&self, request: Alloc) -> Option<u64> {
         let m = self.machine;
         let at = request.at.map(|pa| m.frame_of(pa));
-        let found =
-            if m.injection.fails(self.cpu) { None } else { m.take_run(request.order, request.kind, request.zone, at, request.top_down) };
+        let found = if m.injection.fails(self.cpu) {
+            None
+        } else {
+            m.take_run(request.order, request.kind, request.zone, at, request.top_down)
+        };
         match found {
             Some(_) => self.tally.add(Count::FrameAllocated, 1 << request.order),
             None => self.tally.count(Count::AllocFailure),
@@ -161,18 +181,32 @@ impl<'m> Native<'m> {
                 return true;
             }
             Err(BadFree::NotAllocated) => {
-                self.report(Invariant::FramesConserved, pa.0, format!("free of {pa}, which is not allocated"), Some(pa));
+                self.report(
+                    Invariant::FramesConserved,
+                    pa.0,
+                    format!("free of {pa}, which is not allocated"),
+                    Some(pa),
+                );
             }
             Err(BadFree::Mismatch(found)) => {
                 let message = match found.kind() {
-                    _ if found.has(bit::TAIL) => format!("free of {pa}, which lies inside a run of order {}", found.order()),
-                    Some(k) => format!("free of {pa} as {kind:?} of order {order}; it is {k:?} of order {}", found.order()),
+                    _ if found.has(bit::TAIL) => {
+                        format!("free of {pa}, which lies inside a run of order {}", found.order())
+                    }
+                    Some(k) => {
+                        format!("free of {pa} as {kind:?} of order {order}; it is {k:?} of order {}", found.order())
+                    }
                     None => format!("free of {pa}, which is not allocated"),
                 };
                 self.report(Invariant::FramesConserved, pa.0, message, Some(pa));
             }
             Err(BadFree::SelfHosted) => {
-                self.report(Invariant::SelfHostedUntouched, pa.0, format!("self-hosted frame {pa} returned to the allocator"), Some(pa));
+                self.report(
+                    Invariant::SelfHostedUntouched,
+                    pa.0,
+                    format!("self-hosted frame {pa} returned to the allocator"),
+                    Some(pa),
+                );
             }
         }
         false
@@ -359,7 +393,15 @@ impl Cpu for Native<'_> {
         Entry { desc, tok: () }
     }
     #[inline(always)]
-    fn swap_each(&self, at: Slot<()>, count: usize, new: Desc, order: Order, then: &[Barrier], mut each: impl FnMut(Entry<()>)) {
+    fn swap_each(
+        &self,
+        at: Slot<()>,
+        count: usize,
+        new: Desc,
+        order: Order,
+        then: &[Barrier],
+        mut each: impl FnMut(Entry<()>),
+    ) {
         let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
         let Some(words) = first.checked_add(count).and_then(|end| self.machine.words.words().get(first..end)) else {
             self.wild(at.table);
@@ -380,7 +422,9 @@ impl Cpu for Native<'_> {
         self.tally.count(Count::Exchange);
         let entry = |word| Entry { desc: Desc(word), tok: () };
         match self.machine.word_at(at.table, u64::from(at.index)) {
-            Some(word) => word.compare_exchange(old.0, new.0, rmw_order(order), load_order(order)).map(entry).map_err(entry),
+            Some(word) => {
+                word.compare_exchange(old.0, new.0, rmw_order(order), load_order(order)).map(entry).map_err(entry)
+            }
             None => Err(Entry { desc: self.wild(at.table), tok: () }),
         }
     }
@@ -571,7 +615,12 @@ impl Cpu for Native<'_> {
     fn synchronize_rcu(&self) {
         self.tally.count(Count::GracePeriod);
         if self.rcu_depth.get() != 0 {
-            self.report(Invariant::LockOrder, 0, "synchronize_rcu inside an RCU read section waits for itself".to_owned(), None);
+            self.report(
+                Invariant::LockOrder,
+                0,
+                "synchronize_rcu inside an RCU read section waits for itself".to_owned(),
+                None,
+            );
             return;
         }
         self.machine.rcu.synchronize();
@@ -600,7 +649,12 @@ impl Cpu for Native<'_> {
     fn exclusive(&self, what: Invariant, begin: bool) {
         if let Some(others) = self.machine.watch.exclusive(self.cpu, what, begin) {
             let other = self.machine.actor(others.trailing_zeros() as u8);
-            self.report(what, 0, format!("{} overlaps with {other}, which holds the same exclusive right", self.label.get()), None);
+            self.report(
+                what,
+                0,
+                format!("{} overlaps with {other}, which holds the same exclusive right", self.label.get()),
+                None,
+            );
         }
     }
     #[inline]

@@ -1,5 +1,5 @@
-//! What each frame is: kind, generation, contents, history. One word a frame is enough for a frame in its simplest life;
-//! the other words are touched only when there is something to say.
+//! What each frame is: kind, generation, contents, history. One word a frame is enough for a frame in its simplest
+//! life; the other words are touched only when there is something to say.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -168,7 +168,15 @@ impl FrameStates {
     pub fn new(frames: u64) -> io::Result<Self> {
         let map = || Arena::new(frames);
         let heads = Arena::new(frames.div_ceil(CHUNK))?;
-        Ok(Self { states: map()?, heads, templates: map()?, links: map()?, list_toks: map()?, freed: map()?, held: map()? })
+        Ok(Self {
+            states: map()?,
+            heads,
+            templates: map()?,
+            links: map()?,
+            list_toks: map()?,
+            freed: map()?,
+            held: map()?,
+        })
     }
     #[inline]
     #[must_use]

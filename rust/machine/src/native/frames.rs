@@ -64,7 +64,10 @@ impl Chunk {
     }
     /// New allocations of `frames` frames may be made from it.
     const fn has_room(self, frames: u64, movable: bool) -> bool {
-        self.is_present() && !self.is_isolated() && (self.0 & flag::MOVABLE != 0) == movable && self.used() + frames <= CHUNK
+        self.is_present()
+            && !self.is_isolated()
+            && (self.0 & flag::MOVABLE != 0) == movable
+            && self.used() + frames <= CHUNK
     }
 }
 
@@ -330,8 +333,10 @@ impl Frames {
             return self.take_in_word(first / 64, ((1 << n) - 1) << (first % 64));
         }
         for i in 0..n / 64 {
-            let taken =
-                self.bits.get(first / 64 + i).is_some_and(|w| w.compare_exchange(0, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+            let taken = self
+                .bits
+                .get(first / 64 + i)
+                .is_some_and(|w| w.compare_exchange(0, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok());
             if !taken {
                 for j in 0..i {
                     if let Some(w) = self.bits.get(first / 64 + j) {
@@ -447,7 +452,9 @@ impl Frames {
     #[must_use]
     pub fn is_used(&self, frame: u64) -> bool {
         let c = self.chunk(frame / CHUNK);
-        !c.is_present() || c.is_whole() || self.bits.get(frame / 64).is_none_or(|w| w.load(Ordering::Acquire) >> (frame % 64) & 1 != 0)
+        !c.is_present()
+            || c.is_whole()
+            || self.bits.get(frame / 64).is_none_or(|w| w.load(Ordering::Acquire) >> (frame % 64) & 1 != 0)
     }
     /// 64 frames of the bitmap, the first of them a multiple of 64.
     #[must_use]
@@ -480,8 +487,8 @@ impl Frames {
         }
     }
 
-    /// Hand part (`first` to `end`, within one chunk) of an absent chunk, or the absent part of a present one, to the allocator.
-    /// Hotplug excludes other callers for the same chunk.
+    /// Hand part (`first` to `end`, within one chunk) of an absent chunk, or the absent part of a present one, to the
+    /// allocator. Hotplug excludes other callers for the same chunk.
     pub fn bring(&self, first: u64, end: u64, movable: bool) {
         let chunk = first / CHUNK;
         let flags = flag::PRESENT | if movable { flag::MOVABLE } else { 0 };

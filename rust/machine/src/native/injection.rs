@@ -22,7 +22,8 @@ pub struct Injection {
 impl Injection {
     #[must_use]
     pub fn new(cpus: u8, seed: u64) -> Self {
-        let cpu = |c| CachePadded(PerCpu { countdown: AtomicU64::new(0), random: AtomicU64::new(seed ^ u64::from(c) << 56) });
+        let cpu =
+            |c| CachePadded(PerCpu { countdown: AtomicU64::new(0), random: AtomicU64::new(seed ^ u64::from(c) << 56) });
         Self { cpus: (0..cpus).map(cpu).collect(), threshold: AtomicU64::new(0) }
     }
     pub fn arm(&self, cpu: u8, nth: u64) {

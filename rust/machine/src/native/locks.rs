@@ -1,8 +1,8 @@
 //! The kernel's locks as locks of real threads, and RCU grace periods.
 //!
-//! A lock is one word: a writer bit, the number of readers, the number of writers that wait, and whether anybody sleeps.
-//! A reader does not enter while a writer waits (writer preference): kernel rwsems queue fairly, and a reader that
-//! overtakes a queued writer would hide R8.
+//! A lock is one word: a writer bit, the number of readers, the number of writers that wait, and whether anybody
+//! sleeps. A reader does not enter while a writer waits (writer preference): kernel rwsems queue fairly, and a reader
+//! that overtakes a queued writer would hide R8.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};

@@ -27,7 +27,8 @@ pub struct Machine {
     root: Pa,
     /// Modelled memory by physical address.
     pub(crate) words: Arena,
-    /// For each descriptor, the frame that it named when it was written (low half) and that frame's generation (high half).
+    /// For each descriptor, the frame that it named when it was written (low half) and that frame's generation (high
+    /// half).
     pub(crate) named: Arena,
     pub(crate) vars: Arena,
     pub(crate) frames: Frames,
@@ -64,7 +65,9 @@ impl Machine {
         if frames > 1 << 32 {
             return Err(ConfigError::TooManyFrames { frames });
         }
-        let map = |what, words: u64| Arena::new(words).map_err(|source| ConfigError::Map { what, bytes: words.saturating_mul(8), source });
+        let map = |what, words: u64| {
+            Arena::new(words).map_err(|source| ConfigError::Map { what, bytes: words.saturating_mul(8), source })
+        };
         let metadata = |source| ConfigError::Map { what: "frame metadata", bytes: frames * 48, source };
         let spans: Vec<Span> = ram
             .iter()
@@ -106,7 +109,9 @@ impl Machine {
         machine.mark_ragged_edges(&spans);
         let root = match config.root {
             Some(root) => machine.adopt_frame(root, 0, FrameKind::Table, true).then_some(root),
-            None => machine.take_run(0, FrameKind::Table, vmemmap_arch::Zone::Normal, None, false).map(|f| machine.frame_pa(f)),
+            None => machine
+                .take_run(0, FrameKind::Table, vmemmap_arch::Zone::Normal, None, false)
+                .map(|f| machine.frame_pa(f)),
         };
         machine.root = root.ok_or(ConfigError::Root(config.root.unwrap_or(Pa(base))))?;
         Ok(machine)
@@ -200,11 +205,13 @@ impl Machine {
     }
 
     // ---- loading ------------------------------------------------------------------------------------------
-    /// Take exactly this run out of the allocator's hands, as the loaded machine's kernel had. A table's words are zeroed.
-    /// `false` if any frame of it is already taken or absent.
+    /// Take exactly this run out of the allocator's hands, as the loaded machine's kernel had. A table's words are
+    /// zeroed. `false` if any frame of it is already taken or absent.
     pub fn adopt_frame(&self, pa: Pa, order: u8, kind: FrameKind, reserved: bool) -> bool {
         let frame = self.frame_of(pa);
-        let Some(frame) = self.take_run(order, kind, vmemmap_arch::Zone::Movable, Some(frame), false) else { return false };
+        let Some(frame) = self.take_run(order, kind, vmemmap_arch::Zone::Movable, Some(frame), false) else {
+            return false;
+        };
         let flags = if reserved { bit::RESERVED } else { 0 } | if kind == FrameKind::Table { bit::LINKED } else { 0 };
         for f in frame..frame + if kind == FrameKind::Huge { 1 } else { 1 << order } {
             let _ = self.states.update(f, |s| Some(State(s.0 & !bit::RESERVED | flags)));
@@ -217,14 +224,18 @@ impl Machine {
         if words.len() > self.geometry.entries() || !table.is_aligned(self.geometry.page_size()) {
             return false;
         }
-        if self.states.get(self.frame_of(table)).kind() != Some(FrameKind::Table) && !self.adopt_frame(table, 0, FrameKind::Table, true) {
+        if self.states.get(self.frame_of(table)).kind() != Some(FrameKind::Table)
+            && !self.adopt_frame(table, 0, FrameKind::Table, true)
+        {
             return false;
         }
         for (i, &w) in (0..).zip(words) {
             if w == 0 {
                 continue;
             }
-            let (Some(at), Some(named)) = (self.word_at(table, i), self.named.get(self.word_number(table, i))) else { return false };
+            let (Some(at), Some(named)) = (self.word_at(table, i), self.named.get(self.word_number(table, i))) else {
+                return false;
+            };
             at.store(w, Ordering::Relaxed);
             named.store(0, Ordering::Relaxed);
             if let Kind::Table(next) = self.geometry.kind(Desc(w), level) {
@@ -236,7 +247,9 @@ impl Machine {
     /// All words of a table page; `None` unless `table` is the address of one. They change while CPUs run.
     #[must_use]
     pub fn table_words(&self, table: Pa) -> Option<&[AtomicU64]> {
-        if !table.is_aligned(self.geometry.page_size()) || self.states.get(self.frame_of(table)).kind() != Some(FrameKind::Table) {
+        if !table.is_aligned(self.geometry.page_size())
+            || self.states.get(self.frame_of(table)).kind() != Some(FrameKind::Table)
+        {
             return None;
         }
         let first = self.word_number(table, 0) as usize;
@@ -296,8 +309,8 @@ impl Machine {
         let chunk = self.frames.chunk(self.frame_of(pa) / CHUNK);
         chunk.is_present() && chunk.is_isolated()
     }
-    /// Bytes of the allocator's chunk that begins at `pa`, if all its frames are free, or absent, or of one HugeTLB page or
-    /// run of data; else 0.
+    /// Bytes of the allocator's chunk that begins at `pa`, if all its frames are free, or absent, or of one HugeTLB
+    /// page or run of data; else 0.
     #[must_use]
     pub fn unlisted_chunk(&self, pa: Pa) -> u64 {
         let frame = self.frame_of(pa);
@@ -405,7 +418,13 @@ impl Machine {
             return None;
         }
         let e = PackedEvent(event);
-        let label = self.labels.read().unwrap_or_else(PoisonError::into_inner).get(usize::from(e.label())).copied().unwrap_or("?");
+        let label = self
+            .labels
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(usize::from(e.label()))
+            .copied()
+            .unwrap_or("?");
         Some(Event { cpu: e.cpu(), actor: self.actor(e.cpu()), label, step: e.step() })
     }
     /// Who freed and who allocated a frame last, as far as checked CPUs did.
@@ -416,10 +435,28 @@ impl Machine {
         (of(self.states.freed_event(frame)), of(self.states.held_event(frame)))
     }
     /// Record a violation. `frame`: the frame whose history belongs to it.
-    pub(crate) fn report(&self, cpu: u8, label: &'static str, invariant: Invariant, address: u64, message: String, frame: Option<Pa>) {
+    pub(crate) fn report(
+        &self,
+        cpu: u8,
+        label: &'static str,
+        invariant: Invariant,
+        address: u64,
+        message: String,
+        frame: Option<Pa>,
+    ) {
         let (freed, held) = frame.map_or((None, None), |pa| self.history(pa));
         let step = self.next_step();
-        self.violations.record(Violation { invariant, cpu, actor: self.actor(cpu), label, step, address, message, freed, held });
+        self.violations.record(Violation {
+            invariant,
+            cpu,
+            actor: self.actor(cpu),
+            label,
+            step,
+            address,
+            message,
+            freed,
+            held,
+        });
     }
     /// Violations so far, all kinds; the first `MAX_KEPT` of each with details.
     #[must_use]

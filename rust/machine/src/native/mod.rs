@@ -5,7 +5,7 @@
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
 //! | `cpu` | a CPU without checks |
 //! | `arena` | the words (the only `unsafe`) |
-//! | `frames`, `frame_state`, `ranges`, `contents` | the page frame allocator, what a frame is, hotplug's part, what it holds |
+//! | `frames`, `frame_state`, `ranges`, `contents` | the page frame allocator, a frame, hotplug's part, what it holds |
 //! | `locks`, `promises`, `injection`, `counters` | what CPUs share besides memory |
 //! | `sync` | the atomics, of the standard library or of loom |
 

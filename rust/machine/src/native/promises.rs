@@ -14,7 +14,14 @@ pub const SPINLOCKS: [LockId; 4] = [LockId::Hugetlb, LockId::InitMmPageTable, Lo
 /// Name of the lock with that index.
 #[must_use]
 pub fn name_of(index: usize) -> &'static str {
-    let others = [LockId::DeviceHotplug, LockId::CpuHotplug, LockId::MemHotplug, LockId::PcpBatchHigh, LockId::InitMmMmap, LockId::Fixmap];
+    let others = [
+        LockId::DeviceHotplug,
+        LockId::CpuHotplug,
+        LockId::MemHotplug,
+        LockId::PcpBatchHigh,
+        LockId::InitMmMmap,
+        LockId::Fixmap,
+    ];
     others.iter().chain(&SPINLOCKS).find(|l| l.index() == index).map_or(LockId::HugetlbResize(0).name(), |l| l.name())
 }
 
@@ -111,7 +118,9 @@ impl Watch {
     fn reachable(&self, from: usize) -> u32 {
         let mut seen = self.after[from].load(Ordering::Acquire);
         loop {
-            let next = (0..LockId::COUNT).filter(|l| seen >> l & 1 != 0).fold(seen, |s, l| s | self.after[l].load(Ordering::Acquire));
+            let next = (0..LockId::COUNT)
+                .filter(|l| seen >> l & 1 != 0)
+                .fold(seen, |s, l| s | self.after[l].load(Ordering::Acquire));
             if next == seen {
                 return seen;
             }
@@ -121,7 +130,13 @@ impl Watch {
 }
 
 /// First address that a table maps, if walks of `range` from the table `from` on reach it.
-fn base_of(tree: &impl TableView, g: &Geometry, wanted: (Pa, Level), from: (Pa, Level, Va), range: &VaRange) -> Option<Va> {
+fn base_of(
+    tree: &impl TableView,
+    g: &Geometry,
+    wanted: (Pa, Level),
+    from: (Pa, Level, Va),
+    range: &VaRange,
+) -> Option<Va> {
     let (table, level, base) = from;
     if (table, level) == wanted {
         return Some(base);

@@ -44,7 +44,14 @@ impl Machine {
     }
 
     /// Allocate a run; its first frame's number.
-    pub(crate) fn take_run(&self, order: u8, kind: FrameKind, zone: Zone, at: Option<u64>, top_down: bool) -> Option<u64> {
+    pub(crate) fn take_run(
+        &self,
+        order: u8,
+        kind: FrameKind,
+        zone: Zone,
+        at: Option<u64>,
+        top_down: bool,
+    ) -> Option<u64> {
         let first = self.frames.alloc(order, zone, at, top_down)?;
         self.frames_free.0.fetch_sub(1 << order, Ordering::Relaxed);
         self.mark_run(first, order, kind, if self.is_booting() { bit::RESERVED } else { 0 });
@@ -83,11 +90,19 @@ impl Machine {
         }
     }
 
-    /// Return a run to the allocator; `each` sees each of its frames that carries a state, before any can be allocated again.
+    /// Return a run to the allocator; `each` sees each of its frames that carries a state, before any can be allocated
+    /// again.
     ///
     /// # Errors
     /// `BadFree`; nothing is freed then.
-    pub(crate) fn give_run(&self, pa: Pa, order: u8, kind: FrameKind, how: Freeing, each: impl Fn(u64)) -> Result<(), BadFree> {
+    pub(crate) fn give_run(
+        &self,
+        pa: Pa,
+        order: u8,
+        kind: FrameKind,
+        how: Freeing,
+        each: impl Fn(u64),
+    ) -> Result<(), BadFree> {
         let first = self.frame_of(pa);
         let right = |s: State| {
             let same = how.generation.is_none_or(|g| g == s.generation());
@@ -159,7 +174,12 @@ impl Machine {
 
     fn frames_in(&self, start: Pa, bytes: u64) -> (u64, u64) {
         let first = self.frame_of(start);
-        (first, first.wrapping_add(bytes >> self.geometry().page_shift()).min(self.frame_of(Pa(self.frame_pa(0).0 + self.span()))))
+        (
+            first,
+            first
+                .wrapping_add(bytes >> self.geometry().page_shift())
+                .min(self.frame_of(Pa(self.frame_pa(0).0 + self.span()))),
+        )
     }
     /// Parts of a range by chunk.
     fn chunks_in(first: u64, end: u64) -> impl Iterator<Item = (u64, u64)> {
@@ -206,7 +226,9 @@ impl Machine {
     }
     /// In chunks that only part of which is memory of the allocator: mark the other frames.
     pub(crate) fn mark_absent(&self, frame: u64, absent: bool) {
-        let _ = self.states.update(frame, |s| (s.kind().is_none() && s.is_absent() != absent).then_some(State(s.0 ^ bit::KIND)));
+        let _ = self
+            .states
+            .update(frame, |s| (s.kind().is_none() && s.is_absent() != absent).then_some(State(s.0 ^ bit::KIND)));
     }
 
     pub(crate) fn in_use(&self, start: Pa, bytes: u64) -> Option<InUse> {

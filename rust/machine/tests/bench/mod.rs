@@ -4,7 +4,9 @@
 use std::cell::RefCell;
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Kind, Level, Order, Pa, Slot, Va, Zone};
+use vmemmap_arch::{
+    Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Kind, Level, Order, Pa, Slot, Va, Zone,
+};
 use vmemmap_machine::explored::{Direct, World, WorldOptions};
 use vmemmap_machine::op::{Op, OpCpu, Tok};
 use vmemmap_machine::{MachineConfig, RamRange};
@@ -46,7 +48,11 @@ impl Bench {
             spare = (0..4).map(frame).collect::<Vec<_>>();
             let root = cpu.root();
             let write = |table: Frame<Tok>, level: Level, desc: Desc, va: Va| {
-                cpu.write(Slot { table: table.pa, index: g.index(va, level), level, tok: table.tok }, desc, Order::Plain);
+                cpu.write(
+                    Slot { table: table.pa, index: g.index(va, level), level, tok: table.tok },
+                    desc,
+                    Order::Plain,
+                );
             };
             write(root, Level::PUD, g.descriptor(pmd.pa, prot::TABLE), BASE);
             write(pmd, Level::PMD, g.descriptor(pte.pa, prot::TABLE), BASE);
