@@ -55,7 +55,7 @@ __all__ = [
     "stress",
 ]
 
-_LATER = {"check": ".checking", "diff": ".difference"}
+_LATER = {"check": ".dumps.checking", "diff": ".dumps.difference"}
 """Names whose modules load NumPy: only when they are asked for."""
 
 
