@@ -10,13 +10,32 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TypedDict
 
 from . import _core
 
-__all__ = ["NAMES", "Row", "measure", "rows"]
+__all__ = ["NAMES", "Figure", "Row", "RowDict", "measure", "rows"]
+
+
+class Figure(TypedDict):
+    """What the core measured: the best round of the value and of its limit, and the medians."""
+
+    value: float
+    unit: str
+    limit: float
+    what: str
+    value_median: float
+    limit_median: float
+
+
+class RowDict(Figure):
+    """A row of ``vmemmap bench --json``."""
+
+    name: str
+    ratio: float
+    ratio_median: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +60,19 @@ class Row:
         """How the median round compares with the limit's."""
         return self.value_median / self.limit_median
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> RowDict:
         """The object of ``bench --json``."""
-        return {**asdict(self), "ratio": self.ratio, "ratio_median": self.ratio_median}
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "limit": self.limit,
+            "what": self.what,
+            "value_median": self.value_median,
+            "limit_median": self.limit_median,
+            "ratio": self.ratio,
+            "ratio_median": self.ratio_median,
+        }
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -184,8 +184,8 @@ def _trace_path(item: pytest.Item) -> Path:
         name += f"-{hashlib.sha256(item.nodeid.encode()).hexdigest()[:12]}"
     folder = item.config.getoption("vmemmap_traces")
     if folder is None:
-        request: pytest.FixtureRequest = item._request  # type: ignore[attr-defined]
-        factory: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+        request = cast("pytest.FixtureRequest", getattr(item, "_request"))  # noqa: B009
+        factory = cast("pytest.TempPathFactory", request.getfixturevalue("tmp_path_factory"))
         folder = factory.mktemp("vmemmap")
     return Path(folder) / f"{name}.json"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from .. import __version__
 from ..lab.lab import StressResult, stress
@@ -108,7 +107,7 @@ class Acceptance:
             return f"The acceptance test is inconclusive: {'; '.join(self.lacking)}."
         return f"The acceptance test held: no violation in {did}, {self.overlaps:,} times allocation or freeing met adding or removing."
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON and the report."""
         counters = self.result.counters
         shown = ("exchanges", "writes", "tlbi", "dsb", "tables_freed", "frames_allocated", "frames_freed")
@@ -178,7 +177,7 @@ class RunResult:
             )
         return f"{test} {verdicts}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON and the report."""
         return {
             "version": __version__,

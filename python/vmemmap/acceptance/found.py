@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from .. import _core
 from ..dumps.image import kind_of, read_ptdump
 from ..errors import ImageError
 from ..lab.setup import STRUCT_PAGE, Stage
 from ..machine.machine import DRAM, Machine
+from ..sizing.answers import CoreLayout
 from ..spec import GRANULES, KERNELS, VA_BITS, format_size
 
 _LINE = re.compile(r"0x([0-9a-f]{16})-0x([0-9a-f]{16})\s+(\S+)\s+(PGD|P4D|PUD|PMD|PTE)(?:\s+(RW|ro)\b)?")
@@ -140,7 +140,7 @@ def _from_text(path: Path) -> Found:
     where it does on the captured machines, and hugepages are counted by their read-only tails."""
     text = read_ptdump(path)
     layout = _layout_of(text, path)
-    granule, section = int(layout["granule"]), int(layout["section_size"])
+    granule, section = layout["granule"], layout["section_size"]
     lines = [
         (int(start, 16), int(end, 16), level, permission)
         for start, end, _, level, permission in _LINE.findall(text)
@@ -164,8 +164,8 @@ def _from_text(path: Path) -> Found:
         path=path,
         facts=tuple(facts),
         granule=granule,
-        va_bits=int(layout["va_bits"]),
-        kernel=str(layout["kernel"]),
+        va_bits=layout["va_bits"],
+        kernel=layout["kernel"],
         image=None,
         boot_memory=memory,
         hugepages=hugepages,
@@ -175,12 +175,12 @@ def _from_text(path: Path) -> Found:
     )
 
 
-def _inside(line: str, layout: Mapping[str, Any]) -> bool:
+def _inside(line: str, layout: CoreLayout) -> bool:
     match = _LINE.match(line)
     return match is not None and layout["VMEMMAP_START"] <= int(match[1], 16) < layout["VMEMMAP_END"]
 
 
-def _layout_of(text: str, path: Path) -> dict[str, Any]:
+def _layout_of(text: str, path: Path) -> CoreLayout:
     """The layout that has this dump's linear map and vmemmap.
 
     Since 6.12 vmemmap ends at the same address whatever the granule. What tells granules apart then are the boundaries of
@@ -201,7 +201,7 @@ def _layout_of(text: str, path: Path) -> dict[str, Any]:
                 marks.setdefault(name, int(entry[1], 16))
                 name = None
     first = min((int(line[1], 16) for line in _LINE.finditer(text) if int(line[1], 16) >= marks.get("vmemmap start", 0) and line[5]), default=0)
-    found: list[dict[str, Any]] = []
+    found: list[CoreLayout] = []
     # The oldest kernel of each layout is tried last: 2021 and 6.1 share theirs.
     for kernel in ("6.1", *(k for k in KERNELS if k != "6.1")):
         for granule in GRANULES.values():
@@ -218,4 +218,4 @@ def _layout_of(text: str, path: Path) -> dict[str, Any]:
                     found.append(layout)
     if not found:
         raise ImageError(f"{path}: no arm64 layout has its linear map and vmemmap; is it a dump of arm64 without KASAN?")
-    return max(found, key=lambda layout: int(layout["VMEMMAP_START"]))
+    return max(found, key=lambda layout: layout["VMEMMAP_START"])

@@ -195,7 +195,7 @@ class Cell:
         states = [result.invariants.get(i, "not judged") for i in invariants]
         return cls("held") if "held" in states else cls(states[0])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {"state": self.state, "invariants": list(self.invariants), "steps": self.steps}
 
@@ -237,7 +237,7 @@ class Row:
         """In words."""
         return ", ".join(sorted(self.case.falls)) or "everything held"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON and the report; the trace is that of the worst column that fell."""
         result = self.result.to_dict()
         shown = next((i for name in COLUMNS for i in self.cells[name].invariants), None)

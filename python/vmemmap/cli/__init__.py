@@ -11,7 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Final
+from typing import Final, ParamSpec, TypeVar
 
 import click
 
@@ -40,6 +40,9 @@ INCONCLUSIVE: Final = 3
 INTERRUPTED: Final = 130
 """Interrupted; what was found so far has been printed and saved."""
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
 _HINTS: Final = (
@@ -52,7 +55,7 @@ _HINTS: Final = (
 )
 
 
-def hint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def hint_options(function: Callable[P, T]) -> Callable[P, T]:
     """Options for what a dump does not say about its machine."""
     for option in reversed(_HINTS):
         function = option(function)
@@ -64,9 +67,10 @@ def print_json(answer: object) -> None:
     click.echo(json.dumps(answer, indent=2, default=_plain))
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
+def _plain(value: object) -> object:
+    item = getattr(value, "item", None)
+    if item is not None:
+        return item()
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 

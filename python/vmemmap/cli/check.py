@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from . import HOLDS, VIOLATED, hint_options, json_option, print_json
@@ -13,7 +11,7 @@ from . import HOLDS, VIOLATED, hint_options, json_option, print_json
 @click.argument("file")
 @hint_options
 @json_option
-def command(file: str, as_json: bool, **hints: Any) -> int:
+def command(file: str, as_json: bool, **hints: str | None) -> int:
     """Check every invariant that FILE can show: a file-system check for vmemmap.
 
     FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.

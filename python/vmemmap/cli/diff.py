@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from . import HOLDS, VIOLATED, hint_options, json_option, print_json
@@ -14,7 +12,7 @@ from . import HOLDS, VIOLATED, hint_options, json_option, print_json
 @click.argument("b")
 @hint_options
 @json_option
-def command(a: str, b: str, as_json: bool, **hints: Any) -> int:
+def command(a: str, b: str, as_json: bool, **hints: str | None) -> int:
     """Print what changed in vmemmap from dump A to dump B: hugepages, blocks, tables, sections, frames.
 
     A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.

@@ -42,7 +42,8 @@ def command(
         raise click.UsageError("--added and --input go with --remove START-END")
     if added is not None and file is not None:
         raise click.UsageError("--added is for a removal without tables; --input has tables that say how memory is mapped")
-    answer, texts = {}, []
+    answer: dict[str, object] = {}
+    texts: list[str] = []
     if memory is not None:
         from ..sizing import estimate as estimates
 

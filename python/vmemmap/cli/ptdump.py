@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import SpecError
 from . import hint_options, json_option, print_json
+
+if TYPE_CHECKING:
+    from ..machine.machine import Machine
 
 
 @click.command("ptdump")
@@ -16,7 +19,7 @@ from . import hint_options, json_option, print_json
 @click.option("--region", help="Only that region: vmemmap, linear, vmalloc, modules, fixmap, pci.")
 @hint_options
 @json_option
-def command(file: str | None, machine: str | None, region: str | None, as_json: bool, **hints: Any) -> None:
+def command(file: str | None, machine: str | None, region: str | None, as_json: bool, **hints: str | None) -> None:
     """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a machine."""
     if (file is None) == (machine is None):
         raise click.UsageError("give a FILE or --machine SPEC, and not both")
@@ -28,13 +31,12 @@ def command(file: str | None, machine: str | None, region: str | None, as_json: 
         click.echo(text, nl=False)
 
 
-def _of_file(file: str, hints: dict[str, Any], region: str | None) -> str:
+def _of_file(file: str, hints: dict[str, str], region: str | None) -> str:
     from ..dumps.dump import Hints, kind_of_dump
     from ..dumps.ptdump import load_ptdump
-    from ..machine.machine import Machine
 
     if kind_of_dump(file, Hints.parse(**hints)) != "ptdump":
-        return Machine.load(file, **hints).ptdump(region)
+        return _loaded(file, hints).ptdump(region)
     if hints:
         raise SpecError(f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores")
     from .. import _core
@@ -47,7 +49,21 @@ def _of_file(file: str, hints: dict[str, Any], region: str | None) -> str:
     return part
 
 
-def _of_machine(spec: str, hints: dict[str, Any], region: str | None) -> str:
+def _loaded(file: str, hints: dict[str, str]) -> Machine:
+    from ..machine.machine import Machine
+
+    return Machine.load(
+        file,
+        kernel=hints.get("kernel"),
+        root=hints.get("root"),
+        granule=hints.get("granule"),
+        va_bits=hints.get("va_bits"),
+        memstart=hints.get("memstart"),
+        base=hints.get("base"),
+    )
+
+
+def _of_machine(spec: str, hints: dict[str, str], region: str | None) -> str:
     from .. import _core
     from ..machine.machine import Machine
     from ..spec import parse_machine

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -93,7 +93,7 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
 
 
 @contextmanager
-def _clock(progress: Progress, name: str, seconds: float) -> Iterator[None]:
+def _clock(progress: Progress, name: str, seconds: float) -> Generator[None, None, None]:
     """A bar that follows the time, while the core works in this thread and may be interrupted there."""
     task: TaskID = progress.add_task(name, total=round(seconds * 10))
     over = threading.Event()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Literal
 
 from .. import _core
+from .answers import CheckDict, DumpViolationDict
 from .dump import Dump, Hints, open_dump
+from .physical_memory import PhysicalMemory
 
 __all__ = ["Check", "Finding", "check"]
 
@@ -33,11 +35,12 @@ class Finding:
     """Arm level of the descriptor, if one shows it."""
     descriptor: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DumpViolationDict:
         """For JSON."""
-        found: dict[str, Any] = {"invariant": self.invariant, "address": self.address, "message": self.message}
+        found: DumpViolationDict = {"invariant": self.invariant, "address": self.address, "message": self.message}
         if self.descriptor is not None:
-            found |= {"level": self.level, "descriptor": hex(self.descriptor)}
+            found["level"] = self.level
+            found["descriptor"] = hex(self.descriptor)
         return found
 
 
@@ -59,11 +62,11 @@ class Check:
     """Mapped pages, distinct frames, blocks and tables of vmemmap, optimised hugepages; ``None``: not shown."""
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Literal["clean", "violated"]:
         """``clean`` or ``violated``: of what the dump can show."""
         return "violated" if self.found else "clean"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> CheckDict:
         """For JSON."""
         return {
             "source": self.source,
@@ -109,22 +112,30 @@ class Check:
         return "\n".join(lines)
 
 
-def check(path: str | os.PathLike[str], **hints: Any) -> Check:
+def check(
+    path: str | os.PathLike[str],
+    *,
+    kernel: str | None = None,
+    granule: str | int | None = None,
+    va_bits: str | int | None = None,
+    memstart: str | int | None = None,
+    root: str | int | None = None,
+    base: str | int | None = None,
+) -> Check:
     """Check a dump: a table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
 
     ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
 
     :raises ImageError: it cannot be read, or is no dump.
     """
-    return check_dump(open_dump(path, Hints.parse(**hints)))
+    return check_dump(open_dump(path, Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base)))
 
 
 def check_dump(dump: Dump) -> Check:
     """The same of one that is open."""
     if dump.tables is not None and dump.image is not None:
         d = dump.image.description
-        memory, granule = dump.memory, dump.shape.granule
-        read = None if memory is None else lambda pa: memory.read(pa, granule)
+        read = None if dump.memory is None else _reader(dump.memory, dump.shape.granule)
         report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), read, dump.head_mask)
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
@@ -146,6 +157,10 @@ def check_dump(dump: Dump) -> Check:
             "optimised_hugepages": len(dump.shape.optimised()),
         },
     )
+
+
+def _reader(memory: PhysicalMemory, granule: int) -> Callable[[int], bytes | None]:
+    return lambda pa: memory.read(pa, granule)
 
 
 def _finding(invariant: str, address: int, level: int | None, descriptor: int | None, message: str) -> Finding:

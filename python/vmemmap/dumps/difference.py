@@ -6,11 +6,11 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import _core
 from ..errors import SpecError
 from ..spec import format_size, section_size
+from .answers import DiffDict
 from .dump import Dump, Hints, open_dump
 
 __all__ = ["Difference", "OtherChange", "diff"]
@@ -66,7 +66,7 @@ class Difference:
         """Whether anything differs in vmemmap."""
         return bool(self.changed or self.tables_added or self.tables_removed or self.frames_lost or self.frames_gained)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> DiffDict:
         """For JSON."""
         return {
             "a": self.sources[0],
@@ -123,7 +123,17 @@ class Difference:
         return "\n".join(lines)
 
 
-def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], **hints: Any) -> Difference:
+def diff(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    kernel: str | None = None,
+    granule: str | int | None = None,
+    va_bits: str | int | None = None,
+    memstart: str | int | None = None,
+    root: str | int | None = None,
+    base: str | int | None = None,
+) -> Difference:
     """What changed in vmemmap between two dumps of any kind, as far as each can tell.
 
     ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
@@ -131,7 +141,7 @@ def diff(a: str | os.PathLike[str], b: str | os.PathLike[str], **hints: Any) -> 
     :raises ImageError: one cannot be read, or is no dump.
     :raises SpecError: they are not of one machine.
     """
-    known = Hints.parse(**hints)
+    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base)
     first = open_dump(a, known)
     second = open_dump(b, known, like=first if first.tables is not None else None)
     if first.tables is None and second.tables is not None:

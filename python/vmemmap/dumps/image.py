@@ -18,7 +18,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final, Literal, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -140,7 +140,7 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
             f"{path}: words has {words.shape[1]} descriptors in a row, but granule {description.granule} "
             f"({path.stem}.json) has {width}: wrong granule"
         )
-    return Image(pa=arrays["pa"], level=arrays["level"].view(np.uint8), words=words, description=description)
+    return Image(pa=arrays["pa"], level=cast("Any", arrays["level"]).view(np.uint8), words=words, description=description)
 
 
 def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", note: str = "") -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +118,7 @@ def read_vmcore(
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[int]:
+def _open(path: Path) -> Generator[int, None, None]:
     """The file, open for reading; a pipe or a device is refused before anything waits for it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

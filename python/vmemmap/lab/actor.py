@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from ..errors import SpecError
-from .steps import Operation, Source, Steps, program
+from .steps import Function, Operation, Source, Steps, program
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Actor:
         return Source(self.name, self.steps)
 
 
-def as_actors(given: Any) -> list[Actor]:
+def as_actors(given: object) -> list[Actor]:
     """What a scenario function may return, as actors with names of their own: each an `Actor`, an operation, a function
     that yields operations, such a generator itself, or operations in order.
 
@@ -48,11 +48,11 @@ def as_actors(given: Any) -> list[Actor]:
     """
     expected = "expected actors: operations, functions that yield operations, or Actor(name, steps)"
     if isinstance(given, (Operation, Actor)) or callable(given):
-        given = [given]
+        given = [cast("object", given)]
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
-        raise SpecError(f"the scenario returned {given!r}: {expected}")
+        raise SpecError(f"the scenario returned {cast('object', given)!r}: {expected}")
     actors: list[Actor] = []
-    for item in given:
+    for item in cast("Iterable[object]", given):
         if isinstance(item, Actor):
             actors.append(item)
             continue
@@ -60,15 +60,16 @@ def as_actors(given: Any) -> list[Actor]:
         if isinstance(item, Operation):
             name, steps = item.name, [item]
         elif isinstance(item, Generator):
-            name = str(getattr(item, "__name__", "steps"))
-            listed = Actor(name, lambda item=item: item).program()
+            started = cast("Generator[Operation, int, None]", item)
+            name = str(getattr(started, "__name__", "steps"))
+            listed = Actor(name, lambda started=started: started).program()
             if listed is None:
                 raise SpecError(f"{name!r} looks at results, and a generator cannot be started again: return the function instead")
             steps = listed
         elif callable(item):
-            name, steps = str(getattr(item, "__name__", "steps")), cast(Steps, item)
-        elif isinstance(item, (list, tuple)) and item and all(isinstance(step, Operation) for step in item):
-            name, steps = item[0].name, list(item)
+            name, steps = str(getattr(item, "__name__", "steps")), cast("Function", item)
+        elif operations := _operations(item):
+            name, steps = operations[0].name, operations
         else:
             raise SpecError(f"the scenario returned {item!r}: {expected}")
         name = name.replace("_", " ")
@@ -76,3 +77,10 @@ def as_actors(given: Any) -> list[Actor]:
         names = (name, *(f"{name} {number}" for number in range(2, len(taken) + 2)))
         actors.append(Actor(next(free for free in names if free not in taken), steps))
     return actors
+
+
+def _operations(item: object) -> list[Operation]:
+    """The operations of a list or tuple that holds nothing else; none of anything else."""
+    listed = cast("Iterable[object]", item) if isinstance(item, (list, tuple)) else ()
+    found = [step for step in listed if isinstance(step, Operation)]
+    return found if isinstance(item, (list, tuple)) and len(found) == len(cast("list[object]", item)) else []

@@ -48,19 +48,81 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal, TypeAlias, TypedDict
 
-from .steps import Source
+from .steps import OperationDict, Source, StepsDocument
 
 FORMAT = 1
+
+Value: TypeAlias = "bool | int | str | Sequence[int] | Sequence[str]"
+"""What a key of ``environment`` may hold."""
+Environment: TypeAlias = Mapping[str, Value]
+
+
+class MachineDocument(TypedDict):
+    """``machine`` of a document: sizes and addresses in bytes."""
+
+    granule: int
+    va_bits: int
+    kernel: str
+    hvo: bool
+    memstart: int | None
+    boot: list[list[int]]
+    hotplug: list[list[int]]
+    image: str | None
+    policies: dict[str, str]
+
+
+class _ActorMaybe(TypedDict, total=False):
+    steps: StepsDocument
+
+
+class ActorDocument(_ActorMaybe):
+    """One of ``actors`` of a document."""
+
+    name: str
+    cpu: int
+    rounds: int
+    context: Literal["task", "irq", "nmi"]
+    program: list[OperationDict] | None
+
+
+class Document(TypedDict):
+    """The whole document."""
+
+    format: int
+    name: str
+    corpus: str | None
+    variant: str
+    machine: MachineDocument
+    setup: list[OperationDict]
+    actors: list[ActorDocument]
+    judged: list[str]
+    environment: dict[str, Value]
+
+
+class Scope(TypedDict, total=False):
+    """What a verdict covers. Scenarios add words of their own."""
+
+    memory_model: str
+    granule: str
+    entries_per_table: int
+    rounds: dict[str, int]
+    actors: list[str]
+    absent: list[str]
+    window: str
+    environment: str
+    machine: str
+    strategy: str
+    bounds: str
 
 
 @dataclass(frozen=True)
 class Description:
     """A scenario in one variant, ready for the core: what `document` says, and the words that bound its verdict."""
 
-    document: Mapping[str, Any]
-    scope: Mapping[str, Any]
+    document: Document
+    scope: Scope
     #: For each actor that has steps instead of a program, what answers for it.
     sources: Sequence[Source | None] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from typing import Any
+from typing import TypedDict, cast
 
 from .. import _core
 from ..errors import SpecError
@@ -31,6 +31,15 @@ class Miss:
     """What would decide it, if the search ended undecided."""
 
 
+class Options(TypedDict, total=False):
+    """Keywords of `vmemmap.explore` that a case passes on."""
+
+    strategy: str
+    seed: int | None
+    depth: int | None
+    policies: Mapping[str, str]
+
+
 @dataclass(frozen=True)
 class Case:
     """One variant to explore, and what it is expected to show."""
@@ -43,7 +52,7 @@ class Case:
     listed: bool
     """The expectation is the one that the variant lists."""
     budget: AnyBudget | None
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    options: Options = field(default_factory=lambda: Options())
 
     @property
     def name(self) -> str:
@@ -96,7 +105,7 @@ def _names(given: object, what: str) -> list[str]:
     """One name, or several."""
     if given is None:
         return []
-    several: list[object] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(given)
+    several: list[object] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(cast("Iterable[object]", given))
     names = [name for name in several if isinstance(name, str)]
     if len(names) < len(several):
         raise SpecError(f"{what} is {given!r}: expected a name, or several in a list")
@@ -108,7 +117,7 @@ def _variants(scenario: Scenario, variant: object) -> list[Variant]:
         return [variant or scenario.variant()]
     if variant == EVERY:
         return list(scenario.variants)
-    several: list[object] = list(variant) if isinstance(variant, (list, tuple)) else [variant]
+    several: list[object] = list(cast("Iterable[object]", variant)) if isinstance(variant, (list, tuple)) else [variant]
     if not several:
         raise SpecError(f"variant is an empty list: {scenario.name} has {', '.join(v.name for v in scenario.variants)}")
     found: list[Variant] = []
@@ -151,7 +160,7 @@ def cases(
         raise SpecError(f"policies is {policies!r}: expected choices by policy, like {{'update': 'bbm'}}")
     check_strategy(strategy)
     settings = chosen(f"{row}={value}" for row, value in (policies or {}).items())
-    options = {"strategy": strategy, "seed": seed, "depth": depth, "policies": settings}
+    options: Options = {"strategy": strategy, "seed": seed, "depth": depth, "policies": settings}
     found: list[Case] = []
     for one in _variants(resolved, variant):
         listed = expect is None and not settings
@@ -165,7 +174,7 @@ def cases(
     return found
 
 
-def parse_cases(arguments: Iterable[Any], keywords: Mapping[str, Any]) -> list[Case]:
+def parse_cases(arguments: Iterable[object], keywords: Mapping[str, object]) -> list[Case]:
     """`cases` of arguments as a mark holds them.
 
     :raises SpecError: also for a keyword that there is not.

@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import cast
 
 from .. import _core
 from ..errors import InternalError, SpecError
 from ..spec import Budget, parse_budget, parse_policy
-from .description import Description
+from .answers import (
+    ActorCount,
+    Counterexample,
+    Exploration,
+    ExploreDict,
+    Latency,
+    StressDict,
+    StressReport,
+    TraceFile,
+    Verdict,
+)
+from .description import ActorDocument, Description, Document, Scope
 from .repetition import repeatable
 from .scenario import Describe, Scenario, Variant, find
 from .scenario import scenario as _scenario
 from .setup import kinds
 from .trace import Step, Violation, switches
-
-Verdict = Literal["safe", "violated", "inconclusive"]
 
 STRATEGIES = ("exhaustive", "random", "pct")
 
@@ -54,14 +63,14 @@ class Result:
     judged: tuple[str, ...]
     invariants: Mapping[str, str]
     invariant_steps: Mapping[str, int]
-    scope: Mapping[str, Any]
+    scope: Scope
     digest: str
     violation: Violation | None = None
     trace: tuple[Step, ...] = ()
     shortest: bool = False
     interrupted: bool = False
-    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
-    document: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    raw: Exploration = field(default_factory=lambda: cast("Exploration", {}), repr=False)
+    document: Document = field(default_factory=lambda: cast("Document", {}), repr=False)
 
     @property
     def fallen(self) -> list[str]:
@@ -102,11 +111,15 @@ class Result:
 
     def trace_of(self, invariant: str) -> tuple[Violation, tuple[Step, ...], bool] | None:
         """The shortest known way to the fall of one invariant: what fell, the steps, and whether none is shorter."""
-        witness = self.raw.get("witnesses", {}).get(invariant)
-        if witness is None:
+        found = self._counterexamples.get(invariant)
+        if found is None:
             return None
-        steps = tuple(Step.from_dict(step) for step in witness["shown"])
-        return Violation.from_dict(witness["violation"]), steps, bool(witness["shortest"])
+        steps = tuple(Step.from_dict(step) for step in found["shown"])
+        return Violation.from_dict(found["violation"]), steps, found["shortest"]
+
+    @property
+    def _counterexamples(self) -> Mapping[str, Counterexample]:
+        return self.raw.get("witnesses", {})
 
     @property
     def summary(self) -> str:
@@ -126,16 +139,17 @@ class Result:
             lines.append(f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})")
         return "\n".join(lines)
 
-    def trace_file(self) -> dict[str, Any] | None:
+    def trace_file(self) -> TraceFile | None:
         """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of the first
         violation, and every step of it."""
         if self.violation is None:
             return None
-        return self.raw.get("witnesses", {}).get(self.violation.invariant, {}).get("trace")
+        found = self._counterexamples.get(self.violation.invariant)
+        return None if found is None else found["trace"]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ExploreDict:
         """The object of ``explore --json``."""
-        return {
+        found: dict[str, object] = {
             **{key: value for key, value in self.raw.items() if key not in _OWN},
             "scenario": self.scenario,
             "variant": self.variant,
@@ -160,6 +174,7 @@ class Result:
             "violation": self.violation.to_dict() if self.violation else None,
             "trace": [step.to_dict() for step in self.trace] if self.violation else None,
         }
+        return cast("ExploreDict", found)
 
 
 #: Keys of the core's answer that `Result` holds itself.
@@ -172,17 +187,17 @@ _OWN = frozenset(
 )
 
 
-def scope_words(scope: Mapping[str, Any]) -> str:
+def scope_words(scope: Scope) -> str:
     """Scope as one line: actors and rounds, those absent, tables, window, memory model, what else the core bounds."""
     rounds = scope.get("rounds", {})
     actors = ", ".join(f"{name} × {rounds.get(name, 1)}" for name in scope.get("actors", ()))
     parts = [
         f"{scope.get('granule', '?')} pages, {scope.get('entries_per_table', '?')} entries per table",
         f"actors {actors}",
-        str(scope.get("window", "")),
-        str(scope.get("memory_model", "")),
+        scope.get("window", ""),
+        scope.get("memory_model", ""),
         f"absent: {', '.join(scope.get('absent', ())) or 'none'}",
-        *(str(scope[key]) for key in ("environment", "machine", "bounds") if scope.get(key)),
+        *(scope.get(key, "") for key in ("environment", "machine", "bounds")),
     ]
     return "; ".join(part for part in parts if part)
 
@@ -214,12 +229,11 @@ def resolve(scenario: AnyScenario) -> Scenario:
     raise SpecError(f"{scenario!r} is no scenario")
 
 
-def _answer(text: str) -> dict[str, Any]:
+def _answer(text: str) -> object:
     try:
-        answer = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise InternalError(f"the core answered with no JSON: {error}") from error
-    return answer
 
 
 def _image(description: Description) -> _core.TableImage | None:
@@ -271,7 +285,7 @@ def explore(
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.stage(chosen, policies or {})
     limit = _budget(budget)
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "strategy": strategy,
         "seed": seed or 0,
         "executions": limit.executions,
@@ -281,19 +295,9 @@ def explore(
         options["shorten_seconds"] = shorten
     if depth is not None:
         options["depth"] = depth
-    raw = _answer(_core.explore(description.json(), json.dumps(options), _image(description), progress, description.sources))
-    violation = Violation.from_dict(raw["violation"]) if raw.get("violation") else None
-    states: dict[str, str] = {}
-    steps: dict[str, int] = {}
-    for name, value in raw.get("invariants", {}).items():
-        # The core gives a violated column as an object with its own shortest number of steps.
-        if isinstance(value, Mapping):
-            states[name] = str(value.get("state", "violated"))
-            if value.get("steps") is not None:
-                steps[name] = int(value["steps"])
-        else:
-            states[name] = str(value)
-    steps.update({name: int(n) for name, n in raw.get("invariant_steps", {}).items()})
+    answered = _core.explore(description.json(), json.dumps(options), _image(description), progress, description.sources)
+    raw = cast("Exploration", _answer(answered))
+    violation = Violation.from_dict(raw["violation"]) if raw["violation"] else None
     return Result(
         scenario=resolved.name,
         variant=chosen.name,
@@ -301,21 +305,21 @@ def explore(
         policies=dict(description.policies),
         expect=None if policies else chosen.expect,
         verdict=raw["verdict"],
-        exhaustive=bool(raw.get("exhaustive", False)),
-        executions=int(raw.get("executions", 0)),
-        steps=int(raw.get("steps", 0)),
-        states=raw.get("states"),
-        seconds=float(raw.get("seconds", 0.0)),
-        seed=raw.get("seed"),
+        exhaustive=raw["exhaustive"],
+        executions=raw["executions"],
+        steps=raw["steps"],
+        states=raw["states"],
+        seconds=float(raw["seconds"]),
+        seed=raw["seed"],
         judged=resolved.judged,
-        invariants=dict(sorted(states.items(), key=lambda item: order(item[0]))),
-        invariant_steps=steps,
-        scope={**description.scope, **_extra_scope(raw.get("scope")), **_done_by_steps(description, raw)},
+        invariants=dict(sorted(raw["invariants"].items(), key=lambda item: order(item[0]))),
+        invariant_steps=raw["invariant_steps"],
+        scope={**description.scope, **raw["scope"], "absent": _absent(description, raw)},
         digest=description.digest,
         violation=violation,
-        trace=tuple(Step.from_dict(step) for step in raw.get("trace") or ()),
-        shortest=bool(raw.get("shortest", False)),
-        interrupted=bool(raw.get("interrupted", False)),
+        trace=tuple(Step.from_dict(step) for step in raw["trace"] or ()),
+        shortest=raw["shortest"],
+        interrupted=raw["interrupted"],
         raw=raw,
         document=description.document,
     )
@@ -336,11 +340,11 @@ def merge(results: Sequence[Result]) -> Result:
             steps[name] = min(found)
     verdicts = {result.verdict for result in results}
     violated = min((r for r in results if r.violation), key=lambda r: len(r.trace), default=first)
-    witnesses: dict[str, Any] = {}
+    shortest: dict[str, Counterexample] = {}
     for result in results:
-        for name, witness in result.raw.get("witnesses", {}).items():
-            if name not in witnesses or witness["steps"] < witnesses[name]["steps"]:
-                witnesses[name] = witness
+        for name, found in result.raw.get("witnesses", {}).items():
+            if name not in shortest or found["steps"] < shortest[name]["steps"]:
+                shortest[name] = found
     return replace(
         violated,
         verdict="violated" if "violated" in verdicts else "inconclusive" if "inconclusive" in verdicts else "safe",
@@ -353,28 +357,20 @@ def merge(results: Sequence[Result]) -> Result:
         invariant_steps=steps,
         scope={
             **first.scope,
-            "actors": [" beside ".join(result.scope["actors"]) for result in results],
+            "actors": [" beside ".join(result.scope.get("actors", ())) for result in results],
             "rounds": {},
-            "absent": sorted(set.intersection(*(set(result.scope["absent"]) for result in results))),
-            "bounds": "; ".join(dict.fromkeys(str(r.scope["bounds"]) for r in results if r.scope.get("bounds"))),
+            "absent": sorted(set[str].intersection(*(set(result.scope.get("absent", ())) for result in results))),
+            "bounds": "; ".join(dict.fromkeys(bounds for r in results if (bounds := r.scope.get("bounds")))),
         },
         interrupted=any(result.interrupted for result in results),
-        raw={**first.raw, "witnesses": witnesses},
+        raw={**first.raw, "witnesses": shortest},
     )
 
 
-def _done_by_steps(description: Description, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """What steps in Python turned out to do is not absent."""
-    asked = raw.get("asked", {})
-    done = kinds(operation for steps in asked.values() for operation in steps["operations"])
-    return {"absent": sorted(set(description.scope["absent"]) - done)}
-
-
-def _extra_scope(scope: Any) -> dict[str, Any]:
-    """What the core adds: the bounds it met, as text."""
-    if isinstance(scope, Mapping):
-        return dict(scope)
-    return {"bounds": str(scope)} if scope else {}
+def _absent(description: Description, raw: Exploration) -> list[str]:
+    """Kinds of actor that are absent: those that steps in Python turned out to be are not."""
+    done = kinds(operation for steps in raw.get("asked", {}).values() for operation in steps["operations"])
+    return sorted(set(description.scope.get("absent", ())) - done)
 
 
 @dataclass(frozen=True)
@@ -390,24 +386,24 @@ class StressResult:
     checked: bool
     violations: tuple[Violation, ...]
     counters: Mapping[str, int]
-    latency_ns: Mapping[str, Mapping[str, float]]
-    actors: tuple[Mapping[str, Any], ...]
+    latency_ns: Mapping[str, Latency]
+    actors: tuple[ActorCount, ...]
     overlaps: Mapping[str, int]
     interrupted: bool = False
-    raw: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    raw: StressReport = field(default_factory=lambda: cast("StressReport", {}), repr=False)
 
     @property
     def violation_count(self) -> int:
         """All that happened; `violations` may be cut to the first of each kind."""
-        return max(int(self.raw.get("violation_count", 0)), len(self.violations))
+        return max(self.raw.get("violation_count", 0), len(self.violations))
 
     @property
     def counts(self) -> dict[str, int]:
         """How often each invariant fell, by number."""
-        counted = {str(i): int(n) for i, n in self.raw.get("violations_by_invariant", {}).items()}
+        counted = self.raw.get("violations_by_invariant", {})
         return {i: counted[i] for i in sorted(counted, key=order)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> StressDict:
         """The object of ``stress --json``."""
         return {
             **self.raw,
@@ -420,8 +416,8 @@ class StressResult:
             "checked": self.checked,
             "violations": [violation.to_dict() for violation in self.violations],
             "counters": dict(self.counters),
-            "latency_ns": {name: dict(values) for name, values in self.latency_ns.items()},
-            "actors": [dict(actor) for actor in self.actors],
+            "latency_ns": dict(self.latency_ns),
+            "actors": list(self.actors),
             "overlaps": dict(self.overlaps),
             "interrupted": self.interrupted,
         }
@@ -455,30 +451,31 @@ def stress(
     description = resolved.stage(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
     document = json.dumps(_repeated(description.document))
-    raw = _answer(_core.stress(document, json.dumps(options), _image(description), None, description.sources))
+    answered = _core.stress(document, json.dumps(options), _image(description), None, description.sources)
+    raw = cast("StressReport", _answer(answered))
     return StressResult(
         scenario=resolved.name,
         variant=chosen.name,
         policies=dict(description.policies),
-        operations=int(raw["operations"]),
+        operations=raw["operations"],
         seconds=float(raw["seconds"]),
-        threads=int(raw["threads"]),
+        threads=raw["threads"],
         checked=checked,
-        violations=tuple(Violation.from_dict(violation) for violation in raw.get("violations", ())),
-        counters=raw.get("counters", {}),
-        latency_ns=raw.get("latency_ns", {}),
-        actors=tuple(raw.get("actors", ())),
-        overlaps=raw.get("overlaps", {}),
-        interrupted=bool(raw.get("interrupted", False)),
+        violations=tuple(Violation.from_dict(violation) for violation in raw["violations"]),
+        counters=raw["counters"],
+        latency_ns=raw["latency_ns"],
+        actors=tuple(raw["actors"]),
+        overlaps=raw["overlaps"],
+        interrupted=raw["interrupted"],
         raw=raw,
     )
 
 
-def _repeated(document: Mapping[str, Any]) -> dict[str, Any]:
+def _repeated(document: Document) -> Document:
     """A scenario document whose programs can be run over and over."""
     setup = document["setup"]
 
-    def often(actor: Mapping[str, Any]) -> Mapping[str, Any]:
+    def often(actor: ActorDocument) -> ActorDocument:
         # Steps that look at results put back themselves what they took.
         return actor if actor["program"] is None else {**actor, "program": repeatable(setup, actor["program"])}
 

@@ -6,20 +6,22 @@ be removed again: without its return every later round would be an errno, and th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from typing import cast
+
+from .steps import OperationDict
 
 __all__ = ["repeatable"]
 
-Operations = Iterable[Mapping[str, Any]]
+Operations = Iterable[OperationDict]
 
 
 class _Held:
     """What the operations so far leave behind: the state of each range of memory, and hugepages by size and place."""
 
     def __init__(self) -> None:
-        self.memory: dict[tuple[int, int], Mapping[str, Any]] = {}
-        self.online: dict[tuple[int, int], Mapping[str, Any]] = {}
+        self.memory: dict[tuple[int, int], OperationDict] = {}
+        self.online: dict[tuple[int, int], OperationDict] = {}
         self.hugepages: dict[tuple[int, int | None], int] = {}
 
     def after(self, operations: Operations) -> _Held:
@@ -30,14 +32,14 @@ class _Held:
             held._run(operation)
         return held
 
-    def _run(self, operation: Mapping[str, Any]) -> None:
-        name = operation["op"]
+    def _run(self, operation: OperationDict) -> None:
+        name = cast("str", operation["op"])
         if name in ("hugetlb_alloc", "hugetlb_free"):
-            page = (operation["hstate"], operation.get("at"))
+            page = cast("tuple[int, int | None]", (operation["hstate"], operation.get("at")))
             self.hugepages[page] = self.hugepages.get(page, 0) + (1 if name == "hugetlb_alloc" else -1)
         if not name.startswith("memory_") or "bytes" not in operation:
             return
-        block = (operation["start"], operation["bytes"])
+        block = cast("tuple[int, int]", (operation["start"], operation["bytes"]))
         if name == "memory_add":
             self.memory[block] = operation
         elif name == "memory_online":
@@ -49,19 +51,21 @@ class _Held:
             self.memory.pop(block, None)
 
 
-def repeatable(setup: Operations, program: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def repeatable(setup: Operations, program: list[OperationDict]) -> list[OperationDict]:
     """The program, and behind it what takes the machine back to where `setup` left it.
 
     Hugepages go first, since their block could not be removed otherwise. Nothing is added to a program that does so itself.
     """
     before = _Held().after(setup)
     after = before.after(program)
-    back: list[dict[str, Any]] = []
+    back: list[OperationDict] = []
     for hstate, at in dict.fromkeys((*before.hugepages, *after.hugepages)):
         more = after.hugepages.get((hstate, at), 0) - before.hugepages.get((hstate, at), 0)
-        back += [{"op": "hugetlb_free" if more > 0 else "hugetlb_alloc", "hstate": hstate, "at": at}] * abs(more)
+        page: OperationDict = {"op": "hugetlb_free" if more > 0 else "hugetlb_alloc", "hstate": hstate, "at": at}
+        back += [page] * abs(more)
     for start, size in dict.fromkeys((*before.memory, *after.memory)):
-        block, where = (start, size), {"start": start, "bytes": size}
+        block = (start, size)
+        where: OperationDict = {"start": start, "bytes": size}
         if block in after.online and block not in before.online:
             back.append({"op": "memory_offline", **where})
         if block in after.memory and block not in before.memory:

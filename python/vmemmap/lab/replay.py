@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import _core
 from ..errors import InternalError, SpecError, VmemmapError
+from .answers import Divergence, HeldLock, History, Recorded, ReplayDict, ReplayReport, TraceFile
 from .trace import Step, Violation
 
 __all__ = ["ReplayResult", "replay"]
@@ -38,20 +38,20 @@ class ReplayResult:
     switches: int
     #: What differs that may explain a difference: version, document, policies.
     notes: tuple[str, ...]
-    raw: Mapping[str, Any]
+    raw: ReplayReport
 
     @property
-    def divergence(self) -> Mapping[str, Any] | None:
+    def divergence(self) -> Divergence | None:
         """The first difference: `segment` and `step` (from 1), `expected`, `found`, and all of it as a `message`."""
         return self.raw["divergence"]
 
     @property
-    def histories(self) -> list[dict[str, Any]]:
+    def histories(self) -> list[History]:
         """Of the frame or table that the violation is about: who `freed` or `unlinked` it, who still `held` it, in which step."""
         return self.raw["histories"]
 
     @property
-    def locks(self) -> list[dict[str, Any]]:
+    def locks(self) -> list[HeldLock]:
         """Who holds which lock at the end, since which step."""
         return self.raw["locks"]
 
@@ -63,14 +63,14 @@ class ReplayResult:
         if self.identical:
             return f"identical: {self.invariant} falls again in {length}"
         if not self.tolerant:
-            return str(self.divergence["message"]) if self.divergence else "diverged"
+            return self.divergence["message"] if self.divergence else "diverged"
         how = "with a seeded scheduler" if self.seed is not None else "without a choice"
         went = f", {self.raw['continued']:,} of them past the last segment, {how}" if self.raw["continued"] else ""
         if self.fell:
             return f"not identical, but {self.invariant} falls again in {length}{went}"
         return f"{self.invariant} did not fall again in {length}{went}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ReplayDict:
         """The object of ``replay --json``."""
         return {
             **self.raw,
@@ -82,7 +82,7 @@ class ReplayResult:
         }
 
 
-def _text(trace: Mapping[str, Any] | str | Path) -> tuple[str, str]:
+def _text(trace: TraceFile | Mapping[str, object] | str | Path) -> tuple[str, str]:
     """The JSON of a trace, and where it came from."""
     if isinstance(trace, Mapping):
         try:
@@ -97,7 +97,7 @@ def _text(trace: Mapping[str, Any] | str | Path) -> tuple[str, str]:
 
 
 def replay(
-    trace: Mapping[str, Any] | str | Path,
+    trace: TraceFile | Mapping[str, object] | str | Path,
     *,
     tolerant: bool = False,
     seed: int | None = None,
@@ -123,12 +123,12 @@ def replay(
     text, where = _text(trace)
     options = {"tolerant": tolerant, "seed": seed, "policies": dict(policies or {})}
     try:
-        raw: dict[str, Any] = json.loads(_core.replay(text, json.dumps(options)))
+        raw: ReplayReport = json.loads(_core.replay(text, json.dumps(options)))
     except InternalError:
         raise
     except VmemmapError as error:
         raise SpecError(f"{where}: {error}") from error
-    recorded: dict[str, Any] = raw["recorded"]
+    recorded = raw["recorded"]
     return ReplayResult(
         scenario=raw["scenario"],
         variant=raw["variant"],
@@ -147,7 +147,7 @@ def replay(
     )
 
 
-def _notes(raw: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+def _notes(raw: ReplayReport, recorded: Recorded) -> list[str]:
     """What is otherwise than when the trace was recorded."""
     notes: list[str] = []
     if recorded["version"] != raw["version"]:

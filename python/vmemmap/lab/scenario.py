@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ..errors import SpecError, VmemmapError
 from .actor import Actor as Actor
 from .actor import as_actors
-from .description import Description
+from .answers import ScenarioDict, VariantDict
+from .description import Description, Environment, Value
 from .setup import Stage
 from .steps import Operation as Operation
 
@@ -41,10 +42,10 @@ class Variant:
     invariants: tuple[str, ...] = ()
     policies: Mapping[str, str] = field(default_factory=dict[str, str])
     kernel: str = "6.1"
-    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    arguments: Mapping[str, object] = field(default_factory=dict[str, object])
+    environment: Environment = field(default_factory=dict[str, Value])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> VariantDict:
         return {
             "name": self.name,
             "expect": self.expect,
@@ -55,7 +56,7 @@ class Variant:
         }
 
 
-Describe = Callable[..., Any]
+Describe = Callable[..., object]
 """A function of a stage that returns what `as_actors` takes."""
 
 
@@ -92,7 +93,7 @@ class Scenario:
         except Exception as error:
             raise SpecError(f"scenario {self.name}: {type(error).__name__}: {error}") from error
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> ScenarioDict:
         return {
             "name": self.name,
             "corpus": self.corpus,

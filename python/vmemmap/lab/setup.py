@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from ..errors import SpecError
 from ..spec import HUGEPAGE_SIZES, check_machine, format_size, parse_granule, parse_kernel, parse_size
 from .actor import Actor
-from .description import FORMAT, Description
-from .steps import Operation
+from .description import FORMAT, ActorDocument, Description, Document, Environment, MachineDocument, Scope, Value
+from .steps import Operation, Source
 
 SECTION_SIZE = {4096: 128 << 20, 16384: 128 << 20, 65536: 512 << 20}
 """Bytes of RAM in a section (SECTION_SIZE_BITS = 27, 27, 29)."""
@@ -151,12 +151,12 @@ class Stage:
 
     kernel: str = "6.1"
     policies: Mapping[str, str] = field(default_factory=dict[str, str])
-    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    environment: Environment = field(default_factory=dict[str, Value])
     granule: int = field(init=False, default=4096)
     hotplug: list[tuple[int, int]] = field(init=False, default_factory=list[tuple[int, int]])
     memory: Memory = field(init=False)
     hugetlb: dict[str, Pool] = field(init=False)
-    _machine: dict[str, Any] = field(init=False)
+    _machine: MachineDocument = field(init=False)
     _setup: list[Operation] = field(init=False, default_factory=list[Operation])
     _scope: dict[str, str] = field(init=False, default_factory=dict[str, str])
 
@@ -312,7 +312,7 @@ class Stage:
         sources = [actor.source() if program is None else None for actor, program in programs]
         if not programs:
             raise SpecError(f"{name}: no actors")
-        document = {
+        document: Document = {
             "format": FORMAT,
             "name": name,
             "corpus": corpus,
@@ -320,21 +320,13 @@ class Stage:
             "machine": self._machine,
             "setup": [operation.to_dict() for operation in self._setup],
             "actors": [
-                {
-                    "name": actor.name,
-                    "cpu": index if actor.cpu is None else actor.cpu,
-                    "rounds": actor.rounds,
-                    "context": actor.context,
-                    "program": None if program is None else [operation.to_dict() for operation in program],
-                    **({"steps": source.to_dict()} if source else {}),
-                }
-                for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
+                _actor(index, actor, program, source) for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
             ],
             "judged": list(judged),
             "environment": dict(self.environment),
         }
         seen = kinds(operation.name for _, program in programs for operation in program or ())
-        scope = {
+        scope: dict[str, object] = {
             "memory_model": MEMORY_MODEL,
             "granule": format_size(self.granule),
             "entries_per_table": self.granule // 8,
@@ -345,4 +337,15 @@ class Stage:
             "environment": ", ".join(f"{key} {value}" for key, value in self.environment.items()),
             **{key: text for key, text in self._scope.items() if key != "window"},
         }
-        return Description(document, scope, sources)
+        return Description(document, cast("Scope", scope), sources)
+
+
+def _actor(index: int, actor: Actor, program: list[Operation] | None, source: Source | None) -> ActorDocument:
+    entry: ActorDocument = {
+        "name": actor.name,
+        "cpu": index if actor.cpu is None else actor.cpu,
+        "rounds": actor.rounds,
+        "context": actor.context,
+        "program": None if program is None else [operation.to_dict() for operation in program],
+    }
+    return {**entry, "steps": source.to_dict()} if source else entry

@@ -13,11 +13,13 @@ import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypedDict, cast
 
 from ..errors import SpecError
 
 Value: TypeAlias = int | bool | str | Mapping[str, int] | None
+OperationDict: TypeAlias = dict[str, Value]
+"""An operation in a document: its name under ``op``, its fields beside it."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,11 @@ class Operation:
     name: str
     arguments: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> OperationDict:
         return {"op": self.name, **self.arguments}
 
 
-Function: TypeAlias = Callable[[], Generator[Operation, Any, None]]
+Function: TypeAlias = Callable[[], Generator[Operation, int, None]]
 Steps: TypeAlias = Sequence[Operation] | Function
 
 #: Steps that yield more operations than this without looking at one result are taken to be endless.
@@ -48,13 +50,13 @@ class Reply:
     def __init__(self, looked: list[bool]) -> None:
         object.__setattr__(self, "looked", looked)
 
-    def __getattribute__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> object:
         # Steps may well catch what is raised here.
         object.__getattribute__(self, "looked").append(True)
         raise _Looked
 
 
-def _look(self: Reply, *_: object) -> Any:
+def _look(self: Reply, *_: object) -> object:
     return self.value  # type: ignore[attr-defined]
 
 
@@ -87,7 +89,7 @@ def program(name: str, function: Function) -> list[Operation] | None:
             if any(isinstance(value, Reply) for value in operation.arguments.values()):
                 return None
             operations.append(operation)
-            operation = steps.send(Reply(looked))
+            operation = steps.send(cast("int", Reply(looked)))
             if looked:
                 return None
     except StopIteration:
@@ -101,6 +103,13 @@ def program(name: str, function: Function) -> list[Operation] | None:
 
 def _no_operation(name: str, number: int, yielded: object) -> str:
     return f"actor {name!r}, step {number}: it yielded {yielded!r}, which is no operation"
+
+
+class StepsDocument(TypedDict):
+    """The function that yields an actor's operations: its name, and a digest of its source."""
+
+    python: str
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -130,8 +139,8 @@ class Source:
         except (TypeError, ValueError) as error:
             raise SpecError(f"actor {self.name!r}, step {len(first)}: {error} in {_told(first[-1])}") from error
 
-    def _drive(self, results: Sequence[int]) -> list[dict[str, Any] | None]:
-        yielded: list[dict[str, Any] | None] = []
+    def _drive(self, results: Sequence[int]) -> list[OperationDict | None]:
+        yielded: list[OperationDict | None] = []
         try:
             steps = self.function()
             for result in (None, *results):
@@ -149,7 +158,7 @@ class Source:
             raise SpecError(f"actor {self.name!r}, step {len(yielded) + 1}: {type(error).__name__}: {error}") from error
         return yielded
 
-    def to_dict(self) -> dict[str, str | None]:
+    def to_dict(self) -> StepsDocument:
         """What a document says of it."""
         try:
             source = hashlib.sha256(inspect.getsource(self.function).encode()).hexdigest()[:16]
@@ -158,5 +167,5 @@ class Source:
         return {"python": str(getattr(self.function, "__qualname__", type(self.function).__name__)), "source": source}
 
 
-def _told(operation: Mapping[str, Any] | None) -> str:
+def _told(operation: OperationDict | None) -> str:
     return "nothing more" if operation is None else json.dumps(operation, default=repr)

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
-from typing import Any, TextIO
+from typing import TextIO, cast
+
+from .answers import StepDict, StressViolation, TraceFile, ViolationDict
 
 
-def _optional(value: Any) -> int | None:
+def _optional(value: int | str | None) -> int | None:
     """Addresses and words arrive as integers, or as hexadecimal text where 64 bits would not survive a reader."""
     if value is None:
         return None
@@ -37,7 +39,7 @@ class Step:
     judgement: bool = False
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Step:
+    def from_dict(cls, raw: StepDict) -> Step:
         return cls(
             step=int(raw["step"]),
             cpu=int(raw.get("cpu", 0)),
@@ -53,8 +55,8 @@ class Step:
             judgement=bool(raw.get("judgement", False)),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_dict(self) -> StepDict:
+        return cast("StepDict", asdict(self))
 
     @property
     def change(self) -> str:
@@ -77,7 +79,7 @@ class Violation:
     message: str
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> Violation:
+    def from_dict(cls, raw: ViolationDict | StressViolation) -> Violation:
         return cls(
             invariant=str(raw["invariant"]),
             actor=str(raw.get("actor", "")),
@@ -86,22 +88,23 @@ class Violation:
             message=str(raw.get("message") or ""),
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def to_dict(self) -> ViolationDict:
+        return cast("ViolationDict", asdict(self))
 
 
 _HEAD = ("format", "version", "scenario", "variant", "digest", "violation")
 _TAIL = ("document", "segments", "steps")
 
 
-def write(trace: Mapping[str, Any], file: TextIO) -> None:
+def write(trace: TraceFile, file: TextIO) -> None:
     """A trace as JSON: what it is first, then one segment and one step on each line."""
     file.write("{")
-    order = [*_HEAD, *sorted(trace.keys() - {*_HEAD, *_TAIL}), *_TAIL]
-    for number, (key, value) in enumerate((key, trace[key]) for key in order if key in trace):
+    held = cast("Mapping[str, object]", trace)
+    order = [*_HEAD, *sorted(held.keys() - {*_HEAD, *_TAIL}), *_TAIL]
+    for number, (key, value) in enumerate((key, held[key]) for key in order if key in held):
         file.write(f"{',' if number else ''}\n {json.dumps(key)}: ")
         if key in ("segments", "steps") and value:
-            for nth, item in enumerate(value):
+            for nth, item in enumerate(cast("Sequence[object]", value)):
                 file.write(f"{',' if nth else '['}\n  {json.dumps(item)}")
             file.write("\n ]")
         else:

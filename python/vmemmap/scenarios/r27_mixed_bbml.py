@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..lab.description import Environment
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import STRUCT_PAGE, Stage
@@ -30,7 +31,7 @@ _SPLIT = {"mapping": "blocks", "split": "store", "update": "bbm"}
 _PAGES = {**_SPLIT, "mapping": "basepages"}
 
 
-def _cpus(boot: str, late: str, *, abort: bool = False) -> dict[str, object]:
+def _cpus(boot: str, late: str, *, abort: bool = False) -> Environment:
     return {"feat_bbm": [boot, late], **({"conflict": "abort"} if abort else {})}
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, cast
 
 from ..errors import SpecError
 from ..spec import check_hugepage_size, check_whole_pages, format_size, parse_hugepages, parse_size
@@ -48,7 +48,7 @@ class PoolEstimate:
         """Bytes saved, of the memory in these hugepages."""
         return 100 * self.frames_freed_each * self.granule / self.size
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         saved_each = self.frames_freed_each * self.granule
         return {
@@ -103,7 +103,7 @@ class BootFit:
         """The same with early HVO."""
         return self.free_early >= max(1, self.kernel_reserve)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "kernel_reserve": self.kernel_reserve,
@@ -178,7 +178,7 @@ class Estimate:
         """Bytes saved less the cost of the splits."""
         return self.bytes_saved - self.split_cost
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "memory": self.memory,
@@ -315,7 +315,7 @@ def _wanted(hugepages: Mapping[int | str, int | str] | Iterable[str], granule: i
     if not isinstance(hugepages, Mapping):
         return parse_hugepages([hugepages] if isinstance(hugepages, str) else hugepages, granule)
     wanted: dict[int, int] = {}
-    for name, amount in hugepages.items():
+    for name, amount in cast("Mapping[int | str, int | str]", hugepages).items():
         size = check_hugepage_size(parse_size(name, "hugepage size"), granule)
         if size in wanted:
             raise SpecError(f"hugepages: {format_size(size)} is given twice")

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from ..spec import HUGEPAGE_SIZES, format_size, parse_size
 from .estimate import PoolEstimate, human_size
@@ -68,7 +68,7 @@ class HostPool:
     nodes: Mapping[int, Mapping[str, int | None]]
     """NUMA node → the same for that node."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON. What needs the page size is ``None`` without it."""
         saved = self.estimate.to_dict()
         if not self.estimate.granule:
@@ -93,7 +93,7 @@ class HugepageOptimisation:
     reserved: int
     """vmemmap pages kept for each hugepage: 1, or 2 before Linux 5.18."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "available": self.available,
@@ -123,7 +123,7 @@ class MemoryBlocks:
         """Blocks in all."""
         return sum(self.states.values())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "block_size": self.block_size,
@@ -156,7 +156,7 @@ class Host:
     """``nr_memmap_boot_pages``: the same allocated at boot."""
     memmap_least: int | None
     """vmemmap pages that the memory of the host has at least, if nothing is optimised."""
-    unread: Mapping[str, str] = field(default_factory=dict)
+    unread: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def frames_all(self) -> int:
@@ -188,7 +188,7 @@ class Host:
         """
         return 0 if self.hvo.available is False else self.frames_all
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         page = self.page_size or 0
         return {

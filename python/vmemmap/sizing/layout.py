@@ -4,8 +4,9 @@ Rust core (``rust/arch``); here they are given names and put into words.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, cast
 
 from .._core import layout as core_layout
 from ..spec import check_machine, format_size, parse_granule, parse_kernel, parse_va_bits
@@ -90,7 +91,7 @@ class Layout:
         """Frames that HVO frees for one hugepage of that size, with 1 or (2021) 2 vmemmap pages kept."""
         return frames_freed(self.granule, hugepage, reserved)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON: addresses as hexadecimal text, as in a capture's JSON; sizes as integers."""
         pages = self.section_size // self.granule
         return {
@@ -145,7 +146,6 @@ class Layout:
 
     def text(self) -> str:
         """For people: regions, levels, sections, hugepages."""
-        d = self.to_dict()
         lines = [f"{format_size(self.granule)} pages, {self.va_bits}-bit addresses, Linux {self.kernel}", ""]
         for name, (start, end) in self.regions.items():
             lines.append(f"  {start:#018x}-{end:#018x} {_approximate(end - start):>9}  {name}")
@@ -163,17 +163,18 @@ class Layout:
         lines += [
             f"  contiguous sets: {format_size(self.cont_pte_size)} of pages, {format_size(self.cont_pmd_size)} of blocks",
             "",
-            f"  section      {format_size(self.section_size)} of RAM, {d['pages_per_section']} pages, "
-            f"{format_size(self.section_vmemmap)} of vmemmap in {d['vmemmap_pages_per_section']} pages",
-            f"  sub-section  {format_size(self.subsection_size)} of RAM, {d['subsections_per_section']} in a section, "
-            f"{format_size(d['vmemmap_per_subsection'])} of vmemmap",
+            f"  section      {format_size(self.section_size)} of RAM, {self.section_size // self.granule} pages, "
+            f"{format_size(self.section_vmemmap)} of vmemmap in {self.section_vmemmap // self.granule} pages",
+            f"  sub-section  {format_size(self.subsection_size)} of RAM, {self.section_size // self.subsection_size} in a section, "
+            f"{format_size(self.subsection_size // self.granule * self.struct_page_size)} of vmemmap",
             f"  one table of level 3 serves {_count(self.levels[-1].sections_per_table, 'section')}: "
             f"{format_size(self.levels[-1].sections_per_table * self.section_size)} of RAM",
             "",
             "  hugepage  vmemmap pages  frames freed  (2021)",
         ]
-        for page in d["hugepages"]:
-            lines.append(f"  {page['name']:>8}  {page['vmemmap_pages']:>13g}  {page['frames_freed']:>12}  {page['frames_freed_2021']:>6}")
+        for size in self.hugepage_sizes:
+            freed, freed_2021 = self.frames_freed(size), self.frames_freed(size, 2)
+            lines.append(f"  {format_size(size):>8}  {self.vmemmap_pages(size):>13g}  {freed:>12}  {freed_2021:>6}")
         return "\n".join(lines)
 
 
@@ -199,7 +200,8 @@ def layout(granule: int | str = "4K", va_bits: int | str = 48, kernel: str = "6.
     granule, va_bits, kernel = parse_granule(granule), parse_va_bits(va_bits), parse_kernel(kernel)
     check_machine(granule, va_bits, kernel)
     facts = core_layout(granule, va_bits, kernel)
-    regions = {name: (facts[start], facts[end]) for name, start, end in _REGIONS}
+    addresses = cast("Mapping[str, int]", facts)
+    regions = {name: (addresses[start], addresses[end]) for name, start, end in _REGIONS}
     spans = {row["level"]: row["entry_span"] for row in facts["levels"]}
     return Layout(
         granule=granule,

@@ -8,9 +8,9 @@ altogether; so the answer is given for the edges of the range, and for the memor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ..errors import SpecError
 from ..spec import format_size, parse_size
@@ -37,7 +37,7 @@ class LeafEdge:
     ram: tuple[int, int]
     """Physical range that the leaf maps; of a leaf of vmemmap, the range whose struct pages it maps."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON: addresses as hexadecimal text."""
         return {
             "edge": self.edge,
@@ -61,7 +61,7 @@ class MappingAnswer:
     blocks_refused: int
     """Memory blocks of the range that could not go offline, each by itself, since an edge of theirs is inside a leaf."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "region": self.region,
@@ -97,7 +97,7 @@ class Removal:
         """The range consists of whole memory blocks: nothing else can be offlined or removed as RAM."""
         return not (self.start % self.memory_block or self.end % self.memory_block)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON: addresses as hexadecimal text."""
         return {
             "start": hex(self.start),
@@ -255,6 +255,20 @@ class _Translation(Protocol):
     def __bool__(self) -> bool: ...
 
 
+class _Block(Protocol):
+    @property
+    def start(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+
+class _Memory(Protocol):
+    @property
+    def blocks(self) -> Sequence[_Block]: ...
+    @property
+    def ranges(self) -> Sequence[tuple[int, int, bool]]: ...
+
+
 class _Tables(Protocol):
     """What is asked of a ``vmemmap.Machine``."""
 
@@ -265,7 +279,7 @@ class _Tables(Protocol):
     @property
     def kernel(self) -> str: ...
     @property
-    def memory(self) -> Any: ...
+    def memory(self) -> _Memory: ...
     def page_address(self, pfn: int) -> int: ...
     def linear_address(self, physical: int) -> int: ...
     def translate(self, va: int) -> _Translation: ...
