@@ -147,7 +147,7 @@ fn measure(
 
 /// `explore-step`.
 pub fn step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let what = "one operation of the exploration of three actors: switch, MMU, oracles, footprint, fingerprint, state \
+    let what = "one operation of the exploration of three actors: switch, MMU, oracles, access set, fingerprint, state \
         cache; \
                 limit: a switch into a coroutine that does nothing, and back";
     measure(effort, stop, |o| switches(o.steps), |rounds, o| rounds.nanoseconds(o.steps, what.to_owned()))

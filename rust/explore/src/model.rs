@@ -62,7 +62,7 @@ impl Invariants {
 /// Two operations conflict if both touch a location, one of them changes it, and they do not both adjust it. The
 /// filters settle most pairs at once.
 #[derive(Clone, Default, Debug)]
-pub struct Footprint {
+pub struct AccessSet {
     /// `location << 2 | access`.
     touched: Vec<u64>,
     filter: u64,
@@ -94,7 +94,7 @@ impl Access {
     }
 }
 
-impl Footprint {
+impl AccessSet {
     #[inline]
     pub fn clear(&mut self) {
         self.touched.clear();
@@ -122,7 +122,7 @@ impl Footprint {
         self.touched.iter().map(|t| Touched { location: (t >> 2) as u32, access: Access::ALL[(t & 3) as usize] })
     }
     #[must_use]
-    pub fn conflicts(&self, other: &Footprint) -> bool {
+    pub fn conflicts(&self, other: &AccessSet) -> bool {
         if self.change_filter & other.filter == 0 && other.change_filter & self.filter == 0 {
             return false;
         }
@@ -149,7 +149,7 @@ impl Held {
     }
 }
 
-/// One access of a footprint; a location may come more than once.
+/// One access of an access set; a location may come more than once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Touched {
     pub location: u32,
@@ -190,7 +190,7 @@ pub struct Breach {
 pub enum InVain {
     /// Each reads one of these locations, in the place of what the first of them reads.
     Reads(Range<u32>),
-    /// So many, with the same footprint.
+    /// So many, with the same access set.
     Alike(usize),
 }
 
@@ -222,7 +222,7 @@ pub trait Model {
     /// In how many ways the operation can go now; 0 = blocked.
     fn outcomes(&mut self, actor: u8, op: &Self::Op) -> u16;
     /// Adds what the operation would touch if it executed now.
-    fn footprint(&mut self, actor: u8, op: &Self::Op, out: &mut Footprint);
+    fn access_set(&mut self, actor: u8, op: &Self::Op, out: &mut AccessSet);
     /// # Panics
     /// May panic if `outcome` is not below `outcomes` of this moment.
     fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Self::Reply;

@@ -11,7 +11,7 @@ use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
 use crate::setup::{StageError, alone, set_up};
-use vmemmap_explore::model::{Access, Breach, Described, Footprint, Held, InVain, Invariants, Model, NewOrder};
+use vmemmap_explore::model::{Access, Breach, Described, AccessSet, Held, InVain, Invariants, Model, NewOrder};
 
 /// The explored machine as the engine's model.
 #[derive(Clone, Debug)]
@@ -30,8 +30,8 @@ impl DerefMut for Explored {
     }
 }
 
-/// A footprint that the machine fills.
-struct Touched<'f>(&'f mut Footprint);
+/// An access set that the machine fills.
+struct Touched<'f>(&'f mut AccessSet);
 
 impl Touch for Touched<'_> {
     #[inline]
@@ -75,8 +75,8 @@ impl Model for Explored {
         World::outcomes(self, actor, op)
     }
     #[inline]
-    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
-        World::footprint(self, actor, op, &mut Touched(out));
+    fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
+        World::access_set(self, actor, op, &mut Touched(out));
     }
     #[inline]
     fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {

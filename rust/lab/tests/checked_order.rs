@@ -10,7 +10,7 @@ use vmemmap_arch::{Cpu, Frame, Invariant, LockId, Mode};
 use vmemmap_explore::counterexample::replay::Options;
 use vmemmap_explore::counterexample::report::Retold;
 use vmemmap_explore::counterexample::trace::Trace;
-use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model};
+use vmemmap_explore::model::{Breach, Described, AccessSet, Invariants, Model};
 use vmemmap_lab::document::Document;
 use vmemmap_lab::live::LiveMachine;
 use vmemmap_lab::programs;
@@ -102,7 +102,7 @@ impl Model for InOrder<'_> {
         };
         u16::from(free)
     }
-    fn footprint(&mut self, _actor: u8, _op: &Op, _out: &mut Footprint) {}
+    fn access_set(&mut self, _actor: u8, _op: &Op, _out: &mut AccessSet) {}
     fn observed(reply: Reply) -> u64 {
         Explored::observed(reply)
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use common::finals;
 use serde_json::json;
-use vmemmap_explore::model::{Breach, Described, Footprint, Invariants, Model};
+use vmemmap_explore::model::{Breach, Described, AccessSet, Invariants, Model};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_kernel::{Kernel, Operation};
@@ -51,8 +51,8 @@ impl Model for Recorder {
     fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
         Model::outcomes(&mut self.world, actor, op)
     }
-    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
-        Model::footprint(&mut self.world, actor, op, out);
+    fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
+        Model::access_set(&mut self.world, actor, op, out);
     }
     fn observed(reply: Reply) -> u64 {
         Explored::observed(reply)

@@ -203,7 +203,7 @@ fn the_shortest_trace_is_the_shortest_of_all_executions() {
     assert!(compared > 20, "only {compared} traces");
 }
 
-/// Programs of which final states were lost before the footprints were made complete, and are lost again without the
+/// Programs of which final states were lost before the access sets were made complete, and are lost again without the
 /// locations that were added.
 #[test]
 fn programs_that_lost_final_states_keep_them() {
@@ -302,7 +302,7 @@ fn noticed(n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
 }
 
 #[test]
-fn a_footprint_with_a_rule_less_is_noticed() {
+fn an_access_set_with_a_rule_less_is_noticed() {
     let (used, counts) = noticed(30_000, 1);
     let missed = |(mutant, [sleep, merged]): (&Mutant, [usize; 2])| {
         ((sleep == 0 && !mutant.merged_only) || merged == 0).then_some((mutant.name, sleep, merged))

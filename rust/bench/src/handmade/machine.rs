@@ -6,7 +6,7 @@ use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::BenchError;
 use vmemmap_explore::check::subject::Subject;
 use vmemmap_explore::check::verdict::{Options, Outcome, ask};
-use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model};
+use vmemmap_explore::model::{Breach, Described, AccessSet, Held, Invariants, Model};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::report::Progress;
@@ -139,7 +139,7 @@ impl Model for Handmade {
             _ => 1,
         }
     }
-    fn footprint(&mut self, _: u8, op: &Op, out: &mut Footprint) {
+    fn access_set(&mut self, _: u8, op: &Op, out: &mut AccessSet) {
         let life = |t: Table| (WORDS + t as usize) as u32;
         let lock = |l: Lock| (WORDS + 2 + l as usize) as u32;
         match *op {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::model::{Access, Footprint, Held, MAX_ACTORS, Touched};
+use crate::model::{Access, AccessSet, Held, MAX_ACTORS, Touched};
 use crate::reduction::options::Fault;
 use crate::reduction::phase;
 
@@ -153,10 +153,10 @@ impl Sharing {
     }
 
     /// Takes in the accesses of an operation. `false` if nobody else can tell them, whenever they happen.
-    pub fn learn(&mut self, actor: u8, footprint: &Footprint) -> bool {
+    pub fn learn(&mut self, actor: u8, access_set: &AccessSet) -> bool {
         let me = 1u16 << actor;
         self.met.clear();
-        for Touched { location, access } in footprint.iter() {
+        for Touched { location, access } in access_set.iter() {
             let way = Way::of(access);
             let index = location as usize;
             if index >= self.locations.len() {

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Invariant, Observed};
 
-use crate::model::{Breach, Footprint, InVain, Invariants, MAX_ACTORS, Model, NewOrder};
+use crate::model::{Breach, AccessSet, InVain, Invariants, MAX_ACTORS, Model, NewOrder};
 use crate::reduction::conflicts::Sharing;
 use crate::reduction::history::{CONCLUDED, FINISHED, SKIPPED, place, roll};
 use crate::reduction::options::{Fault, Merge};
@@ -51,7 +51,7 @@ pub enum Answer {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// Announcements are decided by footprint, locations are learned.
+    /// Announcements are decided by access set, locations are learned.
     Frontier,
     /// A known prefix: this many more operations run at once, then one is announced.
     Silent(u32),
@@ -96,7 +96,7 @@ pub(crate) struct Inner<M: Model> {
     /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else
     /// can tell, and what it broke on the way was found the first time.
     pub uneventful: FxHashSet<(u8, u128)>,
-    scratch: Footprint,
+    scratch: AccessSet,
 }
 
 impl<M: Model> Inner<M> {
@@ -146,7 +146,7 @@ impl<M: Model> Inner<M> {
     /// (`Sharing::is_apart`).
     pub fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
-        self.model.footprint(actor, op, &mut self.scratch);
+        self.model.access_set(actor, op, &mut self.scratch);
         if !self.sharing.learn(actor, &self.scratch) {
             return true;
         }
@@ -159,7 +159,7 @@ impl<M: Model> Inner<M> {
     #[inline]
     fn perform(&mut self, actor: u8, op: &M::Op, outcome: u16, private: bool) -> M::Reply {
         let local = M::is_local(op);
-        // The footprint may have changed since the announcement.
+        // The access set may have changed since the announcement.
         if !private && self.merge == Merge::Private && self.phase == Phase::Frontier {
             self.touch(actor, op);
         }
@@ -332,7 +332,7 @@ impl<M: Model> Shared<M> {
                 own_breaches: Vec::new(),
                 retired: Vec::new(),
                 uneventful: FxHashSet::default(),
-                scratch: Footprint::default(),
+                scratch: AccessSet::default(),
             }),
         }
     }

@@ -4,7 +4,7 @@
 use std::cell::RefMut;
 use std::io;
 
-use crate::model::{Footprint, Invariants, MAX_ACTORS, Model};
+use crate::model::{AccessSet, Invariants, MAX_ACTORS, Model};
 use crate::reduction::options::Merge;
 use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
@@ -305,11 +305,11 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         }
     }
 
-    pub(crate) fn footprint(&self, actor: usize, out: &mut Footprint) {
+    pub(crate) fn access_set(&self, actor: usize, out: &mut AccessSet) {
         out.clear();
         let mut inner = self.inner();
         if let Some(op) = inner.actors[actor].announced {
-            inner.model.footprint(actor as u8, &op, out);
+            inner.model.access_set(actor as u8, &op, out);
         }
     }
 }

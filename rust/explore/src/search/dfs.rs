@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use vmemmap_arch::Invariant;
 
-use crate::model::{Footprint, Invariants, MAX_ACTORS, Model};
+use crate::model::{AccessSet, Invariants, MAX_ACTORS, Model};
 use crate::reduction::history::KeyBuilder;
 use crate::reduction::options::{Fault, Merge, Reduction};
 use crate::reduction::sleep;
@@ -61,7 +61,7 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     ways: Option<HashMap<u128, f64, KeyBuilder>>,
     /// Ways from where the execution stopped: into a state seen before as many as it has, else one.
     ways_on: f64,
-    footprints: (Footprint, Footprint),
+    access_sets: (AccessSet, AccessSet),
     /// Executions before this round, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
@@ -84,7 +84,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             on_final,
             ways: (reduction.cache && !reduction.sleep && reduction.merge == Merge::Local).then(HashMap::default),
             ways_on: 1.0,
-            footprints: Default::default(),
+            access_sets: Default::default(),
             began_at: 0,
             grew_at: None,
             rehearsed: BTreeMap::new(),
@@ -395,9 +395,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         if candidates == 0 || self.reduction.fault == Fault::SleepNotFiltered {
             return candidates;
         }
-        let (own, other) = &mut self.footprints;
-        self.runner.footprint(usize::from(node.choice.actor), own);
-        sleep::independent(candidates, self.runner.count(), own, other, |actor, out| self.runner.footprint(actor, out))
+        let (own, other) = &mut self.access_sets;
+        self.runner.access_set(usize::from(node.choice.actor), own);
+        sleep::independent(candidates, self.runner.count(), own, other, |actor, out| self.runner.access_set(actor, out))
     }
 
     /// To the next untried choice, its node as it was; `false` if there is none.

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand::Rng;
-use vmemmap_explore::model::{Access, Breach, Described, Footprint, Held, Invariants, Model};
+use vmemmap_explore::model::{Access, Breach, Described, AccessSet, Held, Invariants, Model};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors};
 
 pub const WORDS: usize = 3;
@@ -50,7 +50,7 @@ pub struct State {
     paused_by: u16,
 }
 
-/// A footprint rule left out, to see the tests fail.
+/// An access set rule left out, to see the tests fail.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Flaw {
     #[default]
@@ -125,7 +125,7 @@ impl Model for Toy {
     fn may_never_come(&self, _actor: u8, op: &Op) -> bool {
         *op == Op::Enter
     }
-    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
+    fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
         if *op == Op::Local {
             return;
         }

@@ -16,7 +16,7 @@ use vmemmap_arch::{
     Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone,
 };
 use vmemmap_explore::check::subject::Subject;
-use vmemmap_explore::model::{Breach, Described, Footprint, Held, Invariants, Model, Touched};
+use vmemmap_explore::model::{Breach, Described, AccessSet, Held, Invariants, Model, Touched};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::search::report::{Final, Report};
@@ -186,7 +186,7 @@ pub fn options() -> Vec<WorldOptions> {
     ]
 }
 
-/// A rule of the footprints left out, to see the tests fail.
+/// A rule of the access sets left out, to see the tests fail.
 #[derive(Clone, Copy)]
 pub struct Mutant {
     pub name: &'static str,
@@ -200,12 +200,12 @@ pub struct Mutant {
 pub struct Watched {
     pub world: Explored,
     pub mutant: Option<Mutant>,
-    scratch: Footprint,
+    scratch: AccessSet,
 }
 
 impl Watched {
     pub fn new(world: World, mutant: Option<Mutant>) -> Self {
-        Self { world: Explored(world), mutant, scratch: Footprint::default() }
+        Self { world: Explored(world), mutant, scratch: AccessSet::default() }
     }
 }
 
@@ -221,10 +221,10 @@ impl Model for Watched {
         self.world.rollback(mark);
     }
 
-    fn footprint(&mut self, actor: u8, op: &Op, out: &mut Footprint) {
-        let Some(mutant) = self.mutant else { return Model::footprint(&mut self.world, actor, op, out) };
+    fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
+        let Some(mutant) = self.mutant else { return Model::access_set(&mut self.world, actor, op, out) };
         self.scratch.clear();
-        Model::footprint(&mut self.world, actor, op, &mut self.scratch);
+        Model::access_set(&mut self.world, actor, op, &mut self.scratch);
         for Touched { location, access } in self.scratch.iter() {
             if !(mutant.loses)(op, self.world.kind_of(location)) {
                 out.touch(location, access);

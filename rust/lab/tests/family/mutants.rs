@@ -1,4 +1,4 @@
-//! Rules of the footprints, each left out in turn (explorer.md §9, item 2).
+//! Rules of the access sets, each left out in turn (explorer.md §9, item 2).
 
 use vmemmap_machine::explored::LocationKind::{self, *};
 use vmemmap_machine::op::Op;
@@ -52,7 +52,7 @@ pub const MUTANTS: &[Mutant] = &[
         stores(op) && l == Compared
     })
     .in_other_states(),
-    Mutant::new("a barrier with an empty footprint", |op, _| matches!(op, Op::Barrier(_))),
+    Mutant::new("a barrier with an empty access set", |op, _| matches!(op, Op::Barrier(_))),
     Mutant::new("a barrier without stale values", |op, l| matches!(op, Op::Barrier(_)) && l == Stale),
     Mutant::new("an invalidate without stale values", |op, l| matches!(op, Op::Tlbi(_)) && l == Stale),
     Mutant::new("a free without who is mapped", |op, l| matches!(op, Op::Free { .. }) && l == Mapped),

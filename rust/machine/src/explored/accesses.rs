@@ -1,12 +1,12 @@
 //! Which locations an operation would read and write if it executed now.
 //!
-//! Two operations of different actors whose footprints do not conflict commute. Most locations are the cells
+//! Two operations of different actors whose access sets do not conflict commute. Most locations are the cells
 //! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
 //! ways that commute, they *adjust* its location, or *read* it and the one that looks at the outcome *writes* it.
 //!
 //! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do
 //! not commute in one state must conflict in all states that others' steps can lead to from there: whatever decides
-//! *where* an operation looks is in its footprint too. For stale translations, which come and go, these are the places
+//! *where* an operation looks is in its access set too. For stale translations, which come and go, these are the places
 //! (`Record::place`).
 
 use vmemmap_arch::{Attr, Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
@@ -39,7 +39,7 @@ pub trait Touch {
 
 impl World {
     /// Adds what `op` would touch if it executed now.
-    pub fn footprint(&mut self, actor: u8, op: &Op, out: &mut impl Touch) {
+    pub fn access_set(&mut self, actor: u8, op: &Op, out: &mut impl Touch) {
         if op.is_local() {
             return;
         }

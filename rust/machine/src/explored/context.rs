@@ -220,7 +220,7 @@ impl World {
         self.places[usize::from(actor)].line.is_some_and(|line| !self.is_raised(actor, line))
     }
 
-    // ---- footprints ----
+    // ---- access sets ----
     /// What decides whether the actor may run at all.
     pub(super) fn touch_control(&self, actor: u8, op: &Op, out: &mut impl Touch) {
         if matches!(op, Op::Speculate { .. }) {

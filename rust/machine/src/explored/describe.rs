@@ -227,7 +227,7 @@ fn describe_va(d: &mut Described, va: Va) {
 }
 
 impl World {
-    /// What a location of a footprint stands for.
+    /// What a location of an access set stands for.
     #[must_use]
     pub fn kind_of(&self, location: u32) -> LocationKind {
         if let Some(kind) = self.fixed.kind_of(location, self.vars as usize) {

@@ -1,4 +1,4 @@
-//! What a location of a footprint stands for: for messages, and for the tests that leave a rule out.
+//! What a location of an access set stands for: for messages, and for the tests that leave a rule out.
 
 /// Sort of a location.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

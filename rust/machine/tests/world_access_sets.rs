@@ -1,4 +1,4 @@
-//! Footprints are what every reduction of the search rests on: operations whose footprints do not conflict commute.
+//! Access sets are what every reduction of the search rests on: operations whose access sets do not conflict commute.
 
 mod bench;
 
@@ -29,13 +29,13 @@ const PLACES: [[Place; 3]; 5] = [
 ];
 
 #[derive(Default)]
-struct Footprint {
+struct AccessSet {
     reads: Vec<u32>,
     writes: Vec<u32>,
     adjusts: Vec<u32>,
 }
 
-impl Touch for Footprint {
+impl Touch for AccessSet {
     fn read(&mut self, location: u32) {
         self.reads.push(location);
     }
@@ -50,8 +50,8 @@ impl Touch for Footprint {
     }
 }
 
-impl Footprint {
-    fn conflicts(&self, other: &Footprint) -> bool {
+impl AccessSet {
+    fn conflicts(&self, other: &AccessSet) -> bool {
         let meet = |a: &[u32], b: &[u32]| a.iter().any(|x| b.contains(x));
         let one_way =
             |a: &Self, b: &Self| meet(&a.writes, &b.reads) || meet(&a.adjusts, &b.reads) || meet(&a.adjusts, &b.writes);
@@ -170,9 +170,9 @@ fn replay(b: &Bench, prefix: &[(u8, [u8; 4])]) {
     }
 }
 
-fn footprint(b: &Bench, actor: u8, op: &Op) -> Footprint {
-    let mut f = Footprint::default();
-    b.world.borrow_mut().footprint(actor, op, &mut f);
+fn access_set(b: &Bench, actor: u8, op: &Op) -> AccessSet {
+    let mut f = AccessSet::default();
+    b.world.borrow_mut().access_set(actor, op, &mut f);
     f
 }
 
@@ -219,7 +219,7 @@ proptest! {
             replay(&b, &prefix);
             let start = b.world.borrow().fingerprint();
             let (m, n) = (b.outcomes(0, one), b.outcomes(1, two));
-            if footprint(&b, 0, &one).conflicts(&footprint(&b, 1, &two)) {
+            if access_set(&b, 0, &one).conflicts(&access_set(&b, 1, &two)) {
                 continue;
             }
             prop_assert_eq!(b.world.borrow().fingerprint(), start, "asking changes nothing");
@@ -246,7 +246,7 @@ proptest! {
     }
 }
 
-/// Private accesses run without a scheduling point, and the search learns what is private from footprints as they were
+/// Private accesses run without a scheduling point, and the search learns what is private from access sets as they were
 /// when the operation was announced. So whatever opens or closes the window of a stale value must meet the access at a
 /// location that it touches before there is such a value.
 #[test]
@@ -254,14 +254,14 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     let load = Op::Load { va: page(0), order: Order::Plain };
     let barrier = |b: &Bench, barrier| {
         let op = Op::Barrier(barrier);
-        let touched = footprint(b, 0, &op);
+        let touched = access_set(b, 0, &op);
         b.execute(0, op, 0);
         touched
     };
     let leaf = |b: &Bench, desc| b.execute(0, Op::Write { at: b.pte(0), new: desc, order: Order::Plain }, 0);
     let b = Bench::new(WorldOptions::default());
     let (waiting, elsewhere) =
-        (footprint(&b, 1, &load), footprint(&b, 1, &Op::Load { va: page(2), order: Order::Plain }));
+        (access_set(&b, 1, &load), access_set(&b, 1, &Op::Load { va: page(2), order: Order::Plain }));
     leaf(&b, b.rw(b.spare[0]));
     b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
     b.execute(0, Op::Tlbi(Tlbi::Vaale1is(page(0))), 0);
@@ -270,7 +270,7 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     assert!(!completes.conflicts(&elsewhere));
 
     let b = Bench::new(WorldOptions { ets: false, ..WorldOptions::default() });
-    let waiting = footprint(&b, 1, &Op::Load { va: page(5), order: Order::Plain });
+    let waiting = access_set(&b, 1, &Op::Load { va: page(5), order: Order::Plain });
     b.execute(0, Op::Write { at: b.pte(5), new: b.rw(b.spare[0]), order: Order::Plain }, 0);
     assert!(barrier(&b, Barrier::DsbIshst).conflicts(&waiting));
 
@@ -279,7 +279,7 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     leaf(&b, b.ro(b.mapped[0]));
     b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
     b.execute(0, Op::Barrier(Barrier::DsbIsh), 0);
-    let stores = [b.mapped[0], b.spare[0]].map(|frame| footprint(&b, 1, &Op::StoreFrame { frame, index: 1, value: 4 }));
+    let stores = [b.mapped[0], b.spare[0]].map(|frame| access_set(&b, 1, &Op::StoreFrame { frame, index: 1, value: 4 }));
     leaf(&b, b.ro(b.spare[0]));
     b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
     b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
@@ -287,13 +287,13 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     assert!(stores.iter().all(|store| completes.conflicts(store)));
 
     let b = Bench::new(WorldOptions { iommu: true, ..WorldOptions::default() });
-    let waiting = footprint(&b, 1, &Op::IommuWalk { va: page(0) });
+    let waiting = access_set(&b, 1, &Op::IommuWalk { va: page(0) });
     (0..4).for_each(|i| {
         b.execute(0, Op::Write { at: b.pte(i), new: Desc::NONE, order: Order::Plain }, 0);
     });
     b.execute(0, Op::Write { at: b.pmd(), new: Desc::NONE, order: Order::Plain }, 0);
     b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
-    assert!(footprint(&b, 0, &Op::IommuInvalidate).conflicts(&waiting));
+    assert!(access_set(&b, 0, &Op::IommuInvalidate).conflicts(&waiting));
 }
 
 /// What random programs meet too rarely: the two operations do not commute in the state that `before` leaves.
@@ -306,7 +306,7 @@ fn must_conflict(
     let b = Bench::new(options);
     before(&b);
     let (one, two) = (one(&b), two(&b));
-    assert!(footprint(&b, 0, &one).conflicts(&footprint(&b, 1, &two)), "{one:?} and {two:?}");
+    assert!(access_set(&b, 0, &one).conflicts(&access_set(&b, 1, &two)), "{one:?} and {two:?}");
     let forth = (run(&b, (0, one, 0), (1, two, 0)), b.outcomes(0, one));
     b.world.borrow_mut().reset();
     before(&b);
