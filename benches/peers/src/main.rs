@@ -93,7 +93,7 @@ fn ours(row: &Row, seconds: f64, reduction: Reduction, shorten: bool) -> Result<
     let (shorten_seconds, settle_seconds) = if shorten { (defaults.shorten_seconds, 0.0) } else { (0.0, 0.0) };
     let options = Options { reduction, seconds: Some(seconds), shorten_seconds, settle_seconds, ..defaults };
     let outcome = explore(row, &options, &|| false, &mut |_| {}).map_err(|e| e.to_string())?;
-    let first = outcome.witnesses.values().min_by_key(|w| (w.switches, w.steps));
+    let first = outcome.counterexamples.values().min_by_key(|w| (w.switches, w.steps));
     Ok(json!({ "row": row.name, "violated": outcome.verdict == Verdict::Violated,
                "finished": outcome.verdict != Verdict::Inconclusive,
                "executions": outcome.executions, "states": outcome.states, "steps": outcome.steps, "seconds":

@@ -10,7 +10,7 @@ use vmemmap_kernel::{Kernel, Policies, pgtable};
 use vmemmap_machine::{Machine, Native};
 
 use crate::rounds::{Rounds, timed};
-use crate::stage::{self, ENTRIES};
+use crate::setup::{self, ENTRIES};
 use crate::{BenchError, Effort, Figure, Stop};
 
 const RAM: u64 = 64 << 20;
@@ -41,8 +41,8 @@ fn exchange_bare(words: &[AtomicU64], found: &[u64], count: u64) {
 /// # Errors
 /// `Host`: no memory for the words.
 pub fn bare_exchanges(count: u64) -> Result<f64, BenchError> {
-    let arena = stage::bare(1)?;
-    let words = stage::bare_table(&arena, 0);
+    let arena = setup::bare(1)?;
+    let words = setup::bare_table(&arena, 0);
     let new = [prot::PAGE_KERNEL; ENTRIES];
     exchange_bare(words, &new, 1);
     Ok(timed(|| exchange_bare(words, &new, count.div_ceil(ENTRIES as u64))))
@@ -62,27 +62,27 @@ fn one_thread<C: Cpu>(
     what: &str,
 ) -> Result<Figure, BenchError> {
     let passes = effort.amount(500, 10);
-    let table = black_box(stage::populated(k, cpu, 1)?[0]);
+    let table = black_box(setup::populated(k, cpu, 1)?[0]);
     let found = entries_of(cpu, table);
     let plain: Vec<u64> = found.iter().map(|e| e.desc.0).collect();
-    let arena = stage::bare(1)?;
-    let words = stage::bare_table(&arena, 0);
+    let arena = setup::bare(1)?;
+    let words = setup::bare_table(&arena, 0);
     let value = || Ok(timed(|| exchange_all(cpu, table, &found, passes)));
     let limit = || Ok(timed(|| exchange_bare(words, &plain, passes)));
     let rounds = Rounds::of(effort.rounds(150), stop, value, limit)?;
-    stage::sound(machine)?;
+    setup::sound(machine)?;
     Ok(rounds.nanoseconds(passes * ENTRIES as u64, format!("{what}; limit: {BARE}")))
 }
 
 /// `exchange`.
 pub fn exchange(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let (k, machine) = stage::machine(Policies::default(), RAM)?;
+    let (k, machine) = setup::machine(Policies::default(), RAM)?;
     one_thread(&k, &machine, &machine.cpu(0), effort, stop, "one exchange of a PTE by an unchecked CPU")
 }
 
 /// `checked-exchange`.
 pub fn checked(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let (k, machine) = stage::machine(Policies::default(), RAM)?;
+    let (k, machine) = setup::machine(Policies::default(), RAM)?;
     let what = "one exchange of a PTE by a checked CPU: generation, kind and record in one step";
     one_thread(&k, &machine, &machine.checked_cpu(0), effort, stop, what)
 }
@@ -118,11 +118,11 @@ struct Pair {
 
 impl Pair {
     fn new(effort: Effort) -> Result<Self, BenchError> {
-        let (k, machine) = stage::machine(Policies::default(), RAM)?;
+        let (k, machine) = setup::machine(Policies::default(), RAM)?;
         Ok(Self { k, machine, passes: effort.amount(2000, 10) })
     }
     fn tables(&self) -> Result<Vec<Frame<()>>, BenchError> {
-        stage::populated(&self.k, &self.machine.cpu(0), 2)
+        setup::populated(&self.k, &self.machine.cpu(0), 2)
     }
     fn cpu(&self, number: usize) -> Native<'_> {
         self.machine.cpu(number as u8)
@@ -139,19 +139,19 @@ pub fn two_threads_disjoint(effort: Effort, stop: Stop<'_>) -> Result<Figure, Be
     let tables = pair.tables()?;
     let found = entries_of(&pair.machine.cpu(0), tables[0]);
     let plain: Vec<u64> = found.iter().map(|e| e.desc.0).collect();
-    let arena = stage::bare(2)?;
+    let arena = setup::bare(2)?;
     let machine_of = |number: usize| {
         let (cpu, table, found) = (pair.cpu(number), tables[number], &found);
         move || exchange_all(&cpu, table, found, pair.passes)
     };
     let bare_of = |number: usize| {
-        let (words, plain) = (stage::bare_table(&arena, number), &plain);
+        let (words, plain) = (setup::bare_table(&arena, number), &plain);
         move || exchange_bare(words, plain, pair.passes)
     };
     let count = effort.rounds(60);
     let one = Rounds::of(count, stop, || Ok(timed(machine_of(0))), || Ok(timed(bare_of(0))))?;
     let both = Rounds::of(count, stop, || Ok(two(machine_of)), || Ok(two(bare_of)))?;
-    stage::sound(&pair.machine)?;
+    setup::sound(&pair.machine)?;
     let what = "exchanges by two unchecked CPUs, each on its own table; limit: those of one CPU times what two bare \
         loops gain over one";
     let figure = both.rate(pair.both(), "exchanges/s", what.to_owned());
@@ -169,7 +169,7 @@ pub fn two_threads_shared(effort: Effort, stop: Stop<'_>) -> Result<Figure, Benc
     let tables = pair.tables()?;
     let found = entries_of(&pair.machine.cpu(0), tables[0]);
     let plain: Vec<u64> = found.iter().map(|e| e.desc.0).collect();
-    let arena = stage::bare(1)?;
+    let arena = setup::bare(1)?;
     let value = || {
         Ok(two(|number| {
             let (cpu, table, found) = (pair.cpu(number), tables[0], &found);
@@ -178,12 +178,12 @@ pub fn two_threads_shared(effort: Effort, stop: Stop<'_>) -> Result<Figure, Benc
     };
     let limit = || {
         Ok(two(|_| {
-            let (words, plain) = (stage::bare_table(&arena, 0), &plain);
+            let (words, plain) = (setup::bare_table(&arena, 0), &plain);
             move || exchange_bare(words, plain, pair.passes)
         }))
     };
     let rounds = Rounds::of(effort.rounds(60), stop, value, limit)?;
-    stage::sound(&pair.machine)?;
+    setup::sound(&pair.machine)?;
     let what = "exchanges by two unchecked CPUs on the same table; limit: two bare loops on the same words";
     Ok(rounds.rate(pair.both(), "exchanges/s", what.to_owned()))
 }

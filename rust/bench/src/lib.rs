@@ -4,13 +4,13 @@
 //! | module | rows |
 //! |---|---|
 //! | `rounds` | how two sides are measured in turns |
-//! | `stage` | the machine that the rows run on |
+//! | `setup` | the machine that the rows run on |
 //! | `exchange` | one descriptor, by one CPU or two, with and without checks |
 //! | `remap` | the exchanges of a hugepage; a hugepage with its walk and locks |
 //! | `walk` | half a gigabyte of tables, read in order |
 //! | `populate` | tables built; a section added and removed |
 //! | `handmade` | the model that the comparison with other checkers is about |
-//! | `search` | the explorer: steps, executions, a question of three actors |
+//! | `search` | the explorer: steps, executions, a check of three actors |
 
 mod exchange;
 pub mod handmade;
@@ -18,7 +18,7 @@ mod populate;
 mod remap;
 mod rounds;
 mod search;
-mod stage;
+mod setup;
 mod walk;
 
 use std::io;

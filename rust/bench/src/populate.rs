@@ -10,7 +10,7 @@ use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
 use vmemmap_machine::native::arena::Arena;
 
 use crate::rounds::{Rounds, timed};
-use crate::stage::{self, DRAM};
+use crate::setup::{self, DRAM};
 use crate::{BenchError, Effort, Figure, Stop};
 use vmemmap_lab::live::LiveMachine;
 
@@ -31,9 +31,9 @@ pub fn populate(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     let pages = sections * 512;
     let memory = (pages << 12).next_power_of_two().max(64 << 20) * 2;
     let value = || {
-        let (k, machine) = stage::machine(policies, memory)?;
+        let (k, machine) = setup::machine(policies, memory)?;
         let cpu = machine.cpu(0);
-        let (start, bytes) = (stage::start(&k), k.geometry.section_vmemmap());
+        let (start, bytes) = (setup::start(&k), k.geometry.section_vmemmap());
         let mut done = Ok(());
         let seconds = timed(|| {
             done = (0..sections).try_for_each(|n| {
@@ -41,7 +41,7 @@ pub fn populate(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
             });
         });
         done?;
-        stage::sound(&machine)?;
+        setup::sound(&machine)?;
         Ok(seconds)
     };
     let rounds = Rounds::of(effort.rounds(11), stop, value, || write_fresh(pages))?;
@@ -84,7 +84,7 @@ pub fn hotplug_section(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchEr
         }))
     };
     let rounds = Rounds::of(effort.rounds(41), stop, value, limit)?;
-    stage::sound(live.machine())?;
+    setup::sound(live.machine())?;
     Ok(rounds.seconds(format!(
         "a section of 128M added, onlined, offlined and removed (linear map in base pages); limit: {stores} bare \
             stores, as many as it makes"
@@ -93,7 +93,7 @@ pub fn hotplug_section(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchEr
 
 /// Boot memory, and one section's place a whole PMD table's window beyond it.
 fn kernel() -> Result<Kernel, BenchError> {
-    let (k, _) = stage::machine(Policies::default(), 256 << 20)?;
+    let (k, _) = setup::machine(Policies::default(), 256 << 20)?;
     let ram = [
         Ram { start: Pa(DRAM), bytes: 256 << 20, boot: true },
         Ram { start: Pa(DRAM + (64 << 30)), bytes: k.geometry.section_size(), boot: false },

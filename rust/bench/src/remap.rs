@@ -12,7 +12,7 @@ use vmemmap_kernel::{Kernel, Policies, pgtable};
 use vmemmap_machine::{Machine, Native};
 
 use crate::rounds::{Rounds, timed};
-use crate::stage::{self, ENTRIES};
+use crate::setup::{self, ENTRIES};
 use crate::{BenchError, Effort, Figure, Stop};
 
 /// PTEs of the vmemmap of a 2M page: 32 KiB of struct pages.
@@ -24,7 +24,7 @@ const HUGEPAGES: u64 = TABLES * ENTRIES as u64 / PTES;
 /// Rounds are short; so many are one sample.
 const REPEAT: u64 = 80;
 
-struct Stage {
+struct Setup {
     k: Kernel,
     machine: Machine,
 }
@@ -36,14 +36,14 @@ struct Pages<'m> {
     found: Vec<Entry<()>>,
 }
 
-impl Stage {
+impl Setup {
     fn new(update: PteUpdate) -> Result<Self, BenchError> {
-        let (k, machine) = stage::machine(Policies { update, ..Policies::default() }, 64 << 20)?;
+        let (k, machine) = setup::machine(Policies { update, ..Policies::default() }, 64 << 20)?;
         Ok(Self { k, machine })
     }
     fn pages(&self) -> Result<Pages<'_>, BenchError> {
         let cpu = self.machine.cpu(0);
-        let tables = stage::populated(&self.k, &cpu, TABLES)?;
+        let tables = setup::populated(&self.k, &cpu, TABLES)?;
         let mut pages = Pages { k: &self.k, cpu, tables, found: Vec::new() };
         pages.found = pages.slots().map(|at| pgtable::read_once(&pages.cpu, at)).collect();
         Ok(pages)
@@ -64,7 +64,7 @@ impl Pages<'_> {
     }
     fn vmemmap_of(&self, hugepage: u64) -> (Frame<()>, Va) {
         let bytes = PTES * self.k.geometry.page_size();
-        (self.tables[(hugepage * PTES) as usize / ENTRIES], stage::start(self.k).plus(hugepage * bytes))
+        (self.tables[(hugepage * PTES) as usize / ENTRIES], setup::start(self.k).plus(hugepage * bytes))
     }
     /// Optimise every hugepage once; `one` is what is measured.
     fn round(&self, one: impl Fn(&Self, Frame<()>, Va)) -> f64 {
@@ -89,9 +89,9 @@ fn measure(
     what: &str,
     one: impl Fn(&Pages<'_>, Frame<()>, Va),
 ) -> Result<Figure, BenchError> {
-    let stage = Stage::new(update)?;
-    let pages = stage.pages()?;
-    let arena = stage::bare(TABLES)?;
+    let setup = Setup::new(update)?;
+    let pages = setup.pages()?;
+    let arena = setup::bare(TABLES)?;
     let words = arena.words();
     let new = Desc(black_box(pages.found[0].desc.0));
     let bare = || {
@@ -111,7 +111,7 @@ fn measure(
         Ok(seconds)
     };
     let rounds = Rounds::of(effort.rounds(150), stop, || Ok(pages.round(&one)), bare)?;
-    stage::sound(&stage.machine)?;
+    setup::sound(&setup.machine)?;
     Ok(rounds.nanoseconds(REPEAT * HUGEPAGES, format!("{what}; limit: seven bare AtomicU64::swap")))
 }
 

@@ -1,4 +1,4 @@
-//! Two sides measured in turns, and what is told of the rounds.
+//! Two sides measured in turns, and what is reported of the rounds.
 
 use std::time::Instant;
 

@@ -10,7 +10,7 @@ use vmemmap_machine::explored::{Context, WorldOptions};
 
 use crate::handmade::{self, Row};
 use crate::rounds::{Rounds, timed};
-use crate::stage::{self, DRAM};
+use crate::setup::{self, DRAM};
 use crate::{BenchError, Effort, Figure, Stop};
 use vmemmap_explore::check::verdict::{Options, Outcome};
 use vmemmap_explore::reduction::options::Reduction;
@@ -31,7 +31,7 @@ struct Neighbours {
 
 impl Neighbours {
     fn new() -> Result<Self, BenchError> {
-        let (k, _) = stage::machine(Policies::default(), 256 << 20)?;
+        let (k, _) = setup::machine(Policies::default(), 256 << 20)?;
         let section = k.geometry.section_size();
         let a = Pa(DRAM + (64 << 30));
         let ram =
@@ -128,20 +128,20 @@ fn empty_executions<const N: usize>(executions: u64, steps: u64) -> Result<f64, 
     }))
 }
 
-/// The question put once to know its size, and then measured beside `limit`, which is given that.
+/// The check made once to know its size, and then measured beside `limit`, which is given that.
 fn measure(
     effort: Effort,
     stop: Stop<'_>,
     limit: impl Fn(&Outcome) -> Result<f64, BenchError>,
     figure: impl FnOnce(&Rounds, &Outcome) -> Figure,
 ) -> Result<Figure, BenchError> {
-    let stage = Neighbours::new()?;
+    let setup = Neighbours::new()?;
     let bound = match effort {
         Effort::Full => None,
         Effort::Quick => Some(20),
     };
-    let outcome = stage.explore(bound, stop)?;
-    let rounds = Rounds::of(effort.rounds(5), stop, || Ok(stage.explore(bound, stop)?.seconds), || limit(&outcome))?;
+    let outcome = setup.explore(bound, stop)?;
+    let rounds = Rounds::of(effort.rounds(5), stop, || Ok(setup.explore(bound, stop)?.seconds), || limit(&outcome))?;
     Ok(figure(&rounds, &outcome))
 }
 

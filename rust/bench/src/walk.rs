@@ -12,28 +12,28 @@ use vmemmap_kernel::{Kernel, Policies};
 use vmemmap_machine::Machine;
 
 use crate::rounds::{Rounds, timed};
-use crate::stage::{self, ENTRIES};
+use crate::setup::{self, ENTRIES};
 use crate::{BenchError, Effort, Figure, Stop};
 
 /// 512 MiB of tables: 16 TiB of memory.
 const TABLES: u64 = 131_072;
 const TABLE_BYTES: u64 = 4096;
 
-struct Stage {
+struct Setup {
     k: Kernel,
     machine: Machine,
     tables: u64,
     range: VaRange,
 }
 
-impl Stage {
+impl Setup {
     /// Only the tables are real. The leaves name frames that no walk looks at, more than the machine has.
     fn new(effort: Effort, optimised: bool, stop: Stop<'_>) -> Result<Self, BenchError> {
         let tables = effort.amount(TABLES, TABLES / 64);
         let policies = Policies { walker: WalkerLock::Kernel, ..Policies::default() };
-        let (k, machine) = stage::machine(policies, (2 * tables * TABLE_BYTES).max(64 << 20))?;
+        let (k, machine) = setup::machine(policies, (2 * tables * TABLE_BYTES).max(64 << 20))?;
         let span = k.geometry.page_size() * ENTRIES as u64;
-        let range = stage::start(&k)..stage::start(&k).plus(tables * span);
+        let range = setup::start(&k)..setup::start(&k).plus(tables * span);
         {
             let cpu = machine.cpu(0);
             for table in 0..tables {
@@ -61,7 +61,7 @@ impl Stage {
         }
         let limit = || Ok(timed(|| words.iter().fold(0u64, |sum, table| sum.wrapping_add(total(table)))));
         let rounds = Rounds::of(effort.rounds(15), stop, || Ok(timed(|| walk(self))), limit)?;
-        stage::sound(&self.machine)?;
+        setup::sound(&self.machine)?;
         let what = format!("{what}, {} MiB of tables; limit: the plain sum of the same words", self.bytes() >> 20);
         Ok(rounds.rate(self.bytes() as f64 / 1e9, "GB/s", what))
     }
@@ -105,7 +105,7 @@ fn total(words: &[AtomicU64]) -> u64 {
 }
 
 /// Software walk of everything below the root that counts the leaves.
-fn count_leaves(stage: &Stage) -> u64 {
+fn count_leaves(setup: &Setup) -> u64 {
     fn table<C: Cpu>(cpu: &C, at: Slot<C::Tok>) -> u64 {
         let g = cpu.geometry();
         let mut leaves = 0;
@@ -126,20 +126,20 @@ fn count_leaves(stage: &Stage) -> u64 {
         }
         leaves
     }
-    let cpu = stage.machine.cpu(0);
+    let cpu = setup.machine.cpu(0);
     let root = cpu.root();
-    table(&cpu, Slot { table: root.pa, index: 0, level: stage.k.geometry.top(), tok: root.tok })
+    table(&cpu, Slot { table: root.pa, index: 0, level: setup.k.geometry.top(), tok: root.tok })
 }
 
-fn ptdump(stage: &Stage) -> u64 {
+fn ptdump(setup: &Setup) -> u64 {
     let mut count = RangeCount::default();
-    ptdump_walk_pgd(&stage.k, &stage.machine.cpu(0), stage.range.clone(), &mut count);
+    ptdump_walk_pgd(&setup.k, &setup.machine.cpu(0), setup.range.clone(), &mut count);
     black_box(count.ranges)
 }
 
 /// `walk-plain`.
 pub fn plain(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    Stage::new(effort, false, stop)?.measure(
+    Setup::new(effort, false, stop)?.measure(
         effort,
         stop,
         "ptdump_walk_pgd without its text, every leaf of its own",
@@ -149,7 +149,7 @@ pub fn plain(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
 
 /// `walk-optimised`.
 pub fn optimised(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    Stage::new(effort, true, stop)?.measure(
+    Setup::new(effort, true, stop)?.measure(
         effort,
         stop,
         "a walk that counts the leaves, every hugepage optimised",
@@ -160,5 +160,5 @@ pub fn optimised(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
 /// `ptdump-optimised`.
 pub fn ptdump_optimised(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     let what = "ptdump_walk_pgd without its text, every hugepage optimised: two ranges for eight descriptors";
-    Stage::new(effort, true, stop)?.measure(effort, stop, what, ptdump)
+    Setup::new(effort, true, stop)?.measure(effort, stop, what, ptdump)
 }

@@ -235,7 +235,7 @@ pub trait Model {
     }
     /// A location that is touched wherever this one is, or nearly so: what is learned of one may be expected of the
     /// other.
-    fn kin(&self, _location: u32) -> Option<u32> {
+    fn alias(&self, _location: u32) -> Option<u32> {
         None
     }
     /// Hash of everything that later operations can depend on.

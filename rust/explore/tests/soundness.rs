@@ -32,7 +32,7 @@ fn search(
 }
 
 /// What all of `Reduction::MERGED` learns it learns on the way.
-const UNREHEARSED: Reduction = Reduction { fault: Fault::Unrehearsed, ..Reduction::MERGED };
+const UNREHEARSED: Reduction = Reduction { fault: Fault::NoWarmUp, ..Reduction::MERGED };
 
 const NAIVE_LIMIT: u64 = 6_000;
 

@@ -68,11 +68,11 @@ fn the_trace_of_a_window_has_one_switch_and_no_operation_too_many() {
     let outcome = answer(&window(), &[I1], Options::default());
     assert_eq!(outcome.verdict, Verdict::Violated);
     assert!(outcome.exhaustive && outcome.shortest);
-    let witness = &outcome.witnesses[&I1];
+    let counterexample = &outcome.counterexamples[&I1];
     // Three writes of a up to the odd one, two reads and the look of b: the private write after the odd one is left
     // out.
-    assert_eq!((witness.switches, witness.steps), (1, 6));
-    assert_eq!(witness.violation.actor, "a", "the toy accuses nobody in particular");
+    assert_eq!((counterexample.switches, counterexample.steps), (1, 6));
+    assert_eq!(counterexample.violation.actor, "a", "the toy accuses nobody in particular");
     assert_eq!(outcome.trace.as_ref().map(|t| t.last().map(|s| s.actor.clone())), Some(Some("b".into())));
     assert_eq!(outcome.invariants[&I1], Status::Violated);
     assert_eq!(outcome.invariants[&Invariant::ContentBeforePte], Status::NotVisible);
@@ -109,7 +109,7 @@ fn what_falls_behind_the_first_violation_is_found_too() {
 /// The trace of the window's violation, through JSON.
 fn window_trace() -> Trace {
     let outcome = answer(&window(), &[I1], Options::default());
-    let text = serde_json::to_string(&outcome.witnesses[&I1].trace).expect("a trace is plain data");
+    let text = serde_json::to_string(&outcome.counterexamples[&I1].trace).expect("a trace is plain data");
     Trace::parse(&text).expect("what was written can be read")
 }
 
@@ -158,7 +158,7 @@ fn a_trace_runs_again_and_names_what_differs() {
 fn a_value_that_differs_is_named_though_all_operations_are_the_same() {
     let mut programs = Programs(vec![program(&[Op::Write(0, 1)]), program(&[Op::Read(0), Op::Expect(0)])]);
     let outcome = answer(&programs, &[I1], Options::default());
-    let trace = outcome.witnesses[&I1].trace.clone();
+    let trace = outcome.counterexamples[&I1].trace.clone();
     assert_eq!(exactly(&programs, &[I1], &trace), Ok(()));
     // As it would be if the store had another value: the step that reads it says so.
     let mut changed = trace.clone();
@@ -239,9 +239,9 @@ fn alternatives_are_recorded_by_what_they_are() {
     let programs = Programs(vec![a, program(&[Op::Expect(0)])]);
     // Only the choice of 0 leaves an odd word.
     let mut outcome = answer(&programs, &[I1], Options::default());
-    assert_eq!(outcome.witnesses[&I1].trace.segments[0].alternatives, []);
+    assert_eq!(outcome.counterexamples[&I1].trace.segments[0].alternatives, []);
     // 2 + 1 is odd as well; 1 + 1 is not.
-    let mut trace = outcome.witnesses.remove(&I1).expect("it fell").trace;
+    let mut trace = outcome.counterexamples.remove(&I1).expect("it fell").trace;
     trace.steps[0].taken = Some("alternative 2".into());
     trace.steps[0].new = Some(2);
     let differs = exactly(&programs, &[I1], &trace).expect_err("the step that stores it differs");
@@ -260,10 +260,10 @@ fn a_trace_may_have_more_than_a_hundred_thousand_steps() {
     let work = vec![Line::Do(Op::Read(1)); 120_000];
     programs.0[0].splice(0..0, work);
     let outcome = answer(&programs, &[I1], Options::default());
-    let witness = &outcome.witnesses[&I1];
-    assert_eq!((witness.steps, witness.switches, witness.shortest), (120_006, 1, true));
+    let counterexample = &outcome.counterexamples[&I1];
+    assert_eq!((counterexample.steps, counterexample.switches, counterexample.shortest), (120_006, 1, true));
     assert!(outcome.trace.as_ref().is_some_and(|t| t.len() < 10), "folded for reading");
-    let text = serde_json::to_string(&witness.trace).expect("plain data");
+    let text = serde_json::to_string(&counterexample.trace).expect("plain data");
     let trace = Trace::parse(&text).expect("it is whole");
     assert_eq!((trace.segments.len(), trace.steps.len()), (2, 120_006));
     assert_eq!(exactly(&programs, &[I1], &trace), Ok(()));
@@ -286,16 +286,20 @@ fn every_violation_of_random_programs_has_a_shortest_trace_that_runs_again() {
         let outcome = answer(&programs, &judged, Options::default());
         let plain = answer(&programs, &judged, Options { reduction: Reduction::CACHE, ..Options::default() });
         assert_eq!(outcome.verdict, plain.verdict, "seed 11, program {nth}: {programs:?}");
-        for (invariant, witness) in &outcome.witnesses {
-            assert!(witness.shortest);
+        for (invariant, counterexample) in &outcome.counterexamples {
+            assert!(counterexample.shortest);
             if outcome.judged.len() == 4
                 && outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string())
             {
                 traces += 1;
-                assert_eq!(exactly(&programs, &judged, &witness.trace), Ok(()), "seed 11, program {nth}: {programs:?}");
-                let other = &plain.witnesses[invariant];
                 assert_eq!(
-                    (witness.switches, witness.steps),
+                    exactly(&programs, &judged, &counterexample.trace),
+                    Ok(()),
+                    "seed 11, program {nth}: {programs:?}"
+                );
+                let other = &plain.counterexamples[invariant];
+                assert_eq!(
+                    (counterexample.switches, counterexample.steps),
                     (other.switches, other.steps),
                     "seed 11, program {nth}: {invariant} {programs:?}"
                 );
@@ -335,6 +339,6 @@ fn a_ring_of_waiters_is_shown_without_others_who_wait_for_it() {
     let bystander = [Op::Expect(0), Op::Lock(1), Op::Expect(2), Op::Unlock(1)];
     let programs = Programs([&ab[..], &ba, &bystander].map(program).to_vec());
     let outcome = answer(&programs, &[Invariant::LockOrder], Options::default());
-    let witness = &outcome.witnesses[&Invariant::LockOrder];
-    assert_eq!((witness.switches, witness.steps, witness.shortest), (1, 3, true));
+    let counterexample = &outcome.counterexamples[&Invariant::LockOrder];
+    assert_eq!((counterexample.switches, counterexample.steps, counterexample.shortest), (1, 3, true));
 }

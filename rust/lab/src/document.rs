@@ -108,7 +108,7 @@ impl ActorDocument {
                 name: self.name.clone(),
                 what: "an interrupt whose steps look at results has one round".into(),
             }),
-            (None, Some(_)) => Ok(Body::Foreign),
+            (None, Some(_)) => Ok(Body::Scripted),
             _ => Err(DocumentError::Actor { name: self.name.clone(), what: "it has either a program or steps".into() }),
         }
     }

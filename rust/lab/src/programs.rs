@@ -1,4 +1,4 @@
-//! Kernel operations as bodies of actors, and the two questions asked of them: explore, replay.
+//! Kernel operations as bodies of actors, and what is asked of them: a check, a replay.
 
 use std::io;
 
@@ -8,10 +8,10 @@ use vmemmap_machine::explored::Context;
 use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
 
 use crate::scenario::{Body, Scenario};
-use crate::script::{Memo, sent};
+use crate::script::{Transcript, sent};
 use vmemmap_explore::check::verdict::{Options, Outcome, again, ask};
 use vmemmap_explore::counterexample::replay;
-use vmemmap_explore::counterexample::report::Retold;
+use vmemmap_explore::counterexample::report::ReplayReport;
 use vmemmap_explore::counterexample::trace::Trace;
 use vmemmap_explore::model::Model;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Answer, Shared};
@@ -24,7 +24,7 @@ pub struct Programs<'a> {
     pub kernel: &'a Kernel,
     pub scenario: &'a Scenario,
     /// For actors whose operations are asked for; without it they have none.
-    pub memo: Option<&'a Memo<'a>>,
+    pub transcript: Option<&'a Transcript<'a>>,
 }
 
 /// An actor's way out, for kernel code on an `OpCpu`.
@@ -97,7 +97,7 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
                 position += 1;
                 port.call(Op::InterruptEnter);
             }
-            match (&me.body, self.memo) {
+            match (&me.body, self.transcript) {
                 (Body::Program(program), _) => {
                     for operation in program {
                         // A program does not look at results, so its future is its position alone.
@@ -106,16 +106,16 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
                         operation.run_unread(self.kernel, &cpu);
                     }
                 }
-                (Body::Foreign, Some(memo)) => {
+                (Body::Scripted, Some(transcript)) => {
                     let mut node = ROOT;
-                    while let Some(operation) = next(memo, actor, node, port) {
+                    while let Some(operation) = next(transcript, actor, node, port) {
                         port.boundary(position);
                         port.past(node);
                         position += 1;
-                        node = memo.after(actor, node, sent(operation.run(self.kernel, &cpu)));
+                        node = transcript.after(actor, node, sent(operation.run(self.kernel, &cpu)));
                     }
                 }
-                (Body::Foreign, None) => {}
+                (Body::Scripted, None) => {}
             }
             if me.context != Context::Task {
                 port.boundary(position);
@@ -125,15 +125,15 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
         }
         port.boundary(position);
     }
-    fn answer(&self, actor: usize, question: u32) -> Answer {
-        self.memo.map_or(Answer::None, |memo| memo.ask(actor, question))
+    fn answer(&self, actor: usize, query: u32) -> Answer {
+        self.transcript.map_or(Answer::None, |transcript| transcript.ask(actor, query))
     }
 }
 
 /// What the actor does after the history `node`; the search finds it out if nobody knows yet.
-fn next<M: Model>(memo: &Memo<'_>, actor: usize, node: u32, port: &ActorPort<'_, M>) -> Option<Operation> {
+fn next<M: Model>(transcript: &Transcript<'_>, actor: usize, node: u32, port: &ActorPort<'_, M>) -> Option<Operation> {
     loop {
-        match memo.next(actor, node) {
+        match transcript.next(actor, node) {
             Next::Run(operation) => return Some(operation),
             Next::End => return None,
             Next::Unknown => port.ask(node),
@@ -142,7 +142,7 @@ fn next<M: Model>(memo: &Memo<'_>, actor: usize, node: u32, port: &ActorPort<'_,
 }
 
 /// Explore the actors of a scenario on `world`, which is set up already and goes back to that state at each `reset`.
-/// Whether `memo` failed on the way is for the caller to ask.
+/// Whether `transcript` failed on the way is for the caller to ask.
 ///
 /// # Errors
 /// No memory for the actors' stacks.
@@ -150,15 +150,15 @@ pub fn explore<M: Model<Op = Op, Reply = Reply>>(
     kernel: &Kernel,
     world: M,
     scenario: &Scenario,
-    memo: Option<&Memo<'_>>,
+    transcript: Option<&Transcript<'_>>,
     options: &Options,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
 ) -> io::Result<Outcome> {
     let shared = Shared::new(world);
-    let programs = Programs { kernel, scenario, memo };
+    let programs = Programs { kernel, scenario, transcript };
     let mut runner = Runner::new(&shared, &programs)?;
-    let stop = || stop() || memo.is_some_and(Memo::is_over);
+    let stop = || stop() || transcript.is_some_and(Transcript::is_over);
     Ok(ask(&mut runner, &scenario.subject(), options, &stop, progress))
 }
 
@@ -172,10 +172,10 @@ pub fn replay<M: Model<Op = Op, Reply = Reply>>(
     scenario: &Scenario,
     trace: &Trace,
     how: replay::Options,
-) -> io::Result<Retold> {
+) -> io::Result<ReplayReport> {
     let shared = Shared::new(world);
-    let programs = Programs { kernel, scenario, memo: None };
+    let programs = Programs { kernel, scenario, transcript: None };
     let mut runner = Runner::new(&shared, &programs)?;
     let replayed = again(&mut runner, &scenario.subject(), trace, how);
-    Ok(Retold::new::<M, _>(replayed, &programs))
+    Ok(ReplayReport::new::<M, _>(replayed, &programs))
 }

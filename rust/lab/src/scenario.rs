@@ -14,7 +14,7 @@ pub enum Body {
     /// Listed beforehand.
     Program(Vec<Operation>),
     /// Asked for one after the other, each with the results of those before (`foreign`).
-    Foreign,
+    Scripted,
 }
 
 impl Body {
@@ -23,7 +23,7 @@ impl Body {
     pub fn program(&self) -> Option<&[Operation]> {
         match self {
             Body::Program(program) => Some(program),
-            Body::Foreign => None,
+            Body::Scripted => None,
         }
     }
 }

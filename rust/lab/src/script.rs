@@ -6,7 +6,7 @@ use vmemmap_kernel::{Errno, Operation};
 
 use crate::document::OperationDocument;
 
-pub type Memo<'s> = scripted::Memo<'s, OperationDocument>;
+pub type Transcript<'s> = scripted::Transcript<'s, OperationDocument>;
 pub type Source<'s> = scripted::Source<'s, OperationDocument>;
 
 // A coroutine has one on its stack.

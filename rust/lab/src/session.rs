@@ -1,4 +1,5 @@
-//! Questions as they come from outside: a scenario document and options, both JSON; the answer is JSON again.
+//! Checks, replays and stresses as they come from outside: a scenario document and options, both JSON; the answer is
+//! JSON again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,19 +18,19 @@ use crate::document::{
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
 use crate::scenario::{Actor, Body, Scenario};
-use crate::script::{Memo, Source};
+use crate::script::{Source, Transcript};
 use crate::stress::{self, StressError, StressProgress};
 use crate::world::{Explored, WorldError, booted};
 use vmemmap_explore::check::verdict::{Options, Strategy};
 use vmemmap_explore::counterexample::replay;
 use vmemmap_explore::counterexample::trace::{Trace, TraceError};
 use vmemmap_explore::reduction::options::Reduction;
-use vmemmap_explore::runtime::scripted::ForeignError;
+use vmemmap_explore::runtime::scripted::ScriptError;
 use vmemmap_explore::search::report::Progress;
 
-/// Why a question has no answer; one line for people.
+/// Why there is no answer; one line for people.
 #[derive(Debug, Error)]
-pub enum QuestionError {
+pub enum SessionError {
     #[error(transparent)]
     Document(#[from] DocumentError),
     #[error("options: {0}")]
@@ -49,7 +50,7 @@ pub enum QuestionError {
     #[error(transparent)]
     Stress(#[from] StressError),
     #[error(transparent)]
-    Foreign(#[from] ForeignError),
+    Scripted(#[from] ScriptError),
     #[error("actor {0:?}: its steps look at results and are in Python; here only a program of operations can run")]
     Python(String),
     #[error("no memory for the stacks of the actors: {0}")]
@@ -145,14 +146,14 @@ pub struct ReplayOptions {
     pub policies: BTreeMap<String, String>,
 }
 
-fn options<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, QuestionError> {
-    serde_json::from_str(json).map_err(|e| QuestionError::Options(e.to_string()))
+fn options<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, SessionError> {
+    serde_json::from_str(json).map_err(|e| SessionError::Options(e.to_string()))
 }
 
-fn finite(seconds: Option<f64>) -> Result<(), QuestionError> {
+fn finite(seconds: Option<f64>) -> Result<(), SessionError> {
     match seconds {
         Some(s) if !s.is_finite() || s < 0.0 || s > Duration::MAX.as_secs_f64() / 2.0 => {
-            Err(QuestionError::Options(format!("seconds is {s}: it is a number from 0 up")))
+            Err(SessionError::Options(format!("seconds is {s}: it is a number from 0 up")))
         }
         _ => Ok(()),
     }
@@ -163,7 +164,7 @@ fn digest(document: &Document) -> String {
         .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())))
 }
 
-fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, QuestionError> {
+fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, SessionError> {
     let actor = |a: &ActorDocument| {
         let body = a.body(&kernel.layout)?;
         Ok(Actor { name: a.name.clone(), cpu: a.cpu, rounds: a.rounds, body, context: a.context.into(), line: None })
@@ -211,7 +212,7 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
 
 /// Who runs on what: the actors, with the handlers of the interrupts that they send, and the machine as it is when they
 /// start.
-fn stage(document: &Document, kernel: &Kernel) -> Result<(Scenario, Explored), QuestionError> {
+fn prepared(document: &Document, kernel: &Kernel) -> Result<(Scenario, Explored), SessionError> {
     let mut scenario = scenario(document, kernel)?;
     scenario.add_ipi_handlers(kernel);
     let mut world =
@@ -238,7 +239,7 @@ pub fn explore(
     asked: &str,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
-) -> Result<serde_json::Value, QuestionError> {
+) -> Result<serde_json::Value, SessionError> {
     explore_with(document, asked, None, stop, progress)
 }
 
@@ -253,17 +254,17 @@ pub fn explore_with(
     source: Option<&Source<'_>>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
-) -> Result<serde_json::Value, QuestionError> {
+) -> Result<serde_json::Value, SessionError> {
     let document = Document::parse(document)?;
     let asked: ExploreOptions = options(asked)?;
     finite(asked.seconds)?;
     finite(Some(asked.shorten_seconds))?;
     finite(Some(asked.settle_seconds))?;
     if document.machine.image.is_some() {
-        return Err(QuestionError::Image);
+        return Err(SessionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let (scenario, world) = stage(&document, &kernel)?;
+    let (scenario, world) = prepared(&document, &kernel)?;
     let how = Options {
         strategy: match asked.strategy {
             StrategyName::Exhaustive => Strategy::Exhaustive,
@@ -278,37 +279,39 @@ pub fn explore_with(
         reduction: asked.reduction.into(),
         ..Options::default()
     };
-    let memo = match source {
+    let transcript = match source {
         Some(source) => {
-            Some(Memo::new(&kernel.layout, scenario.actors.iter().map(|a| a.name.clone()).collect(), source))
+            Some(Transcript::new(&kernel.layout, scenario.actors.iter().map(|a| a.name.clone()).collect(), source))
         }
         None => programs_only(&scenario).map(|()| None)?,
     };
-    let mut outcome = programs::explore(&kernel, world, &scenario, memo.as_ref(), &how, stop, progress)?;
-    if let Some(memo) = &memo {
-        memo.check()?;
+    let mut outcome = programs::explore(&kernel, world, &scenario, transcript.as_ref(), &how, stop, progress)?;
+    if let Some(transcript) = &transcript {
+        transcript.check()?;
     }
-    for witness in outcome.witnesses.values_mut() {
-        let document =
-            memo.as_ref().map_or_else(|| document.clone(), |memo| as_it_ran(&document, memo, &witness.pasts));
-        witness.trace.digest = digest(&document);
-        witness.trace.policies = chosen(&kernel);
-        witness.trace.document = serde_json::to_value(&document).map_err(|e| QuestionError::Options(e.to_string()))?;
+    for counterexample in outcome.counterexamples.values_mut() {
+        let document = transcript
+            .as_ref()
+            .map_or_else(|| document.clone(), |transcript| as_it_ran(&document, transcript, &counterexample.pasts));
+        counterexample.trace.digest = digest(&document);
+        counterexample.trace.policies = chosen(&kernel);
+        counterexample.trace.document =
+            serde_json::to_value(&document).map_err(|e| SessionError::Options(e.to_string()))?;
     }
     let mut answer = outcome.to_json();
-    if let Some(memo) = &memo {
-        answer["asked"] = serde_json::to_value(memo.asked()).unwrap_or_default();
+    if let Some(transcript) = &transcript {
+        answer["asked"] = serde_json::to_value(transcript.asked()).unwrap_or_default();
     }
     Ok(answer)
 }
 
 /// The document with a program of the operations that each actor began, in the place of its steps: so a trace runs
 /// again without whoever answered.
-fn as_it_ran(document: &Document, memo: &Memo<'_>, pasts: &[(u8, u32)]) -> Document {
+fn as_it_ran(document: &Document, transcript: &Transcript<'_>, pasts: &[(u8, u32)]) -> Document {
     let mut document = document.clone();
     for (number, actor) in document.actors.iter_mut().enumerate().filter(|(_, a)| a.steps.is_some()) {
         let own = pasts.iter().filter(|(a, _)| usize::from(*a) == number);
-        actor.program = Some(own.filter_map(|(_, past)| memo.document(number, *past)).collect());
+        actor.program = Some(own.filter_map(|(_, past)| transcript.document(number, *past)).collect());
         (actor.steps, actor.rounds) = (None, 1);
     }
     document
@@ -316,9 +319,9 @@ fn as_it_ran(document: &Document, memo: &Memo<'_>, pasts: &[(u8, u32)]) -> Docum
 
 /// # Errors
 /// `Python`: an actor has steps instead of a program.
-fn programs_only(scenario: &Scenario) -> Result<(), QuestionError> {
-    match scenario.actors.iter().find(|a| a.body == Body::Foreign) {
-        Some(actor) => Err(QuestionError::Python(actor.name.clone())),
+fn programs_only(scenario: &Scenario) -> Result<(), SessionError> {
+    match scenario.actors.iter().find(|a| a.body == Body::Scripted) {
+        Some(actor) => Err(SessionError::Python(actor.name.clone())),
         None => Ok(()),
     }
 }
@@ -332,20 +335,20 @@ fn chosen(kernel: &Kernel) -> BTreeMap<String, String> {
 ///
 /// # Errors
 /// What is wrong with the trace, its document or the options. That it runs otherwise is an answer.
-pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionError> {
+pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, SessionError> {
     let trace = Trace::parse(trace)?;
     let asked: ReplayOptions = options(asked)?;
     let mut document = Document::parse(&trace.document.to_string())?;
     let changed = !asked.policies.is_empty();
     document.machine.policies.extend(asked.policies);
     if document.machine.image.is_some() {
-        return Err(QuestionError::Image);
+        return Err(SessionError::Image);
     }
     let kernel = document.machine.kernel()?;
-    let (scenario, world) = stage(&document, &kernel)?;
+    let (scenario, world) = prepared(&document, &kernel)?;
     programs_only(&scenario)?;
     let how = replay::Options { tolerant: asked.tolerant, seed: asked.seed, changed };
-    let retold = programs::replay(&kernel, world, &scenario, &trace, how)?;
+    let report = programs::replay(&kernel, world, &scenario, &trace, how)?;
     let mut answer = serde_json::json!({
         "scenario": scenario.name,
         "variant": scenario.variant,
@@ -368,9 +371,9 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, QuestionErr
             "memory_model": trace.memory_model,
         },
     });
-    let told = serde_json::to_value(retold).map_err(|e| QuestionError::Options(e.to_string()))?;
-    if let (Some(answer), serde_json::Value::Object(told)) = (answer.as_object_mut(), told) {
-        answer.extend(told);
+    let reported = serde_json::to_value(report).map_err(|e| SessionError::Options(e.to_string()))?;
+    if let (Some(answer), serde_json::Value::Object(reported)) = (answer.as_object_mut(), reported) {
+        answer.extend(reported);
     }
     Ok(answer)
 }
@@ -387,7 +390,7 @@ pub fn stress(
     source: Option<&Source<'_>>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(StressProgress),
-) -> Result<serde_json::Value, QuestionError> {
+) -> Result<serde_json::Value, SessionError> {
     let document = Document::parse(document)?;
     let asked: StressOptions = options(asked)?;
     finite(Some(asked.seconds))?;
@@ -396,13 +399,13 @@ pub fn stress(
             let rows = document.machine.policies.iter().map(|(k, v)| (k.as_str(), v.as_str()));
             LiveMachine::load(real, crate::document::policies(rows)?, asked.checked)?
         }
-        (None, Some(_)) => return Err(QuestionError::NoImage),
+        (None, Some(_)) => return Err(SessionError::NoImage),
         (None, None) => LiveMachine::boot(document.machine.kernel()?, asked.checked)?,
     };
     let kernel = live.kernel();
     for (number, operation) in setup(&document, kernel).into_iter().enumerate() {
         if let Err(errno) = live.run(&operation) {
-            return Err(QuestionError::Setup { number, operation, errno });
+            return Err(SessionError::Setup { number, operation, errno });
         }
     }
     let scenario = scenario(&document, kernel)?;
@@ -417,5 +420,5 @@ pub fn stress(
         seed: asked.seed,
     };
     let stressed = stress::stress(kernel, live.machine(), &scenario, source, &how, stop, progress)?;
-    serde_json::to_value(stressed).map_err(|e| QuestionError::Options(e.to_string()))
+    serde_json::to_value(stressed).map_err(|e| SessionError::Options(e.to_string()))
 }

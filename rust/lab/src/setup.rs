@@ -1,4 +1,4 @@
-//! Setting the stage: kernel code run directly on an explored machine, before anybody is scheduled.
+//! The setup: kernel code run directly on an explored machine, before anybody is scheduled.
 
 use std::cell::{Cell, RefCell};
 
@@ -9,9 +9,9 @@ use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
 
 use vmemmap_explore::model::Model;
 
-/// Why the stage could not be set.
+/// Why the setup failed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum StageError {
+pub enum SetupError {
     #[error("setup: {operation:?} (number {number}) failed with {errno}")]
     Failed { number: usize, operation: Operation, errno: Errno },
     #[error("setup: {0} would wait for ever")]
@@ -51,11 +51,11 @@ pub fn alone<'w, M: Model<Op = Op, Reply = Reply>, R>(
     model: &'w mut M,
     geometry: &'w Geometry,
     body: impl FnOnce(&OpCpu<&Direct<'w, M>>) -> R,
-) -> Result<R, StageError> {
+) -> Result<R, SetupError> {
     let direct = Direct { model: RefCell::new(model), geometry, blocked: Cell::new(None) };
     let result = body(&OpCpu::new(&direct));
     match direct.blocked.get() {
-        Some(op) => Err(StageError::Blocked(op.to_owned())),
+        Some(op) => Err(SetupError::Blocked(op.to_owned())),
         None => Ok(result),
     }
 }
@@ -68,9 +68,9 @@ pub fn set_up<M: Model<Op = Op, Reply = Reply>>(
     model: &mut M,
     kernel: &Kernel,
     setup: &[Operation],
-) -> Result<(), StageError> {
+) -> Result<(), SetupError> {
     for (number, operation) in setup.iter().enumerate() {
-        alone(model, &kernel.geometry, |cpu| operation.run(kernel, cpu))?.map_err(|errno| StageError::Failed {
+        alone(model, &kernel.geometry, |cpu| operation.run(kernel, cpu))?.map_err(|errno| SetupError::Failed {
             number,
             operation: operation.clone(),
             errno,

@@ -16,9 +16,9 @@ use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_machine::{Machine, Violation};
 
 use crate::scenario::{Body, Scenario};
-use crate::script::{Memo, Source, sent};
+use crate::script::{Source, Transcript, sent};
 use vmemmap_explore::runtime::execution::Answer;
-use vmemmap_explore::runtime::scripted::{ForeignError, Next, ROOT};
+use vmemmap_explore::runtime::scripted::{Next, ROOT, ScriptError};
 
 /// How to stress.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -48,7 +48,7 @@ pub enum StressError {
     #[error("a stress needs at least one actor with a program")]
     NoActor,
     #[error(transparent)]
-    Foreign(#[from] ForeignError),
+    Scripted(#[from] ScriptError),
 }
 
 /// What a stress did so far.
@@ -249,7 +249,7 @@ struct Worker<'w> {
     traffic: &'w Traffic,
     bodies: Vec<(usize, &'w Body)>,
     /// For steps that look at results, this thread's own.
-    memo: Option<Memo<'w>>,
+    transcript: Option<Transcript<'w>>,
     rounds: u64,
     rng: Xoshiro256PlusPlus,
     counts: Vec<ActorCount>,
@@ -283,10 +283,10 @@ impl Worker<'_> {
                             let _observed = self.once(cpu, i, operation);
                         }
                     }
-                    (actor, Body::Foreign) => {
-                        if let Some(memo) = self.memo.take() {
-                            self.ask_and_run(cpu, i, actor, &memo);
-                            self.memo = Some(memo);
+                    (actor, Body::Scripted) => {
+                        if let Some(transcript) = self.transcript.take() {
+                            self.ask_and_run(cpu, i, actor, &transcript);
+                            self.transcript = Some(transcript);
                         }
                         if self.traffic.over.load(Ordering::Relaxed) {
                             return;
@@ -299,14 +299,14 @@ impl Worker<'_> {
     }
 
     /// One round of steps that look at results. Where they have no answer it is over for everybody.
-    fn ask_and_run<C: Cpu>(&mut self, cpu: &C, i: usize, actor: usize, memo: &Memo<'_>) {
-        memo.thin_out();
+    fn ask_and_run<C: Cpu>(&mut self, cpu: &C, i: usize, actor: usize, transcript: &Transcript<'_>) {
+        transcript.thin_out();
         let mut node = ROOT;
         while !self.traffic.over.load(Ordering::Relaxed) {
-            match memo.next(actor, node) {
-                Next::Run(operation) => node = memo.after(actor, node, sent(self.once(cpu, i, &operation))),
+            match transcript.next(actor, node) {
+                Next::Run(operation) => node = transcript.after(actor, node, sent(self.once(cpu, i, &operation))),
                 Next::End => return,
-                Next::Unknown => match memo.ask(actor, node) {
+                Next::Unknown => match transcript.ask(actor, node) {
                     Answer::Given => {}
                     Answer::Beyond => return,
                     Answer::None => self.traffic.over.store(true, Ordering::Relaxed),
@@ -391,9 +391,12 @@ pub fn stress(
     }
     let traffic = Traffic::default();
     let names = || scenario.actors.iter().map(|a| a.name.clone()).collect();
-    let memo = || source.map(|source| Memo::new(&kernel.layout, names(), source));
+    let transcript = || source.map(|source| Transcript::new(&kernel.layout, names(), source));
     let workers: Vec<Worker<'_>> = (0..threads)
-        .map(|t| Worker { memo: memo(), ..worker(kernel, &traffic, scenario, &actors, t, threads, options) })
+        .map(|t| Worker {
+            transcript: transcript(),
+            ..worker(kernel, &traffic, scenario, &actors, t, threads, options)
+        })
         .collect();
     let counters_before = machine.counters();
     let began = Instant::now();
@@ -420,9 +423,9 @@ pub fn stress(
     });
     let seconds = began.elapsed().as_secs_f64();
     machine.set_signal(false);
-    for memo in workers.iter().filter_map(|w| w.memo.as_ref()) {
-        memo.check()?;
-        interrupted |= memo.is_over();
+    for transcript in workers.iter().filter_map(|w| w.transcript.as_ref()) {
+        transcript.check()?;
+        interrupted |= transcript.is_over();
     }
     Ok(collect(machine, scenario, options, workers, &counters_before, seconds, interrupted))
 }
@@ -445,7 +448,7 @@ fn worker<'w>(
         kernel,
         traffic,
         bodies: mine.iter().map(|a| (*a, &scenario.actors[*a].body)).collect(),
-        memo: None,
+        transcript: None,
         rounds: options.rounds.unwrap_or(u64::MAX),
         rng: Xoshiro256PlusPlus::seed_from_u64(options.seed.wrapping_add(thread as u64)),
         counts: mine
@@ -563,14 +566,14 @@ fn collect(
             .zip(before.named())
             .map(|((name, after), (_, before))| (name, after - before))
             .collect(),
-        latency_ns: latency.iter().map(|(name, h)| (*name, told(h))).collect(),
+        latency_ns: latency.iter().map(|(name, h)| (*name, reported(h))).collect(),
         actors,
         errors,
         overlaps,
     }
 }
 
-fn told(histogram: &Histogram<u64>) -> Latency {
+fn reported(histogram: &Histogram<u64>) -> Latency {
     Latency {
         p50: histogram.value_at_quantile(0.5),
         p99: histogram.value_at_quantile(0.99),

@@ -10,8 +10,8 @@ use vmemmap_machine::explored::{Conflict, Mark, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
-use crate::setup::{StageError, alone, set_up};
-use vmemmap_explore::model::{Access, Breach, Described, AccessSet, Held, InVain, Invariants, Model, NewOrder};
+use crate::setup::{SetupError, alone, set_up};
+use vmemmap_explore::model::{Access, AccessSet, Breach, Described, Held, InVain, Invariants, Model, NewOrder};
 
 /// The explored machine as the engine's model.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl Model for Explored {
             _ => InVain::Alike(0),
         }
     }
-    fn kin(&self, location: u32) -> Option<u32> {
+    fn alias(&self, location: u32) -> Option<u32> {
         World::place_beside(self, location)
     }
     #[inline]
@@ -133,13 +133,13 @@ impl Model for Explored {
         World::overflowed(self)
     }
     fn breaches(&self) -> Vec<Breach> {
-        let told = |b: &vmemmap_machine::explored::Breach| Breach {
+        let reported = |b: &vmemmap_machine::explored::Breach| Breach {
             invariant: b.invariant,
             actor: b.actor,
             address: (b.address != 0).then_some(b.address),
             message: format!("{}: {}", b.invariant.short(), b.message),
         };
-        World::breaches(self).iter().map(told).collect()
+        World::breaches(self).iter().map(reported).collect()
     }
     fn describe(&self, actor: u8, op: &Op) -> Described {
         let d = World::describe(self, actor, op);
@@ -203,7 +203,7 @@ pub enum WorldError {
     #[error("boot: {0}")]
     Boot(Errno),
     #[error(transparent)]
-    Stage(#[from] StageError),
+    Setup(#[from] SetupError),
 }
 
 /// An empty machine for this kernel and so many actors.
@@ -226,7 +226,7 @@ pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<Explo
 /// A machine as it is when user space starts, on which `setup` has happened; marked, ready to be explored.
 ///
 /// # Errors
-/// `Config`, `Boot` if memory is too small for its own struct pages, `Stage` if an operation of the setup fails.
+/// `Config`, `Boot` if memory is too small for its own struct pages, `Setup` if an operation of the setup fails.
 pub fn booted(kernel: &Kernel, actors: u8, options: WorldOptions, setup: &[Operation]) -> Result<Explored, WorldError> {
     let mut world = empty(kernel, actors, options)?;
     alone(&mut world, &kernel.geometry, |cpu| boot::boot(kernel, cpu))?.map_err(WorldError::Boot)?;

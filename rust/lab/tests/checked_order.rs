@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use vmemmap_arch::{Cpu, Frame, Invariant, LockId, Mode};
 use vmemmap_explore::counterexample::replay::Options;
-use vmemmap_explore::counterexample::report::Retold;
+use vmemmap_explore::counterexample::report::ReplayReport;
 use vmemmap_explore::counterexample::trace::Trace;
-use vmemmap_explore::model::{Breach, Described, AccessSet, Invariants, Model};
+use vmemmap_explore::model::{AccessSet, Breach, Described, Invariants, Model};
 use vmemmap_lab::document::Document;
 use vmemmap_lab::live::LiveMachine;
 use vmemmap_lab::programs;
@@ -150,13 +150,13 @@ impl Model for InOrder<'_> {
         0
     }
     fn breaches(&self) -> Vec<Breach> {
-        let told = |v: &vmemmap_machine::Violation| Breach {
+        let reported = |v: &vmemmap_machine::Violation| Breach {
             invariant: v.invariant,
             actor: v.cpu,
             address: Some(v.address),
             message: v.to_string(),
         };
-        self.machine.violations().iter().map(told).collect()
+        self.machine.violations().iter().map(reported).collect()
     }
     /// No place: frames have other addresses here.
     fn describe(&self, _actor: u8, op: &Op) -> Described {
@@ -228,16 +228,17 @@ fn on_cpu(cpu: &Checked<'_>, op: &Op) -> Reply {
 const RUNS: usize = 16;
 
 /// What falls when a document is explored, each with its trace.
-fn witnesses(document: &Value) -> Value {
+fn counterexamples(document: &Value) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 0.5, "settle_seconds": 5.0});
     let mut answer = session::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {})
         .expect("it can be explored");
     answer["witnesses"].take()
 }
 
-/// Runs the trace of a witness on checked CPUs, under other policies if any are given. The trace, and what came of it.
-fn on_checked_cpus(document: &Value, witness: &Value, policies: &[(&str, &str)]) -> (Trace, Retold) {
-    let trace = Trace::parse(&witness["trace"].to_string()).expect("it fell");
+/// Runs the trace of a counterexample on checked CPUs, under other policies if any are given. The trace, and what came
+/// of it.
+fn on_checked_cpus(document: &Value, counterexample: &Value, policies: &[(&str, &str)]) -> (Trace, ReplayReport) {
+    let trace = Trace::parse(&counterexample["trace"].to_string()).expect("it fell");
     let mut document = Document::parse(&document.to_string()).expect("as above");
     document.machine.policies.extend(policies.iter().map(|(row, value)| ((*row).to_owned(), (*value).to_owned())));
     let kernel = || document.machine.kernel().expect("as above");
@@ -271,17 +272,17 @@ fn on_checked_cpus(document: &Value, witness: &Value, policies: &[(&str, &str)])
     let places: [OnceCell<LiveMachine>; RUNS] = [const { OnceCell::new() }; RUNS];
     let in_order = InOrder::new(&boot, &places, scenario.actors.len() as u8);
     let how = Options { tolerant: true, seed: None, changed: true };
-    let retold = programs::replay(&kernel(), in_order, &scenario, &trace, how).expect("stacks");
-    (trace, retold)
+    let report = programs::replay(&kernel(), in_order, &scenario, &trace, how).expect("stacks");
+    (trace, report)
 }
 
 /// The same invariant falls at the same step, judged by the other machine in its own words.
-fn falls_again(document: &Value, witness: &Value, words: &str) {
-    let (trace, retold) = on_checked_cpus(document, witness, &[]);
-    let fell = retold.violation.unwrap_or_else(|| panic!("{:?} {:?}", retold.divergence, retold.resynchronised));
-    assert_eq!((&fell.invariant, fell.step, retold.continued), (&trace.violation.invariant, trace.violation.step, 0));
+fn falls_again(document: &Value, counterexample: &Value, words: &str) {
+    let (trace, report) = on_checked_cpus(document, counterexample, &[]);
+    let fell = report.violation.unwrap_or_else(|| panic!("{:?} {:?}", report.divergence, report.resynchronised));
+    assert_eq!((&fell.invariant, fell.step, report.continued), (&trace.violation.invariant, trace.violation.step, 0));
     assert!(fell.message.contains(words), "{}", fell.message);
-    assert!(retold.resynchronised.iter().all(|r| r.by.is_some()), "{:?}", retold.resynchronised);
+    assert!(report.resynchronised.iter().all(|r| r.by.is_some()), "{:?}", report.resynchronised);
 }
 
 const SECTION: u64 = 128 << 20;
@@ -324,11 +325,11 @@ fn ptdump() -> Value {
 #[test]
 fn ptdump_reads_a_freed_table_on_checked_cpus_too() {
     let document = ptdump();
-    let found = witnesses(&document);
+    let found = counterexamples(&document);
     falls_again(&document, &found["I1"], "which was freed and is free; freed by hot remove");
     // With the lock that was missing, the walk waits in that order, and meets no freed table.
-    let (_, retold) = on_checked_cpus(&document, &found["I1"], &[("walker", "kernel")]);
-    assert!(!retold.fell && retold.continued > 0, "{:?}", retold.violation);
+    let (_, report) = on_checked_cpus(&document, &found["I1"], &[("walker", "kernel")]);
+    assert!(!report.fell && report.continued > 0, "{:?}", report.violation);
 }
 
 #[test]
@@ -337,16 +338,16 @@ fn the_table_in_the_hole_of_a_split_is_freed_on_checked_cpus_too() {
     let setup = json!([add, online, {"op": "memory_add", "start": NEXT, "bytes": SECTION}]);
     let policies = json!({"linear-map": "blocks", "split": "bbm", "mapping": "blocks"});
     let document = document(&policies, &setup, &json!([hvo(), hot_remove(NEXT)]));
-    let found = witnesses(&document);
+    let found = counterexamples(&document);
     falls_again(&document, &found["I1"], "store of entry 0 of the level-2 table");
     // The explored machine tells both histories of the table itself, not of the one above, whose entry is cleared.
     let again = session::replay(&found["I6"]["trace"].to_string(), "{}").expect("a trace");
-    let told = |role: &str, actor: &str| {
+    let reported = |role: &str, actor: &str| {
         again["histories"].as_array().into_iter().flatten().any(|h| h["role"] == role && h["actor"] == actor)
     };
-    assert!(told("unlinked", "hot remove") && told("held", "HVO"), "{}", again["histories"]);
-    let (_, retold) = on_checked_cpus(&document, &found["I1"], &[("split", "store")]);
-    assert!(!retold.fell, "{:?}", retold.violation);
+    assert!(reported("unlinked", "hot remove") && reported("held", "HVO"), "{}", again["histories"]);
+    let (_, report) = on_checked_cpus(&document, &found["I1"], &[("split", "store")]);
+    assert!(!report.fell, "{:?}", report.violation);
 }
 
 #[test]
@@ -356,6 +357,6 @@ fn a_reader_meets_the_hole_on_checked_cpus_too() {
         "step": 256}]});
     let policies = json!({"linear-map": "blocks", "split": "bbm", "mapping": "blocks"});
     let document = document(&policies, &json!(online()), &json!([hvo(), reader]));
-    let found = witnesses(&document);
+    let found = counterexamples(&document);
     falls_again(&document, &found["I2"], "reader");
 }

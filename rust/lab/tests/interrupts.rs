@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use common::finals;
 use serde_json::json;
-use vmemmap_explore::model::{Breach, Described, AccessSet, Invariants, Model};
+use vmemmap_explore::model::{AccessSet, Breach, Described, Invariants, Model};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_kernel::{Kernel, Operation};
@@ -118,7 +118,7 @@ fn histories(scenario: &Scenario) -> Vec<History> {
     let recorder = Recorder { world, history: Vec::new(), complete: Rc::clone(&complete) };
     let (report, _) = finals(
         &Shared::new(recorder),
-        &Programs { kernel: &kernel, scenario, memo: None },
+        &Programs { kernel: &kernel, scenario, transcript: None },
         Reduction::NAIVE,
         Invariants::NONE,
         u64::MAX,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use family::mutants::MUTANTS;
 use family::programs::{Corpus, Shape};
-use family::{Line, Mutant, Past, Programs, Stage, Watched, page, search, shrunk};
+use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, shrunk};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi};
 use vmemmap_explore::check::verdict::{Options, ask};
@@ -24,7 +24,7 @@ use vmemmap_machine::explored::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::Op;
 
 /// Learns on the way what `MERGED` knows beforehand.
-const UNREHEARSED: Reduction = Reduction { fault: Fault::Unrehearsed, ..Reduction::MERGED };
+const UNREHEARSED: Reduction = Reduction { fault: Fault::NoWarmUp, ..Reduction::MERGED };
 const REDUCED: [Reduction; 5] =
     [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
 const NAIVE_LIMIT: u64 = 2_000;
@@ -51,7 +51,7 @@ fn differs(programs: &Programs, reduction: Reduction, reference: Reduction) -> b
 
 /// The same with a rule less.
 fn loses(programs: &Programs, reduction: Reduction, reference: Reduction, mutant: Option<Mutant>) -> bool {
-    let (world, _, reduced) = whole(programs.stage.world.clone(), mutant, programs, reduction, u64::MAX);
+    let (world, _, reduced) = whole(programs.setup.world.clone(), mutant, programs, reduction, u64::MAX);
     let (_, report, finals) = whole(world, None, programs, reference, 4 * NAIVE_LIMIT);
     report.ended == Ended::Exhausted
         && comparable(programs, &reduced, reduction) != comparable(programs, &finals, reduction)
@@ -79,7 +79,7 @@ fn compare(seed: u64, shape: Shape, n: usize, reduced: &[Reduction], reference: 
     for nth in 0..n {
         let programs = corpus.draw();
         // The first has a machine that has numbered nothing yet, as the product has; hence each comes first at times.
-        let mut world = programs.stage.world.clone();
+        let mut world = programs.setup.world.clone();
         let mut all = Vec::new();
         for k in 0..reduced.len() {
             let reduction = reduced[(nth + k) % reduced.len()];
@@ -176,7 +176,7 @@ fn the_shortest_trace_is_the_shortest_of_all_executions() {
         for nth in 0..400 {
             let judged = [JUDGED[nth % JUDGED.len()]];
             let programs = corpus.draw();
-            let world = programs.stage.world.clone();
+            let world = programs.setup.world.clone();
             let (world, naive, _) =
                 search(world, None, &programs, Reduction::NAIVE, Invariants::of(&judged), NAIVE_LIMIT);
             if naive.ended != Ended::Exhausted {
@@ -186,9 +186,9 @@ fn the_shortest_trace_is_the_shortest_of_all_executions() {
             let mut runner = Runner::new(&shared, &programs).expect("stacks");
             let outcome = ask(&mut runner, &programs.subject(&judged), &Options::default(), &|| false, &mut |_| {});
             for (invariant, found) in naive.found.iter().filter(|(i, _)| judged.contains(i)) {
-                let witness = &outcome.witnesses[invariant];
-                assert!(witness.shortest, "seed {seed}, program {nth}: {programs:?}");
-                let trace = (witness.switches, witness.steps);
+                let counterexample = &outcome.counterexamples[invariant];
+                assert!(counterexample.shortest, "seed {seed}, program {nth}: {programs:?}");
+                let trace = (counterexample.switches, counterexample.steps);
                 if outcome.violation.as_ref().is_some_and(|v| v.invariant == invariant.to_string()) {
                     compared += 1;
                     assert_eq!(
@@ -210,10 +210,10 @@ fn programs_that_lost_final_states_keep_them() {
     let order = Order::Plain;
     let write = |at, new| Line::Do(Op::Write { at, new, order });
     let done = |tlbi| [Op::Tlbi(tlbi), Op::Barrier(Barrier::DsbIsh)].map(Line::Do).to_vec();
-    let leaf = |stage: &Stage, f: usize, prot| stage.leaf(stage.frames[f], prot);
-    let check = |past: Past, without: fn(&Op, LocationKind) -> bool, of: &dyn Fn(&Stage) -> [Vec<Line>; 2]| {
-        let stage = Rc::new(Stage::new(&WorldOptions::default(), 2, past));
-        let programs = Programs { lines: of(&stage).to_vec(), stage, past };
+    let leaf = |setup: &Setup, f: usize, prot| setup.leaf(setup.frames[f], prot);
+    let check = |past: Past, without: fn(&Op, LocationKind) -> bool, of: &dyn Fn(&Setup) -> [Vec<Line>; 2]| {
+        let setup = Rc::new(Setup::new(&WorldOptions::default(), 2, past));
+        let programs = Programs { lines: of(&setup).to_vec(), setup, past };
         for reduction in REDUCED {
             assert!(!differs(&programs, reduction, Reduction::NAIVE), "{reduction:?}: {programs:?}");
         }
@@ -282,7 +282,7 @@ fn noticed(n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
             continue;
         }
         let (mut world, naive, finals) =
-            whole(programs.stage.world.clone(), None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
+            whole(programs.setup.world.clone(), None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
         if naive.ended != Ended::Exhausted {
             continue;
         }

@@ -279,7 +279,8 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     leaf(&b, b.ro(b.mapped[0]));
     b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);
     b.execute(0, Op::Barrier(Barrier::DsbIsh), 0);
-    let stores = [b.mapped[0], b.spare[0]].map(|frame| access_set(&b, 1, &Op::StoreFrame { frame, index: 1, value: 4 }));
+    let stores =
+        [b.mapped[0], b.spare[0]].map(|frame| access_set(&b, 1, &Op::StoreFrame { frame, index: 1, value: 4 }));
     leaf(&b, b.ro(b.spare[0]));
     b.execute(0, Op::Barrier(Barrier::DsbIshst), 0);
     b.execute(0, Op::Tlbi(Tlbi::Vmalle1is), 0);

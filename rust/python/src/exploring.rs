@@ -12,17 +12,17 @@ use vmemmap_explore::runtime::scripted::Unanswered;
 use vmemmap_explore::search::report::Progress;
 use vmemmap_lab::document::OperationDocument;
 use vmemmap_lab::script::Source;
-use vmemmap_lab::session::{self, QuestionError};
+use vmemmap_lab::session::{self, SessionError};
 use vmemmap_lab::stress::{StressError, StressProgress};
 
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_tables};
 use crate::interrupt::{Asked, Stop, interviewed};
 
-impl From<QuestionError> for Error {
-    fn from(error: QuestionError) -> Self {
+impl From<SessionError> for Error {
+    fn from(error: SessionError) -> Self {
         match error {
-            QuestionError::Live(error) => error.into(),
+            SessionError::Live(error) => error.into(),
             error => Error::Spec(error.to_string()),
         }
     }
@@ -32,7 +32,7 @@ impl From<QuestionError> for Error {
 type Steps = Vec<Option<Py<PyAny>>>;
 
 /// What a search wants to know of them.
-struct Question {
+struct Query {
     actor: usize,
     results: Vec<i64>,
     reply: SyncSender<Result<String, Unanswered>>,
@@ -40,23 +40,23 @@ struct Question {
 
 /// Asks the thread that waits for the work, and waits for it.
 fn ask_python(
-    asked: &SyncSender<Asked<Question>>,
+    asked: &SyncSender<Asked<Query>>,
     actor: usize,
     results: &[i64],
 ) -> Result<Vec<Option<OperationDocument>>, Unanswered> {
     let (reply, answer) = sync_channel(1);
-    let question = Question { actor, results: results.to_vec(), reply };
-    // Dropped questions are the answer to Ctrl-C.
-    asked.send(Asked::Question(question)).map_err(|_| Unanswered::Interrupted)?;
+    let query = Query { actor, results: results.to_vec(), reply };
+    // Dropped queries are the answer to Ctrl-C.
+    asked.send(Asked::Query(query)).map_err(|_| Unanswered::Interrupted)?;
     let text = answer.recv().map_err(|_| Unanswered::Interrupted)??;
     serde_json::from_str(&text).map_err(|e| Unanswered::Failed(format!("it yielded no operation: {e}")))
 }
 
-/// Run a question; `tell` calls back what its progress is, at most every 50 ms.
+/// Run a check; `tell` calls back what its progress is, at most every 50 ms.
 fn ask<P: Copy + Send>(
     py: Python<'_>,
     steps: &Steps,
-    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<Value, QuestionError> + Send,
+    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<Value, SessionError> + Send,
     tell: impl Fn(Python<'_>, P) -> PyResult<()> + Sync,
 ) -> Result<String, Error> {
     let stop = Stop::default();
@@ -71,9 +71,9 @@ fn ask<P: Copy + Send>(
         None => Ok(()),
     };
     let raised: Mutex<Option<PyErr>> = Mutex::new(None);
-    let reply = |py: Python<'_>, question: Question| {
-        let Some(Some(steps)) = steps.get(question.actor) else { return Ok(()) };
-        let said = match steps.call1(py, (question.results,)).and_then(|text| text.extract::<String>(py)) {
+    let reply = |py: Python<'_>, query: Query| {
+        let Some(Some(steps)) = steps.get(query.actor) else { return Ok(()) };
+        let said = match steps.call1(py, (query.results,)).and_then(|text| text.extract::<String>(py)) {
             Err(error) if error.is_instance_of::<PyKeyboardInterrupt>(py) => return Err(error),
             Err(error) => {
                 if let Ok(mut raised) = raised.lock() {
@@ -84,14 +84,14 @@ fn ask<P: Copy + Send>(
             Ok(text) => Ok(text),
         };
         // Whoever asked may be gone.
-        let _ = question.reply.send(said);
+        let _ = query.reply.send(said);
         Ok(())
     };
-    let work = |asked: &SyncSender<Asked<Question>>| {
+    let work = |asked: &SyncSender<Asked<Query>>| {
         work(&|| stop.is_set(), &mut { note }, &|actor, results| ask_python(asked, actor, results))
     };
     let (answer, pending) = interviewed(py, work, || stop.set(), report, reply)?;
-    if let (Err(QuestionError::Foreign(_) | QuestionError::Stress(StressError::Foreign(_))), Some(error)) =
+    if let (Err(SessionError::Scripted(_) | SessionError::Stress(StressError::Scripted(_))), Some(error)) =
         (&answer, raised.lock().ok().and_then(|mut raised| raised.take()))
     {
         return Err(error.into());
@@ -118,7 +118,7 @@ pub fn explore(
 ) -> PyResult<String> {
     guarded(py, || {
         if image.is_some() {
-            return Err(QuestionError::Image.into());
+            return Err(SessionError::Image.into());
         }
         let tell = |py: Python<'_>, p: Progress| {
             progress.as_ref().map_or(Ok(()), |call| call.call1(py, (p.executions, p.steps, p.states)).map(drop))

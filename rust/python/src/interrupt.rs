@@ -31,11 +31,11 @@ pub fn interruptible<T: Send>(
 /// What arrives at the thread that waits.
 pub enum Asked<Q> {
     Done,
-    Question(Q),
+    Query(Q),
 }
 
-/// The same for work that has questions to Python on its way. They are answered on the thread that called, where Ctrl-C
-/// arrives as an exception in whatever runs; after that one, and one that `answer` returns, questions are dropped.
+/// The same for work that has queries to Python on its way. They are answered on the thread that called, where Ctrl-C
+/// arrives as an exception in whatever runs; after that one, and one that `answer` returns, queries are dropped.
 pub fn interviewed<T: Send, Q: Send>(
     py: Python<'_>,
     work: impl FnOnce(&SyncSender<Asked<Q>>) -> T + Send,
@@ -59,8 +59,8 @@ pub fn interviewed<T: Send, Q: Send>(
             };
             let mut looked = Instant::now();
             loop {
-                let question = match receiver.recv_timeout(EVERY) {
-                    Ok(Asked::Question(question)) => Some(question),
+                let query = match receiver.recv_timeout(EVERY) {
+                    Ok(Asked::Query(query)) => Some(query),
                     Err(RecvTimeoutError::Timeout) => None,
                     Ok(Asked::Done) | Err(RecvTimeoutError::Disconnected) => break,
                 };
@@ -68,7 +68,7 @@ pub fn interviewed<T: Send, Q: Send>(
                     continue;
                 }
                 let attached = |py: Python<'_>| {
-                    question.map_or(Ok(()), |question| answer(py, question))?;
+                    query.map_or(Ok(()), |query| answer(py, query))?;
                     if looked.elapsed() >= EVERY {
                         looked = Instant::now();
                         py.check_signals()?;

@@ -6,7 +6,7 @@ use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::BenchError;
 use vmemmap_explore::check::subject::Subject;
 use vmemmap_explore::check::verdict::{Options, Outcome, ask};
-use vmemmap_explore::model::{Breach, Described, AccessSet, Held, Invariants, Model};
+use vmemmap_explore::model::{AccessSet, Breach, Described, Held, Invariants, Model};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::report::Progress;

@@ -1,4 +1,4 @@
-//! The question put to a scenario, and the answer with what it covers.
+//! What is checked of a scenario, and the answer with what it covers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ pub enum Status {
 
 /// The shortest trace known to one violation.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Witness {
+pub struct Counterexample {
     pub violation: TraceViolation,
     /// Operations of the trace, and its context switches.
     pub steps: u32,
@@ -149,7 +149,7 @@ pub struct Outcome {
     pub shortest: bool,
     pub switches: Option<u32>,
     /// One for each invariant that fell, judged or not.
-    pub witnesses: BTreeMap<Invariant, Witness>,
+    pub counterexamples: BTreeMap<Invariant, Counterexample>,
     /// Rounds until the set of shared locations was complete.
     pub rounds: u32,
     /// See `Report`: only an exhausted search with the cache alone counts them.
@@ -211,7 +211,7 @@ impl Outcome {
             "trace": self.trace,
             "shortest": self.shortest,
             "switches": self.switches,
-            "witnesses": named(&self.witnesses),
+            "witnesses": named(&self.counterexamples),
             "rounds": self.rounds,
             "first_violation": self.first_violation,
             "interleavings": self.interleavings,
@@ -228,7 +228,7 @@ pub fn ask<M: Model, A: Actors<M>>(
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
 ) -> Outcome {
-    Question { subject, options, stop, began: Instant::now() }.answer(runner, progress)
+    Check { subject, options, stop, began: Instant::now() }.answer(runner, progress)
 }
 
 /// A trace of `ask`, again.
@@ -255,14 +255,14 @@ fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversio
     pairs
 }
 
-struct Question<'q> {
+struct Check<'q> {
     subject: &'q Subject,
     options: &'q Options,
     stop: &'q dyn Fn() -> bool,
     began: Instant,
 }
 
-impl Question<'_> {
+impl Check<'_> {
     /// Seconds after the beginning, at most the budget's.
     fn at(&self, part: f64, most: f64) -> Option<Instant> {
         let budget = self.options.seconds.map(|s| s * part);
@@ -307,14 +307,14 @@ impl Question<'_> {
         let judged = self.subject.judged();
         let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
         let visible = runner.inner().model.visible();
-        let mut witnesses = self.witnesses(runner, judged, &report, progress);
+        let mut counterexamples = self.counterexamples(runner, judged, &report, progress);
         let fell = report.has_found(judged);
         let exhaustive = report.exhaustive();
         // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as
         // well.
         let mut seen_all = exhaustive && !fell;
         if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
-            seen_all = self.beyond(runner, &mut witnesses, progress) && exhaustive;
+            seen_all = self.beyond(runner, &mut counterexamples, progress) && exhaustive;
         }
         let verdict = match (fell, exhaustive) {
             (true, _) => Verdict::Violated,
@@ -322,7 +322,7 @@ impl Question<'_> {
             (false, false) => Verdict::Inconclusive,
         };
         let status = |i: Invariant| {
-            if witnesses.contains_key(&i) || report.found.contains_key(&i) {
+            if counterexamples.contains_key(&i) || report.found.contains_key(&i) {
                 Status::Violated
             } else if !visible.contains(i) {
                 Status::NotVisible
@@ -333,7 +333,7 @@ impl Question<'_> {
             }
         };
         let invariants = Invariant::ALL.into_iter().map(|i| (i, status(i))).collect();
-        let first = witnesses
+        let first = counterexamples
             .iter()
             .filter(|(i, _)| judged.contains(**i) && report.found.contains_key(i))
             .min_by_key(|(i, w)| (w.switches, w.steps, **i))
@@ -353,13 +353,13 @@ impl Question<'_> {
             seed: (self.options.strategy != Strategy::Exhaustive).then_some(self.options.seed),
             judged: crate::counterexample::trace::names(judged),
             invariants,
-            invariant_steps: witnesses.iter().map(|(i, w)| (*i, w.steps)).collect(),
+            invariant_steps: counterexamples.iter().map(|(i, w)| (*i, w.steps)).collect(),
             scope: self.scope(&runner.inner().model.memory_model(), &report),
             violation: first.as_ref().map(|w| w.violation.clone()),
             trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
             switches: first.as_ref().map(|w| w.switches),
-            witnesses,
+            counterexamples,
             rounds: report.rounds,
             first_violation: report
                 .first
@@ -370,13 +370,13 @@ impl Question<'_> {
     }
 
     /// Minimised, then proven shortest as far as the budget goes.
-    fn witnesses<M: Model, A: Actors<M>>(
+    fn counterexamples<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
         ending: Invariants,
         report: &Report,
         progress: &mut dyn FnMut(Progress),
-    ) -> BTreeMap<Invariant, Witness> {
+    ) -> BTreeMap<Invariant, Counterexample> {
         runner.inner().ending = ending;
         let stop_at = self.at(1.0, self.began.elapsed().as_secs_f64() + self.options.shorten_seconds);
         let over = || (self.stop)() || stop_at.is_some_and(|end| Instant::now() >= end);
@@ -400,15 +400,15 @@ impl Question<'_> {
             proven.extend(prove(runner, &mut found, u64::MAX));
             minimal.extend(&proven);
         }
-        let mut witnesses = BTreeMap::new();
+        let mut counterexamples = BTreeMap::new();
         for (invariant, found) in &found {
-            if let Some(witness) =
-                self.witness(runner, *invariant, found, proven.contains(invariant), minimal.contains(invariant))
+            if let Some(counterexample) =
+                self.counterexample(runner, *invariant, found, proven.contains(invariant), minimal.contains(invariant))
             {
-                witnesses.insert(*invariant, witness);
+                counterexamples.insert(*invariant, counterexample);
             }
         }
-        witnesses
+        counterexamples
     }
 
     /// What else falls behind a first violation, which ends executions in the search itself. `true` if all of it was
@@ -416,7 +416,7 @@ impl Question<'_> {
     fn beyond<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
-        witnesses: &mut BTreeMap<Invariant, Witness>,
+        counterexamples: &mut BTreeMap<Invariant, Counterexample>,
         progress: &mut dyn FnMut(Progress),
     ) -> bool {
         if self.options.shorten_seconds == 0.0 {
@@ -427,21 +427,21 @@ impl Question<'_> {
         let report = self.run(runner, Invariants::NONE, deadline, progress);
         let seen_all = report.exhaustive();
         let more = Report {
-            found: report.found.into_iter().filter(|(i, _)| !witnesses.contains_key(i)).collect(),
+            found: report.found.into_iter().filter(|(i, _)| !counterexamples.contains_key(i)).collect(),
             ..Report::new()
         };
-        witnesses.extend(self.witnesses(runner, Invariants::NONE, &more, progress));
+        counterexamples.extend(self.counterexamples(runner, Invariants::NONE, &more, progress));
         seen_all
     }
 
-    fn witness<M: Model, A: Actors<M>>(
+    fn counterexample<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
         invariant: Invariant,
         found: &Found,
         shortest: bool,
         minimal: bool,
-    ) -> Option<Witness> {
+    ) -> Option<Counterexample> {
         let (recording, violation) = record(runner, &found.choices, invariant)?;
         let trace = Trace {
             format: FORMAT,
@@ -462,7 +462,7 @@ impl Question<'_> {
             segments: recording.segments::<M, A>(runner.actors()),
             steps: recording.trace_steps::<M, A>(runner.actors()),
         };
-        Some(Witness {
+        Some(Counterexample {
             violation,
             steps: recording.operations(),
             switches: recording.switches(),

@@ -74,7 +74,7 @@ pub fn histories<M: Model, A: Actors<M>>(steps: &[Step], violation: &TraceViolat
     let gone: Vec<(u8, usize)> =
         last.iter().filter(|(_, r, _)| *r != Role::Held).map(|(actor, _, at)| (*actor, *at)).collect();
     last.retain(|(actor, role, at)| *role != Role::Held || !gone.iter().any(|(a, given)| a == actor && given >= at));
-    let told = |(actor, role, at): (u8, Role, usize)| History {
+    let reported = |(actor, role, at): (u8, Role, usize)| History {
         role,
         actor: actors.name(usize::from(actor)).to_owned(),
         cpu: actors.cpu(usize::from(actor)),
@@ -83,7 +83,7 @@ pub fn histories<M: Model, A: Actors<M>>(steps: &[Step], violation: &TraceViolat
         label: steps[at].label.to_owned(),
         place: steps[at].text.place.clone(),
     };
-    last.into_iter().map(told).collect()
+    last.into_iter().map(reported).collect()
 }
 
 /// Locks taken and not released, in the order in which they were taken.

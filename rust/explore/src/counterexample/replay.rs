@@ -203,7 +203,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
                 let differs = |found: String| Divergence::Step {
                     segment: at + 1,
                     step: expected.step,
-                    expected: told(&segment.actor, expected),
+                    expected: reported(&segment.actor, expected),
                     found: format!("{}: {found}", segment.actor),
                 };
                 let actor =
@@ -394,7 +394,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     }
 }
 
-fn told(actor: &str, step: &TraceStep) -> String {
+fn reported(actor: &str, step: &TraceStep) -> String {
     let taken = step.taken.as_ref().map_or_else(String::new, |t| format!(", {t}"));
     format!("{actor}: {}{}{taken}", joined(&step.op, &step.label, &step.place), words(step.old, step.new))
 }

@@ -37,9 +37,9 @@ impl From<Divergence> for Difference {
     }
 }
 
-/// A replay as it is told; keys of `replay --json`.
+/// The report of a replay; keys of `replay --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Retold {
+pub struct ReplayReport {
     /// Every step as recorded, and the same fall.
     pub identical: bool,
     /// The invariant of the trace fell, in whatever way.
@@ -57,10 +57,10 @@ pub struct Retold {
     pub trace: Vec<TraceStep>,
 }
 
-impl Retold {
+impl ReplayReport {
     pub fn new<M: Model, A: Actors<M>>(replayed: Replayed, actors: &A) -> Self {
         let identical = replayed.identical();
-        let told = replayed.violation.as_ref().map_or_else(Vec::new, |v| histories(&replayed.steps, v, actors));
+        let reported = replayed.violation.as_ref().map_or_else(Vec::new, |v| histories(&replayed.steps, v, actors));
         let held = locks(&replayed.steps, actors);
         let recording = Recording { steps: replayed.steps };
         Self {
@@ -72,7 +72,7 @@ impl Retold {
             violation: replayed.violation,
             steps: recording.operations(),
             switches: recording.switches(),
-            histories: told,
+            histories: reported,
             locks: held,
             trace: recording.trace_steps::<M, A>(actors),
         }

@@ -289,14 +289,14 @@ impl Sharing {
     ///
     /// `always`: also what nothing relied on.
     ///
-    /// `again`: the phase in which an actor does for the last time what it does in this one. `kin`: a location that
+    /// `again`: the phase in which an actor does for the last time what it does in this one. `alias`: a location that
     /// whoever touches this one in a way that matters touches too, or might.
     pub fn adopt(
         &mut self,
         actors: usize,
         always: bool,
         again: impl Fn(usize, u32) -> u32,
-        kin: impl Fn(u32) -> Option<u32>,
+        alias: impl Fn(u32) -> Option<u32>,
     ) -> bool {
         self.actors = actors;
         let due = self.grew() || (always && self.learned);
@@ -324,12 +324,12 @@ impl Sharing {
             self.spread(location as usize, usize::from(actor), &again);
         }
         for row in 0..self.shared.len() {
-            let Some(kin) = kin(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1))
+            let Some(alias) = alias(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1))
             else {
                 continue;
             };
             for actor in 0..actors {
-                let uses = self.known[kin as usize * actors + actor];
+                let uses = self.known[alias as usize * actors + actor];
                 self.known[row * actors + actor].resemble(uses, |_| true);
             }
         }

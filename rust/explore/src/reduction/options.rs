@@ -57,5 +57,5 @@ pub enum Fault {
     /// An outcome is forgotten with what led to it.
     OutcomeForgotten,
     /// No fault: nothing is learned before the search.
-    Unrehearsed,
+    NoWarmUp,
 }

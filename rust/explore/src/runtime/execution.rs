@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Invariant, Observed};
 
-use crate::model::{Breach, AccessSet, InVain, Invariants, MAX_ACTORS, Model, NewOrder};
+use crate::model::{AccessSet, Breach, InVain, Invariants, MAX_ACTORS, Model, NewOrder};
 use crate::reduction::conflicts::Sharing;
 use crate::reduction::history::{CONCLUDED, FINISHED, SKIPPED, place, roll};
 use crate::reduction::options::{Fault, Merge};
@@ -33,19 +33,19 @@ pub trait Actors<M: Model> {
         (0, 1)
     }
     /// Finds out what the actor wants to know (`ActorPort::ask`); called on the search's own stack.
-    fn answer(&self, _actor: usize, _question: u32) -> Answer {
+    fn answer(&self, _actor: usize, _query: u32) -> Answer {
         Answer::None
     }
 }
 
-/// What came of an actor's question.
+/// What came of an actor's query.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// The actor goes on.
     Given,
     /// There is none: this ends the search, which then has not covered everything.
     None,
-    /// The question lies beyond a bound: this ends the execution.
+    /// The query lies beyond a bound: this ends the execution.
     Beyond,
 }
 
@@ -80,9 +80,9 @@ pub(crate) struct Inner<M: Model> {
     pub record: Option<Vec<Step>>,
     /// Actors and their `past` at each boundary of this execution, while it is recorded.
     pub pasts: Vec<(u8, u32)>,
-    /// The question of the actor that runs.
+    /// The query of the actor that runs.
     pub asked: Option<u32>,
-    /// A question had no answer: whatever search this is, it is over.
+    /// A query had no answer: whatever search this is, it is over.
     pub unanswered: bool,
     pub fault: Fault,
     /// `ActorPort::conclude` has an effect.
@@ -406,9 +406,9 @@ impl<'c, M: Model> ActorPort<'c, M> {
         }
     }
 
-    /// Wait until `Actors::answer` has dealt with a question. No operation, and no scheduling point.
-    pub fn ask(&self, question: u32) {
-        self.shared.inner.borrow_mut().asked = Some(question);
+    /// Wait until `Actors::answer` has dealt with a query. No operation, and no scheduling point.
+    pub fn ask(&self, query: u32) {
+        self.shared.inner.borrow_mut().asked = Some(query);
         loop {
             self.suspender.suspend();
             // Without an answer the execution is halted, and nobody comes back here.

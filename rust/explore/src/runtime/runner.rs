@@ -83,7 +83,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let mut inner = self.inner();
         let Inner { sharing, model, .. } = &mut *inner;
         let again = |actor, now| phase::again(now, self.actors.rounds(actor));
-        let grew = sharing.adopt(self.count, always, again, |location| model.kin(location));
+        let grew = sharing.adopt(self.count, always, again, |location| model.alias(location));
         if grew {
             // What counts as private has changed.
             inner.uneventful.clear();
@@ -210,8 +210,8 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             (inner.steps, u32::from(inner.actors[actor].announced.is_some()), inner.model.violated())
         };
         let mut alive = self.running[actor].resume(outcome);
-        while let Some(question) = self.question() {
-            match self.actors.answer(actor, question) {
+        while let Some(query) = self.query() {
+            match self.actors.answer(actor, query) {
                 Answer::Given => alive = self.running[actor].resume(0),
                 given => {
                     let mut inner = self.inner();
@@ -244,11 +244,11 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     }
 
     /// What the actor that ran last has stopped to ask.
-    fn question(&self) -> Option<u32> {
+    fn query(&self) -> Option<u32> {
         self.inner().asked.take()
     }
 
-    /// Whether a question had no answer: the search is to end, and has not covered everything.
+    /// Whether a query had no answer: the search is to end, and has not covered everything.
     pub(crate) fn unanswered(&self) -> bool {
         self.inner().unanswered
     }

@@ -21,9 +21,9 @@ pub struct Found {
     pub cost: Cost,
 }
 
-/// A turn of an execution: this actor went until it had made so many operations in all.
+/// A step of a schedule prefix: this actor went until it had made so many operations in all.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct PrefixStep {
     pub choice: Choice,
     pub until: u32,
 }

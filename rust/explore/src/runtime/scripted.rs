@@ -47,7 +47,7 @@ pub trait Scripted: Clone + PartialEq + Display {
 
 /// What is wrong with an actor's steps; one line for people. Steps count from 1.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
-pub enum ForeignError {
+pub enum ScriptError {
     #[error("actor {actor:?}, step {step}: {what}")]
     Step { actor: String, step: usize, what: String },
     #[error(
@@ -125,16 +125,16 @@ pub struct Asked {
 }
 
 /// What the actors' steps have answered so far.
-pub struct Memo<'s, S: Scripted> {
+pub struct Transcript<'s, S: Scripted> {
     context: &'s S::Context,
     names: Vec<String>,
     source: &'s Source<'s, S>,
     tries: RefCell<Vec<Trie<S>>>,
-    failure: RefCell<Option<ForeignError>>,
+    failure: RefCell<Option<ScriptError>>,
     interrupted: Cell<bool>,
 }
 
-impl<'s, S: Scripted> Memo<'s, S> {
+impl<'s, S: Scripted> Transcript<'s, S> {
     /// `names` of all actors, those with a program included.
     pub fn new(context: &'s S::Context, names: Vec<String>, source: &'s Source<'s, S>) -> Self {
         let tries = names.iter().map(|_| Trie::default()).collect();
@@ -156,7 +156,7 @@ impl<'s, S: Scripted> Memo<'s, S> {
 
     /// # Errors
     /// The steps of an actor failed, or answered differently for the same history.
-    pub fn check(&self) -> Result<(), ForeignError> {
+    pub fn check(&self) -> Result<(), ScriptError> {
         self.failure.borrow().clone().map_or(Ok(()), Err)
     }
 
@@ -205,7 +205,7 @@ impl<'s, S: Scripted> Memo<'s, S> {
                 return Answer::None;
             }
             Err(Unanswered::Failed(what)) => {
-                return self.fail(ForeignError::Step {
+                return self.fail(ScriptError::Step {
                     actor: self.names[actor].clone(),
                     step: results.len() + 1,
                     what,
@@ -224,8 +224,8 @@ impl<'s, S: Scripted> Memo<'s, S> {
                 None => nodes[node as usize].answer = Some(answer),
                 Some(known) if *known == answer => {}
                 Some(known) => {
-                    let (first, second) = (told(known.as_ref()), told(answer.as_ref()));
-                    return self.fail(ForeignError::Nondeterministic {
+                    let (first, second) = (reported(known.as_ref()), reported(answer.as_ref()));
+                    return self.fail(ScriptError::Nondeterministic {
                         actor: self.names[actor].clone(),
                         step: at + 1,
                         first,
@@ -237,7 +237,7 @@ impl<'s, S: Scripted> Memo<'s, S> {
         Answer::Given
     }
 
-    fn fail(&self, error: ForeignError) -> Answer {
+    fn fail(&self, error: ScriptError) -> Answer {
         *self.failure.borrow_mut() = Some(error);
         Answer::None
     }
@@ -263,6 +263,6 @@ impl<'s, S: Scripted> Memo<'s, S> {
     }
 }
 
-fn told<S: Scripted>(answer: Option<&(S, S::Operation)>) -> String {
+fn reported<S: Scripted>(answer: Option<&(S, S::Operation)>) -> String {
     answer.map_or_else(|| String::from("nothing more"), |(document, _)| document.to_string())
 }

@@ -17,7 +17,7 @@ use crate::reduction::options::{Fault, Merge, Reduction};
 use crate::reduction::sleep;
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
-use crate::runtime::schedule::{Choice, Cost, Turn, goes_on};
+use crate::runtime::schedule::{Choice, Cost, PrefixStep, goes_on};
 use crate::search::limits::{Clock, Limits};
 use crate::search::report::{Ended, Final, Progress, Report};
 
@@ -65,9 +65,9 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Executions before this round, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
-    /// What fell beside the search, by the turns that led there.
-    pub(crate) rehearsed: BTreeMap<Invariant, Vec<Turn>>,
-    probed: bool,
+    /// What fell beside the search, by the schedule prefix that led there.
+    pub(crate) found_beside: BTreeMap<Invariant, Vec<PrefixStep>>,
+    directed: bool,
 }
 
 impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
@@ -87,8 +87,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             access_sets: Default::default(),
             began_at: 0,
             grew_at: None,
-            rehearsed: BTreeMap::new(),
-            probed: false,
+            found_beside: BTreeMap::new(),
+            directed: false,
         }
     }
 
@@ -139,17 +139,17 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 break Ended::Budget;
             }
             if grew && self.is_over() {
-                if self.report.rounds == 1 && self.rehearses() {
-                    self.rehearse(ending, began, limits);
+                if self.report.rounds == 1 && self.warms_up() {
+                    self.warm_up(ending, began, limits);
                 }
                 end = self.begin_round();
-            } else if !self.probed
+            } else if !self.directed
                 && self.report.first.is_none()
-                && self.report.executions >= UNPROBED
-                && self.rehearses()
+                && self.report.executions >= UNDIRECTED
+                && self.warms_up()
             {
-                self.probed = true;
-                self.probe(ending, began, limits);
+                self.directed = true;
+                self.explore_directed(ending, began, limits);
                 end = self.begin_round();
             } else if self.backtrack() {
                 end = End::Running;
@@ -186,9 +186,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report
     }
 
-    fn rehearses(&self) -> bool {
+    fn warms_up(&self) -> bool {
         self.reduction.merge == Merge::Private
-            && !matches!(self.reduction.fault, Fault::Unrehearsed | Fault::LongerUnnoticed)
+            && !matches!(self.reduction.fault, Fault::NoWarmUp | Fault::LongerUnnoticed)
     }
 
     /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it
@@ -218,8 +218,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         (self.began_at, self.grew_at) = (self.report.executions, None);
         self.report.rounds += 1;
         self.report.found.clear();
-        for (invariant, turns) in self.rehearsed.clone() {
-            let choices = self.retrace(&turns);
+        for (invariant, prefix) in self.found_beside.clone() {
+            let choices = self.retrace(&prefix);
             if let Some(found) = self.runner.follow(&choices, invariant) {
                 self.report.found.insert(invariant, found);
             }
@@ -434,5 +434,5 @@ fn chosen(nodes: &[Node]) -> Vec<Choice> {
     nodes.iter().map(|n| n.choice).collect()
 }
 
-/// Executions without a fall, after which a search probes.
-const UNPROBED: u64 = 1000;
+/// Executions without a fall, after which a search goes on to directed executions.
+const UNDIRECTED: u64 = 1000;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::search::report::Progress;
 
-/// When to give up, and whom to tell.
+/// When to give up, and whom to report to.
 pub struct Limits<'a> {
     pub executions: u64,
     pub deadline: Option<Instant>,
@@ -29,7 +29,7 @@ impl Clock {
     pub(crate) fn new() -> Self {
         Self { ticks: 0, last: Instant::now() }
     }
-    /// The time, if about 20 ms have passed since it last told.
+    /// The time, if about 20 ms have passed since it last answered.
     pub(crate) fn tick(&mut self) -> Option<Instant> {
         self.ticks += 1;
         if !self.ticks.is_multiple_of(16) {

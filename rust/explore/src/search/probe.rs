@@ -9,26 +9,26 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::model::{Invariants, Model};
 use crate::runtime::execution::{Actors, Phase};
-use crate::runtime::schedule::{Choice, Turn};
+use crate::runtime::schedule::{Choice, PrefixStep};
 use crate::search::dfs::Search;
 use crate::search::limits::Limits;
 
 /// Executions in a row that teach nothing, after which it is enough.
 const ENOUGH: usize = 4;
 
-/// Executions to learn from, of random turns.
-const REHEARSALS: usize = 20;
+/// Warm-up executions, of random schedules.
+const WARM_UPS: usize = 20;
 
-/// Points of one actor at which a probe stops it.
+/// Points of one actor at which a directed execution stops it.
 const STOPS: usize = 128;
 
 impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
-    /// One actor after the other, then in turns of random length, until nothing new is learned.
-    pub(crate) fn rehearse(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+    /// One actor after the other, then in stretches of random length, until nothing new is learned.
+    pub(crate) fn warm_up(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
         let count = self.runner.count();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
         let mut in_vain = 0;
-        for turn in 0..count + REHEARSALS {
+        for nth in 0..count + WARM_UPS {
             if !self.may_go_on(limits) {
                 return;
             }
@@ -36,17 +36,17 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
             if in_vain == ENOUGH {
                 return;
             }
-            let next = |rng: &mut Xoshiro256PlusPlus, made: &[Turn]| {
-                let moves_on = turn >= count && rng.random_range(0..8) == 0;
-                let last = made.last().map_or(turn % count, |t| usize::from(t.choice.actor));
+            let next = |rng: &mut Xoshiro256PlusPlus, made: &[PrefixStep]| {
+                let moves_on = nth >= count && rng.random_range(0..8) == 0;
+                let last = made.last().map_or(nth % count, |t| usize::from(t.choice.actor));
                 if moves_on { rng.random_range(0..count) } else { last }
             };
-            self.by_turns(ending, began, next, &mut rng);
+            self.along_prefix(ending, began, next, &mut rng);
         }
     }
 
     /// Each actor is stopped once, at each of its points in turn, until all others are done or wait.
-    pub(crate) fn probe(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+    pub(crate) fn explore_directed(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
         let count = self.runner.count();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         for first in 0..count {
@@ -55,8 +55,8 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
                 if !self.may_go_on(limits) {
                     return;
                 }
-                let next = |_: &mut _, made: &[Turn]| if made.len() < stop { first } else { (first + 1) % count };
-                let followed = self.by_turns(ending, began, next, &mut rng);
+                let next = |_: &mut _, made: &[PrefixStep]| if made.len() < stop { first } else { (first + 1) % count };
+                let followed = self.along_prefix(ending, began, next, &mut rng);
                 // It came to its end, or waits, before it was to be stopped.
                 if self.report.first.is_some() || followed < stop {
                     break;
@@ -70,18 +70,18 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         !over && !self.runner.unanswered() && self.report.executions + 1 < limits.executions
     }
 
-    /// An execution in which whoever is `next` after these turns goes on if it can, else the one after it that can.
-    /// Returns the number of turns before somebody else than `next` had to go.
-    fn by_turns(
+    /// An execution in which whoever is `next` after this prefix goes on if it can, else the one after it that can.
+    /// Returns the length of the prefix before somebody else than `next` had to go.
+    fn along_prefix(
         &mut self,
         ending: Invariants,
         began: Instant,
-        mut next: impl FnMut(&mut Xoshiro256PlusPlus, &[Turn]) -> usize,
+        mut next: impl FnMut(&mut Xoshiro256PlusPlus, &[PrefixStep]) -> usize,
         rng: &mut Xoshiro256PlusPlus,
     ) -> usize {
         let count = self.runner.count();
         let mut operations = self.runner.start();
-        let mut turns = Vec::new();
+        let mut prefix = Vec::new();
         let mut followed = None;
         let broke = loop {
             // A deadlock of some ends an execution in which others could go on.
@@ -89,31 +89,31 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
                 break self.runner.inner().violated();
             }
             let (enabled, _) = self.runner.enabled();
-            let wanted = next(rng, &turns);
+            let wanted = next(rng, &prefix);
             let actor = (wanted..wanted + count).map(|a| a % count).find(|a| enabled & 1 << a != 0).unwrap_or(0);
             if actor != wanted {
-                followed.get_or_insert(turns.len());
+                followed.get_or_insert(prefix.len());
             }
             let outcome = rng.random_range(0..self.runner.outcomes(actor));
             let choice = Choice { actor: actor as u8, outcome };
             operations[actor] += 1 + self.runner.advance(actor, outcome, Phase::Frontier);
-            turns.push(Turn { choice, until: operations[actor] });
+            prefix.push(PrefixStep { choice, until: operations[actor] });
         };
         self.report.executions += 1;
         if self.report.first.is_none() && !broke.and(ending).is_empty() {
             self.report.first = Some((self.report.executions, began.elapsed()));
         }
         for invariant in broke.iter() {
-            self.rehearsed.entry(invariant).or_insert_with(|| turns.clone());
+            self.found_beside.entry(invariant).or_insert_with(|| prefix.clone());
         }
-        followed.unwrap_or(turns.len())
+        followed.unwrap_or(prefix.len())
     }
 
-    /// The choices that lead on the way of these turns, by what is known now of who meets whom where.
-    pub(crate) fn retrace(&mut self, turns: &[Turn]) -> Vec<Choice> {
+    /// The choices that lead on the way of this prefix, by what is known now of who meets whom where.
+    pub(crate) fn retrace(&mut self, prefix: &[PrefixStep]) -> Vec<Choice> {
         let mut operations = self.runner.start();
         let mut made = Vec::new();
-        for &Turn { choice, until } in turns {
+        for &PrefixStep { choice, until } in prefix {
             let actor = usize::from(choice.actor);
             let mut outcome = choice.outcome;
             while operations[actor] < until && !self.runner.halted() {

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand::Rng;
-use vmemmap_explore::model::{Access, Breach, Described, AccessSet, Held, Invariants, Model};
+use vmemmap_explore::model::{Access, AccessSet, Breach, Described, Held, Invariants, Model};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors};
 
 pub const WORDS: usize = 3;

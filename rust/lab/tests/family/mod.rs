@@ -16,7 +16,7 @@ use vmemmap_arch::{
     Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone,
 };
 use vmemmap_explore::check::subject::Subject;
-use vmemmap_explore::model::{Breach, Described, AccessSet, Held, Invariants, Model, Touched};
+use vmemmap_explore::model::{AccessSet, Breach, Described, Held, Invariants, Model, Touched};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::search::report::{Final, Report};
@@ -57,7 +57,7 @@ impl Past {
 
 /// A machine and the names of what is on it.
 #[derive(Clone)]
-pub struct Stage {
+pub struct Setup {
     pub world: World,
     pub g: Geometry,
     pub pmd: Frame<Tok>,
@@ -67,7 +67,7 @@ pub struct Stage {
     pub frames: [Frame<Tok>; 3],
 }
 
-impl Stage {
+impl Setup {
     pub fn new(options: &WorldOptions, cpus: u8, past: Past) -> Self {
         let g = Geometry::new(Granule::K4, 39).expect("4K, 39 bits");
         let ram = vec![
@@ -85,10 +85,10 @@ impl Stage {
         let pmd = alloc(FrameKind::Table, None);
         let tables = [(); 2].map(|()| alloc(FrameKind::Table, None));
         let frames = [0, 1 << 12, 4 << 20].map(|at| alloc(FrameKind::Vmemmap, Some(BLOCK.plus(at))));
-        let mut stage = Self { world, g, pmd, tables, frames };
-        stage.build(past);
-        stage.world.mark();
-        stage
+        let mut setup = Self { world, g, pmd, tables, frames };
+        setup.build(past);
+        setup.world.mark();
+        setup
     }
 
     fn build(&mut self, past: Past) {
@@ -292,14 +292,14 @@ pub enum Line {
 /// Programs, one for each actor, and the machine they run on.
 #[derive(Clone)]
 pub struct Programs {
-    pub stage: Rc<Stage>,
+    pub setup: Rc<Setup>,
     pub past: Past,
     pub lines: Vec<Vec<Line>>,
 }
 
 impl std::fmt::Debug for Programs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "{:?}, {:?}", self.past, self.stage.world.options())?;
+        writeln!(f, "{:?}, {:?}", self.past, self.setup.world.options())?;
         for (i, lines) in self.lines.iter().enumerate() {
             writeln!(f, "actor {i}:")?;
             for line in lines {
@@ -324,7 +324,7 @@ impl Programs {
     /// The frame that a reply names: that of an allocation, or the output of an entry.
     fn named(&self, seen: Reply) -> Option<Frame<Tok>> {
         let known = seen != Reply::NOTHING && seen.value != 0 && seen.tok != 0;
-        known.then(|| Frame { pa: self.stage.g.output(Desc(seen.value)), tok: seen.tok })
+        known.then(|| Frame { pa: self.setup.g.output(Desc(seen.value)), tok: seen.tok })
     }
 }
 
@@ -346,7 +346,7 @@ impl Actors<Watched> for Programs {
             let op = match *line {
                 Line::Do(op) => Some(op),
                 Line::Map(at) => {
-                    let new = |f| self.stage.leaf(f, prot::PAGE_KERNEL);
+                    let new = |f| self.setup.leaf(f, prot::PAGE_KERNEL);
                     self.named(seen).map(|f| Op::Write { at, new: new(f), order: Order::Plain })
                 }
                 Line::FreeSeen => self.named(seen).map(|frame| Op::Free { frame, order: 0, kind: FrameKind::Vmemmap }),

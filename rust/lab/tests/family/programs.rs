@@ -13,7 +13,7 @@ use vmemmap_arch::{
 };
 use vmemmap_machine::op::{Op, Tok};
 
-use super::{Line, Past, Programs, Stage, options, page};
+use super::{Line, Past, Programs, Setup, options, page};
 
 const PLAIN: Order = Order::Plain;
 
@@ -85,13 +85,13 @@ const SECTIONS: &[Weighted<Vec<Line>>] = &[
     }),
     (2, |d| vec![Line::Do(Op::VarLoad { var: d.var(), order: PLAIN }), Line::StoreNext(d.var())]),
     (2, |d| vec![d.one(), Line::SkipIfOdd, d.one()]),
-    (2, |d| vec![Line::Do(Op::Alloc(d.request(FrameKind::Vmemmap))), Line::Map(d.stage.pte(0, d.half()))]),
+    (2, |d| vec![Line::Do(Op::Alloc(d.request(FrameKind::Vmemmap))), Line::Map(d.setup.pte(0, d.half()))]),
     (2, |d| vec![Line::Do(Op::Alloc(d.request(FrameKind::Vmemmap))), Line::FreeSeen]),
-    (3, |d| vec![Line::Do(Op::Swap { at: d.stage.pte(0, d.half()), new: Desc::NONE, order: PLAIN }), Line::FreeSeen]),
+    (3, |d| vec![Line::Do(Op::Swap { at: d.setup.pte(0, d.half()), new: Desc::NONE, order: PLAIN }), Line::FreeSeen]),
     (5, |d| lines(&[Op::Tlbi(d.invalidate()), Op::Barrier(Barrier::DsbIsh)])),
     (3, |d| lines(&[Op::Barrier(Barrier::DsbIshst), Op::Tlbi(d.invalidate()), Op::Barrier(Barrier::DsbIsh)])),
     (3, |d| {
-        let at = d.stage.pte(0, d.half());
+        let at = d.setup.pte(0, d.half());
         lines(&[
             Op::Write { at, new: Desc::NONE, order: PLAIN },
             Op::Barrier(Barrier::DsbIshst),
@@ -109,8 +109,8 @@ fn lines(ops: &[Op]) -> Vec<Line> {
 
 pub struct Draw<'a> {
     rng: &'a mut Xoshiro256PlusPlus,
-    stage: Rc<Stage>,
-    /// Drawn ahead, for closures that look at the stage meanwhile.
+    setup: Rc<Setup>,
+    /// Drawn ahead, for closures that look at the setup meanwhile.
     half: u64,
 }
 
@@ -144,30 +144,30 @@ impl Draw<'_> {
         Var(self.bit() as u32)
     }
     fn frame(&mut self) -> Frame<Tok> {
-        let frames = self.stage.frames;
+        let frames = self.setup.frames;
         self.of(&frames)
     }
     fn table(&mut self) -> Frame<Tok> {
-        let tables = self.stage.tables;
+        let tables = self.setup.tables;
         self.of(&tables)
     }
     /// Any entry; pages of the linked table most of all.
     fn entry(&mut self) -> Slot<Tok> {
         match self.rng.random_range(0..8) {
-            0..2 => self.stage.pmd(),
-            2 => self.stage.pte(1, 0),
-            n => self.stage.pte(0, n & 1),
+            0..2 => self.setup.pmd(),
+            2 => self.setup.pte(1, 0),
+            n => self.setup.pte(0, n & 1),
         }
     }
     fn store_entry(&mut self, op: fn(Slot<Tok>, Desc) -> Op) -> Op {
         let at = self.entry();
         let rights = self.of(&[prot::PAGE_KERNEL, prot::PAGE_KERNEL_RO, prot::PAGE_KERNEL_RO]);
         let frame = self.frame();
-        let new = if at == self.stage.pmd() {
-            let known = [Desc::NONE, Desc::NONE, self.stage.table(0), self.stage.table(1), self.stage.block(rights)];
+        let new = if at == self.setup.pmd() {
+            let known = [Desc::NONE, Desc::NONE, self.setup.table(0), self.setup.table(1), self.setup.block(rights)];
             self.of(&known)
         } else {
-            let known = [Desc::NONE, self.stage.leaf(frame, rights), self.stage.leaf(frame, rights)];
+            let known = [Desc::NONE, self.setup.leaf(frame, rights), self.setup.leaf(frame, rights)];
             self.of(&known)
         };
         op(at, new)
@@ -238,7 +238,7 @@ pub struct Shape {
 pub struct Corpus {
     rng: Xoshiro256PlusPlus,
     shape: Shape,
-    stages: HashMap<(usize, usize), Rc<Stage>>,
+    stages: HashMap<(usize, usize), Rc<Setup>>,
 }
 
 impl Corpus {
@@ -250,24 +250,24 @@ impl Corpus {
         let options = options();
         let (which, past) = (self.rng.random_range(0..options.len()), self.rng.random_range(0..Past::ALL.len()));
         let cpus = self.shape.actors.1 as u8;
-        let stage = self
+        let setup = self
             .stages
             .entry((which, past))
-            .or_insert_with(|| Rc::new(Stage::new(&options[which], cpus, Past::ALL[past])));
-        let stage = Rc::clone(stage);
+            .or_insert_with(|| Rc::new(Setup::new(&options[which], cpus, Past::ALL[past])));
+        let setup = Rc::clone(setup);
         let actors = self.rng.random_range(self.shape.actors.0..=self.shape.actors.1);
         let longest = if actors == 2 { self.shape.lines.0 } else { self.shape.lines.1 };
-        let lines = (0..actors).map(|_| self.program(&stage, longest)).collect();
-        Programs { stage, past: Past::ALL[past], lines }
+        let lines = (0..actors).map(|_| self.program(&setup, longest)).collect();
+        Programs { setup, past: Past::ALL[past], lines }
     }
 
-    fn program(&mut self, stage: &Rc<Stage>, longest: usize) -> Vec<Line> {
+    fn program(&mut self, setup: &Rc<Setup>, longest: usize) -> Vec<Line> {
         let length = self.rng.random_range(2..=longest);
         let mut program = Vec::new();
         while program.len() < length {
             let half = self.rng.random_range(0..2);
             let section = self.rng.random_range(0..100) < self.shape.sections;
-            let mut draw = Draw { rng: &mut self.rng, stage: Rc::clone(stage), half };
+            let mut draw = Draw { rng: &mut self.rng, setup: Rc::clone(setup), half };
             if section {
                 let more = draw.weighted(SECTIONS)(&mut draw);
                 if program.is_empty() || program.len() + more.len() <= longest {

@@ -104,7 +104,7 @@ impl Watch {
     }
 
     /// `lock` is about to be acquired by a holder of the locks in `held`. A lock of these that somebody acquired,
-    /// directly or over others, while holding `lock`: the order has a cycle. Each cycle is told once.
+    /// directly or over others, while holding `lock`: the order has a cycle. Each cycle is reported once.
     pub fn order_cycle(&self, held: u32, lock: LockId) -> Option<usize> {
         let mut cycle = None;
         for h in (0..LockId::COUNT).filter(|h| held >> h & 1 != 0 && *h != lock.index()) {

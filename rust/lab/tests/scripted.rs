@@ -16,8 +16,8 @@ use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_lab::document::{ActorDocument, Document, OperationDocument};
 use vmemmap_lab::programs;
 use vmemmap_lab::scenario::{Actor, Scenario};
-use vmemmap_lab::script::{Memo, Source, sent};
-use vmemmap_lab::session::{self, QuestionError};
+use vmemmap_lab::script::{Source, Transcript, sent};
+use vmemmap_lab::session::{self, SessionError};
 use vmemmap_lab::world::{Explored, booted};
 use vmemmap_machine::explored::{Context, WorldOptions};
 use vmemmap_machine::op::{Op, OpCpu, Reply};
@@ -75,7 +75,7 @@ fn dump_after(errno: i64) -> impl Fn(&[i64]) -> Option<OperationDocument> {
     }
 }
 
-fn explored(document: &Value, source: &Source<'_>) -> Result<Value, QuestionError> {
+fn explored(document: &Value, source: &Source<'_>) -> Result<Value, SessionError> {
     let options = json!({"seconds": null, "shorten_seconds": 30.0, "settle_seconds": 30.0});
     session::explore_with(&document.to_string(), &options.to_string(), Some(source), &|| false, &mut |_| {})
 }
@@ -231,16 +231,16 @@ fn reductions_agree_on_steps_that_look() {
         let answers = [Reduction::CACHE, Reduction::CACHE_SLEEP, Reduction::MERGED].map(|reduction| {
             let scenario = scenario(&parsed, &kernel);
             let names = scenario.actors.iter().map(|a| a.name.clone()).collect();
-            let memo = Memo::new(&kernel.layout, names, &source);
+            let transcript = Transcript::new(&kernel.layout, names, &source);
             let world = world(&kernel, &setup);
             let how =
                 Options { reduction, seconds: None, shorten_seconds: 0.0, settle_seconds: 60.0, ..Options::default() };
-            let outcome = programs::explore(&kernel, world, &scenario, Some(&memo), &how, &|| false, &mut |_| {})
+            let outcome = programs::explore(&kernel, world, &scenario, Some(&transcript), &how, &|| false, &mut |_| {})
                 .expect("stacks");
-            memo.check().expect("nothing wrong");
+            transcript.check().expect("nothing wrong");
             let fell: Vec<Invariant> =
-                outcome.witnesses.keys().copied().filter(|i| scenario.judged.contains(i)).collect();
-            (outcome.verdict, outcome.exhaustive, fell, memo.asked())
+                outcome.counterexamples.keys().copied().filter(|i| scenario.judged.contains(i)).collect();
+            (outcome.verdict, outcome.exhaustive, fell, transcript.asked())
         });
         assert_eq!(answers[0], answers[1], "{first} {second:?}");
         assert_eq!(answers[0], answers[2], "{first} {second:?}");
