@@ -59,8 +59,8 @@ impl Invariants {
 
 /// Locations that an operation reads and writes (explorer.md §2.1): dense numbers given by the model.
 ///
-/// Two operations conflict if both touch a location, one of them changes it, and they do not both adjust it. The
-/// filters settle most pairs at once.
+/// Two operations conflict if both touch a location, one of them changes it, and their changes are not both commuting
+/// updates. The filters settle most pairs at once.
 #[derive(Clone, Default, Debug)]
 pub struct AccessSet {
     /// `location << 2 | access`.
@@ -75,20 +75,21 @@ pub struct AccessSet {
 pub enum Access {
     Read,
     Write,
-    /// Reads it too, but need not be a scheduling point for that (`Inner::touch` says why): it asks whether the actor
-    /// may run at all, or nothing can change there before somebody changes another location that it reads.
-    Watch,
-    /// Changes it in a way that commutes with all other such changes.
-    Adjust,
+    /// A read that commutes with removals: it asks whether the actor may run at all, or reads a relation that is empty
+    /// and that nobody ends before somebody has begun it by changing another location that the operation reads. It
+    /// makes the changes scheduling points, but need not be one itself (`Inner::touch` has the proof).
+    EnablednessRead,
+    /// A commuting update: it changes the location in a way that commutes with all other such updates.
+    CommutingUpdate,
 }
 
 impl Access {
-    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::Watch, Self::Adjust];
+    const ALL: [Self; 4] = [Self::Read, Self::Write, Self::EnablednessRead, Self::CommutingUpdate];
 
     const fn conflicts(self, other: Self) -> bool {
         match (self, other) {
             (Self::Write, _) | (_, Self::Write) => true,
-            (Self::Adjust, other) | (other, Self::Adjust) => !matches!(other, Self::Adjust),
+            (Self::CommutingUpdate, other) | (other, Self::CommutingUpdate) => !matches!(other, Self::CommutingUpdate),
             _ => false,
         }
     }
@@ -105,7 +106,7 @@ impl AccessSet {
     pub fn touch(&mut self, location: u32, access: Access) {
         self.touched.push(u64::from(location) << 2 | access as u64);
         self.filter |= bit(location);
-        if matches!(access, Access::Write | Access::Adjust) {
+        if matches!(access, Access::Write | Access::CommutingUpdate) {
             self.change_filter |= bit(location);
         }
     }
@@ -187,7 +188,7 @@ pub struct Breach {
 
 /// A run of operations that do nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum InVain {
+pub enum NoOps {
     /// Each reads one of these locations, in the place of what the first of them reads.
     Reads(Range<u32>),
     /// So many, with the same access set.
@@ -230,8 +231,8 @@ pub trait Model {
     fn observed(reply: Self::Reply) -> u64;
     /// Of a run of `n` operations, the first of which is `op`, those up to the first that would find or reach something
     /// now. What comes before that changes nothing, has one outcome and replies 0.
-    fn in_vain(&self, _op: &Self::Op, _n: usize) -> InVain {
-        InVain::Alike(0)
+    fn no_ops(&self, _op: &Self::Op, _n: usize) -> NoOps {
+        NoOps::Alike(0)
     }
     /// A location that is touched wherever this one is, or nearly so: what is learned of one may be expected of the
     /// other.

@@ -277,7 +277,7 @@ fn seeded_faults_of_the_reduction_are_noticed() {
         (Reduction::CACHE_SLEEP, Fault::SleepNotFiltered),
         (Reduction::MERGED, Fault::SleepNotFiltered),
         (Reduction::MERGED, Fault::NoFixpoint),
-        (Reduction::MERGED, Fault::LongerUnnoticed),
+        (Reduction::MERGED, Fault::BrokenAssumptionUnnoticed),
         (Reduction::CACHE, Fault::HashWithoutValues),
         (Reduction::MERGED, Fault::HashWithoutValues),
         (Reduction::MERGED, Fault::OutcomeForgotten),

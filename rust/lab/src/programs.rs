@@ -48,7 +48,7 @@ impl<M: Model<Op = Op, Reply = Reply>> Port for KernelPort<'_, '_, M> {
         self.port.observed()
     }
     fn conclude(&self, since: Observed, outcome: u64) {
-        self.port.conclude(since, outcome);
+        self.port.abstract_observations(since, outcome);
     }
     fn id(&self) -> u8 {
         self.port.id()

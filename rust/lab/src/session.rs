@@ -104,8 +104,8 @@ impl From<ReductionName> for Reduction {
     fn from(name: ReductionName) -> Self {
         match name {
             ReductionName::Merged => Self::MERGED,
-            ReductionName::CacheSleep => Self { conclude: false, ..Self::CACHE_SLEEP },
-            ReductionName::Cache => Self { conclude: false, ..Self::CACHE },
+            ReductionName::CacheSleep => Self { abstract_observations: false, ..Self::CACHE_SLEEP },
+            ReductionName::Cache => Self { abstract_observations: false, ..Self::CACHE },
         }
     }
 }

@@ -11,7 +11,7 @@ use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
 use crate::setup::{SetupError, alone, set_up};
-use vmemmap_explore::model::{Access, AccessSet, Breach, Described, Held, InVain, Invariants, Model, NewOrder};
+use vmemmap_explore::model::{Access, AccessSet, Breach, Described, Held, Invariants, Model, NewOrder, NoOps};
 
 /// The explored machine as the engine's model.
 #[derive(Clone, Debug)]
@@ -43,12 +43,12 @@ impl Touch for Touched<'_> {
         self.0.write(location);
     }
     #[inline]
-    fn watch(&mut self, location: u32) {
-        self.0.touch(location, Access::Watch);
+    fn enabledness_read(&mut self, location: u32) {
+        self.0.touch(location, Access::EnablednessRead);
     }
     #[inline]
-    fn adjust(&mut self, location: u32) {
-        self.0.touch(location, Access::Adjust);
+    fn commuting_update(&mut self, location: u32) {
+        self.0.touch(location, Access::CommutingUpdate);
     }
 }
 
@@ -86,11 +86,11 @@ impl Model for Explored {
     fn observed(reply: Reply) -> u64 {
         reply.value ^ u64::from(reply.tok).rotate_left(32)
     }
-    fn in_vain(&self, op: &Op, n: usize) -> InVain {
+    fn no_ops(&self, op: &Op, n: usize) -> NoOps {
         match *op {
-            Op::Read { at, .. } => InVain::Reads(World::none_from(self, at, n)),
-            Op::Tlbi(Tlbi::Vaale1is(first)) => InVain::Alike(World::unreached_from(self, first, n)),
-            _ => InVain::Alike(0),
+            Op::Read { at, .. } => NoOps::Reads(World::none_from(self, at, n)),
+            Op::Tlbi(Tlbi::Vaale1is(first)) => NoOps::Alike(World::unreached_from(self, first, n)),
+            _ => NoOps::Alike(0),
         }
     }
     fn alias(&self, location: u32) -> Option<u32> {

@@ -42,10 +42,10 @@ impl Touch for AccessSet {
     fn write(&mut self, location: u32) {
         self.writes.push(location);
     }
-    fn watch(&mut self, location: u32) {
+    fn enabledness_read(&mut self, location: u32) {
         self.reads.push(location);
     }
-    fn adjust(&mut self, location: u32) {
+    fn commuting_update(&mut self, location: u32) {
         self.adjusts.push(location);
     }
 }

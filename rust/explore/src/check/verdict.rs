@@ -150,7 +150,7 @@ pub struct Outcome {
     pub switches: Option<u32>,
     /// One for each invariant that fell, judged or not.
     pub counterexamples: BTreeMap<Invariant, Counterexample>,
-    /// Rounds until the set of shared locations was complete.
+    /// Fixpoint iterations until the set of shared locations was complete.
     pub rounds: u32,
     /// See `Report`: only an exhausted search with the cache alone counts them.
     pub interleavings: Option<f64>,

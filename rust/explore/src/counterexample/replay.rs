@@ -172,20 +172,20 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     /// The operation that the actor is about to do; `None` if it is done.
     fn next(&self, actor: usize) -> Option<(String, &'static str, String)> {
         let inner = self.runner.inner();
-        let op = inner.actors[actor].announced?;
+        let op = inner.actors[actor].pending?;
         let text = inner.model.describe(actor as u8, &op);
         Some((text.op, inner.actors[actor].label, text.place))
     }
 
-    /// The outcome of the announced operation that is `taken`, if there is one.
+    /// The outcome of the pending operation that is `taken`, if there is one.
     fn outcome(&self, actor: usize, taken: &str) -> Option<u16> {
         let outcomes = self.runner.outcomes(actor);
         let mut inner = self.runner.inner();
-        let op = inner.actors[actor].announced?;
+        let op = inner.actors[actor].pending?;
         (1..outcomes).find(|outcome| inner.model.alternative(actor as u8, &op, *outcome) == taken)
     }
 
-    /// Lets the announced operation execute; its place in the record.
+    /// Lets the pending operation execute; its place in the record.
     fn go(&mut self, actor: usize, outcome: u16) -> usize {
         let at = self.runner.inner().record.as_ref().map_or(0, Vec::len);
         self.runner.advance(actor, outcome, Phase::Frontier);

@@ -235,7 +235,7 @@ impl Proof<'_> {
             None => (None, 0),
         };
         let (mut enabled, _) = runner.enabled();
-        if let Some(last) = last.filter(|last| runner.pauses(*last)) {
+        if let Some(last) = last.filter(|last| runner.at_checkpoint(*last)) {
             // It could have gone on without being seen, which costs no switch.
             enabled &= 1 << last;
         }

@@ -251,7 +251,7 @@ fn run_schedule<M: Model, A: Actors<M>>(
         inner.merge = Merge::Local;
         inner.record = Some(Vec::new());
         // As a replay will, whatever the search did.
-        inner.concludes = true;
+        inner.abstracts_observations = true;
         // The bound is for the search, where private operations do not count.
         std::mem::replace(&mut inner.step_bound, u32::MAX)
     };

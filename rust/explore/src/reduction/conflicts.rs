@@ -11,7 +11,7 @@ use crate::reduction::phase;
 enum Way {
     Read,
     Write,
-    Adjust,
+    CommutingUpdate,
 }
 
 const WAYS: usize = 3;
@@ -19,20 +19,20 @@ const WAYS: usize = 3;
 impl Way {
     const fn of(access: Access) -> Self {
         match access {
-            Access::Read | Access::Watch => Self::Read,
+            Access::Read | Access::EnablednessRead => Self::Read,
             Access::Write => Self::Write,
-            Access::Adjust => Self::Adjust,
+            Access::CommutingUpdate => Self::CommutingUpdate,
         }
     }
     /// Those that it conflicts with.
     const fn against(self) -> &'static [Way] {
         match self {
-            Self::Read => &[Self::Write, Self::Adjust],
-            Self::Write => &[Self::Read, Self::Write, Self::Adjust],
-            Self::Adjust => &[Self::Read, Self::Write],
+            Self::Read => &[Self::Write, Self::CommutingUpdate],
+            Self::Write => &[Self::Read, Self::Write, Self::CommutingUpdate],
+            Self::CommutingUpdate => &[Self::Read, Self::Write],
         }
     }
-    const ALL: [Self; WAYS] = [Self::Read, Self::Write, Self::Adjust];
+    const ALL: [Self; WAYS] = [Self::Read, Self::Write, Self::CommutingUpdate];
 }
 
 /// Who has touched a location, and whose accesses to it somebody else can tell.
@@ -40,7 +40,7 @@ impl Way {
 pub(crate) struct Location {
     /// By `Way`.
     actors: [u16; WAYS],
-    /// Actors whose accesses of each way are scheduling points in this round.
+    /// Actors whose accesses of each way are scheduling points in this iteration.
     seen: [u16; WAYS],
     /// Its number among the shared ones, from 1.
     row: u32,
@@ -60,14 +60,14 @@ impl Location {
         Self::others(way.against().iter().fold(0, |all, w| all | self.actors[*w as usize]))
     }
     /// An access was taken for private that is not.
-    fn outgrown(self) -> bool {
+    fn invalidated(self) -> bool {
         Way::ALL.iter().any(|w| self.actors[*w as usize] & self.noticed(*w) & !self.seen[*w as usize] != 0)
     }
     fn is_shared(self) -> bool {
         self.seen != [0; WAYS]
     }
     fn changers(self) -> u16 {
-        self.actors[Way::Write as usize] | self.actors[Way::Adjust as usize]
+        self.actors[Way::Write as usize] | self.actors[Way::CommutingUpdate as usize]
     }
 }
 
@@ -109,37 +109,37 @@ struct Met {
     noticed: bool,
 }
 
-/// Who took an access for private though the location is shared, in this round.
+/// Who took an access for private though the location is shared, in this iteration.
 #[derive(Clone, Copy, Debug, Default)]
-struct Relied {
+struct Assumed {
     actors: [u16; WAYS],
     /// Who went on longer.
-    outlasted: u16,
+    broken: u16,
 }
 
-/// What is known of all locations, and what this round goes by.
+/// What is known of all locations, and what this iteration goes by.
 ///
-/// All of it is learned from the executions run. What a round relied on and what turns out not to be so ends the round;
-/// the last round has relied on nothing that is not so in any of its executions.
+/// All of it is learned from the executions run. What an iteration assumed and what turns out not to be so ends the
+/// iteration; the last iteration has assumed nothing that is not so in any of its executions.
 #[derive(Default)]
 pub(crate) struct Sharing {
     locations: Vec<Location>,
-    /// Where somebody can tell an access that this round took for private.
-    outgrown: Vec<u32>,
-    /// Of each actor and shared location (`Location::row`): what is known, and what was known when the round began.
+    /// Where somebody can tell an access that this iteration took for private.
+    invalidated: Vec<u32>,
+    /// Of each actor and shared location (`Location::row`): what is known, and what was known when the iteration began.
     known: Vec<Uses>,
     taken: Vec<Uses>,
-    relied: Vec<Relied>,
+    assumed: Vec<Assumed>,
     /// The shared locations, by row.
     shared: Vec<u32>,
-    /// Where an actor goes on longer than this round relied on.
-    outlasted: Vec<(u32, u8)>,
+    /// Where an actor goes on longer than this iteration assumed.
+    broken: Vec<(u32, u8)>,
     /// More is known than is taken.
     learned: bool,
     actors: usize,
     met: Vec<Met>,
-    /// Actors and rows of locations, not shared in this round, that each is known to read.
-    quiet: Vec<(u8, Range<u32>)>,
+    /// Actors and rows of locations, not shared in this iteration, that each is known to read.
+    no_op_reads: Vec<(u8, Range<u32>)>,
     pub fault: Fault,
 }
 
@@ -149,7 +149,7 @@ impl Sharing {
     }
 
     pub fn grew(&self) -> bool {
-        (!self.outlasted.is_empty() && self.fault != Fault::LongerUnnoticed) || !self.outgrown.is_empty()
+        (!self.broken.is_empty() && self.fault != Fault::BrokenAssumptionUnnoticed) || !self.invalidated.is_empty()
     }
 
     /// Takes in the accesses of an operation. `false` if nobody else can tell them, whenever they happen.
@@ -165,12 +165,12 @@ impl Sharing {
             let entry = &mut self.locations[index];
             if entry.actors[way as usize] & me == 0 {
                 entry.actors[way as usize] |= me;
-                if entry.outgrown() {
-                    self.outgrown.push(location);
+                if entry.invalidated() {
+                    self.invalidated.push(location);
                 }
             }
             if entry.row != 0 {
-                let noticed = access != Access::Watch && entry.seen[way as usize] & me != 0;
+                let noticed = access != Access::EnablednessRead && entry.seen[way as usize] & me != 0;
                 self.met.push(Met { location, way, noticed });
             }
         }
@@ -178,29 +178,30 @@ impl Sharing {
     }
 
     /// How many reads of these locations, up to the first that is shared, nobody else can tell, whenever they happen.
-    pub fn quiet(&mut self, actor: u8, found: Range<u32>) -> usize {
-        if let Some((_, known)) = self.quiet.iter().find(|(a, known)| *a == actor && known.contains(&found.start)) {
+    pub fn no_op_reads(&mut self, actor: u8, found: Range<u32>) -> usize {
+        if let Some((_, known)) = self.no_op_reads.iter().find(|(a, known)| *a == actor && known.contains(&found.start))
+        {
             return (found.end.min(known.end) - found.start) as usize;
         }
         let end = found.end as usize;
         if end > self.locations.len() {
             self.locations.resize(end, Location::default());
         }
-        let mut quiet = found.start..found.start;
+        let mut no_op_reads = found.start..found.start;
         for location in found {
             let entry = &mut self.locations[location as usize];
             if entry.row != 0 {
                 break;
             }
             entry.actors[Way::Read as usize] |= 1 << actor;
-            if entry.outgrown() {
-                self.outgrown.push(location);
+            if entry.invalidated() {
+                self.invalidated.push(location);
             }
-            quiet.end += 1;
+            no_op_reads.end += 1;
         }
-        let skipped = quiet.len();
+        let skipped = no_op_reads.len();
         if skipped != 0 {
-            self.quiet.push((actor, quiet));
+            self.no_op_reads.push((actor, no_op_reads));
         }
         skipped
     }
@@ -219,36 +220,37 @@ impl Sharing {
     /// all others are past their last access that could, or make each under a lock that the actor holds.
     ///
     /// Both stay so until the actor moves: phases only grow, and whoever needs the lock waits for it.
-    pub fn is_apart(&mut self, actor: u8, held: Held, phases: &[u32; MAX_ACTORS]) -> bool {
+    pub fn is_independent(&mut self, actor: u8, held: Held, phases: &[u32; MAX_ACTORS]) -> bool {
         let me = usize::from(actor);
         let keeps_out = if self.fault == Fault::ReadersExclude { Held { alone: held.any, ..held } } else { held };
-        let mut apart = true;
+        let mut independent = true;
         for i in 0..self.met.len() {
             let Met { location, way, noticed } = self.met[i];
             let row = self.row(location);
-            if noticed && apart {
+            if noticed && independent {
                 let others = (0..self.actors).filter(|a| *a != me);
-                apart = others.map(|a| (phases[a], self.taken[row + a])).all(|(now, u)| u.is_past(way, now, keeps_out));
+                independent =
+                    others.map(|a| (phases[a], self.taken[row + a])).all(|(now, u)| u.is_past(way, now, keeps_out));
             }
             self.note(location, actor, way, phases[me], held);
         }
-        if apart {
+        if independent {
             for i in 0..self.met.len() {
                 let Met { location, way, noticed } = self.met[i];
                 if noticed {
                     let row = self.row(location);
-                    // What became known since the round began counts from the next one on.
+                    // What became known since the iteration began counts from the next one on.
                     for other in (0..self.actors).filter(|a| *a != me) {
                         if !self.known[row + other].is_past(way, phases[other], keeps_out) {
-                            self.outlast(location, other as u8);
+                            self.break_assumption(location, other as u8);
                         }
                     }
-                    let relied = &mut self.relied[self.locations[location as usize].row as usize - 1];
-                    relied.actors[way as usize] |= 1 << actor;
+                    let assumed = &mut self.assumed[self.locations[location as usize].row as usize - 1];
+                    assumed.actors[way as usize] |= 1 << actor;
                 }
             }
         }
-        apart
+        independent
     }
 
     fn row(&self, location: u32) -> usize {
@@ -270,24 +272,24 @@ impl Sharing {
             return;
         }
         self.learned = true;
-        let relied = self.relied[self.locations[location as usize].row as usize - 1];
-        let conflicting = way.against().iter().fold(0, |all, w| all | relied.actors[*w as usize]);
+        let assumed = self.assumed[self.locations[location as usize].row as usize - 1];
+        let conflicting = way.against().iter().fold(0, |all, w| all | assumed.actors[*w as usize]);
         if conflicting & !(1 << actor) != 0 {
-            self.outlast(location, actor);
+            self.break_assumption(location, actor);
         }
     }
 
-    fn outlast(&mut self, location: u32, actor: u8) {
-        let relied = &mut self.relied[self.locations[location as usize].row as usize - 1];
-        if relied.outlasted & 1 << actor == 0 {
-            relied.outlasted |= 1 << actor;
-            self.outlasted.push((location, actor));
+    fn break_assumption(&mut self, location: u32, actor: u8) {
+        let assumed = &mut self.assumed[self.locations[location as usize].row as usize - 1];
+        if assumed.broken & 1 << actor == 0 {
+            assumed.broken |= 1 << actor;
+            self.broken.push((location, actor));
         }
     }
 
     /// Takes what has been learned into account from now on. `true` if something had that matters.
     ///
-    /// `always`: also what nothing relied on.
+    /// `always`: also what nothing assumed.
     ///
     /// `again`: the phase in which an actor does for the last time what it does in this one. `alias`: a location that
     /// whoever touches this one in a way that matters touches too, or might.
@@ -303,12 +305,12 @@ impl Sharing {
         if !due {
             return false;
         }
-        let mut new = std::mem::take(&mut self.outgrown);
+        let mut new = std::mem::take(&mut self.invalidated);
         // In order: rows are extended from their beginning.
         new.sort_unstable();
         for index in new.iter().map(|location| *location as usize) {
             let location = &mut self.locations[index];
-            if location.outgrown() {
+            if location.invalidated() {
                 let fresh = !location.is_shared();
                 location.seen = Way::ALL.map(|w| location.seen[w as usize] | location.noticed(w));
                 if fresh {
@@ -319,8 +321,8 @@ impl Sharing {
                 }
             }
         }
-        let outlasted = std::mem::take(&mut self.outlasted);
-        for (location, actor) in outlasted {
+        let broken = std::mem::take(&mut self.broken);
+        for (location, actor) in broken {
             self.spread(location as usize, usize::from(actor), &again);
         }
         for row in 0..self.shared.len() {
@@ -335,15 +337,15 @@ impl Sharing {
         }
         self.taken.clone_from(&self.known);
         self.learned = false;
-        self.relied.fill(Relied::default());
-        self.quiet.clear();
+        self.assumed.fill(Assumed::default());
+        self.no_op_reads.clear();
         true
     }
 
     /// Who is known to do something in two rounds of its program is taken to do it in all. And the entries of a
-    /// hugepage, their frames and stale values follow each other; each round would learn of one more. So what is known
-    /// of one such location is taken to hold for those around that the same actors change. To know of more accesses
-    /// than there are is always sound.
+    /// hugepage, their frames and stale values follow each other; each iteration would learn of one more. So what is
+    /// known of one such location is taken to hold for those around that the same actors change. To know of more
+    /// accesses than there are is always sound.
     fn spread(&mut self, at: usize, actor: usize, again: impl Fn(usize, u32) -> u32) {
         let own = (self.locations[at].row as usize - 1) * self.actors + actor;
         let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
@@ -364,9 +366,9 @@ impl Sharing {
 
     fn give_row(&mut self, index: usize) {
         if self.locations[index].row == 0 {
-            self.relied.push(Relied::default());
+            self.assumed.push(Assumed::default());
             self.shared.push(index as u32);
-            self.locations[index].row = self.relied.len() as u32;
+            self.locations[index].row = self.assumed.len() as u32;
             self.known.resize(self.known.len() + self.actors, Uses::NONE);
         }
     }
@@ -378,9 +380,9 @@ const AROUND: usize = 128;
 /// Widest distance between the locations of neighbouring entries or frames of a model.
 const STRIDE: isize = 16;
 
-/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each round would learn one
-/// more. So where a location has just become shared and lies in an even row of such locations, the row is continued by
-/// as many as it has. More scheduling points than needed are always sound.
+/// A scan meets the entries of a hugepage, and the frames they name, one after the other; each iteration would learn
+/// one more. So where a location has just become shared and lies in an even row of such locations, the row is continued
+/// by as many as it has. More scheduling points than needed are always sound.
 fn extend_row(locations: &mut [Location], at: usize) -> Vec<usize> {
     let (changers, seen) = (locations[at].changers(), locations[at].seen);
     let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());

@@ -28,7 +28,7 @@ pub(crate) fn place(hash: u128, actor: u64) -> u128 {
 pub(crate) const SKIPPED: u64 = 0x5bd1_e995_0000_0000;
 
 /// Marks, in a history, the outcome of what was observed.
-pub(crate) const CONCLUDED: u64 = 0x1656_67b1_9e37_79f9;
+pub(crate) const ABSTRACTED: u64 = 0x1656_67b1_9e37_79f9;
 
 /// Keys are hashes already.
 #[derive(Default)]

@@ -18,14 +18,14 @@ pub struct Reduction {
     /// Tell finished actors' histories apart (to compare complete final states); verdicts do not need it.
     pub keep_finished: bool,
     /// Forget what was observed on the way to an outcome (`Cpu::conclude`).
-    pub conclude: bool,
+    pub abstract_observations: bool,
     #[doc(hidden)]
     pub fault: Fault,
 }
 
 impl Reduction {
     const fn new(cache: bool, sleep: bool, merge: Merge) -> Self {
-        Self { cache, sleep, merge, keep_finished: false, conclude: true, fault: Fault::None }
+        Self { cache, sleep, merge, keep_finished: false, abstract_observations: true, fault: Fault::None }
     }
     pub const NAIVE: Self = Self::new(false, false, Merge::Local);
     pub const CACHE: Self = Self::new(true, false, Merge::Local);
@@ -50,8 +50,8 @@ pub enum Fault {
     SleepNotFiltered,
     NoFixpoint,
     HashWithoutValues,
-    /// Who goes on longer than a round relied on ends no round.
-    LongerUnnoticed,
+    /// Who goes on longer than an iteration assumed ends no iteration.
+    BrokenAssumptionUnnoticed,
     /// Readers of a lock are taken to keep each other out.
     ReadersExclude,
     /// An outcome is forgotten with what led to it.

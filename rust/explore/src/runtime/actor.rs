@@ -6,13 +6,13 @@ use crate::reduction::phase;
 /// What one actor has done so far.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActorState<O> {
-    pub announced: Option<O>,
+    pub pending: Option<O>,
     pub finished: bool,
     /// Rolling hash of every value observed since the last boundary.
     pub hash: u128,
     /// The same since the start of the execution.
     pub history: u128,
-    /// `history` after the operation announced last.
+    /// `history` after the operation that was pending last.
     pub marked: u128,
     pub steps: u32,
     pub label: &'static str,
@@ -20,10 +20,10 @@ pub(crate) struct ActorState<O> {
     pub position: u32,
     /// Does the same for ever.
     pub recurring: bool,
-    /// Since the operation announced last: met nothing that others ever do.
-    pub aloof: bool,
+    /// Since the operation that was pending last: met nothing that others ever do.
+    pub unobserved: bool,
     /// Announced what could have executed at once.
-    pub pauses: bool,
+    pub at_checkpoint: bool,
     /// What else its future depends on: the operations before this one, as far as they decide which come later.
     pub past: u32,
 }
@@ -39,7 +39,7 @@ impl<O> ActorState<O> {
     }
     pub const fn new() -> Self {
         Self {
-            announced: None,
+            pending: None,
             finished: false,
             hash: 1,
             history: 1,
@@ -49,8 +49,8 @@ impl<O> ActorState<O> {
             position: 0,
 
             recurring: false,
-            aloof: true,
-            pauses: false,
+            unobserved: true,
+            at_checkpoint: false,
             past: 0,
         }
     }

@@ -19,7 +19,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         let mut waits = [0u16; MAX_ACTORS];
         for (i, wait) in waits.iter_mut().enumerate().take(self.count()) {
             if blocked & 1 << i != 0
-                && let Some(op) = inner.actors[i].announced
+                && let Some(op) = inner.actors[i].pending
             {
                 *wait = inner.model.waits_for(i as u8, &op);
             }
@@ -32,7 +32,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             if ring.is_empty() { (0..self.count()).filter(|i| blocked & 1 << i != 0).collect() } else { ring };
         let mut parts = Vec::new();
         for &i in &who {
-            let op = inner.actors[i].announced.expect("a blocked actor has announced");
+            let op = inner.actors[i].pending.expect("a blocked actor has announced");
             let text = inner.model.describe(i as u8, &op);
             let for_whom: Vec<&str> =
                 (0..self.count()).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors().name(j)).collect();

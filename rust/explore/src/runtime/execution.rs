@@ -1,4 +1,4 @@
-//! One execution: actors announce their next operation, the scheduler picks, the operation executes.
+//! One execution: actors reach their next operation, the scheduler picks, the operation executes.
 //!
 //! The scheduling point is *before* the effect: an actor runs up to its next announcement and stops there. Operations
 //! that are local, or private as far as is known (explorer.md §2.2), execute at once on the actor's own stack.
@@ -8,9 +8,9 @@ use std::cell::RefCell;
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Invariant, Observed};
 
-use crate::model::{AccessSet, Breach, InVain, Invariants, MAX_ACTORS, Model, NewOrder};
+use crate::model::{AccessSet, Breach, Invariants, MAX_ACTORS, Model, NewOrder, NoOps};
 use crate::reduction::conflicts::Sharing;
-use crate::reduction::history::{CONCLUDED, FINISHED, SKIPPED, place, roll};
+use crate::reduction::history::{ABSTRACTED, FINISHED, SKIPPED, place, roll};
 use crate::reduction::options::{Fault, Merge};
 use crate::reduction::phase;
 use crate::runtime::actor::{ActorState, Step};
@@ -71,8 +71,8 @@ pub(crate) struct Inner<M: Model> {
     broke_at: [u32; 32],
     pub halted: bool,
     pub bound_hit: bool,
-    /// Actors that go on unnoticed where others could notice them at other times stop now and then.
-    pub pauses: bool,
+    /// Actors that go on in singleton persistent sets stop now and then, for the state cache.
+    pub checkpoints: bool,
     pub step_bound: u32,
     /// Operations executed in this execution, and since the runner was made.
     pub steps: u32,
@@ -85,8 +85,8 @@ pub(crate) struct Inner<M: Model> {
     /// A query had no answer: whatever search this is, it is over.
     pub unanswered: bool,
     pub fault: Fault,
-    /// `ActorPort::conclude` has an effect.
-    pub concludes: bool,
+    /// `ActorPort::abstract_observations` has an effect.
+    pub abstracts_observations: bool,
     /// Locks taken under others, each pair once, and the kernel function that took the second.
     pub lock_orders: Vec<(NewOrder, &'static str)>,
     /// Deadlocks, which only the scheduler sees.
@@ -95,7 +95,7 @@ pub(crate) struct Inner<M: Model> {
     pub retired: Vec<(usize, ActorState<M::Op>)>,
     /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else
     /// can tell, and what it broke on the way was found the first time.
-    pub uneventful: FxHashSet<(u8, u128)>,
+    pub dead_continuations: FxHashSet<(u8, u128)>,
     scratch: AccessSet,
 }
 
@@ -120,30 +120,31 @@ impl<M: Model> Inner<M> {
         // Now and then, at a place that depends on nothing but the actor's own state, so that searches which come there
         // on other ways need not run what is left once more.
         let state = &mut self.actors[usize::from(actor)];
-        state.pauses = self.pauses && state.hash & PAUSES == 0 && self.sharing.was_noticed();
-        goes_on && !state.pauses
+        state.at_checkpoint = self.checkpoints && state.hash & CHECKPOINT == 0 && self.sharing.was_noticed();
+        goes_on && !state.at_checkpoint
     }
 
-    /// Learns the locations of an operation; `true` if nobody else can tell when it happens, from here on.
+    /// Learns the locations of an operation; `true` if it is independent of everything that other actors can still do,
+    /// that is, if the pending operation of this one actor is a singleton persistent set.
     ///
-    /// A location that is only *watched* counts among those read, so that whoever changes it is a scheduling point, but
-    /// does not keep the operation that watches it from being private. That is sound: let `p` be such an operation of
-    /// actor T, which follows T's operation `x`, and let others do `o1 … on` between the two. If `p` commutes with each
-    /// `oi`, then `x p o1 … on` stands for all places of `p`, and running `p` at once, before anybody else is
-    /// scheduled, loses nothing.
+    /// Then exploring it first loses no behaviour up to commutation. An *enabledness read* counts among the reads, so
+    /// that whoever changes the location has a scheduling point, but does not itself make the operation dependent.
+    /// Proof: let `p` be such an operation of actor T, which follows T's operation `x`, and let others do `o1 … on`
+    /// between the two. If `p` commutes with each `oi`, then `x p o1 … on` stands for all places of `p`, and running
+    /// `p` at once, before anybody else is scheduled, loses nothing. It does commute:
     ///
-    /// * Of *whether T may go on*: `p` is enabled right after `x`, since only others take the CPU from T, and they act
-    ///   after `x` (an operation that made its own actor wait would break this; there is none). `p` writes no location
-    ///   that decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p` in this execution,
-    ///   hence `p` before `oi` ends in the same state. What an interrupt finds is the state that it found when it came
-    ///   before `p`. Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has not there; the
-    ///   deadlock is the same.
-    /// * Of *a relation that is empty after `x`* (stale values of an address, say): an `oi` that ends it needs an
-    ///   earlier one that begins it. That one changes another location, which `p` reads, so the first `oi` with which
-    ///   `p` does not commute is not one that ends it.
+    /// * Where the read is *whether T may go on*: `p` is enabled right after `x`, since only others take the CPU from
+    ///   T, and they act after `x` (an operation that made its own actor wait would break this; there is none). `p`
+    ///   writes no location that decides whether `oi` may go, and where `oi` decides whether T may go, T could at `p`
+    ///   in this execution, hence `p` before `oi` ends in the same state. What an interrupt finds is the state that it
+    ///   found when it came before `p`. Only in a deadlock that keeps T off its CPU for ever, `p` has run here and has
+    ///   not there; the deadlock is the same.
+    /// * Where it is *of a relation that is empty after `x`* (stale values of an address, say): an `oi` that ends it
+    ///   needs an earlier one that begins it. That one changes another location, which `p` reads, so the first `oi`
+    ///   with which `p` does not commute is not one that ends it.
     ///
     /// All that needs only what the others do *from here on*, and what they can do before T moves
-    /// (`Sharing::is_apart`).
+    /// (`Sharing::is_independent`).
     pub fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.access_set(actor, op, &mut self.scratch);
@@ -153,7 +154,7 @@ impl<M: Model> Inner<M> {
         let held = self.model.locks(actor);
         let phases =
             std::array::from_fn(|a| if a < self.sharing.actors() { self.actors[a].phase() } else { phase::FINISHED });
-        self.sharing.is_apart(actor, held, &phases)
+        self.sharing.is_independent(actor, held, &phases)
     }
 
     #[inline]
@@ -184,10 +185,10 @@ impl<M: Model> Inner<M> {
         state.hash = roll(state.hash, observed);
         state.history = roll(state.history, observed);
         if !private {
-            state.pauses = false;
+            state.at_checkpoint = false;
             state.marked = state.history;
         }
-        state.aloof = !private || (state.aloof && self.sharing.met_nobody());
+        state.unobserved = !private || (state.unobserved && self.sharing.met_nobody());
         let violated = self.model.violated();
         let broke = violated.minus(self.seen);
         if let Some(mut text) = text {
@@ -230,9 +231,9 @@ impl<M: Model> Inner<M> {
         if !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
             return 0;
         }
-        let skipped = match self.model.in_vain(op, n) {
-            InVain::Reads(found) => self.sharing.quiet(actor, found),
-            InVain::Alike(n) => n,
+        let skipped = match self.model.no_ops(op, n) {
+            NoOps::Reads(found) => self.sharing.no_op_reads(actor, found),
+            NoOps::Alike(n) => n,
         };
         if skipped == 0 {
             return 0;
@@ -249,16 +250,16 @@ impl<M: Model> Inner<M> {
         let state = &mut self.actors[usize::from(actor)];
         state.hash = roll(state.hash, SKIPPED ^ skipped as u64);
         state.history = roll(state.history, SKIPPED ^ skipped as u64);
-        state.aloof &= self.sharing.met_nobody();
+        state.unobserved &= self.sharing.met_nobody();
         skipped
     }
 
-    /// Whether what is left of the actor is known to be uneventful.
+    /// Whether what is left of the actor is known to be a dead continuation.
     fn ends_here(&self, actor: u8) -> bool {
         self.merge == Merge::Private
             && self.record.is_none()
-            && !self.uneventful.is_empty()
-            && self.uneventful.contains(&(actor, self.actors[usize::from(actor)].marked))
+            && !self.dead_continuations.is_empty()
+            && self.dead_continuations.contains(&(actor, self.actors[usize::from(actor)].marked))
     }
 
     /// Hash of everything that the future depends on.
@@ -295,8 +296,8 @@ impl<M: Model> Inner<M> {
 /// Operations of one execution, private ones included.
 const PRIVATE_BOUND: u32 = 50_000_000;
 
-/// Bits of an actor's hash that are 0 where it pauses: at one of sixteen operations.
-const PAUSES: u128 = 0xf;
+/// Bits of an actor's hash that are 0 where it has a cache checkpoint: at one of sixteen operations.
+const CHECKPOINT: u128 = 0xf;
 
 /// Everything that actors and scheduler share, on one thread.
 pub struct Shared<M: Model> {
@@ -318,7 +319,7 @@ impl<M: Model> Shared<M> {
                 broke_at: [0; 32],
                 halted: false,
                 bound_hit: false,
-                pauses: false,
+                checkpoints: false,
                 step_bound: u32::MAX,
                 steps: 0,
                 total_steps: 0,
@@ -327,11 +328,11 @@ impl<M: Model> Shared<M> {
                 asked: None,
                 unanswered: false,
                 fault: Fault::None,
-                concludes: true,
+                abstracts_observations: true,
                 lock_orders: Vec::new(),
                 own_breaches: Vec::new(),
                 retired: Vec::new(),
-                uneventful: FxHashSet::default(),
+                dead_continuations: FxHashSet::default(),
                 scratch: AccessSet::default(),
             }),
         }
@@ -384,11 +385,11 @@ impl<'c, M: Model> ActorPort<'c, M> {
 
     /// Its future depends on no more of what it has observed since than the outcome. The hash of before is itself a
     /// live local in between, and a function of what has been observed.
-    pub fn conclude(&self, since: Observed, outcome: u64) {
+    pub fn abstract_observations(&self, since: Observed, outcome: u64) {
         let mut inner = self.shared.inner.borrow_mut();
-        if inner.concludes {
+        if inner.abstracts_observations {
             let outcome = if inner.fault == Fault::OutcomeForgotten { 0 } else { outcome };
-            inner.actors[usize::from(self.actor)].hash = roll(since.0, CONCLUDED ^ outcome);
+            inner.actors[usize::from(self.actor)].hash = roll(since.0, ABSTRACTED ^ outcome);
         }
     }
 
@@ -418,7 +419,7 @@ impl<'c, M: Model> ActorPort<'c, M> {
         }
     }
 
-    /// Execute at once what can be (`Model::in_vain`) of `n` operations in a row; how many. The others are to be called
+    /// Execute at once what can be (`Model::no_ops`) of `n` operations in a row; how many. The others are to be called
     /// one by one.
     pub fn skip(&self, op: &M::Op, n: usize) -> usize {
         let mut inner = self.shared.inner.borrow_mut();
@@ -436,7 +437,7 @@ impl<'c, M: Model> ActorPort<'c, M> {
                     return reply;
                 }
             } else {
-                inner.actors[usize::from(self.actor)].announced = Some(op);
+                inner.actors[usize::from(self.actor)].pending = Some(op);
             }
         }
         loop {
@@ -447,7 +448,7 @@ impl<'c, M: Model> ActorPort<'c, M> {
             if inner.halted || inner.actors[usize::from(self.actor)].finished {
                 continue;
             }
-            inner.actors[usize::from(self.actor)].announced = None;
+            inner.actors[usize::from(self.actor)].pending = None;
             let reply = inner.perform(self.actor, &op, outcome, false);
             if inner.ends_here(self.actor) {
                 inner.actors[usize::from(self.actor)].finished = true;

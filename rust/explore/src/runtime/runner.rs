@@ -86,7 +86,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let grew = sharing.adopt(self.count, always, again, |location| model.alias(location));
         if grew {
             // What counts as private has changed.
-            inner.uneventful.clear();
+            inner.dead_continuations.clear();
         }
         grew
     }
@@ -187,7 +187,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let count = self.count;
         let waiting = |inner: &mut Inner<M>, i: usize| {
             inner.actors[i]
-                .announced
+                .pending
                 .is_some_and(|op| inner.model.may_never_come(i as u8, &op) && inner.model.outcomes(i as u8, &op) == 0)
         };
         if (0..count).all(|i| inner.actors[i].finished || waiting(inner, i)) {
@@ -195,19 +195,19 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
                 let state = inner.actors[i];
                 if !state.finished {
                     inner.retired.push((i, state));
-                    inner.actors[i] = ActorState { finished: true, announced: None, ..state };
+                    inner.actors[i] = ActorState { finished: true, pending: None, ..state };
                 }
             }
         }
     }
 
-    /// Start actor `actor`, or let its announced operation execute with that outcome, and run it to its next
+    /// Start actor `actor`, or let its pending operation execute with that outcome, and run it to its next
     /// announcement. Returns how many operations ran after the announced one.
     pub(crate) fn advance(&mut self, actor: usize, outcome: u16, phase: Phase) -> u32 {
         let (before, own, broken) = {
             let mut inner = self.inner();
             inner.phase = phase;
-            (inner.steps, u32::from(inner.actors[actor].announced.is_some()), inner.model.violated())
+            (inner.steps, u32::from(inner.actors[actor].pending.is_some()), inner.model.violated())
         };
         let mut alive = self.running[actor].resume(outcome);
         while let Some(query) = self.query() {
@@ -229,12 +229,12 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             let key = (actor as u8, state.marked);
             if own != 0
                 && phase == Phase::Frontier
-                && state.aloof
+                && state.unobserved
                 && ran >= LONG_PRIVATE_WORK
                 && inner.merge == Merge::Private
                 && inner.model.violated() == broken
             {
-                inner.uneventful.insert(key);
+                inner.dead_continuations.insert(key);
             }
         }
         if !inner.halted {
@@ -258,7 +258,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let mut inner = self.inner();
         let (mut enabled, mut blocked) = (0, 0);
         for i in 0..self.count {
-            if let Some(op) = inner.actors[i].announced {
+            if let Some(op) = inner.actors[i].pending {
                 if inner.model.outcomes(i as u8, &op) != 0 {
                     enabled |= 1 << i;
                 } else if !inner.model.may_never_come(i as u8, &op) {
@@ -269,20 +269,22 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         (enabled, blocked)
     }
 
-    /// An actor whose operation nobody else can tell the place of any more: it may go alone, before anything else does.
-    pub(crate) fn goes_alone(&self, enabled: u16, last: Option<u8>) -> Option<u8> {
+    /// An actor whose pending operation alone is a persistent set: it is independent of everything that other actors
+    /// can still do, so exploring it first loses no behaviour up to commutation. An actor at a cache checkpoint is one:
+    /// its operation was found so when it was reached, and stays so until the actor moves (`Sharing::is_independent`).
+    pub(crate) fn singleton_persistent_set(&self, enabled: u16, last: Option<u8>) -> Option<u8> {
         let mut inner = self.inner();
         if inner.merge != Merge::Private {
             return None;
         }
         for actor in (0..self.count as u8).filter(|a| enabled & 1 << a != 0) {
             let state = &inner.actors[usize::from(actor)];
-            if state.pauses {
+            if state.at_checkpoint {
                 return Some(actor);
             }
             // Who went last has just been asked, when it announced.
             if last != Some(actor)
-                && let Some(op) = state.announced
+                && let Some(op) = state.pending
                 && inner.touch(actor, &op)
                 && inner.model.outcomes(actor, &op) == 1
             {
@@ -293,13 +295,13 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     }
 
     /// Whether the actor announced what could have executed at once.
-    pub(crate) fn pauses(&self, actor: u8) -> bool {
-        self.inner().actors[usize::from(actor)].pauses
+    pub(crate) fn at_checkpoint(&self, actor: u8) -> bool {
+        self.inner().actors[usize::from(actor)].at_checkpoint
     }
 
     pub(crate) fn outcomes(&self, actor: usize) -> u16 {
         let mut inner = self.inner();
-        match inner.actors[actor].announced {
+        match inner.actors[actor].pending {
             Some(op) => inner.model.outcomes(actor as u8, &op),
             None => 0,
         }
@@ -308,7 +310,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     pub(crate) fn access_set(&self, actor: usize, out: &mut AccessSet) {
         out.clear();
         let mut inner = self.inner();
-        if let Some(op) = inner.actors[actor].announced {
+        if let Some(op) = inner.actors[actor].pending {
             inner.model.access_set(actor as u8, &op, out);
         }
     }

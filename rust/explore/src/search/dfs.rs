@@ -1,10 +1,51 @@
 //! The exhaustive search: depth first, going back by putting actors and machine back where they stood, so that each
 //! transition executes once.
 //!
-//! Reductions (explorer.md §2.2, 2.3), each of which can be switched off: private accesses run without a scheduling
-//! point; a state seen before is not entered again; sleep sets leave out orders of independent operations. A revisit is
-//! pruned whatever its sleep set, which is sound in a depth-first search of an acyclic graph that tries every enabled
-//! actor; hence no other order of search may use sleep sets together with the cache.
+//! The reductions, each of which can be switched off: an operation that is independent of all that others can still do
+//! runs without a scheduling point (transition fusion), or alone where it had one (a singleton persistent set); a state
+//! seen before is not entered again; sleep sets leave out orders of independent operations.
+//!
+//! # Theorem: any revisit may be pruned, whatever its sleep set
+//!
+//! Let the graph of states be acyclic. Let D(v) be the final states (everybody done, a deadlock, an execution ended by
+//! a violation) that executions from v lead to, and E(v) the actors that the search tries in v: all that are enabled,
+//! or the only one of a persistent set. *When the search leaves v, it has visited all of D(v), whatever sleep set it
+//! entered v with.* Hence no sleep set is stored with a state: Godefroid's rule for revisits, which explores again what
+//! slept the first time, is not needed, neither where all enabled actors are tried nor where one is.
+//!
+//! Proof, by induction over the order in which states are left.
+//!
+//! 1. D(v) is the union of D(t(v)) over t in E(v), over all outcomes of t. For all enabled actors that is so by
+//!    definition. For a singleton persistent set {a} it is persistence: the pending operation p of a is independent of
+//!    all that others can do before a moves, so in each execution from v it can be moved to the front without another
+//!    end (but for a deadlock that keeps a off its CPU for ever: `Final::but_private_work`).
+//! 2. t in E(v) that does not sleep: the search enters t(v) now, or prunes it as visited. Since the graph is acyclic, a
+//!    visited t(v) is not on the path to v, so it was left before; one entered now is left before v. By induction
+//!    D(t(v)) has been visited.
+//! 3. t in E(v) that sleeps: at some u on the path to v, t was tried in all its outcomes and t(u) was left before the
+//!    search took the branch o1 … on that leads from u to v; t has not moved since, and each oi was independent of its
+//!    pending operation where it executed. So t(v) = o1 … on(t(u)), hence D(t(v)) is a part of D(t(u)), all of which,
+//!    by induction, has been visited.
+//!
+//! The intuition: a sleeping actor is one whose move has been searched *completely*, elsewhere. It does not matter
+//! whether the search would come by the very state t(v) there (with persistent sets it may not), only that it has come
+//! by everything that t(v) leads to.
+//!
+//! # What it assumes
+//!
+//! * Depth first: what sleeps has been left. In breadth-first order, and in `counterexample::shortest`, which asks for
+//!   costs, sleep sets are off.
+//! * Acyclic: an operation with a scheduling point adds to its actor's history, a boundary counts its position up, and
+//!   a handler, which begins again, enters only when somebody who has moved on raised its line.
+//! * E(v) is a function of the state: what is known of conflicts is taken as it was when the fixpoint iteration began,
+//!   and the actor that went last, which is not asked again, was asked in the same state. So is a cache checkpoint: a
+//!   persistent operation that stops all the same, at places that the actor's own history gives, to find a state that
+//!   was visited. Such states count as passed, not as states.
+//! * Nothing is cut: a budget, or a bound of the model, makes the verdict inconclusive.
+//!
+//! The soundness tests compare D of the initial state with that of the naive search on random programs; without the
+//! filter of sleep sets, the fixpoint or the values in histories they fail. Sleep sets remove edges, never states: as
+//! many states must be found without them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -62,7 +103,7 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Ways from where the execution stopped: into a state seen before as many as it has, else one.
     ways_on: f64,
     access_sets: (AccessSet, AccessSet),
-    /// Executions before this round, and before it learned something new.
+    /// Executions before this iteration, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
     /// What fell beside the search, by the schedule prefix that led there.
@@ -98,19 +139,19 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let mut inner = self.runner.inner();
             inner.merge = self.reduction.merge;
             inner.fault = self.reduction.fault;
-            inner.concludes = self.reduction.conclude;
+            inner.abstracts_observations = self.reduction.abstract_observations;
             inner.sharing.fault = self.reduction.fault;
             inner.ending = ending;
             inner.step_bound = step_bound;
             inner.bound_hit = false;
-            inner.pauses = true;
+            inner.checkpoints = true;
             inner.record = None;
         }
         let first_steps = self.runner.inner().total_steps;
         let began = Instant::now();
         let mut clock = Clock::new();
         let mut fell: Option<Instant> = None;
-        let mut end = self.begin_round();
+        let mut end = self.begin_iteration();
         self.report.ended = loop {
             if end == End::Running {
                 self.ways_on = 1.0;
@@ -142,7 +183,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 if self.report.rounds == 1 && self.warms_up() {
                     self.warm_up(ending, began, limits);
                 }
-                end = self.begin_round();
+                end = self.begin_iteration();
             } else if !self.directed
                 && self.report.first.is_none()
                 && self.report.executions >= UNDIRECTED
@@ -150,11 +191,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             {
                 self.directed = true;
                 self.explore_directed(ending, began, limits);
-                end = self.begin_round();
+                end = self.begin_iteration();
             } else if self.backtrack() {
                 end = End::Running;
             } else if grew {
-                end = self.begin_round();
+                end = self.begin_iteration();
             } else {
                 break Ended::Exhausted;
             }
@@ -188,11 +229,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
 
     fn warms_up(&self) -> bool {
         self.reduction.merge == Merge::Private
-            && !matches!(self.reduction.fault, Fault::NoWarmUp | Fault::LongerUnnoticed)
+            && !matches!(self.reduction.fault, Fault::NoWarmUp | Fault::BrokenAssumptionUnnoticed)
     }
 
-    /// Whether a round in which something new was learned is to end. What is learned late seldom comes alone, so it
-    /// goes on for a small part of what it took so far.
+    /// Whether an iteration in which something new was learned is to end. What is learned late seldom comes alone, so
+    /// it goes on for a small part of what it took so far.
     fn is_over(&mut self) -> bool {
         let now = self.report.executions;
         let grew = *self.grew_at.get_or_insert(now);
@@ -210,7 +251,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
-    fn begin_round(&mut self) -> End {
+    fn begin_iteration(&mut self) -> End {
         self.runner.adopt_shared(true);
         self.nodes.clear();
         self.cache.clear();
@@ -317,7 +358,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let (enabled, blocked) = self.runner.enabled();
         // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if
         // somebody was here before, so was all that follows.
-        if let Some(actor) = self.runner.goes_alone(enabled, last) {
+        if let Some(actor) = self.runner.singleton_persistent_set(enabled, last) {
             if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(key)) {
                 return End::Over;
             }

@@ -1,6 +1,6 @@
-//! Executions beside an exhaustive search: from some it learns what actors share, so that fewer of its rounds end late;
-//! others show early what falls where one actor stops once for all others. They are executions like all: what falls in
-//! them has fallen.
+//! Executions beside an exhaustive search: from some it learns what actors share, so that fewer of its iterations end
+//! late; others show early what falls where one actor stops once for all others. They are executions like all: what
+//! falls in them has fallen.
 
 use std::time::Instant;
 

@@ -78,7 +78,7 @@ pub fn sample<M: Model, A: Actors<M>>(
         inner.ending = ending;
         inner.step_bound = step_bound;
         inner.bound_hit = false;
-        inner.pauses = false;
+        inner.checkpoints = false;
     }
     let first_steps = runner.inner().total_steps;
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);

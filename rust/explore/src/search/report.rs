@@ -34,7 +34,7 @@ pub struct Report {
     pub executions: u64,
     pub steps: u64,
     pub states: u64,
-    /// Rounds until the set of shared locations stayed as it was.
+    /// Fixpoint iterations until the set of shared locations stayed as it was.
     pub rounds: u32,
     /// A bound of the model or of the steps per actor was hit.
     pub overflowed: bool,

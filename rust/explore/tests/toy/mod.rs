@@ -130,9 +130,9 @@ impl Model for Toy {
             return;
         }
         if self.flaw != Flaw::NoControl {
-            out.touch(PAUSE, Access::Watch);
+            out.touch(PAUSE, Access::EnablednessRead);
             if actor == 0 {
-                out.touch(CPU, Access::Watch);
+                out.touch(CPU, Access::EnablednessRead);
             }
         }
         let lock = |l: u8| WORDS as u32 + u32::from(l);
@@ -146,15 +146,15 @@ impl Model for Toy {
             (Op::Enter, flaw) => {
                 out.write(CPU);
                 if flaw != Flaw::EnterReadsNoMask {
-                    out.touch(MASK, Access::Watch);
+                    out.touch(MASK, Access::EnablednessRead);
                 }
             }
             (Op::Exit, _) => out.write(CPU),
             (Op::Mask | Op::Unmask, _) => out.write(MASK),
             (Op::Pause | Op::Resume, _) => {
                 out.write(PAUSE);
-                out.touch(MASK, Access::Watch);
-                out.touch(CPU, Access::Watch);
+                out.touch(MASK, Access::EnablednessRead);
+                out.touch(CPU, Access::EnablednessRead);
             }
             (Op::Read(w) | Op::Expect(w), _) => out.read(u32::from(w)),
             (Op::Write(w, _) | Op::Swap(w, _) | Op::Cas(w, ..), _) => out.write(u32::from(w)),
@@ -302,7 +302,7 @@ impl Actors<Toy> for Programs {
                 Line::Parity(a, b) => {
                     let since = port.observed();
                     seen = (port.call(Op::Read(a)) ^ port.call(Op::Read(b))) & 1;
-                    port.conclude(since, seen);
+                    port.abstract_observations(since, seen);
                 }
                 Line::SkipIfOdd => skip = seen & 1 != 0,
             }

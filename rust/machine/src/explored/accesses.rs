@@ -2,9 +2,10 @@
 //!
 //! Two operations of different actors whose access sets do not conflict commute. Most locations are the cells
 //! themselves; a few stand for a relation ("who maps this frame"). Where several operations change such a relation in
-//! ways that commute, they *adjust* its location, or *read* it and the one that looks at the outcome *writes* it.
+//! ways that commute, their accesses are *commuting updates*; or they *read* it, and the one that looks at the outcome
+//! *writes* it.
 //!
-//! What an operation looks at may itself depend on the state. Private operations run ahead of others, so two that do
+//! What an operation looks at may itself depend on the state. Invisible operations run ahead of others, so two that do
 //! not commute in one state must conflict in all states that others' steps can lead to from there: whatever decides
 //! *where* an operation looks is in its access set too. For stale translations, which come and go, these are the places
 //! (`Record::place`).
@@ -23,17 +24,17 @@ use crate::op::{Op, Tok};
 pub trait Touch {
     fn read(&mut self, location: u32);
     fn write(&mut self, location: u32);
-    /// Reads it, in one of two ways for which the operation may run ahead all the same:
+    /// A read that commutes with removals, so that the operation may run ahead all the same. It asks
     ///
     /// * only whether the actor may run at all (who has its CPU, whether everybody is stopped);
     /// * a relation that is empty and that nobody ends before somebody has begun it, by a change of another location
     ///   that the operation reads.
-    fn watch(&mut self, location: u32);
-    /// Changes it in a way that commutes with all other such changes.
-    fn adjust(&mut self, location: u32);
-    /// Reads a relation, or watches it while it is empty.
-    fn look(&mut self, relation: u32, empty: bool) {
-        if empty { self.watch(relation) } else { self.read(relation) }
+    fn enabledness_read(&mut self, location: u32);
+    /// Changes it in a way that commutes with all other commuting updates.
+    fn commuting_update(&mut self, location: u32);
+    /// Reads a relation; while it is empty, that read commutes with its removal.
+    fn relation_read(&mut self, relation: u32, empty: bool) {
+        if empty { self.enabledness_read(relation) } else { self.read(relation) }
     }
 }
 
@@ -168,7 +169,7 @@ impl World {
             Op::VarStore { var, .. } | Op::VarRmw { var, .. } => {
                 out.write(self.var_cell(var));
             }
-            Op::VarAdd { var, .. } => out.adjust(self.var_cell(var)),
+            Op::VarAdd { var, .. } => out.commuting_update(self.var_cell(var)),
             Op::RcuReadLock | Op::RcuReadUnlock => {
                 out.read(fixed.rcu_state);
                 out.write(self.context_cell(actor));
@@ -272,18 +273,18 @@ impl World {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::PARENT));
                     out.read(self.memory.cell(id, offset::MAPPED));
-                    out.adjust(self.memory.cell(id, offset::NAMED));
+                    out.commuting_update(self.memory.cell(id, offset::NAMED));
                 }
                 Kind::Page(pa) => {
                     let id = self.memory.frame(pa);
                     out.read(self.memory.cell(id, offset::MAPPED));
-                    out.adjust(self.memory.cell(id, offset::NAMED));
+                    out.commuting_update(self.memory.cell(id, offset::NAMED));
                 }
                 // Frames inside look at it when they are freed, and must not conflict with each other for that.
                 Kind::Block(pa) => {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::MAPPED));
-                    out.adjust(self.memory.cell(id, offset::NAMED));
+                    out.commuting_update(self.memory.cell(id, offset::NAMED));
                 }
                 _ => {}
             }
@@ -294,14 +295,14 @@ impl World {
             // it meets the entry.
             let alone = !self.stale.iter().any(|r| r.place == place);
             let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
-            let mut touch = |location| if fresh { out.watch(location) } else { out.write(location) };
+            let mut touch = |location| if fresh { out.enabledness_read(location) } else { out.write(location) };
             for value in [seen(old), seen(new)] {
                 for asid in self.spaces(at.level, value) {
                     let index = self.intern(slot, at.level, value, va, asid);
                     touch(self.stale.cell(index));
                 }
             }
-            out.look(place, fresh)
+            out.relation_read(place, fresh)
         } else {
             out.write(self.memory.cell(slot.table, offset::MAPPED));
             self.touch_outdated(slot.table, out);
@@ -343,7 +344,7 @@ impl World {
     /// The rule compares what lies at both outputs.
     fn touch_contents(&mut self, desc: Desc, out: &mut impl Touch) {
         let id = self.memory.frame(self.geometry.output(desc));
-        out.adjust(self.memory.cell(id, offset::COMPARED));
+        out.commuting_update(self.memory.cell(id, offset::COMPARED));
     }
 
     /// Stale values of this slot, and stale entries that lead to its table.
@@ -396,8 +397,8 @@ impl World {
     /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous
     /// set.
     fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
-        out.adjust(publication(r.place));
-        out.adjust(self.fixed.stale);
+        out.commuting_update(publication(r.place));
+        out.commuting_update(self.fixed.stale);
         if r.value.has(Attr::CONT) || !self.options.ets {
             out.write(r.cell);
         }
@@ -406,26 +407,26 @@ impl World {
     /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
     fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
-        out.adjust(r.place);
+        out.commuting_update(r.place);
         if r.value.has(Attr::CONT) || !self.options.ets {
             out.write(r.cell);
         } else {
-            out.adjust(r.cell);
+            out.commuting_update(r.cell);
         }
         if !self.options.ets {
-            out.adjust(self.fixed.stale);
+            out.commuting_update(self.fixed.stale);
         }
         if !r.value.is_valid() {
             return;
         }
         if let Some(id) = self.memory.find(g.output(r.value)) {
             let block = matches!(g.kind(r.value, r.level), Kind::Block(_));
-            out.adjust(self.memory.cell(id, if block { offset::MAPPED } else { offset::STALE }));
+            out.commuting_update(self.memory.cell(id, if block { offset::MAPPED } else { offset::STALE }));
         }
         // A store to either frame is no longer judged against it.
         for desc in [r.value, self.memory.desc(r.slot)] {
             if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
-                out.adjust(self.memory.cell(id, offset::COMPARED));
+                out.commuting_update(self.memory.cell(id, offset::COMPARED));
             }
         }
     }
@@ -467,7 +468,7 @@ impl World {
         let mut freed = Vec::new();
         // Whatever may be stale of it, now or by the time that the operation executes.
         let none = self.stale_at(va).next().is_none();
-        self.touch_places(va, |place, out: &mut T| out.look(place, none), out);
+        self.touch_places(va, |place, out: &mut T| out.relation_read(place, none), out);
         self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));
@@ -496,7 +497,7 @@ impl World {
             out.read(self.memory.cell(id, offset::LIFE));
             data(self, id, out);
             if compares {
-                out.adjust(self.memory.cell(id, offset::COMPARED));
+                out.commuting_update(self.memory.cell(id, offset::COMPARED));
             }
         }
         self.outputs = outputs;
@@ -519,11 +520,11 @@ impl World {
                 out.read(r.cell);
                 out.read(self.memory.word_cell(r.slot));
                 for other in [r.value, live].iter().filter_map(|desc| self.memory.find(g.output(*desc))) {
-                    out.adjust(self.memory.cell(other, offset::COMPARED));
+                    out.commuting_update(self.memory.cell(other, offset::COMPARED));
                 }
             }
         }
-        out.look(compared, none)
+        out.relation_read(compared, none)
     }
 
     fn touch_copy_source(&mut self, from: FrameId, out: &mut impl Touch) {
@@ -576,7 +577,7 @@ impl World {
     fn touch_outdated(&self, id: FrameId, out: &mut impl Touch) {
         let (stale, pa) = (self.memory.cell(id, offset::STALE), self.memory.pa(id));
         let named = self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa);
-        out.look(stale, !named)
+        out.relation_read(stale, !named)
     }
 
     /// A run that is known by its address comes or goes. Those of one PMD entry may overlap, others cannot.
@@ -587,7 +588,7 @@ impl World {
         }
         let id = self.memory.frame(start.align_down(span));
         out.write(self.memory.cell(id, offset::RUN));
-        out.adjust(self.fixed.runs);
+        out.commuting_update(self.fixed.runs);
     }
 
     fn touch_lost_stores(&mut self, id: FrameId, out: &mut impl Touch) {

@@ -228,13 +228,13 @@ impl World {
         }
         let me = self.context_of(actor);
         if me != Context::Nmi {
-            out.watch(self.fixed.pause);
+            out.enabledness_read(self.fixed.pause);
         }
         let beside = self.beside[usize::from(actor)];
         if beside != 0 && me != Context::Nmi {
-            out.watch(self.cpu_cell(self.cpu_of(actor)));
+            out.enabledness_read(self.cpu_cell(self.cpu_of(actor)));
             if me == Context::Task || matches!(op, Op::InterruptEnter) {
-                actors(beside).for_each(|a| out.watch(self.context_cell(a)));
+                actors(beside).for_each(|a| out.enabledness_read(self.context_cell(a)));
             }
         }
     }
@@ -250,7 +250,7 @@ impl World {
         out.write(self.fixed.pause);
         out.write(self.context_cell(actor));
         self.touch_synchronized(!(1 << self.cpu_of(actor)), out);
-        (0..self.cpus).filter(|a| *a != actor).for_each(|a| out.watch(self.context_cell(a)));
-        (0..MAX_ACTORS).filter(|c| self.all_cpus >> c & 1 != 0).for_each(|c| out.watch(self.cpu_cell(c)));
+        (0..self.cpus).filter(|a| *a != actor).for_each(|a| out.enabledness_read(self.context_cell(a)));
+        (0..MAX_ACTORS).filter(|c| self.all_cpus >> c & 1 != 0).for_each(|c| out.enabledness_read(self.cpu_cell(c)));
     }
 }
