@@ -11,7 +11,7 @@ from .lanes import cut, descriptor
 
 __all__ = ["columns"]
 
-_FALL = re.compile(r"I\d+ falls: .*")
+_FALL = re.compile(r"I\d+ (?:violated|falls): .*")
 #: Characters of a lane.
 LANE = 60
 _NUMBER = 7

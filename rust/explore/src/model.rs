@@ -274,7 +274,7 @@ pub trait Model {
     fn overflowed(&self) -> bool {
         false
     }
-    /// Which invariants this machine can see fall at all. I22 and I23 need weak memory and torn accesses.
+    /// Which invariants this machine can see violated at all. I22 and I23 need weak memory and torn accesses.
     fn visible(&self) -> Invariants {
         Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
     }

@@ -110,8 +110,8 @@ fn interrupts_masks_and_pauses_are_reduced_without_loss() {
                         comparable(naive_finals, reduction),
                         "seed {seed}, {reduction:?}, {programs:?}"
                     );
-                    let fell = |r: &Report| r.found.keys().copied().collect::<Vec<_>>();
-                    assert_eq!(fell(&report), fell(naive_report), "seed {seed}, {reduction:?}, {programs:?}");
+                    let violated = |r: &Report| r.found.keys().copied().collect::<Vec<_>>();
+                    assert_eq!(violated(&report), violated(naive_report), "seed {seed}, {reduction:?}, {programs:?}");
                 }
             },
         );
@@ -200,7 +200,7 @@ fn the_interleavings_counted_over_the_cached_graph_are_the_executions_of_the_nai
             assert_eq!(naive_report.interleavings, None);
         });
     }
-    // Cut at a fall, as the naive search cuts.
+    // Cut at a violation, as the naive search cuts.
     let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::LockOrder]);
     corpus(10, 200, 40, |programs, _, _| {
         let (naive, _) = search(programs, Reduction::NAIVE, Flaw::None, ending, u64::MAX);
@@ -223,7 +223,7 @@ fn sleep_sets_remove_executions_but_never_states() {
 }
 
 #[test]
-fn the_invariants_that_fall_do_not_depend_on_the_reduction_when_violations_end_executions() {
+fn the_invariants_violated_do_not_depend_on_the_reduction_when_violations_end_executions() {
     let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::LockOrder]);
     corpus(5, 300, 30, |programs, _, _| {
         let (expected, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);

@@ -92,7 +92,7 @@ fn a_mutex_closes_the_window_and_the_answer_is_safe() {
 }
 
 #[test]
-fn what_falls_behind_the_first_violation_is_found_too() {
+fn what_is_violated_behind_the_first_violation_is_found_too() {
     let a = program(&[Op::Write(0, 1), Op::Write(1, 1)]);
     let b = program(&[Op::Expect(0), Op::Expect(1)]);
     let both = [I1, Invariant::AlwaysTranslates];
@@ -192,7 +192,7 @@ fn a_trace_of_something_else_is_refused_with_what_differs() {
 }
 
 #[test]
-fn a_tolerant_replay_finds_the_same_fall_in_changed_code() {
+fn a_tolerant_replay_finds_the_same_violation_in_changed_code() {
     let (programs, trace) = (window(), window_trace());
     // More and other private work within the segments.
     let mut longer = programs.clone();
@@ -203,7 +203,7 @@ fn a_tolerant_replay_finds_the_same_fall_in_changed_code() {
     assert!(matches!(found.divergence, Some(Divergence::Step { segment: 1, step: 2, .. })));
     assert_eq!((found.resyncs.len(), found.continued, found.steps.len()), (0, 0, 9));
 
-    // Nobody to be found: the segment is left out, and with it the fall.
+    // Nobody to be found: the segment is left out, and with it the violation.
     let mut closed = programs.clone();
     closed.0[0].remove(2);
     let held = replayed(&closed, &[I1], &trace, TOLERANT);
@@ -241,7 +241,7 @@ fn alternatives_are_recorded_by_what_they_are() {
     let mut outcome = answer(&programs, &[I1], Options::default());
     assert_eq!(outcome.counterexamples[&I1].trace.segments[0].alternatives, []);
     // 2 + 1 is odd as well; 1 + 1 is not.
-    let mut trace = outcome.counterexamples.remove(&I1).expect("it fell").trace;
+    let mut trace = outcome.counterexamples.remove(&I1).expect("it was violated").trace;
     trace.steps[0].taken = Some("alternative 2".into());
     trace.steps[0].new = Some(2);
     let differs = exactly(&programs, &[I1], &trace).expect_err("the step that stores it differs");

@@ -244,7 +244,7 @@ pub fn explore(
 }
 
 /// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
-/// invariant that fell. `source` answers for the actors that have steps instead of a program.
+/// invariant that was violated. `source` answers for the actors that have steps instead of a program.
 ///
 /// # Errors
 /// What is wrong with the document, the options, the setup, or the steps.

@@ -227,7 +227,7 @@ fn on_cpu(cpu: &Checked<'_>, op: &Op) -> Reply {
 /// Runs that one replay may take: the exact one, the tolerant one, and a few rewinds.
 const RUNS: usize = 16;
 
-/// What falls when a document is explored, each with its trace.
+/// What is violated when a document is explored, each with its trace.
 fn counterexamples(document: &Value) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 0.5, "settle_seconds": 5.0});
     let mut answer = session::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {})
@@ -238,7 +238,7 @@ fn counterexamples(document: &Value) -> Value {
 /// Runs the trace of a counterexample on checked CPUs, under other policies if any are given. The trace, and what came
 /// of it.
 fn on_checked_cpus(document: &Value, counterexample: &Value, policies: &[(&str, &str)]) -> (Trace, ReplayReport) {
-    let trace = Trace::parse(&counterexample["trace"].to_string()).expect("it fell");
+    let trace = Trace::parse(&counterexample["trace"].to_string()).expect("it was violated");
     let mut document = Document::parse(&document.to_string()).expect("as above");
     document.machine.policies.extend(policies.iter().map(|(row, value)| ((*row).to_owned(), (*value).to_owned())));
     let kernel = || document.machine.kernel().expect("as above");
@@ -276,12 +276,15 @@ fn on_checked_cpus(document: &Value, counterexample: &Value, policies: &[(&str, 
     (trace, report)
 }
 
-/// The same invariant falls at the same step, judged by the other machine in its own words.
-fn falls_again(document: &Value, counterexample: &Value, words: &str) {
+/// The same invariant is violated at the same step, judged by the other machine in its own words.
+fn violated_again(document: &Value, counterexample: &Value, words: &str) {
     let (trace, report) = on_checked_cpus(document, counterexample, &[]);
-    let fell = report.violation.unwrap_or_else(|| panic!("{:?} {:?}", report.divergence, report.resynchronised));
-    assert_eq!((&fell.invariant, fell.step, report.continued), (&trace.violation.invariant, trace.violation.step, 0));
-    assert!(fell.message.contains(words), "{}", fell.message);
+    let violated = report.violation.unwrap_or_else(|| panic!("{:?} {:?}", report.divergence, report.resynchronised));
+    assert_eq!(
+        (&violated.invariant, violated.step, report.continued),
+        (&trace.violation.invariant, trace.violation.step, 0)
+    );
+    assert!(violated.message.contains(words), "{}", violated.message);
     assert!(report.resynchronised.iter().all(|r| r.by.is_some()), "{:?}", report.resynchronised);
 }
 
@@ -326,10 +329,10 @@ fn ptdump() -> Value {
 fn ptdump_reads_a_freed_table_on_checked_cpus_too() {
     let document = ptdump();
     let found = counterexamples(&document);
-    falls_again(&document, &found["I1"], "which was freed and is free; freed by hot remove");
+    violated_again(&document, &found["I1"], "which was freed and is free; freed by hot remove");
     // With the lock that was missing, the walk waits in that order, and meets no freed table.
     let (_, report) = on_checked_cpus(&document, &found["I1"], &[("walker", "kernel")]);
-    assert!(!report.fell && report.continued > 0, "{:?}", report.violation);
+    assert!(!report.violated && report.continued > 0, "{:?}", report.violation);
 }
 
 #[test]
@@ -339,7 +342,7 @@ fn the_table_in_the_hole_of_a_split_is_freed_on_checked_cpus_too() {
     let policies = json!({"linear-map": "blocks", "split": "bbm", "mapping": "blocks"});
     let document = document(&policies, &setup, &json!([hvo(), hot_remove(NEXT)]));
     let found = counterexamples(&document);
-    falls_again(&document, &found["I1"], "store of entry 0 of the level-2 table");
+    violated_again(&document, &found["I1"], "store of entry 0 of the level-2 table");
     // The explored machine tells both histories of the table itself, not of the one above, whose entry is cleared.
     let again = session::replay(&found["I6"]["trace"].to_string(), "{}").expect("a trace");
     let reported = |role: &str, actor: &str| {
@@ -347,7 +350,7 @@ fn the_table_in_the_hole_of_a_split_is_freed_on_checked_cpus_too() {
     };
     assert!(reported("unlinked", "hot remove") && reported("held", "HVO"), "{}", again["histories"]);
     let (_, report) = on_checked_cpus(&document, &found["I1"], &[("split", "store")]);
-    assert!(!report.fell, "{:?}", report.violation);
+    assert!(!report.violated, "{:?}", report.violation);
 }
 
 #[test]
@@ -358,5 +361,5 @@ fn a_reader_meets_the_hole_on_checked_cpus_too() {
     let policies = json!({"linear-map": "blocks", "split": "bbm", "mapping": "blocks"});
     let document = document(&policies, &json!(online()), &json!([hvo(), reader]));
     let found = counterexamples(&document);
-    falls_again(&document, &found["I2"], "reader");
+    violated_again(&document, &found["I2"], "reader");
 }

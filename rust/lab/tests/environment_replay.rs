@@ -26,7 +26,7 @@ fn optimise(failures: u32) -> Value {
     })
 }
 
-/// The trace of the fall of I19, in which the last allocation before it was made to fail.
+/// The trace of the violation of I19, in which the last allocation before it was made to fail.
 fn trace(failures: u32, taken: &str) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 1.0}).to_string();
     let mut answer = session::explore(&optimise(failures).to_string(), &options, &|| false, &mut |_| {})
@@ -65,7 +65,7 @@ fn a_failed_allocation_fails_again() {
         json!({"op": "lock", "label": "hugetlb_vmemmap_optimize", "place": "cpu_hotplug_lock", "nth": 2});
     let tolerant = replay(&gives_up, &json!({"tolerant": true}));
     assert_eq!((failed(&tolerant), &tolerant["fell"], &tolerant["resynchronised"]), (1, &json!(false), &json!([])));
-    // Its recorded end cannot be reached so: left out, and without the failure the invariant falls.
+    // Its recorded end cannot be reached so: left out, and without the failure the invariant is violated.
     let tolerant = replay(&trace, &json!({"tolerant": true}));
     assert_eq!((failed(&tolerant), &tolerant["fell"], &tolerant["identical"]), (0, &json!(true), &json!(false)));
 }

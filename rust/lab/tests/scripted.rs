@@ -238,9 +238,9 @@ fn reductions_agree_on_steps_that_look() {
             let outcome = programs::explore(&kernel, world, &scenario, Some(&transcript), &how, &|| false, &mut |_| {})
                 .expect("stacks");
             transcript.check().expect("nothing wrong");
-            let fell: Vec<Invariant> =
+            let violated: Vec<Invariant> =
                 outcome.counterexamples.keys().copied().filter(|i| scenario.judged.contains(i)).collect();
-            (outcome.verdict, outcome.exhaustive, fell, transcript.asked())
+            (outcome.verdict, outcome.exhaustive, violated, transcript.asked())
         });
         assert_eq!(answers[0], answers[1], "{first} {second:?}");
         assert_eq!(answers[0], answers[2], "{first} {second:?}");

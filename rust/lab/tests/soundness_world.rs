@@ -119,7 +119,7 @@ fn compare(seed: u64, shape: Shape, n: usize, reduced: &[Reduction], reference: 
     counts
 }
 
-/// The same where a fall ends its execution: judged are all that these programs can make fall, or one of them.
+/// The same where a violation ends its execution: judged are all that these programs can violate, or one of them.
 fn verdicts_agree(mut world: World, programs: &Programs, nth: usize, reference: Reduction) {
     const JUDGED: [Invariant; 6] = [
         Invariant::AlwaysTranslates,
@@ -130,15 +130,15 @@ fn verdicts_agree(mut world: World, programs: &Programs, nth: usize, reference: 
         Invariant::LockOrder,
     ];
     let ending = JUDGED.get(nth % 8).map_or(Invariants::of(&JUDGED), |one| Invariants::only(*one));
-    let mut fell = |reduction| {
+    let mut violated = |reduction| {
         let (back, report, _) = search(world.clone(), None, programs, reduction, ending, u64::MAX);
         world = back;
         report.found.keys().any(|i| ending.contains(*i))
     };
-    let expected = fell(reference);
+    let expected = violated(reference);
     for reduction in [Reduction::MERGED, Reduction::CACHE_SLEEP] {
         assert_eq!(
-            fell(reduction),
+            violated(reduction),
             expected,
             "verdict under {reduction:?}, program {nth}, judged {ending:?}: {programs:?}"
         );

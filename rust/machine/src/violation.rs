@@ -1,4 +1,4 @@
-//! What a machine reports instead of faulting: an invariant that fell, who made it fall, and both histories.
+//! What a machine reports instead of faulting: an invariant that was violated, who violated it, and both histories.
 
 use core::fmt;
 use std::sync::Mutex;
@@ -26,7 +26,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// An invariant that fell.
+/// An invariant that was violated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
     pub invariant: Invariant,

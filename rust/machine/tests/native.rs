@@ -137,9 +137,9 @@ fn a_fault_of_an_attempt_is_its_answer_on_both_machines() {
     assert_eq!(m.violation_count(), 0);
     assert_eq!(cpu.attempt(Data::Store { va: mapped, value: 1, order: Order::Plain }), Ok(0));
     checked.load(hole, Order::Plain);
-    let fell: Vec<_> = m.violations().iter().map(|v| v.invariant).collect();
+    let violated: Vec<_> = m.violations().iter().map(|v| v.invariant).collect();
     assert_eq!(
-        fell,
+        violated,
         [Invariant::SharedTailsReadOnly, Invariant::AlwaysTranslates],
         "only translation faults are answers"
     );

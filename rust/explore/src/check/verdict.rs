@@ -47,10 +47,10 @@ pub struct Options {
     /// States kept at most.
     pub states: usize,
     pub reduction: Reduction,
-    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what falls
-    /// behind a first fall. 0: traces stay as they were found, and nothing more is looked for.
+    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what is violated
+    /// behind a first violation. 0: traces stay as they were found, and nothing more is looked for.
     pub shorten_seconds: f64,
-    /// Seconds that the search goes on, within the budget, to see what else falls once a judged invariant has.
+    /// Seconds that the search goes on, within the budget, to see what else is violated once a judged invariant has.
     pub settle_seconds: f64,
 }
 
@@ -148,13 +148,13 @@ pub struct Outcome {
     pub trace: Option<Vec<TraceStep>>,
     pub shortest: bool,
     pub switches: Option<u32>,
-    /// One for each invariant that fell, judged or not.
+    /// One for each invariant that was violated, judged or not.
     pub counterexamples: BTreeMap<Invariant, Counterexample>,
     /// Fixpoint iterations until the set of shared locations was complete.
     pub rounds: u32,
     /// See `Report`: only an exhausted search with the cache alone counts them.
     pub interleavings: Option<f64>,
-    /// When a judged invariant first fell, from the start of the search.
+    /// When a judged invariant was first violated, from the start of the search.
     pub first_violation: Option<FirstViolation>,
     /// Locks that were taken in both orders: a warning, never a violation.
     pub lock_order: Vec<Inversion>,
@@ -308,15 +308,15 @@ impl Check<'_> {
         let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
         let visible = runner.inner().model.visible();
         let mut counterexamples = self.counterexamples(runner, judged, &report, progress);
-        let fell = report.has_found(judged);
+        let violated = report.has_found(judged);
         let exhaustive = report.exhaustive();
-        // A fall ends its execution: whether anything else holds is only known once what lies behind was searched as
-        // well.
-        let mut seen_all = exhaustive && !fell;
-        if fell && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
+        // A violation ends its execution: whether anything else holds is only known once what lies behind was searched
+        // as well.
+        let mut seen_all = exhaustive && !violated;
+        if violated && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
             seen_all = self.beyond(runner, &mut counterexamples, progress) && exhaustive;
         }
-        let verdict = match (fell, exhaustive) {
+        let verdict = match (violated, exhaustive) {
             (true, _) => Verdict::Violated,
             (false, true) => Verdict::Safe,
             (false, false) => Verdict::Inconclusive,
@@ -411,8 +411,8 @@ impl Check<'_> {
         counterexamples
     }
 
-    /// What else falls behind a first violation, which ends executions in the search itself. `true` if all of it was
-    /// seen.
+    /// What else is violated behind a first violation, which ends executions in the search itself. `true` if all of it
+    /// was seen.
     fn beyond<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,

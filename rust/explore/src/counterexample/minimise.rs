@@ -20,8 +20,8 @@ fn blocks_of(choices: &[Choice]) -> Vec<Block> {
     choices.chunk_by(|a, b| a.actor == b.actor).map(<[Choice]>::to_vec).collect()
 }
 
-/// Drops, joins and delays blocks, and drops single choices, as long as the same invariant falls sooner. `true` if
-/// nothing of that helps any more: no choice of the trace can be left out.
+/// Drops, joins and delays blocks, and drops single choices, as long as the same invariant is violated sooner. `true`
+/// if nothing of that helps any more: no choice of the trace can be left out.
 pub(crate) fn minimise<M: Model, A: Actors<M>>(
     runner: &mut Runner<'_, M, A>,
     target: Invariant,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use thiserror::Error;
 use vmemmap_arch::Invariant;
 
-use crate::counterexample::trace::{FORMAT, Segment, Trace, TraceStep, TraceViolation, fallen, joined};
+use crate::counterexample::trace::{FORMAT, Segment, Trace, TraceStep, TraceViolation, joined, violation_of};
 use crate::model::{Invariants, Model};
 use crate::reduction::options::Merge;
 use crate::runtime::actor::Step;
@@ -29,7 +29,7 @@ pub enum Divergence {
     Scenario { expected: String, found: String },
     #[error("diverged in segment {segment}, step {step}: expected {expected}, found {found}")]
     Step { segment: usize, step: u32, expected: String, found: String },
-    #[error("{expected} did not fall; the trace ran to its end")]
+    #[error("{expected} was not violated; the trace ran to its end")]
     Held { expected: String },
 }
 
@@ -56,9 +56,9 @@ pub struct Resync {
 /// What came of a replay.
 #[derive(Clone, Debug, Default)]
 pub struct Replayed {
-    /// Operations as they executed, up to the fall.
+    /// Operations as they executed, up to the violation.
     pub steps: Vec<Step>,
-    /// The trace's invariant fell again.
+    /// The trace's invariant was violated again.
     pub violation: Option<TraceViolation>,
     pub divergence: Option<Divergence>,
     pub resyncs: Vec<Resync>,
@@ -155,13 +155,13 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
             inner.merge = Merge::Local;
             inner.record = recording.then(Vec::new);
             inner.step_bound = self.bound;
-            // A trace may lead past the fall of another invariant.
+            // A trace may lead past the violation of another invariant.
             inner.ending = Invariants::only(self.target);
         }
         self.runner.start();
     }
 
-    fn fell(&self) -> bool {
+    fn violated(&self) -> bool {
         self.runner.inner().violated().contains(self.target)
     }
 
@@ -214,17 +214,17 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
                 }
             }
         }
-        if !self.runner.halted() && !self.fell() {
+        if !self.runner.halted() && !self.violated() {
             self.runner.settle();
         }
-        if self.fell() { Ok(()) } else { Err(Divergence::Held { expected: trace.violation.invariant.clone() }) }
+        if self.violated() { Ok(()) } else { Err(Divergence::Held { expected: trace.violation.invariant.clone() }) }
     }
 
     /// One step as recorded; else what was found instead.
     fn step(&mut self, actor: usize, expected: &TraceStep) -> Result<(), String> {
         if self.runner.halted() {
-            let why = if self.fell() {
-                format!("{} has fallen already", self.target)
+            let why = if self.violated() {
+                format!("{} has been violated already", self.target)
             } else {
                 String::from("too many operations")
             };
@@ -273,7 +273,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         let mut steps = trace.steps.iter().filter(|s| !s.judgement);
         for (at, segment) in trace.segments.iter().enumerate() {
             let recorded: Vec<&TraceStep> = steps.by_ref().take(segment.operations as usize).collect();
-            if self.runner.halted() || self.fell() {
+            if self.runner.halted() || self.violated() {
                 break;
             }
             let by = self.actor(&segment.actor).and_then(|actor| self.follow(actor, segment, &recorded));
@@ -311,7 +311,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     ) -> bool {
         let mut seen: HashMap<(String, &'static str, String), u32> = HashMap::new();
         while wanted != 0 {
-            if self.fell() {
+            if self.violated() {
                 return true;
             }
             let Some((op, label, place)) = self.next(actor).filter(|_| !self.runner.halted()) else { return false };
@@ -353,17 +353,17 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     /// What was found by trial, once more for the record.
     fn record(&mut self) {
         self.rerun(true);
-        if !self.fell() && !self.runner.halted() {
+        if !self.violated() && !self.runner.halted() {
             self.runner.settle();
         }
     }
 
-    /// Past the last segment, until the target falls or nobody can go; how many operations.
+    /// Past the last segment, until the target is violated or nobody can go; how many operations.
     fn go_on(&mut self, seed: Option<u64>) -> u32 {
         let mut rng = seed.map(Xoshiro256PlusPlus::seed_from_u64);
         let mut went = 0;
         loop {
-            if self.fell() || self.runner.halted() || self.runner.settle() {
+            if self.violated() || self.runner.halted() || self.runner.settle() {
                 return went;
             }
             let (enabled, _) = self.runner.enabled();
@@ -380,7 +380,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         }
     }
 
-    /// What was recorded, up to the fall.
+    /// What was recorded, up to the violation.
     fn end(self) -> Replayed {
         let mut inner = self.runner.inner();
         inner.merge = Merge::Private;
@@ -389,7 +389,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
             steps.truncate(end + 1);
         }
         steps.retain(|s| !s.local || !s.broke.is_empty());
-        let violation = fallen(&inner, self.runner.actors(), self.target, steps.len() as u32);
+        let violation = violation_of(&inner, self.runner.actors(), self.target, steps.len() as u32);
         Replayed { steps, violation, ..Replayed::default() }
     }
 }

@@ -1,4 +1,4 @@
-//! The answer to a replay: what happened again, what differs, and both histories of what fell.
+//! The answer to a replay: what happened again, what differs, and both histories of what was violated.
 
 use serde::Serialize;
 
@@ -40,10 +40,11 @@ impl From<Divergence> for Difference {
 /// The report of a replay; keys of `replay --json`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ReplayReport {
-    /// Every step as recorded, and the same fall.
+    /// Every step as recorded, and the same violation.
     pub identical: bool,
-    /// The invariant of the trace fell, in whatever way.
-    pub fell: bool,
+    /// The invariant of the trace was violated, in whatever way.
+    #[serde(rename = "fell")]
+    pub violated: bool,
     pub divergence: Option<Difference>,
     pub resynchronised: Vec<Resync>,
     /// Operations after the last segment.
@@ -65,7 +66,7 @@ impl ReplayReport {
         let recording = Recording { steps: replayed.steps };
         Self {
             identical,
-            fell: replayed.violation.is_some(),
+            violated: replayed.violation.is_some(),
             divergence: replayed.divergence.map(Difference::from),
             resynchronised: replayed.resyncs,
             continued: replayed.continued,

@@ -122,8 +122,8 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
     }
 }
 
-/// What falls while one actor runs and no other has even started. In all other searches everybody's start, which nobody
-/// else can notice, is done first, and what falls there hides what another actor would do sooner.
+/// What is violated while one actor runs and no other has even started. In all other searches everybody's start, which
+/// nobody else can notice, is done first, and what is violated there hides what another actor would do sooner.
 fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, found: &mut BTreeMap<Invariant, Found>) {
     runner.reset();
     runner.advance(actor, 0, Phase::Frontier);

@@ -44,7 +44,7 @@ pub struct TraceStep {
     /// A judgement on the spot (`warn`) rather than an operation: no step of the schedule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub judgement: bool,
-    /// Function, place and what fell, for people.
+    /// Function, place and what was violated, for people.
     pub note: String,
 }
 
@@ -83,7 +83,7 @@ pub struct Segment {
     pub observed: String,
 }
 
-/// What fell at the end of a trace.
+/// What was violated at the end of a trace.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TraceViolation {
     pub invariant: String,
@@ -224,11 +224,11 @@ fn postpone(steps: &[Step], target: Invariant, needed: u16) -> Vec<Choice> {
         if !step.local {
             pending[actor].push(Choice { actor: step.actor, outcome: step.outcome });
         }
-        let fell = step.broke.contains(target);
-        if !step.private || fell {
+        let violated = step.broke.contains(target);
+        if !step.private || violated {
             schedule.append(&mut pending[actor]);
         }
-        if fell {
+        if violated {
             return schedule;
         }
     }
@@ -266,8 +266,8 @@ fn run_schedule<M: Model, A: Actors<M>>(
             break;
         }
     }
-    let fell = runner.inner().violated().contains(target);
-    if !fell && !runner.halted() {
+    let violated = runner.inner().violated().contains(target);
+    if !violated && !runner.halted() {
         runner.settle();
     }
     let mut inner = runner.inner();
@@ -281,12 +281,12 @@ fn run_schedule<M: Model, A: Actors<M>>(
         steps.truncate(end + 1);
     }
     steps.retain(|s| !s.local || !s.broke.is_empty());
-    let violation = fallen(&inner, runner.actors(), target, steps.len() as u32)?;
+    let violation = violation_of(&inner, runner.actors(), target, steps.len() as u32)?;
     Some((Recording { steps }, violation))
 }
 
-/// What the machine says of the fall of `target`, in the step of that number.
-pub(crate) fn fallen<M: Model, A: Actors<M>>(
+/// What the machine says of the violation of `target`, in the step of that number.
+pub(crate) fn violation_of<M: Model, A: Actors<M>>(
     inner: &Inner<M>,
     actors: &A,
     target: Invariant,
@@ -387,7 +387,7 @@ fn trace_step<M: Model, A: Actors<M>>(actors: &A, at: usize, step: &Step) -> Tra
         note.push(step.text.place.clone());
     }
     note.extend(step.taken.clone());
-    note.extend(step.broke.iter().map(|i| format!("{i} falls: {}", i.short())));
+    note.extend(step.broke.iter().map(|i| format!("{i} violated: {}", i.short())));
     let actor = usize::from(step.actor);
     TraceStep {
         step: at as u32 + 1,

@@ -9,8 +9,8 @@ use crate::runtime::schedule::{Choice, Cost, Found, goes_on};
 
 impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Runs these choices as far as they can be followed (one that cannot is left out), then whoever can go, until
-    /// `target` falls. Returns what was really chosen, up to there. An actor starts when it is first chosen, so that
-    /// what falls in a start hides nothing that another does without it.
+    /// `target` is violated. Returns what was really chosen, up to there. An actor starts when it is first chosen, so
+    /// that what is violated in a start hides nothing that another does without it.
     pub(crate) fn follow(&mut self, choices: &[Choice], target: Invariant) -> Option<Found> {
         self.reset();
         let mut path = Path {
@@ -67,15 +67,15 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         }
     }
 
-    /// An actor runs to its first announcement. `true` if `target` falls.
+    /// An actor runs to its first announcement. `true` if `target` is violated.
     fn set_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
         path.started |= 1 << actor;
         let before = self.inner().steps;
         path.leads[actor] = self.advance(actor, 0, Phase::Frontier);
-        self.fell(path, actor, before, target)
+        self.violated(path, actor, before, target)
     }
 
-    /// One choice. `true` if `target` falls.
+    /// One choice. `true` if `target` is violated.
     fn go(&mut self, path: &mut Path, choice: Choice, target: Invariant) -> bool {
         let actor = usize::from(choice.actor);
         let before = self.inner().steps;
@@ -84,7 +84,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         path.made.push(choice);
         path.cost.steps += path.leads[actor];
         path.leads[actor] = 0;
-        if self.fell(path, actor, before, target) {
+        if self.violated(path, actor, before, target) {
             return true;
         }
         path.cost.steps += 1;
@@ -92,15 +92,15 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         false
     }
 
-    /// Whether `target` fell in what the actor did since `before` operations.
-    fn fell(&self, path: &mut Path, actor: usize, before: u32, target: Invariant) -> bool {
+    /// Whether `target` was violated in what the actor did since `before` operations.
+    fn violated(&self, path: &mut Path, actor: usize, before: u32, target: Invariant) -> bool {
         let inner = self.inner();
-        let fell = inner.model.violated().contains(target);
-        if fell {
+        let violated = inner.model.violated().contains(target);
+        if violated {
             path.cost.switches += u32::from(path.made.last().is_some_and(|c| usize::from(c.actor) != actor));
             path.cost.steps += inner.broke_at(target) - before;
         }
-        fell
+        violated
     }
 }
 
@@ -113,7 +113,7 @@ struct Path {
 }
 
 impl Path {
-    /// The way to a fall for which this actor was needed last.
+    /// The way to a violation for which this actor was needed last.
     fn found(mut self, actor: usize) -> Found {
         if self.made.last().is_none_or(|c| usize::from(c.actor) != actor) {
             self.made.push(Choice { actor: actor as u8, outcome: 0 });

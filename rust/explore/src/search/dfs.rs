@@ -106,7 +106,7 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Executions before this iteration, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
-    /// What fell beside the search, by the schedule prefix that led there.
+    /// What was violated beside the search, by the schedule prefix that led there.
     pub(crate) found_beside: BTreeMap<Invariant, Vec<PrefixStep>>,
     directed: bool,
 }
@@ -336,7 +336,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     fn note_start(&mut self, actor: u8, before: u32) {
         let inner = self.runner.inner();
         for invariant in inner.violated().iter() {
-            // Nobody else's start is needed for it; what fell in an earlier start is known.
+            // Nobody else's start is needed for it; what was violated in an earlier start is known.
             let Some(steps) = inner.broke_at(invariant).checked_sub(before) else { continue };
             let cost = Cost { switches: 0, steps };
             // Of no choice, as long as its start is private.
@@ -407,7 +407,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         });
     }
 
-    /// What fell in the state that the whole path leads to.
+    /// What was violated in the state that the whole path leads to.
     fn keep_here(&mut self, invariant: Invariant) {
         let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
         self.report.keep(invariant, cost, || chosen(&self.nodes));
@@ -475,5 +475,5 @@ fn chosen(nodes: &[Node]) -> Vec<Choice> {
     nodes.iter().map(|n| n.choice).collect()
 }
 
-/// Executions without a fall, after which a search goes on to directed executions.
+/// Executions without a violation, after which a search goes on to directed executions.
 const UNDIRECTED: u64 = 1000;

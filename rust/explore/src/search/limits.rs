@@ -8,7 +8,7 @@ use crate::search::report::Progress;
 pub struct Limits<'a> {
     pub executions: u64,
     pub deadline: Option<Instant>,
-    /// How much longer to look once an invariant that ends executions has fallen.
+    /// How much longer to look once an invariant that ends executions has been violated.
     pub settle: Option<Duration>,
     /// States kept at most (about 24 bytes each).
     pub states: usize,

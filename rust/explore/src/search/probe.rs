@@ -1,6 +1,6 @@
 //! Executions beside an exhaustive search: from some it learns what actors share, so that fewer of its iterations end
-//! late; others show early what falls where one actor stops once for all others. They are executions like all: what
-//! falls in them has fallen.
+//! late; others show early what is violated where one actor stops once for all others. They are executions like all:
+//! what is violated in them has been violated.
 
 use std::time::Instant;
 

@@ -42,7 +42,7 @@ pub struct Report {
     /// cache and nothing else: sleep sets and merging leave out edges that the count needs.
     pub interleavings: Option<f64>,
     pub found: BTreeMap<Invariant, Found>,
-    /// When an invariant that ends executions first fell: after so many executions, and how long.
+    /// When an invariant that ends executions was first violated: after so many executions, and how long.
     pub first: Option<(u64, Duration)>,
 }
 
@@ -65,7 +65,7 @@ impl Report {
     pub fn exhaustive(&self) -> bool {
         self.ended == Ended::Exhausted && !self.overflowed
     }
-    /// Whether any of these fell.
+    /// Whether any of these was violated.
     pub(crate) fn has_found(&self, any: Invariants) -> bool {
         self.found.keys().any(|i| any.contains(*i))
     }

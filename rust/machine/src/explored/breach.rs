@@ -34,7 +34,7 @@ impl Breaches {
             self.kept.push(breach);
         }
     }
-    /// How many are kept, and which fell: for `back_to`.
+    /// How many are kept, and which were violated: for `back_to`.
     #[must_use]
     pub fn position(&self) -> (usize, u32) {
         (self.kept.len(), self.mask)
