@@ -1,4 +1,4 @@
-//! What the search asks of the thing it explores: announce an operation, ask who may go, execute, undo.
+//! What the search asks of the thing it explores: one pending operation of each actor; ask who may go, execute, undo.
 //!
 //! The explored machine of a kernel laboratory is one such thing; the toy of the soundness tests is another, small
 //! enough that the naive search can check every reduction on it.

@@ -90,7 +90,7 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
 }
 
 fn comparable(finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
-    finals.iter().map(|f| f.but_private_work(reduction)).collect()
+    finals.iter().map(|f| f.but_invisible_work(reduction)).collect()
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn interrupts_masks_and_pauses_are_reduced_without_loss() {
 
 #[test]
 fn an_interrupt_is_merged_with_what_it_does_not_meet() {
-    // Ten words of private work under an interrupt that meets one: the handler comes before or after that one only.
+    // Ten words of invisible work under an interrupt that meets one: the handler comes before or after that one only.
     let task: Vec<Line> = (0..10).map(|_| Line::WriteNext(1)).chain([Line::Do(Op::Write(0, 1))]).collect();
     let handler = [Op::Enter, Op::Read(0), Op::Exit].map(Line::Do).to_vec();
     let programs = Programs(vec![task, handler]);

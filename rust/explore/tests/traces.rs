@@ -49,7 +49,7 @@ fn program(ops: &[Op]) -> Vec<Line> {
     ops.iter().copied().map(Line::Do).collect()
 }
 
-/// a makes word 0 odd for a moment, in between private work; b looks.
+/// a makes word 0 odd for a moment, in between invisible work; b looks.
 fn window() -> Programs {
     let a = program(&[
         Op::Write(1, 2),
@@ -69,7 +69,7 @@ fn the_trace_of_a_window_has_one_switch_and_no_operation_too_many() {
     assert_eq!(outcome.verdict, Verdict::Violated);
     assert!(outcome.exhaustive && outcome.shortest);
     let counterexample = &outcome.counterexamples[&I1];
-    // Three writes of a up to the odd one, two reads and the look of b: the private write after the odd one is left
+    // Three writes of a up to the odd one, two reads and the look of b: the invisible write after the odd one is left
     // out.
     assert_eq!((counterexample.switches, counterexample.steps), (1, 6));
     assert_eq!(counterexample.violation.actor, "a", "the toy accuses nobody in particular");
@@ -194,7 +194,7 @@ fn a_trace_of_something_else_is_refused_with_what_differs() {
 #[test]
 fn a_tolerant_replay_finds_the_same_violation_in_changed_code() {
     let (programs, trace) = (window(), window_trace());
-    // More and other private work within the segments.
+    // More and other invisible work within the segments.
     let mut longer = programs.clone();
     longer.0[0].splice(1..1, program(&[Op::Read(1), Op::Write(1, 8), Op::Read(1)]));
     longer.0[1][0] = Line::Do(Op::Write(2, 2));

@@ -59,7 +59,7 @@ fn loses(programs: &Programs, reduction: Reduction, reference: Reduction, mutant
 
 fn comparable(programs: &Programs, finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
     let stops = programs.lines.iter().flatten().any(|line| *line == Line::Do(Op::StopMachineBegin));
-    finals.iter().map(|f| if stops { f.but_private_work(reduction) } else { *f }).collect()
+    finals.iter().map(|f| if stops { f.but_invisible_work(reduction) } else { *f }).collect()
 }
 
 #[derive(Default, Debug)]

@@ -343,13 +343,13 @@ fn operations_on_one_contiguous_set_conflict() {
         |_| Op::Barrier(Barrier::DsbIshst),
     );
     // An entry of the set that comes back before the invalidate completes brings the others back.
-    let doomed = |b: &Bench| {
+    let invalidated = |b: &Bench| {
         made(b);
         b.cpu(1).barrier(Barrier::DsbIshst);
         b.cpu(1).tlbi(Tlbi::Vmalle1is);
     };
     let again = |b: &Bench| Op::Write { at: b.pte(1), new: entry(b, 1), order: Order::Plain };
-    must_conflict(WorldOptions::default(), doomed, again, |_| Op::Barrier(Barrier::DsbIsh));
+    must_conflict(WorldOptions::default(), invalidated, again, |_| Op::Barrier(Barrier::DsbIsh));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use vmemmap_arch::Invariant;
 
 use crate::counterexample::trace::{FORMAT, Segment, Trace, TraceStep, TraceViolation, joined, violation_of};
 use crate::model::{Invariants, Model};
-use crate::reduction::options::Merge;
+use crate::reduction::options::Fusion;
 use crate::runtime::actor::Step;
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
@@ -152,7 +152,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     fn begin(&mut self, recording: bool) {
         {
             let mut inner = self.runner.inner();
-            inner.merge = Merge::Local;
+            inner.fusion = Fusion::Local;
             inner.record = recording.then(Vec::new);
             inner.step_bound = self.bound;
             // A trace may lead past the violation of another invariant.
@@ -383,7 +383,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     /// What was recorded, up to the violation.
     fn end(self) -> Replayed {
         let mut inner = self.runner.inner();
-        inner.merge = Merge::Private;
+        inner.fusion = Fusion::Invisible;
         let mut steps = inner.record.take().unwrap_or_default();
         if let Some(end) = steps.iter().position(|s| s.broke.contains(self.target)) {
             steps.truncate(end + 1);

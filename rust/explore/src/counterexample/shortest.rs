@@ -21,7 +21,7 @@ use crate::search::limits::{Clock, Limits};
 struct Vertex {
     parent: u32,
     choice: Choice,
-    /// Operations that ran after the chosen one, before the next announcement.
+    /// Operations that ran after the chosen one, before the next scheduling point.
     ran: u32,
     steps: u32,
 }

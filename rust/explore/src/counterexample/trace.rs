@@ -1,7 +1,7 @@
 //! Traces: what happened, step by step, and the schedule that makes it happen again.
 //!
 //! A schedule is a list of segments, in actors and operations rather than in decisions of the search, so that it does
-//! not depend on what the search merged. A trace carries its format, the version of the tool and a digest of the
+//! not depend on what the search fused. A trace carries its format, the version of the tool and a digest of the
 //! scenario; `replay` says which differs.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use thiserror::Error;
 use vmemmap_arch::Invariant;
 
 use crate::model::{Invariants, Model};
-use crate::reduction::options::Merge;
+use crate::reduction::options::Fusion;
 use crate::runtime::actor::Step;
 use crate::runtime::execution::{Actors, Inner};
 use crate::runtime::runner::Runner;
@@ -21,7 +21,7 @@ use crate::runtime::schedule::Choice;
 /// The trace format that this version writes and reads.
 pub const FORMAT: u32 = 2;
 
-/// Runs of private operations longer than this are shown as one line.
+/// Runs of invisible operations longer than this are shown as one line.
 const FOLD: usize = 6;
 
 /// One operation on the machine. `old` and `new` are the word before and after, where it has one.
@@ -182,7 +182,7 @@ pub(crate) struct Recording {
     pub steps: Vec<Step>,
 }
 
-/// Replays `choices`, moves private operations to where they are needed, and records the result.
+/// Replays `choices`, moves invisible operations to where they are needed, and records the result.
 pub(crate) fn record<M: Model, A: Actors<M>>(
     runner: &mut Runner<'_, M, A>,
     choices: &[Choice],
@@ -200,21 +200,21 @@ pub(crate) fn record<M: Model, A: Actors<M>>(
     let schedules =
         [postpone(&steps, target, 0), postpone(&steps, target, blocked), postpone(&steps, target, u16::MAX), plain];
     let (recording, violation) = schedules.iter().find_map(|schedule| run_schedule(runner, schedule, target))?;
-    Some((mark_private(recording, &steps), violation))
+    Some((mark_invisible(recording, &steps), violation))
 }
 
 /// Every operation was a choice in the second run; which of them nobody else can notice is known from the first.
-fn mark_private(mut recording: Recording, merged: &[Step]) -> Recording {
+fn mark_invisible(mut recording: Recording, merged: &[Step]) -> Recording {
     for actor in 0..crate::model::MAX_ACTORS as u8 {
-        let flags = merged.iter().filter(|s| s.actor == actor && !s.local).map(|s| s.private);
-        for (step, private) in recording.steps.iter_mut().filter(|s| s.actor == actor && !s.local).zip(flags) {
-            step.private = private;
+        let flags = merged.iter().filter(|s| s.actor == actor && !s.local).map(|s| s.invisible);
+        for (step, invisible) in recording.steps.iter_mut().filter(|s| s.actor == actor && !s.local).zip(flags) {
+            step.invisible = invisible;
         }
     }
     recording
 }
 
-/// The schedule of all operations, each private one only when its actor is next seen. What is left of `needed` actors
+/// The schedule of all operations, each invisible one only when its actor is next seen. What is left of `needed` actors
 /// they did right after they were last seen.
 fn postpone(steps: &[Step], target: Invariant, needed: u16) -> Vec<Choice> {
     let mut pending: Vec<Vec<Choice>> = vec![Vec::new(); crate::model::MAX_ACTORS];
@@ -225,7 +225,7 @@ fn postpone(steps: &[Step], target: Invariant, needed: u16) -> Vec<Choice> {
             pending[actor].push(Choice { actor: step.actor, outcome: step.outcome });
         }
         let violated = step.broke.contains(target);
-        if !step.private || violated {
+        if !step.invisible || violated {
             schedule.append(&mut pending[actor]);
         }
         if violated {
@@ -248,11 +248,11 @@ fn run_schedule<M: Model, A: Actors<M>>(
 ) -> Option<(Recording, TraceViolation)> {
     let bound = {
         let mut inner = runner.inner();
-        inner.merge = Merge::Local;
+        inner.fusion = Fusion::Local;
         inner.record = Some(Vec::new());
         // As a replay will, whatever the search did.
         inner.abstracts_observations = true;
-        // The bound is for the search, where private operations do not count.
+        // The bound is for the search, where invisible operations do not count.
         std::mem::replace(&mut inner.step_bound, u32::MAX)
     };
     runner.start();
@@ -271,7 +271,7 @@ fn run_schedule<M: Model, A: Actors<M>>(
         runner.settle();
     }
     let mut inner = runner.inner();
-    inner.merge = Merge::Private;
+    inner.fusion = Fusion::Invisible;
     inner.step_bound = bound;
     let mut steps = inner.record.take().unwrap_or_default();
     if !inner.violated().contains(target) {
@@ -323,7 +323,7 @@ impl Recording {
         let mut at = 0;
         while at < self.steps.len() {
             let first = &self.steps[at];
-            let run = self.steps[at..].iter().take_while(|s| alike(first, s) && s.private).count();
+            let run = self.steps[at..].iter().take_while(|s| alike(first, s) && s.invisible).count();
             let mut step = trace_step::<M, A>(actors, at, first);
             if run > FOLD {
                 step.note = format!("{} (and {} more like it that nobody else can notice)", step.note, run - 1)

@@ -1,4 +1,4 @@
-//! What is known of who touches a location, on which it rests that an access is private.
+//! What is known of who touches a location, on which it rests that an access is invisible.
 
 use std::ops::Range;
 
@@ -59,7 +59,7 @@ impl Location {
     fn noticed(self, way: Way) -> u16 {
         Self::others(way.against().iter().fold(0, |all, w| all | self.actors[*w as usize]))
     }
-    /// An access was taken for private that is not.
+    /// An access was taken for invisible that is not.
     fn invalidated(self) -> bool {
         Way::ALL.iter().any(|w| self.actors[*w as usize] & self.noticed(*w) & !self.seen[*w as usize] != 0)
     }
@@ -109,7 +109,7 @@ struct Met {
     noticed: bool,
 }
 
-/// Who took an access for private though the location is shared, in this iteration.
+/// Who took an access for invisible though the location is shared, in this iteration.
 #[derive(Clone, Copy, Debug, Default)]
 struct Assumed {
     actors: [u16; WAYS],
@@ -124,7 +124,7 @@ struct Assumed {
 #[derive(Default)]
 pub(crate) struct Sharing {
     locations: Vec<Location>,
-    /// Where somebody can tell an access that this iteration took for private.
+    /// Where somebody can tell an access that this iteration took for invisible.
     invalidated: Vec<u32>,
     /// Of each actor and shared location (`Location::row`): what is known, and what was known when the iteration began.
     known: Vec<Uses>,

@@ -2,11 +2,11 @@
 
 /// How much runs without a scheduling point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Merge {
+pub enum Fusion {
     /// Only local operations.
     Local,
-    /// Also private ones: those that miss every location known to be shared.
-    Private,
+    /// Also invisible ones: those that miss every location known to be shared.
+    Invisible,
 }
 
 /// Which reductions are on. All on is the product; the others are there to check it.
@@ -14,7 +14,7 @@ pub enum Merge {
 pub struct Reduction {
     pub cache: bool,
     pub sleep: bool,
-    pub merge: Merge,
+    pub fusion: Fusion,
     /// Tell finished actors' histories apart (to compare complete final states); verdicts do not need it.
     pub keep_finished: bool,
     /// Forget what was observed on the way to an outcome (`Cpu::conclude`).
@@ -24,14 +24,14 @@ pub struct Reduction {
 }
 
 impl Reduction {
-    const fn new(cache: bool, sleep: bool, merge: Merge) -> Self {
-        Self { cache, sleep, merge, keep_finished: false, abstract_observations: true, fault: Fault::None }
+    const fn new(cache: bool, sleep: bool, fusion: Fusion) -> Self {
+        Self { cache, sleep, fusion, keep_finished: false, abstract_observations: true, fault: Fault::None }
     }
-    pub const NAIVE: Self = Self::new(false, false, Merge::Local);
-    pub const CACHE: Self = Self::new(true, false, Merge::Local);
-    pub const SLEEP: Self = Self::new(false, true, Merge::Local);
-    pub const CACHE_SLEEP: Self = Self::new(true, true, Merge::Local);
-    pub const MERGED: Self = Self::new(true, true, Merge::Private);
+    pub const NAIVE: Self = Self::new(false, false, Fusion::Local);
+    pub const CACHE: Self = Self::new(true, false, Fusion::Local);
+    pub const SLEEP: Self = Self::new(false, true, Fusion::Local);
+    pub const CACHE_SLEEP: Self = Self::new(true, true, Fusion::Local);
+    pub const MERGED: Self = Self::new(true, true, Fusion::Invisible);
     pub const ALL: [Self; 5] = [Self::NAIVE, Self::CACHE, Self::SLEEP, Self::CACHE_SLEEP, Self::MERGED];
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct ActorState<O> {
     pub recurring: bool,
     /// Since the operation that was pending last: met nothing that others ever do.
     pub unobserved: bool,
-    /// Announced what could have executed at once.
+    /// Its pending operation could have executed at once: a cache checkpoint.
     pub at_checkpoint: bool,
     /// What else its future depends on: the operations before this one, as far as they decide which come later.
     pub past: u32,
@@ -63,7 +63,7 @@ pub struct Step {
     pub outcome: u16,
     pub label: &'static str,
     pub position: u32,
-    pub private: bool,
+    pub invisible: bool,
     pub local: bool,
     pub text: Described,
     /// The alternative taken, in words, unless it was the first.

@@ -32,7 +32,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             if ring.is_empty() { (0..self.count()).filter(|i| blocked & 1 << i != 0).collect() } else { ring };
         let mut parts = Vec::new();
         for &i in &who {
-            let op = inner.actors[i].pending.expect("a blocked actor has announced");
+            let op = inner.actors[i].pending.expect("a blocked actor has a pending operation");
             let text = inner.model.describe(i as u8, &op);
             let for_whom: Vec<&str> =
                 (0..self.count()).filter(|j| waits[i] & 1 << j != 0).map(|j| self.actors().name(j)).collect();

@@ -1,7 +1,8 @@
 //! One execution: actors reach their next operation, the scheduler picks, the operation executes.
 //!
-//! The scheduling point is *before* the effect: an actor runs up to its next announcement and stops there. Operations
-//! that are local, or private as far as is known (explorer.md §2.2), execute at once on the actor's own stack.
+//! The scheduling point is *before* the effect: an actor runs up to its next pending operation and stops there.
+//! Operations that are local, or invisible as far as is known (explorer.md §2.2), execute at once on the actor's own
+//! stack.
 
 use std::cell::RefCell;
 
@@ -11,7 +12,7 @@ use vmemmap_arch::{Invariant, Observed};
 use crate::model::{AccessSet, Breach, Invariants, MAX_ACTORS, Model, NewOrder, NoOps};
 use crate::reduction::conflicts::Sharing;
 use crate::reduction::history::{ABSTRACTED, FINISHED, SKIPPED, place, roll};
-use crate::reduction::options::{Fault, Merge};
+use crate::reduction::options::{Fault, Fusion};
 use crate::reduction::phase;
 use crate::runtime::actor::{ActorState, Step};
 use crate::runtime::coroutine::Suspender;
@@ -51,9 +52,9 @@ pub enum Answer {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Phase {
-    /// Announcements are decided by access set, locations are learned.
+    /// Scheduling points are decided by access set, locations are learned.
     Frontier,
-    /// A known prefix: this many more operations run at once, then one is announced.
+    /// A known prefix: this many more operations run at once, then one is pending.
     Silent(u32),
 }
 
@@ -61,7 +62,7 @@ pub(crate) struct Inner<M: Model> {
     pub model: M,
     pub actors: [ActorState<M::Op>; MAX_ACTORS],
     pub sharing: Sharing,
-    pub merge: Merge,
+    pub fusion: Fusion,
     pub phase: Phase,
     /// Violations of these end the execution.
     pub ending: Invariants,
@@ -93,7 +94,7 @@ pub(crate) struct Inner<M: Model> {
     pub own_breaches: Vec<Breach>,
     /// Actors that wait for what never came, as they were when nobody else was left.
     pub retired: Vec<(usize, ActorState<M::Op>)>,
-    /// Histories after which an actor does nothing but long private work, and ends: it is not run again. Nobody else
+    /// Histories after which an actor does nothing but long invisible work, and ends: it is not run again. Nobody else
     /// can tell, and what it broke on the way was found the first time.
     pub dead_continuations: FxHashSet<(u8, u128)>,
     scratch: AccessSet,
@@ -114,7 +115,7 @@ impl<M: Model> Inner<M> {
             }
             Phase::Frontier => true,
         };
-        if self.merge == Merge::Local || !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
+        if self.fusion == Fusion::Local || !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
             return false;
         }
         // Now and then, at a place that depends on nothing but the actor's own state, so that searches which come there
@@ -158,10 +159,10 @@ impl<M: Model> Inner<M> {
     }
 
     #[inline]
-    fn perform(&mut self, actor: u8, op: &M::Op, outcome: u16, private: bool) -> M::Reply {
+    fn perform(&mut self, actor: u8, op: &M::Op, outcome: u16, invisible: bool) -> M::Reply {
         let local = M::is_local(op);
-        // The access set may have changed since the announcement.
-        if !private && self.merge == Merge::Private && self.phase == Phase::Frontier {
+        // The access set may have changed since it became pending.
+        if !invisible && self.fusion == Fusion::Invisible && self.phase == Phase::Frontier {
             self.touch(actor, op);
         }
         let text = self.record.is_some().then(|| self.model.describe(actor, op));
@@ -174,9 +175,10 @@ impl<M: Model> Inner<M> {
         if !local {
             self.steps += 1;
             self.total_steps += 1;
-            // A private run is bounded by the kernel's own loops; what must not go on for ever is what others notice.
-            state.steps += if private { 0 } else { 1 };
-            if state.steps > self.step_bound || self.steps > PRIVATE_BOUND {
+            // An invisible run is bounded by the kernel's own loops; what must not go on for ever is what others
+            // notice.
+            state.steps += if invisible { 0 } else { 1 };
+            if state.steps > self.step_bound || self.steps > INVISIBLE_BOUND {
                 self.bound_hit = true;
                 self.halted = true;
             }
@@ -184,11 +186,11 @@ impl<M: Model> Inner<M> {
         let observed = if self.fault == Fault::HashWithoutValues { 0 } else { M::observed(reply) };
         state.hash = roll(state.hash, observed);
         state.history = roll(state.history, observed);
-        if !private {
+        if !invisible {
             state.at_checkpoint = false;
             state.marked = state.history;
         }
-        state.unobserved = !private || (state.unobserved && self.sharing.met_nobody());
+        state.unobserved = !invisible || (state.unobserved && self.sharing.met_nobody());
         let violated = self.model.violated();
         let broke = violated.minus(self.seen);
         if let Some(mut text) = text {
@@ -199,7 +201,7 @@ impl<M: Model> Inner<M> {
                 outcome,
                 label: state.label,
                 position: state.position,
-                private,
+                invisible,
                 local,
                 text,
                 taken,
@@ -221,7 +223,7 @@ impl<M: Model> Inner<M> {
     /// How many operations may execute as one.
     fn may_skip(&self, n: usize) -> usize {
         match self.phase {
-            _ if self.merge != Merge::Private || self.record.is_some() || self.halted => 0,
+            _ if self.fusion != Fusion::Invisible || self.record.is_some() || self.halted => 0,
             Phase::Frontier => n,
             Phase::Silent(left) => n.min(left as usize),
         }
@@ -243,7 +245,7 @@ impl<M: Model> Inner<M> {
         }
         self.steps += skipped as u32;
         self.total_steps += skipped as u64;
-        if self.steps > PRIVATE_BOUND {
+        if self.steps > INVISIBLE_BOUND {
             self.bound_hit = true;
             self.halted = true;
         }
@@ -256,7 +258,7 @@ impl<M: Model> Inner<M> {
 
     /// Whether what is left of the actor is known to be a dead continuation.
     fn ends_here(&self, actor: u8) -> bool {
-        self.merge == Merge::Private
+        self.fusion == Fusion::Invisible
             && self.record.is_none()
             && !self.dead_continuations.is_empty()
             && self.dead_continuations.contains(&(actor, self.actors[usize::from(actor)].marked))
@@ -293,8 +295,8 @@ impl<M: Model> Inner<M> {
     }
 }
 
-/// Operations of one execution, private ones included.
-const PRIVATE_BOUND: u32 = 50_000_000;
+/// Operations of one execution, invisible ones included.
+const INVISIBLE_BOUND: u32 = 50_000_000;
 
 /// Bits of an actor's hash that are 0 where it has a cache checkpoint: at one of sixteen operations.
 const CHECKPOINT: u128 = 0xf;
@@ -312,7 +314,7 @@ impl<M: Model> Shared<M> {
                 model,
                 actors: [actor; MAX_ACTORS],
                 sharing: Sharing::default(),
-                merge: Merge::Private,
+                fusion: Fusion::Invisible,
                 phase: Phase::Frontier,
                 ending: Invariants::NONE,
                 seen: Invariants::NONE,
@@ -427,7 +429,7 @@ impl<'c, M: Model> ActorPort<'c, M> {
         if allowed == 0 { 0 } else { inner.skip(self.actor, op, allowed) }
     }
 
-    /// Announce, wait to be picked, execute.
+    /// A scheduling point: the operation is pending until the scheduler picks its actor, then it executes.
     pub fn call(&self, op: M::Op) -> M::Reply {
         {
             let mut inner = self.shared.inner.borrow_mut();

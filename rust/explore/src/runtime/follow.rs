@@ -67,7 +67,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         }
     }
 
-    /// An actor runs to its first announcement. `true` if `target` is violated.
+    /// An actor runs to its first scheduling point. `true` if `target` is violated.
     fn set_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
         path.started |= 1 << actor;
         let before = self.inner().steps;

@@ -5,14 +5,14 @@ use std::cell::RefMut;
 use std::io;
 
 use crate::model::{AccessSet, Invariants, MAX_ACTORS, Model};
-use crate::reduction::options::Merge;
+use crate::reduction::options::Fusion;
 use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
 use crate::runtime::coroutine::{Coroutine, Saved, Stacks, Suspender};
 use crate::runtime::execution::{ActorPort, Actors, Answer, Inner, Phase, Shared};
 
-/// Private operations at an actor's end that are worth remembering to leave out.
-const LONG_PRIVATE_WORK: u32 = 64;
+/// Invisible operations at an actor's end that are worth remembering to leave out.
+const LONG_INVISIBLE_WORK: u32 = 64;
 
 /// What an actor is about to change by running on.
 struct Before<M: Model> {
@@ -85,7 +85,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let again = |actor, now| phase::again(now, self.actors.rounds(actor));
         let grew = sharing.adopt(self.count, always, again, |location| model.alias(location));
         if grew {
-            // What counts as private has changed.
+            // What counts as invisible has changed.
             inner.dead_continuations.clear();
         }
         grew
@@ -155,7 +155,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         }
     }
 
-    /// Everybody up to the first announcement; how many operations each ran before it.
+    /// Everybody up to the first scheduling point; how many operations each ran before it.
     pub(crate) fn start(&mut self) -> [u32; MAX_ACTORS] {
         self.reset();
         let mut ran = [0; MAX_ACTORS];
@@ -202,7 +202,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     }
 
     /// Start actor `actor`, or let its pending operation execute with that outcome, and run it to its next
-    /// announcement. Returns how many operations ran after the announced one.
+    /// scheduling point. Returns how many operations ran after the pending one.
     pub(crate) fn advance(&mut self, actor: usize, outcome: u16, phase: Phase) -> u32 {
         let (before, own, broken) = {
             let mut inner = self.inner();
@@ -230,8 +230,8 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             if own != 0
                 && phase == Phase::Frontier
                 && state.unobserved
-                && ran >= LONG_PRIVATE_WORK
-                && inner.merge == Merge::Private
+                && ran >= LONG_INVISIBLE_WORK
+                && inner.fusion == Fusion::Invisible
                 && inner.model.violated() == broken
             {
                 inner.dead_continuations.insert(key);
@@ -274,7 +274,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
     /// its operation was found so when it was reached, and stays so until the actor moves (`Sharing::is_independent`).
     pub(crate) fn singleton_persistent_set(&self, enabled: u16, last: Option<u8>) -> Option<u8> {
         let mut inner = self.inner();
-        if inner.merge != Merge::Private {
+        if inner.fusion != Fusion::Invisible {
             return None;
         }
         for actor in (0..self.count as u8).filter(|a| enabled & 1 << a != 0) {
@@ -282,7 +282,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             if state.at_checkpoint {
                 return Some(actor);
             }
-            // Who went last has just been asked, when it announced.
+            // Who went last has just been asked, when its operation became pending.
             if last != Some(actor)
                 && let Some(op) = state.pending
                 && inner.touch(actor, &op)
@@ -294,7 +294,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         None
     }
 
-    /// Whether the actor announced what could have executed at once.
+    /// Whether the pending operation of the actor is one that could have executed at once.
     pub(crate) fn at_checkpoint(&self, actor: u8) -> bool {
         self.inner().actors[usize::from(actor)].at_checkpoint
     }

@@ -18,7 +18,7 @@
 //! 1. D(v) is the union of D(t(v)) over t in E(v), over all outcomes of t. For all enabled actors that is so by
 //!    definition. For a singleton persistent set {a} it is persistence: the pending operation p of a is independent of
 //!    all that others can do before a moves, so in each execution from v it can be moved to the front without another
-//!    end (but for a deadlock that keeps a off its CPU for ever: `Final::but_private_work`).
+//!    end (but for a deadlock that keeps a off its CPU for ever: `Final::but_invisible_work`).
 //! 2. t in E(v) that does not sleep: the search enters t(v) now, or prunes it as visited. Since the graph is acyclic, a
 //!    visited t(v) is not on the path to v, so it was left before; one entered now is left before v. By induction
 //!    D(t(v)) has been visited.
@@ -54,7 +54,7 @@ use vmemmap_arch::Invariant;
 
 use crate::model::{AccessSet, Invariants, MAX_ACTORS, Model};
 use crate::reduction::history::KeyBuilder;
-use crate::reduction::options::{Fault, Merge, Reduction};
+use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::reduction::sleep;
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
@@ -70,7 +70,7 @@ struct Node {
     choice: Choice,
     /// Of the chosen actor; 0 = not asked yet.
     outcomes: u16,
-    /// Operations that ran after the chosen one, before the next announcement.
+    /// Operations that ran after the chosen one, before the next scheduling point.
     ran: u32,
     /// The same of the chosen actor when it was last picked.
     lead: u32,
@@ -123,7 +123,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             report: Report::new(),
             leads: [0; MAX_ACTORS],
             on_final,
-            ways: (reduction.cache && !reduction.sleep && reduction.merge == Merge::Local).then(HashMap::default),
+            ways: (reduction.cache && !reduction.sleep && reduction.fusion == Fusion::Local).then(HashMap::default),
             ways_on: 1.0,
             access_sets: Default::default(),
             began_at: 0,
@@ -137,7 +137,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     pub fn run(mut self, ending: Invariants, step_bound: u32, limits: &mut Limits<'_>) -> Report {
         {
             let mut inner = self.runner.inner();
-            inner.merge = self.reduction.merge;
+            inner.fusion = self.reduction.fusion;
             inner.fault = self.reduction.fault;
             inner.abstracts_observations = self.reduction.abstract_observations;
             inner.sharing.fault = self.reduction.fault;
@@ -228,7 +228,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     fn warms_up(&self) -> bool {
-        self.reduction.merge == Merge::Private
+        self.reduction.fusion == Fusion::Invisible
             && !matches!(self.reduction.fault, Fault::NoWarmUp | Fault::BrokenAssumptionUnnoticed)
     }
 
@@ -250,7 +250,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         }
     }
 
-    /// Everything learned stays; everything built on less is thrown away. All actors run to their first announcement.
+    /// Everything learned stays; everything built on less is thrown away. All actors run to their first scheduling
+    /// point.
     fn begin_iteration(&mut self) -> End {
         self.runner.adopt_shared(true);
         self.nodes.clear();
@@ -339,7 +340,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             // Nobody else's start is needed for it; what was violated in an earlier start is known.
             let Some(steps) = inner.broke_at(invariant).checked_sub(before) else { continue };
             let cost = Cost { switches: 0, steps };
-            // Of no choice, as long as its start is private.
+            // Of no choice, as long as its start is invisible.
             self.report.keep(invariant, cost, || vec![Choice { actor, outcome: 0 }]);
         }
     }

@@ -1,9 +1,9 @@
 //! Sampling for spaces beyond the cache: uniform walks, and PCT (priorities with a few changes).
 //!
-//! Both decide only at unmerged points: a priority drops at a numbered choice, and what is private to an actor makes
-//! none (explorer.md §2.5). What they do not find is not proven absent: never "safe". PCT of depth d preempts at most d
-//! - 1 times in an execution; a fault that needs more switches between actors that could all go on is out of its reach,
-//! however long it runs.
+//! Both decide only at the scheduling points that transition fusion leaves: a priority drops at a numbered choice, and
+//! an invisible operation makes none (explorer.md §2.5). What they do not find is not proven absent: never "safe". PCT
+//! of depth d preempts at most d - 1 times in an execution; a fault that needs more switches between actors that could
+//! all go on is out of its reach, however long it runs.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::model::{Invariants, MAX_ACTORS, Model};
-use crate::reduction::options::Merge;
+use crate::reduction::options::Fusion;
 use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::{Choice, Cost};
@@ -74,7 +74,7 @@ pub fn sample<M: Model, A: Actors<M>>(
 ) -> Report {
     {
         let mut inner = runner.inner();
-        inner.merge = Merge::Private;
+        inner.fusion = Fusion::Invisible;
         inner.ending = ending;
         inner.step_bound = step_bound;
         inner.bound_hit = false;
@@ -87,7 +87,7 @@ pub fn sample<M: Model, A: Actors<M>>(
     let mut clock = Clock::new();
     let mut longest = 0;
     loop {
-        // Without a fixpoint merging would hide points; sampling may as well learn while it goes.
+        // Without a fixpoint transition fusion would hide points; sampling may as well learn while it goes.
         if runner.adopt_shared(false) {
             report.rounds += 1;
             report.found.clear();

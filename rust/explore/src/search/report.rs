@@ -6,7 +6,7 @@ use std::time::Duration;
 use vmemmap_arch::Invariant;
 
 use crate::model::Invariants;
-use crate::reduction::options::{Merge, Reduction};
+use crate::reduction::options::{Fusion, Reduction};
 use crate::runtime::schedule::{Choice, Cost, Found};
 
 /// How far a search is.
@@ -86,10 +86,10 @@ pub struct Final {
 
 impl Final {
     /// What of it a reduction must keep where actors may lose their CPU. A deadlock in which one lost it for good is
-    /// the same wherever the actor stood in its private work, which merging does ahead.
+    /// the same wherever the actor stood in its invisible work, which transition fusion does ahead.
     #[must_use]
-    pub fn but_private_work(self, reduction: Reduction) -> Self {
-        if self.deadlock && reduction.merge == Merge::Private {
+    pub fn but_invisible_work(self, reduction: Reduction) -> Self {
+        if self.deadlock && reduction.fusion == Fusion::Invisible {
             Self { key: 0, violated: Invariants::NONE, ..self }
         } else {
             self

@@ -61,7 +61,7 @@ pub enum Flaw {
     ExpectTouchesNothing,
     /// Operations do not say that they need their CPU.
     NoControl,
-    /// Masking is private: no interrupt reads it.
+    /// Masking is invisible: no interrupt reads it.
     EnterReadsNoMask,
 }
 

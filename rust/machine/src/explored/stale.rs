@@ -21,9 +21,9 @@ pub(super) mod state {
     /// Who may still use it: CPUs from bit 0, and the agent beyond the broadcast.
     pub const HOLDERS: u64 = 0x1ffff;
     /// CPUs that broadcast an invalidate over it.
-    pub const DOOMED: u32 = 17;
+    pub const INVALIDATED: u32 = 17;
     /// CPUs that invalidated it for themselves.
-    pub const DOOMED_HERE: u32 = 33;
+    pub const INVALIDATED_HERE: u32 = 33;
     /// CPU + 1 that overwrote it and has not done a DSB since.
     const WRITER: u32 = 49;
     const WRITERS: u64 = 0x1f << WRITER;
@@ -46,10 +46,10 @@ pub(super) mod state {
         let agent = s & 1 << AGENT;
         if agent == 0 { 0 } else { PRESENT | agent }
     }
-    pub const fn undoomed(s: u64) -> u64 {
-        s & !(0xffff << DOOMED | 0xffff << DOOMED_HERE)
+    pub const fn not_invalidated(s: u64) -> u64 {
+        s & !(0xffff << INVALIDATED | 0xffff << INVALIDATED_HERE)
     }
-    /// These lose it; without any holder it vanishes.
+    /// These lose it; without any holder it is gone.
     pub const fn without(s: u64, holders: u64) -> u64 {
         if s & HOLDERS & !holders == 0 { 0 } else { s & !holders }
     }
@@ -170,7 +170,7 @@ impl Stale {
             }
         }
     }
-    /// Applies `change` to the state of each; 0 makes it vanish.
+    /// Applies `change` to the state of each; 0 ends it.
     pub fn update(&mut self, cells: &mut Cells, mut change: impl FnMut(&Record, u64) -> u64) {
         let records = &self.records;
         self.active.retain(|i| {

@@ -1,8 +1,8 @@
 //! Stale translations: values that a descriptor no longer has and that a CPU may still use.
 //!
 //! Fills need no events: any CPU may at any time have cached whatever was live. A value becomes stale when it is
-//! overwritten, is doomed by a TLB invalidate issued after it was published, and vanishes when the same CPU's DSB
-//! completes that invalidate (kernel-semantics §10.1).
+//! overwritten, is invalidated by a TLBI issued after it was published (its DSB is pending), and completed when the
+//! same CPU's DSB completes that invalidate (kernel-semantics §10.1).
 
 use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
 
@@ -56,7 +56,7 @@ impl World {
             let cells: Vec<Cell> = self.stale_in(set).map(|r| r.cell).collect();
             for cell in cells {
                 let s = self.memory.cells.get(cell);
-                self.memory.cells.set(cell, state::undoomed(s));
+                self.memory.cells.set(cell, state::not_invalidated(s));
             }
         }
     }
@@ -126,7 +126,7 @@ impl World {
             {
                 return s;
             }
-            s | me << if op.is_local() { state::DOOMED_HERE } else { state::DOOMED }
+            s | me << if op.is_local() { state::INVALIDATED_HERE } else { state::INVALIDATED }
         });
     }
 
@@ -143,13 +143,21 @@ impl World {
             () => 0,
         };
         let complete_here = |s: u64| {
-            if s & me << state::DOOMED_HERE == 0 { s } else { state::without(s & !(me << state::DOOMED_HERE), me) }
+            if s & me << state::INVALIDATED_HERE == 0 {
+                s
+            } else {
+                state::without(s & !(me << state::INVALIDATED_HERE), me)
+            }
         };
         let cells = &mut self.memory.cells;
         match barrier {
             Barrier::DsbIshst => self.stale.update(cells, publish),
             Barrier::DsbIsh => self.stale.update(cells, |r, s| {
-                if s & me << state::DOOMED != 0 { state::beyond_broadcast(s) } else { publish(r, complete_here(s)) }
+                if s & me << state::INVALIDATED != 0 {
+                    state::beyond_broadcast(s)
+                } else {
+                    publish(r, complete_here(s))
+                }
             }),
             Barrier::DsbNsh => self.stale.update(cells, |_, s| complete_here(s)),
             Barrier::Isb => self.synchronize_context(me),
@@ -200,12 +208,12 @@ impl World {
 
     /// Whether a barrier of that kind would complete an invalidate of the record.
     pub(super) fn barrier_completes(&self, actor: u8, barrier: Barrier, r: &Record) -> bool {
-        let doomed = match barrier {
-            Barrier::DsbIsh => (1 << state::DOOMED) | (1 << state::DOOMED_HERE),
-            Barrier::DsbNsh => 1 << state::DOOMED_HERE,
+        let invalidated = match barrier {
+            Barrier::DsbIsh => (1 << state::INVALIDATED) | (1 << state::INVALIDATED_HERE),
+            Barrier::DsbNsh => 1 << state::INVALIDATED_HERE,
             _ => 0,
         };
-        self.memory.cells.get(r.cell) & doomed << self.cpu_of(actor) != 0
+        self.memory.cells.get(r.cell) & invalidated << self.cpu_of(actor) != 0
     }
 
     /// Stale values that translate `va`, on any CPU.
