@@ -39,7 +39,7 @@ _MASKED = {"masked": True}
     sources=[
         "https://lore.kernel.org/all/20241021042218.746659-1-yuzhao@google.com/ and the review by M. Zyngier and D. Anderson",
         "https://lore.kernel.org/all/20241107202033.2721681-1-yuzhao@google.com/",
-        "derived: races.md R5",
+        "derived: docs/scenarios.md R5",
     ],
     judged=["I2", "I25"],
     variants=[

@@ -57,7 +57,7 @@ impl Invariants {
     }
 }
 
-/// Locations that an operation reads and writes (explorer.md §2.1): dense numbers given by the model.
+/// Locations that an operation reads and writes (docs/search.md §1): dense numbers given by the model.
 ///
 /// Two operations conflict if both touch a location, one of them changes it, and their changes are not both commuting
 /// updates. The filters settle most pairs at once.

@@ -1,4 +1,4 @@
-//! The reductions against the naive search, on thousands of small random programs (explorer.md §9).
+//! The reductions against the naive search, on thousands of small random programs (docs/search.md §3).
 
 mod common;
 mod toy;

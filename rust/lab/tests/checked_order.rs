@@ -1,5 +1,5 @@
 //! A violation that the explored machine finds, again on the CPUs of the checked machine: the same kernel code in the
-//! recorded order, judged by that machine's own rules of access (explorer.md §9). One thread drives all of them: in an
+//! recorded order, judged by that machine's own rules of access. One thread drives all of them: in an
 //! order that was recorded nobody waits for a lock.
 
 use std::cell::OnceCell;

@@ -1,4 +1,4 @@
-//! The reductions against the naive search, on thousands of small random programs on the World (explorer.md §9, family
+//! The reductions against the naive search, on thousands of small random programs on the World (docs/search.md §3, family
 //! B).
 
 #[path = "../../explore/tests/common/mod.rs"]

@@ -1,6 +1,6 @@
 //! Shorter traces: a minimiser that starts from any violating trace.
 //!
-//! Length is (context switches, operations), in this order (explorer.md §2.6). `proof` shows that there is no shorter
+//! Length is (context switches, operations), in this order. `proof` shows that there is no shorter
 //! one.
 
 use vmemmap_arch::Invariant;

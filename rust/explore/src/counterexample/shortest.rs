@@ -1,6 +1,6 @@
 //! The proof that a trace is the shortest there is: a search in layers of context switches.
 //!
-//! Length is (context switches, operations), in this order (explorer.md §2.6). Sleep sets are off: they remove the
+//! Length is (context switches, operations), in this order. Sleep sets are off: they remove the
 //! cheap paths. A layer holds what can be reached with that many switches; its vertices are visited in the order of the
 //! tree that led to them, so that going from one to the next takes back and runs again little more than where they
 //! differ.

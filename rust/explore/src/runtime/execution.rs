@@ -1,7 +1,7 @@
 //! One execution: actors reach their next operation, the scheduler picks, the operation executes.
 //!
 //! The scheduling point is *before* the effect: an actor runs up to its next pending operation and stops there.
-//! Operations that are local, or invisible as far as is known (explorer.md §2.2), execute at once on the actor's own
+//! Operations that are local, or invisible as far as is known (docs/search.md §3.3), execute at once on the actor's own
 //! stack.
 
 use std::cell::RefCell;

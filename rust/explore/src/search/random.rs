@@ -1,7 +1,7 @@
 //! Sampling for spaces beyond the cache: uniform walks, and PCT (priorities with a few changes).
 //!
 //! Both decide only at the scheduling points that transition fusion leaves: a priority drops at a numbered choice, and
-//! an invisible operation makes none (explorer.md §2.5). What they do not find is not proven absent: never "safe". PCT
+//! an invisible operation makes none (docs/limits.md). What they do not find is not proven absent: never "safe". PCT
 //! of depth d preempts at most d - 1 times in an execution; a fault that needs more switches between actors that could
 //! all go on is out of its reach, however long it runs.
 

@@ -1,4 +1,4 @@
-//! Family B of the soundness tests: small random programs of raw operations on the real World (explorer.md §9).
+//! Family B of the soundness tests: small random programs of raw operations on the real World (docs/search.md §3).
 //!
 //! The machine has two pages and a block at one address, two tables that can be linked there, and three frames: two
 //! inside the block and one elsewhere. Everybody works on these, so that almost every pair of operations may conflict.

@@ -1,4 +1,4 @@
-//! Rules of the access sets, each left out in turn (explorer.md §9, item 2).
+//! Rules of the access sets, each left out in turn (docs/search.md §3).
 
 use vmemmap_machine::explored::LocationKind::{self, *};
 use vmemmap_machine::op::Op;

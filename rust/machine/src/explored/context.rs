@@ -1,6 +1,6 @@
 //! Who may run: interrupts on the CPUs whose work they interrupt, `stop_machine`, sections in which nobody may sleep.
 //!
-//! An interrupt is an actor with a place of its own (models-of-style §4.4). It may enter its CPU between any two
+//! An interrupt is an actor with a place of its own. It may enter its CPU between any two
 //! operations of the task there, as long as its kind is not masked; the task goes on when it has left. Entry and return
 //! are exceptions, hence context synchronisation events.
 

@@ -1,4 +1,4 @@
-//! The explored machine: an interpreter of operations with an MMU, locks and oracles (explorer.md of the design).
+//! The explored machine: an interpreter of operations with an MMU, locks and oracles (docs/search.md, docs/adr).
 //!
 //! Kernel code runs against it on the real granule, with full-size tables. All its state is numbered cells, so that it
 //! can be undone, hashed and compared cheaply; nothing here panics or unwinds for anything that kernel code does.
