@@ -31,6 +31,9 @@ from vmemmap import _core
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+sys.path.append(str(ROOT / "benches"))
+from table import commit, host  # noqa: E402 (its folder is no package)
+
 DOCS = ROOT / "docs" / "performance.md"
 MARKS = ("<!-- peers: written by benches/peers/run.py --docs -->", "<!-- peers: end -->")
 TURNS = 5
@@ -269,7 +272,7 @@ def write_docs(text: str) -> None:
     if not all(mark in old for mark in MARKS):
         raise SystemExit(f"{DOCS}: no marks to write between")
     before, rest = old.split(MARKS[0], 1)
-    DOCS.write_text(f"{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}")
+    DOCS.write_text(f"{before}{MARKS[0]}\n\nCommit `{commit()}`, on {host()}.\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}")
 
 
 def main() -> int:
