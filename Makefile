@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-python nightly variants fuzz arrows bench bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-python nightly variants fuzz arrows bench bench-table bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -46,6 +46,10 @@ $(VENV)/.lint: $(VENV)/.created pyproject.toml | $(VENV)/.built
 	$(BIN)/maturin develop --release --quiet --extras dev,lint
 	@touch $@ $(VENV)/.dev
 
+$(VENV)/.docs: $(VENV)/.created pyproject.toml | $(VENV)/.built
+	$(BIN)/maturin develop --release --quiet --extras docs
+	@touch $@
+
 test: test-rust test-loom test-python
 
 test-rust:
@@ -58,7 +62,7 @@ test-loom:
 test-python: arrows
 	$(BIN)/python -m pytest tests
 
-# Larger runs of what `make test` samples (docs/limits.md, "What is tested"): about an hour.
+# Larger runs of what `make test` samples (docs/search.md, §4.4): about an hour.
 nightly: $(VENV)/.built $(VENV)/.dev
 	$(CARGO) test --release -p vmemmap-explore -p vmemmap-lab --test soundness --test soundness_world -- --ignored --nocapture
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
@@ -88,6 +92,10 @@ bench: $(VENV)/.built $(VENV)/.dev
 	$(BIN)/python -m pytest benches --benchmark-enable --benchmark-only
 	$(BIN)/python benches/peers/run.py --need-spin --seconds 5
 
+# The table of docs/performance.md, as a whole, with commit and host. On a quiet host.
+bench-table: $(VENV)/.built
+	$(BIN)/python benches/table.py
+
 # The comparison with Spin, loom and shuttle. PEERS="--seconds 60 --docs" measures longer and fills the tables of the docs.
 bench-peers: $(VENV)/.built
 	$(BIN)/python benches/peers/run.py $(PEERS)
@@ -98,10 +106,17 @@ lint: $(VENV)/.built $(VENV)/.lint arrows
 	$(BIN)/ruff check python tests benches
 	$(BIN)/pyright
 
-docs: $(VENV)/.built
-	$(CARGO) doc $(CRATES) --no-deps
+# One site, site/index.html: docs/, the Python names from their docstrings, the crates under rust/. Warnings are errors, and nothing
+# in it is loaded from elsewhere.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@if grep -rlE '<(script|link|img|iframe)[^>]*(src|href)="(https?:)?//' site --include='*.html'; then \
+	    echo "make: these pages load something from the network" >&2; exit 1; \
+	fi
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CRATES) --no-deps
+	cp -r target/doc site/rust
 
 clean:
-	rm -rf $(VENV) target build dist fuzz/target fuzz/corpus fuzz/artifacts vmemmap-report .pytest_cache .hypothesis .ruff_cache .benchmarks
+	rm -rf $(VENV) target build dist site fuzz/target fuzz/corpus fuzz/artifacts vmemmap-report .pytest_cache .hypothesis .ruff_cache .benchmarks
 	find python -name '*.so' -delete
 	find python tests -name __pycache__ -prune -exec rm -rf {} +
