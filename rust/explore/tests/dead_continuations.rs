@@ -1,4 +1,5 @@
-//! An actor that has nothing left but long work that meets nobody is not run again after the same history (docs/search.md).
+//! An actor that has nothing left but long work that meets nobody is not run again after the same history
+//! (docs/search.md §3.6).
 
 mod common;
 mod toy;
@@ -27,7 +28,14 @@ fn reader(last: Op) -> Vec<Line> {
 
 /// Word 1 ends even or odd, as the environment likes; what it tells others in word 0 is the same, and comes last.
 fn writer() -> Vec<Line> {
-    [Line::Do(Op::Write(1, 1)), Line::Do(Op::Choose(2)), Line::SkipIfOdd, Line::Do(Op::Write(1, 2)), Line::Do(Op::Write(0, 1))].to_vec()
+    [
+        Line::Do(Op::Write(1, 1)),
+        Line::Do(Op::Choose(2)),
+        Line::SkipIfOdd,
+        Line::Do(Op::Write(1, 2)),
+        Line::Do(Op::Write(0, 1)),
+    ]
+    .to_vec()
 }
 
 #[test]
@@ -40,7 +48,8 @@ fn what_meets_nobody_runs_once_for_each_history() {
     assert!(runs <= 2 * u64::from(report.rounds) && runs < report.executions, "{report:?}");
 }
 
-/// Long work that ends with a look at what another has written is no such work, even though nobody can tell when it happens.
+/// Long work that ends with a look at what another has written is no such work, even though nobody can tell when it
+/// happens.
 #[test]
 fn what_meets_somebody_who_is_done_runs_again() {
     let programs = Programs(vec![reader(Op::Expect(1)), writer()]);

@@ -1,5 +1,5 @@
-//! The reductions against the naive search, on thousands of small random programs on the World (docs/search.md §3, family
-//! B).
+//! The reductions against the naive search, on thousands of small random programs on the World (docs/search.md §3,
+//! family B).
 
 #[path = "../../explore/tests/common/mod.rs"]
 mod common;
