@@ -218,7 +218,7 @@ pub trait Model {
     fn checkpoint(&mut self) -> Self::Mark;
     /// Back to the state of `mark`, which may be gone back to again.
     fn rollback(&mut self, mark: &Self::Mark);
-    /// Never a scheduling point: nobody else can tell when it happens.
+    /// Never a scheduling point: independent of all other operations, whenever it executes.
     fn is_local(op: &Self::Op) -> bool;
     /// In how many ways the operation can go now; 0 = blocked.
     fn outcomes(&mut self, actor: u8, op: &Self::Op) -> u16;

@@ -45,7 +45,7 @@ fn what_meets_nobody_runs_once_for_each_history() {
     assert!(report.exhaustive() && report.found.is_empty());
     // It reads 0 or 1, which is two histories; each iteration forgets what it knew.
     let runs = report.steps / TAIL as u64;
-    assert!(runs <= 2 * u64::from(report.rounds) && runs < report.executions, "{report:?}");
+    assert!(runs <= 2 * u64::from(report.iterations) && runs < report.executions, "{report:?}");
 }
 
 /// Long work that ends with a look at what another has written is no such work, even though nobody can tell when it

@@ -94,7 +94,7 @@ impl Model for Explored {
         }
     }
     fn alias(&self, location: u32) -> Option<u32> {
-        World::place_beside(self, location)
+        World::address_key_beside(self, location)
     }
     #[inline]
     fn fingerprint(&self) -> u128 {

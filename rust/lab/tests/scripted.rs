@@ -275,7 +275,7 @@ fn steps_that_fail_end_the_exploration_with_their_number() {
 }
 
 #[test]
-fn an_interrupted_question_leaves_what_was_found_and_claims_nothing() {
+fn an_interrupted_query_leaves_what_was_found_and_claims_nothing() {
     let interrupted = |_: usize, results: &[i64]| {
         if results.is_empty() { drive(results, |_| Some(remove())) } else { Err(Unanswered::Interrupted) }
     };

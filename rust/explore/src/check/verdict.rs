@@ -151,7 +151,7 @@ pub struct Outcome {
     /// One for each invariant that was violated, judged or not.
     pub counterexamples: BTreeMap<Invariant, Counterexample>,
     /// Fixpoint iterations until the set of shared locations was complete.
-    pub rounds: u32,
+    pub iterations: u32,
     /// See `Report`: only an exhausted search with the cache alone counts them.
     pub interleavings: Option<f64>,
     /// When a judged invariant was first violated, from the start of the search.
@@ -212,7 +212,7 @@ impl Outcome {
             "shortest": self.shortest,
             "switches": self.switches,
             "witnesses": named(&self.counterexamples),
-            "rounds": self.rounds,
+            "rounds": self.iterations,
             "first_violation": self.first_violation,
             "interleavings": self.interleavings,
             "lock_order": self.lock_order,
@@ -360,7 +360,7 @@ impl Check<'_> {
             shortest: first.as_ref().is_some_and(|w| w.shortest),
             switches: first.as_ref().map(|w| w.switches),
             counterexamples,
-            rounds: report.rounds,
+            iterations: report.iterations,
             first_violation: report
                 .first
                 .map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),

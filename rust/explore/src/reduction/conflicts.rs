@@ -1,4 +1,17 @@
-//! What is known of who touches a location, on which it rests that an access is invisible.
+//! Which accesses conflict, learned from the executions run: transition fusion and singleton persistent sets rest on
+//! it.
+//!
+//! An access of one actor is *independent* of what another can still do if at its location the two never conflict
+//! (`Way::against`), if the other is past its last access that does, or if it makes each of those under a lock that the
+//! first holds. All three are assumptions, taken from earlier executions when a fixpoint iteration begins.
+//!
+//! Theorem: an iteration that ends without an execution in which an assumption failed has lost no behaviour up to
+//! commutation. For suppose that one is lost: follow it along the executions that were run for as long as it commutes
+//! into one of them. The first access of it that conflicts with one taken for independent comes in a state that was
+//! visited, where its actor's pending operation was looked at: so its location was learned, and the assumption failed.
+//!
+//! The intuition: the first access that would prove an assumption wrong is itself explored. To know of more accesses
+//! than there are is always sound; it costs scheduling points.
 
 use std::ops::Range;
 
@@ -6,7 +19,7 @@ use crate::model::{Access, AccessSet, Held, MAX_ACTORS, Touched};
 use crate::reduction::options::Fault;
 use crate::reduction::phase;
 
-/// Ways to touch a location that are told apart: a watcher is a reader.
+/// Ways to access a location that differ in what they conflict with: an enabledness read is a read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     Read,
@@ -35,7 +48,7 @@ impl Way {
     const ALL: [Self; WAYS] = [Self::Read, Self::Write, Self::CommutingUpdate];
 }
 
-/// Who has touched a location, and whose accesses to it somebody else can tell.
+/// Who has accessed a location, and whose accesses to it conflict with somebody else's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Location {
     /// By `Way`.
@@ -55,7 +68,7 @@ impl Location {
             _ => u16::MAX,
         }
     }
-    /// Who is noticed when touching it in that way: who is not alone with what conflicts.
+    /// Actors whose accesses of that way conflict with somebody else's.
     fn noticed(self, way: Way) -> u16 {
         Self::others(way.against().iter().fold(0, |all, w| all | self.actors[*w as usize]))
     }
@@ -105,7 +118,7 @@ impl Uses {
 struct Met {
     location: u32,
     way: Way,
-    /// Of a location that is not only watched, and somebody else can tell.
+    /// No enabledness read, and it conflicts with somebody else's accesses.
     noticed: bool,
 }
 
@@ -124,7 +137,7 @@ struct Assumed {
 #[derive(Default)]
 pub(crate) struct Sharing {
     locations: Vec<Location>,
-    /// Where somebody can tell an access that this iteration took for invisible.
+    /// Locations where an access that this iteration took for invisible conflicts: invalidated assumptions.
     invalidated: Vec<u32>,
     /// Of each actor and shared location (`Location::row`): what is known, and what was known when the iteration began.
     known: Vec<Uses>,
@@ -132,7 +145,7 @@ pub(crate) struct Sharing {
     assumed: Vec<Assumed>,
     /// The shared locations, by row.
     shared: Vec<u32>,
-    /// Where an actor goes on longer than this iteration assumed.
+    /// Where an actor makes accesses longer than this iteration assumed: invalidated assumptions.
     broken: Vec<(u32, u8)>,
     /// More is known than is taken.
     learned: bool,
@@ -152,7 +165,8 @@ impl Sharing {
         (!self.broken.is_empty() && self.fault != Fault::BrokenAssumptionUnnoticed) || !self.invalidated.is_empty()
     }
 
-    /// Takes in the accesses of an operation. `false` if nobody else can tell them, whenever they happen.
+    /// Takes in the accesses of an operation. `false` if none is to a location that is shared in this iteration: the
+    /// operation is independent of all others, whenever it executes.
     pub fn learn(&mut self, actor: u8, access_set: &AccessSet) -> bool {
         let me = 1u16 << actor;
         self.met.clear();
@@ -177,7 +191,8 @@ impl Sharing {
         !self.met.is_empty()
     }
 
-    /// How many reads of these locations, up to the first that is shared, nobody else can tell, whenever they happen.
+    /// How many reads of these locations, up to the first that is shared, are independent of all other operations,
+    /// whenever they execute.
     pub fn no_op_reads(&mut self, actor: u8, found: Range<u32>) -> usize {
         if let Some((_, known)) = self.no_op_reads.iter().find(|(a, known)| *a == actor && known.contains(&found.start))
         {
@@ -206,7 +221,7 @@ impl Sharing {
         skipped
     }
 
-    /// Whether somebody else can tell the operation learned last at other times.
+    /// Whether the operation learned last conflicts with accesses of others at other times.
     pub fn was_noticed(&self) -> bool {
         self.met.iter().any(|m| m.noticed)
     }

@@ -180,7 +180,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 break Ended::Budget;
             }
             if grew && self.is_over() {
-                if self.report.rounds == 1 && self.warms_up() {
+                if self.report.iterations == 1 && self.warms_up() {
                     self.warm_up(ending, began, limits);
                 }
                 end = self.begin_iteration();
@@ -258,7 +258,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.cache.clear();
         self.passed.clear();
         (self.began_at, self.grew_at) = (self.report.executions, None);
-        self.report.rounds += 1;
+        self.report.iterations += 1;
         self.report.found.clear();
         for (invariant, prefix) in self.found_beside.clone() {
             let choices = self.retrace(&prefix);

@@ -89,7 +89,7 @@ pub fn sample<M: Model, A: Actors<M>>(
     loop {
         // Without a fixpoint transition fusion would hide points; sampling may as well learn while it goes.
         if runner.adopt_shared(false) {
-            report.rounds += 1;
+            report.iterations += 1;
             report.found.clear();
         }
         longest = longest.max(walk(runner, draw, &mut rng, longest, &mut report));

@@ -35,7 +35,7 @@ pub struct Report {
     pub steps: u64,
     pub states: u64,
     /// Fixpoint iterations until the set of shared locations stayed as it was.
-    pub rounds: u32,
+    pub iterations: u32,
     /// A bound of the model or of the steps per actor was hit.
     pub overflowed: bool,
     /// Executions that a search without any reduction would have to run. Known if this one was exhausted, with the
@@ -53,7 +53,7 @@ impl Report {
             executions: 0,
             steps: 0,
             states: 0,
-            rounds: 0,
+            iterations: 0,
             overflowed: false,
             interleavings: None,
             found: BTreeMap::new(),

@@ -7,8 +7,8 @@
 //!
 //! What an operation looks at may itself depend on the state. Invisible operations run ahead of others, so two that do
 //! not commute in one state must conflict in all states that others' steps can lead to from there: whatever decides
-//! *where* an operation looks is in its access set too. For stale translations, which come and go, these are the places
-//! (`Record::place`).
+//! *where* an operation looks is in its access set too. For stale translations, which come and go, these are the
+//! address keys (`Record::address_key`).
 
 use vmemmap_arch::{Attr, Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
 
@@ -103,7 +103,7 @@ impl World {
             }),
             Op::IommuInvalidate => {
                 for r in self.stale.iter().filter(|r| self.at_agent(r)) {
-                    out.read(publication(r.place));
+                    out.read(publication(r.address_key));
                     if !self.is_unpublished(r) {
                         self.touch_end(r, out);
                     }
@@ -290,10 +290,10 @@ impl World {
             }
         }
         if let Some(va) = va {
-            let place = self.place_of(at.level, va);
+            let address_key = self.address_key_of(at.level, va);
             // Others end a stale value only once it is published, and then meet the barrier that did that; who may use
             // it meets the entry.
-            let alone = !self.stale.iter().any(|r| r.place == place);
+            let alone = !self.stale.iter().any(|r| r.address_key == address_key);
             let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
             let mut touch = |location| if fresh { out.enabledness_read(location) } else { out.write(location) };
             for value in [seen(old), seen(new)] {
@@ -302,7 +302,7 @@ impl World {
                     touch(self.stale.cell(index));
                 }
             }
-            out.relation_read(place, fresh)
+            out.relation_read(address_key, fresh)
         } else {
             out.write(self.memory.cell(slot.table, offset::MAPPED));
             self.touch_outdated(slot.table, out);
@@ -397,7 +397,7 @@ impl World {
     /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous
     /// set.
     fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
-        out.commuting_update(publication(r.place));
+        out.commuting_update(publication(r.address_key));
         out.commuting_update(self.fixed.stale);
         if r.value.has(Attr::CONT) || !self.options.ets {
             out.write(r.cell);
@@ -407,7 +407,7 @@ impl World {
     /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
     fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
-        out.commuting_update(r.place);
+        out.commuting_update(r.address_key);
         if r.value.has(Attr::CONT) || !self.options.ets {
             out.write(r.cell);
         } else {
@@ -438,7 +438,7 @@ impl World {
             Some((va, pages)) => {
                 for n in 0..pages {
                     let va = va.plus(u64::from(n) << self.geometry.page_shift());
-                    self.touch_places(va, |place, out: &mut _| out.read(publication(place)), out);
+                    self.touch_address_keys(va, |address_key, out: &mut _| out.read(publication(address_key)), out);
                 }
             }
             None => out.read(self.fixed.stale),
@@ -449,12 +449,12 @@ impl World {
         }
     }
 
-    /// The places of all entries that may translate `va`.
-    fn touch_places<T: Touch>(&mut self, va: Va, each: impl Fn(Cell, &mut T), out: &mut T) {
+    /// The address keys of all entries that may translate `va`.
+    fn touch_address_keys<T: Touch>(&mut self, va: Va, each: impl Fn(Cell, &mut T), out: &mut T) {
         let mut level = self.geometry.top();
         while level <= Level::PTE {
             let start = va.align_down(self.geometry.entry_span(level));
-            each(self.place_of(level, start), out);
+            each(self.address_key_of(level, start), out);
             level = level.next();
         }
     }
@@ -468,7 +468,7 @@ impl World {
         let mut freed = Vec::new();
         // Whatever may be stale of it, now or by the time that the operation executes.
         let none = self.stale_at(va).next().is_none();
-        self.touch_places(va, |place, out: &mut T| out.relation_read(place, none), out);
+        self.touch_address_keys(va, |address_key, out: &mut T| out.relation_read(address_key, none), out);
         self.for_each_walk(None, va, |table, level, _| {
             let end = self.walk_from(table, level, va, |slot| {
                 out.read(self.memory.word_cell(slot));

@@ -241,8 +241,8 @@ impl World {
 
     /// Of the location of a stale value, that of its address.
     #[must_use]
-    pub fn place_beside(&self, location: u32) -> Option<u32> {
-        self.stale.place_beside(location)
+    pub fn address_key_beside(&self, location: u32) -> Option<u32> {
+        self.stale.address_key_beside(location)
     }
 
     fn of_frame(&self, id: FrameId, location: u32) -> Option<LocationKind> {

@@ -7,8 +7,8 @@ use super::cells::{ASIDE, Cell, Cells};
 use super::memory::SlotId;
 use super::place::MAX_ACTORS;
 
-/// Locations of places reserved at once.
-const PLACES: Cell = 4096;
+/// Address keys reserved at once.
+const ADDRESS_KEYS: Cell = 4096;
 
 /// The walker that no broadcast reaches: an IOMMU that shares the kernel's tables. Its place among the CPUs.
 pub(super) const AGENT: u8 = MAX_ACTORS;
@@ -68,7 +68,7 @@ pub(super) struct Record {
     pub asid: Option<Asid>,
     pub cell: Cell,
     /// Location only: translations of that address at that level, whatever their table and value.
-    pub place: Cell,
+    pub address_key: Cell,
 }
 
 /// What makes a record: the value of a descriptor at an address, in one address space.
@@ -78,9 +78,9 @@ type Key = (SlotId, u64, Va, Option<Asid>);
 pub(super) struct Stale {
     records: Vec<Record>,
     pub by_key: FxHashMap<Key, u32>,
-    places: FxHashMap<(Level, Va), Cell>,
-    next_place: Cell,
-    places_left: Cell,
+    address_keys: FxHashMap<(Level, Va), Cell>,
+    next_address_key: Cell,
+    address_keys_left: Cell,
     active: Vec<u32>,
     marked: Vec<u32>,
     /// `active` as it was at each checkpoint, one after the other.
@@ -130,29 +130,30 @@ impl Stale {
         index
     }
     /// Location of the translations that start at `va` at that level: of how they end (see `publication`).
-    pub fn place(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
-        *self.places.entry((level, va)).or_insert_with(|| {
+    pub fn address_key(&mut self, cells: &mut Cells, level: Level, va: Va) -> Cell {
+        *self.address_keys.entry((level, va)).or_insert_with(|| {
             // Apart from the records, whose even rows a search takes to go on.
-            if self.places_left == 0 {
-                self.next_place = cells.reserve(2 * PLACES as usize + 2 * ASIDE as usize) + ASIDE;
-                self.places_left = PLACES;
+            if self.address_keys_left == 0 {
+                self.next_address_key = cells.reserve(2 * ADDRESS_KEYS as usize + 2 * ASIDE as usize) + ASIDE;
+                self.address_keys_left = ADDRESS_KEYS;
             }
-            self.places_left -= 1;
-            self.next_place += 2;
-            self.next_place - 2
+            self.address_keys_left -= 1;
+            self.next_address_key += 2;
+            self.next_address_key - 2
         })
     }
     pub fn cell(&self, index: u32) -> Cell {
         self.records[index as usize].cell
     }
-    /// Whether the location is that of a stale value, active or not, or of a place of such.
+    /// Whether the location is that of a stale value, active or not, or an address key of such.
     pub fn has_location(&self, location: Cell) -> bool {
-        self.records.iter().any(|r| r.cell == location) || self.places.values().any(|p| (*p..p + 2).contains(&location))
+        self.records.iter().any(|r| r.cell == location)
+            || self.address_keys.values().any(|p| (*p..p + 2).contains(&location))
     }
-    pub fn place_beside(&self, location: Cell) -> Option<Cell> {
+    pub fn address_key_beside(&self, location: Cell) -> Option<Cell> {
         // Cells are handed out in order.
         let at = self.records.binary_search_by_key(&location, |r| r.cell).ok()?;
-        Some(self.records[at].place)
+        Some(self.records[at].address_key)
     }
     pub fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
         let cell = self.cell(index);
@@ -182,9 +183,9 @@ impl Stale {
     }
 }
 
-/// Location of the values at a place being published as gone.
-pub(super) const fn publication(place: Cell) -> Cell {
-    place + 1
+/// Location of the values at an address being published as gone.
+pub(super) const fn publication(address_key: Cell) -> Cell {
+    address_key + 1
 }
 
 /// The value that hardware sees: an entry that is not valid is as good as none.

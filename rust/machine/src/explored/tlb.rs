@@ -20,10 +20,10 @@ impl World {
     }
 
     /// Location of the translations that start at `va` at that level; the linear map's pages have one for each table.
-    pub(super) fn place_of(&mut self, level: Level, va: Va) -> Cell {
+    pub(super) fn address_key_of(&mut self, level: Level, va: Va) -> Cell {
         let by_table = level == Level::PTE && self.is_linear(va);
         let va = if by_table { va.align_down(self.geometry.entry_span(Level::PMD)) } else { va };
-        self.stale.place(&mut self.memory.cells, level, va)
+        self.stale.address_key(&mut self.memory.cells, level, va)
     }
 
     /// Number of the stale value, active or not, given now if it has none.
@@ -31,8 +31,8 @@ impl World {
         match self.stale.by_key.get(&(slot, value.0, va, asid)) {
             Some(index) => *index,
             None => {
-                let (cell, place) = (self.memory.cells.reserve(1), self.place_of(level, va));
-                self.stale.add_record(Record { slot, level, va, value, asid, cell, place })
+                let (cell, address_key) = (self.memory.cells.reserve(1), self.address_key_of(level, va));
+                self.stale.add_record(Record { slot, level, va, value, asid, cell, address_key })
             }
         }
     }
