@@ -104,6 +104,7 @@ lint: $(VENV)/.built $(VENV)/.lint arrows
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(BIN)/ruff check python tests benches examples
+	$(BIN)/pydoclint python/vmemmap
 	$(BIN)/pyright
 
 # One site, site/index.html: docs/, the Python names from their docstrings, the crates under rust/. Warnings are errors, and nothing

@@ -61,7 +61,11 @@ class Row:
         return self.value_median / self.limit_median
 
     def to_dict(self) -> RowDict:
-        """The object of ``bench --json``."""
+        """The object of ``bench --json``.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "name": self.name,
             "value": self.value,
@@ -192,13 +196,28 @@ NAMES: tuple[str, ...] = (*_core.bench_rows(), *_OURS)
 
 
 def measure(name: str, *, quick: bool = False) -> Row:
-    """Measure one row. `quick` shows that it can be measured, not how fast it is."""
+    """Measure one row. `quick` shows that it can be measured, not how fast it is.
+
+    Args:
+        name: One of `NAMES`.
+        quick: Show that it can be measured, not how fast it is.
+
+    Returns:
+        The row: best and median round of the value and of its limit, in the unit that it names.
+    """
     if name in _OURS:
         return _OURS[name](name, quick)
     return Row(name, **_core.bench(name, quick))
 
 
 def rows(*, quick: bool = False) -> Iterator[Row]:
-    """Measure everything, one row after the other."""
+    """Measure everything, one row after the other.
+
+    Args:
+        quick: Show that everything can be measured, not how fast it is.
+
+    Yields:
+        One after the other.
+    """
     for name in NAMES:
         yield measure(name, quick=quick)

@@ -56,7 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marks; refuse wrong options before anything runs.
 
-    :raises pytest.UsageError: a budget that is none, a directory that cannot be made.
+    Raises:
+        pytest.UsageError: A budget that is none, a directory that cannot be made.
     """
     for line in _MARKS:
         config.addinivalue_line("markers", line)
@@ -94,7 +95,11 @@ def _marks(node: pytest.Item) -> list[pytest.Mark]:
 
 
 def _cases(marks: list[pytest.Mark]) -> list[Case]:
-    """:raises SpecError: a mark is wrong."""
+    """The cases that the marks ask for.
+
+    Raises:
+        SpecError: A mark is wrong.
+    """
     from .lab.expectation import parse_cases
 
     return [case for mark in marks for case in parse_cases(mark.args, mark.kwargs)]
@@ -118,7 +123,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _case(item: pytest.Item) -> Case:
-    """:raises SpecError: a mark is wrong, or there is not exactly one exploration for this test."""
+    """The exploration of this test.
+
+    Raises:
+        SpecError: A mark is wrong, or there is not exactly one exploration for this test.
+    """
     marks = _marks(item)
     if not marks:
         raise SpecError(f"there is no result without the mark {EXPLORE}")
@@ -219,7 +228,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
     """A machine of all marks together, of which a nearer one overrides a farther, and whether it is checked at rest.
 
-    :raises SpecError: a keyword that there is not, or a wrong value.
+    Raises:
+        SpecError: A keyword that there is not, or a wrong value.
     """
     from inspect import signature
 

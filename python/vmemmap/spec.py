@@ -69,8 +69,17 @@ def parse_size(size: int | str, what: str = "size") -> int:
     """Bytes of ``size``: an integer, or text such as ``4096``, ``0x1000``, ``256M``, ``1T`` (powers of 1024, as in the
     kernel's ``memparse``).
 
-    ``what`` names the argument in the error. Raises ``SpecError`` for anything else, and for what no 64-bit address
-    space holds.
+    ``what`` names the argument in the error.
+
+    Args:
+        size: Bytes, or text such as ``256M``.
+        what: What it is, for the message.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        SpecError: For anything else, and for what no 64-bit address space holds.
     """
     if isinstance(size, int) and not isinstance(size, bool):
         value = size
@@ -93,7 +102,14 @@ def parse_size(size: int | str, what: str = "size") -> int:
 
 
 def format_size(size: int) -> str:
-    """``size`` in the largest unit that divides it: 2097152 → ``2M``; 0 → ``0``."""
+    """``size`` in the largest unit that divides it: 2097152 → ``2M``; 0 → ``0``.
+
+    Args:
+        size: Bytes.
+
+    Returns:
+        Text such as ``2M``.
+    """
     unit = ""
     if size:
         for letter in _UNITS:
@@ -105,7 +121,18 @@ def format_size(size: int) -> str:
 
 
 def parse_address(value: int | str | None, what: str) -> int | None:
-    """A physical address, as an integer or text like ``0x40000000``; `what` names it. ``memstart`` alone may be negative."""
+    """A physical address, as an integer or text like ``0x40000000``; `what` names it. ``memstart`` alone may be negative.
+
+    Args:
+        value: A number, or text, also hexadecimal.
+        what: What it is, for the message.
+
+    Returns:
+        The address; None for None.
+
+    Raises:
+        SpecError: No address.
+    """
     if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})", value.strip()):
         value = int(value.strip(), 0)
     if value is None:
@@ -118,12 +145,31 @@ def parse_address(value: int | str | None, what: str) -> int | None:
 
 
 def section_size(granule: int) -> int:
-    """Bytes of a memory section (``SECTION_SIZE_BITS``)."""
+    """Bytes of a memory section (``SECTION_SIZE_BITS``).
+
+    Kernel: ``SECTION_SIZE_BITS``, ``arch/arm64/include/asm/sparsemem.h``.
+
+    Args:
+        granule: Bytes of a base page.
+
+    Returns:
+        Bytes.
+    """
     return 1 << (29 if granule == 65536 else 27)
 
 
 def parse_granule(granule: int | str) -> int:
-    """Bytes of a translation granule, given as ``4K``, ``16K``, ``64K`` or in bytes."""
+    """Bytes of a translation granule, given as ``4K``, ``16K``, ``64K`` or in bytes.
+
+    Args:
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+
+    Returns:
+        Bytes.
+
+    Raises:
+        SpecError: No granule that arm64 has.
+    """
     value = parse_size(granule, "granule")
     if value not in VA_BITS:
         raise SpecError(f"granule is {_shown(granule)}: expected 4K, 16K or 64K")
@@ -131,7 +177,17 @@ def parse_granule(granule: int | str) -> int:
 
 
 def parse_va_bits(va_bits: int | str) -> int:
-    """Virtual address size in bits, as an integer or its digits; whether a granule has it: ``check_machine``."""
+    """Virtual address size in bits, as an integer or its digits; whether a granule has it: ``check_machine``.
+
+    Args:
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+
+    Returns:
+        The number.
+
+    Raises:
+        SpecError: No such VA size.
+    """
     if isinstance(va_bits, str) and re.fullmatch(r"[0-9]{1,3}", va_bits.strip()):
         return int(va_bits)
     if isinstance(va_bits, int) and not isinstance(va_bits, bool):
@@ -140,7 +196,17 @@ def parse_va_bits(va_bits: int | str) -> int:
 
 
 def parse_kernel(kernel: str) -> str:
-    """Name of a kernel behaviour: ``2021``, ``6.1``, ``6.12`` or ``6.12.117``."""
+    """Name of a kernel behaviour: ``2021``, ``6.1``, ``6.12`` or ``6.12.117``.
+
+    Args:
+        kernel: What was given.
+
+    Returns:
+        The same name.
+
+    Raises:
+        SpecError: No such kernel behaviour.
+    """
     if kernel not in KERNELS:
         raise SpecError(f"kernel is {_shown(kernel)}: expected one of {', '.join(KERNELS)}")
     return kernel
@@ -150,6 +216,14 @@ def check_machine(granule: int, va_bits: int, kernel: str) -> None:
     """Raise ``SpecError`` unless that kernel had that granule with that VA size.
 
     52-bit virtual addresses with 4K or 16K pages need FEAT_LPA2, which Linux has used since 6.12.
+
+    Args:
+        granule: Bytes of a base page.
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+        kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+
+    Raises:
+        SpecError: That kernel did not have that granule with that VA size.
     """
     name = format_size(granule)
     known = VA_BITS[granule]
@@ -160,7 +234,18 @@ def check_machine(granule: int, va_bits: int, kernel: str) -> None:
 
 
 def check_hugepage_size(size: int, granule: int) -> int:
-    """``size`` in bytes if HugeTLB has pages of it with that granule; else ``SpecError`` with the sizes there are."""
+    """``size`` in bytes if HugeTLB has pages of it with that granule; else ``SpecError`` with the sizes there are.
+
+    Args:
+        size: Bytes of one hugepage.
+        granule: Bytes of a base page.
+
+    Returns:
+        The same size.
+
+    Raises:
+        SpecError: The granule has no hugepages of that size.
+    """
     sizes = HUGEPAGE_SIZES[granule]
     if size not in sizes:
         names = ", ".join(map(format_size, sizes))
@@ -169,7 +254,18 @@ def check_hugepage_size(size: int, granule: int) -> int:
 
 
 def parse_switch(value: object, what: str) -> bool:
-    """A switch as the kernel's ``kstrtobool`` reads it: on, off, y, n, 1, 0, true, false."""
+    """A switch as the kernel's ``kstrtobool`` reads it: on, off, y, n, 1, 0, true, false.
+
+    Args:
+        value: A bool, or ``on``, ``off`` and the like.
+        what: What it is, for the message.
+
+    Returns:
+        True or False.
+
+    Raises:
+        SpecError: Neither on nor off.
+    """
     if isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -198,8 +294,16 @@ def _pair(text: object, what: str, example: str) -> tuple[str, str]:
 def parse_hugepages(pools: Iterable[str], granule: int) -> dict[int, int]:
     """``["2M=400G", "1G=512G"]`` → bytes of memory per hugepage size in bytes, in the order given.
 
-    Raises ``SpecError`` for a size that the granule lacks, a size given twice, or memory that is not a whole number of
-    such pages.
+    Args:
+        pools: Like ``2M=400G``.
+        granule: Bytes of a base page.
+
+    Returns:
+        Hugepage size → bytes of memory in such pages.
+
+    Raises:
+        SpecError: For a size that the granule lacks, a size given twice, or memory that is not a whole
+            number of such pages.
     """
     found: dict[int, int] = {}
     for text in pools:
@@ -212,7 +316,18 @@ def parse_hugepages(pools: Iterable[str], granule: int) -> dict[int, int]:
 
 
 def check_whole_pages(amount: int, size: int) -> int:
-    """``amount`` if it is a whole number of pages of ``size`` bytes; else ``SpecError``."""
+    """``amount`` if it is a whole number of pages of ``size`` bytes; else ``SpecError``.
+
+    Args:
+        amount: Bytes.
+        size: Bytes of one hugepage.
+
+    Returns:
+        The same number of bytes.
+
+    Raises:
+        SpecError: Not a whole number of pages.
+    """
     if amount % size:
         name = format_size(size)
         raise SpecError(f"hugepages {name}={format_size(amount)}: not a whole number of {name} pages")
@@ -223,6 +338,16 @@ def parse_policy(text: str, known: Mapping[str, Sequence[str]] | None = None) ->
     """``update=bbm`` → ``("update", "bbm")``.
 
     With ``known`` (policy → its choices) the name and the value must be there; the error lists what is.
+
+    Args:
+        text: Like ``update=bbm``.
+        known: Choices by policy.
+
+    Returns:
+        (policy, choice).
+
+    Raises:
+        SpecError: No such policy, or no such choice.
     """
     name, value = _pair(text, "policy", "update=bbm")
     if not _NAME.fullmatch(name):
@@ -244,7 +369,17 @@ class Budget:
 
 
 def parse_budget(budget: int | float | str) -> Budget:
-    """``5000`` or an ``int`` is executions; ``10s``, ``2m``, ``1h`` or a ``float`` is time."""
+    """``5000`` or an ``int`` is executions; ``10s``, ``2m``, ``1h`` or a ``float`` is time.
+
+    Args:
+        budget: Executions as an integer; seconds as a float or text such as ``10s``.
+
+    Returns:
+        Executions, or seconds.
+
+    Raises:
+        SpecError: No budget.
+    """
     if isinstance(budget, int) and not isinstance(budget, bool) and 0 < budget < 1 << 63:
         return Budget(executions=budget)
     if isinstance(budget, float) and 0.0 < budget < float("inf"):
@@ -282,6 +417,16 @@ def parse_machine(text: str, policies: Mapping[str, Sequence[str]] | None = None
 
     A key that is a size is a pool and its value a number of pages. Other keys are policies, if ``policies`` (policy →
     its choices) has them. Everything has a default; the empty text is the default machine.
+
+    Args:
+        text: Like ``granule=4K,va_bits=48,boot_memory=4G,2M=64``.
+        policies: Choices that each policy has.
+
+    Returns:
+        The specification.
+
+    Raises:
+        SpecError: No such machine; one line that says which key is wrong.
     """
     text = _text(text, "machine", "granule=4K,va_bits=48,2M=64")
     known = dict(policies or {})

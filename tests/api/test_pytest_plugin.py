@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 # What an inner session in this process would otherwise import, and pytester take out of `sys.modules` again.
-import vmemmap.lab.expectation
-import vmemmap.report.replay
+import vmemmap
+import vmemmap.lab.expectation  # noqa: F401
+import vmemmap.report.miss  # noqa: F401
+import vmemmap.report.replay  # noqa: F401
 from vmemmap.cli import main
 from vmemmap.lab.scenario import registry
 

@@ -62,7 +62,8 @@ class Found:
 def find(path: Path) -> Found:
     """Load a table image or a dump's text.
 
-    :raises ImageError: neither, or one that contradicts itself; one line.
+    Raises:
+        ImageError: Neither, or one that contradicts itself; one line.
     """
     return _from_image(path) if kind_of(path) == "npz" else _from_text(path)
 
@@ -186,7 +187,8 @@ def _layout_of(text: str, path: Path) -> CoreLayout:
     Since 6.12 vmemmap ends at the same address whatever the granule. What tells granules apart then are the boundaries of
     lines, which are whole pages, and that vmemmap's first line is near its start.
 
-    :raises ImageError: none has.
+    Raises:
+        ImageError: None has.
     """
     marks: dict[str, int] = {}
     bounds = 0

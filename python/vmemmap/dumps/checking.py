@@ -36,7 +36,11 @@ class Finding:
     descriptor: int | None = None
 
     def to_dict(self) -> DumpViolationDict:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         found: DumpViolationDict = {"invariant": self.invariant, "address": self.address, "message": self.message}
         if self.descriptor is not None:
             found["level"] = self.level
@@ -67,7 +71,11 @@ class Check:
         return "violated" if self.found else "clean"
 
     def to_dict(self) -> CheckDict:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "source": self.source,
             "kind": self.kind,
@@ -80,7 +88,14 @@ class Check:
         }
 
     def text(self, *, most: int = 10) -> str:
-        """For people: counts, then each invariant; `most` findings of each are printed."""
+        """For people: counts, then each invariant; `most` findings of each are printed.
+
+        Args:
+            most: How many violations of each invariant are printed.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         names = {number: (sentence, short) for number, sentence, short in _core.invariants()}
         c = self.counts
         frames = "frames not shown" if c["distinct_frames"] is None else f"{c['distinct_frames']} distinct frames"
@@ -126,13 +141,33 @@ def check(
 
     ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
 
-    :raises ImageError: it cannot be read, or is no dump.
+    Args:
+        path: A table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
+        kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+        memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
+        root: Physical address of ``swapper_pg_dir``.
+        base: Physical address of the first byte of a raw memory file.
+
+    Returns:
+        What the dump shows of each invariant, and every violation.
+
+    Raises:
+        ImageError: It cannot be read, or is no dump.
     """
     return check_dump(open_dump(path, Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base)))
 
 
 def check_dump(dump: Dump) -> Check:
-    """The same of one that is open."""
+    """The same of one that is open.
+
+    Args:
+        dump: An open dump.
+
+    Returns:
+        What it shows of each invariant, and every violation.
+    """
     if dump.tables is not None and dump.image is not None:
         d = dump.image.description
         read = None if dump.memory is None else _reader(dump.memory, dump.shape.granule)

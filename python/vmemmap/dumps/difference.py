@@ -63,11 +63,19 @@ class Difference:
     """PFNs and section addresses are absolute; else they count from the start of the linear map."""
 
     def __bool__(self) -> bool:
-        """Whether anything differs in vmemmap."""
+        """Whether anything differs in vmemmap.
+
+        Returns:
+            True if anything differs.
+        """
         return bool(self.changed or self.tables_added or self.tables_removed or self.frames_lost or self.frames_gained)
 
     def to_dict(self) -> DiffDict:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "a": self.sources[0],
             "b": self.sources[1],
@@ -138,8 +146,22 @@ def diff(
 
     ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
 
-    :raises ImageError: one cannot be read, or is no dump.
-    :raises SpecError: they are not of one machine.
+    Args:
+        a: The earlier dump: image, text or vmcore.
+        b: The later one, of the same machine.
+        kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+        memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
+        root: Physical address of ``swapper_pg_dir``.
+        base: Physical address of the first byte of a raw memory file.
+
+    Returns:
+        The difference from the first to the second.
+
+    Raises:
+        ImageError: One cannot be read, or is no dump.
+        SpecError: They are not of one machine.
     """
     known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base)
     first = open_dump(a, known)
@@ -150,7 +172,18 @@ def diff(
 
 
 def diff_dumps(a: Dump, b: Dump) -> Difference:
-    """The same of two that are open."""
+    """The same of two that are open.
+
+    Args:
+        a: The earlier dump.
+        b: The later one, of the same machine.
+
+    Returns:
+        The difference from the first to the second.
+
+    Raises:
+        SpecError: They are not of one machine.
+    """
     try:
         found = _core.diff(a.shape, b.shape)
     except SpecError as error:

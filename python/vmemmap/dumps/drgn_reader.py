@@ -41,7 +41,8 @@ class DrgnMemory(PhysicalMemory):
     def __init__(self, path: Path) -> None:
         """Start the reader.
 
-        :raises ImageError: drgn is not installed, or cannot read the file.
+        Raises:
+            ImageError: Drgn is not installed, or cannot read the file.
         """
         self.ranges = ()
         self._path, self._file_size = path, path.stat().st_size

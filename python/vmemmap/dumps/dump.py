@@ -50,7 +50,22 @@ class Hints:
         root: str | int | None = None,
         base: str | int | None = None,
     ) -> Hints:
-        """From a command line. Raises ``SpecError``."""
+        """From a command line.
+
+        Args:
+            kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+            granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+            va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+            memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
+            root: Physical address of ``swapper_pg_dir``.
+            base: Physical address of the first byte of a raw memory file.
+
+        Returns:
+            The hints, addresses and sizes as integers.
+
+        Raises:
+            SpecError: What was given is not that.
+        """
         return cls(
             kernel=None if kernel is None else parse_kernel(kernel),
             granule=None if granule is None else parse_granule(granule),
@@ -88,7 +103,15 @@ class Dump:
 def kind_of_dump(path: str | os.PathLike[str], hints: Hints = Hints()) -> Literal["npz", "ptdump", "vmcore", "raw"]:
     """What a file is, by its first bytes; what is none of a dump's is raw memory if its address is given.
 
-    :raises ImageError: it cannot be read, or is no dump.
+    Args:
+        path: The file.
+        hints: What the file does not say of its machine.
+
+    Returns:
+        ``npz``, ``ptdump``, ``vmcore`` or ``raw``.
+
+    Raises:
+        ImageError: It cannot be read, or is no dump.
     """
     try:
         return kind_of(path)
@@ -101,7 +124,16 @@ def kind_of_dump(path: str | os.PathLike[str], hints: Hints = Hints()) -> Litera
 def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dump | None = None) -> Dump:
     """Open a dump of any kind. A text takes the machine of `like`, if there is one.
 
-    :raises ImageError: it cannot be read, or is no dump; one line that names the place.
+    Args:
+        path: The file.
+        hints: What the file does not say of its machine.
+        like: A dump of the same machine, for a text that does not say its own.
+
+    Returns:
+        The dump, its tables not yet verified against each other.
+
+    Raises:
+        ImageError: It cannot be read, or is no dump; one line that names the place.
     """
     path = Path(path)
     kind = kind_of_dump(path, hints)
@@ -129,7 +161,15 @@ def read_tables(path: str | os.PathLike[str], hints: Hints = Hints()) -> Image:
     """The tables of an image or of a vmcore, not yet verified against each other. Hugepages of a vmcore are the optimised
     ones, found in the tables.
 
-    :raises ImageError: it cannot be read, or has no tables.
+    Args:
+        path: The file.
+        hints: What the file does not say of its machine.
+
+    Returns:
+        Tables and description.
+
+    Raises:
+        ImageError: It cannot be read, or has no tables.
     """
     path = Path(path)
     kind = kind_of_dump(path, hints)
@@ -157,7 +197,20 @@ def _read_vmcore(path: Path, hints: Hints, kind: str) -> Vmcore:
 
 
 def dump_of_image(path: str | os.PathLike[str], image: Image, kind: Literal["npz", "vmcore"] = "npz") -> Dump:
-    """Tables in hand as a dump. Raises ``ImageError`` if they are none."""
+    """Tables in hand as a dump.
+
+    Args:
+        path: Where the tables came from, for messages.
+        image: The tables and their description.
+        kind: ``npz`` or ``vmcore``; of a vmcore, hugepages are searched for in the tables.
+
+    Returns:
+        The dump.
+
+    Raises:
+        ImageError: They are no tables.
+        ImageError: If they are none.
+    """
     path = Path(path)
     tables = _tables(path, image)
     if kind == "vmcore":

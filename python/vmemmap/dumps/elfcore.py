@@ -68,7 +68,8 @@ class _Reader(io.RawIOBase):
 def read_elf_core(path: Path, descriptor: int) -> ElfCore:
     """Read the headers and notes of an open ELF file.
 
-    :raises ImageError: no core dump of an arm64 kernel, or headers and notes that the file does not hold.
+    Raises:
+        ImageError: No core dump of an arm64 kernel, or headers and notes that the file does not hold.
     """
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError

@@ -81,7 +81,14 @@ class Image:
 def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
     """What a file is, by its first bytes: ``vmcore`` is ELF or kdump-compressed (makedumpfile's flattened form too).
 
-    Raises ``ImageError`` if it cannot be read or is none of them, as raw physical memory is not.
+    Args:
+        path: The file.
+
+    Returns:
+        ``npz``, ``ptdump`` or ``vmcore``.
+
+    Raises:
+        ImageError: If it cannot be read or is none of them, as raw physical memory is not.
     """
     path = Path(path)
     with opened(path) as file:
@@ -97,14 +104,31 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
 
 
 def read_text(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a ``kernel_page_tables`` file, of any size that one can have. Raises ``ImageError``."""
+    """The bytes of a ``kernel_page_tables`` file, of any size that one can have.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The bytes.
+
+    Raises:
+        ImageError: What was given is not that.
+    """
     return read_at_most(Path(path), PTDUMP_LIMIT, "kernel_page_tables")
 
 
 def read_ptdump(path: str | os.PathLike[str]) -> str:
     """The text of a ``kernel_page_tables`` file, checked line by line.
 
-    Raises ``ImageError`` naming the line that is none of a dump's.
+    Args:
+        path: The file.
+
+    Returns:
+        The text.
+
+    Raises:
+        ImageError: Naming the line that is none of a dump's.
     """
     from .. import _core
 
@@ -119,8 +143,18 @@ def read_ptdump(path: str | os.PathLike[str]) -> str:
 def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Image:
     """Read a table image and the JSON of the same name beside it.
 
-    ``kernel`` replaces the behaviour that the JSON names. Raises ``ImageError``: missing, cut or broken files, arrays or
-    keys that are missing or of the wrong type, sizes that the file cannot hold.
+    ``kernel`` replaces the behaviour that the JSON names.
+
+    Args:
+        path: The ``.npz``; its JSON is beside it.
+        kernel: Kernel behaviour, instead of the one that the JSON names.
+
+    Returns:
+        Arrays ``pa`` (n), ``level`` (n) and ``words`` (n × descriptors in a table), and the description.
+
+    Raises:
+        ImageError: Missing, cut or broken files, arrays or keys that are missing or of the wrong type,
+            sizes that the file cannot hold.
     """
     path = Path(path)
     kind = kind_of(path)
@@ -147,6 +181,16 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
     """Write an image and its JSON, of the same form as a capture's.
 
     Each file appears whole or not at all (written beside, synced, renamed); on any error nothing is left behind.
+
+    Args:
+        path: The ``.npz`` to write; the JSON goes beside it.
+        image: The tables and their description.
+        state: What the JSON says of the state of the machine.
+        note: A remark for the JSON.
+
+    Raises:
+        ImageError: A file cannot be written.
+        SpecError: The image is none, or its parts do not fit together.
     """
     path = Path(path)
     if path.suffix != ".npz":
@@ -212,7 +256,11 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
 
 
 def _npy_header(where: str, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of the array that follows. NumPy's own reader evaluates the header as Python; this does not."""
+    """Shape and type of the array that follows. NumPy's own reader evaluates the header as Python; this does not.
+
+    Raises:
+        ImageError: It is no header that NumPy writes.
+    """
     magic = stream.read(8)
     if len(magic) != 8 or magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\1\0", b"\2\0"):
         raise ImageError(f"{where} is no .npy of version 1.0 or 2.0")

@@ -27,7 +27,8 @@ class PhysicalMemory(ABC):
     def read(self, pa: int, length: int) -> bytes | None:
         """``length`` bytes (at most 64 MiB) from ``pa`` on; ``None`` unless all of them are in the dump.
 
-        :raises ImageError: the file cannot be read.
+        Raises:
+            ImageError: The file cannot be read.
         """
 
     @abstractmethod

@@ -124,7 +124,11 @@ class Ptdump:
     def to_bytes(self) -> bytes:
         """The text, byte for byte as the kernel prints it.
 
-        :raises ImageError: the arrays were changed to what no dump can say; the message names the place.
+        Returns:
+            The text as the kernel prints it, byte for byte.
+
+        Raises:
+            ImageError: The arrays were changed to what no dump can say; the message names the place.
         """
         bounds = np.ascontiguousarray(self.bounds, np.uint64)
         level, columns = np.ascontiguousarray(self.level, np.uint8), np.ascontiguousarray(self.columns, np.uint32)
@@ -140,7 +144,14 @@ class Ptdump:
 def parse_ptdump(text: str | bytes) -> Ptdump:
     """Take a ``kernel_page_tables`` text apart: a whole one, or the slice of a region.
 
-    :raises ImageError: the first line that is none of a dump's, with its number.
+    Args:
+        text: The text, or its bytes.
+
+    Returns:
+        Ranges, levels and columns as arrays.
+
+    Raises:
+        ImageError: The first line that is none of a dump's, with its number.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     bounds, level, columns, texts, markers = _core.parse_ptdump(data)
@@ -150,7 +161,14 @@ def parse_ptdump(text: str | bytes) -> Ptdump:
 def load_ptdump(path: str | os.PathLike[str]) -> Ptdump:
     """Take the text of a file apart.
 
-    :raises ImageError: it cannot be read, or is no dump; the message names the line.
+    Args:
+        path: The file.
+
+    Returns:
+        Ranges, levels and columns as arrays.
+
+    Raises:
+        ImageError: It cannot be read, or is no dump; the message names the line.
     """
     path = Path(path)
     try:

@@ -84,9 +84,23 @@ def read_vmcore(
 
     Tables are not verified against each other: a damaged tree gives what can be read of it.
 
-    :raises ImageError: the file is no such dump, is cut, says too little or contradicts itself; one line that names the
-        place, and what can be given by hand.
-    :raises SpecError: an argument is none.
+    Args:
+        path: An ELF core, a kdump-compressed file, or raw memory with `base`.
+        kernel: Kernel behaviour, instead of the one that VMCOREINFO names.
+        root: Physical address of ``swapper_pg_dir``.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+        memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
+        base: Physical address of the first byte of a raw memory file.
+        through: ``drgn`` reads also what pyelftools could.
+
+    Returns:
+        Its tables as an image, and its memory, which the caller closes.
+
+    Raises:
+        ImageError: The file is no such dump, is cut, says too little or contradicts itself; one line that
+            names the place, and what can be given by hand.
+        SpecError: An argument is none.
     """
     path = Path(path)
     given = {"root": parse_address(root, "root"), "memstart": parse_address(memstart, "memstart"), "base": parse_address(base, "base")}
@@ -119,7 +133,11 @@ def read_vmcore(
 
 @contextmanager
 def _open(path: Path) -> Generator[int, None, None]:
-    """The file, open for reading; a pipe or a device is refused before anything waits for it."""
+    """The file, open for reading; a pipe or a device is refused before anything waits for it.
+
+    Raises:
+        ImageError: It cannot be read, or is no regular file.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -147,7 +165,11 @@ def _raw(path: Path, base: int) -> FileMemory:
 def _kernel(
     path: Path, info: Vmcoreinfo, kernel: str | None, granule: int | None, va_bits: int | None, memstart: int | None, root: int | None
 ) -> _Kernel:
-    """What was given, and VMCOREINFO for the rest."""
+    """What was given, and VMCOREINFO for the rest.
+
+    Raises:
+        ImageError: The dump names no kernel behaviour that is modelled.
+    """
     page = info.decimal("SIZE(page)")
     if page not in (None, _STRUCT_PAGE_SIZE):
         raise info.bad("SIZE(page)", f"{_STRUCT_PAGE_SIZE} (other sizes have another vmemmap and no HVO), found {page}")

@@ -24,16 +24,24 @@ class Actor:
     context: Literal["task", "irq", "nmi"] = "task"
 
     def program(self) -> list[Operation] | None:
-        """The operations of one round; None if they depend on results.
+        """The operations of one round, if they do not depend on results.
 
-        :raises SpecError: the steps never end or yield something else.
+        Returns:
+            The operations of one round; None if they depend on results.
+
+        Raises:
+            SpecError: The steps never end or yield something else.
         """
         return program(self.name, self.steps) if callable(self.steps) else list(self.steps)
 
     def source(self) -> Source:
         """What answers for steps that depend on results.
 
-        :raises SpecError: the steps are a program.
+        Returns:
+            The source of its operations.
+
+        Raises:
+            SpecError: The steps are a program.
         """
         if not callable(self.steps):
             raise SpecError(f"actor {self.name!r} is a program")
@@ -41,10 +49,17 @@ class Actor:
 
 
 def as_actors(given: object) -> list[Actor]:
-    """What a scenario function may return, as actors with names of their own: each an `Actor`, an operation, a function
-    that yields operations, such a generator itself, or operations in order.
+    """What a scenario function returned, as actors.
 
-    :raises SpecError: something else.
+    Args:
+        given: Each an `Actor`, an operation, a function that yields operations, such a generator itself, or
+            operations in order.
+
+    Returns:
+        Actors with names of their own.
+
+    Raises:
+        SpecError: Something else.
     """
     expected = "expected actors: operations, functions that yield operations, or Actor(name, steps)"
     if isinstance(given, (Operation, Actor)) or callable(given):

@@ -127,6 +127,11 @@ class Description:
     sources: Sequence[Source | None] = ()
 
     def json(self) -> str:
+        """The document as the core reads it.
+
+        Returns:
+            The JSON, its keys sorted.
+        """
         return json.dumps(self.document, sort_keys=True)
 
     @property

@@ -62,7 +62,15 @@ class Case:
     def explore(self, *, override: AnyBudget | None = None, default: AnyBudget | None = None) -> Result:
         """Run the search, under the budget `override`, that of the case, or `default`: the first that there is.
 
-        :raises SpecError: what `vmemmap.explore` refuses.
+        Args:
+            override: Executions or seconds that count more than the budget of the case.
+            default: Executions or seconds for a case without a budget.
+
+        Returns:
+            What was found.
+
+        Raises:
+            SpecError: What `vmemmap.explore` refuses.
         """
         budget = next((given for given in (override, self.budget, default) if given is not None), None)
         return explore(self.scenario, variant=self.variant, budget=budget, **self.options)
@@ -76,7 +84,14 @@ class Case:
         return f"{names or 'an invariant'} violated{f' (as {self.variant.name} lists)' if self.listed else ''}"
 
     def judge(self, result: Result) -> Miss | None:
-        """None if `result` shows what is expected. A search that did not finish shows a fall, and never that there is none."""
+        """Compare a result with what is expected. A search that did not finish shows a violation, and never that there is none.
+
+        Args:
+            result: What the exploration found.
+
+        Returns:
+            None if it shows what is expected, else what was missed.
+        """
         if self.expect == "violated":
             met = all(name in result.fallen for name in self.invariants) if self.invariants else result.verdict == "violated"
         else:
@@ -102,7 +117,11 @@ _IN_WORDS = ("held", "violated")
 
 
 def _names(given: object, what: str) -> list[str]:
-    """One name, or several."""
+    """One name, or several.
+
+    Raises:
+        SpecError: Neither a name nor a list of names.
+    """
     if given is None:
         return []
     several: list[object] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(cast("Iterable[object]", given))
@@ -140,11 +159,24 @@ def cases(
 ) -> list[Case]:
     """The explorations that one mark asks for, one for each variant; its keywords are those of `vmemmap.explore`, and:
 
-    :param variant: also several in a list, or ``"*"``: all that the scenario lists.
-    :param expect: ``safe`` or ``violated``; what each variant lists by default, and ``safe`` under other policies than its own.
-    :param invariant: one or several: those that have to fall, or, where ``safe`` is expected, to hold; judged also if the scenario does
-        not judge them.
-    :raises SpecError: an argument is wrong, or the expectation is one that such a search cannot show.
+    Args:
+        scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
+        variant: One by name, several in a list, or ``"*"``: all that the scenario lists.
+        expect: ``safe`` or ``violated``; what each variant lists by default, and ``safe`` under other
+            policies than its own.
+        invariant: One or several: those that have to fall, or, where ``safe`` is expected, to hold; judged
+            also if the scenario does not judge them.
+        budget: Executions, or seconds as a float or text (``10s``).
+        strategy: ``exhaustive``, ``random`` or ``pct``.
+        seed: 64 bits; the same seed draws the same executions.
+        depth: Of ``pct``: one more than the preemptions of an execution.
+        policies: Other choices than the variant's.
+
+    Returns:
+        One case for each variant.
+
+    Raises:
+        SpecError: An argument is wrong, or the expectation is one that such a search cannot show.
     """
     resolved = resolve(scenario)
     if expect not in (None, "safe", "violated"):
@@ -177,7 +209,15 @@ def cases(
 def parse_cases(arguments: Iterable[object], keywords: Mapping[str, object]) -> list[Case]:
     """`cases` of arguments as a mark holds them.
 
-    :raises SpecError: also for a keyword that there is not.
+    Args:
+        arguments: Positional arguments of the mark.
+        keywords: Its keywords.
+
+    Returns:
+        One case for each variant.
+
+    Raises:
+        SpecError: Also for a keyword that there is not.
     """
     takes = signature(cases)
     try:

@@ -40,7 +40,14 @@ AnyScenario = Scenario | str | Describe
 
 
 def order(invariant: str) -> int:
-    """For sorting by number: ``I6`` before ``I19``."""
+    """For sorting by number: ``I6`` before ``I19``.
+
+    Args:
+        invariant: ``I1`` and so on.
+
+    Returns:
+        Its number.
+    """
     return int(invariant[1:])
 
 
@@ -110,7 +117,15 @@ class Result:
         return switches(self.trace)
 
     def trace_of(self, invariant: str) -> tuple[Violation, tuple[Step, ...], bool] | None:
-        """The shortest known way to the fall of one invariant: what fell, the steps, and whether none is shorter."""
+        """The shortest known counterexample of one invariant.
+
+        Args:
+            invariant: ``I1`` and so on.
+
+        Returns:
+            The violation, the steps, and whether no execution with fewer steps shows it; None if it was
+                not violated.
+        """
         found = self._counterexamples.get(invariant)
         if found is None:
             return None
@@ -141,14 +156,22 @@ class Result:
 
     def trace_file(self) -> TraceFile | None:
         """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of the first
-        violation, and every step of it."""
+        violation, and every step of it.
+
+        Returns:
+            The trace as `vmemmap.replay` takes it; None without a violation.
+        """
         if self.violation is None:
             return None
         found = self._counterexamples.get(self.violation.invariant)
         return None if found is None else found["trace"]
 
     def to_dict(self) -> ExploreDict:
-        """The object of ``explore --json``."""
+        """The object of ``explore --json``.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         found: dict[str, object] = {
             **{key: value for key, value in self.raw.items() if key not in _OWN},
             "scenario": self.scenario,
@@ -188,7 +211,14 @@ _OWN = frozenset(
 
 
 def scope_words(scope: Scope) -> str:
-    """Scope as one line: actors and rounds, those absent, tables, window, memory model, what else the core bounds."""
+    """Scope as one line: actors and rounds, those absent, tables, window, memory model, what else the core bounds.
+
+    Args:
+        scope: What a verdict covers.
+
+    Returns:
+        The line.
+    """
     rounds = scope.get("rounds", {})
     actors = ", ".join(f"{name} × {rounds.get(name, 1)}" for name in scope.get("actors", ()))
     parts = [
@@ -205,20 +235,44 @@ def scope_words(scope: Scope) -> str:
 def chosen(settings: Iterable[str]) -> dict[str, str]:
     """Policies as typed, ``["update=bbm"]`` → ``{"update": "bbm"}``, against the table that the core holds.
 
-    :raises SpecError: no such policy, or no such choice; the line lists what there is.
+    Args:
+        settings: Texts like ``update=bbm``.
+
+    Returns:
+        Choice by policy.
+
+    Raises:
+        SpecError: No such policy, or no such choice; the line lists what there is.
     """
     known = {row: tuple(values) for row, values in _core.policies().items()}
     return dict(parse_policy(setting, known) for setting in settings)
 
 
 def check_strategy(strategy: str) -> None:
-    """:raises SpecError: no such strategy."""
+    """Refuse what is no strategy.
+
+    Args:
+        strategy: ``exhaustive``, ``random`` or ``pct``.
+
+    Raises:
+        SpecError: No such strategy.
+    """
     if strategy not in STRATEGIES:
         raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
 
 
 def resolve(scenario: AnyScenario) -> Scenario:
-    """:raises SpecError: no such scenario, or something that is none."""
+    """The scenario that is meant.
+
+    Args:
+        scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
+
+    Returns:
+        The scenario.
+
+    Raises:
+        SpecError: No such scenario, or something that is none.
+    """
     if isinstance(scenario, Scenario):
         return scenario
     if isinstance(scenario, str):
@@ -267,15 +321,27 @@ def explore(
 ) -> Result:
     """Explore the interleavings of a scenario.
 
-    :param variant: the first listed by default.
-    :param policies: override those of the variant; the expectation stands only without them.
-    :param depth: of `pct`, which preempts at most depth - 1 times in an execution; 3 by default.
-    :param budget: executions, or seconds as a float or text (``10s``); 60 s by default.
-    :param shorten: seconds, within the budget, for making each trace the shortest, and as many for what falls behind a first fall; with 0
-        traces stay as found and nothing more is looked for.
-    :param progress: called now and then with executions, steps and states so far; a `KeyboardInterrupt` that it raises ends
-        the search with what was found.
-    :raises SpecError: no such scenario, variant, policy or strategy.
+    Args:
+        scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
+        variant: The first listed by default.
+        policies: Choices by policy that override those of the variant; the expectation stands only without
+            them.
+        strategy: ``exhaustive`` (every interleaving up to commutation, sleep sets and persistent sets:
+            Godefroid, LNCS 1032), ``random``, or ``pct`` (Burckhardt et al., ASPLOS 2010).
+        depth: Of ``pct``, which preempts at most depth - 1 times in an execution; 3 by default.
+        seed: Of ``random`` and ``pct``: 64 bits; the same seed draws the same executions.
+        budget: Executions, or seconds as a float or text (``10s``); 60 s by default.
+        shorten: Seconds, within the budget, for making each counterexample the shortest, and as many for
+            what is violated behind a first violation; with 0 they stay as found and nothing more is looked
+            for.
+        progress: Called now and then with executions, steps and states so far; a `KeyboardInterrupt` that
+            it raises ends the search with what was found.
+
+    Returns:
+        Verdict, state of every invariant, scope, and a counterexample of each that was violated.
+
+    Raises:
+        SpecError: No such scenario, variant, policy or strategy.
     """
     check_strategy(strategy)
     if depth is not None and (strategy != "pct" or not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH):
@@ -326,8 +392,14 @@ def explore(
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Several explorations of one policy, each with some of its actors, as one answer: fallen if it fell in one, held if
-    it held in all, exhaustive if all were."""
+    """Several explorations of one policy, each with some of its actors, as one answer.
+
+    Args:
+        results: At least one, of the same policy.
+
+    Returns:
+        One result: violated if one is, held if all hold, exhaustive if all are.
+    """
     first = results[0]
     names = sorted({name for result in results for name in result.invariants}, key=order)
     invariants: dict[str, str] = {}
@@ -404,7 +476,11 @@ class StressResult:
         return {i: counted[i] for i in sorted(counted, key=order)}
 
     def to_dict(self) -> StressDict:
-        """The object of ``stress --json``."""
+        """The object of ``stress --json``.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             **self.raw,
             "scenario": self.scenario,
@@ -437,9 +513,20 @@ def stress(
     What a program takes away it puts back before the next round (`vmemmap.lab.repetition`); steps that look at results do that
     themselves.
 
-    :param threads: one for each actor by default; more repeat the actors in turn.
-    :param checked: with the sanitizer (frame generations, presence and permission checks on each access).
-    :raises SpecError: no such scenario, variant or policy; a time or a number of threads that makes no sense.
+    Args:
+        scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
+        variant: One of its variants, by name; the first by default.
+        policies: Choices by policy, such as ``{"update": "bbm"}``; they override those of the variant.
+        threads: One for each actor by default; more repeat the actors in turn. At most 256.
+        seconds: How long; at most a day.
+        seed: 64 bits; the same seed draws the same executions.
+        checked: Check each access, as a sanitizer does: frame generations, presence, permissions.
+
+    Returns:
+        Operations, violations, counters, latencies in nanoseconds.
+
+    Raises:
+        SpecError: No such scenario, variant or policy; a time or a number of threads that makes no sense.
     """
     if not 0.0 < seconds <= 86_400.0:
         raise SpecError(f"seconds is {seconds}: expected more than 0, at most a day")

@@ -41,7 +41,17 @@ def _configure(stage: Stage, granule: int) -> int:
 
 def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = False) -> Block:
     """Configure the machine with one hot-added block that is alone in its window: removing it frees its tables. It is
-    offline unless `online`, and yet to be added without `add`."""
+    offline unless `online`, and yet to be added without `add`.
+
+    Args:
+        stage: What the scenario function was given.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        add: Add it before the actors start.
+        online: And set it online.
+
+    Returns:
+        The block.
+    """
     size = parse_granule(granule)
     window = _configure(stage, size)
     block = stage.memory.add()
@@ -65,7 +75,17 @@ class Neighbours:
     @classmethod
     def of(cls, stage: Stage, granule: str, *, also_live: bool = False, device: bool = False) -> Neighbours:
         """Configure the machine and add the blocks. `also_live`: a third section lives in the window, without
-        hugepages, which is the negative control. `device`: B is device memory rather than a memory block."""
+        hugepages, which is the negative control. `device`: B is device memory rather than a memory block.
+
+        Args:
+            stage: What the scenario function was given.
+            granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+            also_live: A third section lives in the window, so that the table is never empty.
+            device: B is a ZONE_DEVICE range instead of a memory block.
+
+        Returns:
+            The blocks, as the actors need them.
+        """
         size = parse_granule(granule)
         window = _configure(stage, size)
         a, b = stage.memory.add(), stage.memory.add()
@@ -89,7 +109,14 @@ class Neighbours:
         return [self.stage.pfn(self.a.start + index * size) for index in range(count)]
 
     def hvo(self, *, free: bool = False) -> Actor:
-        """Allocates the hugepages of A, so that HVO optimises them; with `free` also gives them back."""
+        """Allocates the hugepages of A, so that HVO optimises them; with `free` also gives them back.
+
+        Args:
+            free: Give them back, too.
+
+        Returns:
+            The actor.
+        """
         pool = self.stage.pmd_hugepage
         steps: list[Operation] = [pool.allocate(pfn) for pfn in self.hugepages]
         if free:
@@ -97,17 +124,37 @@ class Neighbours:
         return Actor("HVO", steps)
 
     def hot_remove(self) -> Actor:
-        """Removes B, which is offline."""
+        """Removes B, which is offline.
+
+        Returns:
+            The actor.
+        """
         return Actor("hot remove", [self.stage.memory.remove(self.b)])
 
     def reader(self, pages: int = 1) -> Actor:
-        """A PFN walker over the tail struct pages of A's first hugepage."""
+        """A PFN walker over the tail struct pages of A's first hugepage.
+
+        Args:
+            pages: How many tail vmemmap pages it looks at.
+
+        Returns:
+            The actor.
+        """
         return Actor("PFN walker", [self.stage.tail_walk(self.a, pages)])
 
 
 def hugepage_block(stage: Stage, granule: str = "4K", *, split: bool = False) -> Block:
     """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split` its
-    vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares."""
+    vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares.
+
+    Args:
+        stage: What the scenario function was given.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        split: Map its vmemmap by blocks, which HVO has to split first.
+
+    Returns:
+        The block.
+    """
     if not split:
         stage.policies = {"mapping": "basepages", **stage.policies}
     _configure(stage, parse_granule(granule))

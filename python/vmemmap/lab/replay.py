@@ -71,7 +71,11 @@ class ReplayResult:
         return f"{self.invariant} did not fall again in {length}{went}"
 
     def to_dict(self) -> ReplayDict:
-        """The object of ``replay --json``."""
+        """The object of ``replay --json``.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             **self.raw,
             "invariant": self.invariant,
@@ -83,7 +87,11 @@ class ReplayResult:
 
 
 def _text(trace: TraceFile | Mapping[str, object] | str | Path) -> tuple[str, str]:
-    """The JSON of a trace, and where it came from."""
+    """The JSON of a trace, and where it came from.
+
+    Raises:
+        SpecError: It is not the JSON of a trace.
+    """
     if isinstance(trace, Mapping):
         try:
             return json.dumps(trace), "trace"
@@ -107,14 +115,23 @@ def replay(
 
     Exactly: function, operation, place and words of each step are compared, and the first difference is the answer.
 
-    :param trace: a file that ``explore --trace-out`` wrote, or what `Result.trace_file` gives.
-    :param tolerant: past the first difference, resynchronise: each segment is followed to its end by name, one that cannot be is
-        left out, and after the last one whoever can go goes, until the same invariant falls or nothing is left to do.
-    :param seed: who goes after the last segment, and which alternatives are taken, is drawn; without it the actor that went last
-        goes on, then the first that can.
-    :param policies: other choices than the trace's: does the same schedule fall under them?
-    :raises SpecError: not a trace, one of another format, or one whose document is wrong; a seed without `tolerant`.
-    :raises OSError: the file cannot be read.
+    Args:
+        trace: A file that ``explore --trace-out`` wrote, or what `Result.trace_file` gives.
+        tolerant: Past the first difference, resynchronise: each segment is followed to its end by name, one
+            that cannot be is left out, and after the last one whoever can go goes, until the same invariant
+            falls or nothing is left to do.
+        seed: Who goes after the last segment, and which alternatives are taken, is drawn; without it the
+            actor that went last goes on, then the first that can.
+        policies: Other choices than the trace's: does the same schedule fall under them?.
+
+    Returns:
+        Whether every step came again, and what came instead.
+
+    Raises:
+        InternalError: A fault of the core.
+        SpecError: Not a trace, one of another format, or one whose document is wrong; a seed without
+            `tolerant`.
+        OSError: The file cannot be read.
     """
     if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 64):
         raise SpecError(f"seed is {seed!r}: expected an integer of 64 bits")

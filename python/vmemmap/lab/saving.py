@@ -17,7 +17,8 @@ __all__ = ["check", "whole"]
 def check(path: Path, what: str) -> None:
     """Before work whose result is to be saved.
 
-    :raises SpecError: nothing can be written to that place.
+    Raises:
+        SpecError: Nothing can be written to that place.
     """
     if path.is_dir():
         raise SpecError(f"{path}: {what} cannot be saved there: it is a directory")

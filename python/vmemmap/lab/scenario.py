@@ -46,6 +46,11 @@ class Variant:
     environment: Environment = field(default_factory=dict[str, Value])
 
     def to_dict(self) -> VariantDict:
+        """As ``vmemmap list --json`` has it.
+
+        Returns:
+            The object that ``vmemmap list --json`` prints.
+        """
         return {
             "name": self.name,
             "expect": self.expect,
@@ -74,7 +79,17 @@ class Scenario:
     doc: str = ""
 
     def variant(self, name: str | None = None) -> Variant:
-        """:raises SpecError: no variant of that name; None is the first."""
+        """A variant by name.
+
+        Args:
+            name: None: the first.
+
+        Returns:
+            The variant.
+
+        Raises:
+            SpecError: No variant of that name; None is the first.
+        """
         if name is None:
             return self.variants[0]
         for candidate in self.variants:
@@ -83,7 +98,20 @@ class Scenario:
         raise SpecError(f"{self.name} has no variant {name!r}; it has {', '.join(v.name for v in self.variants)}")
 
     def stage(self, variant: Variant, policies: Mapping[str, str] = MappingProxyType({})) -> Description:
-        """Describe one variant; `policies` override those of the variant (``--set``)."""
+        """Describe one variant; `policies` override those of the variant (``--set``).
+
+        Args:
+            variant: The variant.
+            policies: Choices by policy, such as ``{"update": "bbm"}``; they override those of the
+                variant.
+
+        Returns:
+            What the core is given.
+
+        Raises:
+            VmemmapError: What the scenario function itself meets.
+            SpecError: The scenario function fails, or describes something impossible.
+        """
         stage = Stage(kernel=variant.kernel, policies={**variant.policies, **policies}, environment=variant.environment)
         try:
             actors = as_actors(self.describe(stage, **variant.arguments))
@@ -94,6 +122,11 @@ class Scenario:
             raise SpecError(f"scenario {self.name}: {type(error).__name__}: {error}") from error
 
     def to_dict(self) -> ScenarioDict:
+        """As ``vmemmap list --json`` has it.
+
+        Returns:
+            The object that ``vmemmap list --json`` prints.
+        """
         return {
             "name": self.name,
             "corpus": self.corpus,
@@ -113,8 +146,15 @@ def scenario(
 ) -> Callable[[Describe], Scenario]:
     """Turn a function of a stage into a scenario.
 
-    :param corpus: its number in the corpus of races, ``R6``.
-    :param judged: the invariants that the verdict is about; every other one only fills its column.
+    Args:
+        title: What happens, in a line.
+        sources: Where the race is described: commits, threads, papers.
+        corpus: Its number in the corpus of races, ``R6``.
+        judged: The invariants that the verdict is about; every other one only fills its column.
+        variants: Ways of running it; without any there is one, expected to be safe.
+
+    Returns:
+        A decorator that makes a `Scenario` of a function.
     """
 
     def decorate(function: Describe) -> Scenario:
@@ -137,7 +177,11 @@ def _in_module(module: ModuleType) -> Iterable[Scenario]:
 
 
 def registry() -> tuple[Scenario, ...]:
-    """The scenarios that the package ships, in the order of their corpus numbers, then those without one."""
+    """The scenarios that the package ships, in the order of their corpus numbers, then those without one.
+
+    Returns:
+        The scenarios.
+    """
     shipped = importlib.import_module(SHIPPED)
     found: list[Scenario] = []
     for info in pkgutil.iter_modules(shipped.__path__):
@@ -148,7 +192,14 @@ def registry() -> tuple[Scenario, ...]:
 def from_file(path: Path) -> tuple[Scenario, ...]:
     """The scenarios that a Python file defines.
 
-    :raises SpecError: the file cannot be run, or defines none.
+    Args:
+        path: A Python file, which is run.
+
+    Returns:
+        At least one scenario.
+
+    Raises:
+        SpecError: The file cannot be run, or defines none.
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -167,7 +218,14 @@ def from_file(path: Path) -> tuple[Scenario, ...]:
 def find(name: str) -> Scenario:
     """A scenario by name, by corpus number (``R6``) or as ``FILE.py[:NAME]``.
 
-    :raises SpecError: there is none.
+    Args:
+        name: Name, corpus number, or ``FILE.py[:NAME]``.
+
+    Returns:
+        The scenario.
+
+    Raises:
+        SpecError: There is none.
     """
     path, _, member = name.partition(":")
     if path.endswith(".py"):

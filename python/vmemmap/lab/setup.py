@@ -48,7 +48,14 @@ KINDS = {
 
 
 def kinds(operations: Iterable[str]) -> set[str]:
-    """The kinds of actor that do these operations, by name."""
+    """The kinds of actor that do these operations, by name.
+
+    Args:
+        operations: Names of operations.
+
+    Returns:
+        Their kinds, as `KINDS` names them.
+    """
     names = set(operations)
     found = {kind for name in names for prefix, kind in KINDS.items() if name.startswith(prefix)}
     return found | {"HugeTLB"} if "nr_hugepages" in names else found
@@ -70,34 +77,101 @@ class Pool:
     size: int
 
     def allocate(self, at: int | None = None) -> Operation:
-        """A fresh page into the pool, optimised if HVO is on; the one whose head is PFN `at`, or any."""
+        """A fresh page into the pool, optimised if HVO is on; the one whose head is PFN `at`, or any.
+
+        Kernel: ``alloc_fresh_huge_page``, ``mm/hugetlb.c``.
+
+        Args:
+            at: PFN of the head; None: any place.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_alloc", {"hstate": self.hstate, "at": at})
 
     def free(self, at: int | None = None) -> Operation:
-        """A free page back to the page allocator, restored first."""
+        """A free page back to the page allocator, restored first.
+
+        Kernel: ``update_and_free_page``, ``mm/hugetlb.c``.
+
+        Args:
+            at: PFN of the head; None: any free page.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_free", {"hstate": self.hstate, "at": at})
 
     def use(self) -> Operation:
-        """A page fault takes a free page, its struct pages are used, the last reference puts it back."""
+        """A page fault takes a free page, its struct pages are used, the last reference puts it back.
+
+        Kernel: ``alloc_huge_page``, ``free_huge_page``, ``mm/hugetlb.c``.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_use", {"hstate": self.hstate})
 
     def resize(self, count: int) -> Operation:
-        """``echo count > nr_hugepages``."""
+        """``echo count > nr_hugepages``.
+
+        Kernel: ``set_max_huge_pages``, ``mm/hugetlb.c``.
+
+        Args:
+            count: Hugepages that the pool is to have.
+
+        Returns:
+            The operation.
+        """
         return Operation("nr_hugepages", {"hstate": self.hstate, "count": count})
 
     def get(self) -> Operation:
-        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`."""
+        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`.
+
+        Kernel: ``alloc_huge_page``, ``mm/hugetlb.c``.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_get", {"hstate": self.hstate})
 
     def put(self, at: int) -> Operation:
-        """The user of the page whose head was PFN `at` when it got it lets go, in atomic context."""
+        """The user of the page whose head was PFN `at` when it got it lets go, in atomic context.
+
+        Kernel: ``free_huge_page``, ``mm/hugetlb.c``.
+
+        Args:
+            at: PFN of the head.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
 
     def overcommit(self, count: int) -> Operation:
-        """``echo count > nr_overcommit_hugepages``."""
+        """``echo count > nr_overcommit_hugepages``.
+
+        Kernel: ``hugetlb_overcommit_handler``, ``mm/hugetlb.c``.
+
+        Args:
+            count: Most surplus hugepages.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_overcommit", {"hstate": self.hstate, "count": count})
 
     def demote(self, count: int) -> Operation:
+        """``echo count > demote``: free pages split into pages of the next smaller size.
+
+        Kernel: ``demote_store``, ``mm/hugetlb.c``.
+
+        Args:
+            count: How many to split.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_demote", {"hstate": self.hstate, "count": count})
 
 
@@ -105,11 +179,30 @@ class Memory:
     """The operations of memory hotplug. A range is a `Block` from `add`, or `start` and `size`."""
 
     def __init__(self, stage: Stage) -> None:
+        """Nothing is added yet.
+
+        Args:
+            stage: Whose memory this is.
+        """
         self._stage = stage
         self._next = 0
 
     def add(self, size: int | str | None = None, *, start: int | None = None, memmap_on_memory: bool = False) -> Block:
-        """`add_memory`; leaves the blocks offline. Without `start`: the next free part of the hotplug region."""
+        """`add_memory`; leaves the blocks offline. Without `start`: the next free part of the hotplug region.
+
+        Kernel: ``add_memory_resource``, ``mm/memory_hotplug.c``.
+
+        Args:
+            size: Bytes, or text such as ``256M``; one section by default.
+            start: Physical address; None: the next free part of the hotplug region.
+            memmap_on_memory: Take the vmemmap frames from the block itself.
+
+        Returns:
+            The operation, which is also the block that it adds.
+
+        Raises:
+            SpecError: The hotplug region has no room left.
+        """
         length = parse_size(size, "size") if size is not None else self._stage.section
         if start is None:
             start, limit = self._stage.hotplug[0][0] + self._next, sum(self._stage.hotplug[0])
@@ -132,16 +225,71 @@ class Memory:
         return {"start": start, "bytes": parse_size(size, "size")}
 
     def online(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None, zone: str = "movable") -> Operation:
+        """Give the blocks to the page allocator.
+
+        Kernel: ``memory_block_online``, ``drivers/base/memory.c``.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+            start: Physical address, in bytes.
+            size: Bytes, or text such as ``256M``.
+            zone: ``movable`` or ``normal``.
+
+        Returns:
+            The operation.
+
+        Raises:
+            SpecError: Neither a block, nor start and size.
+        """
         return Operation("memory_online", {**self._range(block, start, size), "zone": zone})
 
     def offline(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
+        """Take the blocks from the page allocator.
+
+        Kernel: ``memory_block_offline``, ``drivers/base/memory.c``.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+            start: Physical address, in bytes.
+            size: Bytes, or text such as ``256M``.
+
+        Returns:
+            The operation.
+
+        Raises:
+            SpecError: Neither a block, nor start and size.
+        """
         return Operation("memory_offline", self._range(block, start, size))
 
     def remove(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
-        """`remove_memory`: EBUSY unless offline."""
+        """`remove_memory`: EBUSY unless offline.
+
+        Kernel: ``remove_memory``, ``mm/memory_hotplug.c``.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+            start: Physical address, in bytes.
+            size: Bytes, or text such as ``256M``.
+
+        Returns:
+            The operation.
+
+        Raises:
+            SpecError: Neither a block, nor start and size.
+        """
         return Operation("memory_remove", self._range(block, start, size))
 
     def offline_and_remove(self, block: Block) -> Operation:
+        """Offline, then remove, in one call.
+
+        Kernel: ``offline_and_remove_memory``, ``mm/memory_hotplug.c``.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+
+        Returns:
+            The operation.
+        """
         return Operation("memory_offline_and_remove", self._range(block, None, None))
 
 
@@ -177,6 +325,18 @@ class Stage:
         """The machine. `hotplug` lists (physical address, size) of the regions where memory may be hot-added.
 
         Defaults: one section of boot memory at 0x40000000, and after it a region of eight sections for hot add.
+
+        Args:
+            granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+            va_bits: Bits of a kernel virtual address.
+            boot_memory: Bytes or text; one section by default.
+            hotplug: (physical address, size) of each region where memory may be hot-added.
+            hvo: ``hugetlb_free_vmemmap``, at boot and as sysctl.
+            memstart: ``memstart_addr``; None: start of RAM aligned down, as without KASLR.
+            image: Path of a table image to start from.
+
+        Raises:
+            SpecError: A machine that no such kernel had.
         """
         self.granule = parse_granule(granule)
         check_machine(self.granule, va_bits, parse_kernel(self.kernel))
@@ -208,106 +368,306 @@ class Stage:
         return list(self.hugetlb.values())[1]
 
     def pfn(self, address: int) -> int:
+        """Page frame number of a physical address.
+
+        Args:
+            address: Physical address, in bytes.
+
+        Returns:
+            The PFN.
+        """
         return address // self.granule
 
     def setup(self, *operations: Operation) -> None:
-        """Operations that run before any actor starts."""
+        """Operations that run before any actor starts.
+
+        Args:
+            *operations: In order; an error of one is an error of the scenario.
+        """
         self._setup += operations
 
     def scope(self, **parts: str) -> None:
-        """Words that bound the verdict, such as `window`: what else lives in the table's window."""
+        """Words that bound the verdict, such as `window`: what else lives in the table's window.
+
+        Args:
+            **parts: Words by key.
+        """
         self._scope.update(parts)
 
     def ptdump(self, block: Block) -> Operation:
-        """`ptdump_walk_pgd` over the vmemmap of a block."""
+        """`ptdump_walk_pgd` over the vmemmap of a block.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+
+        Returns:
+            The operation.
+        """
         return Operation("ptdump_walk", {"pfns": self._pfns(block)})
 
     def ptdump_check_wx(self) -> Operation:
-        """`ptdump_check_wx`: the whole kernel address space."""
+        """`ptdump_check_wx`: the whole kernel address space.
+
+        Kernel: ``arch/arm64/mm/ptdump.c``.
+
+        Returns:
+            The operation.
+        """
         return Operation("ptdump_check_wx")
 
     def pfn_walk(self, start: int, end: int, step: int = 1) -> Operation:
-        """A lockless walker looks at every `step`-th struct page of [start, end)."""
+        """A lockless walker looks at every `step`-th struct page of [start, end).
+
+        Args:
+            start: First PFN.
+            end: One past the last PFN.
+            step: PFNs from one to the next.
+
+        Returns:
+            The operation.
+        """
         return Operation("pfn_walk", {"start": start, "end": end, "step": step})
 
     def tail_walk(self, block: Block, pages: int = 1) -> Operation:
         """A PFN walker that looks at one struct page in each of the first `pages` tail vmemmap pages of a hugepage at
-        the start of `block`, those that every kernel rewrites, from the last on 2021's list backwards."""
+        the start of `block`, those that every kernel rewrites, from the last on 2021's list backwards.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+            pages: Of its tail vmemmap pages, how many are looked at.
+
+        Returns:
+            The operation.
+        """
         per_page = self.granule // STRUCT_PAGE
         last = self.pfn(block.start) + 8 * per_page
         return self.pfn_walk(last - pages * per_page, last, per_page)
 
     def speculative_ref(self, pfn: int) -> Operation:
+        """`get_page_unless_zero` on a page that the caller does not hold: a speculative reference.
+
+        Kernel: ``include/linux/page_ref.h``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            The operation.
+        """
         return Operation("speculative_ref", {"pfn": pfn})
 
     def pfn_valid(self, pfn: int, *, access: bool = False) -> Operation:
-        """`pfn_valid` by a caller that holds nothing; with `access` it then reads the struct page."""
+        """`pfn_valid` by a caller that holds nothing; with `access` it then reads the struct page.
+
+        Kernel: ``include/linux/mmzone.h``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+            access: Read the struct page afterwards.
+
+        Returns:
+            The operation.
+        """
         return Operation("pfn_valid", {"pfn": pfn, "access": access})
 
     def kmemleak_scan(self, start: int, end: int, step: int = 1) -> Operation:
-        """`pfn_to_online_page` and the page's count for every `step`-th page of [start, end), under `get_online_mems`."""
+        """`pfn_to_online_page` and the page's count for every `step`-th page of [start, end), under `get_online_mems`.
+
+        Kernel: ``mm/kmemleak.c``.
+
+        Args:
+            start: First PFN.
+            end: One past the last PFN.
+            step: PFNs from one to the next.
+
+        Returns:
+            The operation.
+        """
         return Operation("kmemleak_scan", {"start": start, "end": end, "step": step})
 
     def kfree_rcu_work(self, block: Block) -> Operation:
-        """The worker that frees what the removal of `block` hands to `kfree_rcu`, after a grace period."""
+        """The worker that frees what the removal of `block` hands to `kfree_rcu`, after a grace period.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+
+        Returns:
+            The operation.
+        """
         return Operation("kfree_rcu_work", {"start": block.start})
 
     def dissolve(self, pfn: int) -> Operation:
-        """`dissolve_free_huge_page` of the free hugepage that `pfn` belongs to, as memory failure does."""
+        """`dissolve_free_huge_page` of the free hugepage that `pfn` belongs to, as memory failure does.
+
+        Kernel: ``mm/hugetlb.c``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_dissolve", {"at": pfn})
 
     def set_hvo(self, on: bool) -> Operation:
-        """``vm.hugetlb_optimize_vmemmap``, for pages to come."""
+        """``vm.hugetlb_optimize_vmemmap``, for pages to come.
+
+        Args:
+            on: Optimise new hugepages.
+
+        Returns:
+            The operation.
+        """
         return Operation("set_hvo", {"on": on})
 
     def deferred_free(self) -> Operation:
-        """The worker that frees what atomic context could not (`free_hpage_workfn`)."""
+        """The worker that frees what atomic context could not (`free_hpage_workfn`).
+
+        Kernel: ``mm/hugetlb.c``.
+
+        Returns:
+            The operation.
+        """
         return Operation("hugetlb_deferred_free")
 
     def memory_failure(self, pfn: int) -> Operation:
-        """`memory_failure`: an uncorrected error in the page `pfn`."""
+        """`memory_failure`: an uncorrected error in the page `pfn`.
+
+        Kernel: ``mm/memory-failure.c``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            The operation.
+        """
         return Operation("memory_failure", {"pfn": pfn})
 
     def device_add(self, start: int, size: int | str) -> Operation:
-        """`memremap_pages`: a ZONE_DEVICE range of whole sub-sections (2 MiB)."""
+        """`memremap_pages`: a ZONE_DEVICE range of whole sub-sections (2 MiB).
+
+        Kernel: ``mm/memremap.c``.
+
+        Args:
+            start: Physical address, in bytes.
+            size: Bytes or text; whole sub-sections (2 MiB).
+
+        Returns:
+            The operation.
+        """
         return Operation("device_add", {"start": start, "bytes": parse_size(size, "size")})
 
     def device_remove(self, start: int, size: int | str) -> Operation:
-        """`memunmap_pages`."""
+        """`memunmap_pages`.
+
+        Kernel: ``mm/memremap.c``.
+
+        Args:
+            start: Physical address, in bytes.
+            size: Bytes or text; whole sub-sections (2 MiB).
+
+        Returns:
+            The operation.
+        """
         return Operation("device_remove", {"start": start, "bytes": parse_size(size, "size")})
 
     def device_use(self, pfn: int) -> Operation:
-        """Whoever uses device memory looks at one of its struct pages."""
+        """Whoever uses device memory looks at one of its struct pages.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            The operation.
+        """
         return Operation("device_use", {"pfn": pfn})
 
     def vmalloc_and_keep(self, pages: int) -> Operation:
-        """`vmalloc`, and no `vfree`."""
+        """`vmalloc`, and no `vfree`.
+
+        Args:
+            pages: Base pages.
+
+        Returns:
+            The operation.
+        """
         return Operation("vmalloc_and_keep", {"pages": pages})
 
     def page_handle_poison(self, pfn: int) -> Operation:
-        """The end of a hard offline: dissolve the free hugepage at `pfn`, keep it out of the per-CPU lists."""
+        """The end of a hard offline: dissolve the free hugepage at `pfn`, keep it out of the per-CPU lists.
+
+        Kernel: ``mm/memory-failure.c``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            The operation.
+        """
         return Operation("page_handle_poison", {"pfn": pfn})
 
     def cpu_online(self) -> Operation:
-        """A CPU comes online, as far as it takes locks of memory management."""
+        """A CPU comes online, as far as it takes locks of memory management.
+
+        Returns:
+            The operation.
+        """
         return Operation("cpu_online")
 
     def speculate(self, block: Block) -> Operation:
-        """A walk that a CPU makes by itself for the first struct page of a block; it fills TLBs and never faults."""
+        """A walk that a CPU makes by itself for the first struct page of a block; it fills TLBs and never faults.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+
+        Returns:
+            The operation.
+        """
         return Operation("speculate", {"pfn": self.pfn(block.start)})
 
     def iommu_walk(self, block: Block) -> Operation:
-        """The same, by an IOMMU that shares the kernel's tables; nothing unless the environment has one."""
+        """The same, by an IOMMU that shares the kernel's tables; nothing unless the environment has one.
+
+        Args:
+            block: The memory block, as `Memory.add` describes it.
+
+        Returns:
+            The operation.
+        """
         return Operation("iommu_walk", {"pfn": self.pfn(block.start)})
 
     def vmalloc(self, pages: int) -> Operation:
+        """`vmalloc`, then `vfree`.
+
+        Kernel: ``mm/vmalloc.c``.
+
+        Args:
+            pages: Base pages.
+
+        Returns:
+            The operation.
+        """
         return Operation("vmalloc_cycle", {"pages": pages})
 
     def _pfns(self, block: Block) -> dict[str, int]:
         return {"start": self.pfn(block.start), "end": self.pfn(block.start + block.bytes)}
 
     def describe(self, name: str, corpus: str | None, judged: Sequence[str], variant: str, actors: Sequence[Actor]) -> Description:
-        """The finished description. Called by `Scenario.stage`."""
+        """The finished description. Called by `Scenario.stage`.
+
+        Args:
+            name: Name of the scenario.
+            corpus: Its corpus number, if it has one.
+            judged: The invariants that the verdict is about.
+            variant: Name of the variant.
+            actors: Who does what.
+
+        Returns:
+            What the core is given.
+
+        Raises:
+            SpecError: There are no actors.
+        """
         programs = [(actor, actor.program()) for actor in actors]
         sources = [actor.source() if program is None else None for actor, program in programs]
         if not programs:

@@ -30,6 +30,11 @@ class Operation:
     arguments: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
     def to_dict(self) -> OperationDict:
+        """As it stands in a document.
+
+        Returns:
+            Its name under ``op``, and its fields.
+        """
         return {"op": self.name, **self.arguments}
 
 
@@ -48,6 +53,11 @@ class Reply:
     """What steps are sent while it is found out whether they look at results."""
 
     def __init__(self, looked: list[bool]) -> None:
+        """Report looks to `looked`.
+
+        Args:
+            looked: Gets an entry each time it is looked at.
+        """
         object.__setattr__(self, "looked", looked)
 
     def __getattribute__(self, name: str) -> object:
@@ -74,9 +84,17 @@ for _name in (
 
 
 def program(name: str, function: Function) -> list[Operation] | None:
-    """The operations of steps that do not look at results; None if they do.
+    """The operations of steps that do not look at results.
 
-    :raises SpecError: they yield something else, or have no end.
+    Args:
+        name: Of the actor, for messages.
+        function: Yields operations.
+
+    Returns:
+        The operations; None if they depend on results.
+
+    Raises:
+        SpecError: They yield something else, or have no end.
     """
     operations: list[Operation] = []
     looked: list[bool] = []
@@ -123,9 +141,18 @@ class Source:
     function: Function
 
     def __call__(self, results: Sequence[int]) -> str:
-        """JSON of the operations after no result, after the first, and so on; ``null`` for the end.
+        """What the steps yield after these results.
 
-        :raises SpecError: the steps raise, yield no operation, or differ from one time to the next; with the step's number.
+        Args:
+            results: What the operations so far returned: a number from 0 up, or the errno as a negative
+                one.
+
+        Returns:
+            JSON of the operations after no result, after the first, and so on; ``null`` for the end.
+
+        Raises:
+            SpecError: The steps raise, yield no operation, or differ from one time to the next; with
+                the step's number.
         """
         first, second = self._drive(results), self._drive(results)
         for number, (once, now) in enumerate(zip_longest(first, second), 1):
@@ -159,7 +186,11 @@ class Source:
         return yielded
 
     def to_dict(self) -> StepsDocument:
-        """What a document says of it."""
+        """What a document says of it.
+
+        Returns:
+            Name of the function, and a digest of its source if that is known.
+        """
         try:
             source = hashlib.sha256(inspect.getsource(self.function).encode()).hexdigest()[:16]
         except (OSError, TypeError):

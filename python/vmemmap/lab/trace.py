@@ -40,6 +40,14 @@ class Step:
 
     @classmethod
     def from_dict(cls, raw: StepDict) -> Step:
+        """From the JSON of the core.
+
+        Args:
+            raw: The JSON of the core.
+
+        Returns:
+            The step.
+        """
         return cls(
             step=int(raw["step"]),
             cpu=int(raw.get("cpu", 0)),
@@ -56,6 +64,11 @@ class Step:
         )
 
     def to_dict(self) -> StepDict:
+        """As ``--json`` has it.
+
+        Returns:
+            The object.
+        """
         return cast("StepDict", asdict(self))
 
     @property
@@ -80,6 +93,14 @@ class Violation:
 
     @classmethod
     def from_dict(cls, raw: ViolationDict | StressViolation) -> Violation:
+        """From the JSON of the core.
+
+        Args:
+            raw: The JSON of the core.
+
+        Returns:
+            The violation.
+        """
         return cls(
             invariant=str(raw["invariant"]),
             actor=str(raw.get("actor", "")),
@@ -89,6 +110,11 @@ class Violation:
         )
 
     def to_dict(self) -> ViolationDict:
+        """As ``--json`` has it.
+
+        Returns:
+            The object.
+        """
         return cast("ViolationDict", asdict(self))
 
 
@@ -97,7 +123,12 @@ _TAIL = ("document", "segments", "steps")
 
 
 def write(trace: TraceFile, file: TextIO) -> None:
-    """A trace as JSON: what it is first, then one segment and one step on each line."""
+    """A trace as JSON: what it is first, then one segment and one step on each line.
+
+    Args:
+        trace: What `Result.trace_file` gives.
+        file: Open for writing.
+    """
     file.write("{")
     held = cast("Mapping[str, object]", trace)
     order = [*_HEAD, *sorted(held.keys() - {*_HEAD, *_TAIL}), *_TAIL]
@@ -113,12 +144,26 @@ def write(trace: TraceFile, file: TextIO) -> None:
 
 
 def word(value: int) -> str:
-    """A descriptor as the kernel's people write it; 0 is none."""
+    """A descriptor as the kernel's people write it; 0 is none.
+
+    Args:
+        value: A descriptor.
+
+    Returns:
+        Hexadecimal text; ``none`` for 0.
+    """
     return "none" if value == 0 else f"{value:#x}"
 
 
 def switches(trace: Sequence[Step]) -> int:
-    """Context switches of a trace, the measure of how likely it is to be met by chance."""
+    """Context switches of a trace, the measure of how likely it is to be met by chance.
+
+    Args:
+        trace: The steps, in order.
+
+    Returns:
+        How often the next step is another actor's.
+    """
     return sum(1 for before, after in pairwise(trace) if before.actor != after.actor)
 
 
@@ -129,7 +174,14 @@ RUN_ENDS = 12
 
 def text(trace: Sequence[Step]) -> str:
     """The trace as lines, one actor's steps indented further than the other's. The middle of a long run of one actor, such
-    as the scan of a table, is one line that counts what it leaves out."""
+    as the scan of a table, is one line that counts what it leaves out.
+
+    Args:
+        trace: The steps, in order.
+
+    Returns:
+        The lines.
+    """
     actors = list(dict.fromkeys(step.actor for step in trace))
     lines: list[str] = []
     for actor, steps in groupby(trace, key=lambda step: step.actor):
@@ -146,7 +198,14 @@ def text(trace: Sequence[Step]) -> str:
 
 
 def functions(steps: Sequence[Step]) -> str:
-    """The kernel functions of some steps, each named once."""
+    """The kernel functions of some steps, each named once.
+
+    Args:
+        steps: The steps, in order.
+
+    Returns:
+        Names, comma-separated.
+    """
     return ", ".join(dict.fromkeys(step.note.split(":")[0] for step in steps if step.note))
 
 

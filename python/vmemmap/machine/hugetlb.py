@@ -28,6 +28,13 @@ class HugeTLBPool:
     __slots__ = ("_core", "_index", "size")
 
     def __init__(self, core: Core, index: int, size: int) -> None:
+        """A handle on one pool.
+
+        Args:
+            core: The machine.
+            index: Of the size among those of the granule, from the smallest.
+            size: Bytes of one page.
+        """
         self._core, self._index = core, index
         self.size: int = size
         """Bytes of one page."""
@@ -110,8 +117,20 @@ class HugeTLBPool:
         """Fresh pages into the pool: `count` of them anywhere, or exactly those with these head PFNs.
 
         Returns their head PFNs. None of the frames that the call itself needs, for tables or vmemmap, is taken from the
-        pages named. Raises ``KernelError``: ENOMEM if memory runs out, EBUSY if a named frame is in use, EINVAL if a PFN
-        cannot be a head; pages allocated before that stay.
+        pages named.
+
+        Kernel: ``alloc_fresh_huge_page``, ``mm/hugetlb.c``.
+
+        Args:
+            count: How many, anywhere; 1 by default.
+            pfns: Or exactly the pages with these head PFNs.
+
+        Returns:
+            PFNs of the heads.
+
+        Raises:
+            KernelError: ENOMEM if memory runs out, EBUSY if a named frame is in use, EINVAL if a PFN
+                cannot be a head; pages allocated before that stay.
         """
         if pfns is None:
             return [self._run("hugetlb_alloc", at=None) for _ in range(_count(1 if count is None else count, "count"))]
@@ -121,22 +140,54 @@ class HugeTLBPool:
         """Free pages of the pool back to the page allocator, vmemmap restored first: `count` of them, or exactly those with
         these head PFNs. Returns their head PFNs.
 
-        Raises ``KernelError``: ENOMEM if a restore finds no memory, EBUSY if a page is in use, EINVAL if there is none.
+        Kernel: ``update_and_free_page``, ``mm/hugetlb.c``.
+
+        Args:
+            count: How many; 1 by default.
+            pfns: Or exactly the pages with these head PFNs.
+
+        Returns:
+            PFNs of the heads.
+
+        Raises:
+            KernelError: ENOMEM if a restore finds no memory, EBUSY if a page is in use, EINVAL if there
+                is none.
         """
         if pfns is None:
             return [self._run("hugetlb_free", at=None) for _ in range(_count(1 if count is None else count, "count"))]
         return self._core.release(self._index, _pfns(count, pfns))
 
     def reserve(self, delta: int) -> None:
-        """Promise `delta` pages to a mapping, or take the promise back if negative (``hugetlb_acct_memory``)."""
+        """Promise `delta` pages to a mapping, or take the promise back if negative (``hugetlb_acct_memory``).
+
+        Args:
+            delta: Pages; negative to take the promise back.
+
+        Raises:
+            KernelError: ENOMEM if there are not so many to promise.
+        """
         self._run("hugetlb_reserve", delta=delta)
 
     def get(self) -> int:
-        """A page fault takes a free page and keeps it; returns its head PFN."""
+        """A page fault takes a free page and keeps it; returns its head PFN.
+
+        Returns:
+            PFN of the head.
+
+        Raises:
+            KernelError: ENOSPC if no page is free.
+        """
         return self._run("hugetlb_get")
 
     def put(self, pfn: int) -> None:
-        """The last reference to a page taken by ``get`` goes."""
+        """The last reference to a page taken by ``get`` goes.
+
+        Args:
+            pfn: PFN of the head.
+
+        Raises:
+            KernelError: EINVAL if nobody uses it.
+        """
         self._run("hugetlb_put", at=_count(pfn, "pfn"))
 
 
@@ -163,6 +214,11 @@ class HugeTLBPools(Mapping[str, HugeTLBPool]):
     """Pools by page size: ``pools["2M"]``, or the bytes. Iterates over the names, smallest first."""
 
     def __init__(self, core: Core) -> None:
+        """A handle on the pools of every size that the granule has.
+
+        Args:
+            core: The machine.
+        """
         sizes = HUGEPAGE_SIZES[core.granule]
         self._pools = {format_size(size): HugeTLBPool(core, index, size) for index, size in enumerate(sizes)}
 

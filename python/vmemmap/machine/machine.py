@@ -67,6 +67,11 @@ class Counters(Mapping[str, int]):
     __slots__ = ("_counts",)
 
     def __init__(self, counts: Mapping[str, int]) -> None:
+        """Hold these counts.
+
+        Args:
+            counts: Counts by name.
+        """
         self._counts = dict(counts)
 
     def __getitem__(self, name: str) -> int:
@@ -107,6 +112,11 @@ class Tables(Mapping[int, "NDArray[np.uint64]"]):
     __slots__ = ("_core", "_levels")
 
     def __init__(self, core: _core.Machine) -> None:
+        """List the tables that the machine has now.
+
+        Args:
+            core: The machine.
+        """
         self._core = core
         self._levels = dict(core.tables())
 
@@ -139,7 +149,11 @@ class Tables(Mapping[int, "NDArray[np.uint64]"]):
         return np.fromiter(self._levels.values(), dtype=np.int8, count=len(self._levels))
 
     def copy(self) -> TablesCopy:
-        """All of it at one moment, as arrays of the caller's own."""
+        """All of it at one moment, as arrays of the caller's own.
+
+        Returns:
+            ``pa`` (n), ``level`` (n) and ``words`` (n × descriptors in a table).
+        """
         return TablesCopy(*self._core.image_arrays())
 
 
@@ -149,8 +163,6 @@ class Machine:
     Sizes are bytes or text like ``4G``. ``kernel`` is the behaviour modelled: ``2021``, ``6.1``, ``6.12``, ``6.12.117``;
     `hvo` is ``hugetlb_free_vmemmap`` at boot. Every other keyword is a policy (``update="bbm"``); ``vmemmap.policies()``
     lists them. With `checked` every access is checked as a sanitizer does, and ``violations`` tells what it saw.
-
-    :raises SpecError: an argument, or a combination that no such kernel had.
     """
 
     __slots__ = ("_core", "_description", "hugetlb", "memory")
@@ -167,6 +179,21 @@ class Machine:
         checked: bool = False,
         **policies: str,
     ) -> None:
+        """Boot a machine.
+
+        Args:
+            granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+            va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+            kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+            boot_memory: Bytes or text: RAM at boot, from 1 GiB on.
+            hotplug_memory: Bytes or text: room above it where memory may be hot-added.
+            hvo: ``hugetlb_free_vmemmap`` at boot.
+            checked: Whether every access is checked, as a sanitizer does.
+            **policies: Choices by policy, ``-`` as ``_``.
+
+        Raises:
+            SpecError: An argument, or a combination that no such kernel had.
+        """
         from .. import _core
 
         document = _document(
@@ -192,7 +219,14 @@ class Machine:
 
     @classmethod
     def from_spec(cls, spec: MachineSpec) -> Machine:
-        """The machine that ``--machine`` describes, its pools filled."""
+        """The machine that ``--machine`` describes, its pools filled.
+
+        Args:
+            spec: What ``--machine`` says.
+
+        Returns:
+            The machine.
+        """
         machine = cls(
             granule=spec.granule,
             va_bits=spec.va_bits,
@@ -227,7 +261,23 @@ class Machine:
         optimised are known. `kernel` overrides the behaviour that the dump names; `root`, `granule`, `va_bits` and
         `memstart` are for a vmcore that does not say, `base` for raw memory.
 
-        :raises ImageError: the files cannot be read, or contradict themselves; one line that names the place.
+        Args:
+            path: A table image (``.npz``) or a vmcore.
+            kernel: Kernel behaviour, instead of the one that the dump names.
+            root: Physical address of ``swapper_pg_dir``.
+            granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+            va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+            memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
+            base: Physical address of the first byte of a raw memory file.
+            checked: Whether every access is checked, as a sanitizer does.
+            **policies: Choices by policy, ``-`` as ``_``.
+
+        Returns:
+            The machine.
+
+        Raises:
+            ImageError: The files cannot be read, or contradict themselves; one line that names the
+                place.
         """
         from .. import _core
         from ..dumps.dump import Hints, read_tables
@@ -245,7 +295,11 @@ class Machine:
         return machine
 
     def save(self, path: StrPath) -> None:
-        """Write the tables as an image: ``.npz`` and the JSON beside it, whole or not at all."""
+        """Write the tables as an image: ``.npz`` and the JSON beside it, whole or not at all.
+
+        Args:
+            path: The ``.npz`` to write; the JSON goes beside it.
+        """
         from ..dumps.image import Image, write_npz
 
         pa, level, words = self._core.image_arrays()
@@ -323,36 +377,86 @@ class Machine:
         return [Violation(**found) for found in self._core.violations()]
 
     def check(self) -> list[Violation]:
-        """Every invariant that tables, pools and sections at rest can show; empty if all hold."""
+        """Every invariant that tables, pools and sections at rest can show; empty if all hold.
+
+        Returns:
+            Every violation that is there while nothing runs.
+        """
         return [Violation(**found) for found in self._core.check()]
 
     def fail_allocation(self, nth: int | None) -> None:
-        """Let the `nth` allocation of frames from now fail, as if memory had run out; ``None``: none."""
+        """Let the `nth` allocation of frames from now fail, as if memory had run out; ``None``: none.
+
+        Args:
+            nth: Counted from 1, from now on; None: none.
+        """
         self._core.fail_allocation(None if nth is None else _word(nth, "nth"))
 
     def page_address(self, pfn: int) -> int:
-        """Virtual address of the ``struct page`` of a PFN (``pfn_to_page``): arithmetic, whether or not it is mapped."""
+        """Virtual address of the ``struct page`` of a PFN (``pfn_to_page``): arithmetic, whether or not it is mapped.
+
+        Kernel: ``pfn_to_page``, ``include/asm-generic/memory_model.h``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            Virtual address of its struct page.
+        """
         return self._core.page_address(_word(pfn, "pfn"))
 
     def struct_page(self, pfn: int) -> StructPage | None:
-        """The struct page of a PFN, read through the tables as they are now; ``None`` where they map nothing."""
+        """The struct page of a PFN, read through the tables as they are now; ``None`` where they map nothing.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            Eight words of 64 bits, decoded; None if vmemmap is not mapped there.
+        """
         words = self._core.struct_page(_word(pfn, "pfn"))
         return None if words is None else StructPage(self.page_address(pfn), tuple(words))
 
     def linear_address(self, physical: int) -> int:
-        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it is mapped."""
+        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it is mapped.
+
+        Kernel: ``__phys_to_virt``, ``arch/arm64/include/asm/memory.h``.
+
+        Args:
+            physical: Physical address, in bytes.
+
+        Returns:
+            Virtual address.
+        """
         layout = self._core.layout()
         return (layout["PAGE_OFFSET"] + _word(physical, "physical") - layout["memstart_addr"]) % (1 << 64)
 
     def translate(self, va: int) -> Translation:
-        """Walk the tables for a kernel virtual address."""
+        """Walk the tables for a kernel virtual address.
+
+        Args:
+            va: Virtual address.
+
+        Returns:
+            Where the walk ended.
+        """
         return Translation(*self._core.translate(_word(va, "va")))
 
     def ptdump(self, region: str | None = None) -> str:
         """The text of ``/sys/kernel/debug/kernel_page_tables``, or the slice of it that belongs to a region (``vmemmap``,
         ``linear``, ``vmalloc``, ...).
 
-        :raises SpecError: there is no such region.
+        Kernel: ``ptdump_walk``, ``arch/arm64/mm/ptdump.c``.
+
+        Args:
+            region: ``vmemmap``, ``linear``, ``modules``, ``vmalloc``, ``fixmap`` or ``pci``; None:
+                everything.
+
+        Returns:
+            The text, byte for byte as ``kernel_page_tables`` has it.
+
+        Raises:
+            SpecError: There is no such region.
         """
         from .. import _core
 

@@ -47,6 +47,13 @@ class MemoryRange:
     __slots__ = ("_core", "size", "start")
 
     def __init__(self, core: Core, start: int, size: int) -> None:
+        """A handle; nothing happens.
+
+        Args:
+            core: The machine.
+            start: Physical address, in bytes.
+            size: Bytes, or text such as ``256M``.
+        """
         self._core = core
         self.start: int = start
         """Physical address."""
@@ -79,7 +86,14 @@ class MemoryRange:
         """Give the memory to the page allocator, in zone ``movable`` or ``normal`` (sysfs: ``online_movable``,
         ``online_kernel``).
 
-        Raises ``KernelError``: EINVAL if there is no such block, or it is online.
+        Kernel: ``memory_block_online``, ``drivers/base/memory.c``.
+
+        Args:
+            zone: ``movable`` or ``normal``.
+
+        Raises:
+            SpecError: No such zone.
+            KernelError: EINVAL if there is no such block, or it is online.
         """
         if zone not in ZONES:
             raise SpecError(f"zone is {zone!r}: expected movable or normal")
@@ -91,7 +105,11 @@ class MemoryRange:
         As in the kernel (``offline_pages``), this goes on for as long as a page in use finds no other place: until its user
         lets go, or Ctrl-C.
 
-        Raises ``KernelError``: EBUSY if something in it cannot move, EINTR if interrupted, EINVAL if it is not online.
+        Kernel: ``offline_pages``, ``mm/memory_hotplug.c``.
+
+        Raises:
+            KernelError: EBUSY if something in it cannot move, EINTR if interrupted, EINVAL if it is not
+                online.
         """
         self._run("memory_offline")
 
@@ -106,6 +124,11 @@ class Memory:
     __slots__ = ("_core",)
 
     def __init__(self, core: Core) -> None:
+        """A handle on all memory.
+
+        Args:
+            core: The machine.
+        """
         self._core = core
 
     def __repr__(self) -> str:
@@ -133,8 +156,21 @@ class Memory:
 
         With `memmap_on_memory` the vmemmap frames come from the range itself, if the kernel allows it for that size.
 
-        Raises ``KernelError``: EINVAL if the range is not of whole blocks, EEXIST if a part of it is there already,
-        ENOMEM.
+        Kernel: ``add_memory_resource``, ``mm/memory_hotplug.c``.
+
+        Args:
+            size: Bytes, or text such as ``256M``.
+            start: Physical address; None: the lowest free place of the hotplug regions.
+            memmap_on_memory: Take the vmemmap frames from the range itself, if the kernel allows that
+                for its size.
+
+        Returns:
+            The range, offline.
+
+        Raises:
+            SpecError: No size is given, or one that is none.
+            KernelError: EINVAL if the range is not of whole blocks, EEXIST if a part of it is there
+                already, ENOMEM.
         """
         if size is None:
             raise SpecError("memory.add needs a size, like 256M")
@@ -152,8 +188,17 @@ class Memory:
     ) -> None:
         """Of a block: ``remove_memory``, EBUSY unless it is offline. Of `start` and `size`: ``offline_and_remove_memory``.
 
-        Raises ``KernelError``: EBUSY as above, or if something in the range cannot move; EINVAL if the range is not of
-        whole hot-added blocks.
+        Kernel: ``remove_memory``, ``offline_and_remove_memory``, ``mm/memory_hotplug.c``.
+
+        Args:
+            block: A range or block that is offline.
+            start: Or a physical address, with `size`: offlined first.
+            size: Bytes, or text such as ``256M``.
+
+        Raises:
+            SpecError: Neither a block, nor start and size.
+            KernelError: EBUSY as above, or if something in the range cannot move; EINVAL if the range
+                is not of whole hot-added blocks.
         """
         if (block is None) == (start is None or size is None) or (block is not None and (start is not None or size is not None)):
             raise SpecError("memory.remove takes a block, or start and size")
@@ -164,7 +209,15 @@ class Memory:
             run(self._core, "memory_offline_and_remove", start=address, bytes=length)
 
     def range(self, start: int | str, size: int | str) -> MemoryRange:
-        """A handle on blocks that exist already, such as those of a loaded machine."""
+        """A handle on blocks that exist already, such as those of a loaded machine.
+
+        Args:
+            start: Physical address, in bytes.
+            size: Bytes, or text such as ``256M``.
+
+        Returns:
+            The handle.
+        """
         return MemoryRange(self._core, parse_size(start, "start"), parse_size(size, "size"))
 
     def _free_place(self, length: int) -> int:

@@ -14,6 +14,7 @@ __all__ = ["run"]
 def run(core: Core, op: str, **fields: int | bool | str | None) -> int:
     """Run one operation to its end and return its result.
 
-    :raises KernelError: the kernel returned an errno.
+    Raises:
+        KernelError: The kernel returned an errno.
     """
     return core.run(json.dumps({"op": op, **fields}))

@@ -49,7 +49,11 @@ class PoolEstimate:
         return 100 * self.frames_freed_each * self.granule / self.size
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         saved_each = self.frames_freed_each * self.granule
         return {
             "size": self.size,
@@ -104,7 +108,11 @@ class BootFit:
         return self.free_early >= max(1, self.kernel_reserve)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "kernel_reserve": self.kernel_reserve,
             "free": self.free,
@@ -119,7 +127,11 @@ class BootFit:
         }
 
     def text(self) -> str:
-        """For people: what is left without and with early HVO."""
+        """For people: what is left without and with early HVO.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         covered = " and ".join(map(format_size, self.early_sizes))
         early = f"for {covered} pages; Linux 6.15, which has it on x86_64 only" if covered else "does not apply to these sizes"
         left = f", {human_size(self.kernel_reserve)} to be left" if self.kernel_reserve else ""
@@ -179,7 +191,11 @@ class Estimate:
         return self.bytes_saved - self.split_cost
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "memory": self.memory,
             "granule": self.granule,
@@ -209,7 +225,11 @@ class Estimate:
         }
 
     def text(self) -> str:
-        """For people: one row for each hugepage size, then the totals."""
+        """For people: one row for each hugepage size, then the totals.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         lines = [
             f"{format_size(self.memory)} of memory, {format_size(self.granule)} pages, vmemmap mapped by "
             f"{'2M blocks' if self.mapping == 'blocks' else 'base pages'}, {self.reserved} vmemmap page"
@@ -266,8 +286,24 @@ def estimate(
     number of vmemmap pages kept for each hugepage: 1, or 2 as in 2021. With 16K and 64K pages vmemmap is always mapped
     by base pages, whatever ``mapping`` says. ``kernel_reserve`` is what must be left if all hugepages are allocated at boot.
 
-    Raises ``SpecError``: more hugepages than memory, a size the granule lacks, not a whole number of pages, more memory
-    than the linear map can hold.
+    Kernel: ``Documentation/mm/vmemmap_dedup.rst``.
+
+    Args:
+        memory: Bytes of RAM, or text such as ``1T``.
+        hugepages: Hugepage size → bytes of memory in such pages, or texts like ``2M=400G``.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        reserved: vmemmap pages kept for each hugepage: 1, or 2 as in 2021.
+        mapping: ``blocks`` or ``basepages``: how vmemmap is mapped at boot, with 4K pages.
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+        kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+        kernel_reserve: Bytes that must be left if all hugepages are allocated at boot.
+
+    Returns:
+        Savings and costs, in bytes and frames.
+
+    Raises:
+        SpecError: More hugepages than memory, a size the granule lacks, not a whole number of pages, more
+            memory than the linear map can hold.
     """
     machine = layout(granule, va_bits, kernel)
     total = parse_size(memory, "memory")
@@ -360,7 +396,14 @@ def _boot(machine: Layout, pools: tuple[PoolEstimate, ...], blocks: bool, left: 
 
 
 def human_size(size: int) -> str:
-    """A size in four significant digits of the unit that fits."""
+    """A size in four significant digits of the unit that fits.
+
+    Args:
+        size: Bytes.
+
+    Returns:
+        Text with a binary unit.
+    """
     sign, size = ("-" if size < 0 else ""), abs(size)
     unit = min(max(0, (size.bit_length() - 1) // 10), 6)
     if not unit:

@@ -69,7 +69,11 @@ class HostPool:
     """NUMA node → the same for that node."""
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON. What needs the page size is ``None`` without it."""
+        """For JSON. What needs the page size is ``None`` without it.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         saved = self.estimate.to_dict()
         if not self.estimate.granule:
             saved = {key: value if key in ("size", "name", "count", "memory") else None for key, value in saved.items()}
@@ -94,7 +98,11 @@ class HugepageOptimisation:
     """vmemmap pages kept for each hugepage: 1, or 2 before Linux 5.18."""
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "available": self.available,
             "why": self.why,
@@ -124,7 +132,11 @@ class MemoryBlocks:
         return sum(self.states.values())
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "block_size": self.block_size,
             "blocks": self.number,
@@ -189,7 +201,11 @@ class Host:
         return 0 if self.hvo.available is False else self.frames_all
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         page = self.page_size or 0
         return {
             "root": self.root,
@@ -226,7 +242,11 @@ class Host:
         }
 
     def not_known(self) -> list[str]:
-        """What no file tells, in words."""
+        """What no file tells, in words.
+
+        Returns:
+            Lines, one for each thing.
+        """
         known = [f"sizeof(struct page): {STRUCT_PAGE} bytes are assumed"]
         if self.page_size is None:
             known.append("the page size, hence everything about savings: --page-size gives it")
@@ -239,7 +259,11 @@ class Host:
         return known
 
     def text(self) -> str:
-        """For people."""
+        """For people.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         page = "page size not known" if self.page_size is None else f"{format_size(self.page_size)} pages ({self.page_size_from})"
         memory = "memory not known" if self.memory is None else f"{human_size(self.memory)} of memory"
         lines = [f"Linux {self.release or '(release not known)'}, {self.machine or 'machine not known'}, {page}, {memory}", ""]
@@ -303,7 +327,15 @@ def host(root: str | os.PathLike[str] = "/", page_size: int | str | None = None)
     """What the host has; or, with another `root`, what a copy of its ``/proc`` and ``/sys`` tells. `page_size` is bytes or
     text like ``64K``; without it, of this host what ``sysconf`` says, of a copy what the files allow to conclude.
 
-    :raises SpecError: `root` is no directory, or has neither ``proc`` nor ``sys``; `page_size` is no page size.
+    Args:
+        root: Where ``proc`` and ``sys`` are: of this host, or of a copy.
+        page_size: Bytes of a base page; None: as the host says.
+
+    Returns:
+        What it has.
+
+    Raises:
+        SpecError: `root` is no directory, or has neither ``proc`` nor ``sys``; `page_size` is no page size.
     """
     from ..errors import SpecError
 

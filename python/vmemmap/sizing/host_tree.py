@@ -23,7 +23,8 @@ _HEXADECIMAL: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")
 class HostTree:
     """The directory that ``proc`` and ``sys`` lie in: ``/``, or a copy such as a sosreport.
 
-    :raises SpecError: it is no directory, or has neither of them.
+    Raises:
+        SpecError: It is no directory, or has neither of them.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/") -> None:

@@ -84,15 +84,34 @@ class Layout:
         return start // top.entry_span % top.entries, (end - 1) // top.entry_span % top.entries
 
     def vmemmap_pages(self, hugepage: int) -> float:
-        """vmemmap pages of one hugepage of that size in bytes; a fraction if it has less than one."""
+        """vmemmap pages of one hugepage of that size in bytes; a fraction if it has less than one.
+
+        Args:
+            hugepage: Bytes of one hugepage.
+
+        Returns:
+            vmemmap pages.
+        """
         return vmemmap_pages(self.granule, hugepage)
 
     def frames_freed(self, hugepage: int, reserved: int = 1) -> int:
-        """Frames that HVO frees for one hugepage of that size, with 1 or (2021) 2 vmemmap pages kept."""
+        """Frames that HVO frees for one hugepage of that size, with 1 or (2021) 2 vmemmap pages kept.
+
+        Args:
+            hugepage: Bytes of one hugepage.
+            reserved: vmemmap pages kept: 1, or 2 as in 2021.
+
+        Returns:
+            Frames.
+        """
         return frames_freed(self.granule, hugepage, reserved)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: addresses as hexadecimal text, as in a capture's JSON; sizes as integers."""
+        """For JSON: addresses as hexadecimal text, as in a capture's JSON; sizes as integers.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         pages = self.section_size // self.granule
         return {
             "granule": self.granule,
@@ -145,7 +164,11 @@ class Layout:
         }
 
     def text(self) -> str:
-        """For people: regions, levels, sections, hugepages."""
+        """For people: regions, levels, sections, hugepages.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         lines = [f"{format_size(self.granule)} pages, {self.va_bits}-bit addresses, Linux {self.kernel}", ""]
         for name, (start, end) in self.regions.items():
             lines.append(f"  {start:#018x}-{end:#018x} {_approximate(end - start):>9}  {name}")
@@ -181,6 +204,13 @@ class Layout:
 def vmemmap_pages(page_size: int, hugepage: int) -> float:
     """vmemmap pages of one hugepage, on any architecture; sizes in bytes. A fraction if it has less than one
     (``mm/hugetlb_vmemmap.h: hugetlb_vmemmap_size``).
+
+    Args:
+        page_size: Bytes of a base page.
+        hugepage: Bytes of one hugepage.
+
+    Returns:
+        vmemmap pages.
     """
     return hugepage // page_size * STRUCT_PAGE / page_size
 
@@ -188,6 +218,14 @@ def vmemmap_pages(page_size: int, hugepage: int) -> float:
 def frames_freed(page_size: int, hugepage: int, reserved: int = 1) -> int:
     """Frames that HVO frees for one hugepage, on any architecture; sizes in bytes. `reserved` vmemmap pages are kept: 1, or
     2 before Linux 5.18 (``mm/hugetlb_vmemmap.h: hugetlb_vmemmap_optimizable_size``).
+
+    Args:
+        page_size: Bytes of a base page.
+        hugepage: Bytes of one hugepage.
+        reserved: vmemmap pages kept: 1, or 2 as in 2021.
+
+    Returns:
+        Frames.
     """
     return max(0, int(vmemmap_pages(page_size, hugepage)) - reserved)
 
@@ -195,7 +233,18 @@ def frames_freed(page_size: int, hugepage: int, reserved: int = 1) -> int:
 def layout(granule: int | str = "4K", va_bits: int | str = 48, kernel: str = "6.1") -> Layout:
     """The layout of a machine with that granule and VA size under that kernel, without KASAN and KASLR.
 
-    Raises ``SpecError`` for what that kernel did not have (52-bit addresses with 4K or 16K pages before 6.12).
+    Kernel: ``arch/arm64/include/asm/memory.h``, ``Documentation/arch/arm64/memory.rst``.
+
+    Args:
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
+        kernel: Kernel behaviour, by name: ``6.1``, ``6.12`` and so on.
+
+    Returns:
+        Regions, table levels, section and hugepage sizes.
+
+    Raises:
+        SpecError: For what that kernel did not have (52-bit addresses with 4K or 16K pages before 6.12).
     """
     granule, va_bits, kernel = parse_granule(granule), parse_va_bits(va_bits), parse_kernel(kernel)
     check_machine(granule, va_bits, kernel)

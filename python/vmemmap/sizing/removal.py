@@ -38,7 +38,11 @@ class LeafEdge:
     """Physical range that the leaf maps; of a leaf of vmemmap, the range whose struct pages it maps."""
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: addresses as hexadecimal text."""
+        """For JSON: addresses as hexadecimal text.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "edge": self.edge,
             "physical": hex(self.physical),
@@ -62,7 +66,11 @@ class MappingAnswer:
     """Memory blocks of the range that could not go offline, each by itself, since an edge of theirs is inside a leaf."""
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "region": self.region,
             "mapping": self.mapping,
@@ -98,7 +106,11 @@ class Removal:
         return not (self.start % self.memory_block or self.end % self.memory_block)
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON: addresses as hexadecimal text."""
+        """For JSON: addresses as hexadecimal text.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "start": hex(self.start),
             "end": hex(self.end),
@@ -113,7 +125,11 @@ class Removal:
         }
 
     def text(self) -> str:
-        """For people: one line for each region and mapping, then what the kernel makes of it."""
+        """For people: one line for each region and mapping, then what the kernel makes of it.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         where = "" if self.source is None else f", in the tables of {self.source}"
         size, block = format_size(self.end - self.start), format_size(self.memory_block)
         lines = [f"removing {self.start:#x}-{self.end:#x}, {size} in memory blocks of {block}{where}"]
@@ -141,7 +157,16 @@ _MAPPED: Final = {"blocks": "blocks", "basepages": "base pages"}
 def parse_range(text: str, what: str, granule: int) -> tuple[int, int]:
     """``0x80000000-0x88000000`` or ``2G-2176M`` → (start, end), physical, of whole pages.
 
-    Raises ``SpecError`` for anything else.
+    Args:
+        text: ``0x80000000-0x88000000`` or ``2G-2176M``.
+        what: What it is, for the message.
+        granule: Bytes of a base page.
+
+    Returns:
+        (start, end): physical addresses in bytes, of whole pages.
+
+    Raises:
+        SpecError: For anything else.
     """
     first, dash, last = text.partition("-") if isinstance(text, str) else ("", "", "")
     if not dash:
@@ -167,7 +192,17 @@ def by_arithmetic(
     ``vmemmap_populate``): the linear map by base pages, and by the largest blocks and contiguous sets that fit into the range
     `added` in one call; vmemmap as `mapping` says. ``memstart_addr`` is taken to be a multiple of the largest leaf.
 
-    Raises ``SpecError``: no such range; `remove` is not within `added`.
+    Args:
+        remove: START-END, physical addresses.
+        granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
+        mapping: ``blocks`` or ``basepages``.
+        added: START-END that was hot-added in one piece.
+
+    Returns:
+        The answer for linear map and vmemmap.
+
+    Raises:
+        SpecError: No such range; `remove` is not within `added`.
     """
     machine = layout(granule)
     start, end = parse_range(remove, "remove", machine.granule)
@@ -289,7 +324,16 @@ def in_tables(machine: _Tables, remove: str, source: str) -> Removal:
     """Which leaves removing the range would split in the tables that `machine` has (``addr_splits_kernel_leaf``). `source`
     names them in the answer.
 
-    Raises ``SpecError``: no such range.
+    Args:
+        machine: The machine whose tables are asked.
+        remove: START-END, physical addresses.
+        source: Name of the tables, for the answer.
+
+    Returns:
+        The answer for linear map and vmemmap.
+
+    Raises:
+        SpecError: No such range.
     """
     geometry = layout(machine.granule, machine.va_bits, machine.kernel)
     start, end = parse_range(remove, "remove", machine.granule)
