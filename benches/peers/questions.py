@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from vmemmap.lab.neighbours import WINDOW
 from vmemmap.lab.scenario import Actor, Operation, Variant, scenario
-from vmemmap.lab.setup import DRAM, SECTION_SIZE, Stage
+from vmemmap.lab.setup import DRAM, SECTION_SIZE, Setup
 
 GRANULE = 65536
 _KERNEL = "6.12"
@@ -45,7 +45,7 @@ def _three(rounds: int) -> dict[str, int]:
         Variant("clear-then-set-3", "violated", ("I6",), {"update": "clear-then-set-each"}, _KERNEL, {"rounds": 3}),
     ],
 )
-def peers(m: Stage, rounds: int, ptdump: bool = False, hugepages: int = 1) -> Sequence[Actor]:
+def peers(m: Setup, rounds: int, ptdump: bool = False, hugepages: int = 1) -> Sequence[Actor]:
     m.policies = {"linear-map": "blocks", **m.policies}
     # One section holds one hugepage.
     sections = hugepages + (2 if ptdump else 1)

@@ -124,7 +124,7 @@ class Spin:
 
 def real(name: str, seconds: float, *, shorten: float = 0.0) -> Cell:
     """A variant of `questions.peers` put to the explorer."""
-    description = questions.peers.stage(questions.peers.variant(name))
+    description = questions.peers.set_up(questions.peers.variant(name))
     options = {"seconds": seconds / 0.8, "shorten_seconds": shorten, "settle_seconds": 0.0}
     answer = json.loads(_core.explore(description.json(), json.dumps(options), None, None))
     first = min(answer["witnesses"].values(), key=lambda w: (w["switches"], w["steps"]), default=None) if answer["violation"] else None

@@ -37,8 +37,8 @@ _MARKS = (
     f"{MACHINE}(*, at_rest=True, **keywords): configure the machine of the fixture {MACHINE}; the keywords are those of vmemmap.Machine",
 )
 
-#: Broken invariants of a machine at rest that are told one by one.
-MOST_TOLD = 10
+#: Violations of a machine at rest that are listed one by one.
+MOST_LISTED = 10
 
 _EXPECTED, _VERDICT, _SCOPE = "vmemmap_expected", "vmemmap_verdict", "vmemmap_scope"
 
@@ -271,6 +271,6 @@ def vmemmap_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         lines = [one.message for one in seen]
         lines += [f"{one.invariant}{'' if one.address is None else f' at {one.address:#x}'}: {one.message}" for one in left]
         numbers = sorted({one.invariant for one in (*seen, *left)}, key=order)
-        more = [f"and {len(lines) - MOST_TOLD} more"] if len(lines) > MOST_TOLD else []
-        told = [f"the test leaves {' '.join(numbers)} violated in {machine!r}", *lines[:MOST_TOLD], *more]
-        pytest.fail("\n".join(told), pytrace=False)
+        more = [f"and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
+        listed = [f"the test leaves {' '.join(numbers)} violated in {machine!r}", *lines[:MOST_LISTED], *more]
+        pytest.fail("\n".join(listed), pytrace=False)

@@ -21,7 +21,7 @@ def own(function: Callable[..., Any]) -> vmemmap.Scenario:
 
 def names(function: Callable[..., Any]) -> list[str]:
     found = own(function)
-    return [actor["name"] for actor in found.stage(found.variant()).document["actors"]]
+    return [actor["name"] for actor in found.set_up(found.variant()).document["actors"]]
 
 
 def test_actors_are_operations_generators_functions_lists_or_actors() -> None:
@@ -46,7 +46,7 @@ def test_the_example_of_the_interface_explores_and_stresses() -> None:
         m.setup(stays, m.memory.online(stays), goes)
         return [m.hugetlb["2M"].allocate(m.pfn(stays.start)), m.memory.remove(goes)]
 
-    assert vmemmap.explore(adjacent, strategy="exhaustive", budget=10.0).judged_fallen == []
+    assert vmemmap.explore(adjacent, strategy="exhaustive", budget=10.0).judged_violated == []
     result = vmemmap.stress(adjacent, threads=4, seconds=0.2)
     assert (result.violation_count, result.threads) == (0, 4)
     assert result.operations > 100

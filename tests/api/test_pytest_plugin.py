@@ -113,7 +113,7 @@ def test_an_unexpected_fall_is_told_with_its_trace_and_the_command_that_replays_
             "expected safe, found I1 violated, I5 I6 held, I18 violated",
             "r06_ptdump_vs_hot_remove mmap-only: I1 violated, I5 I6 held, I18 violated [[]4K pages, *",
             "*, exhaustive",
-            "*identical: I1 falls again in *",
+            "*identical: I1 is violated again in *",
             "*CPU0 ptdump *| CPU1 hot remove",
             "  freed by hot remove, in step *",
             "step through it: vmemmap replay *",
@@ -143,7 +143,7 @@ def test_tests_whose_names_no_file_can_have_keep_their_traces_apart(session: Ses
 def test_another_fall_than_the_one_expected_fails(session: Session) -> None:
     result = session(explored("'R6', variant='mmap-only', expect='violated', invariant=['I1', 'I6']"))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["expected I1 I6 violated, found I1 violated, I5 I6 held, I18 violated", "*I1 falls again*"])
+    result.stdout.fnmatch_lines(["expected I1 I6 violated, found I1 violated, I5 I6 held, I18 violated", "*I1 is violated again*"])
 
 
 def test_a_race_that_is_gone_fails(session: Session) -> None:
@@ -170,7 +170,7 @@ def test_a_column_that_fell_beside_the_judged_ones_is_said_though_the_test_passe
 def test_safe_may_ask_that_a_column_holds_which_the_scenario_does_not_judge(session: Session) -> None:
     result = session(explored("'R32', variant='64k-store-6.12', expect='safe', invariant='I19'"))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["expected safe and I19 held, found I19 violated, I1 I5 I6 held", "*I19 falls again*", "trace: *"])
+    result.stdout.fnmatch_lines(["expected safe and I19 held, found I19 violated, I1 I5 I6 held", "*I19 is violated again*", "trace: *"])
 
 
 def test_every_verdict_has_its_scope_beside_it_when_asked_and_in_the_xml(session: Session, pytester: pytest.Pytester) -> None:

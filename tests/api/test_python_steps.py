@@ -18,7 +18,7 @@ import pytest
 
 import vmemmap
 from vmemmap import Actor, Operation, Scenario, Variant
-from vmemmap.lab.setup import Stage
+from vmemmap.lab.setup import Setup
 
 BLOCKS = {"linear-map": "blocks"}
 Steps = Generator[Operation, int, None]
@@ -29,7 +29,7 @@ def own(describe: Any, *, judged: tuple[str, ...] = ("I1", "I2", "I18"), **polic
     return vmemmap.scenario(title="own", sources=["me"], judged=judged, variants=[variant])(describe)
 
 
-def retries(m: Stage, tries: int = 3) -> list[Actor]:
+def retries(m: Setup, tries: int = 3) -> list[Actor]:
     """A block is removed as soon as it is offline, while it is dumped."""
     block = m.memory.add("128M")
     m.setup(block, m.memory.online(block))
@@ -46,7 +46,7 @@ def test_a_removal_tried_again_while_ebusy_meets_ptdump_unless_ptdump_locks() ->
     # The race of R6, `ptdump_walk_pgd` without `get_online_mems`. The block shares its table with boot memory, which stays:
     # an entry is cleared under the walk (I18), no table is freed (not I1).
     found = vmemmap.explore(own(retries, walker="mmap-only"), budget=60.0)
-    assert (found.judged_fallen, found.invariants["I1"]) == (["I18"], "held")
+    assert (found.judged_violated, found.invariants["I1"]) == (["I18"], "held")
     assert found.raw["asked"]["remover"]["operations"] == ["memory_remove"]
     assert "hot remove" not in found.scope["absent"]
     # None, and EBUSY or 0 after each of one to three tries that were EBUSY before.
@@ -58,7 +58,7 @@ def test_a_removal_tried_again_while_ebusy_meets_ptdump_unless_ptdump_locks() ->
 def test_a_page_is_freed_by_the_pfn_that_its_allocation_returned() -> None:
     seen: set[tuple[int, int]] = set()
 
-    def two_users(m: Stage) -> list[Actor]:
+    def two_users(m: Setup) -> list[Actor]:
         m.configure(hvo=False)
         pool = m.hugetlb["2M"]
 
@@ -93,7 +93,7 @@ def test_random_strategies_ask_too() -> None:
 
 
 def test_a_stress_runs_them_in_a_thread_and_counts_what_they_did() -> None:
-    def two_users(m: Stage) -> list[Actor]:
+    def two_users(m: Setup) -> list[Actor]:
         pool = m.hugetlb["2M"]
 
         def user() -> Steps:
@@ -114,26 +114,26 @@ def wrong(steps: Any) -> Scenario:
     return own(lambda m: [Actor("looks", lambda: steps(m))])
 
 
-def raises(m: Stage) -> Steps:
+def raises(m: Setup) -> Steps:
     reached = yield m.hugetlb["2M"].use()
     raise LookupError(f"not {reached}")
 
 
-def is_no_operation(m: Stage) -> Generator[Any, int, None]:
+def is_no_operation(m: Setup) -> Generator[Any, int, None]:
     yield -(yield m.hugetlb["2M"].use())
 
 
-def has_no_such_field(m: Stage) -> Steps:
+def has_no_such_field(m: Setup) -> Steps:
     reached = yield m.hugetlb["2M"].use()
     yield Operation("hugetlb_use", {"colour": int(reached)})
 
 
-def names_an_errno_as_a_page(m: Stage) -> Steps:
+def names_an_errno_as_a_page(m: Setup) -> Steps:
     head = yield m.hugetlb["2M"].free()
     yield m.hugetlb["2M"].free(min(head, -1))
 
 
-def cannot_be_written(m: Stage) -> Steps:
+def cannot_be_written(m: Setup) -> Steps:
     reached = yield m.hugetlb["2M"].use()
     yield Operation("hugetlb_free", {"hstate": 1, "at": {reached}})  # type: ignore[dict-item]
 
@@ -160,7 +160,7 @@ def test_what_is_wrong_with_a_step_is_said_with_its_actor_and_number(steps: Any,
 def test_steps_that_answer_otherwise_the_second_time_are_refused_with_both_answers() -> None:
     counter = itertools.count(1)
 
-    def fickle(m: Stage) -> Steps:
+    def fickle(m: Setup) -> Steps:
         if (yield m.hugetlb["2M"].resize(next(counter))) >= 0:
             yield m.hugetlb["2M"].use()
 
@@ -169,7 +169,7 @@ def test_steps_that_answer_otherwise_the_second_time_are_refused_with_both_answe
 
 
 def test_a_started_generator_that_looks_cannot_be_asked_again() -> None:
-    def describe(m: Stage) -> list[object]:
+    def describe(m: Setup) -> list[object]:
         def steps() -> Steps:
             if (yield m.hugetlb["2M"].use()) == 0:
                 yield m.hugetlb["2M"].use()
@@ -213,7 +213,7 @@ def interrupted_soon() -> threading.Timer:
 def test_ctrl_c_reaches_a_step_that_hangs() -> None:
     hung = threading.Event()
 
-    def hangs(m: Stage) -> Steps:
+    def hangs(m: Setup) -> Steps:
         if (yield m.hugetlb["2M"].use()) <= 0:
             hung.set()
             timer.start()

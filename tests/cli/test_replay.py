@@ -69,7 +69,7 @@ def test_a_trace_says_what_it_is_and_how_it_was_found(trace: Path) -> None:
 def test_the_same_execution_runs_again_and_both_histories_are_told(trace: Path) -> None:
     answer = typed("replay", trace)
     assert (answer.returncode, answer.stderr) == (1, "")
-    assert "identical: I1 falls again" in answer.stdout
+    assert "identical: I1 is violated again" in answer.stdout
     assert "freed by hot remove, in step" in answer.stdout
     assert "its entry cleared by hot remove, in step" in answer.stdout
     assert "in the hands of ptdump, last in step" in answer.stdout
@@ -119,7 +119,7 @@ def test_a_tolerant_replay_on_the_fix_ends_without_the_fall(trace: Path) -> None
     for seed in ((), ("--seed", "3")):
         answer = typed("replay", trace, "--set", "walker=kernel", "--tolerant", *seed)
         assert answer.returncode == 0, answer
-        assert "I1 did not fall again" in answer.stdout
+        assert "I1 was not violated again" in answer.stdout
         assert "left out" in answer.stdout
 
 
@@ -138,7 +138,7 @@ def test_an_equivalent_update_makes_the_same_invariant_fall(exchange: dict[str, 
     swapped = vmemmap.replay(exchange, policies={"update": "swap"})
     assert swapped.divergence is not None and "found HVO: swap" in swapped.divergence["message"]
     again = vmemmap.replay(exchange, policies={"update": "swap"}, tolerant=True)
-    assert (again.fell, again.identical) == (True, False)
+    assert (again.violated, again.identical) == (True, False)
     assert again.violation is not None and again.violation.invariant == "I19"
 
 

@@ -19,7 +19,7 @@ import pytest
 import vmemmap
 from vmemmap import Actor, KernelError, Machine, Variant
 from vmemmap.lab.neighbours import Neighbours, lone_block
-from vmemmap.lab.setup import Stage
+from vmemmap.lab.setup import Setup
 
 EXEMPT = {"I22", "I23"}
 """Broken only by weak memory or torn stores, which no machine here has yet (kernel-semantics §12)."""
@@ -28,7 +28,7 @@ EXPLORED_ONLY = {"I4", "I5", "I19"}
 """What a TLB holds, and the architecture's rule: a checked machine runs on the host's memory, without a modelled TLB."""
 
 History = Callable[[Machine], None]
-Script = Callable[[Stage], Sequence[Actor]]
+Script = Callable[[Setup], Sequence[Actor]]
 
 BOOT = 0x4000_0000
 
@@ -128,39 +128,39 @@ def offline_that_fails(m: Machine) -> None:
 # ---- scenarios ---------------------------------------------------------------------------------------------------------
 
 
-def ptdump_beside_removal(m: Stage) -> Sequence[Actor]:
+def ptdump_beside_removal(m: Setup) -> Sequence[Actor]:
     block = lone_block(m, "4K")
     return [Actor("ptdump", [m.ptdump(block)]), Actor("hot remove", [m.memory.remove(block)])]
 
 
-def hvo_beside_a_reader(m: Stage) -> Sequence[Actor]:
+def hvo_beside_a_reader(m: Setup) -> Sequence[Actor]:
     """The reader looks at the first struct page of a tail page, which reads as the head's once it is shared."""
     pair = Neighbours.of(m, "4K")
     return [pair.hvo(), pair.reader()]
 
 
-def hvo_alone(m: Stage) -> Sequence[Actor]:
+def hvo_alone(m: Setup) -> Sequence[Actor]:
     return [Neighbours.of(m, "4K").hvo()]
 
 
-def hvo_in_a_batch(m: Stage) -> Sequence[Actor]:
+def hvo_in_a_batch(m: Setup) -> Sequence[Actor]:
     """6.12 flushes once, after all pages: until then the CPU itself may use what it had."""
     Neighbours.of(m, "4K")
     return [Actor("HVO", [m.pmd_hugepage.resize(1)])]
 
 
-def hvo_twice_in_a_block(m: Stage) -> Sequence[Actor]:
+def hvo_twice_in_a_block(m: Setup) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")
     heads = (m.pfn(pair.a.start + n * m.pmd_hugepage.size) for n in range(2))
     return [Actor(f"HVO {n}", [m.pmd_hugepage.allocate(head)]) for n, head in enumerate(heads)]
 
 
-def removal_alone(m: Stage) -> Sequence[Actor]:
+def removal_alone(m: Setup) -> Sequence[Actor]:
     block = lone_block(m, "4K")
     return [Actor("hot remove", [m.memory.remove(block)])]
 
 
-def removal_at_the_border(m: Stage) -> Sequence[Actor]:
+def removal_at_the_border(m: Setup) -> Sequence[Actor]:
     """16K, 47 bits, 6.12: VMEMMAP_START lies within the span of a PMD table, so vmalloc and the first gigabyte of
     vmemmap share one. KASLR has put that gigabyte below the memory of boot; only the block removed lives in it."""
     m.policies = {"linear-map": "blocks", **m.policies}
@@ -170,7 +170,7 @@ def removal_at_the_border(m: Stage) -> Sequence[Actor]:
     return [Actor("hot remove", [m.memory.remove(block)])]
 
 
-def two_removals(m: Stage) -> Sequence[Actor]:
+def two_removals(m: Setup) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")
     other = m.memory.add()
     m.setup(other)
@@ -202,7 +202,7 @@ class Broken:
     def fallen(self, policies: Mapping[str, str]) -> set[str]:
         """Numbers of the invariants that fall."""
         if self.seen == "explored":
-            return set(self.explore(policies).fallen)
+            return set(self.explore(policies).violated)
         m = Machine(kernel=self.kernel, boot_memory="2560M", hotplug_memory="512M", checked=True, **_keywords(policies))
         self.happens(m)  # type: ignore[arg-type]
         return {found.invariant for found in (m.violations if self.seen == "access" else m.check())}
@@ -291,7 +291,7 @@ def test_without_it_the_same_history_is_clean(row: Broken) -> None:
     assert row.fallen(row.sound) <= row.besides - {row.invariant}
 
 
-def dump_beside_vmalloc(m: Stage) -> Sequence[Actor]:
+def dump_beside_vmalloc(m: Setup) -> Sequence[Actor]:
     return [Actor("ptdump", [m.ptdump_check_wx()]), Actor("vmalloc", [m.vmalloc(8)])]
 
 
@@ -300,11 +300,11 @@ def test_a_dump_that_sees_vmalloc_come_and_go_accuses_nobody() -> None:
     assert vmemmap.stress(dump_beside_vmalloc, seconds=0.5).violations == ()
 
 
-def demote_beside_free(m: Stage) -> Sequence[Actor]:
+def demote_beside_free(m: Setup) -> Sequence[Actor]:
     m.setup(m.hugetlb["32M"].resize(1))
     return [Actor("demote", [m.hugetlb["32M"].demote(1)]), Actor("free", [m.hugetlb["2M"].free()])]
 
 
 def test_the_parts_of_a_demoted_page_are_freed_as_what_they_are() -> None:
     found = vmemmap.explore(demote_beside_free, strategy="random", seed=1, budget=20, shorten=0.0)
-    assert set(found.fallen) <= {"I19"}
+    assert set(found.violated) <= {"I19"}

@@ -70,7 +70,7 @@ def test_arrows_lead_from_one_track_to_another_later(events: Events) -> None:
 
 def test_the_fall_is_marked_across_all_tracks(events: Events, result: ReplayResult) -> None:
     (fall,) = [event for event in events if event["ph"] == "i" and event["s"] == "g"]
-    assert (fall["name"], fall["ts"]) == ("I1 falls", len(result.trace))
+    assert (fall["name"], fall["ts"]) == ("I1 violated", len(result.trace))
 
 
 def test_the_page_is_whole_and_names_nothing_outside_itself(result: ReplayResult) -> None:
@@ -87,7 +87,7 @@ def test_a_replay_that_did_not_fall_has_no_picture(result: ReplayResult) -> None
     assert found is not None
     held = vmemmap.replay(found, policies={"walker": "kernel"}, tolerant=True)
     assert "<svg" not in page(held) and 'class="answer good"' in page(held)
-    assert "I1 did not fall again" in text(held)
+    assert "I1 was not violated again" in text(held)
     assert result.words in text(result)
 
 

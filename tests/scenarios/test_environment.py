@@ -11,7 +11,7 @@ from vmemmap.errors import VmemmapError
 from vmemmap.lab.lab import explore
 from vmemmap.lab.neighbours import Neighbours
 from vmemmap.lab.scenario import Actor, Scenario, Variant, scenario
-from vmemmap.lab.setup import Stage
+from vmemmap.lab.setup import Setup
 
 EXCHANGE = {"mapping": "basepages", "update": "store"}
 
@@ -22,7 +22,7 @@ def _exchange(environment: Mapping[str, Any], policies: Mapping[str, str] = EXCH
     @scenario(
         title="a reader of an exchanged page", sources=[], judged=["I2"], variants=[Variant("only", "safe", (), policies, environment=environment)]
     )
-    def exchange(m: Stage) -> Sequence[Actor]:
+    def exchange(m: Setup) -> Sequence[Actor]:
         pair = Neighbours.of(m, "4K")
         return [pair.hvo(), pair.reader()]
 

@@ -66,4 +66,4 @@ def test_each_round_of_a_question_does_its_work_again(questions: Any, rounds: in
 @pytest.mark.parametrize("name", ["exchange-3", "locks-3", "unlocked-3", "two-hvo-2", "clear-then-set-3"])
 def test_a_question_starts_to_be_explored_and_does_not_fall_where_it_must_not(questions: Any, name: str) -> None:
     result = vmemmap.explore(questions.peers, variant=name, budget=30, shorten=0.0)
-    assert set(result.judged_fallen) <= set(questions.peers.variant(name).invariants)
+    assert set(result.judged_violated) <= set(questions.peers.variant(name).invariants)

@@ -42,7 +42,7 @@ def test_verdicts_and_fallen_invariants_do_not_depend_on_merging_or_sleep_sets()
     until = monotonic() + SECONDS
     compared: list[str] = []
     for shipped, variant in ordered:
-        document = shipped.stage(variant).json()
+        document = shipped.set_up(variant).json()
         seconds = min(SECONDS / 3, until - monotonic())
         if seconds <= 0:
             break

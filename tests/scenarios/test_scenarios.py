@@ -13,7 +13,7 @@ from vmemmap.errors import SpecError
 from vmemmap.lab.lab import Result, explore
 from vmemmap.lab.neighbours import WINDOW, Neighbours
 from vmemmap.lab.scenario import Actor, Operation, Variant, find, registry, scenario
-from vmemmap.lab.setup import DRAM, Stage
+from vmemmap.lab.setup import DRAM, Setup
 from vmemmap.lab.steps import Function, Source
 
 CASES = [pytest.param(s, v, id=f"{s.corpus or s.name}-{v.name}") for s in registry() for v in s.variants]
@@ -57,7 +57,7 @@ def test_a_scan_and_a_writer_must_alternate_at_each_of_n_holes(name: str, varian
 @pytest.mark.parametrize(("shipped", "variant"), CASES)
 def test_a_verdict_is_never_plainly_safe_where_something_fell(shipped: scenarios.Scenario, variant: Variant) -> None:
     result = answer(shipped.name, variant.name)
-    assert (result.words == "safe") == (not result.fallen and result.exhaustive)
+    assert (result.words == "safe") == (not result.violated and result.exhaustive)
 
 
 def test_what_is_sampled_is_never_called_safe() -> None:
@@ -94,25 +94,25 @@ def test_an_unknown_scenario_or_variant_is_named() -> None:
 
 @pytest.mark.parametrize("granule", ["4K", "16K", "64K"])
 def test_neighbours_share_their_table_with_nothing_from_boot(granule: str) -> None:
-    stage = Stage()
-    pair = Neighbours.of(stage, granule)
-    window = WINDOW[stage.granule]
+    m = Setup()
+    pair = Neighbours.of(m, granule)
+    window = WINDOW[m.granule]
     number = (pair.a.start - DRAM) // window
     assert number == (pair.b.start - DRAM) // window
     assert number > 0
-    assert pair.b.start == pair.a.start + stage.section
+    assert pair.b.start == pair.a.start + m.section
 
 
 def test_a_description_is_the_same_each_time_and_differs_by_policy() -> None:
     r6 = find("R6")
-    assert r6.stage(r6.variants[0]).digest == r6.stage(r6.variants[0]).digest
-    assert r6.stage(r6.variants[0]).digest != r6.stage(r6.variants[1]).digest
-    document = json.loads(r6.stage(r6.variants[1]).json())
+    assert r6.set_up(r6.variants[0]).digest == r6.set_up(r6.variants[0]).digest
+    assert r6.set_up(r6.variants[0]).digest != r6.set_up(r6.variants[1]).digest
+    document = json.loads(r6.set_up(r6.variants[1]).json())
     assert document["machine"]["policies"]["walker"] == "mmap-only"
 
 
 @scenario(title="steps in Python", sources=[])
-def _python_steps(m: Stage) -> list[Actor]:
+def _python_steps(m: Setup) -> list[Actor]:
     block = m.memory.add("128M")
     m.setup(block)
 
@@ -124,7 +124,7 @@ def _python_steps(m: Stage) -> list[Actor]:
 
 
 def test_python_steps_that_look_at_no_result_become_a_program() -> None:
-    document = _python_steps.stage(_python_steps.variants[0]).document
+    document = _python_steps.set_up(_python_steps.variants[0]).document
     assert [step["op"] for step in document["actors"][0]["program"]] == ["memory_online", "memory_offline"]
 
 
@@ -162,11 +162,11 @@ def _catches_everything():  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("steps", [_tests_it, _compares_it, _counts_with_it, _passes_it_on, _asks_its_type, _catches_everything])
 def test_python_steps_that_look_at_a_result_become_a_source(steps: Function) -> None:
-    def describe(m: Stage) -> list[Actor]:
+    def describe(m: Setup) -> list[Actor]:
         return [Actor("looks", steps)]
 
     looking = scenario(title="looks", sources=[])(describe)
-    description = looking.stage(looking.variant())
+    description = looking.set_up(looking.variant())
     assert Actor("looks", steps).program() is None
     assert description.document["actors"][0]["program"] is None
     assert description.document["actors"][0]["steps"] == {"python": steps.__qualname__, "source": Source("looks", steps).to_dict()["source"]}
@@ -221,7 +221,7 @@ def test_locks_taken_in_both_orders_are_a_warning_and_no_violation(order: str, w
     """One actor takes them one way and then the other: nobody can hang, and lockdep would complain all the same."""
 
     @scenario(title="both orders", sources=["derived"], judged=["I25"], variants=[Variant("one", "safe", (), {"hwpoison": order})])
-    def both(m: Stage) -> list[Actor]:
+    def both(m: Setup) -> list[Actor]:
         pair = Neighbours.of(m, "64K")
         m.setup(*pair.hvo().program())
         return [Actor("both", [m.cpu_online(), m.page_handle_poison(pair.hugepages[0])])]

@@ -11,7 +11,7 @@ import pytest
 import vmemmap
 from vmemmap.lab.neighbours import hugepage_block
 from vmemmap.lab.scenario import find
-from vmemmap.lab.setup import Stage
+from vmemmap.lab.setup import Setup
 
 SCENARIO = find("restore_6_12_117")
 
@@ -83,7 +83,7 @@ def test_memory_failure_of_slot_0_beside_a_free_is_a_matter_of_break_before_make
     """Old and new translation in turn make it neither tail nor head (docs/limits.md); so the variants take another slot."""
 
     @vmemmap.scenario(title="slot 0", sources=["derived"], judged=["I8"])
-    def slot_0(m: Stage) -> list[vmemmap.Actor]:
+    def slot_0(m: Setup) -> list[vmemmap.Actor]:
         head = m.pfn(hugepage_block(m).start)
         m.setup(m.pmd_hugepage.allocate(head))
         return [vmemmap.Actor("free", [m.pmd_hugepage.free(head)]), vmemmap.Actor("memory failure", [m.memory_failure(head + 64)])]

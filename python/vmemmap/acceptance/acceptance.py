@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from .. import __version__
 from ..lab.lab import StressResult, stress
+from ..lab.memory import Block
 from ..lab.scenario import Actor, Scenario, Variant, scenario
-from ..lab.setup import STRUCT_PAGE, Block, Stage
+from ..lab.setup import STRUCT_PAGE, Setup
 from .found import Found
 from .policy_table import COLUMNS, Row
 
@@ -22,7 +23,7 @@ QUESTION = (
 )
 CAVEAT = (
     "Not every row is a kernel. Entries cleared before they are set, break-before-make and hot remove without its lock are "
-    "schemes, proposed or put in here to see what falls; no arm64 kernel shipped them for vmemmap. Two rows were real: the "
+    "schemes, proposed or put in here to see what they violate; no arm64 kernel shipped them for vmemmap. Two rows were real: the "
     "exchange in one store, which arm64 could select from v5.19 until early 2023, when it was switched off because it breaks "
     "break-before-make (I19; 060a2c92d1b6, stable 6.1.16 and 6.2.3); and a walk without get_online_mems, which "
     "ptdump_check_wx did until 59305202c67f (CVE-2025-38681)."
@@ -54,7 +55,7 @@ def beside_hotplug(found: Found) -> Scenario:
         judged=["I1", "I2", "I3", "I6", "I8", "I13", "I14"],
         variants=[Variant("default", "safe", kernel=found.kernel)],
     )
-    def hugetlb_beside_hotplug(m: Stage) -> Sequence[Actor]:
+    def hugetlb_beside_hotplug(m: Setup) -> Sequence[Actor]:
         found.configure(m)
         pool = m.pmd_hugepage
         block = m.memory.add(m.section, start=found.place)
@@ -84,7 +85,7 @@ class Acceptance:
 
     @property
     def held(self) -> bool:
-        """Nothing fell."""
+        """No violation was seen."""
         return not self.result.violation_count
 
     @property

@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import _core
 from ..dumps.image import kind_of, read_ptdump
 from ..errors import ImageError
-from ..lab.setup import STRUCT_PAGE, Stage
+from ..lab.setup import STRUCT_PAGE, Setup
 from ..machine.machine import DRAM, Machine
 from ..sizing.answers import CoreLayout
 from ..spec import GRANULES, KERNELS, VA_BITS, format_size
@@ -46,9 +46,9 @@ class Found:
     stays: tuple[tuple[int, int], ...]
     hotplug: tuple[tuple[int, int], ...]
 
-    def configure(self, stage: Stage) -> None:
-        """Set a stage to this machine."""
-        stage.configure(
+    def configure(self, m: Setup) -> None:
+        """Set a setup to this machine."""
+        m.configure(
             granule=self.granule,
             va_bits=self.va_bits,
             boot_memory=self.boot_memory,
@@ -56,7 +56,7 @@ class Found:
             image=self.image,
         )
         if not self.image and self.hugepages:
-            stage.setup(stage.pmd_hugepage.resize(self.hugepages))
+            m.setup(m.pmd_hugepage.resize(self.hugepages))
 
 
 def find(path: Path) -> Found:

@@ -16,7 +16,7 @@ from typing import Any
 from ..lab.lab import Result, explore, merge
 from ..lab.neighbours import Neighbours, lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import SECTION_SIZE, Stage
+from ..lab.setup import SECTION_SIZE, Setup
 from ..machine.machine import Machine
 
 TABLE = "table freed in use"
@@ -32,7 +32,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     BBM: ("I19",),
     LOST: ("I28",),
 }
-"""Column → the invariants that it stands for; the first to have fallen is the one whose trace is shown."""
+"""Column → the invariants that it stands for; the first that is violated is the one whose trace is shown."""
 
 GRANULES = {"4K": 4096, "16K": 16384, "64K": 65536}
 KERNELS = ("2021", "6.1", "6.12")
@@ -45,7 +45,7 @@ PAIRS = (("HVO", "hot remove"), ("HVO", "PFN walker"))
     sources=["May 2021 thread: kernel-semantics §2.3, §4.6"],
     judged=["I1", "I2", "I4", "I5", "I6", "I28"],
 )
-def policy_case(m: Stage, granule: str, actors: Sequence[str], also_live: bool = False) -> Sequence[Actor]:
+def policy_case(m: Setup, granule: str, actors: Sequence[str], also_live: bool = False) -> Sequence[Actor]:
     """The actors asked for, on sections A and B; ptdump dumps B, which is alone then."""
     if "ptdump" in actors:
         block = lone_block(m, granule)
@@ -57,13 +57,13 @@ def policy_case(m: Stage, granule: str, actors: Sequence[str], also_live: bool =
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a policy on a layout under a kernel behaviour. `falls` are the columns expected to; the others must hold."""
+    """One row: a policy on a layout under a kernel behaviour. `violates` are the columns expected to be; the others must hold."""
 
     group: str
     granule: str
     policy: str
     kernel: str
-    falls: frozenset[str]
+    violates: frozenset[str]
     policies: Mapping[str, str]
     pairs: tuple[tuple[str, str], ...] = PAIRS
     also_live: bool = False
@@ -71,7 +71,7 @@ class Case:
     def variants(self) -> list[Variant]:
         """For `explore`, one for each pair."""
         name = f"{self.granule.lower()}-{self.policy}-{self.kernel}"
-        expect = "violated" if self.falls - {BBM} else "safe"
+        expect = "violated" if self.violates - {BBM} else "safe"
         return [
             Variant(name, expect, (), self.policies, self.kernel, {"granule": self.granule, "actors": pair, "also_live": self.also_live})
             for pair in self.pairs
@@ -83,25 +83,25 @@ class Case:
         return f"{self.granule}, third section" if self.also_live else self.granule
 
 
-def _row(group: str, granule: str, kernel: str, falls: set[str], policies: Mapping[str, str], shown: str | None = None, **more: Any) -> Case:
+def _row(group: str, granule: str, kernel: str, violates: set[str], policies: Mapping[str, str], shown: str | None = None, **more: Any) -> Case:
     # 2021 populates base pages when HVO is on, and then has nothing to split.
     blocks = {"mapping": "blocks"} if granule == "4K" and kernel == "2021" else {}
     policy = shown or ", ".join(f"{name}={value}" for name, value in policies.items())
-    return Case(group, granule, policy, kernel, frozenset(falls), {**blocks, **policies}, **more)
+    return Case(group, granule, policy, kernel, frozenset(violates), {**blocks, **policies}, **more)
 
 
 def _updates(group: str, granule: str, updates: Sequence[str], kernels: Sequence[str], **more: Any) -> Iterator[Case]:
     for update in updates:
         for kernel in kernels:
-            falls = set[str]()
+            violates = set[str]()
             if update != "bbm":
-                falls.add(BBM)
+                violates.add(BBM)
             if update not in ("store", "swap"):
-                falls.add(HOLE)
+                violates.add(HOLE)
                 # Only where the head moves too is every entry none at some time, which is what the scan looks for.
                 if kernel == "6.12" and granule != "4K" and not more.get("also_live"):
-                    falls.add(TABLE)
-            yield _row(group, granule, kernel, falls, {"update": update}, **more)
+                    violates.add(TABLE)
+            yield _row(group, granule, kernel, violates, {"update": update}, **more)
 
 
 def cases() -> list[Case]:
@@ -114,7 +114,7 @@ def cases() -> list[Case]:
     rows = [
         *_updates(update.format("64K", "a PTE table (one 512M page, 8192 entries)"), "64K", swaps, KERNELS),
         *_updates(sixteen, "16K", ("store", "swap", "clear-then-set"), ("6.1", "6.12")),
-        # Entry by entry under 6.12 falls too, 63 context switches deep: `vmemmap explore R35` has it, and takes as long
+        # Entry by entry under 6.12 loses the table too, 63 context switches deep: `vmemmap explore R35` has it, and takes as long
         # for it as for all other rows together.
         *_updates(sixteen, "16K", ("clear-then-set-each",), ("6.1",)),
         *_updates(update.format("4K", "only the PMD table"), "4K", ("store", "swap", "clear-then-set"), ("6.1",)),
@@ -187,11 +187,11 @@ class Cell:
 
     @classmethod
     def of(cls, result: Result, invariants: Sequence[str]) -> Cell:
-        """Fallen if one of them fell, held if one held and none fell."""
-        fallen = [i for i in invariants if result.invariants.get(i) == "violated"]
-        if fallen:
-            steps = [result.invariant_steps[i] for i in fallen if i in result.invariant_steps]
-            return cls("violated", tuple(fallen), min(steps) if steps else None)
+        """Violated if one of them is, held if one held and none is violated."""
+        violated = [i for i in invariants if result.invariants.get(i) == "violated"]
+        if violated:
+            steps = [result.invariant_steps[i] for i in violated if i in result.invariant_steps]
+            return cls("violated", tuple(violated), min(steps) if steps else None)
         states = [result.invariants.get(i, "not judged") for i in invariants]
         return cls("held") if "held" in states else cls(states[0])
 
@@ -215,35 +215,35 @@ class Row:
 
     @property
     def differs(self) -> list[str]:
-        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show fell; what
+        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show is violated; what
         it has not seen yet is no difference."""
-        fallen = {name for name, cell in self.cells.items() if cell.state == "violated"}
-        missing, beyond = self.case.falls - fallen, fallen - self.case.falls
-        if not self.result.exhaustive and (missing or not self.case.falls - {BBM}):
+        violated = {name for name, cell in self.cells.items() if cell.state == "violated"}
+        missing, beyond = self.case.violates - violated, violated - self.case.violates
+        if not self.result.exhaustive and (missing or not self.case.violates - {BBM}):
             return ["not exhaustive", *(name for name in self.cells if name in beyond)]
         return [name for name in self.cells if name in missing | beyond]
 
     @property
     def verdict(self) -> str:
-        """In few words, for the table; never ``safe`` where anything fell or the search did not finish."""
-        if not self.result.fallen:
+        """In few words, for the table; never ``safe`` where anything is violated or the search did not finish."""
+        if not self.result.violated:
             return self.result.words
         open_cells = any(cell.state not in ("held", "violated") for cell in self.cells.values())
         rest = "all else open" if open_cells or not self.result.exhaustive else "all else held"
-        return f"{' '.join(self.result.fallen)} violated, {rest}"
+        return f"{' '.join(self.result.violated)} violated, {rest}"
 
     @property
     def expected(self) -> str:
         """In words."""
-        return ", ".join(sorted(self.case.falls)) or "everything held"
+        return ", ".join(sorted(self.case.violates)) or "everything held"
 
     def to_dict(self) -> dict[str, object]:
-        """For JSON and the report; the trace is that of the worst column that fell."""
+        """For JSON and the report; the trace is that of the worst column that is violated."""
         result = self.result.to_dict()
         shown = next((i for name in COLUMNS for i in self.cells[name].invariants), None)
-        witness = self.result.trace_of(shown) if shown else None
-        if witness is not None:
-            violation, steps, shortest = witness
+        counterexample = self.result.trace_of(shown) if shown else None
+        if counterexample is not None:
+            violation, steps, shortest = counterexample
             result.update(violation=violation.to_dict(), trace=[step.to_dict() for step in steps], shortest=shortest)
         settings = " ".join(f"--set {name}={value}" for name, value in self.case.policies.items())
         return {
@@ -266,7 +266,7 @@ class Row:
 
 
 def _nearest(case: Case, shown: str | None) -> str:
-    """A shipped scenario and variant on which the policy makes the same invariant fall: a hole needs a reader."""
+    """A shipped scenario and variant on which the policy violates the same invariant: a hole needs a reader."""
     if case.pairs != PAIRS:
         return "R6"
     if shown == "I2":
@@ -292,7 +292,7 @@ def explore_all(workers: int, seconds: float) -> Generator[Row, None, None]:
     """
     listed = cases()
     groups = list(dict.fromkeys(case.group for case in listed))
-    rows = sorted(listed, key=lambda case: (case.kernel == "6.12", TABLE in case.falls, case.granule == "16K"), reverse=True)
+    rows = sorted(listed, key=lambda case: (case.kernel == "6.12", TABLE in case.violates, case.granule == "16K"), reverse=True)
     deadline = time.monotonic() + seconds
 
     stop = threading.Event()

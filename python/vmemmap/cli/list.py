@@ -23,6 +23,6 @@ def command(as_json: bool) -> None:
             click.echo(f"       {source}")
         width = max(len(variant.name) for variant in scenario.variants)
         for variant in scenario.variants:
-            fall = f" {' '.join(variant.invariants)}" if variant.invariants else ""
+            violated = f" {' '.join(variant.invariants)}" if variant.invariants else ""
             differs = ", ".join(f"{row}={value}" for row, value in variant.policies.items()) or "as the kernel does"
-            click.echo(f"     {variant.name:{width}}  {variant.expect}{fall}  (kernel {variant.kernel}; {differs})")
+            click.echo(f"     {variant.name:{width}}  {variant.expect}{violated}  (kernel {variant.kernel}; {differs})")

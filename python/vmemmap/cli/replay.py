@@ -29,8 +29,8 @@ from . import HOLDS, VIOLATED, json_option, print_json
 def command(trace: Path, how: str, tolerant: bool, seed: int | None, settings: tuple[str, ...], out: Path | None, as_json: bool) -> int:
     """Run the execution of TRACE again, a file of explore --trace-out, and show it step by step.
 
-    Exit codes: 1 the invariant of the trace falls again, 2 not a trace, or one that runs otherwise (diverged),
-    0 a tolerant replay in which it does not fall.
+    Exit codes: 1 the invariant of the trace is violated again, 2 not a trace, or one that runs otherwise (diverged),
+    0 a tolerant replay in which it is not.
     """
     from ..lab import saving
     from ..lab.lab import chosen
@@ -64,4 +64,4 @@ def command(trace: Path, how: str, tolerant: bool, seed: int | None, settings: t
     else:
         with saving.whole(out) as file:
             file.write(text + "\n")
-    return VIOLATED if result.fell else HOLDS
+    return VIOLATED if result.violated else HOLDS

@@ -31,7 +31,7 @@ def command(
     SCENARIO is a name, a corpus number (R6) or FILE.py[:NAME]. Each actor repeats its program and, before the next round,
     puts back what it took away. I4, I5, I19, I22 and I23 are not visible here: a native machine has no TLB.
 
-    Exit codes: 0 nothing was seen to fall, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
+    Exit codes: 0 no violation was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
     proves nothing: explore does.
     """
     from ..lab.lab import chosen, stress

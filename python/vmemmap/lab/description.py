@@ -136,7 +136,7 @@ class Description:
 
     @property
     def digest(self) -> str:
-        """Of everything the core is told, so that a trace can say what it belongs to."""
+        """Of everything that the core is given, so that a trace can say what it belongs to."""
         return hashlib.sha256(self.json().encode()).hexdigest()[:16]
 
     @property

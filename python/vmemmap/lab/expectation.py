@@ -48,7 +48,7 @@ class Case:
     variant: Variant
     expect: Expect
     invariants: tuple[str, ...]
-    """Judged whether or not the scenario judges them. With ``violated`` each of them has to fall, with ``safe`` to hold."""
+    """Judged whether or not the scenario judges them. With ``violated`` each of them has to be, with ``safe`` to hold."""
     listed: bool
     """The expectation is the one that the variant lists."""
     budget: AnyBudget | None
@@ -93,7 +93,7 @@ class Case:
             None if it shows what is expected, else what was missed.
         """
         if self.expect == "violated":
-            met = all(name in result.fallen for name in self.invariants) if self.invariants else result.verdict == "violated"
+            met = all(name in result.violated for name in self.invariants) if self.invariants else result.verdict == "violated"
         else:
             finished = result.verdict == "safe" and result.exhaustive
             met = finished and all(result.invariants.get(name) == "held" for name in self.invariants)
@@ -164,7 +164,7 @@ def cases(
         variant: One by name, several in a list, or ``"*"``: all that the scenario lists.
         expect: ``safe`` or ``violated``; what each variant lists by default, and ``safe`` under other
             policies than its own.
-        invariant: One or several: those that have to fall, or, where ``safe`` is expected, to hold; judged
+        invariant: One or several: those that have to be violated, or, where ``safe`` is expected, to hold; judged
             also if the scenario does not judge them.
         budget: Executions, or seconds as a float or text (``10s``).
         strategy: ``exhaustive``, ``random`` or ``pct``.
@@ -200,7 +200,7 @@ def cases(
         if expected == "safe" and strategy != "exhaustive":
             raise SpecError(f"strategy {strategy} samples: it never shows {one.name} safe; expect violated, or search exhaustively")
         wanted = invariants or (one.invariants if listed else ())
-        # What is not judged only fills its column when it falls: that it holds can be said of what the search looked for.
+        # What is not judged only fills its column when it is violated: that it holds can be said of what the search looked for.
         judging = replace(resolved, judged=tuple(dict.fromkeys((*resolved.judged, *wanted))))
         found.append(Case(judging, one, expected, wanted, listed and not invariants, budget, options))
     return found

@@ -35,7 +35,7 @@ MAX_DEPTH = 1000
 
 DEFAULT_BUDGET = Budget(seconds=60.0)
 
-#: A scenario, its name or corpus number, or a bare function of a stage.
+#: A scenario, its name or corpus number, or a bare function of a `Setup`.
 AnyScenario = Scenario | str | Describe
 
 
@@ -80,22 +80,22 @@ class Result:
     document: Document = field(default_factory=lambda: cast("Document", {}), repr=False)
 
     @property
-    def fallen(self) -> list[str]:
-        """Every invariant that fell, judged or not, by number."""
+    def violated(self) -> list[str]:
+        """Every violated invariant, judged or not, by number."""
         return sorted((i for i, state in self.invariants.items() if state == "violated"), key=order)
 
     @property
-    def judged_fallen(self) -> list[str]:
-        """Those that fell among the judged."""
-        return [i for i in self.fallen if i in self.judged]
+    def judged_violated(self) -> list[str]:
+        """The violated ones among the judged."""
+        return [i for i in self.violated if i in self.judged]
 
     @property
     def words(self) -> str:
-        """The verdict as it may be said: ``safe`` only of a finished search in which nothing at all fell."""
+        """The verdict as it may be said: ``safe`` only of a finished search that found no violation at all."""
         held = [i for i in self.judged if self.invariants.get(i) == "held"]
-        besides = [i for i in self.fallen if i not in self.judged]
+        besides = [i for i in self.violated if i not in self.judged]
         if self.verdict == "violated":
-            text = f"{' '.join(self.judged_fallen or self.fallen)} violated"
+            text = f"{' '.join(self.judged_violated or self.violated)} violated"
             if held:
                 text += f", {' '.join(held)} held" if self.exhaustive else ""
         elif self.verdict == "inconclusive" or not self.exhaustive:
@@ -138,14 +138,14 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """The verdict with its scope, what the search took, and what fell: the head of what ``vmemmap explore`` prints."""
+        """The verdict with its scope, what the search took, and what is violated: the head of what ``vmemmap explore`` prints."""
         states = f", {self.states:,} states" if self.states is not None else ""
         how = "exhaustive" if self.exhaustive else "not exhaustive"
         lines = [
             f"{self.scenario} {self.variant}: {self.words} [{self.scope_words}]",
             f"{self.executions:,} executions, {self.steps:,} steps{states}, {self.seconds:.2f} s, {how}",
         ]
-        for name in self.fallen:
+        for name in self.violated:
             steps = self.invariant_steps.get(name)
             judged = "" if name in self.judged else " (not judged here)"
             lines.append(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
@@ -349,7 +349,7 @@ def explore(
     _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
-    description = resolved.stage(chosen, policies or {})
+    description = resolved.set_up(chosen, policies or {})
     limit = _budget(budget)
     options: dict[str, object] = {
         "strategy": strategy,
@@ -471,7 +471,7 @@ class StressResult:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How often each invariant fell, by number."""
+        """How often each invariant was violated, by number."""
         counted = self.raw.get("violations_by_invariant", {})
         return {i: counted[i] for i in sorted(counted, key=order)}
 
@@ -535,7 +535,7 @@ def stress(
     _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
-    description = resolved.stage(chosen, policies or {})
+    description = resolved.set_up(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
     document = json.dumps(_repeated(description.document))
     answered = _core.stress(document, json.dumps(options), _image(description), None, description.sources)

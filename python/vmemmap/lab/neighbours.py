@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from ..spec import format_size, parse_granule
 from .actor import Actor
-from .setup import DRAM, SECTION_SIZE, Block, Stage
+from .memory import Block
+from .setup import DRAM, SECTION_SIZE, Setup
 from .steps import Operation
 
 WINDOW = {4096: 64 << 30, 16384: 8 << 30, 65536: 512 << 30}
@@ -29,22 +30,22 @@ LEVEL = {4096: "PMD", 16384: "PTE", 65536: "PTE"}
 _MACHINE = "linear map of hot-added memory in blocks"
 
 
-def _configure(stage: Stage, granule: int) -> int:
+def _configure(m: Setup, granule: int) -> int:
     """A machine whose hotplug region begins one window beyond boot memory; returns the window in bytes of RAM.
 
     The linear map is in blocks: its 32768 entries would hide what the search is about behind steps that nobody shares.
     """
-    stage.policies = {"linear-map": "blocks", **stage.policies}
-    stage.configure(granule=granule, hotplug=[(DRAM + WINDOW[granule], 4 * SECTION_SIZE[granule])])
+    m.policies = {"linear-map": "blocks", **m.policies}
+    m.configure(granule=granule, hotplug=[(DRAM + WINDOW[granule], 4 * SECTION_SIZE[granule])])
     return WINDOW[granule]
 
 
-def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = False) -> Block:
+def lone_block(m: Setup, granule: str, *, add: bool = True, online: bool = False) -> Block:
     """Configure the machine with one hot-added block that is alone in its window: removing it frees its tables. It is
     offline unless `online`, and yet to be added without `add`.
 
     Args:
-        stage: What the scenario function was given.
+        m: What the scenario function was given.
         granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
         add: Add it before the actors start.
         online: And set it online.
@@ -53,11 +54,11 @@ def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = F
         The block.
     """
     size = parse_granule(granule)
-    window = _configure(stage, size)
-    block = stage.memory.add()
+    window = _configure(m, size)
+    block = m.memory.add()
     if add:
-        stage.setup(block, *([stage.memory.online(block)] if online else []))
-    stage.scope(
+        m.setup(block, *([m.memory.online(block)] if online else []))
+    m.scope(
         window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the {'removed' if add else 'added'} block, nothing else",
         machine=_MACHINE,
     )
@@ -68,17 +69,17 @@ def lone_block(stage: Stage, granule: str, *, add: bool = True, online: bool = F
 class Neighbours:
     """Section A, with hugepages; B, hot-added and offline; both alone in their window unless `also_live`."""
 
-    stage: Stage
+    m: Setup
     a: Block
     b: Block
 
     @classmethod
-    def of(cls, stage: Stage, granule: str, *, also_live: bool = False, device: bool = False) -> Neighbours:
+    def of(cls, m: Setup, granule: str, *, also_live: bool = False, device: bool = False) -> Neighbours:
         """Configure the machine and add the blocks. `also_live`: a third section lives in the window, without
         hugepages, which is the negative control. `device`: B is device memory rather than a memory block.
 
         Args:
-            stage: What the scenario function was given.
+            m: What the scenario function was given.
             granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
             also_live: A third section lives in the window, so that the table is never empty.
             device: B is a ZONE_DEVICE range instead of a memory block.
@@ -87,26 +88,26 @@ class Neighbours:
             The blocks, as the actors need them.
         """
         size = parse_granule(granule)
-        window = _configure(stage, size)
-        a, b = stage.memory.add(), stage.memory.add()
-        stage.setup(a, stage.memory.online(a), stage.device_add(b.start, b.bytes) if device else b)
+        window = _configure(m, size)
+        a, b = m.memory.add(), m.memory.add()
+        m.setup(a, m.memory.online(a), m.device_add(b.start, b.bytes) if device else b)
         beside = "A (hugepages), B (removed), nothing else"
         if also_live:
-            c = stage.memory.add()
-            stage.setup(c, stage.memory.online(c))
+            c = m.memory.add()
+            m.setup(c, m.memory.online(c))
             beside = "A (hugepages), B (removed) and a third section that stays"
-        stage.scope(
-            window=f"{format_size(window)} of RAM share the {LEVEL[stage.granule]} table: {beside}",
+        m.scope(
+            window=f"{format_size(window)} of RAM share the {LEVEL[m.granule]} table: {beside}",
             machine=_MACHINE,
         )
-        return cls(stage, a, b)
+        return cls(m, a, b)
 
     @property
     def hugepages(self) -> list[int]:
         """Head PFNs of the PMD-sized pages that fill A; with 4K only the first, which is enough to split the block."""
-        size = self.stage.pmd_hugepage.size
-        count = 1 if self.stage.granule == 4096 else self.stage.section // size
-        return [self.stage.pfn(self.a.start + index * size) for index in range(count)]
+        size = self.m.pmd_hugepage.size
+        count = 1 if self.m.granule == 4096 else self.m.section // size
+        return [self.m.pfn(self.a.start + index * size) for index in range(count)]
 
     def hvo(self, *, free: bool = False) -> Actor:
         """Allocates the hugepages of A, so that HVO optimises them; with `free` also gives them back.
@@ -117,7 +118,7 @@ class Neighbours:
         Returns:
             The actor.
         """
-        pool = self.stage.pmd_hugepage
+        pool = self.m.pmd_hugepage
         steps: list[Operation] = [pool.allocate(pfn) for pfn in self.hugepages]
         if free:
             steps += [pool.free(pfn) for pfn in self.hugepages]
@@ -129,7 +130,7 @@ class Neighbours:
         Returns:
             The actor.
         """
-        return Actor("hot remove", [self.stage.memory.remove(self.b)])
+        return Actor("hot remove", [self.m.memory.remove(self.b)])
 
     def reader(self, pages: int = 1) -> Actor:
         """A PFN walker over the tail struct pages of A's first hugepage.
@@ -140,15 +141,15 @@ class Neighbours:
         Returns:
             The actor.
         """
-        return Actor("PFN walker", [self.stage.tail_walk(self.a, pages)])
+        return Actor("PFN walker", [self.m.tail_walk(self.a, pages)])
 
 
-def hugepage_block(stage: Stage, granule: str = "4K", *, split: bool = False) -> Block:
+def hugepage_block(m: Setup, granule: str = "4K", *, split: bool = False) -> Block:
     """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split` its
     vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares.
 
     Args:
-        stage: What the scenario function was given.
+        m: What the scenario function was given.
         granule: Bytes of a base page, or text: ``4K``, ``16K``, ``64K``.
         split: Map its vmemmap by blocks, which HVO has to split first.
 
@@ -156,10 +157,10 @@ def hugepage_block(stage: Stage, granule: str = "4K", *, split: bool = False) ->
         The block.
     """
     if not split:
-        stage.policies = {"mapping": "basepages", **stage.policies}
-    _configure(stage, parse_granule(granule))
-    block = stage.memory.add()
-    stage.setup(block, stage.memory.online(block))
+        m.policies = {"mapping": "basepages", **m.policies}
+    _configure(m, parse_granule(granule))
+    block = m.memory.add()
+    m.setup(block, m.memory.online(block))
     vmemmap = "blocks, where the granule has them" if split else "base pages"
-    stage.scope(window="nothing is removed, so no table is at stake", machine=f"{_MACHINE}; vmemmap in {vmemmap}")
+    m.scope(window="nothing is removed, so no table is at stake", machine=f"{_MACHINE}; vmemmap in {vmemmap}")
     return block

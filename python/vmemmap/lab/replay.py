@@ -19,7 +19,7 @@ __all__ = ["ReplayResult", "replay"]
 class ReplayResult:
     """What came of a replay. `to_dict` is exactly the object that ``vmemmap replay --json`` prints.
 
-    `identical`: every step as recorded, and the same fall. `fell`: the invariant of the trace fell, in whatever way; a tolerant
+    `identical`: every step as recorded, and the same violation. `violated`: the invariant of the trace was, in whatever way; a tolerant
     replay of changed code can have the one without the other.
     """
 
@@ -28,7 +28,7 @@ class ReplayResult:
     kernel: str
     policies: Mapping[str, str]
     identical: bool
-    fell: bool
+    violated: bool
     tolerant: bool
     seed: int | None
     #: The invariant of the trace.
@@ -61,14 +61,14 @@ class ReplayResult:
         steps = sum(not step.judgement for step in self.trace)
         length = f"{steps:,} steps, {self.switches:,} context switches"
         if self.identical:
-            return f"identical: {self.invariant} falls again in {length}"
+            return f"identical: {self.invariant} is violated again in {length}"
         if not self.tolerant:
             return self.divergence["message"] if self.divergence else "diverged"
         how = "with a seeded scheduler" if self.seed is not None else "without a choice"
         went = f", {self.raw['continued']:,} of them past the last segment, {how}" if self.raw["continued"] else ""
-        if self.fell:
-            return f"not identical, but {self.invariant} falls again in {length}{went}"
-        return f"{self.invariant} did not fall again in {length}{went}"
+        if self.violated:
+            return f"not identical, but {self.invariant} is violated again in {length}{went}"
+        return f"{self.invariant} was not violated again in {length}{went}"
 
     def to_dict(self) -> ReplayDict:
         """The object of ``replay --json``.
@@ -118,11 +118,11 @@ def replay(
     Args:
         trace: A file that ``explore --trace-out`` wrote, or what `Result.trace_file` gives.
         tolerant: Past the first difference, resynchronise: each segment is followed to its end by name, one
-            that cannot be is left out, and after the last one whoever can go goes, until the same invariant
-            falls or nothing is left to do.
+            that cannot be is left out, and after the last one whoever can go goes, until the same
+            invariant is violated or nothing is left to do.
         seed: Who goes after the last segment, and which alternatives are taken, is drawn; without it the
             actor that went last goes on, then the first that can.
-        policies: Other choices than the trace's: does the same schedule fall under them?.
+        policies: Other choices than the trace's: does the same schedule violate it under them?
 
     Returns:
         Whether every step came again, and what came instead.
@@ -152,7 +152,7 @@ def replay(
         kernel=raw["kernel"],
         policies=raw["policies"],
         identical=raw["identical"],
-        fell=raw["fell"],
+        violated=raw["fell"],
         tolerant=tolerant,
         seed=seed,
         invariant=recorded["violation"]["invariant"],

@@ -1,6 +1,6 @@
 """Scenarios: a machine, what happened on it before, and the actors whose interleavings are judged.
 
-A scenario is a decorated function of a :class:`~vmemmap.lab.setup.Stage`. It describes; nothing runs while it is
+A scenario is a decorated function of a :class:`~vmemmap.lab.setup.Setup`. It describes; nothing runs while it is
 called. `vmemmap.explore` and `vmemmap.stress` hand the description to the Rust core as JSON (`vmemmap.lab.description`).
 """
 
@@ -20,7 +20,7 @@ from .actor import Actor as Actor
 from .actor import as_actors
 from .answers import ScenarioDict, VariantDict
 from .description import Description, Environment, Value
-from .setup import Stage
+from .setup import Setup
 from .steps import Operation as Operation
 
 SHIPPED: Final = "vmemmap.scenarios"
@@ -33,7 +33,7 @@ Expect = Literal["safe", "violated"]
 class Variant:
     """One way of running a scenario, and what it is expected to show.
 
-    `invariants` are those expected to fall; empty when `expect` is ``safe``. `arguments` go to the scenario function,
+    `invariants` are those expected to be violated; empty when `expect` is ``safe``. `arguments` go to the scenario function,
     `environment` is that of the document.
     """
 
@@ -62,12 +62,12 @@ class Variant:
 
 
 Describe = Callable[..., object]
-"""A function of a stage that returns what `as_actors` takes."""
+"""A function of a setup that returns what `as_actors` takes."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A named description with variants. `describe(stage, **variant.arguments)` sets the stage and returns actors."""
+    """A named description with variants. `describe(m, **variant.arguments)` describes the machine and returns actors."""
 
     name: str
     title: str
@@ -97,7 +97,7 @@ class Scenario:
                 return candidate
         raise SpecError(f"{self.name} has no variant {name!r}; it has {', '.join(v.name for v in self.variants)}")
 
-    def stage(self, variant: Variant, policies: Mapping[str, str] = MappingProxyType({})) -> Description:
+    def set_up(self, variant: Variant, policies: Mapping[str, str] = MappingProxyType({})) -> Description:
         """Describe one variant; `policies` override those of the variant (``--set``).
 
         Args:
@@ -112,10 +112,10 @@ class Scenario:
             VmemmapError: What the scenario function itself meets.
             SpecError: The scenario function fails, or describes something impossible.
         """
-        stage = Stage(kernel=variant.kernel, policies={**variant.policies, **policies}, environment=variant.environment)
+        m = Setup(kernel=variant.kernel, policies={**variant.policies, **policies}, environment=variant.environment)
         try:
-            actors = as_actors(self.describe(stage, **variant.arguments))
-            return stage.describe(self.name, self.corpus, self.judged, variant.name, actors)
+            actors = as_actors(self.describe(m, **variant.arguments))
+            return m.describe(self.name, self.corpus, self.judged, variant.name, actors)
         except VmemmapError:
             raise
         except Exception as error:
@@ -144,7 +144,7 @@ def scenario(
     judged: Sequence[str] = ("I1", "I2", "I3", "I4", "I5", "I6", "I8", "I28"),
     variants: Sequence[Variant] = (),
 ) -> Callable[[Describe], Scenario]:
-    """Turn a function of a stage into a scenario.
+    """Turn a function of a setup into a scenario.
 
     Args:
         title: What happens, in a line.

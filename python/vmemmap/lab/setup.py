@@ -1,7 +1,7 @@
 """What a scenario function is given: a machine to describe, and the words for what its actors do.
 
-A stage has the vocabulary of `vmemmap.Machine`, but nothing happens: each call returns an operation, to be given to
-`Stage.setup` or to an actor.
+A setup has the vocabulary of `vmemmap.Machine`, but nothing happens: each call returns an operation, to be given to
+`Setup.setup` or to an actor.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from ..errors import SpecError
 from ..spec import HUGEPAGE_SIZES, check_machine, format_size, parse_granule, parse_kernel, parse_size
 from .actor import Actor
 from .description import FORMAT, ActorDocument, Description, Document, Environment, MachineDocument, Scope, Value
+from .hugetlb import Pool
+from .memory import Block, Memory
 from .steps import Operation, Source
 
 SECTION_SIZE = {4096: 128 << 20, 16384: 128 << 20, 65536: 512 << 20}
@@ -61,240 +63,8 @@ def kinds(operations: Iterable[str]) -> set[str]:
     return found | {"HugeTLB"} if "nr_hugepages" in names else found
 
 
-@dataclass(frozen=True)
-class Block(Operation):
-    """A range of memory blocks, as `memory.add` describes it: physical address and bytes."""
-
-    start: int = 0
-    bytes: int = 0
-
-
 @dataclass
-class Pool:
-    """The operations on one hugepage size."""
-
-    hstate: int
-    size: int
-
-    def allocate(self, at: int | None = None) -> Operation:
-        """A fresh page into the pool, optimised if HVO is on; the one whose head is PFN `at`, or any.
-
-        Kernel: ``alloc_fresh_huge_page``, ``mm/hugetlb.c``.
-
-        Args:
-            at: PFN of the head; None: any place.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_alloc", {"hstate": self.hstate, "at": at})
-
-    def free(self, at: int | None = None) -> Operation:
-        """A free page back to the page allocator, restored first.
-
-        Kernel: ``update_and_free_page``, ``mm/hugetlb.c``.
-
-        Args:
-            at: PFN of the head; None: any free page.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_free", {"hstate": self.hstate, "at": at})
-
-    def use(self) -> Operation:
-        """A page fault takes a free page, its struct pages are used, the last reference puts it back.
-
-        Kernel: ``alloc_huge_page``, ``free_huge_page``, ``mm/hugetlb.c``.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_use", {"hstate": self.hstate})
-
-    def resize(self, count: int) -> Operation:
-        """``echo count > nr_hugepages``.
-
-        Kernel: ``set_max_huge_pages``, ``mm/hugetlb.c``.
-
-        Args:
-            count: Hugepages that the pool is to have.
-
-        Returns:
-            The operation.
-        """
-        return Operation("nr_hugepages", {"hstate": self.hstate, "count": count})
-
-    def get(self) -> Operation:
-        """A page fault takes a free page, whose head gets its first reference, and keeps it until `put`.
-
-        Kernel: ``alloc_huge_page``, ``mm/hugetlb.c``.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_get", {"hstate": self.hstate})
-
-    def put(self, at: int) -> Operation:
-        """The user of the page whose head was PFN `at` when it got it lets go, in atomic context.
-
-        Kernel: ``free_huge_page``, ``mm/hugetlb.c``.
-
-        Args:
-            at: PFN of the head.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_put", {"hstate": self.hstate, "at": at})
-
-    def overcommit(self, count: int) -> Operation:
-        """``echo count > nr_overcommit_hugepages``.
-
-        Kernel: ``hugetlb_overcommit_handler``, ``mm/hugetlb.c``.
-
-        Args:
-            count: Most surplus hugepages.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_overcommit", {"hstate": self.hstate, "count": count})
-
-    def demote(self, count: int) -> Operation:
-        """``echo count > demote``: free pages split into pages of the next smaller size.
-
-        Kernel: ``demote_store``, ``mm/hugetlb.c``.
-
-        Args:
-            count: How many to split.
-
-        Returns:
-            The operation.
-        """
-        return Operation("hugetlb_demote", {"hstate": self.hstate, "count": count})
-
-
-class Memory:
-    """The operations of memory hotplug. A range is a `Block` from `add`, or `start` and `size`."""
-
-    def __init__(self, stage: Stage) -> None:
-        """Nothing is added yet.
-
-        Args:
-            stage: Whose memory this is.
-        """
-        self._stage = stage
-        self._next = 0
-
-    def add(self, size: int | str | None = None, *, start: int | None = None, memmap_on_memory: bool = False) -> Block:
-        """`add_memory`; leaves the blocks offline. Without `start`: the next free part of the hotplug region.
-
-        Kernel: ``add_memory_resource``, ``mm/memory_hotplug.c``.
-
-        Args:
-            size: Bytes, or text such as ``256M``; one section by default.
-            start: Physical address; None: the next free part of the hotplug region.
-            memmap_on_memory: Take the vmemmap frames from the block itself.
-
-        Returns:
-            The operation, which is also the block that it adds.
-
-        Raises:
-            SpecError: The hotplug region has no room left.
-        """
-        length = parse_size(size, "size") if size is not None else self._stage.section
-        if start is None:
-            start, limit = self._stage.hotplug[0][0] + self._next, sum(self._stage.hotplug[0])
-            if start + length > limit:
-                raise SpecError(f"the hotplug region has no {format_size(length)} left")
-            self._next += length
-        return Block(
-            "memory_add",
-            {"start": start, "bytes": length, "memmap_on_memory": memmap_on_memory},
-            start=start,
-            bytes=length,
-        )
-
-    @staticmethod
-    def _range(block: Block | None, start: int | None, size: int | str | None) -> dict[str, int]:
-        if block is not None:
-            return {"start": block.start, "bytes": block.bytes}
-        if start is None or size is None:
-            raise SpecError("memory: give a block, or start and size")
-        return {"start": start, "bytes": parse_size(size, "size")}
-
-    def online(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None, zone: str = "movable") -> Operation:
-        """Give the blocks to the page allocator.
-
-        Kernel: ``memory_block_online``, ``drivers/base/memory.c``.
-
-        Args:
-            block: The memory block, as `Memory.add` describes it.
-            start: Physical address, in bytes.
-            size: Bytes, or text such as ``256M``.
-            zone: ``movable`` or ``normal``.
-
-        Returns:
-            The operation.
-
-        Raises:
-            SpecError: Neither a block, nor start and size.
-        """
-        return Operation("memory_online", {**self._range(block, start, size), "zone": zone})
-
-    def offline(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
-        """Take the blocks from the page allocator.
-
-        Kernel: ``memory_block_offline``, ``drivers/base/memory.c``.
-
-        Args:
-            block: The memory block, as `Memory.add` describes it.
-            start: Physical address, in bytes.
-            size: Bytes, or text such as ``256M``.
-
-        Returns:
-            The operation.
-
-        Raises:
-            SpecError: Neither a block, nor start and size.
-        """
-        return Operation("memory_offline", self._range(block, start, size))
-
-    def remove(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
-        """`remove_memory`: EBUSY unless offline.
-
-        Kernel: ``remove_memory``, ``mm/memory_hotplug.c``.
-
-        Args:
-            block: The memory block, as `Memory.add` describes it.
-            start: Physical address, in bytes.
-            size: Bytes, or text such as ``256M``.
-
-        Returns:
-            The operation.
-
-        Raises:
-            SpecError: Neither a block, nor start and size.
-        """
-        return Operation("memory_remove", self._range(block, start, size))
-
-    def offline_and_remove(self, block: Block) -> Operation:
-        """Offline, then remove, in one call.
-
-        Kernel: ``offline_and_remove_memory``, ``mm/memory_hotplug.c``.
-
-        Args:
-            block: The memory block, as `Memory.add` describes it.
-
-        Returns:
-            The operation.
-        """
-        return Operation("memory_offline_and_remove", self._range(block, None, None))
-
-
-@dataclass
-class Stage:
+class Setup:
     """See the module documentation. `configure` first; its defaults are a 4K machine with room for hot add."""
 
     kernel: str = "6.1"
@@ -343,7 +113,7 @@ class Stage:
         boot = parse_size(boot_memory, "boot_memory") if boot_memory is not None else self.section
         regions = hotplug if hotplug is not None else [(DRAM + boot, 8 * self.section)]
         self.hotplug = [(start, parse_size(size, "hotplug size")) for start, size in regions]
-        self.memory = Memory(self)
+        self.memory = Memory(self.section, self.hotplug)
         self.hugetlb = {format_size(size): Pool(index, size) for index, size in enumerate(HUGEPAGE_SIZES[self.granule])}
         self._machine = {
             "granule": self.granule,
@@ -653,7 +423,7 @@ class Stage:
         return {"start": self.pfn(block.start), "end": self.pfn(block.start + block.bytes)}
 
     def describe(self, name: str, corpus: str | None, judged: Sequence[str], variant: str, actors: Sequence[Actor]) -> Description:
-        """The finished description. Called by `Scenario.stage`.
+        """The finished description. Called by `Scenario.set_up`.
 
         Args:
             name: Name of the scenario.

@@ -134,7 +134,7 @@ class StepsDocument(TypedDict):
 class Source:
     """Steps that look at results. Called with the results so far, it tells what they yielded on the way and what comes next.
 
-    The function is called anew, twice for each question: its steps may depend on nothing but the results they are sent.
+    The function is called anew, twice for each check: its steps may depend on nothing but the results they are sent.
     """
 
     name: str
@@ -158,13 +158,13 @@ class Source:
         for number, (once, now) in enumerate(zip_longest(first, second), 1):
             if once != now:
                 raise SpecError(
-                    f"actor {self.name!r}, step {number}: after the same results it answered {_told(once)} once and {_told(now)} now; "
+                    f"actor {self.name!r}, step {number}: after the same results it answered {_shown(once)} once and {_shown(now)} now; "
                     "steps may depend on results only"
                 )
         try:
             return json.dumps(first)
         except (TypeError, ValueError) as error:
-            raise SpecError(f"actor {self.name!r}, step {len(first)}: {error} in {_told(first[-1])}") from error
+            raise SpecError(f"actor {self.name!r}, step {len(first)}: {error} in {_shown(first[-1])}") from error
 
     def _drive(self, results: Sequence[int]) -> list[OperationDict | None]:
         yielded: list[OperationDict | None] = []
@@ -198,5 +198,5 @@ class Source:
         return {"python": str(getattr(self.function, "__qualname__", type(self.function).__name__)), "source": source}
 
 
-def _told(operation: OperationDict | None) -> str:
+def _shown(operation: OperationDict | None) -> str:
     return "nothing more" if operation is None else json.dumps(operation, default=repr)

@@ -83,7 +83,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Violation:
-    """The invariant that fell, who broke it, where."""
+    """The violated invariant, by whom, where."""
 
     invariant: str
     actor: str

@@ -11,7 +11,8 @@ from .lanes import cut, descriptor
 
 __all__ = ["columns"]
 
-_FALL = re.compile(r"I\d+ (?:violated|falls): .*")
+#: What the core writes of a violation into the note of its step.
+_VIOLATED = re.compile(r"I\d+ (?:violated|falls): .*")
 #: Characters of a lane.
 LANE = 60
 _NUMBER = 7
@@ -53,9 +54,9 @@ def _cells(step: Step, lane: int, lanes: int) -> Iterator[str]:
     below = "  ".join(part for part in (words, step.taken or "", label) if part)
     if below:
         yield _line("", f"  {below}", lane, lanes)
-    fell = _FALL.search(step.note)
-    if fell:
-        yield _line("", f"  *** {fell[0]}", lane, lanes)
+    violated = _VIOLATED.search(step.note)
+    if violated:
+        yield _line("", f"  *** {violated[0]}", lane, lanes)
 
 
 def _line(number: str, text: str, lane: int, lanes: int) -> str:

@@ -30,7 +30,7 @@ def document(trace: Sequence[Step], violation: Violation | None, title: str) -> 
             *_functions(trace, tracks),
             *(_operation(step, tracks) for step in trace),
             *_arrows(trace, tracks),
-            *([_fall(trace, violation, tracks)] if violation and trace else []),
+            *([_violation(trace, violation, tracks)] if violation and trace else []),
         ],
     }
 
@@ -84,6 +84,6 @@ def _arrows(trace: Sequence[Step], tracks: dict[str, int]) -> Iterator[dict[str,
         yield _event("f", name, trace[target], tracks, id=number, bp="e")
 
 
-def _fall(trace: Sequence[Step], violation: Violation, tracks: dict[str, int]) -> dict[str, Any]:
+def _violation(trace: Sequence[Step], violation: Violation, tracks: dict[str, int]) -> dict[str, Any]:
     fatal = next((step for step in trace if step.step == violation.step), trace[-1])
-    return _event("i", f"{violation.invariant} falls", fatal, tracks, s="g", args={"message": violation.message})
+    return _event("i", f"{violation.invariant} violated", fatal, tracks, s="g", args={"message": violation.message})

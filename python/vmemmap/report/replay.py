@@ -1,4 +1,4 @@
-"""A replay as one HTML page or as text: the lanes, both histories of what fell, and every step."""
+"""A replay as one HTML page or as text: the lanes, both histories of the violation, and every step."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours, lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import DRAM, Stage
+from ..lab.setup import DRAM, Setup
 
 _PAGES = {"mapping": "basepages"}
 _BLOCKS = {"mapping": "blocks"}
@@ -45,7 +45,7 @@ _BLOCKS = {"mapping": "blocks"}
         Variant("4k-split-bbm-free-6.12", "violated", ("I2",), {**_BLOCKS, "split": "bbm"}, "6.12", {"second": "free"}),
     ],
 )
-def second_hvo(m: Stage, granule: str = "4K", second: str = "HVO") -> Sequence[Actor]:
+def second_hvo(m: Setup, granule: str = "4K", second: str = "HVO") -> Sequence[Actor]:
     """Two pages optimised at once; or (`second` is ``free``) one of them was made without HVO and is freed meanwhile."""
     pair = Neighbours.of(m, granule)
     pool = m.pmd_hugepage
@@ -69,7 +69,7 @@ def second_hvo(m: Stage, granule: str = "4K", second: str = "HVO") -> Sequence[A
         Variant("4k-hot-remove-unlocked", "violated", ("I17",), {"hotplug": "none"}, "6.1", {"beside": "hot remove"}),
     ],
 )
-def device_removal(m: Stage, granule: str = "4K", beside: str = "HVO") -> Sequence[Actor]:
+def device_removal(m: Setup, granule: str = "4K", beside: str = "HVO") -> Sequence[Actor]:
     """The device is a whole section beside A, which has hugepages, or beside the offline block that is removed."""
     if beside == "HVO":
         pair = Neighbours.of(m, granule, device=True)
@@ -91,7 +91,7 @@ def device_removal(m: Stage, granule: str = "4K", beside: str = "HVO") -> Sequen
         Variant("bbm-6.1", "safe", (), {"update": "bbm"}),
     ],
 )
-def gigantic_page(m: Stage) -> Sequence[Actor]:
+def gigantic_page(m: Setup) -> Sequence[Actor]:
     m.policies = {"linear-map": "blocks", **m.policies}
     m.configure(granule="16K", hotplug=[(DRAM + (8 << 30), "2G")])
     page, neighbour = m.memory.add("1G"), m.memory.add()
@@ -117,7 +117,7 @@ def gigantic_page(m: Stage) -> Sequence[Actor]:
         ),
     ],
 )
-def deferred_free(m: Stage, actors: str = "worker dissolve") -> Sequence[Actor]:
+def deferred_free(m: Setup, actors: str = "worker dissolve") -> Sequence[Actor]:
     """The pool has one surplus page in use; its user lets go in atomic context, which leaves it to the worker."""
     pair = Neighbours.of(m, "4K")
     pool, head = m.pmd_hugepage, pair.hugepages[0]

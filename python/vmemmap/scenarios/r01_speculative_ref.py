@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _STORE = ("I8",)
 _IN_USE = {"page": "in-use"}
@@ -61,7 +61,7 @@ _SLOT_0 = {"slot": 0}
         Variant("no-rcu-section", "violated", _STORE, {"page-ref": "plain"}, "6.12"),
     ],
 )
-def r01_speculative_ref(m: Stage, page: str = "freed", slot: int = 16) -> Sequence[Actor]:
+def r01_speculative_ref(m: Setup, page: str = "freed", slot: int = 16) -> Sequence[Actor]:
     block = hugepage_block(m)
     head = m.pfn(block.start)
     large = m.pmd_hugepage

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _STORE = ("I8",)
 _COUNT_FIRST = {"page-ref": "count-first"}
@@ -54,7 +54,7 @@ _COUNT_FIRST = {"page-ref": "count-first"}
         Variant("other-slot", "safe", (), {}, "6.12.117", {"slot": 1}),
     ],
 )
-def r02_order_of_two_tests(m: Stage, used: bool = True, slot: int = 0) -> Sequence[Actor]:
+def r02_order_of_two_tests(m: Setup, used: bool = True, slot: int = 0) -> Sequence[Actor]:
     block = hugepage_block(m)
     head = m.pfn(block.start)
     pool = m.pmd_hugepage

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _PAGES = {"mapping": "basepages"}
 
@@ -44,6 +44,6 @@ _PAGES = {"mapping": "basepages"}
         Variant("split-store", "violated", ("I19",), {"split": "store"}),
     ],
 )
-def r03_live_change_without_bbm(m: Stage, reader: bool = True) -> Sequence[Actor]:
+def r03_live_change_without_bbm(m: Setup, reader: bool = True) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")
     return [pair.hvo(), *([pair.reader()] if reader else [])]

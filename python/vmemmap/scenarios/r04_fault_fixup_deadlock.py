@@ -33,7 +33,7 @@ from types import MappingProxyType
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _A = {"update": "bbm-fault-waits", "fault": "wait"}
 _A_MASKED = {"update": "bbm-fault-waits-irqs-off", "fault": "wait"}
@@ -47,7 +47,7 @@ def _safe(name: str, policies: Mapping[str, str], arguments: Mapping[str, object
     return Variant(name, "safe", (), policies, "6.1", arguments, environment)
 
 
-def _falls(
+def _violates(
     name: str,
     invariant: str,
     policies: Mapping[str, str],
@@ -67,22 +67,22 @@ def _falls(
     ],
     judged=["I2", "I25"],
     variants=[
-        _falls("a-irq-same-cpu", "I25", _A, _IRQ_HERE),
+        _violates("a-irq-same-cpu", "I25", _A, _IRQ_HERE),
         _safe("a-irq-same-cpu-masked", _A_MASKED, _IRQ_HERE),
-        _falls("a-nmi-same-cpu-masked", "I25", _A_MASKED, {"nmi": 0}),
+        _violates("a-nmi-same-cpu-masked", "I25", _A_MASKED, {"nmi": 0}),
         _safe("a-task-other-cpu", _A, _TASK),
         _safe("a-irq-other-cpu", _A, {"irq": 1}),
         _safe("a-rt-task-other-cpu", _A, _TASK, _RT),
-        _falls("a-rt-irq-other-cpu", "I25", _A, {"irq": 1}, _RT),
-        _falls("no-handler", "I2", {"update": "bbm-each"}, _TASK),
-        _falls("recheck-only", "I2", {"update": "bbm-each", "fault": "recheck"}, _TASK),
+        _violates("a-rt-irq-other-cpu", "I25", _A, {"irq": 1}, _RT),
+        _violates("no-handler", "I2", {"update": "bbm-each"}, _TASK),
+        _violates("recheck-only", "I2", {"update": "bbm-each", "fault": "recheck"}, _TASK),
         _safe("b-irq-same-cpu", {"update": "bbm-stop-machine"}, _IRQ_HERE),
         _safe("b-task-other-cpu", {"update": "bbm-stop-machine"}, _TASK),
         _safe("d-irq-same-cpu", {"update": "bbm-ipi-pause"}, _IRQ_HERE),
         _safe("d-task-other-cpu", {"update": "bbm-ipi-pause"}, _TASK),
     ],
 )
-def r04_fault_fixup_deadlock(m: Stage, irq: int | None = None, nmi: int | None = None, task: bool = False) -> Sequence[Actor]:
+def r04_fault_fixup_deadlock(m: Setup, irq: int | None = None, nmi: int | None = None, task: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")
     walk = pair.reader().steps
     actors = [pair.hvo()]

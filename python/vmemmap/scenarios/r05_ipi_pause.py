@@ -26,7 +26,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Operation, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _D = {"update": "bbm-ipi-pause"}
 _TWO = {"second": True}
@@ -50,7 +50,7 @@ _MASKED = {"masked": True}
         Variant("e-masked-for-a-while", "safe", (), {**_D, "ipi": "irq"}, arguments=_MASKED),
     ],
 )
-def r05_ipi_pause(m: Stage, second: bool = False, masked: bool = False) -> Sequence[Actor]:
+def r05_ipi_pause(m: Setup, second: bool = False, masked: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")
     if second:
         m.setup(m.memory.online(pair.b))

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _FREED = ("I1",)
 
@@ -43,6 +43,6 @@ _FREED = ("I1",)
         Variant("64k-mmap-only", "violated", _FREED, {"walker": "mmap-only"}, arguments={"granule": "64K"}),
     ],
 )
-def r06_ptdump_vs_hot_remove(m: Stage, granule: str = "4K") -> Sequence[Actor]:
+def r06_ptdump_vs_hot_remove(m: Setup, granule: str = "4K") -> Sequence[Actor]:
     block = lone_block(m, granule)
     return [Actor("ptdump", [m.ptdump(block)]), Actor("hot remove", [m.memory.remove(block)])]

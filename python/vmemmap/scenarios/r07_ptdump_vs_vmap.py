@@ -26,14 +26,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.scenario import Actor, Operation, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 from ..sizing.layout import layout
 
 _BLOCKS = {"linear-map": "blocks"}
 _FREED = ("I1",)
 
 
-def dump_and_promotion(m: Stage) -> list[Actor]:
+def dump_and_promotion(m: Setup) -> list[Actor]:
     """A PTE table of vmalloc that is empty; a 2 MiB mapping that replaces it, and a dump of its first page.
 
     The second mapping of the setup moves the address on, so that the next one begins at the window's start again.
@@ -72,5 +72,5 @@ def dump_and_promotion(m: Stage) -> list[Actor]:
         Variant("r9-static-key", "violated", _FREED, {"vmap": "static-key", "walker": "other-mm"}),
     ],
 )
-def r07_ptdump_vs_vmap(m: Stage) -> Sequence[Actor]:
+def r07_ptdump_vs_vmap(m: Setup) -> Sequence[Actor]:
     return dump_and_promotion(m)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 from .r07_ptdump_vs_vmap import dump_and_promotion
 
 
@@ -37,5 +37,5 @@ from .r07_ptdump_vs_vmap import dump_and_promotion
         Variant("static-key-alone", "safe", (), {"vmap": "static-key"}),
     ],
 )
-def r08_two_fixes_deadlock(m: Stage) -> Sequence[Actor]:
+def r08_two_fixes_deadlock(m: Setup) -> Sequence[Actor]:
     return dump_and_promotion(m)

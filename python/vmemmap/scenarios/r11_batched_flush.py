@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _LOST = ("I28",)
 _LATE = {"mutant": "flag-after-copy"}
@@ -54,7 +54,7 @@ _LATE = {"mutant": "flag-after-copy"}
         Variant("single-page", "safe", (), _LATE, "6.12", {"batch": False}),
     ],
 )
-def r11_batched_flush(m: Stage, split: bool = False, reader: bool = False, batch: bool = True, back: bool = False) -> Sequence[Actor]:
+def r11_batched_flush(m: Setup, split: bool = False, reader: bool = False, batch: bool = True, back: bool = False) -> Sequence[Actor]:
     block = hugepage_block(m, split=split)
     head = m.pfn(block.start)
     pool = m.pmd_hugepage

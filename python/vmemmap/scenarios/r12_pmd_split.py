@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _BLOCKS = {"mapping": "blocks"}
 _UNLOCKED = {**_BLOCKS, "split-read": "unlocked"}
@@ -47,7 +47,7 @@ _UNLOCKED = {**_BLOCKS, "split-read": "unlocked"}
         Variant("no-retest", "violated", ("I20",), {**_BLOCKS, "mutant": "split-no-retest"}),
     ],
 )
-def r12_pmd_split(m: Stage) -> Sequence[Actor]:
+def r12_pmd_split(m: Setup) -> Sequence[Actor]:
     block = hugepage_block(m, split=True)
     pool = m.pmd_hugepage
     first = m.pfn(block.start)

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours, lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import DRAM, Stage
+from ..lab.setup import DRAM, Setup
 
 _ONE = {"alloc_failures": 1}
 _TWO = {"alloc_failures": 2}
@@ -79,7 +79,7 @@ def _variants() -> list[Variant]:
     judged=["I1", "I2", "I3", "I4", "I5", "I6", "I8", "I11", "I13", "I25", "I29"],
     variants=_variants(),
 )
-def r13_failed_allocation(m: Stage, what: str = "1g", granule: str = "4K") -> Sequence[Actor]:
+def r13_failed_allocation(m: Setup, what: str = "1g", granule: str = "4K") -> Sequence[Actor]:
     if what == "1g":
         m.policies = {"linear-map": "blocks", "mapping": "blocks", **m.policies}
         m.configure(hotplug=[(DRAM + (1 << 30), "1G")])

@@ -40,7 +40,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _PAGES = {"mapping": "basepages"}
 _EARLY = {**_PAGES, "dtor-clear": "before-restore"}
@@ -51,7 +51,7 @@ _HWPOISON = {**_PAGES, "dtor-clear": "hwpoison-first"}
 _JUDGED = ["I3", "I8", "I13", "I25", "I28", "I29"]
 
 
-def _actors(m: Stage, names: str) -> list[Actor]:
+def _actors(m: Setup, names: str) -> list[Actor]:
     """A pool with one optimised 2M page, unless it is yet to be allocated, and those who come to it."""
     pair = Neighbours.of(m, "4K")
     pool, head = m.pmd_hugepage, pair.hugepages[0]
@@ -84,7 +84,7 @@ def _actors(m: Stage, names: str) -> list[Actor]:
         Variant("alloc-6.12", "violated", ("I8", "I28"), _PAGES, "6.12", {"actors": "alloc failure"}),
     ],
 )
-def r14_hugetlb_mark(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
+def r14_hugetlb_mark(m: Setup, actors: str = "free failure") -> Sequence[Actor]:
     return _actors(m, actors)
 
 
@@ -100,7 +100,7 @@ def r14_hugetlb_mark(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
         Variant("sampled-free", "safe", (), _SAMPLED, "6.12", {"actors": "free failure"}),
     ],
 )
-def r15_sampled_flag(m: Stage, actors: str = "dissolve free") -> Sequence[Actor]:
+def r15_sampled_flag(m: Setup, actors: str = "dissolve free") -> Sequence[Actor]:
     return _actors(m, actors)
 
 
@@ -115,5 +115,5 @@ def r15_sampled_flag(m: Stage, actors: str = "dissolve free") -> Sequence[Actor]
         Variant("hwpoison-first-6.1", "violated", ("I29",), _HWPOISON, "6.1"),
     ],
 )
-def r16_hwpoison_moved(m: Stage, actors: str = "free failure") -> Sequence[Actor]:
+def r16_hwpoison_moved(m: Setup, actors: str = "free failure") -> Sequence[Actor]:
     return _actors(m, actors)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _OLD = {"hwpoison": "drain-first"}
 
@@ -38,7 +38,7 @@ _OLD = {"hwpoison": "drain-first"}
         Variant("drain-first-2021", "safe", (), _OLD, "2021"),
     ],
 )
-def r17_static_key_lock_order(m: Stage) -> Sequence[Actor]:
+def r17_static_key_lock_order(m: Setup) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")
     m.setup(*pair.hvo().program() or ())
     return [

@@ -20,10 +20,10 @@ The `kfree_rcu` worker is an actor of its own, so that the grace period may begi
 remover waits for nothing.
 
 What the fix does not cover, and does not claim to [derived]: the *memmap* is depopulated right after, without a grace period.
-``memmap`` is a caller that holds nothing, is told that a PFN is valid and then reads the struct page: I2. `pfn_valid` never promised
+``memmap`` is a caller that holds nothing, learns that a PFN is valid and then reads the struct page: I2. `pfn_valid` never promised
 more; a caller that must not see its answer go stale needs `pfn_to_online_page`, and against removal also `get_online_mems`
 (``kmemleak``, safe) or another reason why the block stays online. ``online-page`` is `pfn_to_online_page` without it, as
-most walkers use it: the same fall, which needs the whole of offline and removal between two of its steps.
+most walkers use it: the same violation, which needs the whole of offline and removal between two of its steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _FREED = ("I1",)
 _HOLE = ("I2",)
@@ -63,7 +63,7 @@ _AT_ONCE = {"worker": False}
         Variant("kmemleak", "safe", arguments={"reader": "kmemleak"}),
     ],
 )
-def r18_section_usage(m: Stage, granule: str = "4K", reader: str = "pfn_valid", worker: bool = True) -> Sequence[Actor]:
+def r18_section_usage(m: Setup, granule: str = "4K", reader: str = "pfn_valid", worker: bool = True) -> Sequence[Actor]:
     online = reader in ("online-page", "kmemleak")
     block = lone_block(m, granule, online=online)
     pfn = m.pfn(block.start)

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _HOLE = ("I2",)
 _OLD = {"mapping": "blocks-for-parts"}
@@ -53,7 +53,7 @@ PART = 2 << 20
         Variant("64k-two-pages", "safe", arguments={"granule": "64K", "parts": 32}),
     ],
 )
-def r20_subsection_over_free(m: Stage, granule: str = "4K", parts: int = 1, serial: bool = False, adds: bool = False) -> Sequence[Actor]:
+def r20_subsection_over_free(m: Setup, granule: str = "4K", parts: int = 1, serial: bool = False, adds: bool = False) -> Sequence[Actor]:
     """Two devices of so many `parts`, one after the other in a section."""
     m.policies = {"linear-map": "blocks", **m.policies}
     m.configure(granule=granule)

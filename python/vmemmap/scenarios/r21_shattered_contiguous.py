@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _STAYS = ("I4",)
 
@@ -49,7 +49,7 @@ def _variants() -> list[Variant]:
     judged=["I4", "I5"],
     variants=_variants(),
 )
-def r21_shattered_contiguous(m: Stage, granule: str) -> Sequence[Actor]:
+def r21_shattered_contiguous(m: Setup, granule: str) -> Sequence[Actor]:
     block = lone_block(m, granule)
     m.scope(machine=f"linear map of hot-added memory: {m.policies['linear-map']}")
     return [Actor("hot remove", [m.memory.remove(block)])]

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _WALKS = ("I5",)
 _IOMMU = {"iommu": True}
@@ -48,7 +48,7 @@ _DEFERRED = {"table-free": "iommu-deferred"}
         Variant("deferred-walk", "safe", (), _DEFERRED, arguments={"device": True}, environment=_SEEN),
     ],
 )
-def r22_iommu_walk_cache(m: Stage, granule: str = "4K", device: bool = False) -> Sequence[Actor]:
+def r22_iommu_walk_cache(m: Setup, granule: str = "4K", device: bool = False) -> Sequence[Actor]:
     block = lone_block(m, granule)
     walker = [Actor("device", [m.iommu_walk(block)])] if device else []
     return [Actor("hot remove", [m.memory.remove(block)]), *walker]

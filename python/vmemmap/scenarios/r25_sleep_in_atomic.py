@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _BLOCKS = {"mapping": "blocks"}
 
@@ -35,6 +35,6 @@ _BLOCKS = {"mapping": "blocks"}
         Variant("in-interrupt", "violated", ("I25",), _BLOCKS, arguments={"context": "irq"}),
     ],
 )
-def r25_sleep_in_atomic(m: Stage, context: str = "task") -> Sequence[Actor]:
+def r25_sleep_in_atomic(m: Setup, context: str = "task") -> Sequence[Actor]:
     hvo = Neighbours.of(m, "4K").hvo()
     return [Actor("HVO", hvo.steps, context="irq" if context == "irq" else "task")]

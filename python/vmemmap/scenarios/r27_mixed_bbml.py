@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from ..lab.description import Environment
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import STRUCT_PAGE, Stage
+from ..lab.setup import STRUCT_PAGE, Setup
 
 _SPLIT = {"mapping": "blocks", "split": "store", "update": "bbm"}
 _PAGES = {**_SPLIT, "mapping": "basepages"}
@@ -67,7 +67,7 @@ def _variants() -> list[Variant]:
     judged=["I19"],
     variants=_variants(),
 )
-def r27_mixed_bbml(m: Stage, late: bool = True) -> Sequence[Actor]:
+def r27_mixed_bbml(m: Setup, late: bool = True) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")
     # Behind the first hugepage: in the same block, and never remapped.
     beyond = m.pfn(pair.a.start) + 8 * m.granule // STRUCT_PAGE

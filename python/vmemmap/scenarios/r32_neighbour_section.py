@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 
 def _variants() -> list[Variant]:
@@ -42,6 +42,6 @@ def _variants() -> list[Variant]:
     judged=["I1", "I5", "I6"],
     variants=_variants(),
 )
-def r32_neighbour_section(m: Stage, granule: str = "4K", also_live: bool = False) -> Sequence[Actor]:
+def r32_neighbour_section(m: Setup, granule: str = "4K", also_live: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, granule, also_live=also_live)
     return [pair.hvo(), pair.hot_remove()]

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Expect, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _LOST = ("I6",)
 #: The table may be unlinked while it is empty, too (two switches): then HVO itself writes into a freed table.
@@ -36,8 +36,8 @@ _FALL = {"64K": _LOST_OR_WALKED, "16K": _LOST}
 def _variants() -> list[Variant]:
     split_outcomes: list[tuple[str, Expect, tuple[str, ...]]] = [("bbm", "violated", _LOST_OR_WALKED), ("store", "safe", ())]
     splits = [
-        Variant(f"4k-split-{split}-{kernel}", expect, fall, {"split": split, "mapping": "blocks"}, kernel, {"granule": "4K"})
-        for split, expect, fall in split_outcomes
+        Variant(f"4k-split-{split}-{kernel}", expect, violated, {"split": split, "mapping": "blocks"}, kernel, {"granule": "4K"})
+        for split, expect, violated in split_outcomes
         for kernel in ("6.1", "2021", "6.12")
     ]
     updates = [
@@ -78,6 +78,6 @@ def _variants() -> list[Variant]:
     judged=["I1", "I2", "I5", "I6"],
     variants=_variants(),
 )
-def r33_bbm_hole(m: Stage, granule: str = "4K", reader: bool = False) -> Sequence[Actor]:
+def r33_bbm_hole(m: Setup, granule: str = "4K", reader: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, granule)
     return [pair.hvo(), pair.hot_remove(), *([pair.reader()] if reader else [])]

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import lone_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _WRONG = {"table-free": "last-level-tlbi"}
 _WALKS = ("I5",)
@@ -42,7 +42,7 @@ _WALKED = {"walk": True}
         Variant("kernel-walk", "safe", arguments=_WALKED, environment=_SEEN),
     ],
 )
-def r34_wrong_tlbi(m: Stage, granule: str = "4K", walk: bool = False) -> Sequence[Actor]:
+def r34_wrong_tlbi(m: Setup, granule: str = "4K", walk: bool = False) -> Sequence[Actor]:
     block = lone_block(m, granule)
     walker = [Actor("another CPU", [m.speculate(block)])] if walk else []
     return [Actor("hot remove", [m.memory.remove(block)]), *walker]

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import Stage
+from ..lab.setup import Setup
 
 _LOST = ("I6",)
 
@@ -53,6 +53,6 @@ def _variants() -> list[Variant]:
     judged=["I1", "I5", "I6"],
     variants=_variants(),
 )
-def r35_scan_not_atomic(m: Stage, granule: str = "64K", also_live: bool = False) -> Sequence[Actor]:
+def r35_scan_not_atomic(m: Setup, granule: str = "64K", also_live: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, granule, also_live=also_live)
     return [pair.hvo(), pair.hot_remove()]

@@ -23,7 +23,7 @@ step 6.12.117                                            who meets it
      one by one                                           the ninth hugepage of the section is optimised
 ==== =================================================== ==================================================================
 
-A fall ends its execution, so each variant begins behind the falls of the steps before it. The other half of that code, the rollback
+A violation ends its execution, so each variant begins behind the violations of the steps before it. The other half of that code, the rollback
 that loses the copy of the head (I13), is R13's.
 
 In 6.1 and in the intent of 6.12 slots 0 to 2 are overwritten with plain tails (`reset_struct_pages`), and nobody meets anything.
@@ -36,14 +36,14 @@ from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
 from ..lab.scenario import Actor, Variant, scenario
-from ..lab.setup import DRAM, Stage
+from ..lab.setup import DRAM, Setup
 
 _AS_WRITTEN = "6.12.117"
 _SOUND = ("6.1", "6.12")
 
 
 def _variants() -> list[Variant]:
-    falls = {
+    violations = {
         "free walker": ("I11",),
         "free failure": ("I11",),
         "bulk walker": ("I11",),
@@ -61,7 +61,7 @@ def _variants() -> list[Variant]:
             kernel=kernel,
             arguments={"what": what},
         )
-        for what, invariants in falls.items()
+        for what, invariants in violations.items()
         for kernel in (_AS_WRITTEN, *_SOUND)
     ]
 
@@ -75,7 +75,7 @@ def _variants() -> list[Variant]:
     judged=["I3", "I8", "I11", "I13", "I25", "I28", "I29"],
     variants=_variants(),
 )
-def restore_6_12_117(m: Stage, what: str = "free walker") -> Sequence[Actor]:
+def restore_6_12_117(m: Setup, what: str = "free walker") -> Sequence[Actor]:
     names = what.split()
     if "add" in names or "reuse" in names:
         return _hot_added(m, names)
@@ -101,7 +101,7 @@ def restore_6_12_117(m: Stage, what: str = "free walker") -> Sequence[Actor]:
     return [programs[name] for name in names]
 
 
-def _hot_added(m: Stage, names: Sequence[str]) -> list[Actor]:
+def _hot_added(m: Setup, names: Sequence[str]) -> list[Actor]:
     """Every block of boot memory that a hugepage fits in has been one; then a section is added, whose vmemmap is a block."""
     m.policies = {"linear-map": "blocks", "mapping": "blocks", **m.policies}
     m.configure(hotplug=[(DRAM + (1 << 30), "128M")])
