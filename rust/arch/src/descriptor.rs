@@ -147,7 +147,7 @@ impl Desc {
     pub const fn attr_index(self) -> u64 {
         self.0 >> 2 & 7
     }
-    /// A store through this leaf is allowed at EL1: AP[2] clear (DBM without RDONLY is plain writable).
+    /// A store through this leaf is allowed at EL1: `AP[2]` clear (DBM without RDONLY is plain writable).
     #[must_use]
     #[inline]
     pub const fn is_writable(self) -> bool {

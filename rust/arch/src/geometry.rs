@@ -75,9 +75,9 @@ impl Level {
 pub enum OutputFormat {
     /// Bits 47:PAGE_SHIFT.
     Plain48,
-    /// 64K granule with 52-bit addresses: bits 47:16 and PA[51:48] in bits 15:12.
+    /// 64K granule with 52-bit addresses: bits 47:16 and `PA[51:48]` in bits 15:12.
     Lpa64K,
-    /// FEAT_LPA2 (4K, 16K with 52-bit addresses): bits 49:PAGE_SHIFT and PA[51:50] in bits 9:8.
+    /// FEAT_LPA2 (4K, 16K with 52-bit addresses): bits 49:PAGE_SHIFT and `PA[51:50]` in bits 9:8.
     Lpa2,
 }
 
