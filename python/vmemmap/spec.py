@@ -121,7 +121,8 @@ def format_size(size: int) -> str:
 
 
 def parse_address(value: int | str | None, what: str) -> int | None:
-    """A physical address, as an integer or text like ``0x40000000``; `what` names it. ``memstart`` alone may be negative.
+    """A physical address, as an integer or text like ``0x40000000``; `what` names it. ``memstart`` alone may be
+    negative, also as the 64-bit number that a kernel prints.
 
     Args:
         value: A number, or text, also hexadecimal.
@@ -138,6 +139,8 @@ def parse_address(value: int | str | None, what: str) -> int | None:
     if value is None:
         return None
     low = -(1 << 63) if what == "memstart" else 0
+    if what == "memstart" and isinstance(value, int) and 1 << 63 <= value < 1 << 64:
+        value -= 1 << 64
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 1 << 52:
         shown = repr(value)[:40]
         raise SpecError(f"{what} is {shown}: expected a physical address of at most 52 bits, like 0x40000000")

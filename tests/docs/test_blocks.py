@@ -69,9 +69,7 @@ def blocks_of(document: Path) -> Iterator[Block]:
             found = NOT_RUN.match(token.content)
             reason = found[1] if found else None
         elif token.type == "code_block":
-            assert not re.search(r"^(\$ |>>> |vmemmap |make )", token.content, re.MULTILINE), (
-                f"{document.name}:{line}: commands go into a fence"
-            )
+            assert not re.search(r"^(\$ |>>> |vmemmap |make )", token.content, re.MULTILINE), f"{document.name}:{line}: commands go into a fence"
         elif token.type == "fence":
             assert token.info in INERT | {"console", "python"}, f"{document.name}:{line}: a fence says its language"
             block = Block(token.info, token.content, line, reason)
@@ -126,12 +124,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_command(command: str, output: str, folder: Path, where: str) -> None:
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "COLUMNS": "200"}
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
-    )
-    assert done.returncode in {0, 1} and not done.stderr, (
-        f"{where}: {command}: exit code {done.returncode}\n{done.stderr}{done.stdout[-2000:]}"
-    )
+    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode in {0, 1} and not done.stderr, f"{where}: {command}: exit code {done.returncode}\n{done.stderr}{done.stdout[-2000:]}"
     if output.strip():
         assert matches(output, done.stdout), f"{where}: {command} prints\n{done.stdout[:4000]}\ninstead of\n{output}"
 
@@ -152,9 +146,7 @@ def run_python(block: Block, names: dict[str, object], folder: Path, where: str)
     with contextlib.redirect_stdout(printed):
         exec(compile(block.text, where, "exec"), names)
     if block.prints is not None:
-        assert matches(block.prints, printed.getvalue()), (
-            f"{where} prints\n{printed.getvalue()}\ninstead of\n{block.prints}"
-        )
+        assert matches(block.prints, printed.getvalue()), f"{where} prints\n{printed.getvalue()}\ninstead of\n{block.prints}"
 
 
 @pytest.mark.timeout(SECONDS)

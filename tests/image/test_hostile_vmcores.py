@@ -182,7 +182,8 @@ def test_one_stored_page_shown_at_many_addresses_is_refused(tmp_path: Path) -> N
     loads = [Load(0, BASE, PAGE, PAGE), *[Load(0, BASE + n * PAGE, PAGE, PAGE, 1 << 16) for n in range(1, 513)]]
     words = {n: (BASE + (n + 1) * PAGE) | 3 for n in range(512)}
     path = small_dump(tmp_path / "core", {BASE: words}, loads=loads)
-    assert "more than" in str(within_budget(path, **HAND))
+    # The same page is the struct page of the root too, in the newer layout.
+    assert "more than" in str(within_budget(path, **{**HAND, "kernel": "6.12"}))
 
 
 def test_the_root_must_be_readable(tmp_path: Path) -> None:
@@ -215,4 +216,4 @@ def test_a_kdump_header_that_claims_gigabytes_gets_none(tmp_path: Path) -> None:
     whole[436:440] = struct.pack("<I", 0x4000)
     path = tmp_path / "core"
     path.write_bytes(builder.flattened(bytes(whole)))
-    assert "Cannot read 536870912 bytes of page bitmap" in str(within_budget(path))
+    assert "the bitmaps: 1,073,741,824 bytes at 0x30000, which the file does not hold" in str(within_budget(path))

@@ -6,7 +6,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -203,38 +203,92 @@ def write_raw(path: Path, capture: Capture) -> tuple[Path, int]:
     return path, base
 
 
-def kdump_bytes(capture: Capture, *, info: Mapping[str, str] | None = None) -> bytes:
-    """A kdump-compressed file as makedumpfile writes it (``diskdump_mod.h``): header, sub header, notes, two bitmaps, a
-    descriptor for each stored page, pages packed by zlib where that is shorter. Only the tables are stored.
+METHODS = {"raw": 0, "zlib": 1, "lzo": 2, "snappy": 4, "zstd": 0x20}
+
+
+def pack(method: str, block: bytes) -> bytes:
+    """As makedumpfile packs a page, by the libraries that unpack it elsewhere."""
+    if method == "zlib":
+        return zlib.compress(block)
+    if method == "lzo":
+        return pytest.importorskip("lzallright").LZOCompressor().compress(block)
+    if method == "snappy":
+        return bytes(pytest.importorskip("cramjam").snappy.compress_raw(block))
+    return pytest.importorskip("zstandard").compress(block) if method == "zstd" else block
+
+
+def kdump_bytes(
+    capture: Capture,
+    *,
+    info: Mapping[str, str] | None = None,
+    writer: Literal["makedumpfile", "qemu"] = "makedumpfile",
+    method: str = "zlib",
+    level: int = 31,
+    excluded: Collection[int] = (),
+    memory: Sequence[tuple[int, int]] | None = None,
+) -> bytes:
+    """A kdump-compressed file (``diskdump_mod.h``): header, sub header, notes, two bitmaps, a descriptor for each stored block,
+    blocks packed where that is shorter. An empty ``info`` leaves VMCOREINFO out; ``excluded`` are addresses of blocks not stored.
+
+    As makedumpfile writes it, blocks are the guest's pages and only tables are stored; as QEMU does (``dump/dump.c``), blocks have
+    64 KiB, the header names nothing, all of memory is stored, and blocks of zeros share their data.
     """
-    block, text = capture.granule, text_of(vmcoreinfo(capture) if info is None else info)
-    highest = capture.machine_ram[-1][1] // block
-    name = [b"Linux", b"host", b"6.1.192", b"#1 SMP", b"aarch64", b"(none)"]
-    utsname = b"".join(field.ljust(65, b"\0") for field in name)
-    notes = note(b"VMCOREINFO", 0, text)
-    sub_blocks = 1 + -(-len(notes) // block)
+    qemu = writer == "qemu"
+    block = 65536 if qemu else capture.granule
+    info = vmcoreinfo(capture) if info is None else info
+    text = text_of(info)
+    memory = memory or (capture.machine_ram if qemu else capture.system_ram)
+    highest = max(end for _, end in memory) // block
+    name = [b"", b"", b"", b"", b"Unknown"] if qemu else [b"Linux", b"host", b"6.1.192", b"#1 SMP", b"aarch64", b"(none)"]
+    utsname = b"".join(field.ljust(65, b"\0") for field in name).ljust(390, b"\0")
+    notes = note(b"CORE", 1, bytes(392)) + (note(b"VMCOREINFO", 0, text) if info else b"")
+    notes_at = block + 104 if qemu else 2 * block
+    sub_blocks = -(-(notes_at + len(notes)) // block) - 1
     bitmap_bytes = -(-highest // 8)
     bitmap_bytes += -bitmap_bytes % block
     header = struct.pack(
-        "<8si390s6xqqIiiIIIIIIi", b"KDUMP   ", 6, utsname, 0, 0, 1, block, sub_blocks, 2 * bitmap_bytes // block, highest, 0, 0, 0, 0, 1
+        "<8si390s6xqqIiiIIIIIIi",
+        b"KDUMP   ",
+        6,
+        utsname,
+        0,
+        0,
+        METHODS[method],
+        block,
+        sub_blocks,
+        2 * bitmap_bytes // block,
+        highest,
+        0,
+        0,
+        0,
+        0,
+        1,
     )
-    notes_at = 2 * block
-    sub = struct.pack(
-        "<QiiQQQQQQQQQQQ", int(capture.json["memstart"], 16), 31, 0, 0, 0, notes_at + 24, len(text), notes_at, len(notes), 0, 0, 0, 0, highest
-    )
-    memory, stored = bytearray(bitmap_bytes), bytearray(bitmap_bytes)
-    for start, end in capture.system_ram:
-        for byte in range(start // block // 8, end // block // 8):
-            memory[byte] = 0xFF
-    pages = capture.pages()
-    for pa, _ in pages:
-        stored[pa // block // 8] |= 1 << pa // block % 8
-    head = header.ljust(block, b"\0") + (sub.ljust(block, b"\0") + notes).ljust(sub_blocks * block, b"\0") + bytes(memory) + bytes(stored)
-    data_at = len(head) + 24 * len(pages)
-    descriptors, data = bytearray(), bytearray()
-    for _, page in pages:
-        packed = zlib.compress(page)
-        flags, raw = (1, packed) if len(packed) < block else (0, page)
+    info_at = notes_at + len(notes) - len(text) - -len(text) % 4 if info else 0
+    sub = struct.pack("<QiiQQQQQQQQQQQ", memory[0][0], 1 if qemu else level, 0, 0, 0, info_at, len(text), notes_at, len(notes), 0, 0, 0, 0, highest)
+    blocks: dict[int, bytearray] = {}
+    for start, end in memory if qemu else ():
+        blocks |= {number: bytearray() for number in range(start // block, end // block)}
+    for pa, page in capture.pages():
+        if pa // block not in blocks or not blocks[pa // block]:
+            blocks[pa // block] = bytearray(block)
+        blocks[pa // block][pa % block : pa % block + len(page)] = page
+    blocks = {number: data for number, data in sorted(blocks.items()) if number * block not in excluded}
+    exists, stored = bytearray(bitmap_bytes), bytearray(bitmap_bytes)
+    for start, end in memory:
+        for number in range(start // block, end // block):
+            exists[number // 8] |= 1 << number % 8
+    for number in blocks:
+        stored[number // 8] |= 1 << number % 8
+    head = header.ljust(block, b"\0") + (sub.ljust(notes_at - block, b"\0") + notes).ljust(sub_blocks * block, b"\0") + bytes(exists) + bytes(stored)
+    data_at = len(head) + 24 * len(blocks)
+    descriptors, data = bytearray(), bytearray(block if qemu else 0)
+    for contents in blocks.values():
+        if not contents:
+            descriptors += struct.pack("<QIIQ", data_at, block, 0, 0)
+            continue
+        packed = pack(method, bytes(contents))
+        flags, raw = (METHODS[method], packed) if len(packed) < block else (0, bytes(contents))
         descriptors += struct.pack("<QIIQ", data_at + len(data), len(raw), flags, 0)
         data += raw
     return head + bytes(descriptors) + bytes(data)

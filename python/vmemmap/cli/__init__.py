@@ -9,7 +9,7 @@ import json
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Final, ParamSpec, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "json_option",
     "main",
     "print_json",
+    "print_notes",
 ]
 
 HOLDS: Final = 0
@@ -52,6 +53,7 @@ _HINTS: Final = (
     click.option("--memstart", metavar="ADDRESS", help="memstart_addr: where the linear map begins, where the dump does not say."),
     click.option("--root", metavar="ADDRESS", help="Physical address of swapper_pg_dir, where a vmcore does not say."),
     click.option("--base", metavar="ADDRESS", help="Physical address of the first byte of a raw memory file."),
+    click.option("--ram", metavar="FILE@ADDRESS", multiple=True, help="A further raw memory file and where it begins; may be repeated."),
 )
 
 
@@ -60,6 +62,12 @@ def hint_options(function: Callable[P, T]) -> Callable[P, T]:
     for option in reversed(_HINTS):
         function = option(function)
     return function
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What was taken instead of what a dump does not say: on standard error, beside an answer that has no place for it."""
+    for note in notes:
+        click.echo(f"vmemmap: note: {note}", err=True)
 
 
 def print_json(answer: object) -> None:

@@ -11,14 +11,14 @@ from . import HOLDS, VIOLATED, hint_options, json_option, print_json
 @click.argument("file")
 @hint_options
 @json_option
-def command(file: str, as_json: bool, **hints: str | None) -> int:
+def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> int:
     """Check every invariant that FILE can show: a file-system check for vmemmap.
 
     FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.
     """
     from ..dumps import checking
 
-    answer = checking.check(file, **hints)
+    answer = checking.check(file, ram=ram, **hints)
     if as_json:
         print_json(answer.to_dict())
     else:

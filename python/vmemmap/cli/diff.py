@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import HOLDS, VIOLATED, hint_options, json_option, print_json
+from . import HOLDS, VIOLATED, hint_options, json_option, print_json, print_notes
 
 
 @click.command("diff")
@@ -12,16 +12,17 @@ from . import HOLDS, VIOLATED, hint_options, json_option, print_json
 @click.argument("b")
 @hint_options
 @json_option
-def command(a: str, b: str, as_json: bool, **hints: str | None) -> int:
+def command(a: str, b: str, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> int:
     """Print what changed in vmemmap from dump A to dump B: hugepages, blocks, tables, sections, frames.
 
     A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.
     """
     from ..dumps import difference
 
-    answer = difference.diff(a, b, **hints)
+    answer = difference.diff(a, b, ram=ram, **hints)
     if as_json:
         print_json(answer.to_dict())
     else:
+        print_notes(answer.notes)
         click.echo(answer.summary)
     return VIOLATED if answer else HOLDS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import SpecError
-from . import hint_options, json_option, print_json
+from . import hint_options, json_option, print_json, print_notes
 
 if TYPE_CHECKING:
     from ..machine.machine import Machine
@@ -19,24 +19,29 @@ if TYPE_CHECKING:
 @click.option("--region", help="Only that region: vmemmap, linear, vmalloc, modules, fixmap, pci.")
 @hint_options
 @json_option
-def command(file: str | None, machine: str | None, region: str | None, as_json: bool, **hints: str | None) -> None:
+def command(file: str | None, machine: str | None, region: str | None, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> None:
     """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a machine."""
     if (file is None) == (machine is None):
         raise click.UsageError("give a FILE or --machine SPEC, and not both")
     given = {name: value for name, value in hints.items() if value is not None}
-    text = _of_file(file, given, region) if file is not None else _of_machine(machine or "", given, region)
+    text = _of_file(file, given, ram, region) if file is not None else _of_machine(machine or "", given, region)
     if as_json:
         print_json({"source": file if file is not None else machine, "region": region, "lines": text.count("\n"), "text": text})
     else:
         click.echo(text, nl=False)
 
 
-def _of_file(file: str, hints: dict[str, str], region: str | None) -> str:
+def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str | None) -> str:
     from ..dumps.dump import Hints, kind_of_dump
     from ..dumps.ptdump import load_ptdump
 
-    if kind_of_dump(file, Hints.parse(**hints)) != "ptdump":
-        return _loaded(file, hints).ptdump(region)
+    kind = kind_of_dump(file, Hints.parse(**hints))
+    if kind != "ptdump":
+        machine = _loaded(file, hints, ram)
+        print_notes(machine.notes)
+        if kind != "npz" and region in (None, "fixmap"):
+            print_notes(["where Fixmap starts depends on the configuration and no dump says it: it is printed as in Debian's kernel"])
+        return machine.ptdump(region)
     if hints:
         raise SpecError(f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores")
     from .. import _core
@@ -49,7 +54,7 @@ def _of_file(file: str, hints: dict[str, str], region: str | None) -> str:
     return part
 
 
-def _loaded(file: str, hints: dict[str, str]) -> Machine:
+def _loaded(file: str, hints: dict[str, str], ram: tuple[str, ...]) -> Machine:
     from ..machine.machine import Machine
 
     return Machine.load(
@@ -60,6 +65,7 @@ def _loaded(file: str, hints: dict[str, str]) -> Machine:
         va_bits=hints.get("va_bits"),
         memstart=hints.get("memstart"),
         base=hints.get("base"),
+        ram=ram,
     )
 
 

@@ -42,6 +42,7 @@ class CheckDict(TypedDict):
     violations_found: dict[str, int]
     invariants: dict[str, str]
     counts: dict[str, int | None]
+    notes: list[str]
 
 
 class DiffReport(TypedDict):
@@ -93,6 +94,7 @@ class DiffDict(TypedDict):
     changed_elsewhere: int | None
     exact: bool
     pfns_absolute: bool
+    notes: list[str]
     summary: str
 
 

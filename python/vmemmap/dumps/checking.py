@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -64,6 +64,8 @@ class Check:
     """Each of I1 to I32 → ``held``, ``violated`` or ``not visible here``."""
     counts: Mapping[str, int | None]
     """Mapped pages, distinct frames, blocks and tables of vmemmap, optimised hugepages; ``None``: not shown."""
+    notes: tuple[str, ...] = ()
+    """What was taken instead of what the dump does not say, and what it lacks."""
 
     @property
     def verdict(self) -> Literal["clean", "violated"]:
@@ -85,6 +87,7 @@ class Check:
             "violations_found": dict(self.found),
             "invariants": dict(self.invariants),
             "counts": dict(self.counts),
+            "notes": list(self.notes),
         }
 
     def text(self, *, most: int = 10) -> str:
@@ -103,6 +106,7 @@ class Check:
             f"{self.source}: {self.machine}",
             f"  vmemmap: {c['mapped_pages']} pages mapped, {frames}, {c['blocks']} blocks, {c['tables']} tables, "
             f"{c['optimised_hugepages']} optimised hugepages",
+            *(f"  note: {note}" for note in self.notes),
             "",
         ]
         for number, state in self.invariants.items():
@@ -136,10 +140,11 @@ def check(
     memstart: str | int | None = None,
     root: str | int | None = None,
     base: str | int | None = None,
+    ram: Iterable[str | tuple[str | os.PathLike[str], str | int]] = (),
 ) -> Check:
     """Check a dump: a table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
 
-    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
+    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``, ``ram``.
 
     Args:
         path: A table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
@@ -149,6 +154,7 @@ def check(
         memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
         root: Physical address of ``swapper_pg_dir``.
         base: Physical address of the first byte of a raw memory file.
+        ram: Further raw memory files: ``FILE@ADDRESS``, or pairs of the two.
 
     Returns:
         What the dump shows of each invariant, and every violation.
@@ -156,7 +162,8 @@ def check(
     Raises:
         ImageError: It cannot be read, or is no dump.
     """
-    return check_dump(open_dump(path, Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base)))
+    hints = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
+    return check_dump(open_dump(path, hints))
 
 
 def check_dump(dump: Dump) -> Check:
@@ -170,8 +177,8 @@ def check_dump(dump: Dump) -> Check:
     """
     if dump.tables is not None and dump.image is not None:
         d = dump.image.description
-        read = None if dump.memory is None else _reader(dump.memory, dump.shape.granule)
-        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), read, dump.head_mask)
+        contents = None if dump.memory is None else (_reader(dump.memory, dump.shape.granule), dump.head_mask)
+        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), list(dump.left_out), contents)
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
     visible, found = set(report["visible"]), dict(report["counts"])
@@ -191,6 +198,7 @@ def check_dump(dump: Dump) -> Check:
             "tables": tables,
             "optimised_hugepages": len(dump.shape.optimised()),
         },
+        notes=dump.notes,
     )
 
 

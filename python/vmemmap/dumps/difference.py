@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .. import _core
@@ -61,6 +61,8 @@ class Difference:
     """Both dumps show whole words."""
     memstart_known: bool
     """PFNs and section addresses are absolute; else they count from the start of the linear map."""
+    notes: tuple[str, ...] = ()
+    """What was taken instead of what a dump does not say, and what it lacks."""
 
     def __bool__(self) -> bool:
         """Whether anything differs in vmemmap.
@@ -94,6 +96,7 @@ class Difference:
             "changed_elsewhere": self.elsewhere,
             "exact": self.exact,
             "pfns_absolute": self.memstart_known,
+            "notes": list(self.notes),
             "summary": self.summary,
         }
 
@@ -141,10 +144,11 @@ def diff(
     memstart: str | int | None = None,
     root: str | int | None = None,
     base: str | int | None = None,
+    ram: Iterable[str | tuple[str | os.PathLike[str], str | int]] = (),
 ) -> Difference:
     """What changed in vmemmap between two dumps of any kind, as far as each can tell.
 
-    ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``.
+    ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``, ``ram``.
 
     Args:
         a: The earlier dump: image, text or vmcore.
@@ -155,6 +159,7 @@ def diff(
         memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
         root: Physical address of ``swapper_pg_dir``.
         base: Physical address of the first byte of a raw memory file.
+        ram: Further raw memory files: ``FILE@ADDRESS``, or pairs of the two.
 
     Returns:
         The difference from the first to the second.
@@ -163,7 +168,7 @@ def diff(
         ImageError: One cannot be read, or is no dump.
         SpecError: They are not of one machine.
     """
-    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base)
+    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
     first = open_dump(a, known)
     second = open_dump(b, known, like=first if first.tables is not None else None)
     if first.tables is None and second.tables is not None:
@@ -208,6 +213,7 @@ def diff_dumps(a: Dump, b: Dump) -> Difference:
         elsewhere=elsewhere,
         exact=a.shape.exact and b.shape.exact,
         memstart_known=a.shape.memstart_known or b.shape.memstart_known,
+        notes=tuple(f"{dump.path}: {note}" for dump in (a, b) for note in dump.notes),
     )
 
 

@@ -19,8 +19,10 @@ ANSWER: Final = struct.Struct("<Bq")
 DATA, NOTHING, ERROR, NO_DRGN = 0, 1, 2, 3
 
 
-def serve(path: str, memory: int) -> None:
-    """The child: VMCOREINFO first, then what is asked for on standard input until it ends."""
+def serve(path: str, memory: int, vmcoreinfo: bytes) -> None:
+    """The child: that the dump is open, then what is asked for on standard input until it ends. ``vmcoreinfo`` is for a dump
+    that has none, or whose headers say too little; drgn takes it instead of the dump's own.
+    """
     answers = sys.stdout.buffer
     try:
         import drgn
@@ -28,17 +30,19 @@ def serve(path: str, memory: int) -> None:
         return _send(answers, NO_DRGN)
     _limit(memory)
     try:
-        program: Any = drgn.Program()
+        # The platform too: QEMU's header of a kdump-compressed dump does not say it.
+        platform = drgn.Platform(drgn.Architecture.AARCH64)
+        program: Any = drgn.Program(platform, vmcoreinfo=vmcoreinfo) if vmcoreinfo else drgn.Program(platform)
         program.set_core_dump(path)
-        _send(answers, DATA, program["VMCOREINFO"].string_())
+        _send(answers, DATA)
     except Exception as error:  # drgn raises plain Exception for what is wrong with a file
         return _send(answers, ERROR, _line(error))
     while len(request := sys.stdin.buffer.read(REQUEST.size)) == REQUEST.size:
         pa, length = REQUEST.unpack(request)
         try:
             _send(answers, DATA, program.read(pa, length, physical=True))
-        except drgn.FaultError:
-            _send(answers, NOTHING)
+        except drgn.FaultError as error:
+            _send(answers, NOTHING, _line(error))
         except Exception as error:
             _send(answers, ERROR, _line(error))
     return None
@@ -66,4 +70,4 @@ def _limit(memory: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]), sys.stdin.buffer.read(int(sys.argv[3])))

@@ -5,13 +5,13 @@ vmemmap what it can.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .. import _core
-from ..errors import ImageError
+from ..errors import ImageError, SpecError
 from ..spec import parse_address, parse_granule, parse_kernel, parse_va_bits, section_size
 from .image import Image, kind_of, read_npz, read_text
 
@@ -38,6 +38,8 @@ class Hints:
     """Physical address of ``swapper_pg_dir``."""
     base: int | None = None
     """Physical address of the first byte of a raw memory file."""
+    ram: tuple[tuple[Path, int], ...] = ()
+    """Further raw memory files, each with the physical address of its first byte."""
 
     @classmethod
     def parse(
@@ -49,6 +51,7 @@ class Hints:
         memstart: str | int | None = None,
         root: str | int | None = None,
         base: str | int | None = None,
+        ram: Iterable[str | tuple[str | os.PathLike[str], str | int]] = (),
     ) -> Hints:
         """From a command line.
 
@@ -73,7 +76,20 @@ class Hints:
             memstart=parse_address(memstart, "memstart"),
             root=parse_address(root, "root"),
             base=parse_address(base, "base"),
+            ram=tuple(_parse_ram(item) for item in ram or ()),
         )
+
+
+def _parse_ram(item: str | tuple[str | os.PathLike[str], str | int]) -> tuple[Path, int]:
+    """``FILE@0x80000000``, or a pair of the two."""
+    if isinstance(item, str):
+        name, at, address = item.rpartition("@")
+        if not at or not name:
+            raise SpecError(f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, like ram1.bin@0x80000000")
+        item = name, address
+    base = parse_address(item[1], "ram")
+    assert base is not None
+    return Path(item[0]), base
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +109,13 @@ class Dump:
     """The memory of a vmcore, struct pages too, if they were dumped."""
     head_mask: int | None = None
     """``PG_head`` in ``page->flags``, if the vmcore says."""
+    left_out: tuple[int, ...] = ()
+    """Physical addresses of tables that a vmcore left out: memory that it names and has not got."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was taken instead of what the dump does not say, and what it lacks: a sentence each."""
+        return self.image.description.notes if self.image is not None else ()
 
     @property
     def machine(self) -> str:
@@ -139,22 +162,50 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
     kind = kind_of_dump(path, hints)
     if kind in ("vmcore", "raw"):
         core = _read_vmcore(path, hints, kind)
-        return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask)
+        inside = tuple(pa for pa in core.missing if any(start <= pa < end for start, end in core.memory.ranges))
+        return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask, left_out=inside)
     if kind == "npz":
-        return dump_of_image(path, read_npz(path, kernel=hints.kernel))
+        image = read_npz(path, kernel=hints.kernel)
+        _check_layout(path, image.description, hints.kernel)
+        return dump_of_image(path, image)
     text = read_text(path)
-    try:
-        shape = _core.Shape.of_text(
+
+    def shape_with(memstart: int | None) -> _core.Shape:
+        return _core.Shape.of_text(
             text,
             granule=hints.granule,
             va_bits=hints.va_bits,
             kernel=hints.kernel,
-            memstart=hints.memstart,
+            memstart=memstart,
             like=None if like is None else like.shape,
         )
+
+    try:
+        shape = shape_with(None)
+        if hints.memstart is not None:
+            from .va_layout import in_use_memstart
+
+            # As a kernel built for more bits than are in use has it, what is read off is another number.
+            shape = shape_with(in_use_memstart(hints.memstart, shape.granule, shape.va_bits))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     return Dump(path, "ptdump", shape, None, None, text)
+
+
+def _check_layout(path: Path, description: Description, kernel: str | None) -> None:
+    """Refuse a behaviour that is given and has another vmemmap than the image: what it would judge is not there.
+
+    Raises:
+        ImageError: The layouts differ.
+    """
+    from .va_layout import generation_of
+
+    generation = generation_of(description.vmemmap_start, description.granule, description.va_bits)
+    if kernel is not None and generation is not None and generation.behaviours and kernel not in generation.behaviours:
+        raise ImageError(
+            f"{path}: kernel is given as {kernel}, but vmemmap begins at {description.vmemmap_start:#x} as in {generation.releases}: "
+            f"give one of {', '.join(generation.behaviours)}"
+        )
 
 
 def read_tables(path: str | os.PathLike[str], hints: Hints = Hints()) -> Image:
@@ -193,6 +244,7 @@ def _read_vmcore(path: Path, hints: Hints, kind: str) -> Vmcore:
         va_bits=hints.va_bits,
         memstart=hints.memstart,
         base=hints.base if kind == "raw" else None,
+        ram=hints.ram,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from ..errors import ImageError
 from .physical_memory import Segment
+from .storage import Storage
 
 __all__ = ["ElfCore", "read_elf_core"]
 
@@ -48,12 +49,12 @@ class ElfCore:
 class _Reader(io.RawIOBase):
     """A file as pyelftools wants it, that never gives more than a window at once, whatever a header asks for."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor, self._size, self._at = descriptor, size, 0
+    def __init__(self, storage: Storage) -> None:
+        self._storage, self._size, self._at = storage, storage.size, 0
 
     def read(self, size: int = -1) -> bytes:
         wanted = _NOTES_LIMIT if size < 0 else min(size, _NOTES_LIMIT)
-        data = os.pread(self._descriptor, wanted, self._at) if self._at < self._size else b""
+        data = self._storage.read(self._at, wanted) if self._at < self._size else b""
         self._at += len(data)
         return data
 
@@ -65,8 +66,8 @@ class _Reader(io.RawIOBase):
         return self._at
 
 
-def read_elf_core(path: Path, descriptor: int) -> ElfCore:
-    """Read the headers and notes of an open ELF file.
+def read_elf_core(storage: Storage) -> ElfCore:
+    """Read the headers and notes of an ELF file.
 
     Raises:
         ImageError: No core dump of an arm64 kernel, or headers and notes that the file does not hold.
@@ -74,10 +75,9 @@ def read_elf_core(path: Path, descriptor: int) -> ElfCore:
     from elftools.common.exceptions import ELFError
     from elftools.construct import ConstructError
 
+    path = storage.path
     try:
-        return _read(path, descriptor)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        return _read(path, storage)
     except (ELFError, ConstructError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         if isinstance(error, ImageError):
             raise
@@ -85,12 +85,12 @@ def read_elf_core(path: Path, descriptor: int) -> ElfCore:
         raise ImageError(f"{path}: broken or cut ELF file: {reason[:120]}") from error
 
 
-def _read(path: Path, descriptor: int) -> ElfCore:
+def _read(path: Path, storage: Storage) -> ElfCore:
     from elftools.common.utils import struct_parse
     from elftools.elf.elffile import ELFFile
 
-    size = os.fstat(descriptor).st_size
-    elf: Any = ELFFile(_Reader(descriptor, size))  # pyright: ignore[reportArgumentType]
+    size = storage.size
+    elf: Any = ELFFile(_Reader(storage))  # pyright: ignore[reportArgumentType]
     if elf.elfclass != 64 or not elf.little_endian or elf["e_machine"] != "EM_AARCH64":
         raise ImageError(f"{path}: ELF of {ascii(elf['e_machine'])[1:-1][:20]}: expected 64-bit little-endian EM_AARCH64")
     if elf["e_type"] != "ET_CORE":
@@ -98,17 +98,17 @@ def _read(path: Path, descriptor: int) -> ElfCore:
     count, first = elf.num_segments(), elf["e_phoff"]
     if elf["e_phentsize"] != _PHDR_SIZE:
         raise ImageError(f"{path}: program headers of {elf['e_phentsize']} bytes: expected {_PHDR_SIZE}")
-    if count > _SEGMENTS_LIMIT or first + count * _PHDR_SIZE > size:
+    if count > _SEGMENTS_LIMIT or first + count * _PHDR_SIZE > size or count * _PHDR_SIZE > storage.file_size:
         raise ImageError(f"{path}: {count} program headers at offset {first:#x}, which {size} bytes of file do not hold")
     loads: list[tuple[int, Segment]] = []
     vmcoreinfo: bytes | None = None
-    headers = io.BytesIO(os.pread(descriptor, count * _PHDR_SIZE, first))
+    headers = io.BytesIO(storage.read(first, count * _PHDR_SIZE))
     for number in range(count):
         header = struct_parse(elf.structs.Elf_Phdr, headers, stream_pos=number * _PHDR_SIZE)
         if header["p_type"] == "PT_LOAD" and header["p_memsz"]:
             loads.append((header["p_vaddr"], _segment(path, number, header)))
         elif header["p_type"] == "PT_NOTE" and vmcoreinfo is None:
-            vmcoreinfo = _vmcoreinfo(path, elf, descriptor, header["p_offset"], header["p_filesz"])
+            vmcoreinfo = _vmcoreinfo(path, elf, storage, header["p_offset"], header["p_filesz"])
     if not loads:
         raise ImageError(f"{path}: no PT_LOAD segment: nothing of memory is in it")
     return ElfCore(tuple(loads), vmcoreinfo)
@@ -123,13 +123,13 @@ def _segment(path: Path, number: int, header: Any) -> Segment:
     return Segment(start, min(header["p_filesz"], header["p_memsz"]), header["p_memsz"], header["p_offset"])
 
 
-def _vmcoreinfo(path: Path, elf: Any, descriptor: int, offset: int, length: int) -> bytes | None:
+def _vmcoreinfo(path: Path, elf: Any, storage: Storage, offset: int, length: int) -> bytes | None:
     """The VMCOREINFO note among notes, whatever the others are."""
     from elftools.elf.notes import iter_notes
 
     if length > _NOTES_LIMIT:
         raise ImageError(f"{path}: {length} bytes of notes: expected at most {_NOTES_LIMIT >> 20} MiB")
-    data = os.pread(descriptor, length, offset)
+    data = storage.read(offset, length)
     if len(data) != length:
         raise ImageError(f"{path}: {length} bytes of notes at offset {offset:#x}, of which the file holds {len(data)}")
     elf.stream = io.BytesIO(data)

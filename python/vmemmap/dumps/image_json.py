@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from ..errors import ImageError, SpecError
 from ..spec import KERNELS, check_machine, format_size, parse_kernel, section_size
 from .reading import read_at_most
+from .releases import behaviour_of_release, kernel_behaviour
+from .va_layout import generation_of
 
-__all__ = ["Description", "describe", "kernel_behaviour", "read_description"]
+__all__ = ["Description", "describe", "read_description"]
 
 _LIMIT: Final = 64 << 20
 _MISSING: Final = object()
@@ -56,24 +58,8 @@ class Description:
     """``hugepages`` is the list of all of them, not an empty one for want of any."""
     pools: tuple[tuple[int, int], ...] = ()
     """(length in base pages, ``nr_hugepages``) of the pools that the JSON names."""
-
-
-def kernel_behaviour(text: str) -> str | None:
-    """The behaviour that a kernel release has: ``6.1.192 (...)`` → ``6.1``; ``None`` if none is modelled for it.
-
-    A 6.12 stable release named to the patch level is ``6.12.117`` from 114 on, where the restore path lost its reset.
-    """
-    match = re.match(r"(\d+)(?:\.(\d+))?(?:\.(\d+))?", text)
-    if match is None:
-        return None
-    major, minor, patch = (int(g) if g else 0 for g in match.groups())
-    if text.strip() in KERNELS:
-        return text.strip()
-    if (major, minor) == (6, 12):
-        return "6.12.117" if patch >= 114 else "6.12"
-    if (major, minor) == (6, 1):
-        return "6.1"
-    return "2021" if major == 5 and minor in (13, 14, 15) else None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What was taken instead of what is not said, and what is not there: a sentence each."""
 
 
 class _Keys:
@@ -132,14 +118,11 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
     """Read and check the JSON of an image. ``kernel`` replaces the behaviour that it names."""
     keys = _Keys(path, _load(path))
     text = keys.get("kernel", str, "text like 6.1.192", default="" if kernel else _MISSING)
-    behaviour = parse_kernel(kernel) if kernel is not None else kernel_behaviour(text)
-    if behaviour is None:
-        known = ", ".join(KERNELS)
-        raise ImageError(f"{path}: key kernel: {text[:40]!r} is not modelled: expected {known}, or load it as one of them")
     granule = keys.integer("granule")
     if granule not in (4096, 16384, 65536):
         raise keys.bad("granule", "4096, 16384 or 65536")
     va_bits = keys.integer("va_bits")
+    behaviour, notes = (parse_kernel(kernel), ()) if kernel is not None else _behaviour(keys, text, granule, va_bits)
     try:
         check_machine(granule, va_bits, behaviour)
     except SpecError as error:
@@ -166,7 +149,19 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
         pools=_pools(guest, granule),
         hvo=bool(guest.integer("hugetlb_optimize_vmemmap", default=1)),
         kernel_text=text,
+        notes=notes,
     )
+
+
+def _behaviour(keys: _Keys, text: str, granule: int, va_bits: int) -> tuple[str, tuple[str, ...]]:
+    """The behaviour of a release, or the nearest, and why."""
+    own = kernel_behaviour(text)
+    if own is not None:
+        return own, ()
+    nearest = behaviour_of_release(text, generation_of(keys.integer("vmemmap_start") % (1 << 64), granule, va_bits))
+    if nearest is None:
+        raise ImageError(f"{keys.path}: key kernel: {text[:40]!r} is not modelled: expected {', '.join(KERNELS)}, or load it as one of them")
+    return nearest.kernel, (f"taken as {nearest.kernel}: {nearest.why}",)
 
 
 def _load(path: Path) -> Mapping[str, Any]:

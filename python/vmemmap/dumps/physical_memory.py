@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from ..errors import ImageError
+from .storage import Storage
 
-__all__ = ["FileMemory", "PhysicalMemory", "Segment", "joined"]
+__all__ = ["FileMemory", "JoinedMemory", "PhysicalMemory", "Segment", "joined"]
 
 _READ_LIMIT: Final = 1 << 26
+_CHUNK: Final = 1 << 20
 
 
 class PhysicalMemory(ABC):
@@ -22,6 +22,10 @@ class PhysicalMemory(ABC):
 
     ranges: tuple[tuple[int, int], ...]
     """(first byte, one past the last) of the memory that there is, ascending and apart; not all of it need be readable."""
+    notes: tuple[str, ...] = ()
+    """What the dump says of its own completeness."""
+    reason: str = ""
+    """Why the last ``read`` gave nothing, if more is known than that the dump has not got it."""
 
     @abstractmethod
     def read(self, pa: int, length: int) -> bytes | None:
@@ -34,6 +38,12 @@ class PhysicalMemory(ABC):
     @abstractmethod
     def pages(self, page_size: int) -> int:
         """No more pages of that size than this can be read as different ones."""
+
+    @abstractmethod
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        """(address, bytes) of all memory that the dump holds, in pieces of at most 1 MiB; what is known to be zeros, or the same
+        bytes again, may be left out.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -55,26 +65,26 @@ class Segment:
 
 
 class FileMemory(PhysicalMemory):
-    """Segments of an open file, read when asked for, wherever they are: nothing is mapped, so a file that shrinks meanwhile
-    is an error and not a signal, and ``/proc/kcore``, which cannot be mapped, is a file like any other.
-    """
+    """Segments of a file, read when asked for, wherever they are; ``/proc/kcore``, which cannot be mapped, is a file like any other."""
 
-    def __init__(self, path: Path, descriptor: int, segments: Iterable[Segment]) -> None:
-        """``descriptor`` is the open file and is closed by ``close``. Of two segments that hold the same memory (a dump
-        names the kernel's text again) the first counts.
+    def __init__(self, storage: Storage, segments: Iterable[Segment]) -> None:
+        """The storage is closed by ``close``. Of two segments that hold the same memory (a dump names the kernel's text
+        again) the first counts.
         """
-        self._path, self._descriptor = path, descriptor
-        self._file_size = os.fstat(descriptor).st_size
+        self._storage = storage
         segments = [s for s in segments if s.size > 0]
         self.ranges = joined((s.start, s.start + s.size) for s in segments)
-        pieces = _apart([(s.start, s.start + min(s.stored, s.size, max(0, self._file_size - s.offset)), s.offset) for s in segments])
+        pieces = _apart([(s.start, s.start + min(s.stored, s.size, max(0, storage.size - s.offset)), s.offset) for s in segments])
         self._pieces = pieces
         self._starts = [start for start, _, _ in pieces]
+        self.notes = (storage.cut,) if storage.cut else ()
+        if any(s.offset + min(s.stored, s.size) > storage.size for s in segments if s.offset < 1 << 46):
+            self.notes += ("the file ends before its segments do: it was cut off",)
 
     def read(self, pa: int, length: int) -> bytes | None:
         parts: list[bytes] = []
         if not 0 <= length <= _READ_LIMIT:
-            raise ImageError(f"{self._path}: {length} bytes asked for at once: expected at most {_READ_LIMIT >> 20} MiB")
+            raise ImageError(f"{self._storage.path}: {length} bytes asked for at once: expected at most {_READ_LIMIT >> 20} MiB")
         while length:
             index = bisect_right(self._starts, pa) - 1
             if index < 0:
@@ -83,39 +93,68 @@ class FileMemory(PhysicalMemory):
             wanted = min(length, end - pa)
             if wanted <= 0:
                 return None
-            part = self._pread(offset + pa - start, wanted)
+            part = self._storage.read(offset + pa - start, wanted)
             if len(part) != wanted:
                 return None
             parts.append(part)
             pa, length = pa + wanted, length - wanted
         return b"".join(parts)
 
-    def _pread(self, offset: int, length: int) -> bytes:
-        parts: list[bytes] = []
-        while length:
-            try:
-                part = os.pread(self._descriptor, length, offset)
-            except (OSError, OverflowError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise ImageError(f"{self._path}: cannot be read at offset {offset:#x}: {reason}") from error
-            if not part:
-                break
-            parts.append(part)
-            offset, length = offset + len(part), length - len(part)
-        return b"".join(parts)
-
     def pages(self, page_size: int) -> int:
         # A dump that shows one stored page at many addresses has no more to say than the file holds.
         stored = sum(end - start for start, end, _ in self._pieces)
-        return min(stored, self._file_size) // page_size
+        return min(stored, self._storage.file_size) // page_size
+
+    def holds(self, pa: int, length: int) -> bool:
+        """Whether all of these bytes are in the file."""
+        index = bisect_right(self._starts, pa) - 1
+        while length > 0 and 0 <= index < len(self._pieces) and self._pieces[index][0] <= pa < self._pieces[index][1]:
+            step = min(length, self._pieces[index][1] - pa)
+            pa, length, index = pa + step, length - step, index + 1
+        return length <= 0
+
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        for start, end, offset in self._pieces:
+            pa = start
+            while pa < end:
+                # Past holes of a sparse file, by whole pages of any granule.
+                data_at = self._storage.next_data(offset + pa - start)
+                pa = max(pa, min(end, (start + data_at - offset) & ~0xFFFF))
+                stop = min(end, (pa & -_CHUNK) + _CHUNK)
+                if pa < stop:
+                    yield pa, self._storage.read(offset + pa - start, stop - pa)
+                pa = stop
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._storage.close()
 
-    def __del__(self) -> None:
-        self.close()
+
+class JoinedMemory(PhysicalMemory):
+    """Memory that lies in several files; where two have the same, the first counts."""
+
+    def __init__(self, parts: Sequence[PhysicalMemory]) -> None:
+        """All of them are closed by ``close``."""
+        self._parts = tuple(parts)
+        self.ranges = joined(r for part in parts for r in part.ranges)
+        self.notes = tuple(note for part in parts for note in part.notes)
+
+    def read(self, pa: int, length: int) -> bytes | None:
+        for part in self._parts:
+            data = part.read(pa, length)
+            if data is not None:
+                return data
+        return None
+
+    def pages(self, page_size: int) -> int:
+        return sum(part.pages(page_size) for part in self._parts)
+
+    def stored(self) -> Iterator[tuple[int, bytes]]:
+        for part in self._parts:
+            yield from part.stored()
+
+    def close(self) -> None:
+        for part in self._parts:
+            part.close()
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:

@@ -449,9 +449,7 @@ class Setup:
             "variant": variant,
             "machine": self._machine,
             "setup": [operation.to_dict() for operation in self._setup],
-            "actors": [
-                _actor(index, actor, program, source) for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
-            ],
+            "actors": [_actor(index, actor, program, source) for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))],
             "judged": list(judged),
             "environment": dict(self.environment),
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -217,6 +217,11 @@ class Machine:
         self.memory: Memory = Memory(core)
         """Memory blocks, like ``/sys/devices/system/memory``."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Of a machine that was loaded: what was taken instead of what the dump does not say, and what it lacks."""
+        return self._description.notes if self._description is not None else ()
+
     @classmethod
     def from_spec(cls, spec: MachineSpec) -> Machine:
         """The machine that ``--machine`` describes, its pools filled.
@@ -252,6 +257,7 @@ class Machine:
         va_bits: int | str | None = None,
         memstart: int | str | None = None,
         base: int | str | None = None,
+        ram: Iterable[str | tuple[StrPath, int | str]] = (),
         checked: bool = False,
         **policies: str,
     ) -> Machine:
@@ -259,7 +265,7 @@ class Machine:
 
         HugeTLB pages come from the JSON, whether each is optimised from the tables; of a vmcore only those that are
         optimised are known. `kernel` overrides the behaviour that the dump names; `root`, `granule`, `va_bits` and
-        `memstart` are for a vmcore that does not say, `base` for raw memory.
+        `memstart` are for a vmcore that does not say, `base` for raw memory, `ram` for further files of that (``FILE@ADDRESS``).
 
         Args:
             path: A table image (``.npz``) or a vmcore.
@@ -269,6 +275,7 @@ class Machine:
             va_bits: Bits of a kernel virtual address: 36, 39, 42, 47, 48 or 52.
             memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
             base: Physical address of the first byte of a raw memory file.
+            ram: Further raw memory files: ``FILE@ADDRESS``, or pairs of the two.
             checked: Whether every access is checked, as a sanitizer does.
             **policies: Choices by policy, ``-`` as ``_``.
 
@@ -282,7 +289,7 @@ class Machine:
         from .. import _core
         from ..dumps.dump import Hints, read_tables
 
-        hints = Hints.parse(kernel=kernel, root=root, granule=granule, va_bits=va_bits, memstart=memstart, base=base)
+        hints = Hints.parse(kernel=kernel, root=root, granule=granule, va_bits=va_bits, memstart=memstart, base=base, ram=ram)
         image = read_tables(path, hints)
         d = image.description
         chosen = _policies(policies)
@@ -291,7 +298,8 @@ class Machine:
             tables = _core.TableImage(image.pa, image.level, image.words, d)
             machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
         except ValueError as error:
-            raise type(error)(f"{os.fspath(path)}: {error}") from None
+            lacks = "".join(f"; {note}" for note in d.notes if "not in the dump" in note and "not in the image" in str(error))
+            raise type(error)(f"{os.fspath(path)}: {error}{lacks}") from None
         return machine
 
     def save(self, path: StrPath) -> None:

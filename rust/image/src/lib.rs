@@ -7,6 +7,7 @@ pub mod column_texts;
 pub mod diff;
 mod extent;
 mod hex;
+pub mod leaves;
 pub mod ptdump;
 pub mod ptdump_parse;
 pub mod ptdump_text;
@@ -17,6 +18,7 @@ pub mod text_check;
 pub mod text_machine;
 
 pub use collect::{Collected, Collector, TooManyTables, mapped};
+pub use leaves::{LeafRun, leaves};
 pub use ptdump::{PartsError, Ptdump};
 pub use ptdump_parse::{Line, Lines, RangeLine, TextError, region};
 pub use ptdump_text::TextWriter;

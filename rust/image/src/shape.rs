@@ -285,6 +285,18 @@ impl Shape {
         found
     }
 
+    /// Whether tails of optimised hugepages share a frame of their own, as in 7.x: the first of them is read-only and
+    /// maps another frame than the head. (2021 keeps the second page writable.)
+    #[must_use]
+    pub fn has_zone_tails(&self) -> bool {
+        let g = self.geometry;
+        let ptes = self.level(Level::PTE);
+        let word = |va: Va| Some(ptes.get(ptes.partition_point(|run| run.va < va)).filter(|run| run.va == va)?.word);
+        let read_only =
+            |p: &Optimised| word(p.va.plus(g.page_size())).is_some_and(|word| word & Attr::RDONLY.bits() != 0);
+        self.exact && self.optimised().iter().any(|p| p.kept == 2 && read_only(p))
+    }
+
     /// The hugepage whose last kept vmemmap page is at `va` and is followed by so many tails that share it.
     #[must_use]
     pub fn hugepage(&self, va: Va, tails: u64) -> Option<Optimised> {

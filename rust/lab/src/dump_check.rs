@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Attr, Desc, FrameKind, Geometry, Layout, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Var};
+use vmemmap_arch::{Attr, Desc, FrameKind, Geometry, Kind, Layout, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Var};
 use vmemmap_kernel::check::{Finding, FrameInfo, Marks, StateView, Visible, check};
 use vmemmap_kernel::page::flag;
 use vmemmap_kernel::state::{Section, section_flag};
@@ -38,6 +38,11 @@ pub struct DumpFacts {
     pub hugepages_complete: bool,
     /// (length in base pages, `nr_hugepages`) of pools.
     pub pools: Vec<(u64, u64)>,
+    /// Tails of optimised pages share a frame of their zone, as in 7.x: the tables show it. So do table descriptors
+    /// with the access flag, where nothing is optimised.
+    pub zone_tails: bool,
+    /// Tables in memory that the dump names and left out, sorted.
+    pub left_out: Vec<Pa>,
 }
 
 /// The struct pages of a dump that holds memory.
@@ -81,6 +86,8 @@ struct Dumped<'a, V> {
     /// `section_mem_map` of each section of the kernel's `VarMap`; `None`: whether it is present cannot be told.
     sections: Vec<Option<u64>>,
     contents: Option<&'a Contents<'a>>,
+    /// Table descriptors of the root carry the access flag, which they do since 7.x.
+    access_flag: bool,
     /// The page of struct pages that was read last: neighbours are asked for together.
     last_page: RefCell<(Pa, Option<Vec<u64>>)>,
 }
@@ -90,7 +97,10 @@ impl<'a, V: TableView> Dumped<'a, V> {
         let mut kernel = Kernel::new(facts.layout, Policies::default(), &few_ranges(&facts.ram), true);
         kernel.extra_prot = global_or_not(tables, &facts.layout, &facts.ram);
         let last_page = RefCell::new((Pa(u64::MAX), None));
-        let mut dumped = Self { tables, facts, kernel, sections: Vec::new(), contents, last_page };
+        let (g, root) = (tables.geometry(), tables.root());
+        let flagged = |desc: Desc| matches!(g.kind(desc, g.top()), Kind::Table(_)) && desc.has(Attr::AF);
+        let access_flag = (0..g.entries_at(g.top())).filter_map(|i| tables.word(root, i)).any(flagged);
+        let mut dumped = Self { tables, facts, kernel, sections: Vec::new(), contents, access_flag, last_page };
         let vars = dumped.kernel.vars;
         dumped.sections = (0..vars.sections()).map(|n| dumped.section(n)).collect();
         dumped
@@ -221,6 +231,15 @@ impl<V: TableView> StateView for Dumped<'_, V> {
         let ram = &self.facts.ram;
         let after = ram.partition_point(|(range, _)| range.start <= pa);
         self.facts.present.is_some() || ram.is_empty() || after != 0 && ram[after - 1].0.contains(&pa)
+    }
+    fn has_zone_tails(&self) -> bool {
+        self.facts.zone_tails || self.access_flag
+    }
+    fn has_access_flag_in_tables(&self) -> bool {
+        self.access_flag
+    }
+    fn is_left_out(&self, table: Pa) -> bool {
+        self.facts.left_out.binary_search(&table).is_ok()
     }
     fn listed_hugepage(&self, number: usize) -> Option<(Pfn, u64)> {
         let (head, pages) = *self.facts.hugepages.get(number)?;

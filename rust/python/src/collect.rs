@@ -2,6 +2,7 @@
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use vmemmap_arch::{Pa, Va};
 use vmemmap_image::Collector;
@@ -64,5 +65,45 @@ pub fn mapped<'py>(
         let words = words.as_slice().map_err(contiguous)?;
         let found = py.detach(|| vmemmap_image::mapped(geometry, Pa(root), pa, words, Va(va.0)..Va(va.1)));
         Ok(found.into_iter().map(|range| (range.start.0, range.end.0)).collect())
+    })
+}
+
+/// What `va` (first address, one past the last) of the kernel's addresses translates to under a root that may be none:
+/// (virtual, physical, bytes, valid) of each run of leaves, from at most `most` tables. `read` is that of `collect`.
+#[pyfunction]
+pub fn leaves(
+    py: Python<'_>,
+    root: u64,
+    granule: u64,
+    va_bits: u32,
+    va: (u64, u64),
+    most: usize,
+    read: &Bound<'_, PyAny>,
+) -> PyResult<Vec<(u64, u64, u64, bool)>> {
+    guarded(py, || {
+        let geometry = geometry(granule, va_bits)?;
+        let mut failed = None;
+        let table = |pa: Pa| {
+            if failed.is_some() {
+                return None;
+            }
+            match read
+                .call1((pa.0,))
+                .and_then(|page| if page.is_none() { Ok(None) } else { Ok(Some(page.extract::<PyBackedBytes>()?)) })
+            {
+                Ok(page) => {
+                    page.map(|page| page.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    None
+                }
+            }
+        };
+        let found = vmemmap_image::leaves(geometry, Pa(root), Va(va.0)..Va(va.1), most, table);
+        match failed {
+            Some(error) => Err(Error::Python(error)),
+            None => Ok(found.into_iter().map(|run| (run.va.0, run.pa.0, run.bytes, run.valid)).collect()),
+        }
     })
 }

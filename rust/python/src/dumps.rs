@@ -171,21 +171,24 @@ pub fn diff_elsewhere(py: Python<'_>, a: &TableImage, b: &TableImage) -> PyResul
 
 /// Check every invariant that tables, and the facts beside them, can show. `hugepages_known`: the description lists all
 /// hugepages, else the optimised ones are looked for; `ram_known`: it lists all RAM. `pools`: (length in base pages,
-/// `nr_hugepages`). `read`: bytes of the page at a physical address, or `None`, if the dump has contents; `head_mask`:
-/// `PG_head` in them.
+/// `nr_hugepages`). `left_out`: addresses of tables that the dump left out. `contents`, if the dump has some: a
+/// function that gives the bytes of the page at a physical address, or `None`, and `PG_head` in them.
 #[pyfunction]
-#[pyo3(signature = (image, hugepages_known, ram_known, pools, read = None, head_mask = None))]
+#[pyo3(signature = (image, hugepages_known, ram_known, pools, left_out = Vec::new(), contents = None))]
 pub fn check_image<'py>(
     py: Python<'py>,
     image: &TableImage,
     hugepages_known: bool,
     ram_known: bool,
     pools: Vec<(u64, u64)>,
-    read: Option<Py<PyAny>>,
-    head_mask: Option<u64>,
+    left_out: Vec<u64>,
+    contents: Option<(Py<PyAny>, Option<u64>)>,
 ) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
         let image = Arc::clone(&image.0);
+        let (read, head_mask) = contents.map_or((None, None), |(read, head_mask)| (Some(read), head_mask));
+        let mut left_out: Vec<Pa> = left_out.into_iter().map(Pa).collect();
+        left_out.sort_unstable();
         let (checked, failed) = abandonable(py, move || {
             let failed = RefCell::new(None);
             // After an exception nothing is visible any more, and the exception is raised in the end.
@@ -208,7 +211,7 @@ pub fn check_image<'py>(
             };
             let contents = Contents { read: &page, head_mask };
             let contents = read.is_some().then_some(&contents);
-            let checked = checked_image(&image, hugepages_known, ram_known, pools, contents);
+            let checked = checked_image(&image, hugepages_known, ram_known, pools, left_out, contents);
             (checked, failed.into_inner())
         })?;
         match failed {
@@ -223,6 +226,7 @@ fn checked_image(
     hugepages_known: bool,
     ram_known: bool,
     pools: Vec<(u64, u64)>,
+    left_out: Vec<Pa>,
     contents: Option<&Contents<'_>>,
 ) -> Checked {
     let meta = image.meta();
@@ -230,8 +234,8 @@ fn checked_image(
     let mut ram = meta.ram.clone();
     ram.sort_unstable_by_key(|(range, _)| range.start);
     let mut hugepages = meta.hugepages.clone();
+    let shape = vmemmap_image::Shape::of_image(image);
     if !hugepages_known {
-        let shape = vmemmap_image::Shape::of_image(image);
         hugepages = pages(&shape, &shape.optimised());
     }
     hugepages.sort_unstable();
@@ -245,6 +249,8 @@ fn checked_image(
         hugepages,
         hugepages_complete: hugepages_known,
         pools,
+        zone_tails: shape.has_zone_tails(),
+        left_out,
     };
     let mut checked = check_dump(image, &facts, contents);
     for (pa, reached) in image.misplaced_tables() {

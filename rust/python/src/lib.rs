@@ -28,7 +28,7 @@ mod _core {
     #[pymodule_export]
     use crate::bench::{bare_exchanges, bench, bench_rows};
     #[pymodule_export]
-    use crate::collect::{collect, mapped};
+    use crate::collect::{collect, leaves, mapped};
     #[pymodule_export]
     use crate::dumps::{Shape, check_dump_text, check_image, diff_elsewhere, diff_shapes, invariants};
     #[pymodule_export]

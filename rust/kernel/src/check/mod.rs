@@ -6,6 +6,7 @@ mod pools;
 mod tree;
 mod view;
 mod vmemmap;
+mod zone_tails;
 
 use vmemmap_arch::{Invariant, Va};
 

@@ -8,6 +8,9 @@ use super::view::{Checker, Finding, FrameInfo, Leaf, Marks, StateView};
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
     /// A table and everything below it. `pxn`: a table descriptor above forbids execution.
     pub fn table(&mut self, table: Pa, level: Level, start: Va, pxn: bool) {
+        if self.view.is_left_out(table) {
+            return;
+        }
         let g = self.view.geometry();
         if self.marks.mark(g.pfn(table)) {
             self.report(Invariant::TreeWellFormed, table.0, "a table is reached twice, or is mapped as data");
@@ -82,7 +85,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
                 self.hole(level, va);
             }
             Kind::Table(next) => {
-                let known = 3 | g.address_mask() | Attr::PXN_TABLE.bits() | Attr::UXN_TABLE.bits();
+                let flag = if self.view.has_access_flag_in_tables() { Attr::AF.bits() } else { 0 };
+                let known = 3 | g.address_mask() | Attr::PXN_TABLE.bits() | Attr::UXN_TABLE.bits() | flag;
                 if desc.0 & !known != 0 {
                     self.report_entry(
                         Invariant::TreeWellFormed,

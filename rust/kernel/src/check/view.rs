@@ -49,6 +49,19 @@ pub trait StateView: TableView {
         let _ = pfn;
         None
     }
+    /// Tails of optimised pages share a frame of their zone, as in 7.x.
+    fn has_zone_tails(&self) -> bool {
+        false
+    }
+    /// Table descriptors carry the access flag, as in 7.x.
+    fn has_access_flag_in_tables(&self) -> bool {
+        false
+    }
+    /// The dump names this table's memory and left it out: what it holds is not visible.
+    fn is_left_out(&self, table: Pa) -> bool {
+        let _ = table;
+        false
+    }
     /// `nr_hugepages` of the pool of that length beside that list.
     fn nr_hugepages(&self, pages: u64) -> Option<u64> {
         let _ = pages;

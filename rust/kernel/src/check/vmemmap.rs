@@ -8,6 +8,7 @@ use vmemmap_arch::{FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 
 use super::pools::hugepage;
 use super::view::{Checker, Finding, Leaf, Marks, SharedRun, StateView, page_word};
+use super::zone_tails::may_be_tail;
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
 use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
@@ -102,14 +103,16 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             self.leaf_frame(leaf, leaf.pa.plus(i << g.page_shift()));
             self.stray_type(leaf.va.plus(i << g.page_shift()), leaf.pa.plus(i << g.page_shift()));
         }
-        if self.follows_run(leaf) {
+        if self.view.has_zone_tails() && may_be_tail(leaf) {
+            self.zone_tail(leaf);
+        } else if self.follows_run(leaf) {
             self.shared_leaf(leaf);
         } else {
             self.own_leaf(leaf, pages);
         }
     }
 
-    fn report_leaf(&mut self, invariant: Invariant, leaf: Leaf, message: &'static str) {
+    pub fn report_leaf(&mut self, invariant: Invariant, leaf: Leaf, message: &'static str) {
         self.report_entry(invariant, leaf.va, leaf.level, leaf.desc, message);
     }
 
@@ -340,7 +343,11 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             if let Some(h) = sizes[..count].iter().position(|&size| size == pages) {
                 listed[h] += 1;
             }
-            self.listed_hugepage(head, pages);
+            if self.view.has_zone_tails() {
+                self.listed_zone_hugepage(head, pages);
+            } else {
+                self.listed_hugepage(head, pages);
+            }
         }
         for (h, &pages) in sizes[..count].iter().enumerate() {
             let Some(nr) = self.view.nr_hugepages(pages) else { continue };
