@@ -60,7 +60,7 @@ impl Invariants {
 /// Locations that an operation reads and writes (docs/search.md §1): dense numbers given by the model.
 ///
 /// Two operations conflict if both touch a location, one of them changes it, and their changes are not both commuting
-/// updates. The filters settle most pairs at once.
+/// updates. The filters decide most pairs at once.
 #[derive(Clone, Default, Debug)]
 pub struct AccessSet {
     /// `location << 2 | access`.

@@ -215,7 +215,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
             }
         }
         if !self.runner.halted() && !self.violated() {
-            self.runner.settle();
+            self.runner.judge_end();
         }
         if self.violated() { Ok(()) } else { Err(Divergence::Held { expected: trace.violation.invariant.clone() }) }
     }
@@ -354,7 +354,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
     fn record(&mut self) {
         self.rerun(true);
         if !self.violated() && !self.runner.halted() {
-            self.runner.settle();
+            self.runner.judge_end();
         }
     }
 
@@ -363,7 +363,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         let mut rng = seed.map(Xoshiro256PlusPlus::seed_from_u64);
         let mut went = 0;
         loop {
-            if self.violated() || self.runner.halted() || self.runner.settle() {
+            if self.violated() || self.runner.halted() || self.runner.judge_end() {
                 return went;
             }
             let (enabled, _) = self.runner.enabled();

@@ -278,7 +278,7 @@ impl Proof<'_> {
         let lead = self.leads[usize::from(choice.actor)];
         let ran = self.forth(runner, number, choice, Phase::Frontier);
         let within = runner.inner().violated().minus(known);
-        let over = runner.halted() || runner.settle();
+        let over = runner.halted() || runner.judge_end();
         let inner = runner.inner();
         for invariant in inner.violated().minus(known).iter() {
             let steps = if within.contains(invariant) {

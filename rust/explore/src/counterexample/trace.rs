@@ -268,7 +268,7 @@ fn run_schedule<M: Model, A: Actors<M>>(
     }
     let violated = runner.inner().violated().contains(target);
     if !violated && !runner.halted() {
-        runner.settle();
+        runner.judge_end();
     }
     let mut inner = runner.inner();
     inner.fusion = Fusion::Invisible;

@@ -46,7 +46,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             }
         }
         loop {
-            let over = self.settle();
+            let over = self.judge_end();
             {
                 let inner = self.inner();
                 if inner.violated().contains(target) {

@@ -170,7 +170,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
 
     /// What a path has come to: everybody done (then what must hold at rest is judged), or a deadlock (which is
     /// recorded).
-    pub(crate) fn settle(&mut self) -> bool {
+    pub(crate) fn judge_end(&mut self) -> bool {
         let done = self.inner().actors[..self.count()].iter().all(|a| a.finished);
         if done {
             self.inner().model.at_rest();

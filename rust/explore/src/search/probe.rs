@@ -85,7 +85,7 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         let mut followed = None;
         let broke = loop {
             // A deadlock of some ends an execution in which others could go on.
-            if self.runner.halted() || self.runner.settle() || self.runner.halted() {
+            if self.runner.halted() || self.runner.judge_end() || self.runner.halted() {
                 break self.runner.inner().violated();
             }
             let (enabled, _) = self.runner.enabled();

@@ -143,7 +143,7 @@ fn walk<M: Model, A: Actors<M>>(
     let mut cost = Cost { switches: 0, steps: 0 };
     let mut known = Invariants::NONE;
     loop {
-        let over = runner.halted() || runner.settle();
+        let over = runner.halted() || runner.judge_end();
         {
             let inner = runner.inner();
             for invariant in inner.violated().minus(known).iter() {
