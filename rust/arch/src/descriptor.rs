@@ -5,7 +5,6 @@ use core::fmt;
 
 use crate::address::Pa;
 use crate::geometry::{Geometry, Level, OutputFormat};
-use crate::layout::Version;
 
 bitflags::bitflags! {
     /// Attribute bits of a block or page descriptor, by their Linux names.
@@ -72,6 +71,16 @@ pub mod prot {
     pub const PTDUMP_MASK: u64 = 0x0074_0000_0000_0fdf;
 }
 
+/// The bit by which an entry whose bit 0 is clear is present all the same (kernel-semantics §1.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PresentBit {
+    /// `PTE_PRESENT_INVALID`, of 6.12; the bit is nG in a valid entry.
+    PresentInvalid = 11,
+    /// `PTE_PROT_NONE`, up to 6.1.
+    ProtNone = 58,
+}
+
 /// What a descriptor is, decoded at a level.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -118,14 +127,11 @@ impl Desc {
     pub const fn is_sect(self) -> bool {
         self.0 & 3 == 1
     }
-    /// `pte_present` of that kernel.
+    /// `pte_present` of a kernel with that bit.
     #[must_use]
     #[inline]
-    pub const fn is_present(self, version: Version) -> bool {
-        match version {
-            Version::V2021 | Version::V6_1 => self.0 & (1 | 1 << 58) != 0,
-            Version::V6_12 | Version::V6_12_117 => self.0 & 1 != 0 || self.0 & (1 << 11) != 0,
-        }
+    pub const fn is_present(self, bit: PresentBit) -> bool {
+        self.0 & (1 | 1 << bit as u8) != 0
     }
     #[must_use]
     #[inline]

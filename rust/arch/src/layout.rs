@@ -3,35 +3,71 @@
 use crate::address::{Pa, Pfn, Va};
 use crate::geometry::{Geometry, Granule, STRUCT_PAGE_SIZE};
 
-/// Kernel behaviour that is modelled.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Version {
+macro_rules! versions {
+    ($( $(#[$doc:meta])* $version:ident = $name:literal ),+ $(,)?) => {
+        /// Kernel behaviour that is modelled.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Version { $( $(#[$doc])* $version ),+ }
+
+        impl Version {
+            pub const ALL: [Version; [$($name),+].len()] = [$( Version::$version ),+];
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Version::$version => $name ),+ }
+            }
+        }
+    };
+}
+
+versions! {
     /// As argued in the May 2021 thread, close to v5.14: two reserved vmemmap pages, base pages when HVO is on.
-    V2021,
-    V6_1,
+    V2021 = "2021",
+    V6_1 = "6.1",
     /// 6.12 as intended.
-    V6_12,
+    V6_12 = "6.12",
     /// 6.12.117 as written (kernel-semantics §H7, §13.1).
-    V6_12_117,
+    V6_12_117 = "6.12.117",
 }
 
 impl Version {
-    pub const ALL: [Version; 4] = [Version::V2021, Version::V6_1, Version::V6_12, Version::V6_12_117];
+    /// One kernel of each order of the regions, for whoever has a dump and no name.
+    pub const REPRESENTATIVES: [Version; 2] = [Version::V6_1, Version::V6_12];
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn region_order(self) -> RegionOrder {
         match self {
-            Version::V2021 => "2021",
-            Version::V6_1 => "6.1",
-            Version::V6_12 => "6.12",
-            Version::V6_12_117 => "6.12.117",
+            Version::V6_12_117 | Version::V6_12 => RegionOrder::VmemmapBelowFixmap,
+            Version::V6_1 | Version::V2021 => RegionOrder::VmemmapOnTop,
         }
     }
-    /// 6.12 or 6.12.117.
+    /// 52-bit addresses with 4K and 16K pages (FEAT_LPA2, `CONFIG_ARM64_VA_BITS_52`).
     #[must_use]
-    #[inline]
-    pub const fn is_6_12(self) -> bool {
-        matches!(self, Version::V6_12 | Version::V6_12_117)
+    pub const fn has_lpa2(self) -> bool {
+        match self {
+            Version::V6_12_117 | Version::V6_12 => true,
+            Version::V6_1 | Version::V2021 => false,
+        }
     }
+    /// ptdump's names of the levels PGD, P4D, PUD, PMD, PTE where there are `levels` (`arch/arm64/mm/ptdump.c:
+    /// pg_level`): up to 6.1 a folded level is named after the one that it is folded into; 6.12 notes it as that one
+    /// instead.
+    #[must_use]
+    pub const fn ptdump_level_names(self, levels: u32) -> [&'static str; 5] {
+        match self {
+            Version::V6_12_117 | Version::V6_12 => ["PGD", "P4D", "PUD", "PMD", "PTE"],
+            Version::V6_1 | Version::V2021 => {
+                ["PGD", "P4D", if levels > 3 { "PUD" } else { "PGD" }, if levels > 2 { "PMD" } else { "PGD" }, "PTE"]
+            }
+        }
+    }
+}
+
+/// Order of the regions above vmalloc (kernel-semantics §2.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RegionOrder {
+    /// vmemmap, PCI I/O, fixmap: since 6.12.
+    VmemmapBelowFixmap,
+    /// Fixmap, PCI I/O, vmemmap: up to 6.1.
+    VmemmapOnTop,
 }
 
 /// Most markers any layout has, terminator included.
@@ -106,13 +142,13 @@ impl Layout {
     /// `NoLpa2Before6_12`: 52-bit VA with 4K or 16K pages under 2021 or 6.1.
     pub fn new(geometry: Geometry, version: Version, memstart: i64) -> Result<Self, LayoutError> {
         let v = geometry.va_bits;
-        if v == 52 && !version.is_6_12() && geometry.granule != Granule::K64 {
+        if v == 52 && !version.has_lpa2() && geometry.granule != Granule::K64 {
             return Err(LayoutError::NoLpa2Before6_12);
         }
         let psh = geometry.page_shift();
         let va_bits_min = if v <= 48 {
             v
-        } else if version.is_6_12() && geometry.granule == Granule::K16 {
+        } else if version.has_lpa2() && geometry.granule == Granule::K16 {
             47
         } else {
             48
@@ -142,33 +178,36 @@ impl Layout {
             markers: [Marker { start: Va(u64::MAX), name: None }; MAX_MARKERS],
             nr_markers: 0,
         };
-        if version.is_6_12() {
-            let end = 0u64.wrapping_sub(GIB);
-            let start = end.wrapping_sub(size);
-            l.modules_end = Va(page_end.wrapping_add(2 * GIB));
-            // VMEMMAP_UNUSED_NPAGES is 0: the hardware modelled has all VA bits (`vabits_actual` = VA_BITS).
-            l.vmalloc_end = Va(start.wrapping_sub(8 * MIB));
-            l.vmemmap_start = Va(start);
-            l.vmemmap_end = Va(end);
-            l.pci_io_start = Va(end.wrapping_add(8 * MIB));
-            l.pci_io_end = Va(end.wrapping_add(24 * MIB));
-            l.fixmap_end = Va(0u64.wrapping_sub(8 * MIB));
-            l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(0x3d_4000)).align_down(page);
-        } else {
-            let start = minus(v - (psh - 6));
-            l.modules_end = Va(page_end.wrapping_add(128 * MIB));
-            l.vmemmap_start = Va(start);
-            l.vmemmap_end = Va(start.wrapping_add(size));
-            l.vmalloc_end = Va(start.wrapping_sub(256 * MIB));
-            l.fixmap_end = Va(start.wrapping_sub(32 * MIB));
-            let fixmap = match geometry.granule {
-                Granule::K4 => 0x40_6000,
-                Granule::K16 => 0x41_8000,
-                Granule::K64 => 0x46_0000,
-            };
-            l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(fixmap)).align_down(page);
-            l.pci_io_end = Va(start.wrapping_sub(8 * MIB));
-            l.pci_io_start = Va(start.wrapping_sub(24 * MIB));
+        match version.region_order() {
+            RegionOrder::VmemmapBelowFixmap => {
+                let end = 0u64.wrapping_sub(GIB);
+                let start = end.wrapping_sub(size);
+                l.modules_end = Va(page_end.wrapping_add(2 * GIB));
+                // VMEMMAP_UNUSED_NPAGES is 0: the hardware modelled has all VA bits (`vabits_actual` = VA_BITS).
+                l.vmalloc_end = Va(start.wrapping_sub(8 * MIB));
+                l.vmemmap_start = Va(start);
+                l.vmemmap_end = Va(end);
+                l.pci_io_start = Va(end.wrapping_add(8 * MIB));
+                l.pci_io_end = Va(end.wrapping_add(24 * MIB));
+                l.fixmap_end = Va(0u64.wrapping_sub(8 * MIB));
+                l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(0x3d_4000)).align_down(page);
+            }
+            RegionOrder::VmemmapOnTop => {
+                let start = minus(v - (psh - 6));
+                l.modules_end = Va(page_end.wrapping_add(128 * MIB));
+                l.vmemmap_start = Va(start);
+                l.vmemmap_end = Va(start.wrapping_add(size));
+                l.vmalloc_end = Va(start.wrapping_sub(256 * MIB));
+                l.fixmap_end = Va(start.wrapping_sub(32 * MIB));
+                let fixmap = match geometry.granule {
+                    Granule::K4 => 0x40_6000,
+                    Granule::K16 => 0x41_8000,
+                    Granule::K64 => 0x46_0000,
+                };
+                l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(fixmap)).align_down(page);
+                l.pci_io_end = Va(start.wrapping_sub(8 * MIB));
+                l.pci_io_start = Va(start.wrapping_sub(24 * MIB));
+            }
         }
         l.vmalloc_start = l.modules_end;
         l.set_default_markers();
@@ -188,10 +227,9 @@ impl Layout {
         let fixmap = [(self.fixmap_start, "Fixmap start"), (self.fixmap_end, "Fixmap end")];
         let pci = [(self.pci_io_start, "PCI I/O start"), (self.pci_io_end, "PCI I/O end")];
         let vmemmap = [(first_page, "vmemmap start"), (self.vmemmap_end, "vmemmap end")];
-        let tail = if self.version.is_6_12() {
-            [vmemmap, pci, fixmap]
-        } else {
-            [fixmap, pci, [(self.vmemmap_start, "vmemmap start"), vmemmap[1]]]
+        let tail = match self.version.region_order() {
+            RegionOrder::VmemmapBelowFixmap => [vmemmap, pci, fixmap],
+            RegionOrder::VmemmapOnTop => [fixmap, pci, [(self.vmemmap_start, "vmemmap start"), vmemmap[1]]],
         };
         self.nr_markers = 0;
         for (start, name) in common.into_iter().chain(tail.into_iter().flatten()) {

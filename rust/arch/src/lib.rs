@@ -22,6 +22,6 @@ pub use cpu::*;
 pub use descriptor::{Attr, Desc, Kind, OutputBits};
 pub use geometry::{Geometry, Granule, Level, OutputFormat, STRUCT_PAGE_SIZE};
 pub use invariant::Invariant;
-pub use layout::{Layout, Version};
+pub use layout::{Layout, RegionOrder, Version};
 pub use outcome::{Observed, Outcome};
 pub use tables::TableView;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-use vmemmap_arch::{Cpu, Frame, Geometry, Granule, Layout, Pa, Va, Version};
+use vmemmap_arch::{Cpu, Frame, Geometry, Granule, Layout, Pa, Va};
 use vmemmap_kernel::sparse_vmemmap::{Storage, vmemmap_populate_basepages};
 use vmemmap_kernel::{Kernel, Policies, Ram, pgtable};
 use vmemmap_machine::native::arena::Arena;
@@ -18,7 +18,8 @@ pub const ENTRIES: usize = 512;
 /// A kernel with `bytes` of memory and its machine, on which nothing has happened yet.
 pub fn machine(policies: Policies, bytes: u64) -> Result<(Kernel, Machine), BenchError> {
     let geometry = Geometry { granule: Granule::K4, va_bits: 48, levels: 4 };
-    let layout = Layout::new(geometry, Version::V6_1, DRAM as i64).map_err(|e| BenchError::Work(format!("{e:?}")))?;
+    let version = vmemmap_lab::document::version("6.1").map_err(|e| BenchError::Work(e.to_string()))?;
+    let layout = Layout::new(geometry, version, DRAM as i64).map_err(|e| BenchError::Work(format!("{e:?}")))?;
     let kernel = Kernel::new(layout, policies, &[Ram { start: Pa(DRAM), bytes, boot: true }], true);
     let ram = vec![RamRange { start: Pa(DRAM), bytes, boot: true }];
     let config = MachineConfig { geometry, ram, cpus: 2, vars: kernel.vars.count(), root: None, seed: 0 };

@@ -62,18 +62,9 @@ pub struct TextWriter<W> {
 }
 
 impl<W: Write> TextWriter<W> {
-    /// `levels` is the number of table levels of the machine. Kernels before 6.12 name a folded level after the one
-    /// it is folded into; 6.12 moves the note itself to level 0 (`note_page`).
+    /// `levels` is the number of table levels of the machine.
     pub fn new(out: W, version: Version, levels: u32) -> Self {
-        let mut names: [&'static [u8]; 5] = [b"PGD", b"P4D", b"PUD", b"PMD", b"PTE"];
-        if !version.is_6_12() {
-            if levels <= 3 {
-                names[2] = b"PGD";
-            }
-            if levels <= 2 {
-                names[3] = b"PGD";
-            }
-        }
+        let names = version.ptdump_level_names(levels).map(str::as_bytes);
         let mut writer = Self { out, names, failed: Ok(()), prot: 0, columns: Vec::with_capacity(LINE) };
         writer.set_columns(0);
         writer

@@ -22,20 +22,21 @@ pub struct TextFinding {
     pub message: &'static str,
 }
 
-/// Check every invariant that the text shows; each finding goes to `sink`.
+/// Check every invariant that the text shows; each finding goes to `sink`. `kept`: vmemmap pages of an optimised
+/// hugepage that stay.
 ///
 /// # Errors
 /// The first line that is none of a dump's.
-pub fn check_text(text: &[u8], layout: &Layout, mut sink: impl FnMut(TextFinding)) -> Result<(), TextError> {
+pub fn check_text(text: &[u8], layout: &Layout, kept: u64, mut sink: impl FnMut(TextFinding)) -> Result<(), TextError> {
     for line in Lines::new(text) {
         if let Line::Range(range) = line? {
-            check_range(&range, layout, &mut sink);
+            check_range(&range, layout, kept, &mut sink);
         }
     }
     Ok(())
 }
 
-fn check_range(range: &RangeLine<'_>, layout: &Layout, sink: &mut impl FnMut(TextFinding)) {
+fn check_range(range: &RangeLine<'_>, layout: &Layout, kept: u64, sink: &mut impl FnMut(TextFinding)) {
     let g = layout.geometry;
     let level = level_of_depth(&g, range.depth);
     let span = g.entry_span(level);
@@ -78,7 +79,7 @@ fn check_range(range: &RangeLine<'_>, layout: &Layout, sink: &mut impl FnMut(Tex
         );
     }
     if layout.in_vmemmap(range.start) {
-        check_struct_pages(range, layout, level, &mut report);
+        check_struct_pages(range, layout, level, kept, &mut report);
     }
 }
 
@@ -98,6 +99,7 @@ fn check_struct_pages(
     range: &RangeLine<'_>,
     layout: &Layout,
     level: Level,
+    kept: u64,
     report: &mut impl FnMut(Invariant, Va, &'static str),
 ) {
     let g = layout.geometry;
@@ -121,7 +123,6 @@ fn check_struct_pages(
     }
     // Tails of neighbours never touch: the page that each hugepage keeps lies between them, writable.
     let tails = range.end.since(range.start) >> g.page_shift();
-    let kept = if layout.version == vmemmap_arch::Version::V2021 { 2 } else { 1 };
     let index = range.start.since(layout.vmemmap_start) >> g.page_shift();
     let (sizes, count) = g.hugetlb_sizes();
     let is_hugepage = |kept: u64| {

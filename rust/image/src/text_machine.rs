@@ -1,6 +1,6 @@
 //! Which machine a `kernel_page_tables` text is of: granule, VA size and layout, told from its markers and addresses.
 
-use vmemmap_arch::{Geometry, Granule, Layout, Level, Va, Version};
+use vmemmap_arch::{Geometry, Granule, Layout, Level, RegionOrder, Va, Version};
 
 use crate::ptdump_parse::{Line, Lines, TextError};
 use crate::shape::level_of_depth;
@@ -73,14 +73,14 @@ pub fn machine_of_text(text: &[u8], hints: &TextHints) -> Result<Layout, Unknown
     let mut fitting: Vec<Layout> = Vec::new();
     for granule in Granule::ALL {
         for va_bits in [36, 39, 42, 47, 48, 52] {
-            for version in [Version::V6_1, Version::V6_12] {
+            for version in Version::REPRESENTATIVES {
                 let Ok(g) = Geometry::new(granule, va_bits) else { continue };
                 let Ok(layout) = Layout::new(g, hints.version.unwrap_or(version), hints.memstart.unwrap_or(0)) else {
                     continue;
                 };
                 let wanted = hints.granule.is_none_or(|wanted| wanted == granule)
                     && hints.va_bits.is_none_or(|wanted| wanted == va_bits)
-                    && hints.version.is_none_or(|wanted| wanted.is_6_12() == version.is_6_12());
+                    && hints.version.is_none_or(|wanted| wanted.region_order() == version.region_order());
                 if wanted && seen.fits(&layout, start) {
                     fitting.push(layout);
                 }
@@ -156,7 +156,9 @@ impl Seen {
             g.block_allowed(level) && whole(bits, level)
         };
         (!self.linear_first || self.first == Some(layout.page_offset))
-            && self.fixmap_first.is_none_or(|first| first != layout.version.is_6_12() || !self.linear_first)
+            && self.fixmap_first.is_none_or(|first| {
+                first == (layout.version.region_order() == RegionOrder::VmemmapOnTop) || !self.linear_first
+            })
             && start.fits(layout.vmemmap_start)
             && start.after.is_none_or(|after| after < layout.vmemmap_end)
             && self.end.is_none_or(|place| place.fits(layout.vmemmap_end))

@@ -29,13 +29,15 @@ pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     Ok(())
 }
 
-/// `early_fixmap_init`: empty tables under the fixmap (`bm_pud`, `bm_pmd`, `bm_pte`), without UXNTable; 6.1 has one PTE
-/// table, 6.12 as many as the fixmap needs. A table that vmemmap shares with the fixmap keeps its attributes.
+/// `early_fixmap_init`: empty tables under the fixmap (`bm_pud`, `bm_pmd`, `bm_pte`), without UXNTable; one PTE table,
+/// or as many as the fixmap needs. A table that vmemmap shares with the fixmap keeps its attributes.
 fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     const TYPE_TABLE: u64 = 3;
     cpu.label("early_fixmap_init");
-    let (start, end) =
-        (k.layout.fixmap_start, if k.version.is_6_12() { k.layout.fixmap_end } else { k.layout.fixmap_start.plus(1) });
+    let (start, end) = (
+        k.layout.fixmap_start,
+        if k.features.fixmap_tables_for_all { k.layout.fixmap_end } else { k.layout.fixmap_start.plus(1) },
+    );
     let mut addr = start;
     while addr >= start && addr < end {
         let mut slot = pgtable::pgd_offset_k(cpu, addr);
@@ -117,7 +119,7 @@ fn sparse_init_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, buffered: bool
 }
 
 fn is_populated_by_pages(k: &Kernel) -> bool {
-    let by_kernel = k.version == vmemmap_arch::Version::V2021 && k.hvo_at_boot;
+    let by_kernel = k.features.hvo_populates_base_pages && k.hvo_at_boot;
     match k.policies.mapping {
         Mapping::BasePages => true,
         Mapping::ByKernel => k.geometry.granule != Granule::K4 || by_kernel,
@@ -215,7 +217,7 @@ fn leaf_of<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> Option<(Pa, bool)> {
         Kind::Page(pa) | Kind::Block(pa) => {
             Some((pa.plus(va.0 & (k.geometry.entry_span(slot.level) - 1)), entry.desc.is_writable()))
         }
-        _ => None,
+        Kind::None | Kind::Invalid | Kind::Table(_) | Kind::Reserved => None,
     }
 }
 

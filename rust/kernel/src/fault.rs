@@ -33,8 +33,10 @@ impl<'a, C: Cpu> Handled<'a, C> {
                     // An exception synchronises the context.
                     self.cpu.barrier(Barrier::Isb);
                     let va = access.va();
-                    let handled =
-                        self.k.policies.fault == FaultHandler::Wait && vmemmap_handle_page_fault(self.k, self.cpu, va);
+                    let handled = match self.k.policies.fault {
+                        FaultHandler::Wait => vmemmap_handle_page_fault(self.k, self.cpu, va),
+                        FaultHandler::Oops | FaultHandler::Recheck => false,
+                    };
                     if !handled && !is_spurious_el1_translation_fault(self.cpu, va) {
                         self.cpu.warn(Invariant::AlwaysTranslates, va.0, "unable to handle kernel paging request");
                         return 0;

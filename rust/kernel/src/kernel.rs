@@ -1,7 +1,8 @@
 //! Everything about a kernel that does not change while it runs.
 
-use vmemmap_arch::{Geometry, Layout, Pa, Version};
+use vmemmap_arch::{Geometry, Layout, Pa};
 
+use crate::features::Features;
 use crate::policy::Policies;
 use crate::state::VarMap;
 
@@ -20,7 +21,8 @@ pub struct Ram {
 /// Everything about a kernel that does not change while it runs. Shared by all CPUs, by reference.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel {
-    pub version: Version,
+    /// What this kernel does otherwise than another.
+    pub features: Features,
     pub geometry: Geometry,
     pub layout: Layout,
     pub policies: Policies,
@@ -45,7 +47,7 @@ impl Kernel {
         let base = own[..nr_ram].iter().map(|r| r.start.0).min().unwrap_or(0) & !(size - 1);
         let limit = own[..nr_ram].iter().map(|r| r.start.0 + r.bytes).max().unwrap_or(0).next_multiple_of(size);
         Self {
-            version: layout.version,
+            features: Features::of(layout.version),
             geometry,
             layout,
             policies,

@@ -19,13 +19,17 @@
 //! | `vmalloc` | `mm/vmalloc.c` |
 //! | `boot` | `arch/arm64/mm/mmu.c: paging_init`, `mm/sparse.c: sparse_init` |
 //! | `check` | the invariants, over tables at rest |
+//! | `features` | what one kernel does otherwise than another; nothing else knows versions |
+//! | `policy`, `mutants` | what a user chooses, and where the seeded faults are |
 #![no_std]
 #![forbid(unsafe_code)]
+#![deny(clippy::wildcard_enum_match_arm)]
 
 pub mod boot;
 pub mod check;
 pub mod errno;
 pub mod fault;
+pub mod features;
 pub mod hugetlb;
 pub mod hugetlb_vmemmap;
 mod kernel;
@@ -34,6 +38,7 @@ pub mod memory_failure;
 pub mod memory_hotplug;
 pub mod mmu;
 pub mod mmzone;
+mod mutants;
 pub mod operation;
 pub mod page;
 pub mod page_alloc;
@@ -48,6 +53,7 @@ mod static_key;
 pub mod vmalloc;
 
 pub use errno::Errno;
+pub use features::Features;
 pub use kernel::{Kernel, MAX_RAM_RANGES, Ram};
 pub use operation::Operation;
 pub use policy::Policies;

@@ -10,9 +10,8 @@ use crate::memory_hotplug::{
 };
 use crate::mmzone::section_start;
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
-use crate::policy::Mutant;
 use crate::state::{Block, Section, section_flag};
-use crate::{Errno, Kernel, page};
+use crate::{Errno, Kernel, mutants, page};
 
 /// Values of `Block::State`.
 pub const MEM_ONLINE: u64 = 1 << 0;
@@ -98,7 +97,7 @@ pub fn online<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, zone: Zone) ->
 /// `EHWPOISON` (6.12).
 pub(crate) fn memory_block_online<C: Cpu>(k: &Kernel, cpu: &C, block: u32, zone: Zone) -> Result<(), Errno> {
     cpu.label("memory_block_online");
-    if k.version.is_6_12() && cpu.var_load(k.vars.block(block, Block::NrHwpoison), Order::Plain) != 0 {
+    if k.features.online_refuses_poison && cpu.var_load(k.vars.block(block, Block::NrHwpoison), Order::Plain) != 0 {
         return Err(Errno::EHWPOISON);
     }
     mem_hotplug_begin(k, cpu, Path::OnlineOffline);
@@ -204,11 +203,11 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
         result = empty_range(k, cpu, block, pfn, nr);
         if result.is_ok() {
             let taken = cpu.range_op(start, bytes, RangeOp::Offline);
-            if taken.is_err() && k.policies.mutant != Mutant::OfflineKeepsHuge {
+            if taken.is_err() && !mutants::offline_keeps_huge(k) {
                 result = Err(failure(Errno::EBUSY, "unmovable page"));
             }
         }
-        if result.is_err() && k.policies.mutant != Mutant::NoUndo {
+        if result.is_err() && !mutants::no_undo(k) {
             let _ = cpu.range_op(start, bytes, RangeOp::UndoIsolate);
         }
     }
@@ -233,11 +232,11 @@ fn has_holes<C: Cpu>(k: &Kernel, cpu: &C, block: u32, start: Pa, bytes: u64) -> 
 /// Steps 6 and 7: the notifiers, then migrate and dissolve until the isolated range is free.
 fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Result<(), OfflineFailure> {
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
-    if early && k.policies.mutant != Mutant::BootRemovable {
+    if early && !mutants::boot_removable(k) {
         // `prevent_bootmem_remove_notifier`: NOTIFY_BAD
         return Err(failure(Errno::EPERM, "notifier failure"));
     }
-    if k.policies.mutant == Mutant::OfflineKeepsHuge {
+    if mutants::offline_keeps_huge(k) {
         return Ok(());
     }
     let end = pfn.plus(nr);

@@ -2,14 +2,15 @@
 //!
 //! A memory block is one section, the arm64 default. Onlining and offlining are in `memory_block`.
 
-use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pa, Pfn, Rmw, Template, Version};
+use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pa, Pfn, Rmw, Template};
 
+use crate::features::MemmapOnMemory;
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
 use crate::mmzone::{pfn_valid, section_start};
-use crate::policy::{HotplugLock, Mutant};
+use crate::policy::HotplugLock;
 use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
 use crate::state::{Block, Scalar, Section, section_flag};
-use crate::{Errno, Kernel, Ram, mmu, page};
+use crate::{Errno, Kernel, Ram, mmu, mutants, page};
 
 /// Which code path asks for the locks: the mutant `no-device-lock` concerns add and remove only.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,7 +20,10 @@ pub(crate) enum Path {
 }
 
 fn locked(k: &Kernel, path: Path) -> bool {
-    k.policies.hotplug == HotplugLock::Kernel && !(path == Path::AddRemove && k.policies.mutant == Mutant::NoDeviceLock)
+    match k.policies.hotplug {
+        HotplugLock::Kernel => !(path == Path::AddRemove && mutants::no_device_lock(k)),
+        HotplugLock::None => false,
+    }
 }
 
 /// `lock_device_hotplug`.
@@ -125,8 +129,7 @@ fn vmemmap_frames(k: &Kernel) -> u64 {
     k.geometry.section_vmemmap() >> k.geometry.page_shift()
 }
 
-/// `mhp_supports_memmap_on_memory`: vmemmap a multiple of PMD_SIZE, the rest a multiple of a pageblock; 6.1: exactly
-/// one block; 2021: not together with HVO.
+/// `mhp_supports_memmap_on_memory`: vmemmap a multiple of PMD_SIZE, the rest a multiple of a pageblock.
 fn mhp_supports_memmap_on_memory(k: &Kernel, bytes: u64) -> bool {
     let block = k.geometry.section_size();
     let memmap = k.geometry.section_vmemmap();
@@ -134,10 +137,10 @@ fn mhp_supports_memmap_on_memory(k: &Kernel, bytes: u64) -> bool {
     if memmap & (pmd - 1) != 0 || (block - memmap) & (pmd - 1) != 0 {
         return false;
     }
-    match k.version {
-        Version::V2021 => bytes == block && !k.hvo_at_boot,
-        Version::V6_1 => bytes == block,
-        Version::V6_12 | Version::V6_12_117 => true,
+    match k.features.memmap_on_memory {
+        MemmapOnMemory::OneBlockWithoutHvo => bytes == block && !k.hvo_at_boot,
+        MemmapOnMemory::OneBlock => bytes == block,
+        MemmapOnMemory::EachBlock => true,
     }
 }
 
@@ -241,8 +244,11 @@ fn add_memory_resource<C: Cpu>(
     memmap_on_memory: bool,
 ) -> Result<(), Errno> {
     let self_hosted = memmap_on_memory && mhp_supports_memmap_on_memory(k, bytes);
-    if memmap_on_memory && !self_hosted && !k.version.is_6_12() {
-        return Err(Errno::EINVAL);
+    if memmap_on_memory && !self_hosted {
+        match k.features.memmap_on_memory {
+            MemmapOnMemory::OneBlockWithoutHvo | MemmapOnMemory::OneBlock => return Err(Errno::EINVAL),
+            MemmapOnMemory::EachBlock => {}
+        }
     }
     if !self_hosted {
         arch_add_memory(k, cpu, start, bytes, &mut Storage::Buddy)?;
@@ -308,7 +314,11 @@ pub(crate) fn try_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u
     }
     let self_hosted = all.clone().filter(|&block| memory_block::nr_vmemmap_pages(k, cpu, block) != 0).count();
     let mixed = self_hosted != 0 && self_hosted != all.len();
-    if mixed || (!k.version.is_6_12() && self_hosted != 0 && all.len() != 1) {
+    let at_most_one = match k.features.memmap_on_memory {
+        MemmapOnMemory::OneBlockWithoutHvo | MemmapOnMemory::OneBlock => true,
+        MemmapOnMemory::EachBlock => false,
+    };
+    if mixed || (at_most_one && self_hosted != 0 && all.len() != 1) {
         return Err(Errno::EINVAL);
     }
     let remove_devices = || {
@@ -316,15 +326,15 @@ pub(crate) fn try_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u
             cpu.var_store(k.vars.block(block, Block::State), 0, Order::Plain);
         }
     };
-    // `remove_memory_block_devices`: before `mem_hotplug_begin` up to 6.1, after it since.
-    if !k.version.is_6_12() {
+    // `remove_memory_block_devices`
+    if k.features.block_devices_go_unlocked {
         remove_devices();
     }
     mem_hotplug_begin(k, cpu, Path::AddRemove);
     if self_hosted != 0 {
         remove_memory_blocks(k, cpu, start, bytes);
     } else {
-        if k.version.is_6_12() {
+        if !k.features.block_devices_go_unlocked {
             remove_devices();
         }
         arch_remove_memory(k, cpu, start, bytes, &mut Storage::Buddy);

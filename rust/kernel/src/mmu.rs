@@ -5,7 +5,7 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
     Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Pa, Slot, Tlbi,
-    Va, Version, Zone,
+    Va, Zone,
 };
 
 use crate::pgtable::{
@@ -25,13 +25,12 @@ fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
     }
     // Parts of a section (sub-sections) by pages since d4234d131b0a: a block would be freed with the first of them
     // (R20).
-    if bytes < k.geometry.section_vmemmap() && k.policies.mapping != Mapping::BlocksForParts {
-        return true;
-    }
+    let part = bytes < k.geometry.section_vmemmap();
     match k.policies.mapping {
-        Mapping::ByKernel => k.version == Version::V2021 && k.hvo_at_boot && !storage.is_altmap(),
+        Mapping::ByKernel => part || k.features.hvo_populates_base_pages && k.hvo_at_boot && !storage.is_altmap(),
         Mapping::BasePages => true,
-        Mapping::Blocks | Mapping::BlocksForParts => false,
+        Mapping::Blocks => part,
+        Mapping::BlocksForParts => false,
     }
 }
 
@@ -58,8 +57,7 @@ pub fn vmemmap_populate<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage
     Ok(())
 }
 
-/// One PMD-sized piece of `vmemmap_populate_hugepages`. Without a block 6.1 falls back to base pages always, 6.12 only
-/// without an altmap.
+/// One PMD-sized piece of `vmemmap_populate_hugepages`, by base pages if there is no block to be had.
 fn vmemmap_populate_huge<C: Cpu>(k: &Kernel, cpu: &C, addr: Va, next: Va, storage: &mut Storage) -> Result<(), Errno> {
     let Some(pmd) = vmemmap_populate_to(k, cpu, addr, Level::PMD, storage)? else { return Ok(()) };
     if !read_once(cpu, pmd).desc.is_none() {
@@ -67,11 +65,10 @@ fn vmemmap_populate_huge<C: Cpu>(k: &Kernel, cpu: &C, addr: Va, next: Va, storag
     }
     let order = k.geometry.level_shift(Level::PMD) - k.geometry.page_shift();
     if let Some(block) = vmemmap_alloc_block_buf(k, cpu, order as u8, storage) {
-        let attributes = if k.version.is_6_12() { prot::PROT_SECT_NORMAL_6_12 } else { prot::PROT_SECT_NORMAL_6_1 };
-        set_entry(cpu, pmd, leaf(&k.geometry, block.pa, attributes | k.extra_prot));
+        set_entry(cpu, pmd, leaf(&k.geometry, block.pa, k.features.vmemmap_block | k.extra_prot));
         return Ok(());
     }
-    if k.version.is_6_12() && storage.is_altmap() {
+    if storage.is_altmap() && !k.features.altmap_falls_back_to_pages {
         return Err(Errno::ENOMEM);
     }
     vmemmap_populate_basepages(k, cpu, addr, next, storage)
@@ -98,8 +95,11 @@ pub fn vmemmap_free<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage: &m
 fn unmap_hotplug_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, mut storage: Option<&mut Storage>) {
     cpu.label("unmap_hotplug_range");
     unmap_hotplug_table(k, cpu, cpu.root(), k.geometry.top(), start, end, &mut storage);
-    if storage.is_none() && k.policies.linear_flush == LinearFlush::Range {
-        flush_tlb_kernel_range(cpu, start..end);
+    if storage.is_none() {
+        match k.policies.linear_flush {
+            LinearFlush::Range => flush_tlb_kernel_range(k, cpu, start..end),
+            LinearFlush::Entry => {}
+        }
     }
 }
 
@@ -146,8 +146,9 @@ fn unmap_hotplug_leaf<C: Cpu>(
     clear_entry(cpu, slot);
     let one = addr..addr.plus(k.geometry.page_size());
     let Some(storage) = storage.as_deref_mut() else {
-        if k.policies.linear_flush == LinearFlush::Entry {
-            flush_tlb_kernel_range(cpu, one);
+        match k.policies.linear_flush {
+            LinearFlush::Range => {}
+            LinearFlush::Entry => flush_tlb_kernel_range(k, cpu, one),
         }
         return;
     };
@@ -163,7 +164,7 @@ fn unmap_hotplug_leaf<C: Cpu>(
         );
     }
     // One page is enough for a block: any overlapping invalidate removes a block entry.
-    flush_tlb_kernel_range(cpu, one);
+    flush_tlb_kernel_range(k, cpu, one);
     let order = (k.geometry.level_shift(slot.level) - k.geometry.page_shift()) as u8;
     free_hotplug_page_range(cpu, cpu.frame_of(entry, pa), order, storage, addr);
 }
@@ -196,7 +197,7 @@ fn free_hotplug_page_range<C: Cpu>(cpu: &C, frame: Frame<C::Tok>, order: u8, sto
 
 /// `free_empty_tables`: depth first; a table whose whole span lies in [floor, ceiling) goes if every entry is none.
 fn free_empty_tables<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, floor: Va, ceiling: Va) {
-    if k.policies.table_free == TableFree::Never {
+    if free_rules(k.policies.table_free).never {
         return;
     }
     cpu.label("free_empty_tables");
@@ -233,7 +234,8 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
     }
     let span = k.geometry.entry_span(slot.level);
     let owned = pgtable_range_aligned(&(start..end), floor, ceiling, span);
-    if !owned && k.policies.table_free != TableFree::WrongBounds {
+    let rules = free_rules(k.policies.table_free);
+    if !owned && rules.bounds {
         return;
     }
     cpu.label(match level.0 {
@@ -242,7 +244,7 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
         1 => "free_empty_pud_table",
         _ => "free_empty_p4d_table",
     });
-    if k.policies.table_free != TableFree::NoScan && !is_table_empty(k, cpu, table, level) {
+    if rules.scan && !is_table_empty(k, cpu, table, level) {
         return;
     }
     if !owned {
@@ -253,21 +255,47 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
         );
     }
     clear_entry(cpu, slot);
-    if k.policies.table_free == TableFree::LastLevelTlbi {
-        cpu.barrier(Barrier::DsbIshst);
-        cpu.tlbi(Tlbi::Vaale1is(start));
-        cpu.barrier(Barrier::DsbIsh);
-        cpu.barrier(Barrier::Isb);
-    } else {
-        flush_tlb_kernel_pgtable(cpu, start);
-    }
     match k.policies.table_free {
-        TableFree::AfterGracePeriod => cpu.synchronize_rcu(),
-        // `kernel_pgtable_work_func` does this for a list of tables, later; to a table its order is the same.
-        TableFree::AfterIommu => cpu.iommu_invalidate(),
-        _ => {}
+        TableFree::AtOnce | TableFree::Never | TableFree::NoScan | TableFree::WrongBounds => {
+            flush_tlb_kernel_pgtable(cpu, start)
+        }
+        TableFree::AfterGracePeriod => {
+            flush_tlb_kernel_pgtable(cpu, start);
+            cpu.synchronize_rcu();
+        }
+        TableFree::AfterIommu => {
+            flush_tlb_kernel_pgtable(cpu, start);
+            // `kernel_pgtable_work_func` does this for a list of tables, later; to a table its order is the same.
+            cpu.iommu_invalidate();
+        }
+        TableFree::LastLevelTlbi => {
+            cpu.barrier(Barrier::DsbIshst);
+            cpu.tlbi(Tlbi::Vaale1is(start));
+            cpu.barrier(Barrier::DsbIsh);
+            cpu.barrier(Barrier::Isb);
+        }
     }
     cpu.free(table, 0, FrameKind::Table);
+}
+
+/// What is asked before a table goes.
+struct FreeRules {
+    never: bool,
+    /// Whether its whole span lies in [floor, ceiling).
+    bounds: bool,
+    /// Whether it is empty.
+    scan: bool,
+}
+
+const fn free_rules(policy: TableFree) -> FreeRules {
+    match policy {
+        TableFree::Never => FreeRules { never: true, bounds: true, scan: true },
+        TableFree::WrongBounds => FreeRules { never: false, bounds: false, scan: true },
+        TableFree::NoScan => FreeRules { never: false, bounds: true, scan: false },
+        TableFree::AtOnce | TableFree::AfterGracePeriod | TableFree::AfterIommu | TableFree::LastLevelTlbi => {
+            FreeRules { never: false, bounds: true, scan: true }
+        }
+    }
 }
 
 /// The scan: READ_ONCE of each entry, index 0 upward, until one is not none. Not atomic (R35).
@@ -293,15 +321,25 @@ fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Leve
 fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start: Va) -> bool {
     level == Level::PTE
         || (addr >= linear_blocks_from(k, start)
-            && k.policies.linear_map != LinearMap::Pages
+            && maps_blocks(k)
             && k.geometry.block_allowed(level)
             && (addr.0 | next.0 | pa.0) & (k.geometry.entry_span(level) - 1) == 0)
 }
 
+/// Whether the linear map may have blocks and contiguous runs.
+const fn maps_blocks(k: &Kernel) -> bool {
+    match k.policies.linear_map {
+        LinearMap::Pages => false,
+        LinearMap::Blocks | LinearMap::Cont => true,
+    }
+}
+
 /// Where blocks of a linear range may begin.
 fn linear_blocks_from(k: &Kernel, start: Va) -> Va {
-    let pages = if k.policies.linear_map == LinearMap::Cont { k.geometry.entry_span(Level::PMD) } else { 0 };
-    start.plus(pages)
+    match k.policies.linear_map {
+        LinearMap::Cont => start.plus(k.geometry.entry_span(Level::PMD)),
+        LinearMap::Pages | LinearMap::Blocks => start,
+    }
 }
 
 /// `alloc_init_cont_pte`, `alloc_init_cont_pmd`: whether the entry belongs to a contiguous set that the range fills.
@@ -313,7 +351,7 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
     } * k.geometry.entry_span(level);
     let first = addr.align_down(set);
     let start = if level == Level::PMD { linear_blocks_from(k, start) } else { start };
-    k.policies.linear_map != LinearMap::Pages
+    maps_blocks(k)
         && first >= start
         && first.0.wrapping_add(set).wrapping_sub(1) <= end.0.wrapping_sub(1)
         && pa.0.wrapping_sub(addr.since(first)) & (set - 1) == 0
@@ -389,7 +427,7 @@ fn alloc_init_table<C: Cpu>(
                     let below = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
                     // `__pgd_pgtable_alloc`: the zeroes must be visible to walkers before the table is.
                     cpu.barrier(Barrier::DsbIshst);
-                    set_entry(cpu, slot, k.geometry.descriptor(below.pa, prot::TABLE_LINEAR));
+                    set_entry(cpu, slot, k.geometry.descriptor(below.pa, k.features.linear_table));
                     below
                 }
             };

@@ -19,8 +19,15 @@ fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> boo
     let usage = cpu.var_load(k.vars.section(section, Section::Usage), Order::Plain);
     if usage == 0 {
         // Tested for since 82f0b6f041fa.
-        if matches!(k.policies.section_usage, SectionUsage::NoNullTest | SectionUsage::FreeFirst) {
-            cpu.warn(Invariant::NoWalkOfFreedTable, pfn.0, "pfn_section_valid dereferences ms->usage, which is NULL");
+        match k.policies.section_usage {
+            SectionUsage::Kernel | SectionUsage::NoGrace => {}
+            SectionUsage::NoNullTest | SectionUsage::FreeFirst => {
+                cpu.warn(
+                    Invariant::NoWalkOfFreedTable,
+                    pfn.0,
+                    "pfn_section_valid dereferences ms->usage, which is NULL",
+                );
+            }
         }
         return false;
     }
@@ -43,7 +50,10 @@ pub fn pfn_valid<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
         return false;
     }
     let section = k.vars.section_number(pa);
-    let rcu = k.policies.section_usage != SectionUsage::FreeFirst;
+    let rcu = match k.policies.section_usage {
+        SectionUsage::Kernel | SectionUsage::NoNullTest | SectionUsage::NoGrace => true,
+        SectionUsage::FreeFirst => false,
+    };
     if rcu {
         cpu.rcu_read_lock();
     }

@@ -4,9 +4,10 @@
 //! hole, a stale translation or a read-only alias is met as a CPU meets it.
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va, Version};
+use vmemmap_arch::{Cpu, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va};
 
 use crate::Kernel;
+use crate::features::{HugetlbMark, TailEncoding};
 use crate::policy::PageRef;
 use crate::state::Scalar;
 use crate::static_key::static_branch;
@@ -75,17 +76,41 @@ pub fn clear_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) {
 
 // ---- compound pages ------------------------------------------------------------------------------------------------
 
+/// The head that a `compound_head` word names, if it is a tail's (bit 0).
+#[must_use]
+#[inline]
+pub const fn tail_head(k: &Kernel, word: u64) -> Option<Va> {
+    match k.features.tail_encoding {
+        TailEncoding::Pointer => {
+            if word & 1 == 0 {
+                None
+            } else {
+                Some(Va(word - 1))
+            }
+        }
+    }
+}
+
+/// `set_compound_head`: the word of a tail of the page at `head`.
+#[must_use]
+#[inline]
+pub const fn tail_word(k: &Kernel, head: Va) -> u64 {
+    match k.features.tail_encoding {
+        TailEncoding::Pointer => head.0 | 1,
+    }
+}
+
 /// `page_fixed_fake_head` (6.1, 6.12): the true head of a struct page that may be slot 0 of a shared tail page.
 /// 2021 keeps two vmemmap pages and has no fake heads.
 pub fn page_fixed_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
-    if k.version == Version::V2021 || !static_branch(k, cpu, Scalar::HvoKey) {
+    if !k.features.fake_heads || !static_branch(k, cpu, Scalar::HvoKey) {
         return page;
     }
-    if page.is_aligned(k.geometry.page_size()) && test_flag(cpu, page, flag::HEAD) {
-        let head = read_word(cpu, nth_page(page, 1), word::COMPOUND_HEAD);
-        if head & 1 != 0 {
-            return Va(head - 1);
-        }
+    if page.is_aligned(k.geometry.page_size())
+        && test_flag(cpu, page, flag::HEAD)
+        && let Some(head) = tail_head(k, read_word(cpu, nth_page(page, 1), word::COMPOUND_HEAD))
+    {
+        return head;
     }
     page
 }
@@ -98,8 +123,8 @@ pub fn page_is_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
 /// `compound_head`: VA of the head's struct page, or `page` itself.
 pub fn compound_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
     cpu.concluding(|| {
-        let head = read_word(cpu, page, word::COMPOUND_HEAD);
-        if head & 1 != 0 { Va(head - 1) } else { page_fixed_fake_head(k, cpu, page) }
+        let word = read_word(cpu, page, word::COMPOUND_HEAD);
+        tail_head(k, word).unwrap_or_else(|| page_fixed_fake_head(k, cpu, page))
     })
 }
 
@@ -111,15 +136,18 @@ pub fn head_pfn<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Pfn {
 /// `set_compound_page_dtor(HUGETLB_PAGE_DTOR)` (6.12: `__folio_set_hugetlb`, `__folio_clear_hugetlb`): the mark by
 /// which everybody else knows a HugeTLB page. 2021 and 6.1 keep it in the first tail, 6.12 in the head.
 pub fn set_hugetlb_mark<C: Cpu>(k: &Kernel, cpu: &C, head: Va, on: bool) {
-    if k.version.is_6_12() {
-        // The kernel stores the low half alone.
-        let op = if on { Rmw::FetchAnd(!PAGE_TYPE | PGTY_HUGETLB) } else { Rmw::FetchOr(PAGE_TYPE) };
-        cpu.rmw(word_va(head, word::COUNT), op, Order::Relaxed);
-        return;
+    match k.features.hugetlb_mark {
+        HugetlbMark::PageType => {
+            // The kernel stores the low half alone.
+            let op = if on { Rmw::FetchAnd(!PAGE_TYPE | PGTY_HUGETLB) } else { Rmw::FetchOr(PAGE_TYPE) };
+            cpu.rmw(word_va(head, word::COUNT), op, Order::Relaxed);
+        }
+        HugetlbMark::Destructor => {
+            let info = read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO);
+            let dtor = if on { HUGETLB_PAGE_DTOR } else { COMPOUND_PAGE_DTOR };
+            write_word(cpu, nth_page(head, 1), word::COMPOUND_INFO, info & !0xff | dtor);
+        }
     }
-    let info = read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO);
-    let dtor = if on { HUGETLB_PAGE_DTOR } else { COMPOUND_PAGE_DTOR };
-    write_word(cpu, nth_page(head, 1), word::COMPOUND_INFO, info & !0xff | dtor);
 }
 
 /// `PageHuge` of any struct page of the compound.
@@ -129,11 +157,13 @@ pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
         if !k.layout.in_vmemmap(head) {
             return false;
         }
-        if k.version.is_6_12() {
-            return has_hugetlb_type(cpu, head);
+        match k.features.hugetlb_mark {
+            HugetlbMark::PageType => has_hugetlb_type(cpu, head),
+            HugetlbMark::Destructor => {
+                test_flag(cpu, head, flag::HEAD)
+                    && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
+            }
         }
-        test_flag(cpu, head, flag::HEAD)
-            && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
     })
 }
 
@@ -222,30 +252,44 @@ fn atomic_add_unless<C: Cpu>(cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
 /// is a fake head and only then at the count (R2: in this order).
 pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
     cpu.label("page_ref_add_unless");
-    let how = match k.policies.page_ref {
-        PageRef::ByKernel if k.version.is_6_12() => PageRef::FakeHeadFirst,
-        PageRef::ByKernel => PageRef::Plain,
-        how => how,
+    let in_rcu = |how: CountTest| {
+        cpu.rcu_read_lock();
+        let had = page_count_writable(k, cpu, how, page, unless) && atomic_add_unless(cpu, page, nr, unless);
+        cpu.rcu_read_unlock();
+        had
     };
-    if how == PageRef::Plain {
-        return atomic_add_unless(cpu, page, nr, unless);
+    match k.policies.page_ref {
+        PageRef::ByKernel => match k.features.tests_fake_head_first {
+            true => in_rcu(CountTest::FakeHeadFirst),
+            false => atomic_add_unless(cpu, page, nr, unless),
+        },
+        PageRef::Plain => atomic_add_unless(cpu, page, nr, unless),
+        PageRef::Rcu => in_rcu(CountTest::Missing),
+        PageRef::FakeHeadFirst => in_rcu(CountTest::FakeHeadFirst),
+        PageRef::CountFirst => in_rcu(CountTest::CountFirst),
+        PageRef::CountFirstRelaxed => in_rcu(CountTest::CountFirstRelaxed),
     }
-    cpu.rcu_read_lock();
-    let had = page_count_writable(k, cpu, how, page, unless) && atomic_add_unless(cpu, page, nr, unless);
-    cpu.rcu_read_unlock();
-    had
+}
+
+/// In which order `page_count_writable` makes its tests.
+#[derive(Clone, Copy)]
+enum CountTest {
+    Missing,
+    FakeHeadFirst,
+    CountFirst,
+    CountFirstRelaxed,
 }
 
 /// Whether the count of `page` may be written: it is not `unless`, and `page` is no fake head. 6.12 has the two tests
 /// in `page_ref_add_unless`, the fix of their order (R2) put them into a function of this name.
-fn page_count_writable<C: Cpu>(k: &Kernel, cpu: &C, how: PageRef, page: Va, unless: u32) -> bool {
+fn page_count_writable<C: Cpu>(k: &Kernel, cpu: &C, how: CountTest, page: Va, unless: u32) -> bool {
     let real = || !page_is_fake_head(k, cpu, page);
     let counted = |order: Order| (cpu.load(word_va(page, word::COUNT), order) >> 32) as u32 != unless;
     match how {
-        PageRef::ByKernel | PageRef::Plain | PageRef::Rcu => true,
-        PageRef::FakeHeadFirst => real() && counted(Order::Plain),
-        PageRef::CountFirst => counted(Order::Acquire) && real(),
-        PageRef::CountFirstRelaxed => {
+        CountTest::Missing => true,
+        CountTest::FakeHeadFirst => real() && counted(Order::Plain),
+        CountTest::CountFirst => counted(Order::Acquire) && real(),
+        CountTest::CountFirstRelaxed => {
             match cpu.choose(2, "without the acquire the fake-head test may be performed before the count is read") {
                 0 => counted(Order::Plain) && real(),
                 _ => real() && counted(Order::Plain),

@@ -11,26 +11,21 @@
 //! aligned struct page may keep that type after its page was freed.
 
 use vmemmap_arch::contents::{TAIL_MAPPING, word};
-use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va, Version};
+use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va};
 
 use crate::Kernel;
 use crate::page::{
     COMPOUND_PAGE_DTOR, PAGE_TYPE, compound_order, flag, has_hugetlb_type, init_struct_pages, is_hugetlb_type,
-    nth_page, read_word, word_va, write_word,
+    nth_page, read_word, tail_head, tail_word, word_va, write_word,
 };
 
 /// Struct pages at the start of a vmemmap page that may differ from the others: the head's, and the first two tails'.
 const SPECIAL: u64 = 3;
 
-/// Whether a page that is no hugepage may have the type of one.
-fn types_survive(k: &Kernel) -> bool {
-    k.version == Version::V6_12_117
-}
-
 /// `fill` of a whole vmemmap page, by which a type that its first struct page should not have survives: neither
 /// `prep_compound_tail` nor `free_tail_page_prepare` writes it. A free does not write `private` either.
 fn fill_but_type<C: Cpu>(k: &Kernel, cpu: &C, at: Va, template: Template) {
-    let count = if types_survive(k) { read_word(cpu, at, word::COUNT) } else { PAGE_TYPE };
+    let count = if k.features.stray_types() { read_word(cpu, at, word::COUNT) } else { PAGE_TYPE };
     if !is_hugetlb_type(count) {
         return cpu.fill(at, template);
     }
@@ -53,7 +48,7 @@ pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
         for n in 1..nr {
             let tail = nth_page(page, n);
             write_word(cpu, tail, word::MAPPING, TAIL_MAPPING);
-            write_word(cpu, tail, word::COMPOUND_HEAD, page.0 | 1);
+            write_word(cpu, tail, word::COMPOUND_HEAD, tail_word(k, page));
             write_word(cpu, tail, word::COUNT, Template::FREE.word(word::COUNT));
         }
     } else {
@@ -62,7 +57,7 @@ pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
         }
     }
     write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
-    if k.version.is_6_12() {
+    if k.features.folio_words_in_tails {
         // In its place `_nr_pages_mapped` and `_pincount`, and `_hugetlb_cgroup`.
         write_word(cpu, nth_page(page, 1), word::MAPPING, 0);
         write_word(cpu, nth_page(page, 2), word::MAPPING, 0);
@@ -88,14 +83,14 @@ pub fn free_pages_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
 }
 
 /// What `free_tail_page_prepare` (6.1: `free_tail_pages_check`) finds wrong with a tail of the compound page at `head`.
-fn bad_tail<C: Cpu>(cpu: &C, head: Va, tail: Va) -> Option<&'static str> {
+fn bad_tail<C: Cpu>(k: &Kernel, cpu: &C, head: Va, tail: Va) -> Option<&'static str> {
     if read_word(cpu, tail, word::MAPPING) != TAIL_MAPPING {
         return Some("bad page: corrupted mapping in tail page");
     }
-    match read_word(cpu, tail, word::COMPOUND_HEAD) {
-        found if found == head.0 | 1 => None,
-        found if found & 1 == 0 => Some("bad page: PageTail not set"),
-        _ => Some("bad page: compound_head not consistent"),
+    match tail_head(k, read_word(cpu, tail, word::COMPOUND_HEAD)) {
+        Some(found) if found == head => None,
+        None => Some("bad page: PageTail not set"),
+        Some(_) => Some("bad page: compound_head not consistent"),
     }
 }
 
@@ -106,7 +101,7 @@ pub fn free_tail_pages_check<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: im
         let first = head.plus(i << k.geometry.page_shift());
         for slot in 0..SPECIAL {
             let tail = nth_page(first, slot);
-            if let Some(message) = bad_tail(cpu, head, tail) {
+            if let Some(message) = bad_tail(k, cpu, head, tail) {
                 cpu.warn(Invariant::RestoredPrivate, tail.0, message);
             }
         }
@@ -116,7 +111,7 @@ pub fn free_tail_pages_check<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: im
 /// A block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have put right the type
 /// of its first page, which was the head of a free block; `check_new_pages` would find what the others have.
 pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
-    if !types_survive(k) {
+    if !k.features.stray_types() {
         return;
     }
     let per_page = k.geometry.struct_pages_per_page();
@@ -139,7 +134,7 @@ pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
 /// `__free_page` of one page of a block that was split: `free_page_is_bad` would find its type. Unchecked, the page
 /// goes to a per-CPU list, and to its next user, with the type on.
 pub fn check_free_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
-    if types_survive(k) && pfn.is_aligned(k.geometry.struct_pages_per_page()) {
+    if k.features.stray_types() && pfn.is_aligned(k.geometry.struct_pages_per_page()) {
         let page = k.layout.page_va(pfn);
         if has_hugetlb_type(cpu, page) {
             cpu.warn(
@@ -154,7 +149,7 @@ pub fn check_free_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
 /// The page at `head` answers to `folio_test_hugetlb`, and whoever asked takes it for a hugepage: `folio_hstate` is
 /// NULL if it is none.
 pub fn warn_stray_type<C: Cpu>(k: &Kernel, cpu: &C, head: Va) {
-    if types_survive(k) && compound_order(cpu, head) == 0 {
+    if k.features.stray_types() && compound_order(cpu, head) == 0 {
         cpu.warn(
             Invariant::FlagWithState,
             head.0,

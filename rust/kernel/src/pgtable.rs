@@ -7,6 +7,8 @@ use vmemmap_arch::{
     Attr, Barrier, Cpu, Desc, Entry, Frame, Geometry, Kind, Level, LockId, Mode, Order, Pa, Slot, Tlbi, Va, VaRange,
 };
 
+use crate::Kernel;
+
 /// Slot of `va` in the table `table` of `level`: `pte_offset_kernel`, `pmd_offset` and so on.
 #[inline(always)]
 pub fn offset<C: Cpu>(cpu: &C, table: Frame<C::Tok>, level: Level, va: Va) -> Slot<C::Tok> {
@@ -24,7 +26,7 @@ pub fn pgd_offset_k<C: Cpu>(cpu: &C, va: Va) -> Slot<C::Tok> {
 pub fn next_table<C: Cpu>(cpu: &C, entry: Entry<C::Tok>, level: Level) -> Option<Frame<C::Tok>> {
     match cpu.geometry().kind(entry.desc, level) {
         Kind::Table(pa) => Some(cpu.frame_of(entry, pa)),
-        _ => None,
+        Kind::None | Kind::Invalid | Kind::Block(_) | Kind::Page(_) | Kind::Reserved => None,
     }
 }
 
@@ -97,10 +99,11 @@ pub fn flush_tlb_all<C: Cpu>(cpu: &C) {
 
 /// `flush_tlb_kernel_range`: last-level entries only, one VAALE1IS a page; everything if the range is above
 /// `MAX_TLBI_OPS` (6.1) = `MAX_DVM_OPS` (6.12) pages.
-pub fn flush_tlb_kernel_range<C: Cpu>(cpu: &C, range: VaRange) {
+pub fn flush_tlb_kernel_range<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
     let g = *cpu.geometry();
     let bytes = range.end.since(range.start);
-    if bytes > (g.entries() as u64) << g.page_shift() {
+    let limit = (g.entries() as u64) << g.page_shift();
+    if bytes > limit || bytes == limit && k.features.flush_all_at_limit {
         flush_tlb_all(cpu);
         return;
     }

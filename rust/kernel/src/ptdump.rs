@@ -34,14 +34,14 @@ struct PgState<'a, S> {
     start: Va,
     /// Where the next marker is: `marker[1].start_address`.
     next_marker: Va,
-    /// Levels 1 and 2 that report as 0 because they are folded (6.12).
+    /// Levels 1 and 2 that report as 0 because they are folded.
     folded_below: i8,
 }
 
 impl<'a, S: PtdumpSink> PgState<'a, S> {
     fn new(k: &Kernel, markers: &'a [Marker], sink: &'a mut S) -> Self {
         // P4D is folded below 5 levels, PUD below 4.
-        let folded_below = if k.version.is_6_12() { (5 - k.geometry.levels as i8).min(2) } else { 0 };
+        let folded_below = if k.features.ptdump_notes_folded_as_pgd { (5 - k.geometry.levels as i8).min(2) } else { 0 };
         let mut state = Self {
             sink,
             markers,
@@ -160,14 +160,32 @@ fn walk_table<C: Cpu, S: PtdumpSink>(
     }
 }
 
+/// What a walk is protected by.
+struct Protection {
+    hotplug: bool,
+    mmap: bool,
+    rcu: bool,
+}
+
+const fn protection(policy: WalkerLock) -> Protection {
+    match policy {
+        WalkerLock::Kernel => Protection { hotplug: true, mmap: true, rcu: false },
+        WalkerLock::MmapOnly => Protection { hotplug: false, mmap: true, rcu: false },
+        // Of `other-mm` the lock itself is left out: nobody else takes it.
+        WalkerLock::HotplugOnly | WalkerLock::OtherMm => Protection { hotplug: true, mmap: false, rcu: false },
+        WalkerLock::Rcu => Protection { hotplug: false, mmap: false, rcu: true },
+        WalkerLock::None => Protection { hotplug: false, mmap: false, rcu: false },
+    }
+}
+
 /// Calls `walk` under the locks of the policy; the kernel's own are `get_online_mems` and `mmap_write_lock(&init_mm)`.
 fn with_walker_locks<C: Cpu>(k: &Kernel, cpu: &C, walk: impl FnOnce()) {
-    let policy = k.policies.walker;
-    // Of `other-mm` the lock itself is left out: nobody else takes it.
-    let hotplug = matches!(policy, WalkerLock::Kernel | WalkerLock::HotplugOnly | WalkerLock::OtherMm);
-    let mmap = matches!(policy, WalkerLock::Kernel | WalkerLock::MmapOnly);
+    let Protection { hotplug, mmap, rcu } = protection(k.policies.walker);
     // `arm64_ptdump_walk_pgd` of fa93b45fd397.
-    let key = matches!(k.policies.vmap, VmapLock::StaticKey | VmapLock::StaticKeyFirst | VmapLock::Both);
+    let key = match k.policies.vmap {
+        VmapLock::StaticKey | VmapLock::StaticKeyFirst | VmapLock::Both => true,
+        VmapLock::TryLock | VmapLock::None | VmapLock::ClearLocked => false,
+    };
     if key {
         static_branch_add(k, cpu, Scalar::PtdumpLockKey, 1);
     }
@@ -177,13 +195,13 @@ fn with_walker_locks<C: Cpu>(k: &Kernel, cpu: &C, walk: impl FnOnce()) {
     if mmap {
         cpu.acquire(LockId::InitMmMmap, Mode::Write);
     }
-    if policy == WalkerLock::Rcu {
+    if rcu {
         cpu.rcu_read_lock();
     }
     cpu.expect_stable(true);
     walk();
     cpu.expect_stable(false);
-    if policy == WalkerLock::Rcu {
+    if rcu {
         cpu.rcu_read_unlock();
     }
     if mmap {
@@ -210,8 +228,8 @@ fn ptdump_walk<C: Cpu, S: PtdumpSink>(k: &Kernel, cpu: &C, range: VaRange, marke
         cpu.label("ptdump_walk_pgd");
         walk_table(cpu, &mut state, cpu.root(), k.geometry.top(), range.start, last_address(range.end));
     });
-    // The last line, after the locks: it ends at 0, in 6.12 at the end of the range unless that is ~0.
-    let end = if k.version.is_6_12() && range.end.0 != u64::MAX { range.end } else { Va(0) };
+    // The last line, after the locks.
+    let end = if k.features.ptdump_ends_with_range && range.end.0 != u64::MAX { range.end } else { Va(0) };
     state.note_page(end, -1, 0);
 }
 

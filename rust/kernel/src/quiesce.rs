@@ -24,7 +24,14 @@ impl Pause {
         match update {
             PteUpdate::BbmStopMachine => Some(Self::StopMachine),
             PteUpdate::BbmIpiPause => Some(Self::Ipi),
-            _ => None,
+            PteUpdate::Store
+            | PteUpdate::Swap
+            | PteUpdate::ClearThenSet
+            | PteUpdate::ClearThenSetEach
+            | PteUpdate::Bbm
+            | PteUpdate::BbmEach
+            | PteUpdate::BbmFaultWaits
+            | PteUpdate::BbmFaultWaitsIrqsOff => None,
         }
     }
     #[must_use]
@@ -91,12 +98,15 @@ pub fn pause_local_cpu<C: Cpu>(k: &Kernel, cpu: &C) {
     let paused = k.vars.scalar(Scalar::NrPausedCpus);
     let resumes = k.vars.scalar(Scalar::NrResumes);
     let before = cpu.var_load(resumes, Order::Acquire);
-    if k.policies.ipi == PauseIpi::WaitFirst {
-        cpu.wait_until(resumes, Until::Differs(before));
-        cpu.var_rmw(paused, Rmw::FetchAdd(1), Order::AcqRel);
-    } else {
-        cpu.var_rmw(paused, Rmw::FetchAdd(1), Order::AcqRel);
-        cpu.wait_until(resumes, Until::Differs(before));
+    match k.policies.ipi {
+        PauseIpi::PseudoNmi | PauseIpi::Irq => {
+            cpu.var_rmw(paused, Rmw::FetchAdd(1), Order::AcqRel);
+            cpu.wait_until(resumes, Until::Differs(before));
+        }
+        PauseIpi::WaitFirst => {
+            cpu.wait_until(resumes, Until::Differs(before));
+            cpu.var_rmw(paused, Rmw::FetchAdd(1), Order::AcqRel);
+        }
     }
     cpu.var_rmw(paused, Rmw::FetchAdd(-1), Order::AcqRel);
 }

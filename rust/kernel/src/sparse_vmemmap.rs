@@ -9,9 +9,9 @@ use vmemmap_arch::{
 
 use crate::page_alloc::check_new_pages;
 use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
-use crate::policy::{Mutant, SectionUsage};
+use crate::policy::SectionUsage;
 use crate::state::{Scalar, Section, USAGE_BOOT, section_flag};
-use crate::{Errno, Kernel, mmu, page};
+use crate::{Errno, Kernel, mmu, mutants, page};
 
 /// `struct vmem_altmap`: descriptor storage inside the range that is being added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +75,7 @@ fn vmemmap_alloc_block<C: Cpu>(k: &Kernel, cpu: &C, order: u8, kind: FrameKind, 
 pub fn vmemmap_alloc_block_buf<C: Cpu>(k: &Kernel, cpu: &C, order: u8, storage: &mut Storage) -> Option<Frame<C::Tok>> {
     match storage {
         Storage::Altmap(altmap) => altmap.alloc_block_buf(k, cpu, 1 << order),
-        _ => vmemmap_alloc_block(k, cpu, order, FrameKind::Vmemmap, storage.early()),
+        Storage::Memblock | Storage::Buddy => vmemmap_alloc_block(k, cpu, order, FrameKind::Vmemmap, storage.early()),
     }
 }
 
@@ -98,7 +98,7 @@ pub fn vmemmap_populate_to<C: Cpu>(
         let entry = read_once(cpu, slot);
         let table = if entry.desc.is_none() {
             let table = vmemmap_alloc_block(k, cpu, 0, FrameKind::Table, storage.early()).ok_or(Errno::ENOMEM)?;
-            set_entry(cpu, slot, k.geometry.descriptor(table.pa, prot::TABLE));
+            set_entry(cpu, slot, k.geometry.descriptor(table.pa, k.features.table));
             table
         } else {
             match next_table(cpu, entry, slot.level) {
@@ -237,9 +237,9 @@ fn clear_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr:
     Some(left == 0)
 }
 
-/// `memmap_pages_add`, `memmap_boot_pages_add` (6.12).
+/// `memmap_pages_add`, `memmap_boot_pages_add`, where they are counted.
 pub fn memmap_pages_add<C: Cpu>(k: &Kernel, cpu: &C, counter: Scalar, pages: i64) {
-    if k.version.is_6_12() {
+    if k.features.memmap_counters {
         cpu.var_add(k.vars.scalar(counter), pages, Order::Relaxed);
     }
 }
@@ -279,7 +279,7 @@ fn section_activate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mu
         }
         Err(_) => {
             memmap_pages_add(k, cpu, Scalar::NrMemmapPages, vmemmap_pages(k, nr));
-            let bits = (k.policies.mutant == Mutant::SubsectionMapEarly).then(|| subsection_mask(k, pfn, nr));
+            let bits = mutants::subsection_map_early(k).then(|| subsection_mask(k, pfn, nr));
             section_deactivate(k, cpu, pfn, nr, storage);
             if let Some(bits) = bits {
                 for (word, bits) in (0..).zip(bits) {
@@ -300,25 +300,25 @@ fn next_usage<C: Cpu>(k: &Kernel, cpu: &C, section: u32) -> u64 {
 /// What `section_deactivate` does with a section of which nothing is left: no longer valid, and its `usage` freed
 /// unless it is from boot. Invalid first (R18), and `usage` by `kfree_rcu`, whose work is `kfree_rcu_work`.
 fn invalidate_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, flags: u64) {
-    let how = k.policies.section_usage;
     let invalidate = || {
         let mem_map = k.vars.section(section, Section::MemMap);
         cpu.var_store(mem_map, flags & !section_flag::HAS_MEM_MAP, Order::Plain);
     };
-    if how != SectionUsage::FreeFirst {
+    let (first, gone) = match k.policies.section_usage {
+        SectionUsage::Kernel | SectionUsage::NoNullTest => (true, Section::UsageQueued),
+        SectionUsage::NoGrace => (true, Section::UsageFreed),
+        SectionUsage::FreeFirst => (false, Section::UsageFreed),
+    };
+    if first {
         invalidate();
     }
     let usage = k.vars.section(section, Section::Usage);
     let object = cpu.var_load(usage, Order::Plain);
     if object != USAGE_BOOT {
-        let gone = match how {
-            SectionUsage::Kernel | SectionUsage::NoNullTest => Section::UsageQueued,
-            SectionUsage::NoGrace | SectionUsage::FreeFirst => Section::UsageFreed,
-        };
         cpu.var_store(k.vars.section(section, gone), object, Order::Plain);
         cpu.var_store(usage, 0, Order::Plain);
     }
-    if how == SectionUsage::FreeFirst {
+    if !first {
         invalidate();
     }
 }

@@ -72,7 +72,7 @@ fn vmap_slot<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level) -> Result<Slot<C
                 let now = read_once(cpu, slot);
                 let theirs = next_table(cpu, now, slot.level);
                 if theirs.is_none() {
-                    set_entry(cpu, slot, k.geometry.descriptor(fresh.pa, prot::TABLE));
+                    set_entry(cpu, slot, k.geometry.descriptor(fresh.pa, k.features.table));
                 }
                 cpu.release(LockId::InitMmPageTable, Mode::Write);
                 match theirs {
@@ -97,7 +97,7 @@ fn vmap_try_huge_pmd<C: Cpu>(k: &Kernel, cpu: &C, va: Va, frame: Frame<C::Tok>) 
     let pmd = vmap_slot(k, cpu, va, Level::PMD)?;
     let entry = read_once(cpu, pmd);
     let table = next_table(cpu, entry, Level::PMD);
-    let locked = table.is_some() && matches!(k.policies.vmap, VmapLock::TryLock | VmapLock::Both);
+    let locked = table.is_some() && vmap_lock(k.policies.vmap).trylock;
     if locked && !cpu.try_acquire(LockId::InitMmMmap, Mode::Read) {
         return Ok(false);
     }
@@ -112,13 +112,37 @@ fn vmap_try_huge_pmd<C: Cpu>(k: &Kernel, cpu: &C, va: Va, frame: Frame<C::Tok>) 
     Ok(true)
 }
 
+/// Where `mmap_read_lock(&init_mm)` is taken.
+#[derive(Default)]
+struct MmapRead {
+    /// By trylock, around clear, free and set.
+    trylock: bool,
+    /// Around the clear.
+    clear: bool,
+    /// Around the clear, if a dump is under way before it.
+    clear_if_dumping: bool,
+    /// For a moment before the free, if a dump is under way then.
+    wait_if_dumping: bool,
+}
+
+fn vmap_lock(policy: VmapLock) -> MmapRead {
+    match policy {
+        VmapLock::TryLock => MmapRead { trylock: true, ..MmapRead::default() },
+        VmapLock::None => MmapRead::default(),
+        VmapLock::ClearLocked => MmapRead { clear: true, ..MmapRead::default() },
+        VmapLock::StaticKey => MmapRead { wait_if_dumping: true, ..MmapRead::default() },
+        VmapLock::StaticKeyFirst => MmapRead { clear_if_dumping: true, ..MmapRead::default() },
+        VmapLock::Both => MmapRead { trylock: true, wait_if_dumping: true, ..MmapRead::default() },
+    }
+}
+
 /// `pmd_free_pte_page` (`arch/arm64/mm/mmu.c`): unlink the table, invalidate walk caches, free it. Of the policies,
 /// those that were proposed for arm64 take their lock in here.
 fn pmd_free_pte_page<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, table: Frame<C::Tok>, va: Va) {
     cpu.label("pmd_free_pte_page");
-    let policy = k.policies.vmap;
+    let policy = vmap_lock(k.policies.vmap);
     let dumping = || static_branch(k, cpu, Scalar::PtdumpLockKey);
-    let around_clear = policy == VmapLock::ClearLocked || policy == VmapLock::StaticKeyFirst && dumping();
+    let around_clear = policy.clear || policy.clear_if_dumping && dumping();
     if around_clear {
         cpu.acquire(LockId::InitMmMmap, Mode::Read);
     }
@@ -127,7 +151,7 @@ fn pmd_free_pte_page<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, table: Fram
         cpu.release(LockId::InitMmMmap, Mode::Read);
     }
     flush_tlb_kernel_pgtable(cpu, va);
-    if matches!(policy, VmapLock::StaticKey | VmapLock::Both) && dumping() {
+    if policy.wait_if_dumping && dumping() {
         // Waits for the dump that may have found the table; a later one cannot.
         cpu.acquire(LockId::InitMmMmap, Mode::Read);
         cpu.release(LockId::InitMmMmap, Mode::Read);
@@ -164,7 +188,7 @@ fn vunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) {
         }
         addr = addr.plus(k.geometry.entry_span(slot.level));
     }
-    flush_tlb_kernel_range(cpu, start..end);
+    flush_tlb_kernel_range(k, cpu, start..end);
     while let Some(frame) = cpu.list_pop(&mut small) {
         cpu.free(frame, 0, FrameKind::Data);
     }

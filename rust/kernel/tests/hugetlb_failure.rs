@@ -19,7 +19,7 @@ use vmemmap_kernel::memory_failure::memory_failure;
 use vmemmap_kernel::page::{flag, test_flag};
 use vmemmap_kernel::policy::{DtorClear, Mutant, PteUpdate, Row};
 use vmemmap_kernel::state::{Hstate, Scalar};
-use vmemmap_kernel::{Errno, Policies};
+use vmemmap_kernel::{Errno, Features, Policies};
 
 /// Index of the PMD-sized page, and of the next larger one.
 const PMD: u8 = 1;
@@ -36,7 +36,7 @@ fn hstate(m: &Lab, h: u8, field: Hstate) -> u64 {
 /// 6.12.117 frees restored pages with unreset tails, whose type survives, and leaks a frame in a rollback: known, and
 /// nothing else may show.
 fn settle(m: &Lab, when: &str) {
-    if m.k.version == Version::V6_12_117 {
+    if m.k.layout.version == Version::V6_12_117 {
         let others: Vec<_> =
             m.m.take_violations()
                 .into_iter()
@@ -121,7 +121,7 @@ fn a_split_that_fails_half_way_is_rolled_back() {
             let head = Pfn(alloc_fresh(&m.k, &m.cpu(), pud, None).unwrap());
             m.fail_none();
             let optimised = is_remapped(&m.k, &m.cpu(), HugePage { head, pages: 1 << 18 });
-            let splits = if version.is_6_12() { k - 1 } else { k };
+            let splits = if Features::of(version).head_is_copied { k - 1 } else { k };
             assert_eq!(optimised, splits > 8, "{} {k}", version.name());
             if !optimised {
                 assert_eq!(m.vmemmap_frames().len(), before, "{} {k}", version.name());

@@ -11,6 +11,7 @@ use vmemmap_image::diff::{Diff, changed_elsewhere, diff};
 use vmemmap_image::shape::{Counts, Optimised};
 use vmemmap_image::text_check::{TextFinding, VISIBLE_IN_TEXT, check_text};
 use vmemmap_image::text_machine::{TextHints, machine_of_text};
+use vmemmap_kernel::Features;
 use vmemmap_kernel::check::Finding;
 use vmemmap_lab::document::version;
 use vmemmap_lab::dump_check::{Checked, Contents, DumpFacts, MOST_FINDINGS, check_dump};
@@ -302,7 +303,7 @@ pub fn check_dump_text<'py>(py: Python<'py>, data: &[u8], shape: &Shape) -> PyRe
     guarded(py, || {
         let (mut found, mut numbers) = (Vec::<TextFinding>::new(), [0u64; 33]);
         py.detach(|| {
-            check_text(data, &shape.layout, |finding| {
+            check_text(data, &shape.layout, Features::of(shape.layout.version).reserved_vmemmap_pages, |finding| {
                 let count = &mut numbers[usize::from(finding.invariant.number())];
                 *count += 1;
                 if *count <= MOST_FINDINGS as u64 {

@@ -135,7 +135,7 @@ impl Machine {
     }
     #[getter]
     fn kernel(&self) -> &'static str {
-        self.live.kernel().version.name()
+        self.live.kernel().layout.version.name()
     }
     #[getter]
     fn root(&self) -> u64 {
@@ -322,7 +322,7 @@ impl Machine {
         guarded(py, || {
             let text = self.interruptibly(py, || {
                 let kernel = self.live.kernel();
-                let mut sink = Text(TextWriter::new(Vec::new(), kernel.version, kernel.geometry.levels));
+                let mut sink = Text(TextWriter::new(Vec::new(), kernel.layout.version, kernel.geometry.levels));
                 self.live.ptdump(&mut sink);
                 sink.0.finish()
             })?;

@@ -2,13 +2,14 @@
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE, Version};
+use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE};
 
 use super::view::{Checker, Finding, Marks, StateView, page_word};
 use crate::hugetlb::Pool;
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
-use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
+use crate::hugetlb_vmemmap::vmemmap_pages;
+use crate::page::tail_word;
 use crate::state::{Hpage, Hstate, Scalar};
 
 /// Every pool's lists and counters, and every page on a list.
@@ -38,7 +39,7 @@ pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Fin
         expect(free_listed == free, "free_huge_pages is not the length of the free list");
         expect(free_listed + used_listed == nr, "nr_huge_pages is not the length of the lists");
     }
-    if k.version != Version::V2021 && key != optimised {
+    if k.features.fake_heads && key != optimised {
         checker.report(Invariant::CountersBalance, key, "the static key does not count the optimised pages");
     }
 }
@@ -100,7 +101,7 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Findin
     ] {
         checker.visible.add(invariant);
     }
-    let (count, reserved) = (vmemmap_pages(&k, page.pages), reserved_vmemmap_pages(k.version));
+    let (count, reserved) = (vmemmap_pages(&k, page.pages), k.features.reserved_vmemmap_pages);
     let reuse =
         (reserved <= count).then(|| checker.translate(head.plus((reserved - 1) << k.geometry.page_shift()))).flatten();
     for i in 0..count.max(1) {
@@ -127,7 +128,7 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Findin
         let slots = (page.pages - i * (k.geometry.page_size() / STRUCT_PAGE_SIZE)).min(4);
         for nth in first_tail..slots {
             let Some(found) = checker.view.data_word(page_word(pa, nth, word::COMPOUND_HEAD)) else { break };
-            if found != head.0 | 1 {
+            if found != tail_word(&k, head) {
                 let what =
                     if shared || i < reserved { Invariant::TailsResolveToHead } else { Invariant::RestoredPrivate };
                 checker.report(what, va.plus(nth * STRUCT_PAGE_SIZE).0, "a tail does not name its head");

@@ -9,11 +9,12 @@ use vmemmap_arch::{FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 use super::pools::hugepage;
 use super::view::{Checker, Finding, Leaf, Marks, SharedRun, StateView, page_word};
 use super::zone_tails::may_be_tail;
+use crate::features::HugetlbMark;
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
-use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
+use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::memory_block::MEM_ONLINE;
-use crate::page::{flag, is_hugetlb_type};
+use crate::page::{flag, is_hugetlb_type, tail_head};
 use crate::state::{Block, Section, section_flag};
 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
@@ -122,7 +123,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let ignored = k.geometry.address_mask()
             | k.extra_prot
             | (Attr::RDONLY | Attr::WRITE | Attr::DIRTY | Attr::PXN | Attr::UXN).bits();
-        let written = if leaf.level == Level::PTE { prot::PAGE_KERNEL } else { prot::PROT_SECT_NORMAL_6_1 };
+        let written = if leaf.level == Level::PTE { prot::PAGE_KERNEL } else { k.features.vmemmap_block };
         let odd = (leaf.desc.0 ^ written) & !ignored & !k.geometry.reserved_leaf_bits(leaf.level);
         if odd == 0 {
             None
@@ -175,19 +176,22 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
                 leaf,
                 "a frame is mapped as struct pages and used as a table",
             ),
-            _ => self.report_leaf(
-                Invariant::FramesConserved,
-                leaf,
-                "vmemmap maps a frame that was allocated as something else",
-            ),
+            FrameKind::Huge | FrameKind::Data => {
+                self.report_leaf(
+                    Invariant::FramesConserved,
+                    leaf,
+                    "vmemmap maps a frame that was allocated as something else",
+                );
+            }
         }
     }
 
-    /// 6.12: whether the first struct page of a vmemmap page, which a restore may have copied from a head, kept the
-    /// HugeTLB type and is no head any more. (A shared one still reads as a head.)
+    /// Where the mark is the head's type: whether the first struct page of a vmemmap page, which a restore may have
+    /// copied from a head, kept the HugeTLB type and is no head any more. (A shared one still reads as a head.)
     fn stray_type(&mut self, va: Va, frame: Pa) {
-        if !self.view.kernel().version.is_6_12() {
-            return;
+        match self.view.kernel().features.hugetlb_mark {
+            HugetlbMark::PageType => {}
+            HugetlbMark::Destructor => return,
         }
         let Some(count) = self.view.data_word(page_word(frame, 0, word::COUNT)) else { return };
         self.visible.add(Invariant::RestoredPrivate);
@@ -248,10 +252,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let Some(head) = self.view.data_word(page_word(leaf.pa, 1, word::COMPOUND_HEAD)) else {
             return self.view.is_listed_hugepage(self.view.kernel().layout.page_pfn(leaf.va));
         };
-        if head & 1 == 0 {
-            return Some(false);
-        }
-        let head = self.translate(Va(head - 1))?;
+        let Some(head) = tail_head(self.view.kernel(), head) else { return Some(false) };
+        let head = self.translate(head)?;
         let private = self.view.data_word(page_word(head, 0, word::PRIVATE))?;
         Some(private & HPG_VMEMMAP_OPTIMIZED != 0)
     }
@@ -360,7 +362,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
 
     fn listed_hugepage(&mut self, head: Pfn, pages: u64) {
         let k = *self.view.kernel();
-        let (count, kept) = (vmemmap_pages(&k, pages), reserved_vmemmap_pages(k.version));
+        let (count, kept) = (vmemmap_pages(&k, pages), k.features.reserved_vmemmap_pages);
         if count < 2 {
             return;
         }

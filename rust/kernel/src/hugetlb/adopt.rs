@@ -1,12 +1,12 @@
 //! A hugepage that a loaded machine already has: taken into its pool as the tables show it.
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va, Version};
+use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va};
 
 use super::page::HPG_VMEMMAP_OPTIMIZED;
 use super::page::HugePage;
 use super::{Pool, enqueue, lock, unlock};
-use crate::hugetlb_vmemmap::{reserved_vmemmap_pages, vmemmap_pages};
+use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::page::{nth_page, set_hugetlb_mark, write_word};
 use crate::page_alloc::prep_compound_page;
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
@@ -59,14 +59,14 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
         // The tails alias what comes before them; only the vmemmap pages that can be written are.
         let second = pte_of(cpu, page.va(k).plus(k.geometry.page_size()));
         let writable = if second.is_some_and(|desc| desc.is_valid() && !desc.has(Attr::RDONLY)) { 2 } else { 1 };
-        if writable != reserved_vmemmap_pages(k.version) {
+        if writable != k.features.reserved_vmemmap_pages {
             return Err(Errno::EINVAL);
         }
         let kept = writable * k.geometry.page_size() / STRUCT_PAGE_SIZE;
         prep_compound_page(k, cpu, head, kept.trailing_zeros() as u8);
         write_word(cpu, nth_page(page.va(k), 1), word::COMPOUND_INFO, u64::from(page.order()) << 8);
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
-        if k.version != Version::V2021 {
+        if k.features.fake_heads {
             cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(1), Order::AcqRel);
         }
     } else {

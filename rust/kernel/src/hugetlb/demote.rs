@@ -60,7 +60,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
     for i in 0..parts {
         let part = HugePage { head: page.head.plus(i * target.pages), pages: target.pages };
         prep_compound_page(k, cpu, part.head, part.order());
-        if k.version.is_6_12() {
+        if k.features.batched_flush {
             set_hugetlb_mark(k, cpu, part.va(k), true);
             batch.add(k, cpu, part);
         } else {
@@ -71,7 +71,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
             unlock(cpu);
         }
     }
-    if k.version.is_6_12() {
+    if k.features.batched_flush {
         prep_and_add(k, cpu, target, batch);
     }
     cpu.release(LockId::HugetlbResize(target.h), Mode::Write);

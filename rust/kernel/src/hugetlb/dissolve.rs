@@ -11,10 +11,11 @@ use super::{
     Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, must_be_surplus, new_page, remove, unlock,
     update_and_free_now,
 };
+use crate::features::HugetlbMark;
 use crate::hugetlb_vmemmap::restore;
 use crate::page::{
-    compound_head, flag, has_hugetlb_type, page_huge, page_ref_count, put_page_testzero, read_word, test_flag,
-    write_word,
+    compound_head, flag, has_hugetlb_type, page_huge, page_ref_count, put_page_testzero, read_word, tail_head,
+    test_flag, write_word,
 };
 use crate::page_alloc::warn_stray_type;
 use crate::state::Hstate;
@@ -52,8 +53,11 @@ pub fn dissolve<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
 pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
     // Most pages of a block are no compound pages, and their own struct page says so. 6.1 asks for that
     // (`PageCompound`), 6.12 for the type alone.
-    let may_be_head = if k.version.is_6_12() { has_hugetlb_type(cpu, page) } else { test_flag(cpu, page, flag::HEAD) };
-    if !may_be_head && read_word(cpu, page, word::COMPOUND_HEAD) & 1 == 0 {
+    let may_be_head = match k.features.hugetlb_mark {
+        HugetlbMark::PageType => has_hugetlb_type(cpu, page),
+        HugetlbMark::Destructor => test_flag(cpu, page, flag::HEAD),
+    };
+    if !may_be_head && tail_head(k, read_word(cpu, page, word::COMPOUND_HEAD)).is_none() {
         return Ok(false);
     }
     loop {
@@ -71,7 +75,10 @@ pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> 
             // The kernel goes on with a NULL hstate, and not for long; the model leaves the page alone.
             warn_stray_type(k, cpu, head);
             unlock(cpu);
-            return if k.version.is_6_12() { Ok(false) } else { Err(Errno::EBUSY) };
+            return match k.features.hugetlb_mark {
+                HugetlbMark::PageType => Ok(false),
+                HugetlbMark::Destructor => Err(Errno::EBUSY),
+            };
         };
         if page_ref_count(cpu, head) != 0 || pool.available(k, cpu) == 0 {
             unlock(cpu);
@@ -86,7 +93,7 @@ pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> 
             }
             continue;
         }
-        let any_surplus = k.version.is_6_12() && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
+        let any_surplus = k.features.dissolve_uses_surplus && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
         let adjust_surplus = any_surplus || must_be_surplus(k, cpu, pool);
         remove(k, cpu, pool, page, adjust_surplus);
         pool.add(k, cpu, Hstate::MaxHugePages, -1);

@@ -14,15 +14,15 @@ pub mod resize;
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
 
-use crate::hugetlb_vmemmap::{optimize, reserved_vmemmap_pages, restore, vmemmap_pages};
+use crate::hugetlb_vmemmap::{optimize, restore, vmemmap_pages};
 use crate::mmzone::pfn_to_online_page;
 use crate::page::{
     compound_head, compound_order, flag, page_huge, set_flag, set_hugetlb_mark, set_page_count, test_flag, write_word,
 };
 use crate::page_alloc::{check_new_pages, free_pages_prepare, free_tail_pages_check, prep_compound_page};
-use crate::policy::{DtorClear, Mutant};
+use crate::policy::DtorClear;
 use crate::state::{Hpage, Hstate, Scalar};
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, mutants};
 use hwpoison::{folio_clear_hugetlb_hwpoison, folio_test_hwpoison};
 use page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY, HPG_VMEMMAP_OPTIMIZED, HugePage};
 
@@ -243,7 +243,11 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
     if adjust_surplus {
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
     }
-    if k.policies.dtor_clear == DtorClear::BeforeRestore || !page.is_optimized(k, cpu) {
+    let early = match k.policies.dtor_clear {
+        DtorClear::BeforeRestore => true,
+        DtorClear::Kernel | DtorClear::Sampled | DtorClear::HwpoisonFirst => false,
+    };
+    if early || !page.is_optimized(k, cpu) {
         set_hugetlb_mark(k, cpu, page.va(k), false);
     }
     pool.add(k, cpu, Hstate::NrHugePages, -1);
@@ -253,12 +257,12 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
 /// false)` takes it for persistent: a page that a failed restore made surplus is free, and if all pages are surplus the
 /// count would exceed theirs (`persistent_huge_pages` wraps). 6.12 has the test in dissolve, nobody has it in demote.
 pub(crate) fn must_be_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> bool {
-    k.policies.mutant != Mutant::SurplusKept && pool.persistent(k, cpu) == 0
+    !mutants::surplus_kept(k) && pool.persistent(k, cpu) == 0
 }
 
 /// `add_hugetlb_page`, under `hugetlb_lock`: a page whose restore failed goes back on the free list.
 pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
-    let lost = adjust_surplus && k.policies.mutant == Mutant::SurplusLost;
+    let lost = adjust_surplus && mutants::surplus_lost(k);
     if !lost {
         pool.add(k, cpu, Hstate::NrHugePages, 1);
         if adjust_surplus {
@@ -293,7 +297,7 @@ pub(crate) fn alloc_buddy_huge_page<C: Cpu>(
 
 /// `__prep_new_huge_page`: HVO and the HugeTLB mark, in the order of that kernel.
 pub(crate) fn prep_new<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
-    if k.version.is_6_12() {
+    if k.features.marked_before_optimised {
         set_hugetlb_mark(k, cpu, page.va(k), true);
         optimize(k, cpu, page);
     } else {
@@ -391,24 +395,28 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
     page: HugePage,
     adjust_surplus: bool,
 ) -> Result<(), Errno> {
-    let policy = k.policies.dtor_clear;
-    let sampled = policy == DtorClear::Sampled && page.is_optimized(k, cpu);
+    let (samples, hwpoison_first) = match k.policies.dtor_clear {
+        DtorClear::Kernel | DtorClear::BeforeRestore => (false, false),
+        DtorClear::Sampled => (true, false),
+        DtorClear::HwpoisonFirst => (false, true),
+    };
+    let sampled = samples && page.is_optimized(k, cpu);
     if let Err(errno) = restore(k, cpu, page) {
         lock(cpu);
         add_back(k, cpu, pool, page, adjust_surplus);
         unlock(cpu);
         return Err(errno);
     }
-    let early = if policy == DtorClear::HwpoisonFirst { folio_clear_hugetlb_hwpoison(k, cpu, page) } else { None };
+    let early = if hwpoison_first { folio_clear_hugetlb_hwpoison(k, cpu, page) } else { None };
     // The mark itself is tested, not a flag sampled before the restore (R15).
-    let marked = if policy == DtorClear::Sampled { sampled } else { page_huge(k, cpu, page.va(k)) };
+    let marked = if samples { sampled } else { page_huge(k, cpu, page.va(k)) };
     if marked {
         lock(cpu);
         set_hugetlb_mark(k, cpu, page.va(k), false);
         unlock(cpu);
     }
     // Without the mark nobody notes an error here any more, so that none is left behind (R16).
-    let raw = if policy == DtorClear::HwpoisonFirst { early } else { folio_clear_hugetlb_hwpoison(k, cpu, page) };
+    let raw = if hwpoison_first { early } else { folio_clear_hugetlb_hwpoison(k, cpu, page) };
     warn_hugetlb_left(k, cpu, page);
     destroy_compound(k, cpu, page);
     if let Some(raw) = raw {
@@ -421,7 +429,7 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
 /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
 fn destroy_compound<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     cpu.label("__free_pages");
-    free_tail_pages_check(k, cpu, page.va(k), reserved_vmemmap_pages(k.version)..vmemmap_pages(k, page.pages));
+    free_tail_pages_check(k, cpu, page.va(k), k.features.reserved_vmemmap_pages..vmemmap_pages(k, page.pages));
     free_pages_prepare(k, cpu, page.head, page.order());
 }
 
@@ -443,7 +451,7 @@ fn warn_hugetlb_left<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
                 "an error noted on the head goes with it: the raw page is not flagged",
             );
         }
-        _ => {}
+        DtorClear::Kernel | DtorClear::BeforeRestore | DtorClear::Sampled | DtorClear::HwpoisonFirst => {}
     }
 }
 

@@ -27,7 +27,7 @@ pub fn set_max_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Res
     while pool.get(k, cpu, Hstate::SurplusHugePages) != 0 && count > pool.persistent(k, cpu) {
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
     }
-    let grown = if k.version.is_6_12() { grow_6_12(k, cpu, pool, count) } else { grow_6_1(k, cpu, pool, count) };
+    let grown = if k.features.batched_flush { grow_6_12(k, cpu, pool, count) } else { grow_6_1(k, cpu, pool, count) };
     if grown {
         shrink(k, cpu, pool, count);
     }
@@ -122,7 +122,7 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
 /// `update_and_free_pages_bulk`, of surplus pages or others. False if a signal ended it.
 fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus: bool) -> bool {
     cpu.label("update_and_free_pages_bulk");
-    if !k.version.is_6_12() {
+    if !k.features.batched_flush {
         while list.first != 0 && !cpu.signal_pending() {
             let Some(page) = list.pop(k, cpu, pool) else { break };
             update_and_free(k, cpu, pool, page, false);

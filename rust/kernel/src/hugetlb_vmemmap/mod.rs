@@ -7,29 +7,20 @@ pub mod update;
 pub mod walk;
 
 use vmemmap_arch::{
-    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Version,
-    Zone,
+    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Zone,
 };
 
+use crate::features::{RestoreSource, SelfHostedTest, TailSource};
 use crate::hugetlb::page::{HPG_VMEMMAP_OPTIMIZED, HugePage};
 use crate::page::page_huge;
 use crate::page_alloc::{check_free_page, check_new_pages};
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
-use crate::policy::{DtorClear, FreeOrder, Invalidate, Mutant, RemapGrace};
+use crate::policy::{DtorClear, FreeOrder, Invalidate, RemapGrace};
 use crate::state::Scalar;
 use crate::static_key::static_branch_add;
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, mutants};
 use remap::{vmemmap_is_self_hosted, walk_range};
 use walk::{Action, RemapWalk};
-
-/// Vmemmap pages that stay (`RESERVE_VMEMMAP_NR`): two in 2021, one since.
-#[must_use]
-pub const fn reserved_vmemmap_pages(version: Version) -> u64 {
-    match version {
-        Version::V2021 => 2,
-        Version::V6_1 | Version::V6_12 | Version::V6_12_117 => 1,
-    }
-}
 
 /// Whole vmemmap pages of a hugepage of `pages` base pages; 0 if its struct pages do not fill one.
 #[must_use]
@@ -40,7 +31,7 @@ pub const fn vmemmap_pages(k: &Kernel, pages: u64) -> u64 {
 /// `hugetlb_vmemmap_optimizable_size`, in vmemmap pages: how many of a hugepage's are shared when it is optimised.
 #[must_use]
 pub const fn optimizable_pages(k: &Kernel, pages: u64) -> u64 {
-    vmemmap_pages(k, pages).saturating_sub(reserved_vmemmap_pages(k.version))
+    vmemmap_pages(k, pages).saturating_sub(k.features.reserved_vmemmap_pages)
 }
 
 impl HugePage {
@@ -54,23 +45,23 @@ impl HugePage {
     }
 }
 
-/// `static_branch_inc(&hugetlb_optimize_vmemmap_key)`. 2021 had no fake heads, hence no key.
+/// `static_branch_inc(&hugetlb_optimize_vmemmap_key)`. Without fake heads there is no key.
 fn static_branch_inc<C: Cpu>(k: &Kernel, cpu: &C) {
-    if k.version != Version::V2021 {
+    if k.features.fake_heads {
         static_branch_add(k, cpu, Scalar::HvoKey, 1);
     }
 }
 
 /// `static_branch_dec`.
 fn static_branch_dec<C: Cpu>(k: &Kernel, cpu: &C) {
-    if k.version != Version::V2021 {
+    if k.features.fake_heads {
         static_branch_add(k, cpu, Scalar::HvoKey, -1);
     }
 }
 
 /// `free_vmemmap_page`: back to the allocator, whether it came from there or from memblock at boot.
 fn free_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C, frame: Frame<C::Tok>) {
-    if k.version.is_6_12() {
+    if k.features.memmap_counters {
         let counter = if cpu.is_reserved(frame) { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages };
         cpu.var_add(k.vars.scalar(counter), -1, Order::Relaxed);
     }
@@ -118,16 +109,25 @@ fn alloc_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, count: u64) -> Result<Fr
 /// The invalidate that ends a walk, unless the policy has another place for it.
 fn flush_after_walk<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
     match k.policies.invalidate {
-        Invalidate::Range => flush_tlb_kernel_range(cpu, range),
+        Invalidate::Range => flush_tlb_kernel_range(k, cpu, range),
         Invalidate::RangeOp => flush_tlb_kernel_range_op(cpu, range),
         Invalidate::Page | Invalidate::Missing => {}
     }
 }
 
+/// The frames of a remap, if the policy frees them before the invalidate.
+fn free_before_flush<C: Cpu>(k: &Kernel, cpu: &C, frames: &mut FrameList<C::Tok>) {
+    match k.policies.free_order {
+        FreeOrder::InvalidateThenFree => {}
+        FreeOrder::FreeThenInvalidate => free_vmemmap_page_list(k, cpu, frames),
+    }
+}
+
 /// `flush_tlb_all` of a batch.
 fn flush_after_batch<C: Cpu>(k: &Kernel, cpu: &C) {
-    if k.policies.invalidate != Invalidate::Missing {
-        flush_tlb_all(cpu);
+    match k.policies.invalidate {
+        Invalidate::Range | Invalidate::RangeOp | Invalidate::Page => flush_tlb_all(cpu),
+        Invalidate::Missing => {}
     }
 }
 
@@ -135,7 +135,7 @@ fn flush_after_batch<C: Cpu>(k: &Kernel, cpu: &C) {
 /// the page was frozen has done its read-modify-write. `first`: of a batch only the first page waits.
 fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
     let waits = match k.policies.remap_grace {
-        RemapGrace::ByKernel => k.version.is_6_12(),
+        RemapGrace::ByKernel => k.features.waits_for_grace_period,
         RemapGrace::Missing => false,
         RemapGrace::SynchronizeRcu => true,
     };
@@ -153,7 +153,7 @@ fn enabled<C: Cpu>(k: &Kernel, cpu: &C) -> bool {
 pub fn optimize<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     cpu.label("hugetlb_vmemmap_optimize");
     cpu.concluding(|| {
-        if k.version.is_6_12() {
+        if k.features.head_is_copied {
             let mut list = FrameList::new();
             let flags = Flags { synchronize_rcu: true, no_tlb_flush: false };
             let _ = optimize_folio(k, cpu, page, &mut list, flags);
@@ -164,43 +164,49 @@ pub fn optimize<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     });
 }
 
+/// Runs `remap` with the static key raised, from before the first alias appears; lowered again if it fails.
+fn with_static_branch<C: Cpu>(k: &Kernel, cpu: &C, remap: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    if mutants::key_too_late(k) {
+        return remap().inspect(|()| static_branch_inc(k, cpu));
+    }
+    static_branch_inc(k, cpu);
+    remap().inspect_err(|_| static_branch_dec(k, cpu))
+}
+
+/// Whether the storage is to be looked at before the walk, and is self-hosted.
+fn is_self_hosted_before_walk<C: Cpu>(k: &Kernel, cpu: &C, vmemmap: &VaRange) -> bool {
+    match k.features.self_hosted_test {
+        SelfHostedTest::BeforeWalk => !mutants::ignore_self_hosted(k) && vmemmap_is_self_hosted(k, cpu, vmemmap.start),
+        SelfHostedTest::InWalk => false,
+    }
+}
+
 fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
         return;
     }
     let vmemmap = page.vmemmap(k);
-    if k.policies.mutant != Mutant::IgnoreSelfHosted && vmemmap_is_self_hosted(k, cpu, vmemmap.start) {
+    if is_self_hosted_before_walk(k, cpu, &vmemmap) {
         return;
     }
-    let late_key = k.policies.mutant == Mutant::KeyTooLate;
-    if !late_key {
-        static_branch_inc(k, cpu);
-    }
-    wait_for_speculative_refs(k, cpu, true);
-    let reuse = vmemmap.start.plus((reserved_vmemmap_pages(k.version) - 1) << k.geometry.page_shift());
-    let done = vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end);
-    match (done, late_key) {
-        (Ok(()), false) => page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED),
-        (Ok(()), true) => {
-            static_branch_inc(k, cpu);
-            page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
-        }
-        (Err(_), false) => static_branch_dec(k, cpu),
-        (Err(_), true) => {}
+    let done = with_static_branch(k, cpu, || {
+        wait_for_speculative_refs(k, cpu, true);
+        let reuse = vmemmap.start.plus((k.features.reserved_vmemmap_pages - 1) << k.geometry.page_shift());
+        vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end)
+    });
+    if done.is_ok() {
+        page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
     }
 }
 
 /// `vmemmap_remap_free` of 6.1 and 2021: `range` begins with the reuse page, which stays as it is.
 fn vmemmap_remap_free_6_1<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) -> Result<(), Errno> {
     let page = k.geometry.page_size();
-    let free_first = k.policies.free_order == FreeOrder::FreeThenInvalidate;
     cpu.acquire(LockId::InitMmMmap, Mode::Read);
     let mut walk = RemapWalk::new(Action::Remap);
     let done = walk_range(k, cpu, &range, &mut walk);
     if done.is_ok() {
-        if free_first {
-            free_vmemmap_page_list(k, cpu, &mut walk.frames);
-        }
+        free_before_flush(k, cpu, &mut walk.frames);
         flush_after_walk(k, cpu, range.start.plus(page)..range.end);
     } else if walk.nr_walked != 0 {
         let end = rollback_end(k, range.start, walk.nr_walked);
@@ -217,8 +223,7 @@ fn vmemmap_remap_free_6_1<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) -> Result
 
 /// End of the range that a rollback walks again.
 fn rollback_end(k: &Kernel, start: Va, nr_walked: u64) -> Va {
-    let forgotten = u64::from(k.policies.mutant == Mutant::RollbackShort);
-    start.plus((nr_walked - forgotten) << k.geometry.page_shift())
+    start.plus(mutants::rolled_back(k, nr_walked) << k.geometry.page_shift())
 }
 
 /// `VMEMMAP_REMAP_NO_TLB_FLUSH`, `VMEMMAP_SYNCHRONIZE_RCU`.
@@ -243,40 +248,24 @@ fn optimize_folio<C: Cpu>(
     if page.is_optimized(k, cpu) || !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
         return Ok(());
     }
-    let mutant = k.policies.mutant;
-    if mutant != Mutant::KeyTooLate {
-        static_branch_inc(k, cpu);
-    }
-    wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
     // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
-    if mutant != Mutant::FlagAfterCopy {
-        page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
-    }
-    let done = match alloc_vmemmap_page(k, cpu) {
-        Some(head) => {
+    let flag_first = !mutants::flag_after_copy(k);
+    let done = with_static_branch(k, cpu, || {
+        wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
+        if flag_first {
+            page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
+        }
+        let head = alloc_vmemmap_page(k, cpu).ok_or(Errno::ENOMEM)?;
+        if k.features.memmap_counters {
             cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), 1, Order::Relaxed);
-            cpu.copy_from_va(page.va(k), head);
-            vmemmap_remap_free(k, cpu, page.vmemmap(k), head, list, flags)
         }
-        None => Err(Errno::ENOMEM),
-    };
+        cpu.copy_from_va(page.va(k), head);
+        vmemmap_remap_free(k, cpu, page.vmemmap(k), head, list, flags)
+    });
     match done {
-        Ok(()) => {
-            if mutant == Mutant::KeyTooLate {
-                static_branch_inc(k, cpu);
-            }
-            if mutant == Mutant::FlagAfterCopy {
-                page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
-            }
-        }
-        Err(_) => {
-            if mutant != Mutant::KeyTooLate {
-                static_branch_dec(k, cpu);
-            }
-            if mutant != Mutant::FlagAfterCopy {
-                page.clear_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
-            }
-        }
+        Ok(()) if !flag_first => page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED),
+        Err(_) if flag_first => page.clear_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED),
+        Ok(()) | Err(_) => {}
     }
     done
 }
@@ -291,9 +280,12 @@ fn vmemmap_remap_free<C: Cpu>(
     flags: Flags,
 ) -> Result<(), Errno> {
     let (no_tlb_flush, before) = (flags.no_tlb_flush, list.len);
+    let tail = match k.features.tail_source {
+        TailSource::RetainedPage => head,
+    };
     let mut walk = RemapWalk {
         head: Some(head),
-        shared: Some(head),
+        shared: Some(tail),
         frames: *list,
         no_tlb_flush,
         ..RemapWalk::new(Action::Remap)
@@ -307,7 +299,7 @@ fn vmemmap_remap_free<C: Cpu>(
         return done;
     }
     let end = rollback_end(k, range.start, walk.nr_walked);
-    let mut back = RemapWalk { shared: Some(head), frames: walk.frames, ..RemapWalk::new(Action::Rollback) };
+    let mut back = RemapWalk { shared: Some(tail), frames: walk.frames, ..RemapWalk::new(Action::Rollback) };
     // Splits nothing, hence cannot fail.
     let _ = vmemmap_remap_range(k, cpu, &(range.start..end), &mut back);
     // Every frame is back in its place but one: the copy of the head, or (if the head stays on it) the old head.
@@ -333,8 +325,8 @@ fn vmemmap_remap_range<C: Cpu>(
     let done = walk_range(k, cpu, range, walk);
     cpu.release(LockId::InitMmMmap, Mode::Read);
     if done.is_ok() && !walk.no_tlb_flush {
-        if walk.action == Action::Remap && k.policies.free_order == FreeOrder::FreeThenInvalidate {
-            free_vmemmap_page_list(k, cpu, &mut walk.frames);
+        if walk.action == Action::Remap {
+            free_before_flush(k, cpu, &mut walk.frames);
         }
         flush_after_walk(k, cpu, range.clone());
     }
@@ -370,9 +362,7 @@ pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnM
         true
     });
     let mut frames = list.take();
-    if k.policies.free_order == FreeOrder::FreeThenInvalidate {
-        free_vmemmap_page_list(k, cpu, &mut frames);
-    }
+    free_before_flush(k, cpu, &mut frames);
     flush_after_batch(k, cpu);
     free_vmemmap_page_list(k, cpu, &mut frames);
 }
@@ -392,7 +382,11 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
         return Ok(());
     }
     // 6.12 warns of it; in 6.1 whoever finds the page without its mark meets the read-only tails (R14).
-    if (k.version.is_6_12() || k.policies.dtor_clear == DtorClear::BeforeRestore) && !page_huge(k, cpu, page.va(k)) {
+    let checked = match k.policies.dtor_clear {
+        DtorClear::BeforeRestore => true,
+        DtorClear::Kernel | DtorClear::Sampled | DtorClear::HwpoisonFirst => k.features.restore_checks_mark,
+    };
+    if checked && !page_huge(k, cpu, page.va(k)) {
         cpu.warn(Invariant::FlagWithState, page.va(k).0, "the HugeTLB mark is gone and the vmemmap is not back");
     }
     wait_for_speculative_refs(k, cpu, flags.synchronize_rcu);
@@ -400,19 +394,24 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
     let size = k.geometry.page_size();
     let count = optimizable_pages(k, page.pages);
     let frames = alloc_vmemmap_page_list(k, cpu, count)?;
-    if k.policies.mutant == Mutant::LeakOnRestore {
+    if mutants::leak_on_restore(k) {
         let _ = alloc_vmemmap_page(k, cpu);
     }
     let tails = Va(vmemmap.end.0 - count * size);
     let mut walk = RemapWalk { frames, no_tlb_flush: flags.no_tlb_flush, ..RemapWalk::new(Action::Restore) };
-    if k.version.is_6_12() {
+    if k.features.memmap_counters {
         cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), count as i64, Order::Relaxed);
-        let _ = vmemmap_remap_range(k, cpu, &(tails..vmemmap.end), &mut walk);
-    } else {
-        cpu.acquire(LockId::InitMmMmap, Mode::Read);
-        let _ = walk_range(k, cpu, &(Va(tails.0 - size)..vmemmap.end), &mut walk);
-        flush_after_walk(k, cpu, tails..vmemmap.end);
-        cpu.release(LockId::InitMmMmap, Mode::Read);
+    }
+    match k.features.restore_source {
+        RestoreSource::MappedFrame => {
+            let _ = vmemmap_remap_range(k, cpu, &(tails..vmemmap.end), &mut walk);
+        }
+        RestoreSource::ReusePage => {
+            cpu.acquire(LockId::InitMmMmap, Mode::Read);
+            let _ = walk_range(k, cpu, &(Va(tails.0 - size)..vmemmap.end), &mut walk);
+            flush_after_walk(k, cpu, tails..vmemmap.end);
+            cpu.release(LockId::InitMmMmap, Mode::Read);
+        }
     }
     // Empty unless a hole was skipped (6.12) or a mutant shared frames.
     free_vmemmap_page_list(k, cpu, &mut walk.frames);

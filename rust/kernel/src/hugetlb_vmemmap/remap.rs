@@ -6,10 +6,11 @@ use vmemmap_arch::{Cpu, Entry, Frame, Kind, Level, LockId, Mode, Slot, Va, VaRan
 use super::split::split_vmemmap_huge_pmd;
 use super::update::pte_pass;
 use super::walk::{Action, Pass, RemapWalk};
+use crate::features::{RemapWalker, SelfHostedTest};
 use crate::pgtable::{flush_tlb_kernel_range, is_block, offset, read_once};
-use crate::policy::{Mutant, PteUpdate};
+use crate::policy::PteUpdate;
 use crate::quiesce::{Pause, with_others_paused};
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, mutants};
 
 /// Walk [start, end) and change its PTEs; splits PMD blocks on the way. No lock is taken and nothing flushed, except by
 /// a split and by the policies that say so.
@@ -18,29 +19,52 @@ use crate::{Errno, Kernel};
 /// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
 /// nothing is changed.
 pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
-    let pause = Pause::of_update(k.policies.update);
-    let whole = matches!(k.policies.update, PteUpdate::ClearThenSet | PteUpdate::Bbm) || pause.is_some();
-    if walk.action == Action::Split || !whole {
-        return walk_pass(k, cpu, range, walk, Pass::Exchange);
-    }
+    let whole = match clears_whole_page(k.policies.update) {
+        Some(whole) if walk.action != Action::Split => whole,
+        Some(_) | None => return walk_pass(k, cpu, range, walk, Pass::Exchange),
+    };
     // The policies that clear everything first must not fail between the clear and the set.
     let action = walk.action;
     walk.action = Action::Split;
     let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
     walk.action = action;
     split?;
-    walk.paused = pause.is_some();
+    walk.paused = whole.pause.is_some();
     let mut clear_and_set = || {
         walk_pass(k, cpu, range, walk, Pass::Clear)?;
-        if k.policies.update != PteUpdate::ClearThenSet {
-            flush_tlb_kernel_range(cpu, range.clone());
+        if whole.flush {
+            flush_tlb_kernel_range(k, cpu, range.clone());
         }
         walk.nr_walked = 0;
         walk_pass(k, cpu, range, walk, Pass::Set)
     };
-    match pause {
+    match whole.pause {
         Some(pause) => with_others_paused(k, cpu, pause, clear_and_set),
         None => clear_and_set(),
+    }
+}
+
+/// A change of all PTEs of a hugepage that clears all of them before it sets the first.
+struct Whole {
+    /// The range is flushed in between.
+    flush: bool,
+    pause: Option<Pause>,
+}
+
+/// What `update` does if it clears the whole hugepage first.
+const fn clears_whole_page(update: PteUpdate) -> Option<Whole> {
+    match update {
+        PteUpdate::ClearThenSet => Some(Whole { flush: false, pause: None }),
+        PteUpdate::Bbm => Some(Whole { flush: true, pause: None }),
+        PteUpdate::BbmStopMachine | PteUpdate::BbmIpiPause => {
+            Some(Whole { flush: true, pause: Pause::of_update(update) })
+        }
+        PteUpdate::Store
+        | PteUpdate::Swap
+        | PteUpdate::ClearThenSetEach
+        | PteUpdate::BbmEach
+        | PteUpdate::BbmFaultWaits
+        | PteUpdate::BbmFaultWaitsIrqsOff => None,
     }
 }
 
@@ -65,13 +89,29 @@ fn walk_pass<C: Cpu>(
     Ok(())
 }
 
-/// Slot of the PMD entry that covers `addr`. 6.1 descends without looking; 6.12's page walker skips a hole.
+/// Whether a walk leaves out what is not there. 6.1's descends without looking.
+const fn skips_holes(k: &Kernel) -> bool {
+    match k.features.remap_walker {
+        RemapWalker::Own => false,
+        RemapWalker::Pagewalk => true,
+    }
+}
+
+/// Whether the walk asks for self-hosted storage: at its first PMD entry.
+fn tests_self_hosted<T>(k: &Kernel, walk: &RemapWalk<T>) -> bool {
+    match k.features.self_hosted_test {
+        SelfHostedTest::BeforeWalk => false,
+        SelfHostedTest::InWalk => walk.nr_walked == 0 && !mutants::ignore_self_hosted(k),
+    }
+}
+
+/// Slot of the PMD entry that covers `addr`.
 fn pmd_offset<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
     let mut table = cpu.root();
     let mut level = k.geometry.top();
     while level < Level::PMD {
         let entry = read_once(cpu, offset(cpu, table, level, addr));
-        if k.version.is_6_12() && entry.desc.is_none() {
+        if skips_holes(k) && entry.desc.is_none() {
             return None;
         }
         table = cpu.frame_of(entry, k.geometry.output(entry.desc));
@@ -89,8 +129,7 @@ fn vmemmap_pmd_entry<C: Cpu>(
     addr: Va,
     walk: &RemapWalk<C::Tok>,
 ) -> Result<Option<Frame<C::Tok>>, Errno> {
-    let modern = k.version.is_6_12();
-    if modern && read_once(cpu, pmd).desc.is_none() {
+    if skips_holes(k) && read_once(cpu, pmd).desc.is_none() {
         return Ok(None);
     }
     if walk.paused {
@@ -101,10 +140,7 @@ fn vmemmap_pmd_entry<C: Cpu>(
     cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     let entry = read_once(cpu, pmd);
     let block = is_block(entry.desc);
-    let self_hosted = modern
-        && walk.nr_walked == 0
-        && k.policies.mutant != Mutant::IgnoreSelfHosted
-        && backing_is_self_hosted(k, cpu, entry, addr);
+    let self_hosted = tests_self_hosted(k, walk) && backing_is_self_hosted(k, cpu, entry, addr);
     cpu.release(LockId::InitMmPageTable, Mode::Write);
     if self_hosted {
         return Err(Errno::ENOTSUPP);
@@ -120,7 +156,7 @@ fn vmemmap_pmd_entry<C: Cpu>(
         )?;
     }
     let entry = read_once(cpu, pmd);
-    if modern && (is_block(entry.desc) || !entry.desc.is_present(k.version)) {
+    if skips_holes(k) && (is_block(entry.desc) || !entry.desc.is_present(k.features.present_bit)) {
         return Ok(None);
     }
     Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))))

@@ -5,9 +5,9 @@ use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
 
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
-use crate::policy::{Mutant, PmdSplit, SplitRead};
+use crate::policy::{PmdSplit, SplitRead};
 use crate::quiesce::{Pause, with_others_paused};
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, mutants};
 
 /// Replace a PMD block by a table of pages over the same frames. `old` was read under `page_table_lock`, which has been
 /// dropped since; the block is tested again before the table is published.
@@ -23,8 +23,7 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
     no_tlb_flush: bool,
 ) -> Result<(), Errno> {
     let g = &k.geometry;
-    let mutant = k.policies.mutant;
-    let locked = mutant == Mutant::SleepUnderLock;
+    let locked = mutants::sleep_under_lock(k);
     if locked {
         cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     }
@@ -36,7 +35,10 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
         }
         return Err(Errno::ENOMEM);
     };
-    let old = if k.policies.split_read == SplitRead::Unlocked { read_once(cpu, pmd) } else { old };
+    let old = match k.policies.split_read {
+        SplitRead::Locked => old,
+        SplitRead::Unlocked => read_once(cpu, pmd),
+    };
     // `pmd_page`, which does not ask what the entry is.
     let first = g.output(old.desc);
     if !is_block(old.desc) {
@@ -49,12 +51,12 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
             set_entry(cpu, offset(cpu, table, Level::PTE, addr), entry);
         }
     };
-    if mutant != Mutant::PublishEarly {
+    if !mutants::publish_early(k) {
         fill();
     }
     let publish = || {
         let now = read_once(cpu, pmd);
-        if is_block(now.desc) || mutant == Mutant::SplitNoRetest {
+        if is_block(now.desc) || mutants::split_no_retest(k) {
             // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be
             // one run.
             cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
@@ -66,26 +68,29 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
                 );
             }
             cpu.barrier(Barrier::SmpWmb);
-            if mutant == Mutant::PublishEarly && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
+            if mutants::publish_early(k) && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
                 cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
             }
-            let published = g.descriptor(table.pa, prot::TABLE);
+            let published = g.descriptor(table.pa, k.features.table);
             let range = start..start.plus(g.entry_span(Level::PMD));
-            if k.policies.split != PmdSplit::Store {
-                clear_entry(cpu, pmd);
-                flush_tlb_kernel_range(cpu, range.clone());
+            match k.policies.split {
+                PmdSplit::Store => {}
+                PmdSplit::Bbm | PmdSplit::BbmStopMachine | PmdSplit::BbmIpiPause => {
+                    clear_entry(cpu, pmd);
+                    flush_tlb_kernel_range(k, cpu, range.clone());
+                }
             }
             set_entry(cpu, pmd, published);
-            if mutant == Mutant::PublishEarly {
+            if mutants::publish_early(k) {
                 fill();
             }
-            if mutant == Mutant::TableTwice {
+            if mutants::table_twice(k) {
                 let beside =
                     if usize::from(pmd.index) + 1 < g.entries_at(Level::PMD) { pmd.index + 1 } else { pmd.index - 1 };
                 set_entry(cpu, Slot { index: beside, ..pmd }, published);
             }
             if !no_tlb_flush {
-                flush_tlb_kernel_range(cpu, range);
+                flush_tlb_kernel_range(k, cpu, range);
             }
         } else {
             cpu.free(table, 0, FrameKind::Table);
@@ -93,7 +98,7 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
     };
     match Pause::of_split(k.policies.split) {
         Some(pause) if !locked => with_others_paused(k, cpu, pause, publish),
-        _ => {
+        Some(_) | None => {
             if !locked {
                 cpu.acquire(LockId::InitMmPageTable, Mode::Write);
             }

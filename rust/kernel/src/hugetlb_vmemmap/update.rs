@@ -1,15 +1,13 @@
 //! How vmemmap PTEs are pointed at other frames (`mm/hugetlb_vmemmap.c: vmemmap_remap_pte`, `vmemmap_restore_pte`;
 //! kernel-semantics §H4, §H5, §H7).
 
-use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{
-    Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange, Version,
-};
+use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange};
 
 use super::walk::{Action, Pass, RemapWalk};
-use crate::Kernel;
+use crate::features::{FrameOrder, RestoreSource, Rollback};
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry};
-use crate::policy::{Invalidate, Mutant, PteUpdate};
+use crate::policy::{Invalidate, PteUpdate};
+use crate::{Kernel, mutants};
 
 /// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
 /// `reset_struct_pages` overwrites 0 to 2 with 3 to 5, which are plain tails.
@@ -28,8 +26,7 @@ pub fn vmemmap_pte_range<C: Cpu>(
     pte_pass(k, cpu, table, range, walk, Pass::Exchange);
 }
 
-/// The PTEs of one table. 6.1 and 2021 take the first PTE of the range as the one that defines the shared frame, and
-/// leave it as it is; 6.12 rewrites it when it optimises.
+/// The PTEs of one table. Where the head stays where it is, the first PTE of the range defines the shared frame.
 pub(super) fn pte_pass<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -39,13 +36,13 @@ pub(super) fn pte_pass<C: Cpu>(
     pass: Pass,
 ) {
     let mut addr = range.start;
-    if !k.version.is_6_12() && walk.nr_walked == 0 {
+    if walk.nr_walked == 0 && begins_with_reuse_page(k) {
         let at = offset(cpu, table, Level::PTE, addr);
         let entry = read_once(cpu, at);
         let reuse = cpu.frame_of(entry, k.geometry.output(entry.desc));
         walk.shared = Some(reuse);
-        if walk.action == Action::Remap && k.policies.mutant == Mutant::ReadOnlyHead {
-            set_entry(cpu, at, leaf(&k.geometry, reuse.pa, prot::PAGE_KERNEL_RO | k.extra_prot));
+        if walk.action == Action::Remap {
+            mutants::reuse_page(k, cpu, at, reuse);
         }
         walk.nr_walked = 1;
         addr = addr.plus(k.geometry.page_size());
@@ -56,70 +53,138 @@ pub(super) fn pte_pass<C: Cpu>(
         (Action::Remap, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, true),
         (Action::Restore | Action::Rollback, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, false),
         (Action::Remap, Pass::Set) => set_ptes(k, cpu, table, &rest, walk),
-        (Action::Remap, Pass::Exchange)
-            if k.policies.update == PteUpdate::Swap && k.policies.invalidate != Invalidate::Page =>
-        {
-            if let Some(tails) = remap_head(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))) {
-                swap_tails(k, cpu, tails, walk);
+        (Action::Remap, Pass::Exchange) => match k.policies.update {
+            PteUpdate::Swap if !flushes_each_entry(k) => {
+                if let Some(tails) = remap_head(k, cpu, table, &rest, walk, |at, _, new| Some(swap_pte(cpu, at, new))) {
+                    swap_tails(k, cpu, tails, walk);
+                }
             }
-        }
-        (Action::Remap, Pass::Exchange) => exchange_ptes(k, cpu, table, &rest, walk),
+            PteUpdate::Swap
+            | PteUpdate::Store
+            | PteUpdate::ClearThenSet
+            | PteUpdate::ClearThenSetEach
+            | PteUpdate::Bbm
+            | PteUpdate::BbmEach
+            | PteUpdate::BbmFaultWaits
+            | PteUpdate::BbmFaultWaitsIrqsOff
+            | PteUpdate::BbmStopMachine
+            | PteUpdate::BbmIpiPause => exchange_ptes(k, cpu, table, &rest, walk),
+        },
         (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => {
             restore_ptes(k, cpu, table, &rest, walk, pass)
         }
     }
 }
 
-/// The PTEs one after the other, as `PteUpdate` says. Out of the way of the swaps that need no invalidate between them.
+/// Whether the ranges of all walks begin with the page that stays, rather than with the first PTE that changes.
+const fn begins_with_reuse_page(k: &Kernel) -> bool {
+    match k.features.restore_source {
+        RestoreSource::ReusePage => true,
+        RestoreSource::MappedFrame => false,
+    }
+}
+
+/// Whether every change of an entry is followed by its own invalidate.
+const fn flushes_each_entry(k: &Kernel) -> bool {
+    match k.policies.invalidate {
+        Invalidate::Page => true,
+        Invalidate::Range | Invalidate::RangeOp | Invalidate::Missing => false,
+    }
+}
+
+/// The PTEs one after the other, each by the function of its `PteUpdate`. Out of the way of the swaps that need no
+/// invalidate between them.
 #[inline(never)]
 fn exchange_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
-    let page = k.geometry.page_size();
+    let old = |at| Some(read_once(cpu, at));
     match k.policies.update {
         PteUpdate::Swap => remap_ptes(k, cpu, table, range, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
+        // Those that clear the whole hugepage first have passes of their own; whoever asks for one table gets a store.
+        PteUpdate::Store
+        | PteUpdate::ClearThenSet
+        | PteUpdate::Bbm
+        | PteUpdate::BbmStopMachine
+        | PteUpdate::BbmIpiPause => {
+            remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+                let old = old(at);
+                set_pte(cpu, at, new);
+                old
+            });
+        }
         PteUpdate::ClearThenSetEach => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
-            let old = read_once(cpu, at);
-            clear_entry(cpu, at);
-            set_entry(cpu, at, new);
-            Some(old)
+            let old = old(at);
+            clear_then_set_pte(cpu, at, new);
+            old
         }),
         PteUpdate::BbmEach => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
-            let old = read_once(cpu, at);
-            clear_entry(cpu, at);
-            flush_tlb_kernel_range(cpu, va..va.plus(page));
-            set_entry(cpu, at, new);
-            Some(old)
+            let old = old(at);
+            bbm_pte(k, cpu, at, va, new);
+            old
         }),
-        PteUpdate::BbmFaultWaits | PteUpdate::BbmFaultWaitsIrqsOff => {
-            remap_ptes(k, cpu, table, range, walk, |at, va, new| {
-                let old = read_once(cpu, at);
-                vmemmap_update_pte(k, cpu, at, va..va.plus(page), new);
-                Some(old)
-            })
-        }
-        _ => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
-            let old = read_once(cpu, at);
-            set_pte(cpu, at, new);
-            Some(old)
+        PteUpdate::BbmFaultWaits => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+            let old = old(at);
+            vmemmap_update_pte(k, cpu, at, va, new);
+            old
+        }),
+        PteUpdate::BbmFaultWaitsIrqsOff => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+            let old = old(at);
+            vmemmap_update_pte_irqs_off(k, cpu, at, va, new);
+            old
         }),
     }
 }
 
+/// One PTE that is restored, by the function of its `PteUpdate`.
+fn exchange_pte<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, va: Va, new: Desc) {
+    match k.policies.update {
+        PteUpdate::Swap => {
+            swap_pte(cpu, at, new);
+        }
+        // Those that clear the whole hugepage first have done so.
+        PteUpdate::Store
+        | PteUpdate::ClearThenSet
+        | PteUpdate::Bbm
+        | PteUpdate::BbmStopMachine
+        | PteUpdate::BbmIpiPause => {
+            set_pte(cpu, at, new);
+        }
+        PteUpdate::ClearThenSetEach => clear_then_set_pte(cpu, at, new),
+        PteUpdate::BbmEach => bbm_pte(k, cpu, at, va, new),
+        PteUpdate::BbmFaultWaits => vmemmap_update_pte(k, cpu, at, va, new),
+        PteUpdate::BbmFaultWaitsIrqsOff => vmemmap_update_pte_irqs_off(k, cpu, at, va, new),
+    }
+}
+
+/// Clear, set.
+fn clear_then_set_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    clear_entry(cpu, at);
+    set_pte(cpu, at, new);
+}
+
+/// Break-before-make: clear, flush, set.
+fn bbm_pte<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, va: Va, new: Desc) {
+    clear_entry(cpu, at);
+    flush_tlb_kernel_range(k, cpu, va..va.plus(k.geometry.page_size()));
+    set_pte(cpu, at, new);
+}
+
 /// `vmemmap_update_pte` of approach A: break-before-make under the lock for which the fault handler waits. With plain
 /// `spin_lock` interrupts stay on, which R4 is about.
-fn vmemmap_update_pte<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, range: VaRange, new: Desc) {
-    let irqs_off = k.policies.update == PteUpdate::BbmFaultWaitsIrqsOff;
+fn vmemmap_update_pte<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, va: Va, new: Desc) {
     cpu.label("vmemmap_update_pte");
-    if irqs_off {
-        cpu.irq_disable();
-    }
     cpu.acquire(LockId::InitMmPageTable, Mode::Write);
-    clear_entry(cpu, at);
-    flush_tlb_kernel_range(cpu, range);
-    set_pte(cpu, at, new);
+    bbm_pte(k, cpu, at, va, new);
     cpu.release(LockId::InitMmPageTable, Mode::Write);
-    if irqs_off {
-        cpu.irq_enable();
-    }
+}
+
+/// The same with `spin_lock_irq`.
+fn vmemmap_update_pte_irqs_off<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, va: Va, new: Desc) {
+    cpu.label("vmemmap_update_pte");
+    cpu.irq_disable();
+    cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+    bbm_pte(k, cpu, at, va, new);
+    cpu.release(LockId::InitMmPageTable, Mode::Write);
+    cpu.irq_enable();
 }
 
 /// `set_pte`: `set_entry` without the tests for the levels above.
@@ -167,7 +232,7 @@ fn remap_ptes<C: Cpu>(
     let Some(tails) = remap_head(k, cpu, table, range, walk, &put) else { return };
     let page = k.geometry.page_size();
     let output = k.geometry.output_bits();
-    let flush_each = k.policies.invalidate == Invalidate::Page;
+    let flush_each = flushes_each_entry(k);
     let Tails { mut at, mut addr, count, new } = tails;
     let mut left = count as usize;
     while left != 0 {
@@ -180,7 +245,7 @@ fn remap_ptes<C: Cpu>(
                 frames += 1;
             }
             if flush_each {
-                flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+                flush_tlb_kernel_range(k, cpu, addr..addr.plus(page));
             }
             addr = addr.plus(page);
             at.index = at.index.wrapping_add(1);
@@ -207,20 +272,18 @@ fn remap_head<C: Cpu>(
     let mut at = offset(cpu, table, Level::PTE, addr);
     if let Some(head) = walk.head.take_if(|_| addr != range.end) {
         cpu.barrier(Barrier::SmpWmb);
-        let prot = if k.policies.mutant == Mutant::ReadOnlyHead { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL };
-        if let Some(old) = put(at, addr, leaf(g, head.pa, prot | k.extra_prot)) {
+        if let Some(old) = put(at, addr, leaf(g, head.pa, mutants::head_prot(k) | k.extra_prot)) {
             cpu.list_push(&mut walk.frames, cpu.frame_of(old, g.output(old.desc)));
         }
-        if k.policies.invalidate == Invalidate::Page {
-            flush_tlb_kernel_range(cpu, addr..addr.plus(page));
+        if flushes_each_entry(k) {
+            flush_tlb_kernel_range(k, cpu, addr..addr.plus(page));
         }
         walk.nr_walked += 1;
         addr = addr.plus(page);
         at.index += 1;
     }
     let shared = walk.shared?;
-    let prot = if k.policies.mutant == Mutant::WritableTails { prot::PAGE_KERNEL } else { prot::PAGE_KERNEL_RO };
-    let new = leaf(g, shared.pa, prot | k.extra_prot);
+    let new = leaf(g, shared.pa, mutants::tail_prot(k) | k.extra_prot);
     Some(Tails { at, addr, count: range.end.since(addr) >> g.page_shift(), new })
 }
 
@@ -291,9 +354,6 @@ fn set_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, 
 }
 
 /// `vmemmap_restore_pte` over the PTEs of one table.
-///
-/// 6.1 copies the head's vmemmap page through its address, 6.12 the frame that the PTE maps now. 2021's shared page
-/// holds tails only and needs no reset; 6.12.117 leaves the reset out (kernel-semantics §H7).
 #[inline(never)]
 fn restore_ptes<C: Cpu>(
     k: &Kernel,
@@ -305,8 +365,8 @@ fn restore_ptes<C: Cpu>(
 ) {
     let g = &k.geometry;
     let page = g.page_size();
-    let mutant = k.policies.mutant;
-    let prot = if mutant == Mutant::Executable { prot::PAGE_KERNEL_EXEC } else { prot::PAGE_KERNEL } | k.extra_prot;
+    let prot = mutants::restored_prot(k) | k.extra_prot;
+    let reset = if k.features.restore_resets { NR_RESET_STRUCT_PAGE } else { 0 };
     let mut addr = range.start;
     while addr != range.end {
         let at = offset(cpu, table, Level::PTE, addr);
@@ -316,55 +376,39 @@ fn restore_ptes<C: Cpu>(
         walk.nr_walked += 1;
         let source = match pass {
             Pass::Set => walk.shared.unwrap_or(table),
-            _ => {
+            Pass::Exchange | Pass::Clear => {
                 let old = read_once(cpu, at);
                 cpu.frame_of(old, g.output(old.desc))
             }
         };
-        if walk.action == Action::Rollback && k.version.is_6_12() {
-            // Intended: the head stays on its copy. As written in 6.12.117 the test compares with the tail frame, which
-            // is the same one, so that the head PTE is restored over its copy.
-            let skip = if k.version == Version::V6_12 { first } else { walk.shared.is_some_and(|t| t.pa != source.pa) };
-            if skip {
-                continue;
-            }
+        if walk.action == Action::Rollback && rollback_keeps(k, walk, first, source) {
+            continue;
         }
-        if !k.version.is_6_12() && walk.shared.is_some_and(|reuse| reuse.pa != source.pa) {
+        if begins_with_reuse_page(k) && walk.shared.is_some_and(|reuse| reuse.pa != source.pa) {
             cpu.warn(Invariant::RestoredPrivate, va.0, "BUG: restored PTE does not map the reuse page");
         }
         let Some(frame) = next_frame(k, cpu, walk) else {
             cpu.warn(Invariant::FramesConserved, va.0, "restore ran out of frames");
             return;
         };
-        let reset = if matches!(k.version, Version::V6_1 | Version::V6_12) { NR_RESET_STRUCT_PAGE } else { 0 };
-        if k.version.is_6_12() {
-            cpu.copy_tail_frame(source, frame, reset);
-        } else {
-            cpu.copy_tail_from_va(reuse_va(k, walk, va), frame, reset);
+        match k.features.restore_source {
+            RestoreSource::ReusePage => cpu.copy_tail_from_va(reuse_va(k, walk, va), frame, reset),
+            RestoreSource::MappedFrame => cpu.copy_tail_frame(source, frame, reset),
         }
         cpu.barrier(Barrier::SmpWmb);
-        let new = leaf(g, frame.pa, prot);
-        match (pass, k.policies.update) {
-            (Pass::Exchange, PteUpdate::Swap) => {
-                swap_pte(cpu, at, new);
-            }
-            (Pass::Exchange, PteUpdate::ClearThenSetEach) => {
-                clear_entry(cpu, at);
-                set_pte(cpu, at, new);
-            }
-            (Pass::Exchange, PteUpdate::BbmEach) => {
-                clear_entry(cpu, at);
-                flush_tlb_kernel_range(cpu, va..va.plus(page));
-                set_pte(cpu, at, new);
-            }
-            (Pass::Exchange, PteUpdate::BbmFaultWaits | PteUpdate::BbmFaultWaitsIrqsOff) => {
-                vmemmap_update_pte(k, cpu, at, va..va.plus(page), new);
-            }
-            _ => set_pte(cpu, at, new),
+        exchange_pte(k, cpu, at, va, leaf(g, frame.pa, prot));
+        if flushes_each_entry(k) {
+            flush_tlb_kernel_range(k, cpu, va..va.plus(page));
         }
-        if k.policies.invalidate == Invalidate::Page {
-            flush_tlb_kernel_range(cpu, va..va.plus(page));
-        }
+    }
+}
+
+/// Whether a rollback leaves a PTE as it is: `first`, the first one walked, or not; it maps `mapped` now.
+fn rollback_keeps<T: Copy>(k: &Kernel, walk: &RemapWalk<T>, first: bool, mapped: Frame<T>) -> bool {
+    match k.features.rollback {
+        Rollback::Everything => false,
+        Rollback::KeepsHead => first,
+        Rollback::KeepsOtherFrames => walk.shared.is_some_and(|tail| tail.pa != mapped.pa),
     }
 }
 
@@ -373,17 +417,11 @@ fn reuse_va<T>(k: &Kernel, walk: &RemapWalk<T>, va: Va) -> Va {
     Va(va.0 - ((walk.nr_walked - 1) << k.geometry.page_shift()))
 }
 
-/// The next frame of the walk's list, in the kernel's order: 6.1 appends to its list and takes from the front, so that
-/// a rollback gives every PTE its own frame back; 6.12 pushes and pops.
+/// The next frame of the walk's list, in the kernel's order.
 fn next_frame<C: Cpu>(k: &Kernel, cpu: &C, walk: &mut RemapWalk<C::Tok>) -> Option<Frame<C::Tok>> {
-    if k.policies.mutant == Mutant::RestoreShared
-        && let Some(shared) = walk.previous.take()
-    {
-        return Some(shared);
-    }
-    let frame = if k.version.is_6_12() { cpu.list_pop(&mut walk.frames) } else { cpu.list_shift(&mut walk.frames) };
-    if k.policies.mutant == Mutant::RestoreShared {
-        walk.previous = frame;
-    }
-    frame
+    let frames = &mut walk.frames;
+    mutants::next_frame(k, &mut walk.previous, || match k.features.frame_order {
+        FrameOrder::Fifo => cpu.list_shift(frames),
+        FrameOrder::Lifo => cpu.list_pop(frames),
+    })
 }

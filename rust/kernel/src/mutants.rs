@@ -1,0 +1,110 @@
+//! Where each seeded fault (policy `mutant`) is applied: an algorithm asks a hook of this file, and without the fault
+//! the hook is what the kernel does. A fault that no hook names does not compile.
+
+use vmemmap_arch::descriptor::prot;
+use vmemmap_arch::{Cpu, Frame, Slot};
+
+use crate::Kernel;
+use crate::pgtable::{leaf, set_entry};
+use crate::policy::Mutant;
+
+macro_rules! faults {
+    ($( $(#[$doc:meta])* $name:ident: $mutant:ident ),+ $(,)?) => {
+        $(
+            $(#[$doc])*
+            #[inline]
+            pub(crate) const fn $name(k: &Kernel) -> bool {
+                k.policies.mutant as u32 == Mutant::$mutant as u32
+            }
+        )+
+        const _: fn(Mutant) = |mutant| match mutant {
+            Mutant::None $(| Mutant::$mutant)+ => {}
+        };
+    };
+}
+
+faults! {
+    /// `vmemmap_remap_pte` (`tail_prot`).
+    writable_tails: WritableTails,
+    /// `vmemmap_remap_pte` (`head_prot`, `reuse_page`).
+    read_only_head: ReadOnlyHead,
+    /// `static_branch_inc` comes after the remap.
+    key_too_late: KeyTooLate,
+    /// `vmemmap_restore_pte` (`next_frame`).
+    restore_shared: RestoreShared,
+    /// The walk back of `vmemmap_remap_free` (`rolled_back`).
+    rollback_short: RollbackShort,
+    /// `alloc_vmemmap_page_list` in a restore.
+    leak_on_restore: LeakOnRestore,
+    /// `offline_pages` neither migrates nor dissolves, and ignores what is left.
+    offline_keeps_huge: OfflineKeepsHuge,
+    /// `prevent_bootmem_remove_notifier` says yes.
+    boot_removable: BootRemovable,
+    /// `PageVmemmapSelfHosted` is not tested.
+    ignore_self_hosted: IgnoreSelfHosted,
+    /// `lock_device_hotplug` and `mem_hotplug_begin` of add and remove.
+    no_device_lock: NoDeviceLock,
+    /// The second test for a block in `split_vmemmap_huge_pmd`.
+    split_no_retest: SplitNoRetest,
+    /// `split_vmemmap_huge_pmd` fills its table last.
+    publish_early: PublishEarly,
+    /// `add_hugetlb_page` of a page whose restore failed.
+    surplus_lost: SurplusLost,
+    /// `remove_hugetlb_page` of a free page, all pages being surplus.
+    surplus_kept: SurplusKept,
+    /// `split_vmemmap_huge_pmd` takes `page_table_lock` before it allocates.
+    sleep_under_lock: SleepUnderLock,
+    /// `section_activate` that failed.
+    subsection_map_early: SubsectionMapEarly,
+    /// `undo_isolate_page_range` of an `offline_pages` that failed.
+    no_undo: NoUndo,
+    /// The optimised flag is set when the head has been copied.
+    flag_after_copy: FlagAfterCopy,
+    /// `pmd_populate_kernel` of a split, twice.
+    table_twice: TableTwice,
+    /// `vmemmap_restore_pte` (`restored_prot`).
+    executable: Executable,
+}
+
+/// Protection of the tails that `vmemmap_remap_pte` maps.
+pub(crate) const fn tail_prot(k: &Kernel) -> u64 {
+    if writable_tails(k) { prot::PAGE_KERNEL } else { prot::PAGE_KERNEL_RO }
+}
+
+/// Protection of the head that `vmemmap_remap_pte` maps.
+pub(crate) const fn head_prot(k: &Kernel) -> u64 {
+    if read_only_head(k) { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL }
+}
+
+/// Protection of what `vmemmap_restore_pte` maps.
+pub(crate) const fn restored_prot(k: &Kernel) -> u64 {
+    if executable(k) { prot::PAGE_KERNEL_EXEC } else { prot::PAGE_KERNEL }
+}
+
+/// A remap's first PTE, where it only defines the reuse page: it is left as it is.
+pub(crate) fn reuse_page<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, reuse: Frame<C::Tok>) {
+    if read_only_head(k) {
+        set_entry(cpu, at, leaf(&k.geometry, reuse.pa, prot::PAGE_KERNEL_RO | k.extra_prot));
+    }
+}
+
+/// How many of the PTEs walked a rollback walks again.
+pub(crate) const fn rolled_back(k: &Kernel, nr_walked: u64) -> u64 {
+    if rollback_short(k) { nr_walked - 1 } else { nr_walked }
+}
+
+/// The frame that the next restored PTE gets: one of its own.
+pub(crate) fn next_frame<T: Copy>(
+    k: &Kernel,
+    previous: &mut Option<Frame<T>>,
+    take: impl FnOnce() -> Option<Frame<T>>,
+) -> Option<Frame<T>> {
+    if !restore_shared(k) {
+        return take();
+    }
+    if let Some(shared) = previous.take() {
+        return Some(shared);
+    }
+    *previous = take();
+    *previous
+}
