@@ -7,13 +7,14 @@ use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
 use crate::mmzone::section_start;
 use crate::policy::Mapping;
 use crate::sparse_vmemmap::{
-    Storage, memmap_pages_add, populate_section_memmap, subsection_map_init, vmemmap_populate_address,
+    __populate_section_memmap, Storage, memmap_pages_add, subsection_map_init, vmemmap_populate_address,
 };
 use crate::state::{Block, Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 
-/// Boot: the linear map of RAM (which the allocator has already), one section after the other populated, struct pages
-/// initialised, memory blocks online. Single-threaded.
+/// `start_kernel`, as far as memory goes (`paging_init`, `sparse_init`, `hugetlb_init`): the linear map of RAM (which
+/// the allocator has already), one section after the other populated, struct pages initialised, memory blocks online.
+/// Single-threaded.
 ///
 /// # Errors
 /// `ENOMEM`: RAM does not hold the tables and the vmemmap.
@@ -21,11 +22,11 @@ pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     cpu.label("start_kernel");
     early_fixmap_init(k, cpu)?;
     for ram in k.ram().iter().filter(|ram| ram.boot) {
-        mmu::create_linear_mapping(k, cpu, ram.start, ram.bytes, true)?;
+        mmu::__create_pgd_mapping(k, cpu, ram.start, ram.bytes, true)?;
     }
     sparse_init(k, cpu)?;
     set_max_pfn(k, cpu);
-    hugetlb::init_hstates(k, cpu)?;
+    hugetlb::hugetlb_init(k, cpu)?;
     Ok(())
 }
 
@@ -74,7 +75,7 @@ fn is_boot_section(k: &Kernel, section: u32) -> bool {
     k.ram().iter().any(|ram| ram.boot && ram.start.0 < end && start < ram.start.0 + ram.bytes)
 }
 
-/// `sparse_init_nid`: vmemmap of each present section, whole even if the section is present in part.
+/// `sparse_init`: vmemmap of each present section, whole even if the section is present in part.
 ///
 /// With 4K and 16K pages the storage is carved upwards from one buffer (`sparse_buffer_init`) at the top of RAM; with
 /// 64K the buffer would need PMD_SIZE, 512 MiB, for each section, cannot be had, and single pages come top down. Taking
@@ -86,13 +87,14 @@ fn sparse_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     for n in 0..count {
         let section = if buffered { count - 1 - n } else { n };
         if is_boot_section(k, section) {
-            sparse_init_section(k, cpu, section, buffered)?;
+            sparse_init_nid(k, cpu, section, buffered)?;
         }
     }
     Ok(())
 }
 
-fn sparse_init_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, buffered: bool) -> Result<(), Errno> {
+/// `sparse_init_nid`, one section of it, and `memmap_init`.
+fn sparse_init_nid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, buffered: bool) -> Result<(), Errno> {
     let g = &k.geometry;
     let pfn = g.pfn(section_start(k, section));
     let pages = g.pages_per_section();
@@ -103,7 +105,7 @@ fn sparse_init_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, buffered: bool
             vmemmap_populate_address(k, cpu, addr, &mut Storage::Memblock)?;
         }
     } else {
-        populate_section_memmap(k, cpu, pfn, pages, &mut Storage::Memblock)?;
+        __populate_section_memmap(k, cpu, pfn, pages, &mut Storage::Memblock)?;
     }
     memmap_pages_add(k, cpu, Scalar::NrMemmapBootPages, (g.section_vmemmap() >> g.page_shift()) as i64);
     page::init_struct_pages(k, cpu, pfn, pages, Template::FREE);
@@ -192,7 +194,7 @@ pub fn adopt<C: Cpu>(k: &Kernel, cpu: &C, ranges: &[Adopted]) -> Result<(), Errn
         }
     }
     set_max_pfn(k, cpu);
-    hugetlb::init_hstates(k, cpu)?;
+    hugetlb::hugetlb_init(k, cpu)?;
     Ok(())
 }
 

@@ -69,7 +69,8 @@ fn block_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> (Pfn, u64) {
 
 // ---- online ---------------------------------------------------------------------------------------------------------
 
-/// `echo online > …/state` of each block of the range. Returns the number of blocks.
+/// `state_store`, `memory_subsys_online`: `echo online > …/state` of each block of the range. Returns the number of
+/// blocks.
 ///
 /// # Errors
 /// `EINVAL`: not whole blocks, or a block is online already. `ENODEV`: no such block. `EHWPOISON` (6.12): a page of it
@@ -135,8 +136,8 @@ fn online_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32, zone: Zone) {
 
 // ---- offline --------------------------------------------------------------------------------------------------------
 
-/// `echo offline > …/state` of each block of the range. Returns the number of blocks; blocks before a failure stay
-/// offline.
+/// `state_store`, `memory_subsys_offline`: `echo offline > …/state` of each block of the range. Returns the number of
+/// blocks; blocks before a failure stay offline.
 ///
 /// # Errors
 /// `EINVAL`: not whole blocks, or a block is offline already; `ENODEV`: no such block; else those of `offline_pages`.
@@ -220,7 +221,7 @@ fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineF
     result
 }
 
-/// `walk_system_ram_range`: whether the block is not all RAM.
+/// Whether the block is not all RAM (`walk_system_ram_range`).
 fn has_holes<C: Cpu>(k: &Kernel, cpu: &C, block: u32, start: Pa, bytes: u64) -> bool {
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
     let end = start.0 + bytes;
@@ -229,7 +230,8 @@ fn has_holes<C: Cpu>(k: &Kernel, cpu: &C, block: u32, start: Pa, bytes: u64) -> 
     early && k.ram().iter().map(ram).sum::<u64>() != bytes
 }
 
-/// Steps 6 and 7: the notifiers, then migrate and dissolve until the isolated range is free.
+/// The loop of `offline_pages` (`scan_movable_pages`, `do_migrate_range`, `dissolve_free_hugetlb_folios`): the
+/// notifiers, then migrate and dissolve until the isolated range is free.
 fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Result<(), OfflineFailure> {
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
     if early && !mutants::boot_removable(k) {
@@ -256,7 +258,7 @@ fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Re
                 None => break,
             }
         }
-        dissolve::dissolve_free_huge_pages(k, cpu, pfn, end)
+        dissolve::dissolve_free_hugetlb_folios(k, cpu, pfn, end)
             .map_err(|errno| failure(errno, "failure to dissolve huge pages"))?;
         // `test_pages_isolated`
         if cpu.range_in_use(k.geometry.pa(pfn), nr << k.geometry.page_shift()).is_none() {

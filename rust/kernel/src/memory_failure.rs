@@ -3,7 +3,7 @@
 
 use vmemmap_arch::{Cpu, LockId, Mode, Order, Pfn, Rmw};
 
-use crate::hugetlb::dissolve::dissolve_free_huge_page;
+use crate::hugetlb::dissolve::dissolve_free_hugetlb_folio;
 use crate::hugetlb::hwpoison::folio_set_hugetlb_hwpoison;
 use crate::mmzone::pfn_to_online_page;
 use crate::page::{compound_head, flag, page_huge, set_flag};
@@ -39,10 +39,10 @@ pub fn memory_failure<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Option<bool> {
 /// pcp_batch_high_lock: hence the order since 1983184c22dd (R17).
 ///
 /// # Errors
-/// As `dissolve_free_huge_pages`.
+/// As `dissolve_free_hugetlb_folios`.
 pub fn page_handle_poison<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<bool, Errno> {
     cpu.label("page_handle_poison");
-    let dissolve = || dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn));
+    let dissolve = || dissolve_free_hugetlb_folio(k, cpu, k.layout.page_va(pfn));
     match k.policies.hwpoison {
         HardOffline::DissolveFirst => {
             let dissolved = dissolve()?;

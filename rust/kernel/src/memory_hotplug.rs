@@ -156,8 +156,8 @@ fn new_altmap(k: &Kernel, start: Pa) -> Altmap {
 /// `ENOMEM`, `EEXIST`, `EINVAL` of `sparse_add_section`; the linear map of the whole range is down again.
 fn arch_add_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, storage: &mut Storage) -> Result<(), Errno> {
     cpu.label("arch_add_memory");
-    let added = mmu::create_linear_mapping(k, cpu, start, bytes, false)
-        .and_then(|()| add_pages(k, cpu, k.geometry.pfn(start), bytes >> k.geometry.page_shift(), storage));
+    let added = mmu::__create_pgd_mapping(k, cpu, start, bytes, false)
+        .and_then(|()| __add_pages(k, cpu, k.geometry.pfn(start), bytes >> k.geometry.page_shift(), storage));
     match added {
         Ok(()) => {
             let end = k.geometry.pfn(start.plus(bytes)).0;
@@ -165,13 +165,13 @@ fn arch_add_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, storage: 
                 cpu.var_store(k.vars.scalar(Scalar::MaxPfn), end, Order::Plain);
             }
         }
-        Err(_) => mmu::remove_linear_mapping(k, cpu, start, bytes),
+        Err(_) => mmu::__remove_pgd_mapping(k, cpu, start, bytes),
     }
     added
 }
 
 /// `__add_pages`: section by section, up to the first error.
-fn add_pages<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<(), Errno> {
+fn __add_pages<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<(), Errno> {
     cpu.label("__add_pages");
     let unit = k.geometry.pages_per_subsection();
     if nr == 0 || !pfn.is_aligned(unit) || nr & (unit - 1) != 0 {
@@ -181,7 +181,7 @@ fn add_pages<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Stora
 }
 
 /// `__remove_pages`.
-fn remove_pages<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) {
+fn __remove_pages<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) {
     cpu.label("__remove_pages");
     let removed: Result<(), core::convert::Infallible> = for_each_section(k, pfn, nr, |pfn, nr| {
         section_deactivate(k, cpu, pfn, nr, storage);
@@ -211,8 +211,8 @@ fn for_each_section<E>(
 
 /// `arch_remove_memory`: vmemmap first (its frames may lie inside the range), then the linear map.
 fn arch_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, storage: &mut Storage) {
-    remove_pages(k, cpu, k.geometry.pfn(start), bytes >> k.geometry.page_shift(), storage);
-    mmu::remove_linear_mapping(k, cpu, start, bytes);
+    __remove_pages(k, cpu, k.geometry.pfn(start), bytes >> k.geometry.page_shift(), storage);
+    mmu::__remove_pgd_mapping(k, cpu, start, bytes);
 }
 
 // ---- add_memory -----------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ fn add_memory_resource<C: Cpu>(
     if !self_hosted {
         arch_add_memory(k, cpu, start, bytes, &mut Storage::Buddy)?;
         for block in blocks(k, start, bytes) {
-            create_memory_block(k, cpu, block, None);
+            create_memory_block_devices(k, cpu, block, None);
         }
         return Ok(());
     }
@@ -264,17 +264,17 @@ fn add_memory_resource<C: Cpu>(
         let mut altmap = new_altmap(k, at);
         if let Err(errno) = arch_add_memory(k, cpu, at, size, &mut Storage::Altmap(&mut altmap)) {
             if at > start {
-                remove_memory_blocks(k, cpu, start, at.since(start));
+                remove_memory_blocks_and_altmaps(k, cpu, start, at.since(start));
             }
             return Err(errno);
         }
-        create_memory_block(k, cpu, block, Some(altmap));
+        create_memory_block_devices(k, cpu, block, Some(altmap));
     }
     Ok(())
 }
 
 /// `create_memory_block_devices`.
-fn create_memory_block<C: Cpu>(k: &Kernel, cpu: &C, block: u32, altmap: Option<Altmap>) {
+fn create_memory_block_devices<C: Cpu>(k: &Kernel, cpu: &C, block: u32, altmap: Option<Altmap>) {
     let frames = if altmap.is_some() { vmemmap_frames(k) } else { 0 };
     let taken = altmap.map_or(0, |a| a.align << 32 | a.alloc);
     cpu.var_store(k.vars.block(block, Block::NrVmemmapPages), frames, Order::Plain);
@@ -332,7 +332,7 @@ pub(crate) fn try_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u
     }
     mem_hotplug_begin(k, cpu, Path::AddRemove);
     if self_hosted != 0 {
-        remove_memory_blocks(k, cpu, start, bytes);
+        remove_memory_blocks_and_altmaps(k, cpu, start, bytes);
     } else {
         if !k.features.block_devices_go_unlocked {
             remove_devices();
@@ -343,8 +343,8 @@ pub(crate) fn try_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u
     Ok(())
 }
 
-/// `remove_memory_blocks_and_altmaps` (6.12); 6.1 does the same for its single block.
-fn remove_memory_blocks<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) {
+/// `remove_memory_blocks_and_altmaps`; 6.1 does the same for its single block.
+fn remove_memory_blocks_and_altmaps<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) {
     for block in blocks(k, start, bytes) {
         let at = section_start(k, block);
         let taken = cpu.var_load(k.vars.block(block, Block::AltmapAlloc), Order::Plain);
@@ -413,7 +413,7 @@ fn is_device_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> bool {
 ///
 /// # Errors
 /// `EINVAL`: not sub-sections, or System RAM among them. `EEXIST`: a device is there already. `ENOMEM`.
-pub fn device_add<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
+pub fn pagemap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
     cpu.label("pagemap_range");
     if !is_device_range(k, cpu, start, bytes) || !mhp_range_allowed(k, start, bytes) {
         return Err(Errno::EINVAL);
@@ -461,7 +461,7 @@ pub fn device_use<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
 ///
 /// # Errors
 /// `EINVAL`: not sub-sections, or not a device that is there.
-pub fn device_remove<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
+pub fn pageunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
     cpu.label("pageunmap_range");
     if !is_device_range(k, cpu, start, bytes) {
         return Err(Errno::EINVAL);

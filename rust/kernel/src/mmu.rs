@@ -9,7 +9,7 @@ use vmemmap_arch::{
 };
 
 use crate::pgtable::{
-    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k,
+    __flush_tlb_kernel_pgtable, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k,
     pgtable_range_aligned, read_once, set_entry,
 };
 use crate::policy::{LinearFlush, LinearMap, Mapping, TableFree};
@@ -18,7 +18,7 @@ use crate::{Errno, Kernel};
 
 // ---- vmemmap: populate ----------------------------------------------------------------------------------------------
 
-/// Whether a range of vmemmap is mapped by base pages rather than PMD blocks (`vmemmap_populate`, step 3).
+/// The first question of `vmemmap_populate`: whether a range is mapped by base pages rather than PMD blocks.
 fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
     if k.geometry.granule != Granule::K4 {
         return true;
@@ -51,14 +51,20 @@ pub fn vmemmap_populate<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, storage
     let mut addr = start;
     while addr != end {
         let next = k.geometry.addr_end(addr, end, Level::PMD);
-        vmemmap_populate_huge(k, cpu, addr, next, storage)?;
+        vmemmap_populate_hugepages(k, cpu, addr, next, storage)?;
         addr = next;
     }
     Ok(())
 }
 
-/// One PMD-sized piece of `vmemmap_populate_hugepages`, by base pages if there is no block to be had.
-fn vmemmap_populate_huge<C: Cpu>(k: &Kernel, cpu: &C, addr: Va, next: Va, storage: &mut Storage) -> Result<(), Errno> {
+/// `vmemmap_populate_hugepages`, one PMD-sized piece of it, by base pages if there is no block to be had.
+fn vmemmap_populate_hugepages<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    addr: Va,
+    next: Va,
+    storage: &mut Storage,
+) -> Result<(), Errno> {
     let Some(pmd) = vmemmap_populate_to(k, cpu, addr, Level::PMD, storage)? else { return Ok(()) };
     if !read_once(cpu, pmd).desc.is_none() {
         return Ok(());
@@ -103,7 +109,8 @@ fn unmap_hotplug_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, mut stor
     }
 }
 
-/// `unmap_hotplug_p4d_range`, `…pud_range`, `…pmd_range`, `…pte_range`: one table's part of [addr, end).
+/// `unmap_hotplug_p4d_range`, `unmap_hotplug_pud_range`, `unmap_hotplug_pmd_range`, `unmap_hotplug_pte_range`: one
+/// table's part of [addr, end).
 fn unmap_hotplug_table<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -210,7 +217,8 @@ fn free_empty_tables<C: Cpu>(k: &Kernel, cpu: &C, start: Va, end: Va, floor: Va,
     }
 }
 
-/// What lies below one entry: `free_empty_p4d_table`, `…pud_table`, `…pmd_table`, `…pte_table`.
+/// `free_empty_p4d_table`, `free_empty_pud_table`, `free_empty_pmd_table`, `free_empty_pte_table`: what lies below one
+/// entry.
 fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, end: Va, floor: Va, ceiling: Va) {
     let entry = read_once(cpu, slot);
     if entry.desc.is_none() {
@@ -257,14 +265,14 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
     clear_entry(cpu, slot);
     match k.policies.table_free {
         TableFree::AtOnce | TableFree::Never | TableFree::NoScan | TableFree::WrongBounds => {
-            flush_tlb_kernel_pgtable(cpu, start)
+            __flush_tlb_kernel_pgtable(cpu, start)
         }
         TableFree::AfterGracePeriod => {
-            flush_tlb_kernel_pgtable(cpu, start);
+            __flush_tlb_kernel_pgtable(cpu, start);
             cpu.synchronize_rcu();
         }
         TableFree::AfterIommu => {
-            flush_tlb_kernel_pgtable(cpu, start);
+            __flush_tlb_kernel_pgtable(cpu, start);
             // `kernel_pgtable_work_func` does this for a list of tables, later; to a table its order is the same.
             cpu.iommu_invalidate();
         }
@@ -364,7 +372,7 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
 ///
 /// # Errors
 /// `ENOMEM`: no table page; what was mapped stays.
-pub fn create_linear_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, early: bool) -> Result<(), Errno> {
+pub fn __create_pgd_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64, early: bool) -> Result<(), Errno> {
     cpu.label("__create_pgd_mapping");
     let va = k.layout.linear_va(start);
     cpu.acquire(LockId::Fixmap, Mode::Write);
@@ -388,7 +396,8 @@ struct Linear {
     early: bool,
 }
 
-/// `alloc_init_pud`, `alloc_init_cont_pmd`, `init_pte`: one table's part of a linear mapping.
+/// `alloc_init_pud`, `alloc_init_cont_pmd`, `init_pmd`, `alloc_init_cont_pte`, `init_pte`: one table's part of a linear
+/// mapping.
 fn alloc_init_table<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -439,7 +448,7 @@ fn alloc_init_table<C: Cpu>(
 }
 
 /// `__remove_pgd_mapping`: the linear map of a range, down; no frame is freed but tables.
-pub fn remove_linear_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) {
+pub fn __remove_pgd_mapping<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) {
     cpu.label("__remove_pgd_mapping");
     let va = k.layout.linear_va(start);
     let end = va.plus(bytes);

@@ -204,16 +204,18 @@ impl Operation {
     fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C, read: bool) -> Result<u64, Errno> {
         match *self {
             Operation::NrHugepages { hstate, count } => resize::set_max_huge_pages(k, cpu, hstate, count),
-            Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_fresh(k, cpu, hstate, at),
-            Operation::HugetlbFree { hstate, at } => hugetlb::free_one(k, cpu, hstate, at),
-            Operation::HugetlbUse { hstate } => fault::use_page(k, cpu, hstate),
-            Operation::HugetlbDemote { hstate, count } => demote::demote(k, cpu, hstate, count),
-            Operation::HugetlbOvercommit { hstate, count } => resize::set_overcommit(k, cpu, hstate, count),
-            Operation::HugetlbReserve { hstate, delta } => resize::reserve(k, cpu, hstate, delta),
-            Operation::HugetlbGet { hstate } => fault::get_page(k, cpu, hstate),
-            Operation::HugetlbPut { hstate, at } => fault::put_page(k, cpu, hstate, at),
-            Operation::HugetlbDissolve { at } => dissolve::dissolve(k, cpu, at),
-            Operation::HugetlbDeferredFree => hugetlb::deferred_free(k, cpu),
+            Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_pool_huge_folio(k, cpu, hstate, at),
+            Operation::HugetlbFree { hstate, at } => hugetlb::remove_pool_hugetlb_folio(k, cpu, hstate, at),
+            Operation::HugetlbUse { hstate } => fault::fault_and_unmap(k, cpu, hstate),
+            Operation::HugetlbDemote { hstate, count } => demote::demote_store(k, cpu, hstate, count),
+            Operation::HugetlbOvercommit { hstate, count } => {
+                resize::nr_overcommit_hugepages_store(k, cpu, hstate, count)
+            }
+            Operation::HugetlbReserve { hstate, delta } => resize::hugetlb_acct_memory(k, cpu, hstate, delta),
+            Operation::HugetlbGet { hstate } => fault::hugetlb_no_page(k, cpu, hstate),
+            Operation::HugetlbPut { hstate, at } => fault::__unmap_hugepage_range(k, cpu, hstate, at),
+            Operation::HugetlbDissolve { at } => dissolve::__page_handle_poison(k, cpu, at),
+            Operation::HugetlbDeferredFree => hugetlb::free_hpage_workfn(k, cpu),
             Operation::SetHvo { on } => {
                 cpu.label("hugetlb_vmemmap_sysctl_handler");
                 cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(on), Order::Plain);
@@ -230,8 +232,8 @@ impl Operation {
             Operation::MemoryOfflineAndRemove { start, bytes } => {
                 memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes)
             }
-            Operation::DeviceAdd { start, bytes } => memory_hotplug::device_add(k, cpu, start, bytes),
-            Operation::DeviceRemove { start, bytes } => memory_hotplug::device_remove(k, cpu, start, bytes),
+            Operation::DeviceAdd { start, bytes } => memory_hotplug::pagemap_range(k, cpu, start, bytes),
+            Operation::DeviceRemove { start, bytes } => memory_hotplug::pageunmap_range(k, cpu, start, bytes),
             Operation::DeviceUse { pfn } => memory_hotplug::device_use(k, cpu, pfn),
             Operation::PtdumpWalk { ref range } if !read => {
                 ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut ptdump::Unread);
@@ -286,7 +288,7 @@ fn speculative_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     }
     cpu.label("put_page");
     if page::put_page_testzero(cpu, page) {
-        hugetlb::free_unreferenced(k, cpu, page);
+        hugetlb::__folio_put(k, cpu, page);
     }
     true
 }

@@ -10,7 +10,7 @@ use crate::Kernel;
 use crate::features::{HugetlbMark, TailEncoding};
 use crate::policy::PageRef;
 use crate::state::Scalar;
-use crate::static_key::static_branch;
+use crate::static_key::static_branch_unlikely;
 
 /// Bits of `page->flags` (6.1 numbering).
 pub mod flag {
@@ -64,12 +64,12 @@ pub fn test_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) -> bool {
     cpu.concluding(|| read_word(cpu, page, word::FLAGS) & flag != 0)
 }
 
-/// `set_bit`; returns whether it was set before (`TestSetPage…`).
+/// Set (`set_bit`); returns whether it was set before (`TestSetPage…`).
 pub fn set_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) -> bool {
     cpu.rmw(word_va(page, word::FLAGS), Rmw::FetchOr(flag), Order::AcqRel) & flag != 0
 }
 
-/// `clear_bit`.
+/// Clear (`clear_bit`).
 pub fn clear_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) {
     cpu.rmw(word_va(page, word::FLAGS), Rmw::FetchAnd(!flag), Order::Relaxed);
 }
@@ -91,7 +91,7 @@ pub const fn tail_head(k: &Kernel, word: u64) -> Option<Va> {
     }
 }
 
-/// `set_compound_head`: the word of a tail of the page at `head`.
+/// The word of a tail of the page at `head` (`set_compound_head`).
 #[must_use]
 #[inline]
 pub const fn tail_word(k: &Kernel, head: Va) -> u64 {
@@ -103,7 +103,7 @@ pub const fn tail_word(k: &Kernel, head: Va) -> u64 {
 /// `page_fixed_fake_head` (6.1, 6.12): the true head of a struct page that may be slot 0 of a shared tail page.
 /// 2021 keeps two vmemmap pages and has no fake heads.
 pub fn page_fixed_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
-    if !k.features.fake_heads || !static_branch(k, cpu, Scalar::HvoKey) {
+    if !k.features.fake_heads || !static_branch_unlikely(k, cpu, Scalar::HvoKey) {
         return page;
     }
     if page.is_aligned(k.geometry.page_size())
@@ -150,7 +150,7 @@ pub fn set_hugetlb_mark<C: Cpu>(k: &Kernel, cpu: &C, head: Va, on: bool) {
     }
 }
 
-/// `PageHuge` of any struct page of the compound.
+/// `PageHuge` (6.12: `folio_test_hugetlb`) of any struct page of the compound.
 pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
     cpu.concluding(|| {
         let head = compound_head(k, cpu, page);
@@ -158,7 +158,7 @@ pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
             return false;
         }
         match k.features.hugetlb_mark {
-            HugetlbMark::PageType => has_hugetlb_type(cpu, head),
+            HugetlbMark::PageType => folio_test_hugetlb(cpu, head),
             HugetlbMark::Destructor => {
                 test_flag(cpu, head, flag::HEAD)
                     && read_word(cpu, nth_page(head, 1), word::COMPOUND_INFO) & 0xff == HUGETLB_PAGE_DTOR
@@ -167,8 +167,8 @@ pub fn page_huge<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
     })
 }
 
-/// `folio_test_hugetlb` of 6.12, of one struct page alone: whether its type is that of a HugeTLB page.
-pub fn has_hugetlb_type<C: Cpu>(cpu: &C, page: Va) -> bool {
+/// `folio_test_hugetlb`, of one struct page alone: whether its type is that of a HugeTLB page.
+pub fn folio_test_hugetlb<C: Cpu>(cpu: &C, page: Va) -> bool {
     is_hugetlb_type(read_word(cpu, page, word::COUNT))
 }
 

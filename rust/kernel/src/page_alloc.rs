@@ -15,7 +15,7 @@ use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va};
 
 use crate::Kernel;
 use crate::page::{
-    COMPOUND_PAGE_DTOR, PAGE_TYPE, compound_order, flag, has_hugetlb_type, init_struct_pages, is_hugetlb_type,
+    COMPOUND_PAGE_DTOR, PAGE_TYPE, compound_order, flag, folio_test_hugetlb, init_struct_pages, is_hugetlb_type,
     nth_page, read_word, tail_head, tail_word, word_va, write_word,
 };
 
@@ -82,7 +82,7 @@ pub fn free_pages_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
     }
 }
 
-/// What `free_tail_page_prepare` (6.1: `free_tail_pages_check`) finds wrong with a tail of the compound page at `head`.
+/// What `free_tail_page_prepare` finds wrong with a tail of the compound page at `head`.
 fn bad_tail<C: Cpu>(k: &Kernel, cpu: &C, head: Va, tail: Va) -> Option<&'static str> {
     if read_word(cpu, tail, word::MAPPING) != TAIL_MAPPING {
         return Some("bad page: corrupted mapping in tail page");
@@ -94,9 +94,9 @@ fn bad_tail<C: Cpu>(k: &Kernel, cpu: &C, head: Va, tail: Va) -> Option<&'static 
     }
 }
 
-/// `free_tail_page_prepare` of the tails of a compound page of which `restored` vmemmap pages at the end may have been
-/// written by a restore: their first struct pages stand for all tails.
-pub fn free_tail_pages_check<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: impl Iterator<Item = u64>) {
+/// `free_tail_page_prepare` (6.1: `free_tail_pages_check`) of the tails of a compound page of which `restored` vmemmap
+/// pages at the end may have been written by a restore: their first struct pages stand for all tails.
+pub fn free_tail_page_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: impl Iterator<Item = u64>) {
     for i in restored {
         let first = head.plus(i << k.geometry.page_shift());
         for slot in 0..SPECIAL {
@@ -108,20 +108,21 @@ pub fn free_tail_pages_check<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: im
     }
 }
 
-/// A block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have put right the type
-/// of its first page, which was the head of a free block; `check_new_pages` would find what the others have.
+/// `check_new_pages`: a block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have
+/// put right the type of its first page, which was the head of a free block; `check_new_pages` would find what the
+/// others have.
 pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
     if !k.features.stray_types() {
         return;
     }
     let per_page = k.geometry.struct_pages_per_page();
     let page = k.layout.page_va(first);
-    if first.is_aligned(per_page) && has_hugetlb_type(cpu, page) {
+    if first.is_aligned(per_page) && folio_test_hugetlb(cpu, page) {
         cpu.rmw(word_va(page, word::COUNT), Rmw::FetchOr(PAGE_TYPE), Order::Relaxed);
     }
     for n in 1..(1u64 << order) / per_page {
         let page = nth_page(page, n * per_page);
-        if has_hugetlb_type(cpu, page) {
+        if folio_test_hugetlb(cpu, page) {
             cpu.warn(
                 Invariant::RestoredPrivate,
                 page.0,
@@ -136,7 +137,7 @@ pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
 pub fn check_free_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
     if k.features.stray_types() && pfn.is_aligned(k.geometry.struct_pages_per_page()) {
         let page = k.layout.page_va(pfn);
-        if has_hugetlb_type(cpu, page) {
+        if folio_test_hugetlb(cpu, page) {
             cpu.warn(
                 Invariant::RestoredPrivate,
                 page.0,

@@ -136,7 +136,7 @@ pub fn flush_tlb_kernel_range_op<C: Cpu>(cpu: &C, range: VaRange) {
 }
 
 /// `__flush_tlb_kernel_pgtable`: leaf and walk-cache entries that translate `va`.
-pub fn flush_tlb_kernel_pgtable<C: Cpu>(cpu: &C, va: Va) {
+pub fn __flush_tlb_kernel_pgtable<C: Cpu>(cpu: &C, va: Va) {
     cpu.barrier(Barrier::DsbIshst);
     cpu.tlbi(Tlbi::Vaae1is(va));
     cpu.barrier(Barrier::DsbIsh);
@@ -171,6 +171,6 @@ pub fn leaf(geometry: &Geometry, pa: Pa, prot: u64) -> Desc {
 /// `pmd_leaf`: valid and not a table.
 #[inline]
 #[must_use]
-pub fn is_block(desc: Desc) -> bool {
+pub fn pmd_leaf(desc: Desc) -> bool {
     desc.is_valid() && !desc.has(Attr::TABLE_BIT)
 }

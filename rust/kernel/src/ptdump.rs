@@ -105,7 +105,8 @@ const fn last_address(end: Va) -> Va {
     Va(end.0.wrapping_sub(1))
 }
 
-/// `walk_pgd_range` … `walk_pte_range`: one table's part of [start, last].
+/// `walk_pgd_range`, `walk_p4d_range`, `walk_pud_range`, `walk_pmd_range`, `walk_pte_range`: one table's part of
+/// [start, last].
 fn walk_table<C: Cpu, S: PtdumpSink>(
     cpu: &C,
     state: &mut PgState<S>,

@@ -29,7 +29,7 @@ pub struct Altmap {
 
 impl Altmap {
     /// `altmap_alloc_block_buf`: bump allocation of `nr` frames, aligned to the largest power of two that divides `nr`.
-    fn alloc_block_buf<C: Cpu>(&mut self, k: &Kernel, cpu: &C, nr: u64) -> Option<Frame<C::Tok>> {
+    fn altmap_alloc_block_buf<C: Cpu>(&mut self, k: &Kernel, cpu: &C, nr: u64) -> Option<Frame<C::Tok>> {
         let next = self.base_pfn.0 + self.reserve + self.alloc + self.align;
         let unit = nr & nr.wrapping_neg();
         let extra = next.next_multiple_of(unit) - next;
@@ -74,7 +74,7 @@ fn vmemmap_alloc_block<C: Cpu>(k: &Kernel, cpu: &C, order: u8, kind: FrameKind, 
 /// `vmemmap_alloc_block_buf`: 2^order frames for struct pages. Not zeroed.
 pub fn vmemmap_alloc_block_buf<C: Cpu>(k: &Kernel, cpu: &C, order: u8, storage: &mut Storage) -> Option<Frame<C::Tok>> {
     match storage {
-        Storage::Altmap(altmap) => altmap.alloc_block_buf(k, cpu, 1 << order),
+        Storage::Altmap(altmap) => altmap.altmap_alloc_block_buf(k, cpu, 1 << order),
         Storage::Memblock | Storage::Buddy => vmemmap_alloc_block(k, cpu, order, FrameKind::Vmemmap, storage.early()),
     }
 }
@@ -148,7 +148,7 @@ pub fn vmemmap_populate_basepages<C: Cpu>(
 ///
 /// # Errors
 /// `EINVAL`: not sub-section aligned (the kernel warns and returns NULL). `ENOMEM`: what was made stays.
-pub fn populate_section_memmap<C: Cpu>(
+pub fn __populate_section_memmap<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     pfn: Pfn,
@@ -172,7 +172,7 @@ pub fn populate_section_memmap<C: Cpu>(
 // ---- mem_section ---------------------------------------------------------------------------------------------------
 
 /// `subsection_mask_set`: the four words of a mask for [pfn, pfn + nr) within its section.
-fn subsection_mask(k: &Kernel, pfn: Pfn, nr: u64) -> [u64; 4] {
+fn subsection_mask_set(k: &Kernel, pfn: Pfn, nr: u64) -> [u64; 4] {
     let unit = k.geometry.pages_per_subsection();
     let first = (pfn.0 & (k.geometry.pages_per_section() - 1)) / unit;
     let mut mask = [0u64; 4];
@@ -185,7 +185,7 @@ fn subsection_mask(k: &Kernel, pfn: Pfn, nr: u64) -> [u64; 4] {
 /// `subsection_map_init` for one section, or part of one.
 pub fn subsection_map_init<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64) {
     let section = k.vars.section_number(k.geometry.pa(pfn));
-    for (word, bits) in (0..).zip(subsection_mask(k, pfn, nr)) {
+    for (word, bits) in (0..).zip(subsection_mask_set(k, pfn, nr)) {
         if bits != 0 {
             cpu.var_rmw(k.vars.subsection_map(section, word), Rmw::FetchOr(bits), Order::Plain);
         }
@@ -197,7 +197,7 @@ pub fn subsection_map_init<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64) {
 /// # Errors
 /// `EINVAL`: nothing in the range. `EEXIST`: some sub-section is there already.
 fn fill_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr: u64) -> Result<(), Errno> {
-    let mask = subsection_mask(k, pfn, nr);
+    let mask = subsection_mask_set(k, pfn, nr);
     if mask == [0; 4] {
         return Err(Errno::EINVAL);
     }
@@ -219,7 +219,7 @@ fn fill_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr: 
 /// `clear_subsection_map` and `is_subsection_map_empty`: whether no bit is left; `None` if a bit of the range was clear
 /// already.
 fn clear_subsection_map<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn, nr: u64) -> Option<bool> {
-    let mask = subsection_mask(k, pfn, nr);
+    let mask = subsection_mask_set(k, pfn, nr);
     let mut left = 0;
     for (word, bits) in (0..).zip(mask) {
         let now = cpu.var_load(k.vars.subsection_map(section, word), Order::Plain);
@@ -272,14 +272,14 @@ fn section_activate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mu
         // The memmap of an early section is there in full.
         return Ok(());
     }
-    match populate_section_memmap(k, cpu, pfn, nr, storage) {
+    match __populate_section_memmap(k, cpu, pfn, nr, storage) {
         Ok(_) => {
             memmap_pages_add(k, cpu, Scalar::NrMemmapPages, vmemmap_pages(k, nr));
             Ok(())
         }
         Err(_) => {
             memmap_pages_add(k, cpu, Scalar::NrMemmapPages, vmemmap_pages(k, nr));
-            let bits = mutants::subsection_map_early(k).then(|| subsection_mask(k, pfn, nr));
+            let bits = mutants::subsection_map_early(k).then(|| subsection_mask_set(k, pfn, nr));
             section_deactivate(k, cpu, pfn, nr, storage);
             if let Some(bits) = bits {
                 for (word, bits) in (0..).zip(bits) {

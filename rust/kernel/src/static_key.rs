@@ -14,6 +14,6 @@ pub(crate) fn static_branch_add<C: Cpu>(k: &Kernel, cpu: &C, key: Scalar, n: i64
 }
 
 /// `static_branch_unlikely`.
-pub(crate) fn static_branch<C: Cpu>(k: &Kernel, cpu: &C, key: Scalar) -> bool {
+pub(crate) fn static_branch_unlikely<C: Cpu>(k: &Kernel, cpu: &C, key: Scalar) -> bool {
     cpu.concluding(|| cpu.var_load(k.vars.scalar(key), Order::Plain) != 0)
 }

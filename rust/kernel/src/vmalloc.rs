@@ -7,12 +7,12 @@ use vmemmap_arch::{
 };
 
 use crate::pgtable::{
-    clear_entry, flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once,
+    __flush_tlb_kernel_pgtable, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once,
     set_entry,
 };
 use crate::policy::VmapLock;
 use crate::state::Scalar;
-use crate::static_key::static_branch;
+use crate::static_key::static_branch_unlikely;
 use crate::{Errno, Kernel};
 
 /// Windows that the vmalloc area is divided into, one for each CPU.
@@ -141,7 +141,7 @@ fn vmap_lock(policy: VmapLock) -> MmapRead {
 fn pmd_free_pte_page<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, table: Frame<C::Tok>, va: Va) {
     cpu.label("pmd_free_pte_page");
     let policy = vmap_lock(k.policies.vmap);
-    let dumping = || static_branch(k, cpu, Scalar::PtdumpLockKey);
+    let dumping = || static_branch_unlikely(k, cpu, Scalar::PtdumpLockKey);
     let around_clear = policy.clear || policy.clear_if_dumping && dumping();
     if around_clear {
         cpu.acquire(LockId::InitMmMmap, Mode::Read);
@@ -150,7 +150,7 @@ fn pmd_free_pte_page<C: Cpu>(k: &Kernel, cpu: &C, pmd: Slot<C::Tok>, table: Fram
     if around_clear {
         cpu.release(LockId::InitMmMmap, Mode::Read);
     }
-    flush_tlb_kernel_pgtable(cpu, va);
+    __flush_tlb_kernel_pgtable(cpu, va);
     if policy.wait_if_dumping && dumping() {
         // Waits for the dump that may have found the table; a later one cannot.
         cpu.acquire(LockId::InitMmMmap, Mode::Read);

@@ -7,14 +7,14 @@ use lab::{BASE, Lab};
 use proptest::prelude::*;
 use vmemmap_arch::{FrameKind, Granule, Invariant, Pa, Pfn, Version};
 use vmemmap_kernel::hugetlb::adopt::is_remapped;
-use vmemmap_kernel::hugetlb::demote::demote;
+use vmemmap_kernel::hugetlb::demote::demote_store;
 use vmemmap_kernel::hugetlb::dissolve::{
-    dissolve, dissolve_free_huge_pages, isolate_or_dissolve_huge_page, migrate_huge_page,
+    __page_handle_poison, dissolve_free_hugetlb_folios, isolate_or_dissolve_huge_page, migrate_huge_page,
 };
-use vmemmap_kernel::hugetlb::fault::{get_page, put_page, use_page};
+use vmemmap_kernel::hugetlb::fault::{__unmap_hugepage_range, fault_and_unmap, hugetlb_no_page};
 use vmemmap_kernel::hugetlb::page::HugePage;
-use vmemmap_kernel::hugetlb::resize::{reserve, set_max_huge_pages, set_overcommit};
-use vmemmap_kernel::hugetlb::{alloc_fresh, deferred_free, free_one};
+use vmemmap_kernel::hugetlb::resize::{hugetlb_acct_memory, nr_overcommit_hugepages_store, set_max_huge_pages};
+use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, free_hpage_workfn, remove_pool_hugetlb_folio};
 use vmemmap_kernel::memory_failure::memory_failure;
 use vmemmap_kernel::page::{flag, test_flag};
 use vmemmap_kernel::policy::{DtorClear, Mutant, PteUpdate, Row};
@@ -91,9 +91,9 @@ fn a_failed_allocation_anywhere_leaves_a_sound_machine() {
                     shortage.begin(&m, k);
                     let _ = set_max_huge_pages(&m.k, &m.cpu(), PMD, 3);
                     shortage.go_on(&m);
-                    let _ = use_page(&m.k, &m.cpu(), PMD);
+                    let _ = fault_and_unmap(&m.k, &m.cpu(), PMD);
                     shortage.go_on(&m);
-                    let _ = free_one(&m.k, &m.cpu(), PMD, None);
+                    let _ = remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None);
                     shortage.go_on(&m);
                     let _ = set_max_huge_pages(&m.k, &m.cpu(), PMD, 0);
                     settle(&m, &format!("{} {} {shortage:?} {k}", version.name(), update.name()));
@@ -118,7 +118,7 @@ fn a_split_that_fails_half_way_is_rolled_back() {
             let m = Lab::new(Granule::K4, version, 9, true, Policies::default());
             let before = m.vmemmap_frames().len();
             m.fail_after(k);
-            let head = Pfn(alloc_fresh(&m.k, &m.cpu(), pud, None).unwrap());
+            let head = Pfn(alloc_pool_huge_folio(&m.k, &m.cpu(), pud, None).unwrap());
             m.fail_none();
             let optimised = is_remapped(&m.k, &m.cpu(), HugePage { head, pages: 1 << 18 });
             let splits = if Features::of(version).head_is_copied { k - 1 } else { k };
@@ -163,22 +163,30 @@ fn dissolving_returns_the_kernels_errors() {
         let m = blocks(version, Policies::default());
         let start = m.k.geometry.pfn(Pa(BASE));
         let end = start.plus(2 * m.k.geometry.pages_per_section());
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Ok(0));
+        assert_eq!(dissolve_free_hugetlb_folios(&m.k, &m.cpu(), start, end), Ok(0));
         set_max_huge_pages(&m.k, &m.cpu(), PMD, 3).unwrap();
-        reserve(&m.k, &m.cpu(), PMD, 3).unwrap();
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Err(Errno::EBUSY), "all reserved");
-        reserve(&m.k, &m.cpu(), PMD, -3).unwrap();
+        hugetlb_acct_memory(&m.k, &m.cpu(), PMD, 3).unwrap();
+        assert_eq!(dissolve_free_hugetlb_folios(&m.k, &m.cpu(), start, end), Err(Errno::EBUSY), "all reserved");
+        hugetlb_acct_memory(&m.k, &m.cpu(), PMD, -3).unwrap();
         m.fail_all();
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Err(Errno::ENOMEM));
+        assert_eq!(dissolve_free_hugetlb_folios(&m.k, &m.cpu(), start, end), Err(Errno::ENOMEM));
         assert_eq!(hstate(&m, PMD, Hstate::SurplusHugePages), 0, "put back as it was");
         assert_eq!(hstate(&m, PMD, Hstate::MaxHugePages), 3);
         m.fail_none();
-        let held = get_page(&m.k, &m.cpu(), PMD).unwrap();
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), Pfn(held), Pfn(held + 512)), Err(Errno::EBUSY), "in use");
+        let held = hugetlb_no_page(&m.k, &m.cpu(), PMD).unwrap();
+        assert_eq!(
+            dissolve_free_hugetlb_folios(&m.k, &m.cpu(), Pfn(held), Pfn(held + 512)),
+            Err(Errno::EBUSY),
+            "in use"
+        );
         let new = migrate_huge_page(&m.k, &m.cpu(), Pfn(held)).unwrap();
         assert_ne!(new, held);
-        assert_eq!(put_page(&m.k, &m.cpu(), PMD, Pfn(held)), Ok(new), "the user's page is where migration put it");
-        assert_eq!(dissolve_free_huge_pages(&m.k, &m.cpu(), start, end), Ok(3));
+        assert_eq!(
+            __unmap_hugepage_range(&m.k, &m.cpu(), PMD, Pfn(held)),
+            Ok(new),
+            "the user's page is where migration put it"
+        );
+        assert_eq!(dissolve_free_hugetlb_folios(&m.k, &m.cpu(), start, end), Ok(3));
         assert_eq!(m.frames_of(FrameKind::Huge), 0);
         settle(&m, version.name());
     }
@@ -188,13 +196,13 @@ fn dissolving_returns_the_kernels_errors() {
 fn demotion_restores_the_large_page_and_optimises_the_small_ones() {
     for version in Version::ALL {
         let m = blocks(version, Policies::default());
-        assert_eq!(demote(&m.k, &m.cpu(), 0, 1), Err(Errno::EINVAL), "nothing is smaller");
-        assert_eq!(demote(&m.k, &m.cpu(), CONT_PMD, 1), Ok(0));
+        assert_eq!(demote_store(&m.k, &m.cpu(), 0, 1), Err(Errno::EINVAL), "nothing is smaller");
+        assert_eq!(demote_store(&m.k, &m.cpu(), CONT_PMD, 1), Ok(0));
         set_max_huge_pages(&m.k, &m.cpu(), CONT_PMD, 1).unwrap();
         m.fail_all();
-        assert_eq!(demote(&m.k, &m.cpu(), CONT_PMD, 1), Err(Errno::ENOMEM));
+        assert_eq!(demote_store(&m.k, &m.cpu(), CONT_PMD, 1), Err(Errno::ENOMEM));
         m.fail_none();
-        assert_eq!(demote(&m.k, &m.cpu(), CONT_PMD, 5), Ok(1));
+        assert_eq!(demote_store(&m.k, &m.cpu(), CONT_PMD, 5), Ok(1));
         assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 16);
         assert_eq!(hstate(&m, PMD, Hstate::MaxHugePages), 16);
         assert_eq!(m.scalar(Scalar::HvoKey), if version == Version::V2021 { 0 } else { 16 });
@@ -208,19 +216,19 @@ fn demotion_restores_the_large_page_and_optimises_the_small_ones() {
 #[test]
 fn overcommit_allows_surplus_pages_and_frees_them_after_use() {
     let m = blocks(Version::V6_1, Policies::default());
-    assert_eq!(set_overcommit(&m.k, &m.cpu(), CONT_PMD, 1), Err(Errno::EINVAL), "gigantic");
-    assert_eq!(reserve(&m.k, &m.cpu(), PMD, 2), Err(Errno::ENOMEM));
-    set_overcommit(&m.k, &m.cpu(), PMD, 2).unwrap();
-    assert_eq!(reserve(&m.k, &m.cpu(), PMD, 2), Ok(2));
+    assert_eq!(nr_overcommit_hugepages_store(&m.k, &m.cpu(), CONT_PMD, 1), Err(Errno::EINVAL), "gigantic");
+    assert_eq!(hugetlb_acct_memory(&m.k, &m.cpu(), PMD, 2), Err(Errno::ENOMEM));
+    nr_overcommit_hugepages_store(&m.k, &m.cpu(), PMD, 2).unwrap();
+    assert_eq!(hugetlb_acct_memory(&m.k, &m.cpu(), PMD, 2), Ok(2));
     assert_eq!(hstate(&m, PMD, Hstate::SurplusHugePages), 2);
-    assert_eq!(reserve(&m.k, &m.cpu(), PMD, 1), Err(Errno::ENOMEM));
+    assert_eq!(hugetlb_acct_memory(&m.k, &m.cpu(), PMD, 1), Err(Errno::ENOMEM));
     m.assert_clean("reserved");
-    assert_eq!(reserve(&m.k, &m.cpu(), PMD, -2), Ok(0));
+    assert_eq!(hugetlb_acct_memory(&m.k, &m.cpu(), PMD, -2), Ok(0));
     assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 0);
-    assert!(use_page(&m.k, &m.cpu(), PMD).is_ok());
+    assert!(fault_and_unmap(&m.k, &m.cpu(), PMD).is_ok());
     // The last reference goes in atomic context: the restore is left to the worker.
     m.assert_clean("waiting");
-    assert_eq!(deferred_free(&m.k, &m.cpu()), Ok(1));
+    assert_eq!(free_hpage_workfn(&m.k, &m.cpu()), Ok(1));
     assert_eq!(m.frames_of(FrameKind::Huge), 0);
     m.assert_clean("freed");
 }
@@ -229,7 +237,7 @@ fn overcommit_allows_surplus_pages_and_frees_them_after_use() {
 fn a_contiguous_allocation_replaces_the_hugepage_in_its_way() {
     for version in Version::ALL {
         let m = blocks(version, Policies::default());
-        let head = alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
+        let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
         let new = isolate_or_dissolve_huge_page(&m.k, &m.cpu(), Pfn(head + 7)).unwrap();
         assert_ne!(new, head);
         assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 1);
@@ -243,20 +251,20 @@ fn broken(version: Version, mutant: Mutant) -> Vec<Invariant> {
     let m = Lab::new(Granule::K4, version, sections, true, Policies { mutant, ..Policies::default() });
     if mutant == Mutant::RollbackShort {
         m.fail_after(4);
-        let _ = alloc_fresh(&m.k, &m.cpu(), 3, None);
+        let _ = alloc_pool_huge_folio(&m.k, &m.cpu(), 3, None);
         m.fail_none();
     }
     if mutant == Mutant::IgnoreSelfHosted {
         let head = m.add_self_hosted().plus(512);
-        let _ = alloc_fresh(&m.k, &m.cpu(), PMD, Some(head));
+        let _ = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(head));
     }
     let _ = set_max_huge_pages(&m.k, &m.cpu(), PMD, 2);
     let mut all: Vec<_> = m.check().iter().map(|f| f.invariant).collect();
-    let _ = use_page(&m.k, &m.cpu(), PMD);
+    let _ = fault_and_unmap(&m.k, &m.cpu(), PMD);
     if mutant == Mutant::SurplusLost {
         m.fail_all();
     }
-    let _ = free_one(&m.k, &m.cpu(), PMD, None);
+    let _ = remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None);
     all.extend(m.check().iter().map(|f| f.invariant));
     all.extend(m.m.violations().iter().map(|v| v.invariant));
     all.sort();
@@ -294,13 +302,13 @@ fn mutants_that_a_single_cpu_can_show_are_found() {
 fn an_error_in_a_hugepage_is_on_its_raw_page_once_the_page_is_freed() {
     for version in Version::ALL {
         let m = Lab::new(Granule::K4, version, 2, true, Policies::default());
-        let head = Pfn(alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap());
+        let head = Pfn(alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap());
         let raw = head.plus(3 * 64 + 5);
         let flagged = |pfn| test_flag(&m.cpu(), m.k.layout.page_va(pfn), flag::HWPOISON);
         assert_eq!(memory_failure(&m.k, &m.cpu(), raw), Some(true));
         assert_eq!(memory_failure(&m.k, &m.cpu(), raw), Some(false), "known already");
         assert!(flagged(head), "noted on the head while tails are read-only");
-        free_one(&m.k, &m.cpu(), PMD, None).unwrap();
+        remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None).unwrap();
         assert!(flagged(raw) && !flagged(head), "{}", version.name());
     }
 }
@@ -309,11 +317,11 @@ fn an_error_in_a_hugepage_is_on_its_raw_page_once_the_page_is_freed() {
 fn a_mark_that_is_off_too_early_or_left_on_is_i29() {
     let broken = |dtor_clear, dissolves: bool| {
         let m = Lab::new(Granule::K4, Version::V6_12, 2, true, Policies { dtor_clear, ..Policies::default() });
-        let head = Pfn(alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap());
+        let head = Pfn(alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap());
         if dissolves {
-            dissolve(&m.k, &m.cpu(), head).unwrap()
+            __page_handle_poison(&m.k, &m.cpu(), head).unwrap()
         } else {
-            free_one(&m.k, &m.cpu(), PMD, None).unwrap()
+            remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None).unwrap()
         };
         m.m.take_violations().iter().any(|v| v.invariant == Invariant::FlagWithState)
     };
@@ -381,21 +389,21 @@ proptest! {
         for step in &steps {
             match *step {
                 Step::Resize(h, n) => ignore(set_max_huge_pages(&m.k, &m.cpu(), h, n)),
-                Step::Alloc(h) => ignore(alloc_fresh(&m.k, &m.cpu(), h, None)),
-                Step::Free(h) => ignore(free_one(&m.k, &m.cpu(), h, None)),
-                Step::Use(h) => ignore(use_page(&m.k, &m.cpu(), h)),
-                Step::Get(h) => held.extend(get_page(&m.k, &m.cpu(), h).ok().map(|head| (h, head))),
+                Step::Alloc(h) => ignore(alloc_pool_huge_folio(&m.k, &m.cpu(), h, None)),
+                Step::Free(h) => ignore(remove_pool_hugetlb_folio(&m.k, &m.cpu(), h, None)),
+                Step::Use(h) => ignore(fault_and_unmap(&m.k, &m.cpu(), h)),
+                Step::Get(h) => held.extend(hugetlb_no_page(&m.k, &m.cpu(), h).ok().map(|head| (h, head))),
                 Step::Put(i) if i < held.len() => {
                     let (h, head) = held.swap_remove(i);
-                    prop_assert!(put_page(&m.k, &m.cpu(), h, Pfn(head)).is_ok());
+                    prop_assert!(__unmap_hugepage_range(&m.k, &m.cpu(), h, Pfn(head)).is_ok());
                 }
-                Step::Demote(h, n) => ignore(demote(&m.k, &m.cpu(), h, n)),
-                Step::Overcommit(n) => ignore(set_overcommit(&m.k, &m.cpu(), PMD, n)),
-                Step::Reserve(n) => ignore(reserve(&m.k, &m.cpu(), PMD, n)),
-                Step::Deferred => ignore(deferred_free(&m.k, &m.cpu())),
+                Step::Demote(h, n) => ignore(demote_store(&m.k, &m.cpu(), h, n)),
+                Step::Overcommit(n) => ignore(nr_overcommit_hugepages_store(&m.k, &m.cpu(), PMD, n)),
+                Step::Reserve(n) => ignore(hugetlb_acct_memory(&m.k, &m.cpu(), PMD, n)),
+                Step::Deferred => ignore(free_hpage_workfn(&m.k, &m.cpu())),
                 Step::Dissolve(section) => {
                     let start = m.k.geometry.pfn(Pa(BASE)).plus(section * m.k.geometry.pages_per_section());
-                    ignore(dissolve_free_huge_pages(&m.k, &m.cpu(), start,
+                    ignore(dissolve_free_hugetlb_folios(&m.k, &m.cpu(), start,
                         start.plus(m.k.geometry.pages_per_section())));
                 }
                 Step::Migrate(i) if i < held.len() => ignore(migrate_huge_page(&m.k, &m.cpu(), Pfn(held[i].1))),

@@ -6,9 +6,9 @@ use lab::{BASE, Lab};
 use vmemmap_arch::descriptor::{Attr, prot};
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{FrameKind, Granule, Level, Pa, Pfn, Version};
-use vmemmap_kernel::hugetlb::fault::use_page;
+use vmemmap_kernel::hugetlb::fault::fault_and_unmap;
 use vmemmap_kernel::hugetlb::resize::set_max_huge_pages;
-use vmemmap_kernel::hugetlb::{alloc_fresh, free_one};
+use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, remove_pool_hugetlb_folio};
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Errno, Policies};
 
@@ -30,7 +30,7 @@ fn optimise_and_restore_follow_the_ledger_in_every_version() {
         let m = base_pages(version);
         let before = m.vmemmap_frames().len();
         let b = m.counters();
-        let head = alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
+        let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
         let c = m.counters();
         assert_eq!(
             (c.frames_allocated - b.frames_allocated - 512, c.frames_freed - b.frames_freed),
@@ -41,7 +41,7 @@ fn optimise_and_restore_follow_the_ledger_in_every_version() {
         assert_eq!(m.vmemmap_frames().len(), before + fresh as usize - out as usize, "{}", version.name());
         m.assert_clean("optimised");
         let b = m.counters();
-        assert_eq!(free_one(&m.k, &m.cpu(), PMD, Some(Pfn(head))), Ok(head));
+        assert_eq!(remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, Some(Pfn(head))), Ok(head));
         let c = m.counters();
         assert_eq!(
             (c.frames_allocated - b.frames_allocated, c.frames_freed - b.frames_freed - 512),
@@ -84,13 +84,13 @@ fn eight_hugepages_change_the_descriptors_that_the_captures_show() {
 #[test]
 fn descriptor_words_are_those_of_the_captures() {
     let m = blocks(Version::V6_1);
-    let head = Pfn(alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap());
+    let head = Pfn(alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap());
     let va = m.k.layout.page_va(head);
     let word = |i: u64| m.pte(va.plus(i * 4096)).unwrap().0 & !m.k.geometry.address_mask();
     assert_eq!(word(0), prot::PAGE_KERNEL);
     assert_eq!(word(1), prot::PAGE_KERNEL_RO);
     assert_eq!(word(7), prot::PAGE_KERNEL_RO);
-    free_one(&m.k, &m.cpu(), PMD, None).unwrap();
+    remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None).unwrap();
     assert_eq!(word(7), prot::PAGE_KERNEL);
 }
 
@@ -102,7 +102,7 @@ fn the_first_pte_moves_in_6_12_only() {
         let m = base_pages(version);
         let va = m.k.layout.page_va(m.k.geometry.pfn(Pa(BASE)));
         let before = m.pte(va);
-        alloc_fresh(&m.k, &m.cpu(), PMD, Some(m.k.geometry.pfn(Pa(BASE)))).unwrap();
+        alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(m.k.geometry.pfn(Pa(BASE)))).unwrap();
         assert_eq!(m.pte(va) != before, moves, "{}", version.name());
     }
 }
@@ -110,9 +110,9 @@ fn the_first_pte_moves_in_6_12_only() {
 #[test]
 fn a_used_page_goes_back_to_the_free_list_and_stays_optimised() {
     let m = base_pages(Version::V6_1);
-    assert_eq!(use_page(&m.k, &m.cpu(), PMD), Err(Errno::ENOSPC));
-    let head = alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
-    assert_eq!(use_page(&m.k, &m.cpu(), PMD), Ok(head));
+    assert_eq!(fault_and_unmap(&m.k, &m.cpu(), PMD), Err(Errno::ENOSPC));
+    let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+    assert_eq!(fault_and_unmap(&m.k, &m.cpu(), PMD), Ok(head));
     assert_eq!(m.scalar(Scalar::HvoKey), 1);
     m.assert_clean("used");
 }
@@ -121,10 +121,10 @@ fn a_used_page_goes_back_to_the_free_list_and_stays_optimised() {
 fn pages_too_small_for_their_own_vmemmap_are_left_alone() {
     for (granule, h) in [(Granule::K4, 0), (Granule::K16, 0), (Granule::K64, 0)] {
         let m = Lab::new(granule, Version::V6_12, 1, false, Policies::default());
-        alloc_fresh(&m.k, &m.cpu(), h, None).unwrap();
+        alloc_pool_huge_folio(&m.k, &m.cpu(), h, None).unwrap();
         assert_eq!(m.scalar(Scalar::HvoKey), 0);
         m.assert_clean("small");
-        free_one(&m.k, &m.cpu(), h, None).unwrap();
+        remove_pool_hugetlb_folio(&m.k, &m.cpu(), h, None).unwrap();
         m.assert_clean("small freed");
     }
 }
@@ -134,7 +134,7 @@ fn the_pmd_sized_page_gives_up_seven_frames_with_every_granule() {
     for granule in Granule::ALL {
         let m = Lab::new(granule, Version::V6_1, 2, false, Policies::default());
         let before = m.vmemmap_frames().len();
-        alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
+        alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
         assert_eq!(before - m.vmemmap_frames().len(), 7, "{}", granule.name());
         m.assert_clean(granule.name());
     }
@@ -143,9 +143,9 @@ fn the_pmd_sized_page_gives_up_seven_frames_with_every_granule() {
 #[test]
 fn the_sysctl_concerns_new_pages_only() {
     let m = base_pages(Version::V6_1);
-    alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
+    alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
     m.set_hvo(false);
-    alloc_fresh(&m.k, &m.cpu(), PMD, None).unwrap();
+    alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
     assert_eq!(m.scalar(Scalar::HvoKey), 1);
     assert_eq!(set_max_huge_pages(&m.k, &m.cpu(), PMD, 0), Ok(0));
     m.assert_clean("all freed");
@@ -161,7 +161,7 @@ fn self_hosted_storage_is_refused() {
             let storage = walk(&m.m, m.k.layout.page_va(head)).unwrap().output.unwrap();
             assert_eq!(m.m.frame_info(storage), Some((FrameKind::Vmemmap, false, true)));
             let before = m.leaves();
-            alloc_fresh(&m.k, &m.cpu(), PMD, Some(head)).unwrap();
+            alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(head)).unwrap();
             assert_eq!(m.leaves(), before, "{}", version.name());
             m.assert_clean(version.name());
         }

@@ -256,7 +256,7 @@ impl LiveMachine {
             let done = operation.run(&self.kernel, cpu);
             // Work that it left to `free_hpage_workfn`, which nobody waits for.
             if self.machine.var(self.kernel.vars.scalar(Scalar::HpageFreelist)) != 0 {
-                let _ = hugetlb::deferred_free(&self.kernel, cpu);
+                let _ = hugetlb::free_hpage_workfn(&self.kernel, cpu);
             }
             done
         })

@@ -5,7 +5,7 @@ use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SI
 
 use super::page::HPG_VMEMMAP_OPTIMIZED;
 use super::page::HugePage;
-use super::{Pool, enqueue, lock, unlock};
+use super::{Pool, enqueue_hugetlb_folio, lock, unlock};
 use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::page::{nth_page, set_hugetlb_mark, write_word};
 use crate::page_alloc::prep_compound_page;
@@ -76,7 +76,7 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
     lock(cpu);
     pool.add(k, cpu, Hstate::NrHugePages, 1);
     pool.add(k, cpu, Hstate::MaxHugePages, 1);
-    enqueue(k, cpu, pool, page);
+    enqueue_hugetlb_folio(k, cpu, pool, page);
     unlock(cpu);
     Ok(u64::from(optimised))
 }

@@ -4,20 +4,23 @@
 use vmemmap_arch::{Cpu, LockId, Mode};
 
 use super::page::HugePage;
-use super::resize::prep_and_add;
-use super::{PageList, Pool, enqueue, frames, lock, must_be_surplus, prep_new, remove, restore_and_destroy, unlock};
+use super::resize::prep_and_add_allocated_folios;
+use super::{
+    __prep_new_hugetlb_folio, PageList, Pool, enqueue_hugetlb_folio, frames, lock, must_be_surplus,
+    remove_hugetlb_folio, restore_and_destroy, unlock,
+};
 use crate::page::{flag, set_hugetlb_mark, test_flag};
 use crate::page_alloc::prep_compound_page;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
-/// `echo count > …/demote`: up to `count` free pages become pages of the size in `demote_size`. Returns how many did;
-/// fewer are free is no error.
+/// `demote_store`, `echo count > …/demote`: up to `count` free pages become pages of the size in `demote_size`. Returns
+/// how many did; fewer are free is no error.
 ///
 /// # Errors
 /// `EINVAL`: no such size, or none smaller. `EBUSY`: all free pages are poisoned. `ENOMEM`: a page's vmemmap could not
 /// be restored; it is back in its pool.
-pub fn demote<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
+pub fn demote_store<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
     let target = Pool::new(k, pool.get(k, cpu, Hstate::DemoteOrder) as u8)?;
     if target.pages >= pool.pages {
@@ -29,7 +32,7 @@ pub fn demote<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Err
     let mut done = Ok(());
     while demoted < count && done.is_ok() {
         lock(cpu);
-        if pool.available(k, cpu) == 0 {
+        if pool.available_huge_pages(k, cpu) == 0 {
             unlock(cpu);
             break;
         }
@@ -49,7 +52,7 @@ pub fn demote<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Err
 /// `demote_free_huge_page`; `hugetlb_lock` is held at entry and dropped.
 fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, page: HugePage) -> Result<(), Errno> {
     let adjust_surplus = must_be_surplus(k, cpu, pool);
-    remove(k, cpu, pool, page, adjust_surplus);
+    remove_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
     unlock(cpu);
     restore_and_destroy(k, cpu, pool, page, adjust_surplus)?;
     cpu.split_run(frames::<C>(k, page), page.order(), target.order());
@@ -64,15 +67,15 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
             set_hugetlb_mark(k, cpu, part.va(k), true);
             batch.add(k, cpu, part);
         } else {
-            prep_new(k, cpu, part);
+            __prep_new_hugetlb_folio(k, cpu, part);
             lock(cpu);
             target.add(k, cpu, Hstate::NrHugePages, 1);
-            enqueue(k, cpu, target, part);
+            enqueue_hugetlb_folio(k, cpu, target, part);
             unlock(cpu);
         }
     }
     if k.features.batched_flush {
-        prep_and_add(k, cpu, target, batch);
+        prep_and_add_allocated_folios(k, cpu, target, batch);
     }
     cpu.release(LockId::HugetlbResize(target.h), Mode::Write);
     lock(cpu);

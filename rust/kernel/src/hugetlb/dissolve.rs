@@ -8,53 +8,54 @@ use super::page::HugePage;
 use super::page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
 use super::resize::drop_uncounted;
 use super::{
-    Pool, activate, add_back, deferred_free, enqueue, free_huge_page, lock, must_be_surplus, new_page, remove, unlock,
-    update_and_free_now,
+    __update_and_free_hugetlb_folio, Pool, activate, add_hugetlb_folio, alloc_fresh_hugetlb_folio,
+    enqueue_hugetlb_folio, free_hpage_workfn, free_huge_folio, lock, must_be_surplus, remove_hugetlb_folio, unlock,
 };
 use crate::features::HugetlbMark;
-use crate::hugetlb_vmemmap::restore;
+use crate::hugetlb_vmemmap::hugetlb_vmemmap_restore_folio;
 use crate::page::{
-    compound_head, flag, has_hugetlb_type, page_huge, page_ref_count, put_page_testzero, read_word, tail_head,
+    compound_head, flag, folio_test_hugetlb, page_huge, page_ref_count, put_page_testzero, read_word, tail_head,
     test_flag, write_word,
 };
 use crate::page_alloc::warn_stray_type;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
-/// `dissolve_free_huge_pages`: every free hugepage that overlaps [start, end) goes back to the page allocator, its
-/// vmemmap restored first. Returns how many did; those before a failure stay dissolved.
+/// `dissolve_free_hugetlb_folios` (6.1: `dissolve_free_huge_pages`): every free hugepage that overlaps [start, end)
+/// goes back to the page allocator, its vmemmap restored first. Returns how many did; those before a failure stay
+/// dissolved.
 ///
 /// # Errors
 /// `EBUSY`: a page is in use, or all free ones are reserved. `ENOMEM`: no frames for a page's vmemmap; it is back in
 /// its pool.
-pub fn dissolve_free_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn) -> Result<u64, Errno> {
+pub fn dissolve_free_hugetlb_folios<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end: Pfn) -> Result<u64, Errno> {
     cpu.label("dissolve_free_huge_pages");
     let step = k.geometry.hugetlb_sizes().0[0];
     let mut dissolved = 0;
     let mut pfn = start;
     while pfn < end {
-        dissolved += u64::from(dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn))?);
+        dissolved += u64::from(dissolve_free_hugetlb_folio(k, cpu, k.layout.page_va(pfn))?);
         pfn = pfn.plus(step);
     }
     Ok(dissolved)
 }
 
-/// `dissolve_free_huge_page` of the page that `pfn` belongs to, as `__page_handle_poison` does. Returns 1 if there was
+/// `__page_handle_poison` of the page that `pfn` belongs to, as far as it dissolves. Returns 1 if there was
 /// one.
 ///
 /// # Errors
-/// Those of `dissolve_free_huge_pages`.
-pub fn dissolve<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+/// Those of `dissolve_free_hugetlb_folios`.
+pub fn __page_handle_poison<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
     cpu.label("dissolve_free_huge_page");
-    dissolve_free_huge_page(k, cpu, k.layout.page_va(pfn)).map(u64::from)
+    dissolve_free_hugetlb_folio(k, cpu, k.layout.page_va(pfn)).map(u64::from)
 }
 
-/// `dissolve_free_huge_page`; whether there was one.
-pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
+/// `dissolve_free_hugetlb_folio` (6.1: `dissolve_free_huge_page`); whether there was one.
+pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Result<bool, Errno> {
     // Most pages of a block are no compound pages, and their own struct page says so. 6.1 asks for that
     // (`PageCompound`), 6.12 for the type alone.
     let may_be_head = match k.features.hugetlb_mark {
-        HugetlbMark::PageType => has_hugetlb_type(cpu, page),
+        HugetlbMark::PageType => folio_test_hugetlb(cpu, page),
         HugetlbMark::Destructor => test_flag(cpu, page, flag::HEAD),
     };
     if !may_be_head && tail_head(k, read_word(cpu, page, word::COMPOUND_HEAD)).is_none() {
@@ -80,7 +81,7 @@ pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> 
                 HugetlbMark::Destructor => Err(Errno::EBUSY),
             };
         };
-        if page_ref_count(cpu, head) != 0 || pool.available(k, cpu) == 0 {
+        if page_ref_count(cpu, head) != 0 || pool.available_huge_pages(k, cpu) == 0 {
             unlock(cpu);
             return Err(Errno::EBUSY);
         }
@@ -88,24 +89,24 @@ pub(crate) fn dissolve_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> 
         if !page.has_flag(k, cpu, HPG_FREED) {
             // Its last reference is gone, but it has not reached the free list, or waits for the worker.
             unlock(cpu);
-            if deferred_free(k, cpu)? == 0 {
+            if free_hpage_workfn(k, cpu)? == 0 {
                 cpu.round(page.head.0);
             }
             continue;
         }
         let any_surplus = k.features.dissolve_uses_surplus && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
         let adjust_surplus = any_surplus || must_be_surplus(k, cpu, pool);
-        remove(k, cpu, pool, page, adjust_surplus);
+        remove_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
         pool.add(k, cpu, Hstate::MaxHugePages, -1);
         unlock(cpu);
-        if let Err(errno) = restore(k, cpu, page) {
+        if let Err(errno) = hugetlb_vmemmap_restore_folio(k, cpu, page) {
             lock(cpu);
-            add_back(k, cpu, pool, page, adjust_surplus);
+            add_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
             pool.add(k, cpu, Hstate::MaxHugePages, 1);
             unlock(cpu);
             return Err(errno);
         }
-        return update_and_free_now(k, cpu, pool, page).map(|()| true);
+        return __update_and_free_hugetlb_folio(k, cpu, pool, page).map(|()| true);
     }
 }
 
@@ -134,7 +135,8 @@ pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, 
         return Err(Errno::EBUSY);
     }
     let pool = pool?;
-    let fresh = if pool.is_gigantic(k) { Err(Errno::ENOMEM) } else { new_page(k, cpu, pool, None) };
+    let fresh =
+        if pool.hstate_is_gigantic(k) { Err(Errno::ENOMEM) } else { alloc_fresh_hugetlb_folio(k, cpu, pool, None) };
     let new = match fresh {
         Ok(page) => page,
         Err(errno) => {
@@ -163,13 +165,13 @@ pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, 
     unlock(cpu);
     if !still {
         // Fails only to make the page surplus.
-        let _ = update_and_free_now(k, cpu, pool, new);
+        let _ = __update_and_free_hugetlb_folio(k, cpu, pool, new);
         return Err(Errno::EBUSY);
     }
     if put_page_testzero(cpu, va) {
-        free_huge_page(k, cpu, pool, old);
+        free_huge_folio(k, cpu, pool, old);
     }
-    deferred_free(k, cpu)?;
+    free_hpage_workfn(k, cpu)?;
     Ok(new.head.0)
 }
 
@@ -187,7 +189,7 @@ pub fn isolate_or_dissolve_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> R
     }
     let head = compound_head(k, cpu, page);
     let pool = Pool::of(k, cpu, head)?;
-    if pool.is_gigantic(k) {
+    if pool.hstate_is_gigantic(k) {
         return Err(Errno::ENOMEM);
     }
     let old = HugePage { head: k.layout.page_pfn(head), pages: pool.pages };
@@ -195,18 +197,18 @@ pub fn isolate_or_dissolve_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> R
         return migrate_huge_page(k, cpu, old.head);
     }
     // `alloc_and_dissolve_huge_page`: the replacement is not counted, it takes the old page's place.
-    let new = new_page(k, cpu, pool, None)?;
+    let new = alloc_fresh_hugetlb_folio(k, cpu, pool, None)?;
     lock(cpu);
     if !old.has_flag(k, cpu, HPG_FREED) {
         drop_uncounted(k, cpu, pool, new);
         unlock(cpu);
-        let _ = update_and_free_now(k, cpu, pool, new);
+        let _ = __update_and_free_hugetlb_folio(k, cpu, pool, new);
         return Err(Errno::EBUSY);
     }
-    remove(k, cpu, pool, old, false);
-    enqueue(k, cpu, pool, new);
+    remove_hugetlb_folio(k, cpu, pool, old, false);
+    enqueue_hugetlb_folio(k, cpu, pool, new);
     unlock(cpu);
     // A failed restore makes the old page surplus.
-    let _ = update_and_free_now(k, cpu, pool, old);
+    let _ = __update_and_free_hugetlb_folio(k, cpu, pool, old);
     Ok(new.head.0)
 }

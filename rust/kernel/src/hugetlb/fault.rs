@@ -6,54 +6,57 @@ use vmemmap_arch::{Cpu, Pfn};
 
 use super::page::HPG_MIGRATABLE;
 use super::page::HugePage;
-use super::resize::alloc_surplus;
-use super::{Pool, activate, dequeue, free_huge_page, lock, unlock};
+use super::resize::alloc_surplus_hugetlb_folio;
+use super::{Pool, activate, dequeue_hugetlb_folio_node_exact, free_huge_folio, lock, unlock};
 use crate::page::{page_ref_count, put_page_testzero, read_word, write_word};
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
-/// `alloc_huge_page` for a fault that has no reservation: a free page that is not reserved, else a surplus page.
+/// `alloc_hugetlb_folio` (6.1: `alloc_huge_page`) for a fault that has no reservation: a free page that is not
+/// reserved, else a surplus page.
 ///
 /// # Errors
 /// `ENOSPC`: neither is to be had.
-fn alloc_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, Errno> {
+fn alloc_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, Errno> {
     cpu.label("alloc_huge_page");
     lock(cpu);
-    let page = if pool.available(k, cpu) == 0 { None } else { dequeue(k, cpu, pool) };
+    let page =
+        if pool.available_huge_pages(k, cpu) == 0 { None } else { dequeue_hugetlb_folio_node_exact(k, cpu, pool) };
     unlock(cpu);
     if let Some(page) = page {
         return Ok(page);
     }
-    let page = alloc_surplus(k, cpu, pool).ok_or(Errno::ENOSPC)?;
+    let page = alloc_surplus_hugetlb_folio(k, cpu, pool).ok_or(Errno::ENOSPC)?;
     lock(cpu);
     activate(k, cpu, pool, page);
     unlock(cpu);
     Ok(page)
 }
 
-/// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head
-/// PFN.
+/// A page fault (`hugetlb_fault`) takes a free page, its struct pages are used, and the last reference puts it back.
+/// Returns its head PFN.
 ///
 /// # Errors
 /// `ENOSPC`: no page free, and no surplus page allowed or to be had.
-pub fn use_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
+pub fn fault_and_unmap<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
-    let page = alloc_huge_page(k, cpu, pool)?;
+    let page = alloc_hugetlb_folio(k, cpu, pool)?;
     cpu.label("hugetlb_fault");
     page.touch(k, cpu);
     if put_page_testzero(cpu, page.va(k)) {
-        free_huge_page(k, cpu, pool, page);
+        free_huge_folio(k, cpu, pool, page);
     }
     Ok(page.head.0)
 }
 
-/// A page fault takes a free page and keeps it. Returns its head PFN, by which `put_page` gives it back.
+/// `hugetlb_no_page`: a page fault takes a free page and keeps it. Returns its head PFN, by which
+/// `__unmap_hugepage_range` gives it back.
 ///
 /// # Errors
 /// `ENOSPC`: no page free, and no surplus page allowed or to be had.
-pub fn get_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
+pub fn hugetlb_no_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
-    let page = alloc_huge_page(k, cpu, pool)?;
+    let page = alloc_hugetlb_folio(k, cpu, pool)?;
     cpu.label("hugetlb_fault");
     page.touch(k, cpu);
     // The index tells its user's mapping from others, also after a migration.
@@ -63,12 +66,12 @@ pub fn get_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno> {
     Ok(page.head.0)
 }
 
-/// The user that `get_page` gave the page at `at` unmaps it, wherever migration has put it since. Returns the head PFN
-/// that it had.
+/// `__unmap_hugepage_range`: the user to whom `hugetlb_no_page` gave the page at `at` unmaps it, wherever migration has
+/// put it since. Returns the head PFN that it had.
 ///
 /// # Errors
 /// `EINVAL`: nobody holds that page.
-pub fn put_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errno> {
+pub fn __unmap_hugepage_range<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errno> {
     cpu.label("put_page");
     let pool = Pool::new(k, h)?;
     lock(cpu);
@@ -87,7 +90,7 @@ pub fn put_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errn
     unlock(cpu);
     let (page, last) = last.ok_or(Errno::EINVAL)?;
     if last {
-        free_huge_page(k, cpu, pool, page);
+        free_huge_folio(k, cpu, pool, page);
     }
     Ok(page.head.0)
 }

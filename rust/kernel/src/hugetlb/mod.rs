@@ -14,12 +14,12 @@ pub mod resize;
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
 
-use crate::hugetlb_vmemmap::{optimize, restore, vmemmap_pages};
+use crate::hugetlb_vmemmap::{hugetlb_vmemmap_optimize_folio, hugetlb_vmemmap_restore_folio, vmemmap_pages};
 use crate::mmzone::pfn_to_online_page;
 use crate::page::{
     compound_head, compound_order, flag, page_huge, set_flag, set_hugetlb_mark, set_page_count, test_flag, write_word,
 };
-use crate::page_alloc::{check_new_pages, free_pages_prepare, free_tail_pages_check, prep_compound_page};
+use crate::page_alloc::{check_new_pages, free_pages_prepare, free_tail_page_prepare, prep_compound_page};
 use crate::policy::DtorClear;
 use crate::state::{Hpage, Hstate, Scalar};
 use crate::{Errno, Kernel, mutants};
@@ -48,7 +48,7 @@ impl Pool {
         let (sizes, count) = k.geometry.hugetlb_sizes();
         if usize::from(h) < count { Ok(Self { h, pages: sizes[usize::from(h)] }) } else { Err(Errno::EINVAL) }
     }
-    /// `page_hstate`: by the compound order in the first tail.
+    /// The pool of a page (`folio_hstate`, 6.1: `page_hstate`): by the compound order in the first tail.
     ///
     /// # Errors
     /// `EINVAL`: no pool has pages of that order (the struct pages were read while they changed).
@@ -65,7 +65,7 @@ impl Pool {
     /// `hstate_is_gigantic`: larger than the page allocator's blocks, which on arm64 go just as far as the PMD size
     /// (16K, 64K) or one order beyond (4K).
     #[must_use]
-    pub const fn is_gigantic(self, k: &Kernel) -> bool {
+    pub const fn hstate_is_gigantic(self, k: &Kernel) -> bool {
         self.pages > k.geometry.entries() as u64
     }
     pub fn get<C: Cpu>(self, k: &Kernel, cpu: &C, field: Hstate) -> u64 {
@@ -75,11 +75,11 @@ impl Pool {
         cpu.var_add(k.vars.hstate(self.h, field), n, Order::Plain);
     }
     /// `persistent_huge_pages`.
-    pub fn persistent<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {
+    pub fn persistent_huge_pages<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {
         self.get(k, cpu, Hstate::NrHugePages).wrapping_sub(self.get(k, cpu, Hstate::SurplusHugePages))
     }
     /// `available_huge_pages`.
-    pub fn available<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {
+    pub fn available_huge_pages<C: Cpu>(self, k: &Kernel, cpu: &C) -> u64 {
         self.get(k, cpu, Hstate::FreeHugePages).saturating_sub(self.get(k, cpu, Hstate::ResvHugePages))
     }
     /// The page whose slot + 1 is `link`.
@@ -128,7 +128,7 @@ fn link(k: &Kernel, page: HugePage) -> u64 {
 }
 
 impl PageList {
-    /// `list_add`: at the head.
+    /// At the head, as `list_add` does.
     pub fn add<C: Cpu>(&mut self, k: &Kernel, cpu: &C, page: HugePage) {
         cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Next), self.first, Order::Plain);
         self.first = link(k, page);
@@ -194,11 +194,11 @@ pub(crate) fn frames<C: Cpu>(k: &Kernel, page: HugePage) -> Frame<C::Tok> {
     Frame { pa: k.geometry.pa(page.head), tok: C::Tok::default() }
 }
 
-/// Defaults of the pools and of `vm.hugetlb_optimize_vmemmap` (`hugetlb_init`).
+/// `hugetlb_init`: defaults of the pools and of `vm.hugetlb_optimize_vmemmap`.
 ///
 /// # Errors
 /// None.
-pub fn init_hstates<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+pub fn hugetlb_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
     cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(k.hvo_at_boot), Order::Plain);
     let (_, count) = k.geometry.hugetlb_sizes();
     for h in 1..count {
@@ -207,15 +207,16 @@ pub fn init_hstates<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
     Ok(count as u64)
 }
 
-/// `enqueue_huge_page`, under `hugetlb_lock`.
-pub(crate) fn enqueue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+/// `enqueue_hugetlb_folio` (6.1: `enqueue_huge_page`), under `hugetlb_lock`.
+pub(crate) fn enqueue_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
     list_add(k, cpu, pool, Hstate::FreeList, page);
     pool.add(k, cpu, Hstate::FreeHugePages, 1);
     page.set_flag(k, cpu, HPG_FREED);
 }
 
-/// `dequeue_huge_page_node_exact`, under `hugetlb_lock`: a free page gets its first reference.
-pub(crate) fn dequeue<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
+/// `dequeue_hugetlb_folio_node_exact` (6.1: `dequeue_huge_page_node_exact`), under `hugetlb_lock`: a free page gets its
+/// first reference.
+pub(crate) fn dequeue_hugetlb_folio_node_exact<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
     let page = pool.find_free(k, cpu, |page| !test_flag(cpu, page.va(k), flag::HWPOISON))?;
     list_del(k, cpu, pool, Hstate::FreeList, page);
     activate(k, cpu, pool, page);
@@ -230,9 +231,9 @@ pub(crate) fn activate<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) 
     set_page_count(cpu, page.va(k), 1);
 }
 
-/// `remove_hugetlb_page`, under `hugetlb_lock`: off the pool. The HugeTLB mark stays on an optimised page until its
-/// vmemmap is back: whoever finds it without would write to read-only tails (R14).
-pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
+/// `remove_hugetlb_folio` (6.1: `remove_hugetlb_page`), under `hugetlb_lock`: off the pool. The HugeTLB mark stays on
+/// an optimised page until its vmemmap is back: whoever finds it without would write to read-only tails (R14).
+pub(crate) fn remove_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
     if page.has_flag(k, cpu, HPG_FREED) {
         list_del(k, cpu, pool, Hstate::FreeList, page);
         pool.add(k, cpu, Hstate::FreeHugePages, -1);
@@ -253,15 +254,17 @@ pub(crate) fn remove<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, ad
     pool.add(k, cpu, Hstate::NrHugePages, -1);
 }
 
-/// Whether a free page leaves the pool as a surplus one, where the kernel's `remove_hugetlb_page(.., adjust_surplus =
-/// false)` takes it for persistent: a page that a failed restore made surplus is free, and if all pages are surplus the
-/// count would exceed theirs (`persistent_huge_pages` wraps). 6.12 has the test in dissolve, nobody has it in demote.
+/// Whether a free page leaves the pool as a surplus one, where the kernel's `remove_hugetlb_folio` without
+/// `adjust_surplus` takes it for persistent: a page that a failed restore made surplus is free, and if all pages are
+/// surplus the count would exceed theirs (`persistent_huge_pages` wraps). 6.12 has the test in dissolve, nobody has it
+/// in demote.
 pub(crate) fn must_be_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> bool {
-    !mutants::surplus_kept(k) && pool.persistent(k, cpu) == 0
+    !mutants::surplus_kept(k) && pool.persistent_huge_pages(k, cpu) == 0
 }
 
-/// `add_hugetlb_page`, under `hugetlb_lock`: a page whose restore failed goes back on the free list.
-pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
+/// `add_hugetlb_folio` (6.1: `add_hugetlb_page`), under `hugetlb_lock`: a page whose restore failed goes back on the
+/// free list.
+pub(crate) fn add_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, adjust_surplus: bool) {
     let lost = adjust_surplus && mutants::surplus_lost(k);
     if !lost {
         pool.add(k, cpu, Hstate::NrHugePages, 1);
@@ -271,12 +274,12 @@ pub(crate) fn add_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, 
     }
     set_hugetlb_mark(k, cpu, page.va(k), true);
     write_word(cpu, page.va(k), word::PRIVATE, HPG_VMEMMAP_OPTIMIZED);
-    enqueue(k, cpu, pool, page);
+    enqueue_hugetlb_folio(k, cpu, pool, page);
 }
 
-/// `alloc_fresh_huge_page` without the HVO part: frames from the page allocator, made a compound page. Exactly those at
-/// `at` if given (`alloc_contig_range`).
-pub(crate) fn alloc_buddy_huge_page<C: Cpu>(
+/// `alloc_buddy_hugetlb_folio` (6.1: `alloc_buddy_huge_page`) and `alloc_gigantic_folio`: frames from the page
+/// allocator, made a compound page. Exactly those at `at` if given (`alloc_contig_range`).
+pub(crate) fn alloc_buddy_hugetlb_folio<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     pool: Pool,
@@ -295,57 +298,62 @@ pub(crate) fn alloc_buddy_huge_page<C: Cpu>(
     Ok(page)
 }
 
-/// `__prep_new_huge_page`: HVO and the HugeTLB mark, in the order of that kernel.
-pub(crate) fn prep_new<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+/// `__prep_new_hugetlb_folio` (6.1: `__prep_new_huge_page`): HVO and the HugeTLB mark, in the order of that kernel.
+pub(crate) fn __prep_new_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if k.features.marked_before_optimised {
         set_hugetlb_mark(k, cpu, page.va(k), true);
-        optimize(k, cpu, page);
+        hugetlb_vmemmap_optimize_folio(k, cpu, page);
     } else {
-        optimize(k, cpu, page);
+        hugetlb_vmemmap_optimize_folio(k, cpu, page);
         set_hugetlb_mark(k, cpu, page.va(k), true);
     }
 }
 
-/// `alloc_fresh_huge_page`: a new page of the pool, counted and on no list.
+/// `alloc_fresh_hugetlb_folio` (6.1: `alloc_fresh_huge_page`): a new page of the pool, counted and on no list.
 ///
 /// # Errors
 /// `ENOMEM`: no frames. `EINVAL`: `at` is not aligned, or outside RAM.
-pub(crate) fn new_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at: Option<Pfn>) -> Result<HugePage, Errno> {
+pub(crate) fn alloc_fresh_hugetlb_folio<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pool: Pool,
+    at: Option<Pfn>,
+) -> Result<HugePage, Errno> {
     cpu.label("alloc_fresh_huge_page");
-    let page = alloc_buddy_huge_page(k, cpu, pool, at)?;
-    prep_new(k, cpu, page);
+    let page = alloc_buddy_hugetlb_folio(k, cpu, pool, at)?;
+    __prep_new_hugetlb_folio(k, cpu, page);
     lock(cpu);
     pool.add(k, cpu, Hstate::NrHugePages, 1);
     unlock(cpu);
     Ok(page)
 }
 
-/// A fresh page into the pool, optimised if HVO is on; returns its head PFN. Several CPUs may do so at once (surplus
-/// and migration pages are made without `resize_lock`).
+/// `alloc_pool_huge_folio` (6.1: `alloc_pool_huge_page`): a fresh page into the pool, optimised if HVO is on; returns
+/// its head PFN. Several CPUs may do so at once (surplus and migration pages are made without `resize_lock`).
 ///
 /// # Errors
 /// `ENOMEM`: no frames. `EINVAL`: no such size, or `at` is not aligned or outside RAM.
-pub fn alloc_fresh<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u64, Errno> {
+pub fn alloc_pool_huge_folio<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
-    let page = new_page(k, cpu, pool, at)?;
+    let page = alloc_fresh_hugetlb_folio(k, cpu, pool, at)?;
     lock(cpu);
     pool.add(k, cpu, Hstate::MaxHugePages, 1);
-    enqueue(k, cpu, pool, page);
+    enqueue_hugetlb_folio(k, cpu, pool, page);
     unlock(cpu);
     Ok(page.head.0)
 }
 
-/// A free page out of the pool and back to the page allocator; the one at `at` if given, else the first of the free
-/// list. Returns its head PFN.
+/// `remove_pool_hugetlb_folio` (6.1: `remove_pool_huge_page`), and what follows it: a free page out of the pool and
+/// back to the page allocator; the one at `at` if given, else the first of the free list. Returns its head PFN.
 ///
 /// # Errors
 /// `EBUSY`: no such free page, or all free pages are reserved. `ENOMEM`: its vmemmap could not be restored; the page is
 /// back in the pool, as surplus.
-pub fn free_one<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u64, Errno> {
+pub fn remove_pool_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u64, Errno> {
     cpu.label("remove_hugetlb_page");
     let pool = Pool::new(k, h)?;
     lock(cpu);
-    let page = match (pool.available(k, cpu), at) {
+    let page = match (pool.available_huge_pages(k, cpu), at) {
         (0, _) => None,
         (_, None) => pool.first(k, cpu, Hstate::FreeList),
         (_, Some(pfn)) => pool.free_page_at(k, cpu, pfn),
@@ -355,20 +363,20 @@ pub fn free_one<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Option<Pfn>) -> Result<u
         return Err(Errno::EBUSY);
     };
     let surplus = pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
-    remove(k, cpu, pool, page, surplus);
+    remove_hugetlb_folio(k, cpu, pool, page, surplus);
     if !surplus {
         pool.add(k, cpu, Hstate::MaxHugePages, -1);
     }
     unlock(cpu);
-    update_and_free_now(k, cpu, pool, page).map(|()| page.head.0)
+    __update_and_free_hugetlb_folio(k, cpu, pool, page).map(|()| page.head.0)
 }
 
-/// `update_and_free_page`: restoring may sleep, so a page that is still optimised is left to the worker in atomic
-/// context.
-pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, atomic: bool) {
+/// `update_and_free_hugetlb_folio` (6.1: `update_and_free_page`): restoring may sleep, so a page that is still
+/// optimised is left to the worker in atomic context.
+pub(crate) fn update_and_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage, atomic: bool) {
     if !atomic || !page.is_optimized(k, cpu) {
         // A failed restore is not reported: the page is surplus then.
-        let _ = update_and_free_now(k, cpu, pool, page);
+        let _ = __update_and_free_hugetlb_folio(k, cpu, pool, page);
         return;
     }
     cpu.var_store(k.vars.hpage(slot(k, page), Hpage::Prev), u64::from(pool.h), Order::Plain);
@@ -383,8 +391,10 @@ pub(crate) fn update_and_free<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Hug
     }
 }
 
-/// What freeing and demoting a page that was removed from its pool begin with: vmemmap back, the HugeTLB mark off, an
-/// ordinary run of pages left.
+/// What freeing and demoting a page that was removed from its pool begin with: vmemmap back
+/// (`hugetlb_vmemmap_restore_folio`), the HugeTLB mark off (`__folio_clear_hugetlb`, 6.1:
+/// `__clear_hugetlb_destructor`), noted errors to their pages (`folio_clear_hugetlb_hwpoison`), an ordinary run of
+/// pages left (`__destroy_compound_gigantic_folio`).
 ///
 /// # Errors
 /// `ENOMEM`: vmemmap could not be restored; the page is back in the pool, as surplus if `adjust_surplus`.
@@ -401,9 +411,9 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
         DtorClear::HwpoisonFirst => (false, true),
     };
     let sampled = samples && page.is_optimized(k, cpu);
-    if let Err(errno) = restore(k, cpu, page) {
+    if let Err(errno) = hugetlb_vmemmap_restore_folio(k, cpu, page) {
         lock(cpu);
-        add_back(k, cpu, pool, page, adjust_surplus);
+        add_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
         unlock(cpu);
         return Err(errno);
     }
@@ -429,7 +439,7 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
 /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
 fn destroy_compound<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     cpu.label("__free_pages");
-    free_tail_pages_check(k, cpu, page.va(k), k.features.reserved_vmemmap_pages..vmemmap_pages(k, page.pages));
+    free_tail_page_prepare(k, cpu, page.va(k), k.features.reserved_vmemmap_pages..vmemmap_pages(k, page.pages));
     free_pages_prepare(k, cpu, page.head, page.order());
 }
 
@@ -455,11 +465,16 @@ fn warn_hugetlb_left<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     }
 }
 
-/// `__update_and_free_page`.
+/// `__update_and_free_hugetlb_folio` (6.1: `__update_and_free_page`).
 ///
 /// # Errors
 /// `ENOMEM`: the page went back to the pool as surplus.
-pub(crate) fn update_and_free_now<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) -> Result<(), Errno> {
+pub(crate) fn __update_and_free_hugetlb_folio<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pool: Pool,
+    page: HugePage,
+) -> Result<(), Errno> {
     cpu.label("__update_and_free_page");
     restore_and_destroy(k, cpu, pool, page, true)?;
     cpu.free(frames::<C>(k, page), page.order(), FrameKind::Huge);
@@ -470,7 +485,7 @@ pub(crate) fn update_and_free_now<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page:
 ///
 /// # Errors
 /// None; a failed restore makes the page surplus.
-pub fn deferred_free<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
+pub fn free_hpage_workfn<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
     cpu.label("free_hpage_workfn");
     let mut count = 0;
     let mut list = PageList { first: cpu.var_rmw(k.vars.scalar(Scalar::HpageFreelist), Rmw::Swap(0), Order::AcqRel) };
@@ -478,15 +493,15 @@ pub fn deferred_free<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
         let h = cpu.var_load(k.vars.hpage((list.first - 1) as u32, Hpage::Prev), Order::Plain);
         let pool = Pool::new(k, h as u8)?;
         if let Some(page) = list.pop(k, cpu, pool) {
-            update_and_free(k, cpu, pool, page, false);
+            update_and_free_hugetlb_folio(k, cpu, pool, page, false);
             count += 1;
         }
     }
     Ok(count)
 }
 
-/// `free_huge_page`: the last reference is gone, or the page never had one.
-pub(crate) fn free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+/// `free_huge_folio` (6.1: `free_huge_page`): the last reference is gone, or the page never had one.
+pub(crate) fn free_huge_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
     cpu.label("free_huge_page");
     write_word(cpu, page.va(k), word::MAPPING, 0);
     lock(cpu);
@@ -494,24 +509,24 @@ pub(crate) fn free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Huge
     let temporary = page.has_flag(k, cpu, HPG_TEMPORARY);
     let surplus = !temporary && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
     if temporary || surplus {
-        remove(k, cpu, pool, page, surplus);
+        remove_hugetlb_folio(k, cpu, pool, page, surplus);
         unlock(cpu);
-        update_and_free(k, cpu, pool, page, true);
+        update_and_free_hugetlb_folio(k, cpu, pool, page, true);
     } else {
         list_del(k, cpu, pool, Hstate::ActiveList, page);
-        enqueue(k, cpu, pool, page);
+        enqueue_hugetlb_folio(k, cpu, pool, page);
         unlock(cpu);
     }
 }
 
-/// `__put_page` for a speculative reference that turned out to be the last one: a HugeTLB page goes back to its pool;
-/// anything else was never the model's to free.
-pub(crate) fn free_unreferenced<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
+/// `__folio_put` (6.1: `__put_page`) for a speculative reference that turned out to be the last one: a HugeTLB page
+/// goes back to its pool; anything else was never the model's to free.
+pub(crate) fn __folio_put<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
     let head = compound_head(k, cpu, page);
     if !page_huge(k, cpu, head) {
         return;
     }
     if let Ok(pool) = Pool::of(k, cpu, head) {
-        free_huge_page(k, cpu, pool, HugePage { head: k.layout.page_pfn(head), pages: pool.pages });
+        free_huge_folio(k, cpu, pool, HugePage { head: k.layout.page_pfn(head), pages: pool.pages });
     }
 }

@@ -5,10 +5,13 @@ use vmemmap_arch::{Cpu, LockId, Mode, Order};
 
 use super::page::HugePage;
 use super::{
-    PageList, Pool, add_back, alloc_buddy_huge_page, deferred_free, enqueue, lock, new_page, remove, unlock,
-    update_and_free, update_and_free_now,
+    __update_and_free_hugetlb_folio, PageList, Pool, add_hugetlb_folio, alloc_buddy_hugetlb_folio,
+    alloc_fresh_hugetlb_folio, enqueue_hugetlb_folio, free_hpage_workfn, lock, remove_hugetlb_folio, unlock,
+    update_and_free_hugetlb_folio,
 };
-use crate::hugetlb_vmemmap::{end_restore_batch, optimize_folios, restore, restore_in_batch};
+use crate::hugetlb_vmemmap::{
+    end_restore_batch, hugetlb_vmemmap_optimize_folios, hugetlb_vmemmap_restore_folio, restore_in_batch,
+};
 use crate::page::set_hugetlb_mark;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
@@ -24,14 +27,15 @@ pub fn set_max_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Res
     cpu.acquire(LockId::HugetlbResize(h), Mode::Write);
     flush_free_hpage_work(k, cpu);
     lock(cpu);
-    while pool.get(k, cpu, Hstate::SurplusHugePages) != 0 && count > pool.persistent(k, cpu) {
+    while pool.get(k, cpu, Hstate::SurplusHugePages) != 0 && count > pool.persistent_huge_pages(k, cpu) {
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
     }
-    let grown = if k.features.batched_flush { grow_6_12(k, cpu, pool, count) } else { grow_6_1(k, cpu, pool, count) };
+    let grown =
+        if k.features.batched_flush { grow_by_list(k, cpu, pool, count) } else { grow_one_by_one(k, cpu, pool, count) };
     if grown {
         shrink(k, cpu, pool, count);
     }
-    let persistent = pool.persistent(k, cpu);
+    let persistent = pool.persistent_huge_pages(k, cpu);
     cpu.var_store(k.vars.hstate(h, Hstate::MaxHugePages), persistent, Order::Plain);
     let reached = pool.get(k, cpu, Hstate::NrHugePages);
     unlock(cpu);
@@ -41,17 +45,18 @@ pub fn set_max_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Res
 
 /// `flush_free_hpage_work`: does the worker's work itself.
 fn flush_free_hpage_work<C: Cpu>(k: &Kernel, cpu: &C) {
-    let _ = deferred_free(k, cpu);
+    let _ = free_hpage_workfn(k, cpu);
 }
 
-/// One by one: allocate, optimise, count, enqueue. `hugetlb_lock` is held at entry and exit. False if it stopped early.
-fn grow_6_1<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
-    while count > pool.persistent(k, cpu) {
+/// `set_max_huge_pages` of 6.1 by `alloc_pool_huge_page`, one by one: allocate, optimise, count, enqueue.
+/// `hugetlb_lock` is held at entry and exit. False if it stopped early.
+fn grow_one_by_one<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
+    while count > pool.persistent_huge_pages(k, cpu) {
         unlock(cpu);
-        let page = new_page(k, cpu, pool, None);
+        let page = alloc_fresh_hugetlb_folio(k, cpu, pool, None);
         lock(cpu);
         let Ok(page) = page else { return false };
-        enqueue(k, cpu, pool, page);
+        enqueue_hugetlb_folio(k, cpu, pool, page);
         if cpu.signal_pending() {
             return false;
         }
@@ -59,14 +64,15 @@ fn grow_6_1<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
     true
 }
 
-/// Collect a list, then optimise it as a batch, then count and enqueue all.
-fn grow_6_12<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
+/// `set_max_huge_pages` of 6.12 by `alloc_pool_huge_folio`: a list, which `prep_and_add_allocated_folios` optimises as
+/// a batch, counts and enqueues.
+fn grow_by_list<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
     let mut list = PageList::default();
     let mut allocated = 0;
     let mut complete = true;
-    while complete && count > pool.persistent(k, cpu) + allocated {
+    while complete && count > pool.persistent_huge_pages(k, cpu) + allocated {
         unlock(cpu);
-        match alloc_buddy_huge_page(k, cpu, pool, None) {
+        match alloc_buddy_hugetlb_folio(k, cpu, pool, None) {
             Ok(page) => {
                 set_hugetlb_mark(k, cpu, page.va(k), true);
                 list.add(k, cpu, page);
@@ -79,32 +85,32 @@ fn grow_6_12<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
     }
     if list.first != 0 {
         unlock(cpu);
-        prep_and_add(k, cpu, pool, list);
+        prep_and_add_allocated_folios(k, cpu, pool, list);
         lock(cpu);
     }
     complete
 }
 
-/// `prep_and_add_allocated_folios` (6.12).
-pub(crate) fn prep_and_add<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList) {
-    optimize_folios(k, cpu, |each| list.for_each(k, cpu, pool, each));
+/// `prep_and_add_allocated_folios`.
+pub(crate) fn prep_and_add_allocated_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList) {
+    hugetlb_vmemmap_optimize_folios(k, cpu, |each| list.for_each(k, cpu, pool, each));
     lock(cpu);
     while let Some(page) = list.pop(k, cpu, pool) {
         pool.add(k, cpu, Hstate::NrHugePages, 1);
-        enqueue(k, cpu, pool, page);
+        enqueue_hugetlb_folio(k, cpu, pool, page);
     }
     unlock(cpu);
 }
 
-/// Free pages down to `count`, but no reserved ones and none in use; those become surplus. `hugetlb_lock` is held at
-/// entry and exit.
+/// The other half of `set_max_huge_pages`: free pages down to `count` (`remove_pool_hugetlb_folio`), but no reserved
+/// ones and none in use; those become surplus. `hugetlb_lock` is held at entry and exit.
 fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
     let used = pool.get(k, cpu, Hstate::NrHugePages).saturating_sub(pool.get(k, cpu, Hstate::FreeHugePages));
     let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages) + used);
     let mut list = PageList::default();
-    while keep < pool.persistent(k, cpu) {
+    while keep < pool.persistent_huge_pages(k, cpu) {
         let Some(page) = pool.find_free(k, cpu, |_| true) else { break };
-        remove(k, cpu, pool, page, false);
+        remove_hugetlb_folio(k, cpu, pool, page, false);
         list.add(k, cpu, page);
     }
     unlock(cpu);
@@ -112,7 +118,7 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
     flush_free_hpage_work(k, cpu);
     lock(cpu);
     while complete
-        && count < pool.persistent(k, cpu)
+        && count < pool.persistent_huge_pages(k, cpu)
         && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages)
     {
         pool.add(k, cpu, Hstate::SurplusHugePages, 1);
@@ -125,22 +131,22 @@ fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list:
     if !k.features.batched_flush {
         while list.first != 0 && !cpu.signal_pending() {
             let Some(page) = list.pop(k, cpu, pool) else { break };
-            update_and_free(k, cpu, pool, page, false);
+            update_and_free_hugetlb_folio(k, cpu, pool, page, false);
         }
         return put_back(k, cpu, pool, list, surplus);
     }
     let mut restored = PageList::default();
     loop {
-        let done = restore_folios(k, cpu, pool, &mut list, &mut restored);
+        let done = hugetlb_vmemmap_restore_folios(k, cpu, pool, &mut list, &mut restored);
         while let Some(page) = restored.pop(k, cpu, pool) {
             lock(cpu);
             set_hugetlb_mark(k, cpu, page.va(k), false);
             unlock(cpu);
-            update_and_free(k, cpu, pool, page, false);
+            update_and_free_hugetlb_folio(k, cpu, pool, page, false);
         }
         match done {
             Ok(_) => return put_back(k, cpu, pool, list, surplus),
-            Err(0) => restore_one(k, cpu, pool, &mut list),
+            Err(0) => bulk_vmemmap_restore_error(k, cpu, pool, &mut list),
             Err(_) => {}
         }
     }
@@ -157,7 +163,7 @@ fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus
         set_hugetlb_mark(k, cpu, page.va(k), true);
         pool.add(k, cpu, Hstate::NrHugePages, 1);
         pool.add(k, cpu, Hstate::SurplusHugePages, i64::from(surplus));
-        enqueue(k, cpu, pool, page);
+        enqueue_hugetlb_folio(k, cpu, pool, page);
     }
     unlock(cpu);
     false
@@ -165,7 +171,7 @@ fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus
 
 /// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure (or a pending signal), with one
 /// flush at the end. Returns the number of pages moved, as an error if it did not come to the end.
-fn restore_folios<C: Cpu>(
+fn hugetlb_vmemmap_restore_folios<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     pool: Pool,
@@ -194,23 +200,24 @@ fn restore_folios<C: Cpu>(
     if failed { Err(moved) } else { Ok(moved) }
 }
 
-/// The last resort of `bulk_vmemmap_restore_error`: page by page, turning failures into surplus, until one is freed.
-fn restore_one<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mut PageList) {
+/// `bulk_vmemmap_restore_error`, its last resort: page by page, turning failures into surplus, until one is freed.
+fn bulk_vmemmap_restore_error<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mut PageList) {
     while let Some(page) = list.pop(k, cpu, pool) {
-        if restore(k, cpu, page).is_ok() {
+        if hugetlb_vmemmap_restore_folio(k, cpu, page).is_ok() {
             // Nothing is left that could fail.
-            let _ = update_and_free_now(k, cpu, pool, page);
+            let _ = __update_and_free_hugetlb_folio(k, cpu, pool, page);
             return;
         }
         lock(cpu);
-        add_back(k, cpu, pool, page, true);
+        add_hugetlb_folio(k, cpu, pool, page, true);
         unlock(cpu);
     }
 }
 
-/// `alloc_surplus_huge_page`: a fresh page beyond the persistent ones, counted, on no list.
-pub(crate) fn alloc_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
-    if pool.is_gigantic(k) {
+/// `alloc_surplus_hugetlb_folio` (6.1: `alloc_surplus_huge_page`): a fresh page beyond the persistent ones, counted, on
+/// no list.
+pub(crate) fn alloc_surplus_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
+    if pool.hstate_is_gigantic(k) {
         return None;
     }
     let room = || pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrOvercommit);
@@ -220,13 +227,13 @@ pub(crate) fn alloc_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<H
     if !allowed {
         return None;
     }
-    let page = new_page(k, cpu, pool, None).ok()?;
+    let page = alloc_fresh_hugetlb_folio(k, cpu, pool, None).ok()?;
     lock(cpu);
     // The limit may have been lowered, or used up, meanwhile.
     if !room() {
         drop_uncounted(k, cpu, pool, page);
         unlock(cpu);
-        let _ = update_and_free_now(k, cpu, pool, page);
+        let _ = __update_and_free_hugetlb_folio(k, cpu, pool, page);
         return None;
     }
     pool.add(k, cpu, Hstate::SurplusHugePages, 1);
@@ -234,7 +241,7 @@ pub(crate) fn alloc_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<H
     Some(page)
 }
 
-/// `remove_hugetlb_page` of a page that is on no list.
+/// `remove_hugetlb_folio` of a page that is on no list.
 pub(crate) fn drop_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
     pool.add(k, cpu, Hstate::NrHugePages, -1);
     if !page.is_optimized(k, cpu) {
@@ -242,13 +249,13 @@ pub(crate) fn drop_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Huge
     }
 }
 
-/// `echo count > …/nr_overcommit_hugepages`. Returns `count`.
+/// `nr_overcommit_hugepages_store`: `echo count > …/nr_overcommit_hugepages`. Returns `count`.
 ///
 /// # Errors
 /// `EINVAL`: no such size, or a gigantic one.
-pub fn set_overcommit<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
+pub fn nr_overcommit_hugepages_store<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
-    if pool.is_gigantic(k) {
+    if pool.hstate_is_gigantic(k) {
         return Err(Errno::EINVAL);
     }
     lock(cpu);
@@ -262,14 +269,14 @@ pub fn set_overcommit<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<
 ///
 /// # Errors
 /// `ENOMEM`: not enough pages; nothing is reserved. `EINVAL`: no such size, or more given back than reserved.
-pub fn reserve<C: Cpu>(k: &Kernel, cpu: &C, h: u8, delta: i64) -> Result<u64, Errno> {
+pub fn hugetlb_acct_memory<C: Cpu>(k: &Kernel, cpu: &C, h: u8, delta: i64) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
     cpu.label("hugetlb_acct_memory");
     lock(cpu);
     let done = if delta >= 0 {
         gather_surplus_pages(k, cpu, pool, delta as u64)
     } else {
-        return_unused(k, cpu, pool, delta.unsigned_abs())
+        return_unused_surplus_pages(k, cpu, pool, delta.unsigned_abs())
     };
     let reserved = pool.get(k, cpu, Hstate::ResvHugePages);
     unlock(cpu);
@@ -289,7 +296,7 @@ fn gather_surplus_pages<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, delta: u64) -> 
         }
         unlock(cpu);
         for _ in 0..needed {
-            match alloc_surplus(k, cpu, pool) {
+            match alloc_surplus_hugetlb_folio(k, cpu, pool) {
                 Some(page) => {
                     list.add(k, cpu, page);
                     allocated += 1;
@@ -309,7 +316,7 @@ fn gather_surplus_pages<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, delta: u64) -> 
         pool.add(k, cpu, Hstate::ResvHugePages, delta as i64);
         while pool.get(k, cpu, Hstate::FreeHugePages) < pool.get(k, cpu, Hstate::ResvHugePages) {
             let Some(page) = list.pop(k, cpu, pool) else { break };
-            enqueue(k, cpu, pool, page);
+            enqueue_hugetlb_folio(k, cpu, pool, page);
         }
     }
     // Pages that are not needed after all.
@@ -317,14 +324,14 @@ fn gather_surplus_pages<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, delta: u64) -> 
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
         drop_uncounted(k, cpu, pool, page);
         unlock(cpu);
-        update_and_free(k, cpu, pool, page, true);
+        update_and_free_hugetlb_folio(k, cpu, pool, page, true);
         lock(cpu);
     }
     done
 }
 
 /// `return_unused_surplus_pages`, `hugetlb_lock` held at entry and exit.
-fn return_unused<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, unused: u64) -> Result<(), Errno> {
+fn return_unused_surplus_pages<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, unused: u64) -> Result<(), Errno> {
     if unused > pool.get(k, cpu, Hstate::ResvHugePages) {
         return Err(Errno::EINVAL);
     }
@@ -332,7 +339,7 @@ fn return_unused<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, unused: u64) -> Result
     let mut list = PageList::default();
     for _ in 0..unused.min(pool.get(k, cpu, Hstate::SurplusHugePages)) {
         let Some(page) = pool.find_free(k, cpu, |_| true) else { break };
-        remove(k, cpu, pool, page, true);
+        remove_hugetlb_folio(k, cpu, pool, page, true);
         list.add(k, cpu, page);
     }
     unlock(cpu);

@@ -76,6 +76,7 @@ fn free_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, list: &mut FrameList<C::T
     }
 }
 
+/// One frame of `alloc_vmemmap_page_list`, or the head's copy.
 fn alloc_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C) -> Option<Frame<C::Tok>> {
     let frame = cpu.alloc(Alloc {
         order: 0,
@@ -148,18 +149,18 @@ fn enabled<C: Cpu>(k: &Kernel, cpu: &C) -> bool {
     cpu.var_load(k.vars.scalar(Scalar::HvoEnabled), Order::Plain) != 0
 }
 
-/// `hugetlb_vmemmap_optimize` (6.1), `free_huge_page_vmemmap` (2021), `hugetlb_vmemmap_optimize_folio` (6.12). The page
-/// has no references; failure leaves it as it was and is silent.
-pub fn optimize<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+/// `hugetlb_vmemmap_optimize_folio` (6.1: `hugetlb_vmemmap_optimize`, 2021: `free_huge_page_vmemmap`). The page has no
+/// references; failure leaves it as it was and is silent.
+pub fn hugetlb_vmemmap_optimize_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     cpu.label("hugetlb_vmemmap_optimize");
     cpu.concluding(|| {
         if k.features.head_is_copied {
             let mut list = FrameList::new();
             let flags = Flags { synchronize_rcu: true, no_tlb_flush: false };
-            let _ = optimize_folio(k, cpu, page, &mut list, flags);
+            let _ = __hugetlb_vmemmap_optimize_folio(k, cpu, page, &mut list, flags);
             free_vmemmap_page_list(k, cpu, &mut list);
         } else {
-            optimize_6_1(k, cpu, page);
+            hugetlb_vmemmap_optimize(k, cpu, page);
         }
     });
 }
@@ -181,7 +182,8 @@ fn is_self_hosted_before_walk<C: Cpu>(k: &Kernel, cpu: &C, vmemmap: &VaRange) ->
     }
 }
 
-fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
+/// `hugetlb_vmemmap_optimize` of 6.1, `free_huge_page_vmemmap` of 2021: where the head stays.
+fn hugetlb_vmemmap_optimize<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
         return;
     }
@@ -192,7 +194,7 @@ fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     let done = with_static_branch(k, cpu, || {
         wait_for_speculative_refs(k, cpu, true);
         let reuse = vmemmap.start.plus((k.features.reserved_vmemmap_pages - 1) << k.geometry.page_shift());
-        vmemmap_remap_free_6_1(k, cpu, reuse..vmemmap.end)
+        vmemmap_remap_free_from_reuse(k, cpu, reuse..vmemmap.end)
     });
     if done.is_ok() {
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
@@ -200,7 +202,7 @@ fn optimize_6_1<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
 }
 
 /// `vmemmap_remap_free` of 6.1 and 2021: `range` begins with the reuse page, which stays as it is.
-fn vmemmap_remap_free_6_1<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) -> Result<(), Errno> {
+fn vmemmap_remap_free_from_reuse<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) -> Result<(), Errno> {
     let page = k.geometry.page_size();
     cpu.acquire(LockId::InitMmMmap, Mode::Read);
     let mut walk = RemapWalk::new(Action::Remap);
@@ -238,7 +240,7 @@ pub struct Flags {
 ///
 /// # Errors
 /// `ENOMEM`: no frame for the head's copy, or no table for a split. `ENOTSUPP`: self-hosted storage.
-fn optimize_folio<C: Cpu>(
+fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     page: HugePage,
@@ -336,7 +338,7 @@ fn vmemmap_remap_range<C: Cpu>(
 /// `hugetlb_vmemmap_optimize_folios` (6.12): all splits, one flush, all remaps, one flush, all frees.
 ///
 /// `folios` is called with a function to run for each page, once per pass.
-pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnMut(HugePage) -> bool)) {
+pub fn hugetlb_vmemmap_optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnMut(HugePage) -> bool)) {
     cpu.label("hugetlb_vmemmap_optimize_folios");
     folios(&mut |page| {
         if !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
@@ -350,12 +352,12 @@ pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnM
     let flags = core::cell::Cell::new(Flags { synchronize_rcu: true, no_tlb_flush: true });
     folios(&mut |page| {
         let mut frames = list.take();
-        let mut done = optimize_folio(k, cpu, page, &mut frames, flags.get());
+        let mut done = __hugetlb_vmemmap_optimize_folio(k, cpu, page, &mut frames, flags.get());
         flags.set(Flags { synchronize_rcu: false, no_tlb_flush: true });
         if done == Err(Errno::ENOMEM) && !frames.is_empty() {
             flush_after_batch(k, cpu);
             free_vmemmap_page_list(k, cpu, &mut frames);
-            done = optimize_folio(k, cpu, page, &mut frames, flags.get());
+            done = __hugetlb_vmemmap_optimize_folio(k, cpu, page, &mut frames, flags.get());
         }
         let _ = done;
         list.set(frames);
@@ -367,16 +369,19 @@ pub fn optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnM
     free_vmemmap_page_list(k, cpu, &mut frames);
 }
 
-/// `hugetlb_vmemmap_restore` (6.1), `alloc_huge_page_vmemmap` (2021), `hugetlb_vmemmap_restore_folio` (6.12): every
-/// tail gets a frame of its own again. Nothing to do if the page is not optimised.
+/// `hugetlb_vmemmap_restore_folio` (6.1: `hugetlb_vmemmap_restore`, 2021: `alloc_huge_page_vmemmap`): every tail gets a
+/// frame of its own again. Nothing to do if the page is not optimised.
 ///
 /// # Errors
 /// `ENOMEM`: not enough frames; nothing is changed.
-pub fn restore<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Result<(), Errno> {
-    cpu.concluding(|| restore_folio(k, cpu, page, Flags { synchronize_rcu: true, no_tlb_flush: false }))
+pub fn hugetlb_vmemmap_restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Result<(), Errno> {
+    cpu.concluding(|| {
+        __hugetlb_vmemmap_restore_folio(k, cpu, page, Flags { synchronize_rcu: true, no_tlb_flush: false })
+    })
 }
 
-fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> Result<(), Errno> {
+/// `__hugetlb_vmemmap_restore_folio`, and with it `vmemmap_remap_alloc`.
+fn __hugetlb_vmemmap_restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> Result<(), Errno> {
     cpu.label("hugetlb_vmemmap_restore");
     if !page.is_optimized(k, cpu) {
         return Ok(());
@@ -425,7 +430,9 @@ fn restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, flags: Flags) -> R
 /// # Errors
 /// `ENOMEM`: not enough frames; nothing is changed.
 pub fn restore_in_batch<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, first: bool) -> Result<(), Errno> {
-    cpu.concluding(|| restore_folio(k, cpu, page, Flags { synchronize_rcu: first, no_tlb_flush: true }))
+    cpu.concluding(|| {
+        __hugetlb_vmemmap_restore_folio(k, cpu, page, Flags { synchronize_rcu: first, no_tlb_flush: true })
+    })
 }
 
 /// The flush that ends a batch of `restore_in_batch`.

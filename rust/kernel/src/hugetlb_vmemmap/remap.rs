@@ -3,17 +3,17 @@
 
 use vmemmap_arch::{Cpu, Entry, Frame, Kind, Level, LockId, Mode, Slot, Va, VaRange};
 
-use super::split::split_vmemmap_huge_pmd;
+use super::split::vmemmap_split_pmd;
 use super::update::pte_pass;
 use super::walk::{Action, Pass, RemapWalk};
 use crate::features::{RemapWalker, SelfHostedTest};
-use crate::pgtable::{flush_tlb_kernel_range, is_block, offset, read_once};
+use crate::pgtable::{flush_tlb_kernel_range, offset, pmd_leaf, read_once};
 use crate::policy::PteUpdate;
 use crate::quiesce::{Pause, with_others_paused};
 use crate::{Errno, Kernel, mutants};
 
-/// Walk [start, end) and change its PTEs; splits PMD blocks on the way. No lock is taken and nothing flushed, except by
-/// a split and by the policies that say so.
+/// `vmemmap_remap_range` (6.1), `walk_kernel_page_table_range` (6.12): walk [start, end) and change its PTEs; splits
+/// PMD blocks on the way. No lock is taken and nothing flushed, except by a split and by the policies that say so.
 ///
 /// # Errors
 /// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
@@ -68,6 +68,7 @@ const fn clears_whole_page(update: PteUpdate) -> Option<Whole> {
     }
 }
 
+/// `vmemmap_p4d_range`, `vmemmap_pud_range`, `vmemmap_pmd_range` (6.1), `walk_pmd_range` (6.12): one walk.
 fn walk_pass<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -78,7 +79,7 @@ fn walk_pass<C: Cpu>(
     let mut addr = range.start;
     while addr != range.end {
         let next = k.geometry.addr_end(addr, range.end, Level::PMD);
-        if let Some(pmd) = pmd_offset(k, cpu, addr)
+        if let Some(pmd) = pmd_off_k(k, cpu, addr)
             && let Some(table) = vmemmap_pmd_entry(k, cpu, pmd, addr, walk)?
             && walk.action != Action::Split
         {
@@ -105,8 +106,8 @@ fn tests_self_hosted<T>(k: &Kernel, walk: &RemapWalk<T>) -> bool {
     }
 }
 
-/// Slot of the PMD entry that covers `addr`.
-fn pmd_offset<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
+/// `pmd_off_k`, and the descent of either walk: slot of the PMD entry that covers `addr`.
+fn pmd_off_k<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
     let mut table = cpu.root();
     let mut level = k.geometry.top();
     while level < Level::PMD {
@@ -120,8 +121,7 @@ fn pmd_offset<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
     Some(offset(cpu, table, Level::PMD, addr))
 }
 
-/// Split the block if it is one, and return the PTE table. `vmemmap_pmd_range` (6.1), `walk_pmd_range` and
-/// `vmemmap_pmd_entry` (6.12).
+/// `vmemmap_pmd_entry` (6.1: in `vmemmap_pmd_range`): split the block if it is one, and return the PTE table.
 fn vmemmap_pmd_entry<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -139,24 +139,17 @@ fn vmemmap_pmd_entry<C: Cpu>(
     }
     cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     let entry = read_once(cpu, pmd);
-    let block = is_block(entry.desc);
+    let block = pmd_leaf(entry.desc);
     let self_hosted = tests_self_hosted(k, walk) && backing_is_self_hosted(k, cpu, entry, addr);
     cpu.release(LockId::InitMmPageTable, Mode::Write);
     if self_hosted {
         return Err(Errno::ENOTSUPP);
     }
     if block {
-        split_vmemmap_huge_pmd(
-            k,
-            cpu,
-            pmd,
-            entry,
-            addr.align_down(k.geometry.entry_span(Level::PMD)),
-            walk.no_tlb_flush,
-        )?;
+        vmemmap_split_pmd(k, cpu, pmd, entry, addr.align_down(k.geometry.entry_span(Level::PMD)), walk.no_tlb_flush)?;
     }
     let entry = read_once(cpu, pmd);
-    if skips_holes(k) && (is_block(entry.desc) || !entry.desc.is_present(k.features.present_bit)) {
+    if skips_holes(k) && (pmd_leaf(entry.desc) || !entry.desc.is_present(k.features.present_bit)) {
         return Ok(None);
     }
     Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))))
@@ -180,7 +173,7 @@ pub(crate) fn backing_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, entry: Entry<C
 
 /// Read the PMD entry of `addr` once and test what backs it (6.1 `vmemmap_should_optimize`).
 pub(crate) fn vmemmap_is_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> bool {
-    match pmd_offset(k, cpu, addr) {
+    match pmd_off_k(k, cpu, addr) {
         Some(pmd) => backing_is_self_hosted(k, cpu, read_once(cpu, pmd), addr),
         None => false,
     }

@@ -4,17 +4,18 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
 
-use crate::pgtable::{clear_entry, flush_tlb_kernel_range, is_block, leaf, offset, read_once, set_entry};
+use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, pmd_leaf, read_once, set_entry};
 use crate::policy::{PmdSplit, SplitRead};
 use crate::quiesce::{Pause, with_others_paused};
 use crate::{Errno, Kernel, mutants};
 
-/// Replace a PMD block by a table of pages over the same frames. `old` was read under `page_table_lock`, which has been
-/// dropped since; the block is tested again before the table is published.
+/// `vmemmap_split_pmd` (6.1: `split_vmemmap_huge_pmd`): a PMD block becomes a table of pages over the same frames.
+/// `old` was read under `page_table_lock`, which has been dropped since; the block is tested again before the table is
+/// published.
 ///
 /// # Errors
 /// `ENOMEM`: no frame for the table; nothing is changed.
-pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
+pub(super) fn vmemmap_split_pmd<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     pmd: Slot<C::Tok>,
@@ -41,7 +42,7 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
     };
     // `pmd_page`, which does not ask what the entry is.
     let first = g.output(old.desc);
-    if !is_block(old.desc) {
+    if !pmd_leaf(old.desc) {
         cpu.warn(Invariant::FlagWithState, start.0, "a split takes a table page for the first frame of the block");
     }
     let fill = || {
@@ -56,11 +57,11 @@ pub(super) fn split_vmemmap_huge_pmd<C: Cpu>(
     }
     let publish = || {
         let now = read_once(cpu, pmd);
-        if is_block(now.desc) || mutants::split_no_retest(k) {
+        if pmd_leaf(now.desc) || mutants::split_no_retest(k) {
             // `split_page`. Boot frames (`PageReserved`) never were one page for the kernel; for a machine they may be
             // one run.
             cpu.split_frame(cpu.frame_of(old, first), (g.level_shift(Level::PMD) - g.page_shift()) as u8);
-            if !is_block(now.desc) {
+            if !pmd_leaf(now.desc) {
                 cpu.warn(
                     Invariant::SplitOnce,
                     start.0,

@@ -13,8 +13,8 @@ use crate::{Kernel, mutants};
 /// `reset_struct_pages` overwrites 0 to 2 with 3 to 5, which are plain tails.
 const NR_RESET_STRUCT_PAGE: u16 = 3;
 
-/// The PTEs of [start, end), which one table holds, changed one by one. The walk calls it once for each PMD entry; a
-/// caller that has found the table itself needs no walk.
+/// `vmemmap_pte_range`: the PTEs of [start, end), which one table holds, changed one by one. The walk calls it once for
+/// each PMD entry; a caller that has found the table itself needs no walk.
 #[inline]
 pub fn vmemmap_pte_range<C: Cpu>(
     k: &Kernel,
@@ -26,7 +26,8 @@ pub fn vmemmap_pte_range<C: Cpu>(
     pte_pass(k, cpu, table, range, walk, Pass::Exchange);
 }
 
-/// The PTEs of one table. Where the head stays where it is, the first PTE of the range defines the shared frame.
+/// `vmemmap_pte_range` (6.1), `vmemmap_pte_entry` (6.12) over the PTEs of one table. Where the head stays where it is,
+/// the first PTE of the range defines the shared frame.
 pub(super) fn pte_pass<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -71,7 +72,7 @@ pub(super) fn pte_pass<C: Cpu>(
             | PteUpdate::BbmIpiPause => exchange_ptes(k, cpu, table, &rest, walk),
         },
         (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => {
-            restore_ptes(k, cpu, table, &rest, walk, pass)
+            vmemmap_restore_pte(k, cpu, table, &rest, walk, pass)
         }
     }
 }
@@ -98,35 +99,35 @@ const fn flushes_each_entry(k: &Kernel) -> bool {
 fn exchange_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
     let old = |at| Some(read_once(cpu, at));
     match k.policies.update {
-        PteUpdate::Swap => remap_ptes(k, cpu, table, range, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
+        PteUpdate::Swap => vmemmap_remap_pte(k, cpu, table, range, walk, |at, _, new| Some(swap_pte(cpu, at, new))),
         // Those that clear the whole hugepage first have passes of their own; whoever asks for one table gets a store.
         PteUpdate::Store
         | PteUpdate::ClearThenSet
         | PteUpdate::Bbm
         | PteUpdate::BbmStopMachine
         | PteUpdate::BbmIpiPause => {
-            remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+            vmemmap_remap_pte(k, cpu, table, range, walk, |at, _, new| {
                 let old = old(at);
                 set_pte(cpu, at, new);
                 old
             });
         }
-        PteUpdate::ClearThenSetEach => remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+        PteUpdate::ClearThenSetEach => vmemmap_remap_pte(k, cpu, table, range, walk, |at, _, new| {
             let old = old(at);
             clear_then_set_pte(cpu, at, new);
             old
         }),
-        PteUpdate::BbmEach => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+        PteUpdate::BbmEach => vmemmap_remap_pte(k, cpu, table, range, walk, |at, va, new| {
             let old = old(at);
             bbm_pte(k, cpu, at, va, new);
             old
         }),
-        PteUpdate::BbmFaultWaits => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+        PteUpdate::BbmFaultWaits => vmemmap_remap_pte(k, cpu, table, range, walk, |at, va, new| {
             let old = old(at);
             vmemmap_update_pte(k, cpu, at, va, new);
             old
         }),
-        PteUpdate::BbmFaultWaitsIrqsOff => remap_ptes(k, cpu, table, range, walk, |at, va, new| {
+        PteUpdate::BbmFaultWaitsIrqsOff => vmemmap_remap_pte(k, cpu, table, range, walk, |at, va, new| {
             let old = old(at);
             vmemmap_update_pte_irqs_off(k, cpu, at, va, new);
             old
@@ -221,7 +222,7 @@ struct Tails<T> {
 
 /// `vmemmap_remap_pte` over the PTEs of one table. `put` makes the change and returns what it replaced.
 #[inline(always)]
-fn remap_ptes<C: Cpu>(
+fn vmemmap_remap_pte<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     table: Frame<C::Tok>,
@@ -256,7 +257,7 @@ fn remap_ptes<C: Cpu>(
     walk.nr_walked += count;
 }
 
-/// 6.12's change of the head page, and what is left to do.
+/// `vmemmap_remap_pte` of the first PTE, where the head is copied, and what is left to do.
 #[inline(always)]
 fn remap_head<C: Cpu>(
     k: &Kernel,
@@ -287,8 +288,8 @@ fn remap_head<C: Cpu>(
     Some(Tails { at, addr, count: range.end.since(addr) >> g.page_shift(), new })
 }
 
-/// The tails by `swap_pte`, so many in one look-up of the table. An exchange waits until the stores before it are done,
-/// so the frames given up, which nobody else can see, are listed between batches.
+/// `vmemmap_remap_pte` of the tails by `swap_pte`, so many in one look-up of the table. An exchange waits until the
+/// stores before it are done, so the frames given up, which nobody else can see, are listed between batches.
 #[inline(always)]
 fn swap_tails<C: Cpu>(k: &Kernel, cpu: &C, tails: Tails<C::Tok>, walk: &mut RemapWalk<C::Tok>) {
     let Tails { mut at, count, new, .. } = tails;
@@ -347,7 +348,7 @@ fn clear_ptes<C: Cpu>(
 /// Second half of clear-then-set and of break-before-make over a whole hugepage.
 #[inline(never)]
 fn set_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, walk: &mut RemapWalk<C::Tok>) {
-    remap_ptes(k, cpu, table, range, walk, |at, _, new| {
+    vmemmap_remap_pte(k, cpu, table, range, walk, |at, _, new| {
         set_entry(cpu, at, new);
         None
     });
@@ -355,7 +356,7 @@ fn set_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRange, 
 
 /// `vmemmap_restore_pte` over the PTEs of one table.
 #[inline(never)]
-fn restore_ptes<C: Cpu>(
+fn vmemmap_restore_pte<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     table: Frame<C::Tok>,
