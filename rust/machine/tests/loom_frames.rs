@@ -11,7 +11,7 @@ use vmemmap_machine::native::frames::{Frames, Span};
 
 /// Runs `test` under each interleaving; one that has no choice to make tests nothing.
 fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
-    static EXECUTIONS: [AtomicUsize; 5] = [const { AtomicUsize::new(0) }; 5];
+    static EXECUTIONS: [AtomicUsize; 7] = [const { AtomicUsize::new(0) }; 7];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let executions = &EXECUTIONS[NEXT.fetch_add(1, Ordering::Relaxed)];
     let mut builder = loom::model::Builder::new();
@@ -90,6 +90,49 @@ fn an_isolated_chunk_gives_nothing_out_after_it_has_settled() {
         let seen = frames.is_used(0);
         let got = other.join().unwrap();
         assert_eq!(got.is_some(), seen);
+    });
+}
+
+#[test]
+fn settling_beside_a_free_in_another_word_still_waits() {
+    model(2, || {
+        let frames = small(128);
+        assert_eq!(frames.alloc(0, Zone::Normal, Some(0), false), Some(0));
+        let alloc = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(0, Zone::Normal, Some(64), false))
+        };
+        let free = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.free(0, 0))
+        };
+        frames.isolate(0, true);
+        frames.settle(0);
+        let seen = frames.is_used(64);
+        let got = alloc.join().unwrap();
+        free.join().unwrap();
+        assert_eq!(got.is_some(), seen);
+    });
+}
+
+#[test]
+fn settling_beside_a_run_that_moves_on_still_waits() {
+    model(3, || {
+        let frames = Arc::new(Frames::new(512, &[Span { first: 0, end: 512, boot: true }]).unwrap());
+        assert_eq!(frames.alloc(0, Zone::Normal, Some(64), false), Some(64));
+        // Sets the first word, meets the frame in the second, clears the first, and takes the third and the fourth.
+        let run = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(7, Zone::Normal, None, false))
+        };
+        let alloc = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(6, Zone::Normal, Some(320), false))
+        };
+        frames.isolate(0, true);
+        frames.settle(0);
+        let seen = (frames.is_used(320), frames.is_used(128));
+        assert_eq!((alloc.join().unwrap().is_some(), run.join().unwrap().is_some()), seen);
     });
 }
 

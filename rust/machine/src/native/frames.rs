@@ -35,6 +35,8 @@ mod flag {
     pub const PRESENT: u64 = 1 << 17;
     pub const MOVABLE: u64 = 1 << 18;
     pub const ISOLATED: u64 = 1 << 19;
+    /// One for each run of several bitmap words that is being taken.
+    pub const SPREAD: u64 = 1 << 24;
 }
 
 /// State of a chunk, decoded.
@@ -57,6 +59,9 @@ impl Chunk {
     #[must_use]
     pub const fn is_isolated(self) -> bool {
         self.0 & flag::ISOLATED != 0
+    }
+    const fn is_spread(self) -> bool {
+        self.0 / flag::SPREAD != 0
     }
     #[must_use]
     pub const fn zone(self) -> Zone {
@@ -242,12 +247,9 @@ impl Frames {
         }
         let c = at / CHUNK;
         self.reserve(c, n, movable)?;
-        if self.take_bits(at, n) {
-            Some(at)
-        } else {
-            self.unreserve(c, n);
-            None
-        }
+        let taken = self.take_bits(at, n);
+        self.reserved(c, n, taken);
+        taken.then_some(at)
     }
 
     fn search(&self, order: u8, movable: bool, top_down: bool) -> Option<u64> {
@@ -272,9 +274,7 @@ impl Frames {
             }
             self.reserve(chunk, n, movable)?;
             let found = self.find_bits(chunk, order, top_down);
-            if found.is_none() {
-                self.unreserve(chunk, n);
-            }
+            self.reserved(chunk, n, found.is_some());
             found
         };
         if top_down {
@@ -305,7 +305,21 @@ impl Frames {
     }
 
     fn reserve(&self, chunk: u64, frames: u64, movable: bool) -> Option<()> {
-        self.update(chunk, |c| c.has_room(frames, movable).then_some(c.0 + frames)).map(|_| ())
+        self.update(chunk, |c| c.has_room(frames, movable).then_some(c.0 + frames + Self::spread(frames))).map(|_| ())
+    }
+    /// The second step is over: the frames reserved have become bits, or are given back.
+    fn reserved(&self, chunk: u64, frames: u64, taken: bool) {
+        if Self::spread(frames) != 0 {
+            self.update(chunk, |c| Some(c.0 - flag::SPREAD));
+        }
+        if !taken {
+            self.unreserve(chunk, frames);
+        }
+    }
+    /// Such a run sets one word after the other, and clears them again if it meets a word that is taken: for that time the
+    /// bitmap does not say whose bits they are.
+    const fn spread(frames: u64) -> u64 {
+        if frames > 64 { flag::SPREAD } else { 0 }
     }
     fn unreserve(&self, chunk: u64, frames: u64) {
         if let Some(old) = self.update(chunk, |c| Some(c.0.wrapping_sub(frames))) {
@@ -473,6 +487,10 @@ impl Frames {
         old.is_some()
     }
     /// Wait until every reservation of an isolated chunk has become bits.
+    ///
+    /// The count of an isolated chunk can only fall, and a free clears its bits before it lowers the count. If the count was the same
+    /// before and after the words were read, every reservation in it was there all the time, none of them moved its bits (those
+    /// that could are `SPREAD`), and each bit seen is of one of them: as many bits as the count says are all of them.
     pub fn settle(&self, chunk: u64) {
         loop {
             let c = self.chunk(chunk);
@@ -480,7 +498,7 @@ impl Frames {
                 return;
             }
             let set: u32 = (0..WORDS).map(|w| self.bits_of(chunk * CHUNK + w * 64).count_ones()).sum();
-            if u64::from(set) == self.chunk(chunk).used() {
+            if u64::from(set) == c.used() && !c.is_spread() && self.chunk(chunk).used() == c.used() {
                 return;
             }
             relax();
