@@ -440,8 +440,8 @@ impl LiveMachine {
     #[must_use]
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let mut all: Vec<(&'static str, u64)> = self.machine.counters().named().to_vec();
-        let (free, total) = (self.machine.frames_free(), self.machine.frames_total());
-        all.extend([("frames_free", free), ("frames_used", total - free), ("frames_total", total)]);
+        let frames = self.machine.frame_counts();
+        all.extend([("frames_free", frames.free), ("frames_used", frames.used), ("frames_total", frames.total)]);
         all.push(("optimised_hugepages", self.machine.var(self.kernel.vars.scalar(Scalar::HvoKey))));
         all
     }

@@ -192,15 +192,14 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
     }
 }
 
-/// Operations of one class that run now, and how many ever ran: an interval met another if one was running at its
-/// beginning or one began before its end.
+/// Operations of one class that run now, and how many have succeeded: an interval met another if one was running at its beginning
+/// or its end, or succeeded in between.
 #[derive(Default)]
 #[repr(align(128))]
 struct Running {
     now: AtomicU32,
-    begun: AtomicU64,
-    /// Those that ended with an error, which do not make an overlap.
-    failed: AtomicU64,
+    /// One that failed in between makes no overlap.
+    succeeded: AtomicU64,
 }
 
 #[derive(Default)]
@@ -211,18 +210,16 @@ struct Traffic {
     over: AtomicBool,
 }
 
-/// What was running or had begun when an operation began.
+/// What was running or had succeeded when an operation began.
 struct Seen {
     now: bool,
     succeeded: u64,
 }
 
 impl Running {
+    /// What is under way first: an operation that ends in between has been counted by then.
     fn look(&self) -> Seen {
-        Seen {
-            now: self.now.load(Ordering::SeqCst) != 0,
-            succeeded: self.begun.load(Ordering::SeqCst) - self.failed.load(Ordering::SeqCst),
-        }
+        Seen { now: self.now.load(Ordering::SeqCst) != 0, succeeded: self.succeeded.load(Ordering::SeqCst) }
     }
     /// Whether one of these was under way at some time since `seen`.
     fn met(&self, seen: &Seen) -> bool {
@@ -231,11 +228,10 @@ impl Running {
     }
     fn enter(&self) {
         self.now.fetch_add(1, Ordering::SeqCst);
-        self.begun.fetch_add(1, Ordering::SeqCst);
     }
     fn leave(&self, succeeded: bool) {
-        if !succeeded {
-            self.failed.fetch_add(1, Ordering::SeqCst);
+        if succeeded {
+            self.succeeded.fetch_add(1, Ordering::SeqCst);
         }
         self.now.fetch_sub(1, Ordering::SeqCst);
     }
@@ -580,5 +576,41 @@ fn reported(histogram: &Histogram<u64>) -> Latency {
         p999: histogram.value_at_quantile(0.999),
         max: histogram.max(),
         count: histogram.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What ends between two reads of a look, well or not, is no overlap of those that come after it, and none from nowhere.
+    #[test]
+    fn operations_that_fail_beside_a_look_are_no_overlap() {
+        for succeeds in [false, true] {
+            let running = Running::default();
+            let over = AtomicBool::new(false);
+            std::thread::scope(|s| {
+                s.spawn(|| {
+                    for _ in 0..200_000 {
+                        running.enter();
+                        running.leave(succeeds);
+                    }
+                    over.store(true, Ordering::SeqCst);
+                });
+                let mut last = 0;
+                while !over.load(Ordering::SeqCst) {
+                    let seen = running.look();
+                    assert!(seen.succeeded >= last && seen.succeeded <= if succeeds { 200_000 } else { 0 }, "{}", seen.succeeded);
+                    last = seen.succeeded;
+                }
+            });
+            assert!(!running.met(&running.look()));
+            let before = running.look();
+            running.enter();
+            running.leave(succeeds);
+            assert_eq!(running.met(&before), succeeds);
+            running.enter();
+            assert!(running.met(&running.look()));
+        }
     }
 }

@@ -30,6 +30,6 @@ pub use native::counters::Counters;
 #[cfg(not(loom))]
 pub use native::cpu::Native;
 #[cfg(not(loom))]
-pub use native::machine::Machine;
+pub use native::machine::{FrameCounts, Machine};
 #[cfg(not(loom))]
 pub use violation::{Event, Violation};

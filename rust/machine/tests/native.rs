@@ -344,6 +344,45 @@ fn a_loaded_table_is_seen_through_the_view() {
 }
 
 #[test]
+fn counts_of_frames_stay_counts_while_memory_comes_and_goes() {
+    let m = machine();
+    m.seal_boot();
+    let (start, bytes) = (Pa(0x8000_0000), 8 * MIB);
+    let before = (m.frames_free(), m.frames_total());
+    let most = before.1 + (bytes >> 12);
+    let over = AtomicU64::new(0);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let cpu = m.cpu(0);
+            let mut removed = 0;
+            while removed < 300 {
+                cpu.range_op(start, bytes, RangeOp::OnlineMovable).unwrap();
+                while cpu.range_op(start, bytes, RangeOp::Isolate).is_err() {}
+                while cpu.range_op(start, bytes, RangeOp::Offline).is_err() {}
+                removed += 1;
+            }
+            over.store(1, Ordering::SeqCst);
+        });
+        s.spawn(|| {
+            // Takes what comes before anybody has counted it.
+            let cpu = m.cpu(1);
+            let huge = Alloc { zone: Zone::Movable, at: Some(start), ..request(FrameKind::Huge, 9) };
+            while over.load(Ordering::SeqCst) == 0 {
+                if let Some(frame) = cpu.alloc(huge) {
+                    cpu.free(frame, 9, FrameKind::Huge);
+                }
+            }
+        });
+        while over.load(Ordering::SeqCst) == 0 {
+            let counts = m.frame_counts();
+            assert!(m.frames_free() <= most, "{} free", m.frames_free());
+            assert!(counts.total <= most && counts.free + counts.used == counts.total, "{counts:?}");
+        }
+    });
+    assert_eq!((m.frames_free(), m.frames_total()), before);
+}
+
+#[test]
 fn no_frame_is_given_out_twice_under_threads() {
     for seed in 1..=3u64 {
         let m = machine();

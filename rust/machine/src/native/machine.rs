@@ -51,6 +51,23 @@ pub struct Machine {
     labels: RwLock<Vec<&'static str>>,
 }
 
+/// Base pages of the allocator. `free + used = total`, also while memory comes or goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameCounts {
+    pub free: u64,
+    pub used: u64,
+    pub total: u64,
+}
+
+impl FrameCounts {
+    /// Two counters, each as it was at a moment of its own: memory that came or went in between may be in one and not in the other,
+    /// whichever was read first.
+    const fn of(free: u64, total: u64) -> Self {
+        let used = total.saturating_sub(free);
+        Self { free: total - used, used, total }
+    }
+}
+
 impl Machine {
     /// A machine with empty memory: all boot frames free but the root table.
     ///
@@ -364,6 +381,11 @@ impl Machine {
     pub fn frames_total(&self) -> u64 {
         self.frames_total.load(Ordering::Relaxed)
     }
+    /// The base pages that the allocator manages, and how many are free.
+    #[must_use]
+    pub fn frame_counts(&self) -> FrameCounts {
+        FrameCounts::of(self.frames_free(), self.frames_total())
+    }
     /// The `nth` allocation from now by that CPU fails (1 = the next); 0 disarms.
     pub fn fail_alloc(&self, cpu: u8, nth: u64) {
         self.injection.arm(cpu, nth);
@@ -500,5 +522,21 @@ impl TableView for &Machine {
     }
     fn word(&self, table: Pa, index: usize) -> Option<Desc> {
         TableView::word(*self, table, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_frame_is_used_that_is_not_there() {
+        assert_eq!(FrameCounts::of(3, 10), FrameCounts { free: 3, used: 7, total: 10 });
+        // A section went, or came, between the two reads.
+        for (free, total) in [(10, 3), (u64::MAX, 0), (1, 0), (0, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+            let counts = FrameCounts::of(free, total);
+            assert_eq!((counts.free + counts.used, counts.total), (total, total));
+            assert!(counts.free <= free);
+        }
     }
 }

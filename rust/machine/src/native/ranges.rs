@@ -264,10 +264,13 @@ impl Machine {
                 let fresh = !self.frames.chunk(a / CHUNK).is_present();
                 here.filter(|f| fresh || (a..b).contains(f)).for_each(|f| self.mark_absent(f, !(a..b).contains(&f)));
             }
-            self.frames.bring(a, b, movable);
         }
+        // Counted before anybody can take them, and below no longer than anybody can: the count of free frames never falls below 0.
         self.frames_total.fetch_add(end - first, Ordering::Relaxed);
         self.frames_free.0.fetch_add(end - first, Ordering::Relaxed);
+        for (a, b) in Self::chunks_in(first, end) {
+            self.frames.bring(a, b, movable);
+        }
     }
     /// Storage of an earlier life of the range.
     fn forget_self_hosted(&self, first: u64, end: u64) {
