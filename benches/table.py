@@ -1,4 +1,5 @@
-"""Writes the table of ``vmemmap bench`` into docs/performance.md, with the commit and the host that it is of: ``make bench-table``.
+"""Writes the table of ``vmemmap bench`` into docs/performance.md, with the commit and the host that it is of: ``make
+bench-table``.
 
 Figures of another commit or host do not stand beside it: the table is replaced as a whole, never edited.
 """

@@ -4,8 +4,8 @@
     variants.py --against TABLE          explore them, print what differs from the table; exit 1 if anything does
     variants.py --against OLD --table NEW  compare two tables, explore nothing
 
-A row: corpus, variant, kernel, verdict, whether the search was exhaustive, executions, states, and each violated invariant with the
-steps of its counterexample. Seconds are left out: nothing in the table depends on the host.
+A row: corpus, variant, kernel, verdict, whether the search was exhaustive, executions, states, and each violated
+invariant with the steps of its counterexample. Seconds are left out: nothing in the table depends on the host.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def vmemmap(*arguments: str) -> Any:
 def explore(name: str, variant: str, expect: str) -> Row:
     result = vmemmap("explore", name, "--variant", variant, "--json", "--budget", BUDGET)
     steps = result["invariant_steps"]
-    violated = sorted((i for i, status in result["invariants"].items() if status == "violated"), key=lambda i: int(i[1:]))
+    violated = sorted(
+        (i for i, status in result["invariants"].items() if status == "violated"), key=lambda i: int(i[1:])
+    )
     values = {
         "corpus": name,
         "variant": variant,

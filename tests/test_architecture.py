@@ -27,8 +27,8 @@ UNSAFE = {"rust/machine/src/native/arena.rs", "rust/explore/src/runtime/coroutin
 MAX_LINES = 700
 MAX_WIDTH = 120
 
-# Modules that may import each other in a circle, by crate. Those of the kernel are pairs that Linux itself has; an array of a
-# machine's words keeps the machine alive, which gives it out.
+# Modules that may import each other in a circle, by crate. Those of the kernel are pairs that Linux itself has; an
+# array of a machine's words keeps the machine alive, which gives it out.
 CIRCLES: dict[str, list[set[str]]] = {
     "arch": [],
     "machine": [],
@@ -52,7 +52,9 @@ def crates() -> dict[str, set[str]]:
     prefix = "vmemmap-"
     return {
         package["name"].removeprefix(prefix): {
-            d["name"].removeprefix(prefix) for d in package["dependencies"] if d["name"].startswith(prefix) and d["kind"] is None
+            d["name"].removeprefix(prefix)
+            for d in package["dependencies"]
+            if d["name"].startswith(prefix) and d["kind"] is None
         }
         for package in metadata["packages"]
     }
@@ -90,13 +92,16 @@ def use_paths(tree: str) -> list[str]:
 
 
 def module_graph(source: Path) -> dict[str, set[str]]:
-    """Which module of a crate names which: by `use`, or by a path in the code. The crate's root is left out: what it says of
-    others is their public name, which is followed to where it is defined."""
+    """Which module of a crate names which: by `use`, or by a path in the code. The crate's root is left out: what it
+    says of others is their public name, which is followed to where it is defined.
+    """
     text: dict[tuple[str, ...], str] = {}
     for path in sorted(source.rglob("*.rs")):
         name = path.relative_to(source).with_suffix("").parts
         code = re.sub(r"//[^\n]*", "", path.read_text())
-        text[name[:-1] if name[-1] in {"mod", "lib"} else name] = re.sub(r"#\[cfg\(test\)\]\nmod .*", "", code, flags=re.DOTALL)
+        text[name[:-1] if name[-1] in {"mod", "lib"} else name] = re.sub(
+            r"#\[cfg\(test\)\]\nmod .*", "", code, flags=re.DOTALL
+        )
     statement = re.compile(r"(?:^|(?<=[;{}]))\s*(?:pub(?:\(\w+\))?\s+)?use\s+([^;\"]+);", re.MULTILINE)
     named = {
         module: [path for tree in statement.findall(code) for path in use_paths(" ".join(tree.split()))]
@@ -121,7 +126,9 @@ def module_graph(source: Path) -> dict[str, set[str]]:
         return absolute
 
     return {
-        "::".join(module): {"::".join(target(module, path)) for path in paths} - {"::".join(module), ""} for module, paths in named.items() if module
+        "::".join(module): {"::".join(target(module, path)) for path in paths} - {"::".join(module), ""}
+        for module, paths in named.items()
+        if module
     }
 
 
@@ -157,7 +164,13 @@ def test_module_graph_sees_every_way_to_name_a_module(tmp_path: Path) -> None:
     for name, code in files.items():
         (tmp_path / name).write_text(code)
     graph = module_graph(tmp_path)
-    expected = {"kernel": set[str](), "a": {"kernel", "b"}, "b": {"deep::leaf"}, "deep": {"deep::leaf"}, "deep::leaf": {"a", "deep"}}
+    expected = {
+        "kernel": set[str](),
+        "a": {"kernel", "b"},
+        "b": {"deep::leaf"},
+        "deep": {"deep::leaf"},
+        "deep::leaf": {"a", "deep"},
+    }
     assert graph == expected
     assert circles(graph) == [{"a", "b", "deep", "deep::leaf"}]
 

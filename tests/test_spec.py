@@ -41,7 +41,9 @@ def test_sizes(text: str | int, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "4 4K", "1Z", "0x", "16E", 1 << 64, -1, True, None, 1.0, "1" * 100, "٣M"])
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "1.5G", "4 4K", "1Z", "0x", "16E", 1 << 64, -1, True, None, 1.0, "1" * 100, "٣M"]
+)
 def test_what_is_no_size_is_refused(text: object) -> None:
     with pytest.raises(SpecError, match=r"^boot_memory is ") as caught:
         parse_size(text, "boot_memory")  # type: ignore[arg-type]
@@ -86,8 +88,16 @@ def test_budgets() -> None:
 
 def test_a_machine() -> None:
     assert parse_machine("") == MachineSpec()
-    assert parse_machine("granule=64K, va-bits=52, kernel=6.12, boot_memory=8G, hotplug_memory=4G, hvo=off, 512M=3") == MachineSpec(
-        granule=65536, va_bits=52, kernel="6.12", boot_memory=8 << 30, hotplug_memory=4 << 30, hvo=False, hugepages={512 << 20: 3}
+    assert parse_machine(
+        "granule=64K, va-bits=52, kernel=6.12, boot_memory=8G, hotplug_memory=4G, hvo=off, 512M=3"
+    ) == MachineSpec(
+        granule=65536,
+        va_bits=52,
+        kernel="6.12",
+        boot_memory=8 << 30,
+        hotplug_memory=4 << 30,
+        hvo=False,
+        hugepages={512 << 20: 3},
     )
     spec = parse_machine("update=swap", {"update": ["store", "swap"]})
     assert spec.policies == {"update": "swap"}

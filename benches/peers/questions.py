@@ -60,7 +60,10 @@ def peers(m: Setup, rounds: int, ptdump: bool = False, hugepages: int = 1) -> Se
     m.scope(window="512 GiB of RAM share PTE table X: the hugepages' sections and the removed block")
     pool = m.pmd_hugepage
     heads = [m.pfn(one.start) for one in a]
-    actors = [Actor(f"HVO {n + 1}" if hugepages > 1 else "HVO", [pool.allocate(head), pool.free(head)], rounds) for n, head in enumerate(heads)]
+    actors = [
+        Actor(f"HVO {n + 1}" if hugepages > 1 else "HVO", [pool.allocate(head), pool.free(head)], rounds)
+        for n, head in enumerate(heads)
+    ]
     actors.append(Actor("hot remove", [m.memory.remove(block), block], rounds))
     if ptdump:
         walked = {"start": heads[0], "end": m.pfn(block.start + block.bytes)}

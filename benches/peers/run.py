@@ -4,10 +4,11 @@
     make bench-peers PEERS="--seconds 60 --docs"          # longer, and into docs/performance.md
 
 Two machines are asked. The handmade model goes to everybody, so that searches are compared; the real algorithms on real
-tables (`questions.py`) only to this project's explorer, and its time stands beside the peers' time for the handmade model,
-which is what somebody without it would have to write. A cell that does not end within ``--seconds`` is shown as ``>60 s``;
-"covered" and "violated" are answers, all else is none. Times are wall clock, of short cells the best of several in turns;
-those of Spin's search have the start of its process in them (about a millisecond), ours and the crates' have not.
+tables (`questions.py`) only to this project's explorer, and its time stands beside the peers' time for the handmade
+model, which is what somebody without it would have to write. A cell that does not end within ``--seconds`` is shown as
+``>60 s``; "covered" and "violated" are answers, all else is none. Times are wall clock, of short cells the best of
+several in turns; those of Spin's search have the start of its process in them (about a millisecond), ours and the
+crates' have not.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ SPINS = {"spin": [], "spin-no-por": ["-DNOREDUCE"]}
 
 @dataclass(frozen=True)
 class Cell:
-    """One question, one checker. `executions` are transitions for Spin; `compile` seconds of spin -a and of the C compiler."""
+    """One question, one checker. `executions` are transitions for Spin; `compile` seconds of spin -a and of the C
+    compiler.
+    """
 
     finished: bool
     violated: bool
@@ -98,7 +101,16 @@ class Peers:
         if out is None:
             return Cell(False, False, seconds, 0)
         a = json.loads(out)
-        return Cell(a["finished"], a["violated"], a["seconds"], a["executions"], a.get("states"), a.get("steps"), a.get("trace"), a.get("switches"))
+        return Cell(
+            a["finished"],
+            a["violated"],
+            a["seconds"],
+            a["executions"],
+            a.get("states"),
+            a.get("steps"),
+            a.get("trace"),
+            a.get("switches"),
+        )
 
 
 class Spin:
@@ -127,7 +139,11 @@ def real(name: str, seconds: float, *, shorten: float = 0.0) -> Cell:
     description = questions.peers.set_up(questions.peers.variant(name))
     options = {"seconds": seconds / 0.8, "shorten_seconds": shorten, "settle_seconds": 0.0}
     answer = json.loads(_core.explore(description.json(), json.dumps(options), None, None))
-    first = min(answer["witnesses"].values(), key=lambda w: (w["switches"], w["steps"]), default=None) if answer["violation"] else None
+    first = (
+        min(answer["witnesses"].values(), key=lambda w: (w["switches"], w["steps"]), default=None)
+        if answer["violation"]
+        else None
+    )
     return Cell(
         answer["verdict"] != "inconclusive",
         answer["verdict"] == "violated",
@@ -155,7 +171,9 @@ def in_turns(checkers: dict[str, Callable[[], Cell]]) -> dict[str, Cell]:
     return {name: best(cells) for name, cells in found.items()}
 
 
-def compare(row: dict[str, Any], peers: Peers, tools: tuple[str, str] | None, seconds: float, seed: int) -> dict[str, Cell]:
+def compare(
+    row: dict[str, Any], peers: Peers, tools: tuple[str, str] | None, seconds: float, seed: int
+) -> dict[str, Cell]:
     """All cells of a row."""
     name = row["name"]
     checkers: dict[str, Callable[[], Cell]] = {"real": lambda: real(name, seconds)}
@@ -169,16 +187,27 @@ def compare(row: dict[str, Any], peers: Peers, tools: tuple[str, str] | None, se
                 checkers[kind] = lambda spin=spin: spin.cell(seconds)
         cells = in_turns(checkers)
     if row["violated"]:
-        for kind, ask in (("ours", lambda: peers.cell("ours-trace", name, seconds, seed)), ("real", lambda: real(name, seconds, shorten=seconds))):
+        for kind, ask in (
+            ("ours", lambda: peers.cell("ours-trace", name, seconds, seed)),
+            ("real", lambda: real(name, seconds, shorten=seconds)),
+        ):
             if cells[kind].finished:
                 traced = ask()
-                cells[kind] = replace(cells[kind], trace=traced.trace, switches=traced.switches, shortest=traced.shortest)
+                cells[kind] = replace(
+                    cells[kind], trace=traced.trace, switches=traced.switches, shortest=traced.shortest
+                )
     return cells
 
 
 def wrong(row: dict[str, Any], cells: dict[str, Cell]) -> list[str]:
-    """Checkers that gave an answer, and another than the one that was derived. A sampler that sees nothing gives none."""
-    return [f"{row['name']}: {name}" for name, c in cells.items() if c.finished and c.violated != row["violated"] and name not in SAMPLERS]
+    """Checkers that gave an answer, and another than the one that was derived. A sampler that sees nothing gives
+    none.
+    """
+    return [
+        f"{row['name']}: {name}"
+        for name, c in cells.items()
+        if c.finished and c.violated != row["violated"] and name not in SAMPLERS
+    ]
 
 
 def _time(seconds: float) -> str:
@@ -226,7 +255,17 @@ def tables(rows: list[dict[str, Any]], found: dict[str, dict[str, Cell]], limit:
         return spin.seconds, spin.seconds + (spin.compile or 0.0)
 
     peers = _table(
-        ["row", "Spin", "spin -a and cc", "Spin, no POR", "loom", "loom, plain loads", "shuttle DFS", "shuttle random", "shuttle PCT 3"],
+        [
+            "row",
+            "Spin",
+            "spin -a and cc",
+            "Spin, no POR",
+            "loom",
+            "loom, plain loads",
+            "shuttle DFS",
+            "shuttle random",
+            "shuttle PCT 3",
+        ],
         [
             [
                 f"`{r['name']}`",
@@ -272,7 +311,9 @@ def write_docs(text: str) -> None:
     if not all(mark in old for mark in MARKS):
         raise SystemExit(f"{DOCS}: no marks to write between")
     before, rest = old.split(MARKS[0], 1)
-    DOCS.write_text(f"{before}{MARKS[0]}\n\nCommit `{commit()}`, on {host()}.\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}")
+    DOCS.write_text(
+        f"{before}{MARKS[0]}\n\nCommit `{commit()}`, on {host()}.\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1], 1)[1]}"
+    )
 
 
 def main() -> int:
@@ -288,7 +329,10 @@ def main() -> int:
     tools = (spin, cc) if spin and cc else None
     if tools is None:
         missing = " and ".join(name for name, path in (("spin", spin), ("gcc", cc)) if not path)
-        print(f"peers: {missing} not found, so there is no comparison with Spin (Debian: apt-get install spin gcc)", file=sys.stderr)
+        print(
+            f"peers: {missing} not found, so there is no comparison with Spin (Debian: apt-get install spin gcc)",
+            file=sys.stderr,
+        )
         if given.need_spin:
             return 0
     peers = Peers()
@@ -308,7 +352,9 @@ def main() -> int:
     if given.docs:
         write_docs(text)
     # With plain loads loom is known to miss one (see src/memory.rs); any other difference is a fault of somebody's.
-    faults = [fault for row in rows for fault in wrong(row, found[row["name"]]) if fault != "clear-then-set-3: loom-loads"]
+    faults = [
+        fault for row in rows for fault in wrong(row, found[row["name"]]) if fault != "clear-then-set-3: loom-loads"
+    ]
     for fault in faults:
         print(f"peers: {fault} gives another verdict than derived", file=sys.stderr)
     return 1 if faults else 0

@@ -3,7 +3,8 @@
 Describe a machine, let the actors of the mm subsystem loose on its tables, and learn whether a way of doing it is safe,
 what it saves and what it costs.
 
-PYTEST_DONT_REWRITE: there is no assertion to rewrite for the plugin, and a session must not warn of this package, imported before.
+PYTEST_DONT_REWRITE: there is no assertion to rewrite for the plugin, and a session must not warn of this package,
+    imported before.
 """
 
 from __future__ import annotations

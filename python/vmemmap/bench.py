@@ -94,7 +94,15 @@ def _row(name: str, unit: str, what: str, rounds: int, sides: tuple[Callable[[],
 
 def _rate(row: Row, amount: float) -> Row:
     """The row with seconds turned into so much a second."""
-    return Row(row.name, amount / row.value, row.unit, amount / row.limit, row.what, amount / row.value_median, amount / row.limit_median)
+    return Row(
+        row.name,
+        amount / row.value,
+        row.unit,
+        amount / row.limit,
+        row.what,
+        amount / row.value_median,
+        amount / row.limit_median,
+    )
 
 
 def _start(program: str) -> None:
@@ -102,7 +110,10 @@ def _start(program: str) -> None:
 
 
 def _import_time(name: str, quick: bool) -> Row:
-    sides = (lambda: _seconds(lambda: _start("import vmemmap")), lambda: _seconds(lambda: _start("import dataclasses, json, re")))
+    sides = (
+        lambda: _seconds(lambda: _start("import vmemmap")),
+        lambda: _seconds(lambda: _start("import dataclasses, json, re")),
+    )
     what = "a process that imports vmemmap; limit: one that imports what it needs of Python"
     return _row(name, "s", what, 1 if quick else 9, sides)
 
@@ -136,10 +147,14 @@ def _large_dump(quick: bool) -> bytes:
     known = [parse_ptdump(f"{line}\n") for line in _LINES]
     ranges = (100_000 if quick else 100_000_000) // (sum(map(len, _LINES)) // len(_LINES) + 1)
     turn = np.arange(ranges) % len(known)
-    bounds = np.concatenate([np.zeros(1, np.uint64), np.cumsum(np.array([int(dump.size[0]) for dump in known], np.uint64)[turn])])
+    bounds = np.concatenate(
+        [np.zeros(1, np.uint64), np.cumsum(np.array([int(dump.size[0]) for dump in known], np.uint64)[turn])]
+    )
     texts = tuple(dump[0].columns for dump in known)
     level = np.array([dump.level[0] for dump in known], np.uint8)[turn]
-    return Ptdump(bounds.astype(np.uint64) + np.uint64(0xFFFF << 48), level, turn.astype(np.uint32), texts, ()).to_bytes()
+    return Ptdump(
+        bounds.astype(np.uint64) + np.uint64(0xFFFF << 48), level, turn.astype(np.uint32), texts, ()
+    ).to_bytes()
 
 
 def _ptdump_parse(name: str, quick: bool) -> Row:
@@ -177,8 +192,8 @@ def _python_exchange_bulk(name: str, quick: bool) -> Row:
     bare = 10_240 if quick else 1_024_000
     sides = (resize, lambda: _core.bare_exchanges(bare) * 1e9 / bare)
     what = (
-        f"one of the exchanges that nr_hugepages = {count} makes (update=swap), with all else that a new hugepage takes; "
-        "limit: one bare AtomicU64::swap"
+        f"one of the exchanges that nr_hugepages = {count} makes (update=swap), with all else that a new hugepage "
+        "takes; limit: one bare AtomicU64::swap"
     )
     return _row(name, "ns", what, 3 if quick else 15, sides)
 

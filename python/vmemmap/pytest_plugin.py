@@ -3,8 +3,8 @@
 The mark ``vmemmap_explore`` explores a scenario before the body of a test, which may look closer at the fixture
 ``vmemmap_result``; the fixture ``vmemmap_machine`` is a machine that must be whole when the test is over.
 
-pytest imports this in every session of every project beside which the package is installed, so that the laboratory itself is
-imported only for a test that uses it.
+pytest imports this in every session of every project beside which the package is installed, so that the laboratory
+itself is imported only for a test that uses it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,13 @@ MACHINE = "vmemmap_machine"
 RESULT = "vmemmap_result"
 
 _MARKS = (
-    f"{EXPLORE}(scenario, *, variant=None, expect=None, invariant=None, budget=None, strategy='exhaustive', seed=None, depth=None, "
-    "policies=None): explore the interleavings of a scenario and fail unless they show what is expected (docs/pytest.md)",
-    f"{MACHINE}(*, at_rest=True, **keywords): configure the machine of the fixture {MACHINE}; the keywords are those of vmemmap.Machine",
+    f"{EXPLORE}(scenario, *, variant=None, expect=None, invariant=None, budget=None, strategy='exhaustive', "
+    "seed=None, depth=None, policies=None): explore the interleavings of a scenario and fail unless they show what "
+    "is expected (docs/pytest.md)",
+    (
+        f"{MACHINE}(*, at_rest=True, **keywords): configure the machine of the fixture {MACHINE}; the keywords are "
+        "those of vmemmap.Machine"
+    ),
 )
 
 #: Violations of a machine at rest that are listed one by one.
@@ -48,8 +52,16 @@ _DONE = pytest.StashKey["tuple[Result, Miss | None]"]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options and the setting of the plugin."""
     group = parser.getgroup("vmemmap", "races on vmemmap")
-    group.addoption("--vmemmap-budget", metavar="BUDGET", help="Budget of every exploration (5000, 10s, 5m), whatever its mark says.")
-    group.addoption("--vmemmap-traces", metavar="DIR", help="Where traces of unexpected violations are saved; by default beside tmp_path.")
+    group.addoption(
+        "--vmemmap-budget",
+        metavar="BUDGET",
+        help="Budget of every exploration (5000, 10s, 5m), whatever its mark says.",
+    )
+    group.addoption(
+        "--vmemmap-traces",
+        metavar="DIR",
+        help="Where traces of unexpected violations are saved; by default beside tmp_path.",
+    )
     parser.addini("vmemmap_budget", "Budget of explorations whose mark gives none (60s).", default=None)
 
 
@@ -61,7 +73,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for line in _MARKS:
         config.addinivalue_line("markers", line)
-    for where, budget in (("--vmemmap-budget", config.getoption("vmemmap_budget")), ("vmemmap_budget", config.getini("vmemmap_budget"))):
+    for where, budget in (
+        ("--vmemmap-budget", config.getoption("vmemmap_budget")),
+        ("vmemmap_budget", config.getini("vmemmap_budget")),
+    ):
         try:
             if budget is not None:
                 parse_budget(budget)
@@ -83,12 +98,14 @@ def _refusal(what: str, error: Exception) -> BaseException:
     return pytest.fail.Exception(f"{what}: {error}", pytrace=False)
 
 
-# ---- explorations ------------------------------------------------------------------------------------------------------
+# ---- explorations
+# ------------------------------------------------------------------------------------------------------
 
 
 def _marks(node: pytest.Item) -> list[pytest.Mark]:
-    """The marks nearest to the test, in the order of the source: of the function or its parameters, else of the class, else of
-    the module."""
+    """The marks nearest to the test, in the order of the source: of the function or its parameters, else of the
+    class, else of the module.
+    """
     found = list(node.iter_markers_with_node(EXPLORE))
     # Decorators apply from the bottom.
     return [mark for owner, mark in reversed(found) if owner is found[0][0]]
@@ -138,8 +155,8 @@ def _case(item: pytest.Item) -> Case:
     cases = _cases(marks)
     if len(cases) > 1:
         raise SpecError(
-            f"{', '.join(case.name for case in cases)}: one test explores one variant; several marks or variants go with a function "
-            "that is no method of unittest, and not beside a mark of pytest.param"
+            f"{', '.join(case.name for case in cases)}: one test explores one variant; several marks or variants go "
+            "with a function that is no method of unittest, and not beside a mark of pytest.param"
         )
     return cases[0]
 
@@ -206,7 +223,9 @@ def vmemmap_result(request: pytest.FixtureRequest) -> Result:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What passed as safe and is not plainly so is said in the words of its verdict; with ``-v`` every verdict and its scope."""
+    """What passed as safe and is not plainly so is said in the words of its verdict; with ``-v`` every verdict and
+    its scope.
+    """
     lines: list[str] = []
     for report in terminalreporter.stats.get("passed", ()):
         said: Mapping[str, object] = dict(getattr(report, "user_properties", ()))
@@ -222,7 +241,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(line)
 
 
-# ---- machines ----------------------------------------------------------------------------------------------------------
+# ---- machines
+# ----------------------------------------------------------------------------------------------------------
 
 
 def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
@@ -244,7 +264,9 @@ def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
     at_rest = keywords.pop("at_rest", True)
     if not isinstance(at_rest, bool):
         raise SpecError(f"at_rest is {at_rest!r}: expected True or False")
-    own = [name for name, parameter in signature(Machine).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    own = [
+        name for name, parameter in signature(Machine).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
+    ]
     known = ["at_rest", *own, *(row.replace("-", "_") for row in _core.policies())]
     for name in keywords:
         if name not in known:
@@ -254,8 +276,10 @@ def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
 
 @pytest.fixture
 def vmemmap_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """A `vmemmap.Machine`, configured by the mark ``vmemmap_machine``. Invariants that are broken when the test is over, or that the
-    machine saw broken before (with ``checked=True`` at every access), are an error of the test; ``at_rest=False`` leaves that out."""
+    """A `vmemmap.Machine`, configured by the mark ``vmemmap_machine``. Invariants that are broken when the test is
+    over, or that the machine saw broken before (with ``checked=True`` at every access), are an error of the test;
+    ``at_rest=False`` leaves that out.
+    """
     try:
         machine, at_rest = _machine(list(request.node.iter_markers(MACHINE)))
     except VmemmapError as error:
@@ -269,7 +293,9 @@ def vmemmap_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     if seen or left:
         # The message of what was seen on the way begins with its invariant, and names CPU and function.
         lines = [one.message for one in seen]
-        lines += [f"{one.invariant}{'' if one.address is None else f' at {one.address:#x}'}: {one.message}" for one in left]
+        lines += [
+            f"{one.invariant}{'' if one.address is None else f' at {one.address:#x}'}: {one.message}" for one in left
+        ]
         numbers = sorted({one.invariant for one in (*seen, *left)}, key=order)
         more = [f"and {len(lines) - MOST_LISTED} more"] if len(lines) > MOST_LISTED else []
         listed = [f"the test leaves {' '.join(numbers)} violated in {machine!r}", *lines[:MOST_LISTED], *more]

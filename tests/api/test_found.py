@@ -24,7 +24,9 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("granule", "va_bits", "kernel"), KINDS)
-def test_an_image_and_its_text_are_machines_of_the_same_kind(tmp_path: Path, granule: str, va_bits: int, kernel: str) -> None:
+def test_an_image_and_its_text_are_machines_of_the_same_kind(
+    tmp_path: Path, granule: str, va_bits: int, kernel: str
+) -> None:
     m = Machine(granule=granule, va_bits=va_bits, kernel=kernel, boot_memory="1G", hotplug_memory="1G")
     list(m.hugetlb.values())[1].nr_hugepages = 1
     image, text = tmp_path / "m.npz", tmp_path / "m.txt"

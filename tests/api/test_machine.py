@@ -72,7 +72,9 @@ def test_every_geometry_boots_and_optimises(granule: str, va_bits: int, kernel: 
     m.memory.remove(block)
     # 6.12.117 as written: its restore leaves the head's struct pages in every tail page, their free the types.
     written = kernel == "6.12.117"
-    assert {found.message for found in m.check()} == ({"a page that is no head kept the HugeTLB type"} if written else set())
+    assert {found.message for found in m.check()} == (
+        {"a page that is no head kept the HugeTLB type"} if written else set()
+    )
     assert {v.invariant for v in m.violations} == ({"I11"} if written else set())
 
 
@@ -312,7 +314,12 @@ def test_a_struct_page_is_read_word_by_word() -> None:
     first, tail = m.struct_page(head), m.struct_page(head + 3)
     assert first is not None
     assert tail is not None
-    assert (first.address, first.is_head, first.compound_head, first.has_hugetlb_type) == (m.page_address(head), True, None, True)
+    assert (first.address, first.is_head, first.compound_head, first.has_hugetlb_type) == (
+        m.page_address(head),
+        True,
+        None,
+        True,
+    )
     assert (tail.is_head, tail.compound_head, tail.has_hugetlb_type, tail.refcount) == (False, first.address, False, 0)
     assert tail.mapping == 0xDEAD_0000_0000_0400
     assert repr(tail).startswith(f"<StructPage {tail.address:#x}: 0 ")

@@ -1,4 +1,6 @@
-"""Scenarios that a user writes: what their functions may return, and what is said of one that returns something else."""
+"""Scenarios that a user writes: what their functions may return, and what is said of one that returns something
+else.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,13 @@ def test_actors_are_operations_generators_functions_lists_or_actors() -> None:
             yield pool.allocate()
             yield pool.use()
 
-        return [m.memory.remove(block), use_a_page, use_a_page(), [pool.allocate(), pool.free()], vmemmap.Actor("x", [m.ptdump(block)])]
+        return [
+            m.memory.remove(block),
+            use_a_page,
+            use_a_page(),
+            [pool.allocate(), pool.free()],
+            vmemmap.Actor("x", [m.ptdump(block)]),
+        ]
 
     assert names(every_kind) == ["memory remove", "use a page", "use a page 2", "hugetlb alloc", "x"]
 
@@ -67,7 +75,9 @@ def test_what_is_no_seed_is_refused(seed: Any) -> None:
         vmemmap.stress("R6", seed=seed, seconds=0.1)
 
 
-@pytest.mark.parametrize(("policies", "right"), [({"update": 3}, "store, swap"), ({"colour": 1}, "mapping, update")], ids=str)
+@pytest.mark.parametrize(
+    ("policies", "right"), [({"update": 3}, "store, swap"), ({"colour": 1}, "mapping, update")], ids=str
+)
 def test_what_is_no_policy_is_refused_with_what_there_is(policies: Any, right: str) -> None:
     with pytest.raises(vmemmap.SpecError, match=right):
         vmemmap.Machine(boot_memory="256M", **policies)

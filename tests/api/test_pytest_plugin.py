@@ -61,7 +61,8 @@ def one_line(result: pytest.RunResult, *words: str) -> None:
         assert word in section[1]
 
 
-# ---- what is expected and found ----------------------------------------------------------------------------------------
+# ---- what is expected and found
+# ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -128,13 +129,17 @@ def test_an_unexpected_fall_is_told_with_its_trace_and_the_command_that_replays_
     assert replayed.strip() in shown, "the failure shows what `vmemmap replay` prints"
 
 
-def test_without_a_directory_of_its_own_the_trace_lies_beside_tmp_path(session: Session, pytester: pytest.Pytester) -> None:
+def test_without_a_directory_of_its_own_the_trace_lies_beside_tmp_path(
+    session: Session, pytester: pytest.Pytester
+) -> None:
     result = session(explored("'R6', variant='mmap-only', expect='safe'"), "--basetemp", "base")
     (trace,) = (pytester.path / "base").rglob("*.json")
     result.stdout.fnmatch_lines([f"trace: {trace}"])
 
 
-def test_tests_whose_names_no_file_can_have_keep_their_traces_apart(session: Session, pytester: pytest.Pytester) -> None:
+def test_tests_whose_names_no_file_can_have_keep_their_traces_apart(
+    session: Session, pytester: pytest.Pytester
+) -> None:
     parameters = "@pytest.mark.parametrize('x', ['<', '>', '" + "x" * 300 + "'])\n"
     session(parameters + explored("'R6', variant='mmap-only', expect='safe'", parameters="x"), "--vmemmap-traces", ".")
     assert len(list(pytester.path.glob("*.json"))) == 3
@@ -143,13 +148,17 @@ def test_tests_whose_names_no_file_can_have_keep_their_traces_apart(session: Ses
 def test_another_fall_than_the_one_expected_fails(session: Session) -> None:
     result = session(explored("'R6', variant='mmap-only', expect='violated', invariant=['I1', 'I6']"))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["expected I1 I6 violated, found I1 violated, I5 I6 held, I18 violated", "*I1 is violated again*"])
+    result.stdout.fnmatch_lines(
+        ["expected I1 I6 violated, found I1 violated, I5 I6 held, I18 violated", "*I1 is violated again*"]
+    )
 
 
 def test_a_race_that_is_gone_fails(session: Session) -> None:
     result = session(explored("'R6', variant='kernel', expect='violated', invariant='I1'"))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["expected I1 violated, found safe", "r06_ptdump_vs_hot_remove kernel: safe [[]4K pages*"])
+    result.stdout.fnmatch_lines(
+        ["expected I1 violated, found safe", "r06_ptdump_vs_hot_remove kernel: safe [[]4K pages*"]
+    )
     result.stdout.no_fnmatch_line("trace:*")
 
 
@@ -157,11 +166,15 @@ def test_a_race_that_is_gone_fails(session: Session) -> None:
 def test_undecided_is_neither_safe_nor_violated(session: Session, arguments: str) -> None:
     result = session(explored(arguments))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["expected *, found inconclusive: no violation of I1 I5 I6 in * executions", "undecided: budget used up; *"])
+    result.stdout.fnmatch_lines(
+        ["expected *, found inconclusive: no violation of I1 I5 I6 in * executions", "undecided: budget used up; *"]
+    )
 
 
 def test_a_column_that_fell_beside_the_judged_ones_is_said_though_the_test_passes(session: Session) -> None:
-    result = session(explored("'R32', variant='64k-store-6.12', expect='safe'") + explored("'R6'").replace("race", "plain"))
+    result = session(
+        explored("'R32', variant='64k-store-6.12', expect='safe'") + explored("'R6'").replace("race", "plain")
+    )
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*= vmemmap =*", "*::test_race: I1 I5 I6 held, I19 violated"])
     result.stdout.no_fnmatch_line("*::test_plain:*")
@@ -170,16 +183,21 @@ def test_a_column_that_fell_beside_the_judged_ones_is_said_though_the_test_passe
 def test_safe_may_ask_that_a_column_holds_which_the_scenario_does_not_judge(session: Session) -> None:
     result = session(explored("'R32', variant='64k-store-6.12', expect='safe', invariant='I19'"))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["expected safe and I19 held, found I19 violated, I1 I5 I6 held", "*I19 is violated again*", "trace: *"])
+    result.stdout.fnmatch_lines(
+        ["expected safe and I19 held, found I19 violated, I1 I5 I6 held", "*I19 is violated again*", "trace: *"]
+    )
 
 
-def test_every_verdict_has_its_scope_beside_it_when_asked_and_in_the_xml(session: Session, pytester: pytest.Pytester) -> None:
+def test_every_verdict_has_its_scope_beside_it_when_asked_and_in_the_xml(
+    session: Session, pytester: pytest.Pytester
+) -> None:
     result = session(explored("'R6'"), "-v", "--junit-xml", "found.xml")
     result.stdout.fnmatch_lines(["*::test_race: safe [[]4K pages, *actors ptdump*"])
     assert '<property name="vmemmap_verdict" value="safe"' in (pytester.path / "found.xml").read_text()
 
 
-# ---- several explorations, own scenarios -------------------------------------------------------------------------------
+# ---- several explorations, own scenarios
+# -------------------------------------------------------------------------------
 
 
 def test_several_variants_or_marks_are_tests_of_their_own(session: Session) -> None:
@@ -208,7 +226,12 @@ class TestClass:
 """
     result = session(text, "-v")
     result.assert_outcomes(passed=12)
-    for name in ("test_all[R25-in-interrupt]", "test_stacked[R6-kernel-2]", "test_stacked[R6-mmap-only-1]", "test_inherited[R6-kernel-6.12]"):
+    for name in (
+        "test_all[R25-in-interrupt]",
+        "test_stacked[R6-kernel-2]",
+        "test_stacked[R6-mmap-only-1]",
+        "test_inherited[R6-kernel-6.12]",
+    ):
         assert f"::{name} PASSED" in result.stdout.str()
 
 
@@ -223,7 +246,9 @@ def dumped(m):
 
 
 def test_a_function_of_a_stage_is_explored(session: Session) -> None:
-    again = explored("scenario=dumped, policies={'walker': 'mmap-only'}, expect='violated', invariant='I1'").replace("race", "unlocked")
+    again = explored("scenario=dumped, policies={'walker': 'mmap-only'}, expect='violated', invariant='I1'").replace(
+        "race", "unlocked"
+    )
     session(OWN + explored("scenario=dumped") + again).assert_outcomes(passed=2)
 
 
@@ -254,7 +279,8 @@ def test_the_example_of_the_documentation_runs_as_it_stands(pytester: pytest.Pyt
     result.stdout.fnmatch_lines(["expected safe, found I1 violated, I2 I3 I4 I5 I6 I8 I28 held, I18 violated"])
 
 
-# ---- wrong use ---------------------------------------------------------------------------------------------------------
+# ---- wrong use
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -294,8 +320,12 @@ def test_a_wrong_mark_does_not_take_the_other_tests_of_its_file_with_it(session:
     session(explored("'R6', variant='*', budget='soon'") + "def test_other(): ...").assert_outcomes(passed=1, errors=1)
 
 
-@pytest.mark.parametrize("options", [["--vmemmap-budget", "soon"], ["-o", "vmemmap_budget=0s"], ["--vmemmap-traces", "taken"]], ids=" ".join)
-def test_a_wrong_option_ends_the_session_before_it_begins(session: Session, pytester: pytest.Pytester, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    "options", [["--vmemmap-budget", "soon"], ["-o", "vmemmap_budget=0s"], ["--vmemmap-traces", "taken"]], ids=" ".join
+)
+def test_a_wrong_option_ends_the_session_before_it_begins(
+    session: Session, pytester: pytest.Pytester, options: list[str]
+) -> None:
     (pytester.path / "taken").touch()
     result = session(explored("'R6'"), *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -304,7 +334,8 @@ def test_a_wrong_option_ends_the_session_before_it_begins(session: Session, pyte
     assert "vmemmap" in line
 
 
-# ---- budgets -----------------------------------------------------------------------------------------------------------
+# ---- budgets
+# -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -317,11 +348,14 @@ def test_a_wrong_option_ends_the_session_before_it_begins(session: Session, pyte
         (", budget=3", ["-o", "vmemmap_budget=30s"], False),
     ],
 )
-def test_the_command_line_overrides_the_mark_and_the_mark_the_setting(session: Session, mark: str, options: list[str], decided: bool) -> None:
+def test_the_command_line_overrides_the_mark_and_the_mark_the_setting(
+    session: Session, mark: str, options: list[str], decided: bool
+) -> None:
     session(explored(f"'R6'{mark}"), *options).assert_outcomes(passed=decided, failed=not decided)
 
 
-# ---- machines ----------------------------------------------------------------------------------------------------------
+# ---- machines
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_machine_is_configured_by_marks_of_which_the_nearer_overrides(session: Session) -> None:
@@ -356,7 +390,11 @@ def test_a_machine_left_broken_is_an_error_of_the_test(session: Session) -> None
     result = session(broken("mutant='executable'"))
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["*ERROR at teardown of test_machine*", "the test leaves I31 violated in <Machine 4K*", "I31 at 0x*: writable and executable"]
+        [
+            "*ERROR at teardown of test_machine*",
+            "the test leaves I31 violated in <Machine 4K*",
+            "I31 at 0x*: writable and executable",
+        ]
     )
     result.stdout.fnmatch_lines(["and * more"])
 
@@ -365,7 +403,9 @@ def test_what_a_machine_saw_on_the_way_is_an_error_too(session: Session) -> None
     """A table published before it was filled: at rest, nothing is left of it."""
     result = session(broken("mutant='publish-early', checked=True"))
     result.assert_outcomes(passed=1, errors=1)
-    result.stdout.fnmatch_lines(["the test leaves I21 violated*", "I21 table published early: * in hugetlb_vmemmap_optimize *"])
+    result.stdout.fnmatch_lines(
+        ["the test leaves I21 violated*", "I21 table published early: * in hugetlb_vmemmap_optimize *"]
+    )
 
 
 def test_a_machine_that_is_to_break_is_not_checked(session: Session) -> None:
@@ -388,7 +428,8 @@ def test_a_machine_that_cannot_be_is_refused_in_one_line(session: Session, argum
     one_line(session(text), "vmemmap_machine: ", *words)
 
 
-# ---- the session around it ---------------------------------------------------------------------------------------------
+# ---- the session around it
+# ---------------------------------------------------------------------------------------------
 
 
 def test_loading_the_plugin_loads_nothing_that_only_an_exploration_needs() -> None:
@@ -398,7 +439,9 @@ def test_loading_the_plugin_loads_nothing_that_only_an_exploration_needs() -> No
     assert answer.stdout.strip() == "[]"
 
 
-def test_an_installed_package_brings_the_plugin_with_it(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_package_brings_the_plugin_with_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the entry point of the project file alone, as any other project's session would load it."""
     entry = re.search(r"\[project\.entry-points\.pytest11\]\n(.+)\n", (ROOT / "pyproject.toml").read_text())
     assert entry is not None

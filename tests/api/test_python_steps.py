@@ -43,8 +43,8 @@ def retries(m: Setup, tries: int = 3) -> list[Actor]:
 
 
 def test_a_removal_tried_again_while_ebusy_meets_ptdump_unless_ptdump_locks() -> None:
-    # The race of R6, `ptdump_walk_pgd` without `get_online_mems`. The block shares its table with boot memory, which stays:
-    # an entry is cleared under the walk (I18), no table is freed (not I1).
+    # The race of R6, `ptdump_walk_pgd` without `get_online_mems`. The block shares its table with boot memory, which
+    # stays: an entry is cleared under the walk (I18), no table is freed (not I1).
     found = vmemmap.explore(own(retries, walker="mmap-only"), budget=60.0)
     assert (found.judged_violated, found.invariants["I1"]) == (["I18"], "held")
     assert found.raw["asked"]["remover"]["operations"] == ["memory_remove"]
@@ -152,7 +152,9 @@ def test_what_is_wrong_with_a_step_is_said_with_its_actor_and_number(steps: Any,
     for run in (lambda s: vmemmap.explore(s, budget=10.0), lambda s: vmemmap.stress(s, seconds=5.0)):
         with pytest.raises(vmemmap.SpecError) as refused:
             run(wrong(steps))
-        assert str(refused.value).startswith("actor 'looks', step 2: ") or str(refused.value).startswith('actor "looks", step 2: ')
+        assert str(refused.value).startswith("actor 'looks', step 2: ") or str(refused.value).startswith(
+            'actor "looks", step 2: '
+        )
         assert said in str(refused.value)
         assert "\n" not in str(refused.value)
 
@@ -164,7 +166,9 @@ def test_steps_that_answer_otherwise_the_second_time_are_refused_with_both_answe
         if (yield m.hugetlb["2M"].resize(next(counter))) >= 0:
             yield m.hugetlb["2M"].use()
 
-    with pytest.raises(vmemmap.SpecError, match=r'step 1: .* \{"op": "nr_hugepages".*"count": 2\} once and .*"count": 3\} now'):
+    with pytest.raises(
+        vmemmap.SpecError, match=r'step 1: .* \{"op": "nr_hugepages".*"count": 2\} once and .*"count": 3\} now'
+    ):
         vmemmap.explore(wrong(fickle), budget=10.0)
 
 
@@ -197,7 +201,9 @@ def test_a_failing_step_is_exit_code_2_and_one_line(command: str, tmp_path: Path
     path = tmp_path / "own.py"
     path.write_text(FILE)
     program = "import sys; from vmemmap.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", program, command, str(path)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, str(path)], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 2
     assert "actor 'looks', step 2: LookupError: not " in done.stderr
     assert "Traceback" not in done.stderr

@@ -14,7 +14,9 @@ def test_memory_that_the_linear_map_cannot_hold_is_refused(granule, va_bits, mem
 @pytest.mark.parametrize("kernel", ["6.1", "6.12"])
 @pytest.mark.parametrize("granule, size", [("4K", "2M"), ("64K", "512M")])
 def test_a_tebibyte_of_blocks_boots_fills_a_pool_and_takes_more_memory(granule, size, kernel):
-    machine = vmemmap.Machine(granule=granule, kernel=kernel, boot_memory="1T", hotplug_memory="64G", linear_map="blocks", hvo=True)
+    machine = vmemmap.Machine(
+        granule=granule, kernel=kernel, boot_memory="1T", hotplug_memory="64G", linear_map="blocks", hvo=True
+    )
     pool = machine.hugetlb[size]
     pool.nr_hugepages = 1000
     assert pool.nr_hugepages == 1000

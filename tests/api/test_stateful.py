@@ -23,8 +23,9 @@ GRANULES = {
 KERNEL_SAYS = {errno.EBUSY, errno.EINVAL, errno.EEXIST, errno.ENOMEM, errno.ENOSPC, errno.EPERM}
 
 AS_WRITTEN = {"6.12.117": {"I11", "I29"}}
-"""Faults of code that its model has to show: 6.12.117 restores tails without resetting them (§H7), and offlining meets the types
-that their free leaves. Nothing else is left at rest than those."""
+"""Faults of code that its model has to show: 6.12.117 restores tails without resetting them (§H7), and offlining
+meets the types that their free leaves. Nothing else is left at rest than those.
+"""
 
 KEPT = "a page that is no head kept the HugeTLB type"
 
@@ -35,7 +36,9 @@ class HugetlbAndHotplug(RuleBasedStateMachine):
     @initialize(granule=st.sampled_from(sorted(GRANULES)), kernel=st.sampled_from(KERNELS), hvo=st.booleans())
     def boot(self, granule: str, kernel: str, hvo: bool) -> None:
         boot, hotplug, self.sizes, self.block = GRANULES[granule]
-        self.m = vmemmap.Machine(granule=granule, kernel=kernel, boot_memory=boot, hotplug_memory=hotplug, hvo=hvo, checked=True)
+        self.m = vmemmap.Machine(
+            granule=granule, kernel=kernel, boot_memory=boot, hotplug_memory=hotplug, hvo=hvo, checked=True
+        )
         self.expected = AS_WRITTEN.get(kernel, set())
         self.blocks: list[vmemmap.MemoryRange] = []
         self.held: list[tuple[str, int]] = []
@@ -222,11 +225,14 @@ class HugetlbAndHotplug(RuleBasedStateMachine):
         assert c["frames_free"] + c["frames_used"] == c["frames_total"]
         huge = sum(pool.nr_hugepages * pool.size // self.m.granule for pool in self.m.hugetlb.values())
         assert c["frames_used"] >= huge + len(self.m.tables)
-        # Of two histories that end the same, none may have used up more: nothing but pools, vmemmap and tables holds frames.
+        # Of two histories that end the same, none may have used up more: nothing but pools, vmemmap and tables holds
+        # frames.
         assert c["frames_used"] - huge - len(self.m.tables) == self.vmemmap_frames()
 
     def vmemmap_frames(self) -> int:
-        """Distinct frames of the allocator that vmemmap maps; also of sections that a failed add of several left behind."""
+        """Distinct frames of the allocator that vmemmap maps; also of sections that a failed add of several left
+        behind.
+        """
         g = self.m.granule
         frames: set[int | None] = set()
         section = parse_size(self.block)
@@ -241,6 +247,9 @@ class HugetlbAndHotplug(RuleBasedStateMachine):
 
 
 HugetlbAndHotplug.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=60,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestHugetlbAndHotplug = HugetlbAndHotplug.TestCase

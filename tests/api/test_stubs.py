@@ -49,7 +49,9 @@ def public(names: Any) -> set[str]:
 def test_the_stub_names_what_the_extension_has() -> None:
     functions = {node.name for node in TREE.body if isinstance(node, ast.FunctionDef)}
     classes = {node.name for node in TREE.body if isinstance(node, ast.ClassDef)}
-    constants = {node.target.id for node in TREE.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    constants = {
+        node.target.id for node in TREE.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
     assert functions | classes | constants == public(vars(_core))
 
 

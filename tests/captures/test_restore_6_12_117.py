@@ -131,7 +131,9 @@ def test_the_type_survives_the_free_in_slot_0_and_nothing_else_that_is_looked_at
 
 
 def test_a_hot_added_section_takes_a_freed_hugepage_for_its_vmemmap() -> None:
-    """Which block it is, the page allocator decides: here that of the model, whose choice for the first section is one of the eight."""
+    """Which block it is, the page allocator decides: here that of the model, whose choice for the first section is
+    one of the eight.
+    """
     story = Story(AS_WRITTEN)
     heads = story.free()
     story.told()
@@ -144,7 +146,9 @@ def test_a_hot_added_section_takes_a_freed_hugepage_for_its_vmemmap() -> None:
 
 
 def test_more_hugepages_free_a_page_that_has_the_type() -> None:
-    """The first eight give up pages 0 to 63 of the block, the ninth page 64: slot 0 of a tail page when it was a hugepage."""
+    """The first eight give up pages 0 to 63 of the block, the ninth page 64: slot 0 of a tail page when it was a
+    hugepage.
+    """
     story = Story(AS_WRITTEN)
     story.free()
     story.add().online()
@@ -175,7 +179,11 @@ def test_without_hvo_tails_keep_the_type_and_the_head_is_asked() -> None:
     story.m.hvo = False
     story.pool.allocate(pfns=heads[:1])
     tail = story.page(heads[0] + PER_PAGE)
-    assert (tail.has_hugetlb_type, tail.compound_head, tail.mapping) == (True, story.page(heads[0]).address, TAIL_MAPPING)
+    assert (tail.has_hugetlb_type, tail.compound_head, tail.mapping) == (
+        True,
+        story.page(heads[0]).address,
+        TAIL_MAPPING,
+    )
 
 
 def test_offlining_takes_seven_free_pages_of_each_freed_hugepage_for_hugepages() -> None:
@@ -202,11 +210,14 @@ def test_offlined_memory_forgets_the_types() -> None:
     assert story.typed(copies(ADDED // 4096)) == []
 
 
-# ---- rollback ----------------------------------------------------------------------------------------------------------
+# ---- rollback
+# ----------------------------------------------------------------------------------------------------------
 
 
 def gigantic(kernel: str, nth: int) -> tuple[vmemmap.Machine, int]:
-    """A 1G page whose `nth` allocation from the start failed, and its head; the captured machine has no room for one."""
+    """A 1G page whose `nth` allocation from the start failed, and its head; the captured machine has no room for
+    one.
+    """
     m = vmemmap.Machine(kernel=kernel, boot_memory="3G", checked=True, linear_map="blocks", mapping="blocks")
     m.fail_allocation(nth)
     [head] = m.hugetlb["1G"].allocate(1)
@@ -227,7 +238,9 @@ def test_a_rollback_of_6_1_and_6_12_loses_no_frame(kernel: str, nth: int) -> Non
 def test_a_rollback_of_6_12_117_loses_the_copy_and_leaves_the_tails_as_they_are(blocks: int) -> None:
     # Hugepage, copy of the head, one table for each block that was split; then no table.
     m, head = gigantic(AS_WRITTEN, 3 + blocks)
-    assert [(v.invariant, said(v)) for v in m.violations] == [("I13", "rollback: the fresh head frame is mapped nowhere and on no list")]
+    assert [(v.invariant, said(v)) for v in m.violations] == [
+        ("I13", "rollback: the fresh head frame is mapped nowhere and on no list")
+    ]
     found = m.check()
     lost = [f for f in found if f.invariant == "I13"]
     assert [f.message for f in lost] == ["allocated for struct pages or as a table, and mapped nowhere"]
@@ -254,7 +267,9 @@ def test_no_smaller_page_can_get_there(kernel: str, size: str) -> None:
 
 @pytest.mark.parametrize(("granule", "size"), [("16K", "1G"), ("64K", "512M")])
 def test_with_larger_pages_nothing_is_split(granule: str, size: str) -> None:
-    """Vmemmap is in base pages: the copy of the head is the only allocation that can fail, and it comes before any change."""
+    """Vmemmap is in base pages: the copy of the head is the only allocation that can fail, and it comes before any
+    change.
+    """
     for nth in range(2, 5):
         m = vmemmap.Machine(granule=granule, kernel=AS_WRITTEN, boot_memory="3G", checked=True, linear_map="blocks")
         m.fail_allocation(nth)

@@ -25,7 +25,9 @@ EXEMPT = {"I22", "I23"}
 """Broken only by weak memory or torn stores, which no machine here has yet (kernel-semantics §12)."""
 
 EXPLORED_ONLY = {"I4", "I5", "I19"}
-"""What a TLB holds, and the architecture's rule: a checked machine runs on the host's memory, without a modelled TLB."""
+"""What a TLB holds, and the architecture's rule: a checked machine runs on the host's memory, without a modelled
+TLB.
+"""
 
 History = Callable[[Machine], None]
 Script = Callable[[Setup], Sequence[Actor]]
@@ -33,7 +35,8 @@ Script = Callable[[Setup], Sequence[Actor]]
 BOOT = 0x4000_0000
 
 
-# ---- histories of one thread ------------------------------------------------------------------------------------------
+# ---- histories of one thread
+# ------------------------------------------------------------------------------------------
 
 
 def use_and_free(m: Machine) -> None:
@@ -125,7 +128,8 @@ def offline_that_fails(m: Machine) -> None:
     assert refused.value.errno == errno.EBUSY
 
 
-# ---- scenarios ---------------------------------------------------------------------------------------------------------
+# ---- scenarios
+# ---------------------------------------------------------------------------------------------------------
 
 
 def ptdump_beside_removal(m: Setup) -> Sequence[Actor]:
@@ -177,12 +181,15 @@ def two_removals(m: Setup) -> Sequence[Actor]:
     return [pair.hot_remove(), Actor("another", [m.memory.remove(other)])]
 
 
-# ---- the table -----------------------------------------------------------------------------------------------------------
+# ---- the table
+# -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Broken:
-    """How an invariant is broken, and where that is seen. `sound` replaces `policies` in the history that must be clean."""
+    """How an invariant is broken, and where that is seen. `sound` replaces `policies` in the history that must be
+    clean.
+    """
 
     invariant: str
     seen: str
@@ -191,7 +198,9 @@ class Broken:
     kernel: str = "6.1"
     sound: Mapping[str, str] = field(default_factory=dict[str, str])
     besides: frozenset[str] = frozenset({"I19"})
-    """Falls with and without: the kernel's own exchange breaks I19 whatever else it does, break-before-make makes holes."""
+    """Falls with and without: the kernel's own exchange breaks I19 whatever else it does, break-before-make makes
+    holes.
+    """
     strategy: str = "exhaustive"
 
     @property
@@ -209,7 +218,9 @@ class Broken:
 
     def explore(self, policies: Mapping[str, str]) -> vmemmap.Result:
         variant = Variant("mutant", "violated", (), policies, self.kernel)
-        scenario = vmemmap.scenario(title=self.name, sources=["kernel-semantics §12"], judged=[self.invariant])(self.happens)  # type: ignore[arg-type]
+        scenario = vmemmap.scenario(title=self.name, sources=["kernel-semantics §12"], judged=[self.invariant])(
+            self.happens
+        )  # type: ignore[arg-type]
         budget = 20.0 if self.strategy == "exhaustive" else 50
         return vmemmap.explore(scenario, variant=variant, strategy=self.strategy, seed=1, budget=budget, shorten=0.0)
 
@@ -223,8 +234,9 @@ def mutant(invariant: str, seen: str, happens: History | Script, name: str, kern
 
 
 BLOCKS = {"mapping": "blocks"}
-"""2021 has no fake heads. (On 6.1 a CPU that uses old and new translations in turn takes a tail for a head: that is what
-the missing break-before-make costs, and no policy of the row.) It would map base pages if HVO is on."""
+"""2021 has no fake heads. (On 6.1 a CPU that uses old and new translations in turn takes a tail for a head: that is
+what the missing break-before-make costs, and no policy of the row.) It would map base pages if HVO is on.
+"""
 
 BBM = {"update": "bbm", "split": "bbm"}
 

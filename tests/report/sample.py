@@ -8,8 +8,25 @@ BREAK, MAKE, SCAN = 0xFFFFFC0004000000, 0xFFFFFC0004000008, 0x0000000080441000
 
 
 def _trace() -> list[dict[str, Any]]:
-    def step(n: int, actor: str, op: str, at: int | None = None, old: int | None = None, new: int | None = None, note: str = "") -> dict[str, Any]:
-        return {"step": n, "cpu": 0 if actor == "HVO" else 1, "actor": actor, "op": op, "address": at, "old": old, "new": new, "note": note}
+    def step(
+        n: int,
+        actor: str,
+        op: str,
+        at: int | None = None,
+        old: int | None = None,
+        new: int | None = None,
+        note: str = "",
+    ) -> dict[str, Any]:
+        return {
+            "step": n,
+            "cpu": 0 if actor == "HVO" else 1,
+            "actor": actor,
+            "op": op,
+            "address": at,
+            "old": old,
+            "new": new,
+            "note": note,
+        }
 
     page, copy, table = 0x00E8000080000703, 0x00E0000081000783, 0x1000000080441003
     steps = [
@@ -26,7 +43,15 @@ def _trace() -> list[dict[str, Any]]:
     for op in ("write", "dsb ishst", "tlbi vaae1is", "dsb ish", "free"):
         at = {"write": 0x80442000, "free": SCAN}.get(op)
         steps.append(
-            step(len(steps) + 1, "hot remove", op, at, table if op == "write" else None, 0 if op == "write" else None, "free_empty_pte_table")
+            step(
+                len(steps) + 1,
+                "hot remove",
+                op,
+                at,
+                table if op == "write" else None,
+                0 if op == "write" else None,
+                "free_empty_pte_table",
+            )
         )
     return steps
 
@@ -39,7 +64,11 @@ def _row(policy: str, **other: Any) -> dict[str, Any]:
         "layout": "64K",
         "policy": policy,
         "kernel": "6.12",
-        "cells": {"table freed in use": held, "hole": held, "break-before-make": {"state": "violated", "invariants": ["I19"], "steps": 9}},
+        "cells": {
+            "table freed in use": held,
+            "hole": held,
+            "break-before-make": {"state": "violated", "invariants": ["I19"], "steps": 9},
+        },
         "cost": {"tlbi": 8, "dsb": 17, "stores": 8, "frames_saved": 7},
         "words": "I1 I2 I6 held, I19 violated",
         "as_expected": True,
@@ -106,5 +135,8 @@ def document() -> dict[str, Any]:
             "facts": [["violations", "0"]],
             "violations": [],
         },
-        "rows": [_row("update=store"), _row("update=clear-then-set-each", cells=cells, result=fell, words="I6 violated", cost=None)],
+        "rows": [
+            _row("update=store"),
+            _row("update=clear-then-set-each", cells=cells, result=fell, words="I6 violated", cost=None),
+        ],
     }

@@ -50,13 +50,17 @@ def test_each_actor_has_a_track_and_each_function_a_slice(events: Events, result
     tracks = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert tracks == {1: "CPU0 ptdump", 2: "CPU1 hot remove"}
     for track in tracks:
-        slices = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e["ph"] == "X" and e["tid"] == track)
+        slices = sorted(
+            (e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e["ph"] == "X" and e["tid"] == track
+        )
         assert all(end <= start for (_, end, _), (start, _, _) in pairwise(slices)), "slices do not overlap"
         assert slices[-1][2] in ("ptdump_walk_pgd", "free_empty_pmd_table")
     instants = [event for event in events if event["ph"] == "i" and event["s"] == "t"]
     assert len(instants) == len(result.trace)
     for event in instants:
-        assert any(s["ph"] == "X" and s["tid"] == event["tid"] and s["ts"] <= event["ts"] < s["ts"] + s["dur"] for s in events)
+        assert any(
+            s["ph"] == "X" and s["tid"] == event["tid"] and s["ts"] <= event["ts"] < s["ts"] + s["dur"] for s in events
+        )
 
 
 def test_arrows_lead_from_one_track_to_another_later(events: Events) -> None:
@@ -65,7 +69,9 @@ def test_arrows_lead_from_one_track_to_another_later(events: Events) -> None:
     assert starts and starts.keys() == ends.keys()
     for number, start in starts.items():
         assert start["ts"] < ends[number]["ts"] and start["tid"] != ends[number]["tid"]
-        assert (start["name"], start["cat"]) == (ends[number]["name"], ends[number]["cat"]), "flows match by name and category"
+        assert (start["name"], start["cat"]) == (ends[number]["name"], ends[number]["cat"]), (
+            "flows match by name and category"
+        )
 
 
 def test_the_fall_is_marked_across_all_tracks(events: Events, result: ReplayResult) -> None:
@@ -94,7 +100,9 @@ def test_a_replay_that_did_not_fall_has_no_picture(result: ReplayResult) -> None
 def test_the_same_seed_gives_the_same_replay(result: ReplayResult) -> None:
     found = vmemmap.explore("R6", variant="mmap-only", budget="3s", shorten=0.1).trace_file()
     assert found is not None
-    one, other, third = (vmemmap.replay(found, policies={"walker": "kernel"}, tolerant=True, seed=seed) for seed in (1, 1, 2))
+    one, other, third = (
+        vmemmap.replay(found, policies={"walker": "kernel"}, tolerant=True, seed=seed) for seed in (1, 1, 2)
+    )
     assert one.trace == other.trace
     assert one.trace != third.trace
 

@@ -89,7 +89,11 @@ def test_a_browser_opens_the_report_without_a_network(tmp_path: Path) -> None:
         assert picture.size["height"] > 200
         assert browser.find_element("css selector", ".step.fatal").is_displayed()
         assert browser.get_log("browser") == []
-        requested = [entry["message"] for entry in browser.get_log("performance") if 'Network.requestWillBeSent"' in entry["message"]]
+        requested = [
+            entry["message"]
+            for entry in browser.get_log("performance")
+            if 'Network.requestWillBeSent"' in entry["message"]
+        ]
         assert all("file:///" in message for message in requested), requested
         assert browser.save_screenshot(str(tmp_path / "report.png"))
         assert (tmp_path / "report.png").stat().st_size > 10_000

@@ -20,7 +20,10 @@ def _exchange(environment: Mapping[str, Any], policies: Mapping[str, str] = EXCH
     """HVO exchanges live entries beside a reader of slot 0 of a tail page, judged by what the reader meets (I2)."""
 
     @scenario(
-        title="a reader of an exchanged page", sources=[], judged=["I2"], variants=[Variant("only", "safe", (), policies, environment=environment)]
+        title="a reader of an exchanged page",
+        sources=[],
+        judged=["I2"],
+        variants=[Variant("only", "safe", (), policies, environment=environment)],
     )
     def exchange(m: Setup) -> Sequence[Actor]:
         pair = Neighbours.of(m, "4K")
@@ -30,8 +33,9 @@ def _exchange(environment: Mapping[str, Any], policies: Mapping[str, str] = EXCH
 
 
 def test_a_reader_of_an_exchange_may_get_bytes_of_both_frames() -> None:
-    """Each mix is an outcome, and a reader that saw another word is in another state. It looks at no address outside vmemmap,
-    so that the pointers nobody stored lead it into no hole."""
+    """Each mix is an outcome, and a reader that saw another word is in another state. It looks at no address outside
+    vmemmap, so that the pointers nobody stored lead it into no hole.
+    """
     plain, mixed = explore(_exchange({})), explore(_exchange({"conflict": "amalgamate"}))
     assert plain.exhaustive and mixed.exhaustive
     assert plain.states is not None and mixed.states is not None
@@ -67,9 +71,14 @@ def test_an_environment_that_does_not_exist_is_refused(environment: Mapping[str,
         explore(_exchange(environment))
 
 
-@pytest.mark.parametrize(("scenario", "variant"), [("R21", "4k-blocks-entry"), ("R22", "deferred"), ("R22", "sva-walk"), ("R22", "deferred-walk")])
+@pytest.mark.parametrize(
+    ("scenario", "variant"),
+    [("R21", "4k-blocks-entry"), ("R22", "deferred"), ("R22", "sva-walk"), ("R22", "deferred-walk")],
+)
 def test_a_fault_handler_hides_no_operation_of_the_cpu(scenario: str, variant: str) -> None:
     """An exception vector stands between kernel code and CPU; where nothing faults it makes no difference."""
-    plain, handled = (explore(scenario, variant=variant, policies={"fault": fault}, shorten=0.0) for fault in ("oops", "recheck"))
+    plain, handled = (
+        explore(scenario, variant=variant, policies={"fault": fault}, shorten=0.0) for fault in ("oops", "recheck")
+    )
     assert handled.exhaustive and plain.exhaustive
     assert (handled.verdict, handled.invariants) == (plain.verdict, plain.invariants)

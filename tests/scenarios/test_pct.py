@@ -11,7 +11,9 @@ from vmemmap.lab.scenario import Actor, Operation, Variant, scenario
 from vmemmap.lab.setup import Setup
 
 
-@scenario(title="the whole window is dumped without locks while its only block is removed", sources=["R6"], judged=["I1"])
+@scenario(
+    title="the whole window is dumped without locks while its only block is removed", sources=["R6"], judged=["I1"]
+)
 def whole_dump(m: Setup) -> list[Actor]:
     block = lone_block(m, "4K")
     first = m.pfn(block.start)

@@ -1,7 +1,8 @@
 """The verdict of a scenario does not rest on merging or sleep sets: the same under the plainest sound search.
 
-Without merging, every step of a scan of a real table is a scheduling point, so only the smallest variants can be compared
-in `make test`. They are taken in the order of their size, as many as the seconds allow; `make nightly` has seconds for all.
+Without merging, every step of a scan of a real table is a scheduling point, so only the smallest variants can be
+compared in `make test`. They are taken in the order of their size, as many as the seconds allow; `make nightly` has
+seconds for all.
 """
 
 from __future__ import annotations

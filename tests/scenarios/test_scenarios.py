@@ -160,7 +160,9 @@ def _catches_everything():  # type: ignore[no-untyped-def]
     yield USE
 
 
-@pytest.mark.parametrize("steps", [_tests_it, _compares_it, _counts_with_it, _passes_it_on, _asks_its_type, _catches_everything])
+@pytest.mark.parametrize(
+    "steps", [_tests_it, _compares_it, _counts_with_it, _passes_it_on, _asks_its_type, _catches_everything]
+)
 def test_python_steps_that_look_at_a_result_become_a_source(steps: Function) -> None:
     def describe(m: Setup) -> list[Actor]:
         return [Actor("looks", steps)]
@@ -169,7 +171,10 @@ def test_python_steps_that_look_at_a_result_become_a_source(steps: Function) -> 
     description = looking.set_up(looking.variant())
     assert Actor("looks", steps).program() is None
     assert description.document["actors"][0]["program"] is None
-    assert description.document["actors"][0]["steps"] == {"python": steps.__qualname__, "source": Source("looks", steps).to_dict()["source"]}
+    assert description.document["actors"][0]["steps"] == {
+        "python": steps.__qualname__,
+        "source": Source("looks", steps).to_dict()["source"],
+    }
     # The function's text is in the digest of the document.
     other = _tests_it if steps is not _tests_it else _compares_it
     assert Source("looks", other).to_dict()["source"] != Source("looks", steps).to_dict()["source"]
@@ -220,7 +225,12 @@ def test_the_words_of_a_verdict() -> None:
 def test_locks_taken_in_both_orders_are_a_warning_and_no_violation(order: str, warned: bool) -> None:
     """One actor takes them one way and then the other: nobody can hang, and lockdep would complain all the same."""
 
-    @scenario(title="both orders", sources=["derived"], judged=["I25"], variants=[Variant("one", "safe", (), {"hwpoison": order})])
+    @scenario(
+        title="both orders",
+        sources=["derived"],
+        judged=["I25"],
+        variants=[Variant("one", "safe", (), {"hwpoison": order})],
+    )
     def both(m: Setup) -> list[Actor]:
         pair = Neighbours.of(m, "64K")
         m.setup(*pair.hvo().program())

@@ -50,7 +50,9 @@ def test_whoever_asks_for_the_type_takes_a_free_page_for_a_hugepage(variant: str
     assert violation.message.endswith("folio_hstate is NULL")
 
 
-@pytest.mark.parametrize(("variant", "message"), [("add-walker-6.12.117", "just allocated"), ("reuse-walker-6.12.117", "just freed")])
+@pytest.mark.parametrize(
+    ("variant", "message"), [("add-walker-6.12.117", "just allocated"), ("reuse-walker-6.12.117", "just freed")]
+)
 def test_the_page_allocator_meets_the_type_in_the_block_of_a_hot_added_section(variant: str, message: str) -> None:
     violation = fall(variant).violation
     assert violation is not None
@@ -79,14 +81,21 @@ def test_a_fall_is_replayed_identically(variant: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("update", "falls"), [("store", True), ("bbm-each", False)])
 @pytest.mark.parametrize("kernel", ["6.1", "6.12"])
-def test_memory_failure_of_slot_0_beside_a_free_is_a_matter_of_break_before_make(kernel: str, update: str, falls: bool) -> None:
-    """Old and new translation in turn make it neither tail nor head (docs/limits.md); so the variants take another slot."""
+def test_memory_failure_of_slot_0_beside_a_free_is_a_matter_of_break_before_make(
+    kernel: str, update: str, falls: bool
+) -> None:
+    """Old and new translation in turn make it neither tail nor head (docs/limits.md); so the variants take another
+    slot.
+    """
 
     @vmemmap.scenario(title="slot 0", sources=["derived"], judged=["I8"])
     def slot_0(m: Setup) -> list[vmemmap.Actor]:
         head = m.pfn(hugepage_block(m).start)
         m.setup(m.pmd_hugepage.allocate(head))
-        return [vmemmap.Actor("free", [m.pmd_hugepage.free(head)]), vmemmap.Actor("memory failure", [m.memory_failure(head + 64)])]
+        return [
+            vmemmap.Actor("free", [m.pmd_hugepage.free(head)]),
+            vmemmap.Actor("memory failure", [m.memory_failure(head + 64)]),
+        ]
 
     variant = vmemmap.Variant("one", "safe", (), {"update": update}, kernel)
     result = vmemmap.explore(slot_0, variant=variant, budget="60s", shorten=0.0)

@@ -22,24 +22,25 @@ QUESTION = (
     "and the page tables are being dumped?"
 )
 CAVEAT = (
-    "Not every row is a kernel. Entries cleared before they are set, break-before-make and hot remove without its lock are "
-    "schemes, proposed or put in here to see what they violate; no arm64 kernel shipped them for vmemmap. Two rows were real: the "
-    "exchange in one store, which arm64 could select from v5.19 until early 2023, when it was switched off because it breaks "
-    "break-before-make (I19; 060a2c92d1b6, stable 6.1.16 and 6.2.3); and a walk without get_online_mems, which "
-    "ptdump_check_wx did until 59305202c67f (CVE-2025-38681)."
+    "Not every row is a kernel. Entries cleared before they are set, break-before-make and hot remove without its "
+    "lock are schemes, proposed or put in here to see what they violate; no arm64 kernel shipped them for vmemmap. "
+    "Two rows were real: the exchange in one store, which arm64 could select from v5.19 until early 2023, when it "
+    "was switched off because it breaks break-before-make (I19; 060a2c92d1b6, stable 6.1.16 and 6.2.3); and a walk "
+    "without get_online_mems, which ptdump_check_wx did until 59305202c67f (CVE-2025-38681)."
 )
 COST_NOTE = (
-    "Counted on the native machine while one PMD-sized hugepage (2M, 32M, 512M) is allocated and optimised, the split of "
-    "its block included where there is one. Frames saved is net of the fresh head (6.12) and of the table of a split."
+    "Counted on the native machine while one PMD-sized hugepage (2M, 32M, 512M) is allocated and optimised, the "
+    "split of its block included where there is one. Frames saved is net of the fresh head (6.12) and of the table "
+    "of a split."
 )
 WALKER_NOTE = (
-    "I10, where a verdict lists it, follows from I19: as long as the old and the new translation may both be used, the reads "
-    "that a PFN walker makes of one struct page can come from either frame, which defeats the test for fake heads. 2021 keeps "
-    "two pages and has no fake heads; break-before-make leaves nothing to mix."
+    "I10, where a verdict lists it, follows from I19: as long as the old and the new translation may both be used, "
+    "the reads that a PFN walker makes of one struct page can come from either frame, which defeats the test for "
+    "fake heads. 2021 keeps two pages and has no fake heads; break-before-make leaves nothing to mix."
 )
 LIMITS = (
-    "What these searches do not explore is listed in docs/limits.md: relaxed memory, more rounds than said, more than one "
-    "hugepage per window, hardware that no rule of the Arm ARM describes."
+    "What these searches do not explore is listed in docs/limits.md: relaxed memory, more rounds than said, more "
+    "than one hugepage per window, hardware that no rule of the Arm ARM describes."
 )
 
 #: Fewer operations of an actor than this, and the acceptance test has not said anything.
@@ -50,7 +51,9 @@ def beside_hotplug(found: Found) -> Scenario:
     """The acceptance test on the machine that was found."""
 
     @scenario(
-        title="HugeTLB allocated, used and freed beside a block that is added and removed, under ptdump and PFN walkers",
+        title=(
+            "HugeTLB allocated, used and freed beside a block that is added and removed, under ptdump and PFN walkers"
+        ),
         sources=["https://lore.kernel.org/all/df8a0fd5-2389-6ef0-b8e2-1c56663e7868@arm.com/ (A. Khandual, May 2021)"],
         judged=["I1", "I2", "I3", "I6", "I8", "I13", "I14"],
         variants=[Variant("default", "safe", kernel=found.kernel)],
@@ -106,7 +109,10 @@ class Acceptance:
             return f"The acceptance test did not hold: {self.result.violation_count:,} violations of {names} in {did}."
         if self.lacking:
             return f"The acceptance test is inconclusive: {'; '.join(self.lacking)}."
-        return f"The acceptance test held: no violation in {did}, {self.overlaps:,} times allocation or freeing met adding or removing."
+        return (
+            f"The acceptance test held: no violation in {did}, {self.overlaps:,} times allocation or freeing met "
+            "adding or removing."
+        )
 
     def to_dict(self) -> dict[str, object]:
         """For JSON and the report."""
@@ -120,7 +126,14 @@ class Acceptance:
             ["errors the kernel returned", ", ".join(f"{name} {n:,}" for name, n in errors.items()) or "none"],
             ["not visible to real threads", "I4, I5, I19 (a native machine has no TLB)"],
         ]
-        return {**self.result.to_dict(), "words": self.words, "held": self.held, "overlap": self.overlaps, "lacking": self.lacking, "facts": facts}
+        return {
+            **self.result.to_dict(),
+            "words": self.words,
+            "held": self.held,
+            "overlap": self.overlaps,
+            "lacking": self.lacking,
+            "facts": facts,
+        }
 
 
 @dataclass
@@ -167,14 +180,18 @@ class RunResult:
         if odd:
             verdicts = f"{len(odd)} of {len(self.rows)} verdicts are not the expected ones."
         elif unfinished and len(self.rows) == self.expected_rows:
-            verdicts = f"{len(unfinished)} of {len(self.rows)} searches did not finish in their time; no verdict was unexpected."
+            verdicts = (
+                f"{len(unfinished)} of {len(self.rows)} searches did not finish in their time; no verdict was "
+                "unexpected."
+            )
         elif not self.as_expected:
             verdicts = f"Only {len(self.rows)} of {self.expected_rows} policies were explored."
         else:
             verdicts = (
-                f"All {len(self.rows)} verdicts are the expected ones: with the kernel's locks and its exchange in one store "
-                "no interleaving explored loses the table or a translation, and break-before-make (I19) is not kept; every scheme "
-                "that writes none in between opens a hole, and where nothing else lives in the window some lose the table."
+                f"All {len(self.rows)} verdicts are the expected ones: with the kernel's locks and its exchange in "
+                "one store no interleaving explored loses the table or a translation, and break-before-make (I19) "
+                "is not kept; every scheme that writes none in between opens a hole, and where nothing else lives "
+                "in the window some lose the table."
             )
         return f"{test} {verdicts}"
 

@@ -83,7 +83,13 @@ def _from_image(path: Path) -> Found:
     section = _core.layout(machine.granule, machine.va_bits, machine.kernel)["section_size"]
     present = {block.start for block in blocks}
     ranges = machine.memory.ranges
-    places = [at for start, size, boot in ranges if not boot for at in range(start, start + size, section) if at not in present]
+    places = [
+        at
+        for start, size, boot in ranges
+        if not boot
+        for at in range(start, start + size, section)
+        if at not in present
+    ]
     extra: tuple[tuple[int, int], ...] = ()
     if not places:
         # A machine without a hotplug region is given one behind its last RAM.
@@ -98,8 +104,16 @@ def _from_image(path: Path) -> Found:
         ("kernel behaviour", machine.kernel),
         ("granule, VA size", f"{format_size(machine.granule)}, {machine.va_bits} bits"),
         ("vmemmap", f"{_span(machine.granule, machine.va_bits, machine.kernel)}"),
-        ("RAM", ", ".join(f"{format_size(size)} at {start:#x}{'' if boot else ' (hot-pluggable)'}" for start, size, boot in ranges)),
-        ("memory blocks", f"{len(blocks)} of {format_size(section)}, {sum(b.state == 'online' for b in blocks)} online"),
+        (
+            "RAM",
+            ", ".join(
+                f"{format_size(size)} at {start:#x}{'' if boot else ' (hot-pluggable)'}" for start, size, boot in ranges
+            ),
+        ),
+        (
+            "memory blocks",
+            f"{len(blocks)} of {format_size(section)}, {sum(b.state == 'online' for b in blocks)} online",
+        ),
         ("translation tables", f"{len(machine.tables):,}"),
         ("vmemmap mappings", _listed(_mappings(dump))),
         ("hugepages", ", ".join(f"{len(pages)} × {format_size(pool.size)}" for pool, pages in pools) or "none"),
@@ -155,10 +169,16 @@ def _from_text(path: Path) -> Found:
     hugepages = tails // (7 * granule)
     facts = [
         ("input", path.name),
-        ("a machine of the same layout", f"{format_size(granule)} pages, {layout['va_bits']} bits, kernel {layout['kernel']}"),
+        (
+            "a machine of the same layout",
+            f"{format_size(granule)} pages, {layout['va_bits']} bits, kernel {layout['kernel']}",
+        ),
         ("vmemmap", f"{layout['VMEMMAP_START']:#x} to {layout['VMEMMAP_END']:#x}"),
         ("memory described", format_size(memory)),
-        ("vmemmap mappings", _listed(_mappings("\n".join(line for line in text.splitlines() if _inside(line, layout))))),
+        (
+            "vmemmap mappings",
+            _listed(_mappings("\n".join(line for line in text.splitlines() if _inside(line, layout)))),
+        ),
         ("optimised hugepages", f"about {hugepages}, by their read-only tails"),
     ]
     return Found(
@@ -184,8 +204,8 @@ def _inside(line: str, layout: CoreLayout) -> bool:
 def _layout_of(text: str, path: Path) -> CoreLayout:
     """The layout that has this dump's linear map and vmemmap.
 
-    Since 6.12 vmemmap ends at the same address whatever the granule. What tells granules apart then are the boundaries of
-    lines, which are whole pages, and that vmemmap's first line is near its start.
+    Since 6.12 vmemmap ends at the same address whatever the granule. What tells granules apart then are the boundaries
+    of lines, which are whole pages, and that vmemmap's first line is near its start.
 
     Raises:
         ImageError: None has.
@@ -202,7 +222,14 @@ def _layout_of(text: str, path: Path) -> CoreLayout:
             if name:
                 marks.setdefault(name, int(entry[1], 16))
                 name = None
-    first = min((int(line[1], 16) for line in _LINE.finditer(text) if int(line[1], 16) >= marks.get("vmemmap start", 0) and line[5]), default=0)
+    first = min(
+        (
+            int(line[1], 16)
+            for line in _LINE.finditer(text)
+            if int(line[1], 16) >= marks.get("vmemmap start", 0) and line[5]
+        ),
+        default=0,
+    )
     found: list[CoreLayout] = []
     # The oldest kernel of each layout is tried last: 2021 and 6.1 share theirs.
     for kernel in ("6.1", *(k for k in KERNELS if k != "6.1")):
@@ -219,5 +246,7 @@ def _layout_of(text: str, path: Path) -> CoreLayout:
                 ):
                     found.append(layout)
     if not found:
-        raise ImageError(f"{path}: no arm64 layout has its linear map and vmemmap; is it a dump of arm64 without KASAN?")
+        raise ImageError(
+            f"{path}: no arm64 layout has its linear map and vmemmap; is it a dump of arm64 without KASAN?"
+        )
     return max(found, key=lambda layout: layout["VMEMMAP_START"])

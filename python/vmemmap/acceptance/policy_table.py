@@ -57,7 +57,9 @@ def policy_case(m: Setup, granule: str, actors: Sequence[str], also_live: bool =
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a policy on a layout under a kernel behaviour. `violates` are the columns expected to be; the others must hold."""
+    """One row: a policy on a layout under a kernel behaviour. `violates` are the columns expected to be; the others
+    must hold.
+    """
 
     group: str
     granule: str
@@ -73,7 +75,14 @@ class Case:
         name = f"{self.granule.lower()}-{self.policy}-{self.kernel}"
         expect = "violated" if self.violates - {BBM} else "safe"
         return [
-            Variant(name, expect, (), self.policies, self.kernel, {"granule": self.granule, "actors": pair, "also_live": self.also_live})
+            Variant(
+                name,
+                expect,
+                (),
+                self.policies,
+                self.kernel,
+                {"granule": self.granule, "actors": pair, "also_live": self.also_live},
+            )
             for pair in self.pairs
         ]
 
@@ -83,7 +92,15 @@ class Case:
         return f"{self.granule}, third section" if self.also_live else self.granule
 
 
-def _row(group: str, granule: str, kernel: str, violates: set[str], policies: Mapping[str, str], shown: str | None = None, **more: Any) -> Case:
+def _row(
+    group: str,
+    granule: str,
+    kernel: str,
+    violates: set[str],
+    policies: Mapping[str, str],
+    shown: str | None = None,
+    **more: Any,
+) -> Case:
     # 2021 populates base pages when HVO is on, and then has nothing to split.
     blocks = {"mapping": "blocks"} if granule == "4K" and kernel == "2021" else {}
     policy = shown or ", ".join(f"{name}={value}" for name, value in policies.items())
@@ -114,8 +131,8 @@ def cases() -> list[Case]:
     rows = [
         *_updates(update.format("64K", "a PTE table (one 512M page, 8192 entries)"), "64K", swaps, KERNELS),
         *_updates(sixteen, "16K", ("store", "swap", "clear-then-set"), ("6.1", "6.12")),
-        # Entry by entry under 6.12 loses the table too, 63 context switches deep: `vmemmap explore R35` has it, and takes as long
-        # for it as for all other rows together.
+        # Entry by entry under 6.12 loses the table too, 63 context switches deep: `vmemmap explore R35` has it, and
+        # takes as long for it as for all other rows together.
         *_updates(sixteen, "16K", ("clear-then-set-each",), ("6.1",)),
         *_updates(update.format("4K", "only the PMD table"), "4K", ("store", "swap", "clear-then-set"), ("6.1",)),
     ]
@@ -126,10 +143,42 @@ def cases() -> list[Case]:
     rows.append(_row(split, "4K", "2021", {BBM}, pages, "split=never (base pages)"))
     readers = (("ptdump", "hot remove"),)
     rows += [
-        _row("ptdump beside hot remove", "4K", "6.1", set(), {"walker": "kernel"}, "ptdump with get_online_mems", pairs=readers),
-        _row("ptdump beside hot remove", "4K", "6.1", {TABLE}, {"walker": "mmap-only"}, "ptdump without get_online_mems", pairs=readers),
-        _row("ptdump beside hot remove", "4K", "6.1", set(), {"hotplug": "kernel"}, "hot remove with the lock", pairs=readers),
-        _row("ptdump beside hot remove", "4K", "6.1", {TABLE}, {"hotplug": "none"}, "hot remove without the lock", pairs=readers),
+        _row(
+            "ptdump beside hot remove",
+            "4K",
+            "6.1",
+            set(),
+            {"walker": "kernel"},
+            "ptdump with get_online_mems",
+            pairs=readers,
+        ),
+        _row(
+            "ptdump beside hot remove",
+            "4K",
+            "6.1",
+            {TABLE},
+            {"walker": "mmap-only"},
+            "ptdump without get_online_mems",
+            pairs=readers,
+        ),
+        _row(
+            "ptdump beside hot remove",
+            "4K",
+            "6.1",
+            set(),
+            {"hotplug": "kernel"},
+            "hot remove with the lock",
+            pairs=readers,
+        ),
+        _row(
+            "ptdump beside hot remove",
+            "4K",
+            "6.1",
+            {TABLE},
+            {"hotplug": "none"},
+            "hot remove without the lock",
+            pairs=readers,
+        ),
         *_updates(control, "64K", ("clear-then-set", "clear-then-set-each"), ("6.12",), also_live=True),
         _row(control, "4K", "6.1", {HOLE, BBM}, {"split": "bbm"}, also_live=True),
         *_updates(control, "64K", ("store",), ("6.12",), also_live=True),
@@ -215,8 +264,9 @@ class Row:
 
     @property
     def differs(self) -> list[str]:
-        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show is violated; what
-        it has not seen yet is no difference."""
+        """Columns that are not as expected. A search that did not finish counts as one, unless what it was to show
+        is violated; what it has not seen yet is no difference.
+        """
         violated = {name for name, cell in self.cells.items() if cell.state == "violated"}
         missing, beyond = self.case.violates - violated, violated - self.case.violates
         if not self.result.exhaustive and (missing or not self.case.violates - {BBM}):
@@ -292,7 +342,9 @@ def explore_all(workers: int, seconds: float) -> Generator[Row, None, None]:
     """
     listed = cases()
     groups = list(dict.fromkeys(case.group for case in listed))
-    rows = sorted(listed, key=lambda case: (case.kernel == "6.12", TABLE in case.violates, case.granule == "16K"), reverse=True)
+    rows = sorted(
+        listed, key=lambda case: (case.kernel == "6.12", TABLE in case.violates, case.granule == "16K"), reverse=True
+    )
     deadline = time.monotonic() + seconds
 
     stop = threading.Event()

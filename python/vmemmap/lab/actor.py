@@ -12,7 +12,9 @@ from .steps import Function, Operation, Source, Steps, program
 
 @dataclass(frozen=True)
 class Actor:
-    """A CPU's work, `rounds` times: operations in order; or a function that yields operations and is sent their results."""
+    """A CPU's work, `rounds` times: operations in order; or a function that yields operations and is sent their
+    results.
+    """
 
     name: str
     steps: Steps
@@ -79,7 +81,9 @@ def as_actors(given: object) -> list[Actor]:
             name = str(getattr(started, "__name__", "steps"))
             listed = Actor(name, lambda started=started: started).program()
             if listed is None:
-                raise SpecError(f"{name!r} looks at results, and a generator cannot be started again: return the function instead")
+                raise SpecError(
+                    f"{name!r} looks at results, and a generator cannot be started again: return the function instead"
+                )
             steps = listed
         elif callable(item):
             name, steps = str(getattr(item, "__name__", "steps")), cast("Function", item)

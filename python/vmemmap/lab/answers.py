@@ -1,7 +1,7 @@
 """What the core answers about scenarios, and what the commands print of it: the keys, and what they hold.
 
-The core writes JSON (``rust/lab``: verdict, trace, stress, replay report). Keys are added, never renamed; a key that is not always
-there stands in a base class with ``total=False``.
+The core writes JSON (``rust/lab``: verdict, trace, stress, replay report). Keys are added, never renamed; a key that is
+not always there stands in a base class with ``total=False``.
 """
 
 from __future__ import annotations

@@ -6,37 +6,39 @@ The JSON that it takes (format 1); addresses and sizes are integers, in bytes un
      "name": "r33_bbm_hole", "corpus": "R33" | null, "variant": "4k-split-bbm",
      "machine": {
         "granule": 4096 | 16384 | 65536, "va_bits": 48, "kernel": "2021" | "6.1" | "6.12" | "6.12.117",
-        "hvo": true,                       // on at boot and as sysctl
-        "memstart": null | int,            // memstart_addr; null = start of RAM aligned down, as without KASLR
+        "hvo": true,               // on at boot and as sysctl
+        "memstart": null | int,    // memstart_addr; null = start of RAM aligned down, as without KASLR
         "boot": [[start, bytes], ...],     // RAM present at boot
         "hotplug": [[start, bytes], ...],  // where memory may be hot-added
         "image": null | "/path/A.npz",     // tables of a real kernel: granule, va_bits, memstart and boot RAM come from
-                                           // its JSON then (kernel and hvo from here); "hotplug" adds to its ranges
-        "policies": {"update": "store", ...}},  // rows of rust/kernel/src/policy.rs; an absent row = what the kernel does
-     "setup": [OPERATION, ...],            // run one after the other on CPU 0 before any actor starts; an error there is an
-                                           // error of the scenario
+                                   // its JSON then (kernel and hvo from here); "hotplug" adds to its ranges
+        "policies": {"update": "store", ...}},  // rows of rust/kernel/src/policy.rs; absent: what the kernel does
+     "setup": [OPERATION, ...],    // run one after the other on CPU 0 before any actor starts; an error there is an
+                                   // error of the scenario
      "actors": [{"name": "hot remove", "cpu": 1, "rounds": 1, "context": "task" | "irq" | "nmi",
                  "program": [OPERATION, ...]},
                 {"name": "retries", "cpu": 2, "rounds": 1, "context": "task",
-                 "program": null,          // its steps look at results: they are asked for
+                 "program": null,  // its steps look at results: they are asked for
                  "steps": {"python": "retries", "source": DIGEST | null}}, ...],
      "judged": ["I1", "I2", "I6"],         // the verdict is about these; all others only fill their column
-     "environment": {                      // what an explored machine's environment may do; every key may be absent
+     "environment": {              // what an explored machine's environment may do; every key may be absent
         "oracle": "strict" | "observed",   // observed: only accesses that go wrong count, not what survives a free
-        "preempt_rt": false,               // spinlocks sleep and may not be taken in an interrupt
-        "alloc_failures": 0,               // allocations of an execution that may fail, each a choice
-        "spurious_fault": "tolerated" | "fatal",  // fatal: an access that may see an entry not yet published is a hole (I2)
-        "ets": true,                       // FEAT_ETS2; false: the old invalid entry may be seen until the CPU's own ISB or exception
+        "preempt_rt": false,       // spinlocks sleep and may not be taken in an interrupt
+        "alloc_failures": 0,       // allocations of an execution that may fail, each a choice
+        "spurious_fault": "tolerated" | "fatal",  // fatal: seeing an entry not yet published is a hole (I2)
+        "ets": true,               // FEAT_ETS2; false: the old invalid entry may be seen until the CPU's own ISB
+                                   // or exception
         "feat_bbm": "0" | "1" | "2" | "noabort" | [of each CPU, ...],  // ID_AA64MMFR2_EL1.BBM, or BBML2_NOABORT
-        "conflict": "at_write" | "at_access" | "amalgamate" | "abort",  // what an access may do with two translations that
-                                           // break-before-make should have kept apart (I19 is judged at the write in any case)
+        "conflict": "at_write" | "at_access" | "amalgamate" | "abort",  // what an access may do with two translations
+                                   // that break-before-make should have kept apart (I19 is judged at the write anyway)
         "asids": [of each CPU, ...],       // more than there are CPUs: address spaces that ran before
-        "iommu": false}}                   // an IOMMU shares the kernel's tables (SVA): a walk cache that no TLBI reaches
+        "iommu": false}}           // an IOMMU shares the kernel's tables (SVA): a walk cache that no TLBI reaches
 
 OPERATION is ``{"op": NAME, FIELD: VALUE, ...}``: NAME and fields are those of `Operation` in
-rust/kernel/src/operation.rs, NAME in snake_case: ``{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}``, ``"at": null`` for
-any page. `hstate` counts the granule's hugepage sizes from the smallest. `zone` is ``"normal"`` or ``"movable"``.
-`ptdump_walk` takes ``"range": {"start": VA, "end": VA}`` or ``"pfns": {"start": PFN, "end": PFN}``, the vmemmap of those frames.
+rust/kernel/src/operation.rs, NAME in snake_case: ``{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}``, ``"at": null``
+for any page. `hstate` counts the granule's hugepage sizes from the smallest. `zone` is ``"normal"`` or ``"movable"``.
+`ptdump_walk` takes ``"range": {"start": VA, "end": VA}`` or ``"pfns": {"start": PFN, "end": PFN}``, the vmemmap of
+those frames.
 
 `rounds` of an actor is how often its program runs in an exploration; a stress repeats it until the time is over. An
 operation that returns an errno ends nothing: it is an observation, and the program goes on with the next one.

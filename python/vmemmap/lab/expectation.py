@@ -1,4 +1,6 @@
-"""An exploration and what it is expected to show: the arguments of the mark ``vmemmap_explore``, judged and put in words."""
+"""An exploration and what it is expected to show: the arguments of the mark ``vmemmap_explore``, judged and put in
+words.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Case:
     variant: Variant
     expect: Expect
     invariants: tuple[str, ...]
-    """Judged whether or not the scenario judges them. With ``violated`` each of them has to be, with ``safe`` to hold."""
+    """Judged whether or not the scenario judges them. With ``violated`` each of them has to be, with ``safe`` to
+    hold.
+    """
     listed: bool
     """The expectation is the one that the variant lists."""
     budget: AnyBudget | None
@@ -84,7 +88,8 @@ class Case:
         return f"{names or 'an invariant'} violated{f' (as {self.variant.name} lists)' if self.listed else ''}"
 
     def judge(self, result: Result) -> Miss | None:
-        """Compare a result with what is expected. A search that did not finish shows a violation, and never that there is none.
+        """Compare a result with what is expected. A search that did not finish shows a violation, and never that there
+        is none.
 
         Args:
             result: What the exploration found.
@@ -93,7 +98,11 @@ class Case:
             None if it shows what is expected, else what was missed.
         """
         if self.expect == "violated":
-            met = all(name in result.violated for name in self.invariants) if self.invariants else result.verdict == "violated"
+            met = (
+                all(name in result.violated for name in self.invariants)
+                if self.invariants
+                else result.verdict == "violated"
+            )
         else:
             finished = result.verdict == "safe" and result.exhaustive
             met = finished and all(result.invariants.get(name) == "held" for name in self.invariants)
@@ -102,7 +111,11 @@ class Case:
         found = [result.words]
         # A column that nothing fills is neither held nor violated, and the words do not speak of it.
         if result.exhaustive:
-            found += [f"{name} {state}" for name in self.invariants if (state := result.invariants.get(name, "not judged")) not in _IN_WORDS]
+            found += [
+                f"{name} {state}"
+                for name in self.invariants
+                if (state := result.invariants.get(name, "not judged")) not in _IN_WORDS
+            ]
         line = f"expected {self.expected}, found {', '.join(found)}"
         if result.exhaustive or (self.expect == "safe" and result.verdict == "violated"):
             return Miss(line)
@@ -124,7 +137,9 @@ def _names(given: object, what: str) -> list[str]:
     """
     if given is None:
         return []
-    several: list[object] = [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(cast("Iterable[object]", given))
+    several: list[object] = (
+        [given] if isinstance(given, str) or not isinstance(given, Iterable) else list(cast("Iterable[object]", given))
+    )
     names = [name for name in several if isinstance(name, str)]
     if len(names) < len(several):
         raise SpecError(f"{what} is {given!r}: expected a name, or several in a list")
@@ -198,9 +213,12 @@ def cases(
         listed = expect is None and not settings
         expected = expect or (one.expect if listed else "safe")
         if expected == "safe" and strategy != "exhaustive":
-            raise SpecError(f"strategy {strategy} samples: it never shows {one.name} safe; expect violated, or search exhaustively")
+            raise SpecError(
+                f"strategy {strategy} samples: it never shows {one.name} safe; expect violated, or search exhaustively"
+            )
         wanted = invariants or (one.invariants if listed else ())
-        # What is not judged only fills its column when it is violated: that it holds can be said of what the search looked for.
+        # What is not judged only fills its column when it is violated: that it holds can be said of what the search
+        # looked for.
         judging = replace(resolved, judged=tuple(dict.fromkeys((*resolved.judged, *wanted))))
         found.append(Case(judging, one, expected, wanted, listed and not invariants, budget, options))
     return found

@@ -138,7 +138,9 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """The verdict with its scope, what the search took, and what is violated: the head of what ``vmemmap explore`` prints."""
+        """The verdict with its scope, what the search took, and what is violated: the head of what ``vmemmap
+        explore`` prints.
+        """
         states = f", {self.states:,} states" if self.states is not None else ""
         how = "exhaustive" if self.exhaustive else "not exhaustive"
         lines = [
@@ -151,12 +153,15 @@ class Result:
             lines.append(f"  {name} violated{f' in {steps} steps' if steps else ''}{judged}")
         for pair in self.raw.get("lock_order", ()):
             (one, two), (here, there) = pair["locks"], zip(pair["actors"], pair["places"], strict=True)
-            lines.append(f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} ({' in '.join(there)})")
+            lines.append(
+                f"  warning: {two} is taken under {one} ({' in '.join(here)}) and {one} under {two} "
+                f"({' in '.join(there)})"
+            )
         return "\n".join(lines)
 
     def trace_file(self) -> TraceFile | None:
-        """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of the first
-        violation, and every step of it.
+        """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of
+        the first violation, and every step of it.
 
         Returns:
             The trace as `vmemmap.replay` takes it; None without a violation.
@@ -203,7 +208,18 @@ class Result:
 #: Keys of the core's answer that `Result` holds itself.
 _OWN = frozenset(
     [
-        *("scenario", "variant", "kernel", "policies", "expect", "verdict", "words", "exhaustive", "executions", "steps"),
+        *(
+            "scenario",
+            "variant",
+            "kernel",
+            "policies",
+            "expect",
+            "verdict",
+            "words",
+            "exhaustive",
+            "executions",
+            "steps",
+        ),
         *("states", "seconds", "seed", "judged", "invariants", "invariant_steps", "scope", "digest", "shortest"),
         *("interrupted", "violation", "trace", "witnesses"),
     ]
@@ -361,7 +377,9 @@ def explore(
         options["shorten_seconds"] = shorten
     if depth is not None:
         options["depth"] = depth
-    answered = _core.explore(description.json(), json.dumps(options), _image(description), progress, description.sources)
+    answered = _core.explore(
+        description.json(), json.dumps(options), _image(description), progress, description.sources
+    )
     raw = cast("Exploration", _answer(answered))
     violation = Violation.from_dict(raw["violation"]) if raw["violation"] else None
     return Result(
@@ -510,8 +528,8 @@ def stress(
     checked: bool = True,
 ) -> StressResult:
     """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
-    What a program takes away it puts back before the next round (`vmemmap.lab.repetition`); steps that look at results do that
-    themselves.
+    What a program takes away it puts back before the next round (`vmemmap.lab.repetition`); steps that look at results
+    do that themselves.
 
     Args:
         scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.

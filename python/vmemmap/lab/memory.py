@@ -70,7 +70,14 @@ class Memory:
             raise SpecError("memory: give a block, or start and size")
         return {"start": start, "bytes": parse_size(size, "size")}
 
-    def online(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None, zone: str = "movable") -> Operation:
+    def online(
+        self,
+        block: Block | None = None,
+        *,
+        start: int | None = None,
+        size: int | str | None = None,
+        zone: str = "movable",
+    ) -> Operation:
         """Give the blocks to the page allocator.
 
         Kernel: ``memory_block_online``, ``drivers/base/memory.c``.
@@ -89,7 +96,9 @@ class Memory:
         """
         return Operation("memory_online", {**self._range(block, start, size), "zone": zone})
 
-    def offline(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
+    def offline(
+        self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None
+    ) -> Operation:
         """Take the blocks from the page allocator.
 
         Kernel: ``memory_block_offline``, ``drivers/base/memory.c``.
@@ -107,7 +116,9 @@ class Memory:
         """
         return Operation("memory_offline", self._range(block, start, size))
 
-    def remove(self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None) -> Operation:
+    def remove(
+        self, block: Block | None = None, *, start: int | None = None, size: int | str | None = None
+    ) -> Operation:
         """`remove_memory`: EBUSY unless offline.
 
         Kernel: ``remove_memory``, ``mm/memory_hotplug.c``.

@@ -59,7 +59,10 @@ def lone_block(m: Setup, granule: str, *, add: bool = True, online: bool = False
     if add:
         m.setup(block, *([m.memory.online(block)] if online else []))
     m.scope(
-        window=f"{format_size(window)} of RAM share the {LEVEL[size]} table: the {'removed' if add else 'added'} block, nothing else",
+        window=(
+            f"{format_size(window)} of RAM share the {LEVEL[size]} table: the {'removed' if add else 'added'} block, "
+            "nothing else"
+        ),
         machine=_MACHINE,
     )
     return block
@@ -145,8 +148,8 @@ class Neighbours:
 
 
 def hugepage_block(m: Setup, granule: str = "4K", *, split: bool = False) -> Block:
-    """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split` its
-    vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares.
+    """Configure the machine with one hot-added block, online, for hugepages; nobody removes anything. Without `split`
+    its vmemmap is in base pages from the start: the 512 entries of a split are steps that nobody shares.
 
     Args:
         m: What the scenario function was given.

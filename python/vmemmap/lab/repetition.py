@@ -54,7 +54,8 @@ class _Held:
 def repeatable(setup: Operations, program: list[OperationDict]) -> list[OperationDict]:
     """The program, and behind it what takes the machine back to where `setup` left it.
 
-    Hugepages go first, since their block could not be removed otherwise. Nothing is added to a program that does so itself.
+    Hugepages go first, since their block could not be removed otherwise. Nothing is added to a program that does so
+    itself.
     """
     before = _Held().after(setup)
     after = before.after(program)

@@ -19,7 +19,8 @@ __all__ = ["ReplayResult", "replay"]
 class ReplayResult:
     """What came of a replay. `to_dict` is exactly the object that ``vmemmap replay --json`` prints.
 
-    `identical`: every step as recorded, and the same violation. `violated`: the invariant of the trace was, in whatever way; a tolerant
+    `identical`: every step as recorded, and the same violation. `violated`: the invariant of the trace was, in whatever
+        way; a tolerant
     replay of changed code can have the one without the other.
     """
 
@@ -47,7 +48,9 @@ class ReplayResult:
 
     @property
     def histories(self) -> list[History]:
-        """Of the frame or table that the violation is about: who `freed` or `unlinked` it, who still `held` it, in which step."""
+        """Of the frame or table that the violation is about: who `freed` or `unlinked` it, who still `held` it, in
+        which step.
+        """
         return self.raw["histories"]
 
     @property

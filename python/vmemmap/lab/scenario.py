@@ -1,7 +1,8 @@
 """Scenarios: a machine, what happened on it before, and the actors whose interleavings are judged.
 
 A scenario is a decorated function of a :class:`~vmemmap.lab.setup.Setup`. It describes; nothing runs while it is
-called. `vmemmap.explore` and `vmemmap.stress` hand the description to the Rust core as JSON (`vmemmap.lab.description`).
+called. `vmemmap.explore` and `vmemmap.stress` hand the description to the Rust core as JSON
+(`vmemmap.lab.description`).
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ Expect = Literal["safe", "violated"]
 class Variant:
     """One way of running a scenario, and what it is expected to show.
 
-    `invariants` are those expected to be violated; empty when `expect` is ``safe``. `arguments` go to the scenario function,
-    `environment` is that of the document.
+    `invariants` are those expected to be violated; empty when `expect` is ``safe``. `arguments` go to the scenario
+    function, `environment` is that of the document.
     """
 
     name: str
@@ -67,7 +68,9 @@ Describe = Callable[..., object]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A named description with variants. `describe(m, **variant.arguments)` describes the machine and returns actors."""
+    """A named description with variants. `describe(m, **variant.arguments)` describes the machine and returns
+    actors.
+    """
 
     name: str
     title: str

@@ -422,7 +422,9 @@ class Setup:
     def _pfns(self, block: Block) -> dict[str, int]:
         return {"start": self.pfn(block.start), "end": self.pfn(block.start + block.bytes)}
 
-    def describe(self, name: str, corpus: str | None, judged: Sequence[str], variant: str, actors: Sequence[Actor]) -> Description:
+    def describe(
+        self, name: str, corpus: str | None, judged: Sequence[str], variant: str, actors: Sequence[Actor]
+    ) -> Description:
         """The finished description. Called by `Scenario.set_up`.
 
         Args:
@@ -449,7 +451,10 @@ class Setup:
             "variant": variant,
             "machine": self._machine,
             "setup": [operation.to_dict() for operation in self._setup],
-            "actors": [_actor(index, actor, program, source) for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))],
+            "actors": [
+                _actor(index, actor, program, source)
+                for index, ((actor, program), source) in enumerate(zip(programs, sources, strict=True))
+            ],
             "judged": list(judged),
             "environment": dict(self.environment),
         }

@@ -1,8 +1,8 @@
 """What an actor does: operations in order, or a generator that yields them.
 
-A generator that never looks at a result is run once, and is a program. One that looks is a *source*: the search asks it what
-comes next, once for each distinct history of results, and keeps the answer. It is sent what the kernel function returns: a
-number from 0 up, or the errno as a negative one.
+A generator that never looks at a result is run once, and is a program. One that looks is a *source*: the search asks it
+what comes next, once for each distinct history of results, and keeps the answer. It is sent what the kernel function
+returns: a number from 0 up, or the errno as a negative one.
 """
 
 from __future__ import annotations
@@ -71,11 +71,59 @@ def _look(self: Reply, *_: object) -> object:
 
 
 for _name in (
-    *("bool", "int", "index", "float", "complex", "hash", "repr", "str", "format", "bytes", "iter", "next", "len", "contains", "getitem"),
-    *("eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil", "call", "setattr"),
+    *(
+        "bool",
+        "int",
+        "index",
+        "float",
+        "complex",
+        "hash",
+        "repr",
+        "str",
+        "format",
+        "bytes",
+        "iter",
+        "next",
+        "len",
+        "contains",
+        "getitem",
+    ),
+    *(
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "neg",
+        "pos",
+        "abs",
+        "invert",
+        "round",
+        "trunc",
+        "floor",
+        "ceil",
+        "call",
+        "setattr",
+    ),
     *(
         f"{side}{operator}"
-        for operator in ("add", "sub", "mul", "truediv", "floordiv", "mod", "divmod", "pow", "lshift", "rshift", "and", "or", "xor", "matmul")
+        for operator in (
+            "add",
+            "sub",
+            "mul",
+            "truediv",
+            "floordiv",
+            "mod",
+            "divmod",
+            "pow",
+            "lshift",
+            "rshift",
+            "and",
+            "or",
+            "xor",
+            "matmul",
+        )
         for side in ("", "r", "i")
         if side + operator != "idivmod"
     ),
@@ -132,7 +180,8 @@ class StepsDocument(TypedDict):
 
 @dataclass(frozen=True)
 class Source:
-    """Steps that look at results. Called with the results so far, it tells what they yielded on the way and what comes next.
+    """Steps that look at results. Called with the results so far, it tells what they yielded on the way and what comes
+    next.
 
     The function is called anew, twice for each check: its steps may depend on nothing but the results they are sent.
     """
@@ -158,8 +207,8 @@ class Source:
         for number, (once, now) in enumerate(zip_longest(first, second), 1):
             if once != now:
                 raise SpecError(
-                    f"actor {self.name!r}, step {number}: after the same results it answered {_shown(once)} once and {_shown(now)} now; "
-                    "steps may depend on results only"
+                    f"actor {self.name!r}, step {number}: after the same results it answered {_shown(once)} once and "
+                    f"{_shown(now)} now; steps may depend on results only"
                 )
         try:
             return json.dumps(first)
@@ -180,7 +229,9 @@ class Source:
             yielded.append(None)
         except SpecError as error:
             said = str(error)
-            raise SpecError(said if said.startswith("actor ") else f"actor {self.name!r}, step {len(yielded) + 1}: {said}") from error
+            raise SpecError(
+                said if said.startswith("actor ") else f"actor {self.name!r}, step {len(yielded) + 1}: {said}"
+            ) from error
         except Exception as error:
             raise SpecError(f"actor {self.name!r}, step {len(yielded) + 1}: {type(error).__name__}: {error}") from error
         return yielded

@@ -173,8 +173,8 @@ RUN_ENDS = 12
 
 
 def text(trace: Sequence[Step]) -> str:
-    """The trace as lines, one actor's steps indented further than the other's. The middle of a long run of one actor, such
-    as the scan of a table, is one line that counts what it leaves out.
+    """The trace as lines, one actor's steps indented further than the other's. The middle of a long run of one actor,
+    such as the scan of a table, is one line that counts what it leaves out.
 
     Args:
         trace: The steps, in order.
@@ -192,7 +192,9 @@ def text(trace: Sequence[Step]) -> str:
         middle = run[RUN_ENDS:-RUN_ENDS]
         places = functions(middle)
         lines += [_line(step, indent) for step in run[:RUN_ENDS]]
-        lines.append(f"   …  {indent}CPU{run[0].cpu} {actor}: {len(middle):,} more steps{f' ({places})' if places else ''}")
+        lines.append(
+            f"   …  {indent}CPU{run[0].cpu} {actor}: {len(middle):,} more steps{f' ({places})' if places else ''}"
+        )
         lines += [_line(step, indent) for step in run[-RUN_ENDS:]]
     return "\n".join(lines)
 

@@ -23,7 +23,9 @@ class NoSuchPoolError(SpecError, KeyError):
 
 
 class HugeTLBPool:
-    """The pool of one hugepage size. Counters are read from the kernel each time; assigning is writing the sysfs file."""
+    """The pool of one hugepage size. Counters are read from the kernel each time; assigning is writing the sysfs
+    file.
+    """
 
     __slots__ = ("_core", "_index", "size")
 
@@ -88,14 +90,16 @@ class HugeTLBPool:
 
     @property
     def demote_size(self) -> int | None:
-        """Bytes of the pages that ``demote`` makes: the next smaller size. ``None`` for the smallest, which has no such file."""
+        """Bytes of the pages that ``demote`` makes: the next smaller size. ``None`` for the smallest, which has no
+        such file.
+        """
         sizes = HUGEPAGE_SIZES[self._core.granule]
         return sizes[self._index - 1] if self._index else None
 
     @property
     def demote(self) -> Callable[[int], int]:
-        """Split that many free pages into pages of ``demote_size``: ``pool.demote = 2`` as in sysfs, or ``pool.demote(2)``,
-        which returns how many were split.
+        """Split that many free pages into pages of ``demote_size``: ``pool.demote = 2`` as in sysfs, or
+        ``pool.demote(2)``, which returns how many were split.
         """
         return self._demote
 
@@ -137,8 +141,8 @@ class HugeTLBPool:
         return self._core.allocate(self._index, _pfns(count, pfns))
 
     def free(self, count: int | None = None, *, pfns: Iterable[int] | None = None) -> list[int]:
-        """Free pages of the pool back to the page allocator, vmemmap restored first: `count` of them, or exactly those with
-        these head PFNs. Returns their head PFNs.
+        """Free pages of the pool back to the page allocator, vmemmap restored first: `count` of them, or exactly those
+        with these head PFNs. Returns their head PFNs.
 
         Kernel: ``update_and_free_page``, ``mm/hugetlb.c``.
 

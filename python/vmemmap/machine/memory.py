@@ -102,8 +102,8 @@ class MemoryRange:
     def offline(self) -> None:
         """Take the memory from the page allocator; HugeTLB pages in it are migrated or dissolved first.
 
-        As in the kernel (``offline_pages``), this goes on for as long as a page in use finds no other place: until its user
-        lets go, or Ctrl-C.
+        As in the kernel (``offline_pages``), this goes on for as long as a page in use finds no other place: until its
+        user lets go, or Ctrl-C.
 
         Kernel: ``offline_pages``, ``mm/memory_hotplug.c``.
 
@@ -186,7 +186,8 @@ class Memory:
         start: int | str | None = None,
         size: int | str | None = None,
     ) -> None:
-        """Of a block: ``remove_memory``, EBUSY unless it is offline. Of `start` and `size`: ``offline_and_remove_memory``.
+        """Of a block: ``remove_memory``, EBUSY unless it is offline. Of `start` and `size`:
+        ``offline_and_remove_memory``.
 
         Kernel: ``remove_memory``, ``offline_and_remove_memory``, ``mm/memory_hotplug.c``.
 
@@ -200,7 +201,9 @@ class Memory:
             KernelError: EBUSY as above, or if something in the range cannot move; EINVAL if the range
                 is not of whole hot-added blocks.
         """
-        if (block is None) == (start is None or size is None) or (block is not None and (start is not None or size is not None)):
+        if (block is None) == (start is None or size is None) or (
+            block is not None and (start is not None or size is not None)
+        ):
             raise SpecError("memory.remove takes a block, or start and size")
         if block is not None:
             run(self._core, "memory_remove", start=block.start, bytes=block.size)

@@ -18,7 +18,13 @@ __all__ = ["environment", "render", "write"]
 
 def environment() -> Environment:
     """Templates of this package, every value escaped."""
-    shown = Environment(loader=PackageLoader(__name__, ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    shown = Environment(
+        loader=PackageLoader(__name__, ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     shown.filters["thousands"] = lambda value: f"{value:,}"
     shown.filters["ns"] = _duration
     return shown

@@ -19,7 +19,9 @@ _NUMBER = 7
 
 
 def columns(trace: Sequence[Step]) -> str:
-    """Each step in the lane of its actor. The middle of a long run of one actor is one line that counts what it leaves out."""
+    """Each step in the lane of its actor. The middle of a long run of one actor is one line that counts what it
+    leaves out.
+    """
     actors = {step.actor: step.cpu for step in trace}
     lanes = list(actors)
     heads = (f"CPU{cpu} {actor}".ljust(LANE) for actor, cpu in actors.items())

@@ -26,7 +26,14 @@ WIDTH = 53
 
 _PLACE = re.compile(r"\b(pte|pmd|pud|p4d|pgd|va|frame|table|variable) (0x[0-9a-f]+|\d+)\b")
 #: Entries whose address, as the core names it, is the virtual address rounded down by this.
-_TRANSLATES = (("pte", 0xFFF), ("pte", 0x3FFF), ("pte", 0xFFFF), ("pmd", 0x1FFFFF), ("pmd", 0x1FFFFFF), ("pmd", 0x1FFFFFFF))
+_TRANSLATES = (
+    ("pte", 0xFFF),
+    ("pte", 0x3FFF),
+    ("pte", 0xFFFF),
+    ("pmd", 0x1FFFFF),
+    ("pmd", 0x1FFFFFF),
+    ("pmd", 0x1FFFFFFF),
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,9 @@ def writes(step: Step) -> bool:
 
 
 def conflicts(trace: Sequence[Step]) -> dict[int, int]:
-    """Index of a step → index of the latest earlier step of *another* actor on the same place, one of the two a write."""
+    """Index of a step → index of the latest earlier step of *another* actor on the same place, one of the two a
+    write.
+    """
     last: dict[str, dict[str, tuple[int, bool]]] = {}
     found: dict[int, int] = {}
     for index, step in enumerate(trace):
@@ -195,13 +204,16 @@ def svg(trace: Sequence[Step], violation: Violation, title: str) -> str:
         y += row.height + SPACE
     height = y + 10
     heads = [
-        f'<g class="head lane{i % 4}"><line x1="{x[i] + LANE // 2}" y1="{TOP}" x2="{x[i] + LANE // 2}" y2="{height - 6}"/>'
+        f'<g class="head lane{i % 4}">'
+        f'<line x1="{x[i] + LANE // 2}" y1="{TOP}" x2="{x[i] + LANE // 2}" y2="{height - 6}"/>'
         f'<text x="{x[i] + LANE // 2}" y="22">{escape(cut(name, 30))}</text>'
-        f'<text class="cpu" x="{x[i] + LANE // 2}" y="38">CPU {next(s.cpu for s in trace if s.actor == name)}</text></g>'
+        f'<text class="cpu" x="{x[i] + LANE // 2}" y="38">CPU {next(s.cpu for s in trace if s.actor == name)}</text>'
+        "</g>"
         for i, name in enumerate(lanes)
     ]
     arrows = [
-        _arrow(place, x, trace[source].step, trace[target].step, trace[target].step == fatal_step) for target, source in conflicts(trace).items()
+        _arrow(place, x, trace[source].step, trace[target].step, trace[target].step == fatal_step)
+        for target, source in conflicts(trace).items()
     ]
     return (
         f'<svg class="lanes" role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '

@@ -15,7 +15,9 @@ __all__ = ["miss_text"]
 
 
 def miss_text(miss: Miss, result: Result, file: Path) -> str:
-    """A missed expectation for people. The counterexample is saved as a trace in `file`, and shown as ``vmemmap replay`` shows it."""
+    """A missed expectation for people. The counterexample is saved as a trace in `file`, and shown as ``vmemmap
+    replay`` shows it.
+    """
     parts = [miss.line + (f"\n{miss.hint}" if miss.hint else ""), result.summary]
     saved = result.trace_file()
     if saved is not None:

@@ -36,7 +36,15 @@ def document(trace: Sequence[Step], violation: Violation | None, title: str) -> 
 
 
 def _event(ph: str, name: str, step: Step, tracks: dict[str, int], **rest: Any) -> dict[str, Any]:
-    return {"ph": ph, "name": name, "cat": "vmemmap", "ts": step.step, "pid": _PROCESS, "tid": tracks[step.actor], **rest}
+    return {
+        "ph": ph,
+        "name": name,
+        "cat": "vmemmap",
+        "ts": step.step,
+        "pid": _PROCESS,
+        "tid": tracks[step.actor],
+        **rest,
+    }
 
 
 def _names(trace: Sequence[Step], tracks: dict[str, int], title: str) -> Iterator[dict[str, Any]]:

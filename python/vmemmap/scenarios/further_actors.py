@@ -1,21 +1,22 @@
 """Actors that the question of May 2021 does not name, beside HVO and hot remove: each derived, none of them reported.
 
-============== ===========================================================================================================
+============== =========================================================================================================
 actor          what is derived
-============== ===========================================================================================================
-second HVO     of the same section, hence the same PMD block (4K) or PTE table: entries are disjoint. By break-before-make
-               of the split the hole is one for all struct pages of the section, those of the other too (I2). What a
-               second split would do then (6.1 descends into the empty entry as if it were a table, 6.12's page walker
-               skips it and reports success: kernel-semantics §H9) comes after that.
-device removal `memunmap_pages` takes mem_hotplug_lock but not device_hotplug_lock: hot remove and it exclude each other by
-               the former, HVO takes neither. Its scan meets HVO's entries as hot remove's does (R33, R35).
-1G page        over eight sections. 4K: its splits come one after the other, so by break-before-make one of eight entries of
-               the PMD table is the hole and seven are live: the scan of hot remove always meets one of them (not searched:
-               4096 entries). 16K: its 256 entries lie in one PTE table, of which 6.1 never rewrites the first. Where
-               6.12 clears all of them the table is lost as in R33, whose four hugepages of 8 entries show it sooner.
+============== =========================================================================================================
+second HVO     of the same section, hence the same PMD block (4K) or PTE table: entries are disjoint. By
+               break-before-make of the split the hole is one for all struct pages of the section, those of the other
+               too (I2). What a second split would do then (6.1 descends into the empty entry as if it were a table,
+               6.12's page walker skips it and reports success: kernel-semantics §H9) comes after that.
+device removal `memunmap_pages` takes mem_hotplug_lock but not device_hotplug_lock: hot remove and it exclude each other
+               by the former, HVO takes neither. Its scan meets HVO's entries as hot remove's does (R33, R35).
+1G page        over eight sections. 4K: its splits come one after the other, so by break-before-make one of eight
+               entries of the PMD table is the hole and seven are live: the scan of hot remove always meets one of them
+               (not searched: 4096 entries). 16K: its 256 entries lie in one PTE table, of which 6.1 never rewrites the
+               first. Where 6.12 clears all of them the table is lost as in R33, whose four hugepages of 8 entries show
+               it sooner.
 deferred free  `free_hpage_workfn` frees what atomic context left: an optimised page on no list of the pool. A dissolve
                that meets it does the worker's work; memory failure still finds the mark.
-============== ===========================================================================================================
+============== =========================================================================================================
 
 Memory failure beside HVO and beside other ways to free: R14.
 """
@@ -46,7 +47,9 @@ _BLOCKS = {"mapping": "blocks"}
     ],
 )
 def second_hvo(m: Setup, granule: str = "4K", second: str = "HVO") -> Sequence[Actor]:
-    """Two pages optimised at once; or (`second` is ``free``) one of them was made without HVO and is freed meanwhile."""
+    """Two pages optimised at once; or (`second` is ``free``) one of them was made without HVO and is freed
+    meanwhile.
+    """
     pair = Neighbours.of(m, granule)
     pool = m.pmd_hugepage
     one, other = (m.pfn(pair.a.start + n * pool.size) for n in range(2))
@@ -113,7 +116,12 @@ def gigantic_page(m: Setup) -> Sequence[Actor]:
         Variant("two-workers-6.1", "safe", (), _PAGES, "6.1", {"actors": "worker worker"}),
         Variant("failure-6.1", "safe", (), _PAGES, "6.1", {"actors": "worker failure"}),
         Variant(
-            "failure-before-restore-6.1", "violated", ("I8", "I29"), {**_PAGES, "dtor-clear": "before-restore"}, "6.1", {"actors": "worker failure"}
+            "failure-before-restore-6.1",
+            "violated",
+            ("I8", "I29"),
+            {**_PAGES, "dtor-clear": "before-restore"},
+            "6.1",
+            {"actors": "worker failure"},
         ),
     ],
 )

@@ -11,19 +11,20 @@ step HVO                                   `get_page_unless_zero(page1)`
                                            memory, whether or not it would succeed
 ==== ===================================== ==========================================
 
-`atomic_fetch_add_unless` loads first and writes nothing if it finds zero, so what matters is which count the load sees. It is
-not zero in two cases: the load came before the page was freed (``freed``), or the page is slot 0 of a tail vmemmap page, whose
-count reads as the head's, and the hugepage is in use (``in-use``). In the second case the call needs no race at all; what keeps
-callers from making it are their own tests (`PageLRU`, `PageHuge`), which are not in the model: what is shown there is what
-`page_ref_add_unless` itself does when it is asked.
+`atomic_fetch_add_unless` loads first and writes nothing if it finds zero, so what matters is which count the load sees.
+It is not zero in two cases: the load came before the page was freed (``freed``), or the page is slot 0 of a tail
+vmemmap page, whose count reads as the head's, and the hugepage is in use (``in-use``). In the second case the call
+needs no race at all; what keeps callers from making it are their own tests (`PageLRU`, `PageHuge`), which are not in
+the model: what is shown there is what `page_ref_add_unless` itself does when it is asked.
 
-The fix (bd225530a4c7, v6.10) has three parts: an RCU read section around test and exchange; no exchange on a fake head; and
-`synchronize_rcu` between the freeze and the remap, so that whoever saw a count before has done its exchange. Each part alone is
-not enough: the section without the fake-head test leaves ``in-use``, the tests without the grace period leave ``freed``. A
-hugepage that is in use *again* while the walker is between its tests is R2. 6.1 has none of the three.
+The fix (bd225530a4c7, v6.10) has three parts: an RCU read section around test and exchange; no exchange on a fake head;
+and `synchronize_rcu` between the freeze and the remap, so that whoever saw a count before has done its exchange. Each
+part alone is not enough: the section without the fake-head test leaves ``in-use``, the tests without the grace period
+leave ``freed``. A hugepage that is in use *again* while the walker is between its tests is R2. 6.1 has none of the
+three.
 
-Page1 is here a 64K HugeTLB page, the kind of page with references that the model has; in the report it is an LRU folio. Of
-either only the count matters, and that it goes back to the page allocator.
+Page1 is here a 64K HugeTLB page, the kind of page with references that the model has; in the report it is an LRU folio.
+Of either only the count matters, and that it goes back to the page allocator.
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ step HVO                                   `page_ref_add_unless(page, 1, 0)`
 6                                          compare-and-exchange on read-only memory
 ==== ===================================== ==========================================
 
-The page is slot 0 of a tail vmemmap page; other slots read as tails, whose count stays 0. bd225530a4c7, and 6.12.117 with it,
-has the two tests in this order in the program, so the interleaving needs no reordering and a search under sequential
-consistency finds it. The fix reads the count first, with acquire (`page_count_writable`): a count that is not zero was
-stored after the remap, so the test that follows sees the fake head.
+The page is slot 0 of a tail vmemmap page; other slots read as tails, whose count stays 0. bd225530a4c7, and 6.12.117
+with it, has the two tests in this order in the program, so the interleaving needs no reordering and a search under
+sequential consistency finds it. The fix reads the count first, with acquire (`page_count_writable`): a count that is
+not zero was stored after the remap, so the test that follows sees the fake head.
 
-Weak memory as such is not in the model. That the acquire is needed is shown by ``count-first-relaxed``, where performing the two
-tests in the other order is an explicit choice of the environment; it says what that one reordering leads to, not which
-reorderings the architecture allows.
+Weak memory as such is not in the model. That the acquire is needed is shown by ``count-first-relaxed``, where
+performing the two tests in the other order is an explicit choice of the environment; it says what that one reordering
+leads to, not which reorderings the architecture allows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ _COUNT_FIRST = {"page-ref": "count-first"}
     title="a speculative reference tests for a fake head before the count",
     corpus="R2",
     sources=[
-        "https://lore.kernel.org/all/20250108074822.722696-1-yuzhao@google.com/ (Yu Zhao, fix memory loads ordering, v2)",
+        (
+            "https://lore.kernel.org/all/20250108074822.722696-1-yuzhao@google.com/ (Yu Zhao, fix memory loads "
+            "ordering, v2)"
+        ),
         "https://lore.kernel.org/all/20250221154155.GE20567@willie-the-truck/ (W. Deacon's ack)",
         "include/linux/page_ref.h of 6.12.117: page_ref_add_unless",
     ],

@@ -13,13 +13,13 @@ step CPU 0, HVO                         CPU 0, interrupt (or another CPU)
 Approach A was a proposal of 2023 and 2024 and no kernel has it; nor has any kernel B or D. The handler is written after
 what the reviewers say of it (2024-02-07), not after the patch.
 
-* A reader on another CPU waits and goes on, which is the author's answer: whoever faults does not hold the lock. It holds
-  for a task and for an interrupt there, and with interrupts off from clear to set also for an interrupt here; a pseudo-NMI
-  that reads a struct page (none is known to) would still hang.
-* On PREEMPT_RT the lock sleeps, so no interrupt may wait for it on any CPU. Of the remark that RT can deadlock from process
-  context nothing is shown: it needs a reader with preemption off, and no reader here runs so.
-* Without a handler the reader dies, and the kernel's own re-check (`is_spurious_el1_translation_fault`) comes too late if
-  the hole is still there.
+* A reader on another CPU waits and goes on, which is the author's answer: whoever faults does not hold the lock. It
+  holds for a task and for an interrupt there, and with interrupts off from clear to set also for an interrupt here; a
+  pseudo-NMI that reads a struct page (none is known to) would still hang.
+* On PREEMPT_RT the lock sleeps, so no interrupt may wait for it on any CPU. Of the remark that RT can deadlock from
+  process context nothing is shown: it needs a reader with preemption off, and no reader here runs so.
+* Without a handler the reader dies, and the kernel's own re-check (`is_spurious_el1_translation_fault`) comes too late
+  if the hole is still there.
 * B (stop_machine) and D (pause by IPI): nobody runs while the hole is open. What B costs in time is not judged here; it
   takes cpu_hotplug_lock under mmap_lock, which `lock_order` of the answer shows where another actor takes them in turn.
 
@@ -43,7 +43,9 @@ _RT = {"preempt_rt": True}
 _DEFAULT: Mapping[str, bool] = MappingProxyType({})
 
 
-def _safe(name: str, policies: Mapping[str, str], arguments: Mapping[str, object], environment: Mapping[str, bool] = _DEFAULT) -> Variant:
+def _safe(
+    name: str, policies: Mapping[str, str], arguments: Mapping[str, object], environment: Mapping[str, bool] = _DEFAULT
+) -> Variant:
     return Variant(name, "safe", (), policies, "6.1", arguments, environment)
 
 
@@ -82,7 +84,9 @@ def _violates(
         _safe("d-task-other-cpu", {"update": "bbm-ipi-pause"}, _TASK),
     ],
 )
-def r04_fault_fixup_deadlock(m: Setup, irq: int | None = None, nmi: int | None = None, task: bool = False) -> Sequence[Actor]:
+def r04_fault_fixup_deadlock(
+    m: Setup, irq: int | None = None, nmi: int | None = None, task: bool = False
+) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")
     walk = pair.reader().steps
     actors = [pair.hvo()]

@@ -11,10 +11,10 @@ step T1 (pauses)                        T2 (handler of the IPI)
 ==== ================================== ==================================================
 
 (a) is a mistake in the order of two steps of the handler, made here on purpose. (e) is what a plain IPI in place of a
-pseudo-NMI comes to: `spin_lock_irq` masks interrupts before it waits, so of two HVO actors the second does not answer the
-first, whose lock it waits for. Where a CPU only masks interrupts for a while (`memory_failure` under hugetlb_lock) the pause
-lasts as long, which no invariant forbids. Not shown: (b) spinlocks that sleep on PREEMPT_RT while mappings are broken,
-(c) cost, (d) a resumed CPU that has executed no ISB.
+pseudo-NMI comes to: `spin_lock_irq` masks interrupts before it waits, so of two HVO actors the second does not answer
+the first, whose lock it waits for. Where a CPU only masks interrupts for a while (`memory_failure` under hugetlb_lock)
+the pause lasts as long, which no invariant forbids. Not shown: (b) spinlocks that sleep on PREEMPT_RT while mappings
+are broken, (c) cost, (d) a resumed CPU that has executed no ISB.
 
 Approach D was a proposal of 2024 and no kernel has it. The protocol is written after its review, not after the patch.
 64K pages; each of the two sections is one hugepage of 512M.
@@ -37,7 +37,10 @@ _MASKED = {"masked": True}
     title="a CPU that does not answer the pausing IPI stops the machine",
     corpus="R5",
     sources=[
-        "https://lore.kernel.org/all/20241021042218.746659-1-yuzhao@google.com/ and the review by M. Zyngier and D. Anderson",
+        (
+            "https://lore.kernel.org/all/20241021042218.746659-1-yuzhao@google.com/ and the review by M. Zyngier and "
+            "D. Anderson"
+        ),
         "https://lore.kernel.org/all/20241107202033.2721681-1-yuzhao@google.com/",
         "derived: docs/scenarios.md R5",
     ],

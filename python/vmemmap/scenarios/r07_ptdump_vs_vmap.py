@@ -11,11 +11,11 @@ step ptdump                           vmalloc of 2 MiB where 4 KiB were mapped b
 ==== ================================ =============================================
 
 Empty tables of vmalloc stay linked until a block takes their place, and vmalloc takes no lock that a dump takes. The
-answers differ in how little they lock: `trylock` holds init_mm for reading around clear, free and set, and maps pages if a
-dump has the lock; `clear-locked` locks the clear alone, which is enough: during a dump nobody clears, and after the
-clear no dump finds X. `static-key` locks nothing around the clear: it looks after the flush whether a dump is under way, and
-if so waits for it before the free. Looked at *before* the clear instead (derived) the key protects
-nothing: the dump may begin in between. None of these helps if the dump locks an mm that is not init_mm (R9).
+answers differ in how little they lock: `trylock` holds init_mm for reading around clear, free and set, and maps pages
+if a dump has the lock; `clear-locked` locks the clear alone, which is enough: during a dump nobody clears, and after
+the clear no dump finds X. `static-key` locks nothing around the clear: it looks after the flush whether a dump is under
+way, and if so waits for it before the free. Looked at *before* the clear instead (derived) the key protects nothing:
+the dump may begin in between. None of these helps if the dump locks an mm that is not init_mm (R9).
 
 On arm64, 6.1 and 6.12 (as of 2026-07: trylock in both trees) never come here if PTDUMP_DEBUGFS is built in:
 `arch_vmap_pmd_supported` says no. What `none` shows is the generic code as it was, which other architectures ran.
@@ -54,8 +54,14 @@ def dump_and_promotion(m: Setup) -> list[Actor]:
     title="ptdump walks vmalloc while a huge mapping replaces an empty PTE table",
     corpus="R7",
     sources=[
-        "https://lore.kernel.org/all/20260712-series-vmap-race-fix-v2-1-ad134cc3a12a@kernel.org/ (L. Stoakes; Fixes: b6bdb7517c3d)",
-        "fa93b45fd397 arm64: Enable vmalloc-huge with ptdump (D. Jain), https://lore.kernel.org/all/20250723102905.7894-1-dev.jain@arm.com/ (v5)",
+        (
+            "https://lore.kernel.org/all/20260712-series-vmap-race-fix-v2-1-ad134cc3a12a@kernel.org/ (L. Stoakes; "
+            "Fixes: b6bdb7517c3d)"
+        ),
+        (
+            "fa93b45fd397 arm64: Enable vmalloc-huge with ptdump (D. Jain), "
+            "https://lore.kernel.org/all/20250723102905.7894-1-dev.jain@arm.com/ (v5)"
+        ),
         "https://lore.kernel.org/all/20250610160048.11254-1-dev.jain@arm.com/ (v2: lock around the clear)",
         "538797bc0e9a mm/ptdump: always stabilise against page table freeing using init_mm (R9)",
     ],

@@ -27,7 +27,10 @@ from .r07_ptdump_vs_vmap import dump_and_promotion
     title="the generic and the arm64 protection of vmalloc against ptdump, one inside the other",
     corpus="R8",
     sources=[
-        "https://lore.kernel.org/all/20260712-series-vmap-race-fix-v2-1-ad134cc3a12a@kernel.org/ (cover letter of the series)",
+        (
+            "https://lore.kernel.org/all/20260712-series-vmap-race-fix-v2-1-ad134cc3a12a@kernel.org/ (cover letter "
+            "of the series)"
+        ),
     ],
     judged=["I1", "I5", "I25"],
     variants=[

@@ -14,11 +14,11 @@ step HVO, a batch (6.12)                       its own CPU's TLB
      for one that is not optimised
 ==== ========================================= =====================================
 
-One CPU is enough. "Various BUGs" while the batching was developed (M. Kravetz, September 2023); the code that was merged sets the
-flag before the copy ("Very Subtle" in mm/hugetlb_vmemmap.c), so that old and new page agree whichever the store reaches, and
-where the remap fails it flushes before it clears the flag. So no kernel shipped the fault: ``flag-after-copy`` is it, as a
-seeded fault. Flushing before the flag is set (``single-page``: the path that does not batch) hides it as well.
-6.1 has no batch and never moves the head page.
+One CPU is enough. "Various BUGs" while the batching was developed (M. Kravetz, September 2023); the code that was
+merged sets the flag before the copy ("Very Subtle" in mm/hugetlb_vmemmap.c), so that old and new page agree whichever
+the store reaches, and where the remap fails it flushes before it clears the flag. So no kernel shipped the fault:
+``flag-after-copy`` is it, as a seeded fault. Flushing before the flag is set (``single-page``: the path that does not
+batch) hides it as well. 6.1 has no batch and never moves the head page.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ _LATE = {"mutant": "flag-after-copy"}
         Variant("single-page", "safe", (), _LATE, "6.12", {"batch": False}),
     ],
 )
-def r11_batched_flush(m: Setup, split: bool = False, reader: bool = False, batch: bool = True, back: bool = False) -> Sequence[Actor]:
+def r11_batched_flush(
+    m: Setup, split: bool = False, reader: bool = False, batch: bool = True, back: bool = False
+) -> Sequence[Actor]:
     block = hugepage_block(m, split=split)
     head = m.pfn(block.start)
     pool = m.pmd_hugepage

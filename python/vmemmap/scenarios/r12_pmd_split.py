@@ -12,11 +12,12 @@ step HVO of one hugepage                   HVO of another in the same 2 MiB of v
      the table is dropped
 ==== ===================================== ==========================================
 
-Nothing of the table filled in step 4 is ever reachable: the test of step 5 saves it. What is wrong is that `set_pte_at` is
-given a struct page that is none, which "may crash the kernel" if it looks there (3ce2c24cb68f, with CONFIG_PAGE_TABLE_CHECK as the
-example). The model says so where the page is taken: the flag that was tested (is it a block?) no longer describes the
-entry that is used, I29. The fix reads the block's first page under the same lock as the test. Both trees have it;
-what differs in 6.12 (the head moves too) comes after the split, and two such actors are more than is searched in a moment.
+Nothing of the table filled in step 4 is ever reachable: the test of step 5 saves it. What is wrong is that `set_pte_at`
+is given a struct page that is none, which "may crash the kernel" if it looks there (3ce2c24cb68f, with
+CONFIG_PAGE_TABLE_CHECK as the example). The model says so where the page is taken: the flag that was tested (is it a
+block?) no longer describes the entry that is used, I29. The fix reads the block's first page under the same lock as the
+test. Both trees have it; what differs in 6.12 (the head moves too) comes after the split, and two such actors are more
+than is searched in a moment.
 
 The twin without the second test (``no-retest``) shows what that test is worth: both splits publish (I20).
 """

@@ -1,7 +1,7 @@
 """R13: an allocation fails half way, and what was done must be taken back.
 
-The struct pages of a 1G page fill eight PMD blocks at 4K. HVO splits one, rewrites its entries, splits the next; the table
-of a later split is not to be had, and the entries walked so far are rebuilt.
+The struct pages of a 1G page fill eight PMD blocks at 4K. HVO splits one, rewrites its entries, splits the next; the
+table of a later split is not to be had, and the entries walked so far are rebuilt.
 
 ==== =============================================================================================
 step HVO, 6.12.117
@@ -13,17 +13,17 @@ step HVO, 6.12.117
 4    all frames of the list are used up; H' is mapped nowhere and on no list
 ==== =============================================================================================
 
-One frame is lost (I13). The contents of the head survive, as the frame restored over it is the one it was copied from; the tails
-get copies of the head page without the reset, which the page allocator will not like once the page is freed (I11; so it is
-after every restore of 6.12.117). 6.12 as released leaves entry 0 on H' and frees the old head page; 6.1 never rewrites
-entry 0 and gives each tail its own frame back. The upstream fix (May 2026, Fixes: c0b495b91a47) is for a
+One frame is lost (I13). The contents of the head survive, as the frame restored over it is the one it was copied from;
+the tails get copies of the head page without the reset, which the page allocator will not like once the page is freed
+(I11; so it is after every restore of 6.12.117). 6.12 as released leaves entry 0 on H' and frees the old head page; 6.1
+never rewrites entry 0 and gives each tail its own frame back. The upstream fix (May 2026, Fixes: c0b495b91a47) is for a
 later layout of the code; 6.12.117 has its text.
 
-Which allocation fails is a choice of the environment, and all are tried: tables of splits, the copy of the head, the frames
-of a restore, tables of the linear map and of vmemmap, the blocks and pages of vmemmap, hugepages, pages and tables of
-vmalloc. (The kernel takes a failed table of the linear map for a BUG.) What a failure leaves behind *at
-rest* (I12, I26, I27, and frames lost elsewhere) an exploration does not ask; the tests of the core do, for each allocation of each
-operation by one CPU.
+Which allocation fails is a choice of the environment, and all are tried: tables of splits, the copy of the head, the
+frames of a restore, tables of the linear map and of vmemmap, the blocks and pages of vmemmap, hugepages, pages and
+tables of vmalloc. (The kernel takes a failed table of the linear map for a BUG.) What a failure leaves behind *at rest*
+(I12, I26, I27, and frames lost elsewhere) an exploration does not ask; the tests of the core do, for each allocation of
+each operation by one CPU.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from ..lab.setup import DRAM, Setup
 _ONE = {"alloc_failures": 1}
 _TWO = {"alloc_failures": 2}
 _PAGES = {"mapping": "basepages"}
-#: What is rolled back does not depend on how an entry is exchanged; by break-before-make no translation is stale for long,
-#: of which thousands would have to be kept in mind.
+#: What is rolled back does not depend on how an entry is exchanged; by break-before-make no translation is stale for
+#: long, of which thousands would have to be kept in mind.
 _BBM = {"update": "bbm-each", "split": "bbm"}
 
 
@@ -47,8 +47,13 @@ def _variants() -> list[Variant]:
         Variant("1g-6.12.117", "violated", ("I13",), _BBM, "6.12.117", {"what": "1g"}, _ONE),
         *(Variant(f"1g-{kernel}", "safe", (), _BBM, kernel, {"what": "1g"}, _ONE) for kernel in ("6.12", "6.1")),
     ]
-    cycle = [Variant(f"2m-cycle-{kernel}", "safe", (), _PAGES, kernel, {"what": "2m"}, _TWO) for kernel in ("6.1", "6.12", "2021")]
-    batch = [Variant(f"2m-batch-{kernel}", "safe", (), {}, kernel, {"what": "batch"}, _ONE) for kernel in ("6.1", "6.12")]
+    cycle = [
+        Variant(f"2m-cycle-{kernel}", "safe", (), _PAGES, kernel, {"what": "2m"}, _TWO)
+        for kernel in ("6.1", "6.12", "2021")
+    ]
+    batch = [
+        Variant(f"2m-batch-{kernel}", "safe", (), {}, kernel, {"what": "batch"}, _ONE) for kernel in ("6.1", "6.12")
+    ]
     return [
         *gigantic,
         *cycle,

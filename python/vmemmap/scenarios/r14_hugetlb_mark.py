@@ -11,10 +11,10 @@ step free (page optimised)                            memory failure of a tail
                                                       stores through the read-only tail
 ==== ================================================ =============================================
 
-R15, the fix of R14 asked *before* the restore whether the page is optimised, to know afterwards whether the mark is still to
-be taken off. The report has two freers that meet on one page. A dissolve, which restores the page itself before it hands
-it over, needs no second one (derived): the flag is off when it is sampled, and the page leaves with its mark. `folio_put` then
-calls `free_huge_folio` for a page that no pool has.
+R15, the fix of R14 asked *before* the restore whether the page is optimised, to know afterwards whether the mark is
+still to be taken off. The report has two freers that meet on one page. A dissolve, which restores the page itself
+before it hands it over, needs no second one (derived): the flag is off when it is sampled, and the page leaves with its
+mark. `folio_put` then calls `free_huge_folio` for a page that no pool has.
 
 R16, with the mark tested itself, errors that were noted on the head moved to their pages *before* the mark was off:
 
@@ -28,10 +28,10 @@ step free                                             memory failure of a tail
 
 The raw page is never flagged. 6.1.192 and 6.12.117 have the last order: mark off, then move.
 
-`alloc` is the other end of a page's life [derived, unpublished]: what memory failure found under hugetlb_lock, no HugeTLB
-page, is stale when it stores. 6.1 optimises before it sets the mark, 6.12 after; either way the store may meet a tail that
-has read-only in between (I8), or the old frame of the tail, through a translation not yet invalidated, where the flag
-is lost (I28). It is not known to have been seen.
+`alloc` is the other end of a page's life [derived, unpublished]: what memory failure found under hugetlb_lock, no
+HugeTLB page, is stale when it stores. 6.1 optimises before it sets the mark, 6.12 after; either way the store may meet
+a tail that has read-only in between (I8), or the old frame of the tail, through a translation not yet invalidated,
+where the flag is lost (I28). It is not known to have been seen.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _actors(m: Setup, names: str) -> list[Actor]:
 @scenario(
     title="memory failure beside a hugepage that leaves its pool, or enters it",
     corpus="R14",
-    sources=["32c877191e02 hugetlb: do not clear hugetlb dtor until allocating vmemmap", "derived: kernel-semantics §7.3, for `alloc`"],
+    sources=[
+        "32c877191e02 hugetlb: do not clear hugetlb dtor until allocating vmemmap",
+        "derived: kernel-semantics §7.3, for `alloc`",
+    ],
     judged=_JUDGED,
     variants=[
         *(Variant(f"kernel-{kernel}", "safe", (), _PAGES, kernel) for kernel in ("6.1", "6.12", "2021")),
@@ -91,7 +94,9 @@ def r14_hugetlb_mark(m: Setup, actors: str = "free failure") -> Sequence[Actor]:
 @scenario(
     title="two freers of one hugepage, and whether its mark is still to be taken off",
     corpus="R15",
-    sources=["https://lore.kernel.org/all/20240419085819.1901645-1-linmiaohe@huawei.com/ (52ccdde16b65; Fixes: 32c877191e02)"],
+    sources=[
+        "https://lore.kernel.org/all/20240419085819.1901645-1-linmiaohe@huawei.com/ (52ccdde16b65; Fixes: 32c877191e02)"
+    ],
     judged=_JUDGED,
     variants=[
         Variant("kernel", "safe", (), _PAGES, "6.12"),

@@ -10,8 +10,8 @@ step hard offline                         a CPU comes online
 4                                         zone_pcp_update: pcp_batch_high_lock
 ==== ==================================== ================================================
 
-Fixed in 1983184c22dd (6.9): dissolve first, then disable the per-CPU lists; both kernel trees looked at have the fix. Of the
-two paths only the locks and the dissolve are there. 2021 has no static key, so the old order hangs nobody.
+Fixed in 1983184c22dd (6.9): dissolve first, then disable the per-CPU lists; both kernel trees looked at have the fix.
+Of the two paths only the locks and the dissolve are there. 2021 has no static key, so the old order hangs nobody.
 """
 
 from __future__ import annotations

@@ -10,20 +10,21 @@ step `pfn_valid`                           hot remove: `section_deactivate`
 4                                          clears SECTION_HAS_MEM_MAP
 ==== ===================================== ==========================================
 
-History has three steps. b943f045a9af (v5.6) cleared SECTION_HAS_MEM_MAP, but after the free: ``free-first``, which is what was seen
-to crash daily on a farm of arm64 phones. 5ec8e8ea8b77 (v6.8) clears it first, frees by `kfree_rcu` and reads in an RCU section; the
-pointer may still become NULL between the test of the flag and the dereference: ``no-null-test``. 82f0b6f041fa (v6.10,
-CVE-2024-41055) tests it for NULL. The order alone, without the grace period, is ``no-grace``. I1 stands here for what it says of
-tables: no walk through freed metadata.
+History has three steps. b943f045a9af (v5.6) cleared SECTION_HAS_MEM_MAP, but after the free: ``free-first``, which is
+what was seen to crash daily on a farm of arm64 phones. 5ec8e8ea8b77 (v6.8) clears it first, frees by `kfree_rcu` and
+reads in an RCU section; the pointer may still become NULL between the test of the flag and the dereference:
+``no-null-test``. 82f0b6f041fa (v6.10, CVE-2024-41055) tests it for NULL. The order alone, without the grace period, is
+``no-grace``. I1 stands here for what it says of tables: no walk through freed metadata.
 
-The `kfree_rcu` worker is an actor of its own, so that the grace period may begin and end anywhere after the hand-over, and the
-remover waits for nothing.
+The `kfree_rcu` worker is an actor of its own, so that the grace period may begin and end anywhere after the hand-over,
+and the remover waits for nothing.
 
-What the fix does not cover, and does not claim to [derived]: the *memmap* is depopulated right after, without a grace period.
-``memmap`` is a caller that holds nothing, learns that a PFN is valid and then reads the struct page: I2. `pfn_valid` never promised
-more; a caller that must not see its answer go stale needs `pfn_to_online_page`, and against removal also `get_online_mems`
-(``kmemleak``, safe) or another reason why the block stays online. ``online-page`` is `pfn_to_online_page` without it, as
-most walkers use it: the same violation, which needs the whole of offline and removal between two of its steps.
+What the fix does not cover, and does not claim to [derived]: the *memmap* is depopulated right after, without a grace
+period. ``memmap`` is a caller that holds nothing, learns that a PFN is valid and then reads the struct page: I2.
+`pfn_valid` never promised more; a caller that must not see its answer go stale needs `pfn_to_online_page`, and against
+removal also `get_online_mems` (``kmemleak``, safe) or another reason why the block stays online. ``online-page`` is
+`pfn_to_online_page` without it, as most walkers use it: the same violation, which needs the whole of offline and
+removal between two of its steps.
 """
 
 from __future__ import annotations

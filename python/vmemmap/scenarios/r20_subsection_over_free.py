@@ -9,12 +9,13 @@ step first device (2 MiB)                               second device, in the sa
 4                                                       looks at a struct page: no translation
 ==== ================================================== ==========================================
 
-Since ba72b4c8cf60 parts of a section (2 MiB) can be added; d4234d131b0a maps those by pages, which are 8 for each part at
-4K. Serial, hence also without a second CPU: `serial` removes one device after the other.
+Since ba72b4c8cf60 parts of a section (2 MiB) can be added; d4234d131b0a maps those by pages, which are 8 for each part
+at 4K. Serial, hence also without a second CPU: `serial` removes one device after the other.
 
-With 16K and 64K pages a part is half of a vmemmap page and a thirty-second of one. Two parts then share a *page*, which the
-removal of the first frees. This is derived from reading `unmap_hotplug_range` and `vmemmap_pte_populate`, in which no guard
-was found; whether real users get there was not traced, and no report is known. (kernel-semantics §2.3, doubt 2.)
+With 16K and 64K pages a part is half of a vmemmap page and a thirty-second of one. Two parts then share a *page*, which
+the removal of the first frees. This is derived from reading `unmap_hotplug_range` and `vmemmap_pte_populate`, in which
+no guard was found; whether real users get there was not traced, and no report is known. (kernel-semantics §2.3, doubt
+2.)
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ PART = 2 << 20
         Variant("64k-two-pages", "safe", arguments={"granule": "64K", "parts": 32}),
     ],
 )
-def r20_subsection_over_free(m: Setup, granule: str = "4K", parts: int = 1, serial: bool = False, adds: bool = False) -> Sequence[Actor]:
+def r20_subsection_over_free(
+    m: Setup, granule: str = "4K", parts: int = 1, serial: bool = False, adds: bool = False
+) -> Sequence[Actor]:
     """Two devices of so many `parts`, one after the other in a section."""
     m.policies = {"linear-map": "blocks", **m.policies}
     m.configure(granule=granule)

@@ -13,8 +13,8 @@ step hot remove, linear map of the block     a CPU, by itself
 
 Found by inspection and called hypothetical by its fix. Before 48478b9f7913 `unmap_hotplug_range` flushed one page after
 each entry it cleared, for the linear map too; since then it clears all and flushes the range once, which 6.1.192 and
-6.12.117 have (`linear-flush=range`). vmemmap itself has no contiguous entries. A section of a 4K machine has four sets of PMD
-blocks (`linear-map=blocks`); `linear-map=cont` has its first block's worth in sets of base pages instead.
+6.12.117 have (`linear-flush=range`). vmemmap itself has no contiguous entries. A section of a 4K machine has four sets
+of PMD blocks (`linear-map=blocks`); `linear-map=cont` has its first block's worth in sets of base pages instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def _variants() -> list[Variant]:
     def variant(granule: str, mapping: str, flush: str, invariants: tuple[str, ...]) -> Variant:
         expect = "violated" if invariants else "safe"
         policies = {"linear-map": mapping, "linear-flush": flush}
-        return Variant(f"{granule.lower()}-{mapping}-{flush}", expect, invariants, policies, arguments={"granule": granule})
+        return Variant(
+            f"{granule.lower()}-{mapping}-{flush}", expect, invariants, policies, arguments={"granule": granule}
+        )
 
     sets = [("4K", "blocks"), ("4K", "cont"), ("16K", "cont")]
     return [

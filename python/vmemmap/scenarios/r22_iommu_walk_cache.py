@@ -9,10 +9,10 @@ step hot remove                               device (SVA)
 4                                             a walk goes on in X, which is somebody else's
 ==== ======================================== ==============================================
 
-CVE-2025-71089, reported for x86, where a device may be given the page tables of a process, kernel half included. On arm64 an
-SMMU that takes part in the broadcast (BTM) hears the TLBI; one without it is what is modelled here, as any agent that
-caches table entries and forgets them by its own invalidate only. Fixes: no SVA (72f98ef9a4be), or tables freed after that
-invalidate (5ba2f0a15564; there in a worker that frees many, which to one table is the same order).
+CVE-2025-71089, reported for x86, where a device may be given the page tables of a process, kernel half included. On
+arm64 an SMMU that takes part in the broadcast (BTM) hears the TLBI; one without it is what is modelled here, as any
+agent that caches table entries and forgets them by its own invalidate only. Fixes: no SVA (72f98ef9a4be), or tables
+freed after that invalidate (5ba2f0a15564; there in a worker that frees many, which to one table is the same order).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ allocate before they take page_table_lock.
 
 * `task`: as the kernel has it.
 * `under-lock`: the table is allocated with page_table_lock held.
-* `in-interrupt`: the hugepage is made in an interrupt. No kernel does that; what is freed in atomic context is left to a worker
-  for the same reason.
+* `in-interrupt`: the hugepage is made in an interrupt. No kernel does that; what is freed in atomic context is left to
+  a worker for the same reason.
 """
 
 from __future__ import annotations

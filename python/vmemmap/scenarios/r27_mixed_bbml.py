@@ -11,11 +11,12 @@ step boot CPU: HVO splits a live vmemmap block CPU that came online late
 4    TLBI
 ==== ========================================= =============================================
 
-What a store needs is decided by the weakest CPU that may hold the old entry. Kernels with BBML2_NOABORT split live blocks of
-the *linear map* by one store where every CPU has it; where one lacks it they map by base pages, or do not take the late CPU.
-None splits vmemmap on these grounds: HVO stands for the splitter here, its own entries changed by break-before-make, so
-that nothing but the split is judged. Level 2 allows the store and does not exclude the conflict abort, which is fatal to a
-kernel (`conflict: abort` makes it an outcome of the access): that is why the kernel asks for NOABORT and not for level 2.
+What a store needs is decided by the weakest CPU that may hold the old entry. Kernels with BBML2_NOABORT split live
+blocks of the *linear map* by one store where every CPU has it; where one lacks it they map by base pages, or do not
+take the late CPU. None splits vmemmap on these grounds: HVO stands for the splitter here, its own entries changed by
+break-before-make, so that nothing but the split is judged. Level 2 allows the store and does not exclude the conflict
+abort, which is fatal to a kernel (`conflict: abort` makes it an outcome of the access): that is why the kernel asks for
+NOABORT and not for level 2.
 """
 
 from __future__ import annotations

@@ -16,7 +16,14 @@ from ..lab.setup import Setup
 
 def _variants() -> list[Variant]:
     exchange = [
-        Variant(f"{granule.lower()}-{update}-{kernel}", "safe", (), {"update": update, **mapping}, kernel, {"granule": granule})
+        Variant(
+            f"{granule.lower()}-{update}-{kernel}",
+            "safe",
+            (),
+            {"update": update, **mapping},
+            kernel,
+            {"granule": granule},
+        )
         for granule, mapping in (("4K", {"mapping": "blocks"}), ("64K", {}), ("16K", {}))
         for update in ("store", "swap")
         for kernel in ("2021", "6.1", "6.12")
@@ -26,9 +33,23 @@ def _variants() -> list[Variant]:
         *exchange,
         Variant("4k-basepages-2021", "safe", (), {"mapping": "basepages"}, "2021", {"granule": "4K"}),
         Variant("4k-split-bbm-third-live", "safe", (), {"split": "bbm"}, "6.1", {"granule": "4K", **third}),
-        Variant("64k-clear-then-set-third-live", "safe", (), {"update": "clear-then-set"}, "6.12", {"granule": "64K", **third}),
+        Variant(
+            "64k-clear-then-set-third-live",
+            "safe",
+            (),
+            {"update": "clear-then-set"},
+            "6.12",
+            {"granule": "64K", **third},
+        ),
         Variant("64k-bbm-third-live", "safe", (), {"update": "bbm"}, "6.12", {"granule": "64K", **third}),
-        Variant("16k-clear-then-set-third-live", "safe", (), {"update": "clear-then-set"}, "6.12", {"granule": "16K", **third}),
+        Variant(
+            "16k-clear-then-set-third-live",
+            "safe",
+            (),
+            {"update": "clear-then-set"},
+            "6.12",
+            {"granule": "16K", **third},
+        ),
     ]
 
 

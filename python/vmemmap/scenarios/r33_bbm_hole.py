@@ -14,8 +14,8 @@ step HVO                                hot remove of the only other section und
 4K: X is the PMD table, one entry is enough: a *split* by break-before-make loses it whatever the kernel behaviour.
 16K, 64K: X is a PTE table and all entries of A must be none, one after the other, while the scan passes. 2021 and 6.1
 never touch a hugepage's first entry, so the scan always meets it; 6.12 moves the head as well and loses the table.
-Faults of proposed schemes: no arm64 kernel shipped break-before-make or a clear entry for HVO. What arm64 could select from
-v5.19 until 060a2c92d1b6 was the exchange in one store, see R3.
+Faults of proposed schemes: no arm64 kernel shipped break-before-make or a clear entry for HVO. What arm64 could select
+from v5.19 until 060a2c92d1b6 was the exchange in one store, see R3.
 """
 
 from __future__ import annotations
@@ -34,9 +34,19 @@ _FALL = {"64K": _LOST_OR_WALKED, "16K": _LOST}
 
 
 def _variants() -> list[Variant]:
-    split_outcomes: list[tuple[str, Expect, tuple[str, ...]]] = [("bbm", "violated", _LOST_OR_WALKED), ("store", "safe", ())]
+    split_outcomes: list[tuple[str, Expect, tuple[str, ...]]] = [
+        ("bbm", "violated", _LOST_OR_WALKED),
+        ("store", "safe", ()),
+    ]
     splits = [
-        Variant(f"4k-split-{split}-{kernel}", expect, violated, {"split": split, "mapping": "blocks"}, kernel, {"granule": "4K"})
+        Variant(
+            f"4k-split-{split}-{kernel}",
+            expect,
+            violated,
+            {"split": split, "mapping": "blocks"},
+            kernel,
+            {"granule": "4K"},
+        )
         for split, expect, violated in split_outcomes
         for kernel in ("6.1", "2021", "6.12")
     ]
@@ -72,7 +82,10 @@ def _variants() -> list[Variant]:
     title="the hole of break-before-make makes a table in use look empty to hot remove",
     corpus="R33",
     sources=[
-        "https://lore.kernel.org/all/b8cdc9c8-853c-8392-a2fa-4f1a8f02057a@arm.com/ (condition 2 of D. Hildenbrand, 21 May 2021)",
+        (
+            "https://lore.kernel.org/all/b8cdc9c8-853c-8392-a2fa-4f1a8f02057a@arm.com/ (condition 2 of D. "
+            "Hildenbrand, 21 May 2021)"
+        ),
         "derived: kernel-semantics §4.4, §4.6",
     ],
     judged=["I1", "I2", "I5", "I6"],

@@ -10,8 +10,9 @@ step hot remove                               a CPU, by itself
 4                                             a walk goes on in X, which is somebody else's
 ==== ======================================== ==============================================
 
-`flush_tlb_kernel_range` uses VAALE1IS, which is right for leaves; `__flush_tlb_kernel_pgtable` uses VAAE1IS, which tables
-need. The scenario swaps them: a mutation, no bug of a shipped kernel, that only a model with walk caches notices.
+`flush_tlb_kernel_range` uses VAALE1IS, which is right for leaves; `__flush_tlb_kernel_pgtable` uses VAAE1IS, which
+tables need. The scenario swaps them: a mutation, no bug of a shipped kernel, that only a model with walk caches
+notices.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ _WALKED = {"walk": True}
 @scenario(
     title="a table is freed after an invalidate that leaves walk caches alone",
     corpus="R34",
-    sources=["derived from arch/arm64/include/asm/tlbflush.h, 6.12.117: flush_tlb_kernel_range, __flush_tlb_kernel_pgtable"],
+    sources=[
+        "derived from arch/arm64/include/asm/tlbflush.h, 6.12.117: flush_tlb_kernel_range, __flush_tlb_kernel_pgtable"
+    ],
     judged=["I4", "I5"],
     variants=[
         Variant("last-level", "violated", _WALKS, _WRONG),

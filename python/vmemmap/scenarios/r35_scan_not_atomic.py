@@ -42,7 +42,9 @@ def _variants() -> list[Variant]:
         for kernel in ("6.12", "6.1", "2021")
     ]
     store = Variant("64k-store-6.12", "safe", (), {"update": "store"}, "6.12", {"granule": "64K"})
-    third = Variant("64k-third-live", "safe", (), {"update": "clear-then-set-each"}, "6.12", {"granule": "64K", "also_live": True})
+    third = Variant(
+        "64k-third-live", "safe", (), {"update": "clear-then-set-each"}, "6.12", {"granule": "64K", "also_live": True}
+    )
     return [*each, store, third]
 
 

@@ -1,10 +1,11 @@
-"""What a restore without reset leaves behind, and who meets it: the code of 6.12.117 as read, beside 6.1 and the intent.
+"""What a restore without reset leaves behind, and who meets it: the code of 6.12.117 as read, beside 6.1 and the
+intent.
 
 Of the code as read (kernel-semantics §H7), with 4K pages and a 2M page, whose struct pages fill eight vmemmap pages:
 
-==== =================================================== ==================================================================
+==== =================================================== ===============================================================
 step 6.12.117                                            who meets it
-==== =================================================== ==================================================================
+==== =================================================== ===============================================================
 1    optimise: all eight entries map H, a copy of the
      head's vmemmap page
 2    restore: each tail page gets a copy of H; no reset,
@@ -16,18 +17,18 @@ step 6.12.117                                            who meets it
      find slots 0 to 2 of the seven pages wrong; it
      clears flags, mapping and compound_head, not the
      type
-5    seven free pages answer to `folio_test_hugetlb`      `dissolve`, `failure`, `offline`, I29: no size, hence no hstate
-6    memory is hot-added: the vmemmap of a section is one `add`, I11: seven pages of the block are not as a new page should be
-     block, which may be that hugepage
-7    more hugepages: the block is split, its pages freed  `reuse`, I11: page 64 of the block is freed with the type on, when
-     one by one                                           the ninth hugepage of the section is optimised
-==== =================================================== ==================================================================
+5    seven free pages answer to `folio_test_hugetlb`      `dissolve`, `failure`, `offline`, I29: no size, so no hstate
+6    memory is hot-added: the vmemmap of a section is one `add`, I11: seven pages of the block are not as a new
+     block, which may be that hugepage                   page should be
+7    more hugepages: the block is split, its pages freed  `reuse`, I11: page 64 of the block is freed with the type on,
+     one by one                                          when the ninth hugepage of the section is optimised
+==== =================================================== ===============================================================
 
-A violation ends its execution, so each variant begins behind the violations of the steps before it. The other half of that code, the rollback
-that loses the copy of the head (I13), is R13's.
+A violation ends its execution, so each variant begins behind the violations of the steps before it. The other half of
+that code, the rollback that loses the copy of the head (I13), is R13's.
 
-In 6.1 and in the intent of 6.12 slots 0 to 2 are overwritten with plain tails (`reset_struct_pages`), and nobody meets anything.
-docs/restore-6.12.117.md says what follows, and what is not shown.
+In 6.1 and in the intent of 6.12 slots 0 to 2 are overwritten with plain tails (`reset_struct_pages`), and nobody meets
+anything. docs/restore-6.12.117.md says what follows, and what is not shown.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ def restore_6_12_117(m: Setup, what: str = "free walker") -> Sequence[Actor]:
     m.setup(pool.allocate(head))
     if not {"free", "bulk"} & set(names):
         m.setup(pool.free(head))
-    # Beside a free: a slot whose own words say what it is. What a CPU makes of slot 0 that uses the old and the new translation
-    # in turn is I10's matter (docs/limits.md).
+    # Beside a free: a slot whose own words say what it is. What a CPU makes of slot 0 that uses the old and the new
+    # translation in turn is I10's matter (docs/limits.md).
     error = copy if "free" not in names else copy + per_page + 3
     programs = {
         "free": Actor("free", [pool.free(head)]),
@@ -102,7 +103,9 @@ def restore_6_12_117(m: Setup, what: str = "free walker") -> Sequence[Actor]:
 
 
 def _hot_added(m: Setup, names: Sequence[str]) -> list[Actor]:
-    """Every block of boot memory that a hugepage fits in has been one; then a section is added, whose vmemmap is a block."""
+    """Every block of boot memory that a hugepage fits in has been one; then a section is added, whose vmemmap is a
+    block.
+    """
     m.policies = {"linear-map": "blocks", "mapping": "blocks", **m.policies}
     m.configure(hotplug=[(DRAM + (1 << 30), "128M")])
     pool = m.pmd_hugepage
@@ -111,7 +114,10 @@ def _hot_added(m: Setup, names: Sequence[str]) -> list[Actor]:
     first = m.pfn(block.start)
     pages = pool.size // m.granule
     add = [block, m.memory.online(block)]
-    m.scope(window="nothing is removed", machine="linear map of hot-added memory in blocks; all of boot memory that is free has been hugepages")
+    m.scope(
+        window="nothing is removed",
+        machine="linear map of hot-added memory in blocks; all of boot memory that is free has been hugepages",
+    )
     if "add" in names:
         actors = [Actor("hot add", [*add, pool.allocate(first)])]
     else:
