@@ -1,4 +1,4 @@
-"""What changed between two dumps of one machine: ``python diff_captures.py BEFORE AFTER`` (images, texts or vmcores)."""
+"""What changed between two dumps of one machine: ``python diff_captures.py BEFORE AFTER``, of any kind."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The question of May 2021: HugeTLB gives back struct pages while the block next door is hot-removed and the tables are dumped."""
+"""The question of May 2021: HugeTLB gives back struct pages while its neighbour is hot-removed and ptdump reads."""
 
 import vmemmap
 

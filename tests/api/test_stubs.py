@@ -38,7 +38,9 @@ def parameters(function: ast.FunctionDef, *, bound: bool) -> list[tuple[str, boo
 def runtime(function: Any) -> list[tuple[str, bool, bool]]:
     signature = inspect.signature(function)
     return [
-        (p.name, p.kind is p.KEYWORD_ONLY, p.default is not p.empty) for p in signature.parameters.values() if p.name not in ("self", "cls", "this")
+        (p.name, p.kind is p.KEYWORD_ONLY, p.default is not p.empty)
+        for p in signature.parameters.values()
+        if p.name not in ("self", "cls", "this")
     ]
 
 

@@ -1,9 +1,10 @@
 """Every command and every Python block of README and docs/ is executed, and what stands below it is what comes out.
 
-A fence ``console`` holds commands (``$ …``) and what each prints, ``python`` a program; the blocks of one document share a folder and
-their names. A ``text`` fence directly behind a ``python`` one is what that prints. In what is expected ``…`` stands for any text within a
-line (seconds, a digest), and for any lines where it is alone in one. A command without anything below it may print what it likes.
-``<!-- not run: REASON -->`` in front of a fence leaves it out, and the reason is printed.
+A fence ``console`` holds commands (``$ …``) and what each prints, ``python`` a program; the blocks of one document
+share a folder and their names. A ``text`` fence directly behind a ``python`` one is what that prints. In what is
+expected ``…`` stands for any text within a line (seconds, a digest), and for any lines where it is alone in one. A
+command without anything below it may print what it likes. ``<!-- not run: REASON -->`` in front of a fence leaves it
+out, and the reason is printed.
 """
 
 from __future__ import annotations
@@ -69,7 +70,9 @@ def blocks_of(document: Path) -> Iterator[Block]:
             found = NOT_RUN.match(token.content)
             reason = found[1] if found else None
         elif token.type == "code_block":
-            assert not re.search(r"^(\$ |>>> |vmemmap |make )", token.content, re.MULTILINE), f"{document.name}:{line}: commands go into a fence"
+            assert not re.search(r"^(\$ |>>> |vmemmap |make )", token.content, re.MULTILINE), (
+                f"{document.name}:{line}: commands go into a fence"
+            )
         elif token.type == "fence":
             assert token.info in INERT | {"console", "python"}, f"{document.name}:{line}: a fence says its language"
             block = Block(token.info, token.content, line, reason)
@@ -124,8 +127,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_command(command: str, output: str, folder: Path, where: str) -> None:
     environment = {**os.environ, "PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "COLUMNS": "200"}
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode in {0, 1} and not done.stderr, f"{where}: {command}: exit code {done.returncode}\n{done.stderr}{done.stdout[-2000:]}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+    assert done.returncode in {0, 1} and not done.stderr, (
+        f"{where}: {command}: exit code {done.returncode}\n{done.stderr}{done.stdout[-2000:]}"
+    )
     if output.strip():
         assert matches(output, done.stdout), f"{where}: {command} prints\n{done.stdout[:4000]}\ninstead of\n{output}"
 
@@ -146,7 +153,9 @@ def run_python(block: Block, names: dict[str, object], folder: Path, where: str)
     with contextlib.redirect_stdout(printed):
         exec(compile(block.text, where, "exec"), names)
     if block.prints is not None:
-        assert matches(block.prints, printed.getvalue()), f"{where} prints\n{printed.getvalue()}\ninstead of\n{block.prints}"
+        assert matches(block.prints, printed.getvalue()), (
+            f"{where} prints\n{printed.getvalue()}\ninstead of\n{block.prints}"
+        )
 
 
 @pytest.mark.timeout(SECONDS)
@@ -173,7 +182,8 @@ def test_blocks_do_what_they_say(document: Path, folder: Path, monkeypatch: pyte
 def test_the_count_of_blocks() -> None:
     """The last test of the file: says how many there were."""
     print(
-        f"blocks of documents executed: {TOTAL.run}/{TOTAL.blocks - len(TOTAL.left_out)}, left out: {len(TOTAL.left_out)}",
+        f"blocks of documents executed: {TOTAL.run}/{TOTAL.blocks - len(TOTAL.left_out)}, left out: "
+        f"{len(TOTAL.left_out)}",
         *TOTAL.left_out,
         sep="\n  ",
     )

@@ -1,4 +1,6 @@
-"""Every `kernel-semantics §4.4` in code and documents leads to a heading or a numbered item of docs/kernel-semantics.md."""
+"""Every `kernel-semantics §4.4` in code and documents leads to a heading or a numbered item of
+docs/kernel-semantics.md.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ SPECIFICATION = ROOT / "docs" / "kernel-semantics.md"
 
 SECTION = r"(?:H\d+|\d+(?:\.\d+)*)"
 #: What may follow the name: `§4.4 step 3, §4.6`, `§H4 to §H7`, `§2.3, doubt 2`, and in older comments `H1, 7.9`.
-CITATION = re.compile(rf"kernel-semantics(?:\.md)?((?:(?:\s|,|and|to)*(?:§{SECTION}|(?<=[ ,]){SECTION}|step \d+|doubt \d+))*)")
+CITATION = re.compile(
+    rf"kernel-semantics(?:\.md)?((?:(?:\s|,|and|to)*(?:§{SECTION}|(?<=[ ,]){SECTION}|step \d+|doubt \d+))*)"
+)
 REFERENCE = re.compile(rf"§?({SECTION})|(step|doubt) (\d+)")
 #: The mark of a comment, or a string that goes on, at the beginning of a line.
 CONTINUED = re.compile(r"[\"']?\n\s*(?://[/!]?|#:?|[\"'])?[ \t]*")
@@ -45,7 +49,11 @@ def specified() -> dict[str, set[str]]:
 def cited() -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """Places, and what is cited there: sections, each with the item or none."""
     for path in sources():
-        text = CONTINUED.sub(" ", path.read_text(encoding="utf-8")) if path.suffix != ".md" else path.read_text(encoding="utf-8")
+        text = (
+            CONTINUED.sub(" ", path.read_text(encoding="utf-8"))
+            if path.suffix != ".md"
+            else path.read_text(encoding="utf-8")
+        )
         if path == Path(__file__):
             continue
         for found in CITATION.finditer(text):
@@ -80,7 +88,9 @@ def test_every_citation_leads_to_a_heading_or_an_item() -> None:
 
 def test_a_citation_of_nothing_is_noticed() -> None:
     known = specified()
-    assert leads_somewhere(known, "H7", "") and leads_somewhere(known, "13.1", "") and leads_somewhere(known, "4.4", "3")
+    assert (
+        leads_somewhere(known, "H7", "") and leads_somewhere(known, "13.1", "") and leads_somewhere(known, "4.4", "3")
+    )
     assert not any(leads_somewhere(known, *r) for r in (("H13", ""), ("13.99", ""), ("4.4", "99"), ("4.9", "")))
 
 

@@ -62,6 +62,7 @@ class Hints:
             memstart: ``memstart_addr``: physical address where the linear map starts, in bytes.
             root: Physical address of ``swapper_pg_dir``.
             base: Physical address of the first byte of a raw memory file.
+            ram: Further raw files of the same memory: ``FILE@ADDRESS``, or (file, address of its first byte).
 
         Returns:
             The hints, addresses and sizes as integers.
@@ -81,7 +82,11 @@ class Hints:
 
 
 def _parse_ram(item: str | tuple[str | os.PathLike[str], str | int]) -> tuple[Path, int]:
-    """``FILE@0x80000000``, or a pair of the two."""
+    """``FILE@0x80000000``, or a pair of the two.
+
+    Raises:
+        SpecError: No such pair.
+    """
     if isinstance(item, str):
         name, at, address = item.rpartition("@")
         if not at or not name:

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..dumps.struct_page import StructPage
 from ..errors import SpecError
-from ..spec import MachineSpec, check_machine, parse_granule, parse_kernel, parse_policy, parse_size, parse_switch, parse_va_bits, section_size
+from ..spec import (
+    MachineSpec,
+    check_machine,
+    parse_granule,
+    parse_kernel,
+    parse_policy,
+    parse_size,
+    parse_switch,
+    parse_va_bits,
+    section_size,
+)
 from .hugetlb import HugeTLBPools
 from .memory import Memory
 from .operations import run
