@@ -200,8 +200,10 @@ def test_only_two_files_know_versions() -> None:
 
 
 def test_no_policy_is_met_by_a_wildcard() -> None:
-    """A policy value that is new must not fall in with others unnoticed: every question about one is a match that names all
-    values (clippy denies wildcards there), and a seeded fault is asked for in mutants.rs alone, by a list of all faults."""
+    """A policy value that is new must not fall in with others unnoticed: every question about one is a match that
+    names all values (clippy denies wildcards there), and a seeded fault is asked for in mutants.rs alone, by a list
+    of all faults.
+    """
     kernel = ROOT / "rust/kernel/src"
     assert "#![deny(clippy::wildcard_enum_match_arm)]" in (kernel / "lib.rs").read_text()
     rows = set(re.findall(r"^    \w+: (\w+) = \"", (kernel / "policy.rs").read_text(), re.MULTILINE))
@@ -228,7 +230,12 @@ def test_no_line_is_wider_than_a_screen() -> None:
         assert not wide, f"{path}: {wide}"
     for path in [*ROOT.glob("*.md"), *sources("*.md", "docs")]:
         # Tables cannot be broken; blocks of code are as wide as what they show.
-        prose = re.sub(r"^ *```.*?^ *```", lambda block: "\n" * block[0].count("\n"), path.read_text(), flags=re.DOTALL | re.MULTILINE)
+        prose = re.sub(
+            r"^ *```.*?^ *```",
+            lambda block: "\n" * block[0].count("\n"),
+            path.read_text(),
+            flags=re.DOTALL | re.MULTILINE,
+        )
         lines = enumerate(prose.splitlines(), 1)
         wide = [number for number, line in lines if len(line) > MAX_WIDTH and not line.lstrip().startswith("|")]
         assert not wide, f"{path}: {wide}"

@@ -55,7 +55,9 @@ def test_most_of_the_kernel_can_be_found_by_its_names() -> None:
     by_comment = [f for f in everything if f.name not in KERNEL and KERNEL & set(WORDS.findall(f.comment))]
     found = {name for f in everything for name in {f.name, *WORDS.findall(f.comment)} & KERNEL}
     ours = len(everything) - len(by_name) - len(by_comment)
-    print(f"\n{len(everything)} functions: {len(by_name)} bear a kernel function's name, {len(by_comment)} more cite one,")
+    print(
+        f"\n{len(everything)} functions: {len(by_name)} bear a kernel function's name, {len(by_comment)} more cite one,"
+    )
     print(f"{ours} are ours")
     print(f"{len(found)} kernel functions can be found")
     assert len(by_name) >= 155

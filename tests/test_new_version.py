@@ -1,7 +1,7 @@
 """What a new kernel, policy value or answer of a kernel touches: the compiler lists it, and nothing goes on in silence.
 
-Each test adds something that means nothing to a copy of the sources and reads what the compiler says. `pytest -s` prints
-the places.
+Each test adds something that means nothing to a copy of the sources and reads what the compiler says. `pytest -s`
+prints the places.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Place:
 def copy(tmp_path: Path) -> Path:
     manifest = (ROOT / "Cargo.toml").read_text()
     members = ", ".join(f'"rust/{crate}"' for crate in CRATES)
-    (tmp_path / "Cargo.toml").write_text(re.sub(r"^members = .*$", f"members = [{members}]", manifest, flags=re.MULTILINE))
+    (tmp_path / "Cargo.toml").write_text(
+        re.sub(r"^members = .*$", f"members = [{members}]", manifest, flags=re.MULTILINE)
+    )
     shutil.copy(ROOT / "Cargo.lock", tmp_path)
     for crate in CRATES:
         # With new times: to cargo, one copy is the next one's earlier state.
@@ -56,9 +58,16 @@ def check(copy: Path) -> list[Place]:
         if not message or message["level"] != "error" or not message["spans"]:
             continue
         at = next(span for span in message["spans"] if span["is_primary"])
-        edits = [span for child in message["children"] for span in child["spans"] if span["suggested_replacement"] is not None]
+        edits = [
+            span
+            for child in message["children"]
+            for span in child["spans"]
+            if span["suggested_replacement"] is not None
+        ]
         edit = (edits[0]["byte_start"], edits[0]["byte_end"], edits[0]["suggested_replacement"]) if edits else None
-        places.append(Place(at["file_name"], at["line_start"], (message["code"] or {}).get("code", ""), message["message"], edit))
+        places.append(
+            Place(at["file_name"], at["line_start"], (message["code"] or {}).get("code", ""), message["message"], edit)
+        )
     assert places or run.returncode == 0, run.stderr
     return places
 
@@ -109,7 +118,9 @@ def test_a_new_value_does_not_compile_until_every_question_about_it_is_answered(
     policy, features = copy / "rust/kernel/src/policy.rs", copy / "rust/kernel/src/features.rs"
     policies = re.findall(r"^    \w+: (\w+) = \"", policy.read_text(), re.MULTILINE)
     answers = re.findall(r"^pub enum (\w+) ", features.read_text(), re.MULTILINE)
-    assert insert(policy, r'^    \w+: \w+ = "[^"]*" \{\n', '        ThrowAway = "throw-away": "means nothing",\n') == len(policies)
+    assert insert(
+        policy, r'^    \w+: \w+ = "[^"]*" \{\n', '        ThrowAway = "throw-away": "means nothing",\n'
+    ) == len(policies)
     assert insert(features, r"^pub enum \w+ \{\n", "    ThrowAway,\n") == len(answers)
     places = check(copy)
     assert {place.code for place in places} == {"E0004"}
