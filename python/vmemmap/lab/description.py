@@ -143,8 +143,10 @@ class Description:
 
     @property
     def policies(self) -> Mapping[str, str]:
+        """Choice of every policy that is not the kernel's own."""
         return self.document["machine"]["policies"]
 
     @property
     def kernel(self) -> str:
+        """Kernel behaviour, by name."""
         return self.document["machine"]["kernel"]
