@@ -14,7 +14,7 @@ import vmemmap
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benches" / "peers"
-HANDMADE = (ROOT / "rust" / "explore" / "src" / "bench" / "handmade.rs").read_text()
+HANDMADE = (ROOT / "rust" / "bench" / "src" / "handmade.rs").read_text()
 PROMELA = (PEERS / "hvo.pml").read_text()
 
 
