@@ -13,6 +13,7 @@ from .machine.answers import BlockState, PoolCounts, RestViolation, SeenViolatio
 from .sizing.answers import CoreLayout
 
 VERSION: str
+SOURCES: str
 BUILD_PROFILE: str
 
 def layout(granule: int, va_bits: int, kernel: str, memstart: int = 0) -> CoreLayout: ...
@@ -67,7 +68,7 @@ def stress(
     document: str,
     options: str,
     image: TableImage | None = None,
-    progress: Callable[[int, int, float], object] | None = None,
+    progress: Callable[[int, int, float, dict[str, int]], object] | None = None,
     steps: Sequence[Callable[[Sequence[int]], str] | None] = (),
 ) -> str: ...
 def replay(trace: str, options: str) -> str: ...

@@ -13,7 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 use vmemmap_arch::{Cpu, Invariant};
 use vmemmap_kernel::{Errno, Kernel, Operation};
-use vmemmap_machine::{Machine, Violation};
+use vmemmap_machine::{Checked, Machine, Native, Violation};
 
 use crate::scenario::{Body, Scenario};
 use crate::script::{Source, Transcript, sent};
@@ -52,11 +52,13 @@ pub enum StressError {
 }
 
 /// What a stress did so far.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StressProgress {
     pub operations: u64,
     pub violations: u64,
     pub elapsed: Duration,
+    /// What the machine counted since the beginning.
+    pub counters: Vec<(&'static str, u64)>,
 }
 
 /// One violation, with the keys of `stress --json`.
@@ -237,6 +239,9 @@ impl Running {
     }
 }
 
+/// How far behind the counters of a progress may be.
+const FLUSH: Duration = Duration::from_millis(100);
+
 /// Highest latency told apart: a minute.
 const LONGEST_NS: u64 = 60_000_000_000;
 
@@ -258,13 +263,14 @@ impl Worker<'_> {
         let scenario_names: Vec<String> = self.counts.iter().map(|c| c.name.clone()).collect();
         let named = |i: usize| machine.set_actor(cpu, &scenario_names[i]);
         if checked {
-            self.repeat(&machine.checked_cpu(cpu), named);
+            self.repeat(&machine.checked_cpu(cpu), named, Checked::flush);
         } else {
-            self.repeat(&machine.cpu(cpu), named);
+            self.repeat(&machine.cpu(cpu), named, Native::flush);
         }
     }
 
-    fn repeat<C: Cpu>(&mut self, cpu: &C, named: impl Fn(usize)) {
+    fn repeat<C: Cpu>(&mut self, cpu: &C, named: impl Fn(usize), flush: impl Fn(&C)) {
+        let mut flushed = Instant::now();
         for _ in 0..self.rounds {
             for i in 0..self.bodies.len() {
                 if self.bodies.len() > 1 || self.counts[i].rounds == 0 {
@@ -290,6 +296,10 @@ impl Worker<'_> {
                     }
                 }
                 self.counts[i].rounds += 1;
+            }
+            if flushed.elapsed() >= FLUSH {
+                flush(cpu);
+                flushed = Instant::now();
             }
         }
     }
@@ -407,7 +417,14 @@ pub fn stress(
                 })
             })
             .collect();
-        let interrupted = watch(&handles, &traffic, machine, began, options.seconds, stop, progress);
+        let so_far = |elapsed| StressProgress {
+            operations: traffic.operations.load(Ordering::Relaxed),
+            violations: machine.violation_count(),
+            elapsed,
+            counters: counted(machine, &counters_before).collect(),
+        };
+        let interrupted =
+            watch(&handles, &traffic, machine, began, options.seconds, stop, &mut |elapsed| progress(so_far(elapsed)));
         let joined: Vec<Worker<'_>> = handles
             .into_iter()
             .map(|h| match h.join() {
@@ -464,7 +481,7 @@ fn watch<T>(
     began: Instant,
     seconds: f64,
     stop: &dyn Fn() -> bool,
-    progress: &mut dyn FnMut(StressProgress),
+    tell: &mut dyn FnMut(Duration),
 ) -> bool {
     let mut interrupted = false;
     let mut asked: Option<Instant> = None;
@@ -482,14 +499,20 @@ fn watch<T>(
         if asked.is_some_and(|since| since.elapsed() > Duration::from_millis(300)) {
             machine.set_signal(true);
         }
-        progress(StressProgress {
-            operations: traffic.operations.load(Ordering::Relaxed),
-            violations: machine.violation_count(),
-            elapsed,
-        });
+        tell(elapsed);
     }
     traffic.over.store(true, Ordering::Relaxed);
     interrupted
+}
+
+/// What a machine counted since `before`.
+fn counted(machine: &Machine, before: &vmemmap_machine::Counters) -> impl Iterator<Item = (&'static str, u64)> {
+    machine
+        .counters()
+        .named()
+        .into_iter()
+        .zip(before.named())
+        .map(|((name, after), (_, before))| (name, after - before))
 }
 
 fn collect(
@@ -555,13 +578,7 @@ fn collect(
         ]
         .map(|i| i.to_string())
         .to_vec(),
-        counters: machine
-            .counters()
-            .named()
-            .into_iter()
-            .zip(before.named())
-            .map(|((name, after), (_, before))| (name, after - before))
-            .collect(),
+        counters: counted(machine, before).collect(),
         latency_ns: latency.iter().map(|(name, h)| (*name, reported(h))).collect(),
         actors,
         errors,

@@ -1,6 +1,7 @@
 //! Explorations, stresses and replays: a document and options in, an answer out, all JSON; Ctrl-C ends the first two
 //! with what was found.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
@@ -53,7 +54,7 @@ fn ask_python(
 }
 
 /// Run a check; `tell` calls back what its progress is, at most every 50 ms.
-fn ask<P: Copy + Send>(
+fn ask<P: Send>(
     py: Python<'_>,
     steps: &Steps,
     work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<Value, SessionError> + Send,
@@ -132,7 +133,7 @@ pub fn explore(
 }
 
 /// Stress a scenario document on real threads, on `image` if the document starts from one.
-/// `progress(operations, violations, seconds)` is called now and then; `steps` as in `explore`.
+/// `progress(operations, violations, seconds, counters)` is called now and then; `steps` as in `explore`.
 #[pyfunction]
 #[pyo3(signature = (document, options, image = None, progress = None, steps = Vec::new()))]
 pub fn stress(
@@ -146,7 +147,9 @@ pub fn stress(
     guarded(py, || {
         let tell = |py: Python<'_>, p: StressProgress| {
             let seconds = Duration::as_secs_f64(&p.elapsed);
-            progress.as_ref().map_or(Ok(()), |call| call.call1(py, (p.operations, p.violations, seconds)).map(drop))
+            let Some(call) = &progress else { return Ok(()) };
+            let counters: BTreeMap<_, _> = p.counters.into_iter().collect();
+            call.call1(py, (p.operations, p.violations, seconds, counters)).map(drop)
         };
         let any = steps.iter().any(Option::is_some);
         let image = image.map(|image| image.0.clone());

@@ -48,6 +48,10 @@ mod _core {
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+    /// Digest of the Rust sources that this was built from: the same on each machine that builds the same sources.
+    #[pymodule_export]
+    const SOURCES: &str = env!("VMEMMAP_SOURCES");
+
     /// `release` or `debug`: a benchmark can refuse a debug build.
     #[pymodule_export]
     const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
