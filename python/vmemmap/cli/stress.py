@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
+
 import click
 
 from . import HOLDS, INTERRUPTED, VIOLATED, json_option, print_json
@@ -15,6 +18,12 @@ from . import HOLDS, INTERRUPTED, VIOLATED, json_option, print_json
 @click.option("--seconds", default=2.0, show_default=True, help="How long.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For what is drawn at random.")
 @click.option("--unchecked", is_flag=True, help="Without the sanitizer: full speed, and nothing is noticed.")
+@click.option(
+    "--snapshots",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Each second a line of counters to this new file.",
+)
 @json_option
 def command(
     scenario: str,
@@ -24,6 +33,7 @@ def command(
     seconds: float,
     seed: int | None,
     unchecked: bool,
+    snapshots: Path | None,
     as_json: bool,
 ) -> int:
     """Run the actors of SCENARIO in real threads on the native machine.
@@ -35,16 +45,20 @@ def command(
     proves nothing: explore does.
     """
     from ..lab.lab import chosen, stress
+    from ..lab.snapshots import snapshots as saving
 
-    result = stress(
-        scenario,
-        variant=variant,
-        policies=chosen(settings),
-        threads=threads,
-        seconds=seconds,
-        seed=seed,
-        checked=not unchecked,
-    )
+    policies = chosen(settings)
+    with saving(snapshots) if snapshots is not None else nullcontext() as progress:
+        result = stress(
+            scenario,
+            variant=variant,
+            policies=policies,
+            threads=threads,
+            seconds=seconds,
+            seed=seed,
+            checked=not unchecked,
+            progress=progress,
+        )
     if as_json:
         print_json(result.to_dict())
     else:

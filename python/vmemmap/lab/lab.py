@@ -526,6 +526,7 @@ def stress(
     seconds: float = 2.0,
     seed: int | None = None,
     checked: bool = True,
+    progress: Callable[[int, int, float, dict[str, int]], object] | None = None,
 ) -> StressResult:
     """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
     What a program takes away it puts back before the next round (`vmemmap.lab.repetition`); steps that look at results
@@ -539,6 +540,7 @@ def stress(
         seconds: How long; at most a day.
         seed: 64 bits; the same seed draws the same executions.
         checked: Check each access, as a sanitizer does: frame generations, presence, permissions.
+        progress: Called now and then with operations, violations, seconds and the machine's counters so far.
 
     Returns:
         Operations, violations, counters, latencies in nanoseconds.
@@ -556,7 +558,7 @@ def stress(
     description = resolved.set_up(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
     document = json.dumps(_repeated(description.document))
-    answered = _core.stress(document, json.dumps(options), _image(description), None, description.sources)
+    answered = _core.stress(document, json.dumps(options), _image(description), progress, description.sources)
     raw = cast("StressReport", _answer(answered))
     return StressResult(
         scenario=resolved.name,
