@@ -3,8 +3,8 @@
 A fence ``console`` holds commands (``$ …``) and what each prints, ``python`` a program; the blocks of one document
 share a folder and their names. A ``text`` fence directly behind a ``python`` one is what that prints. In what is
 expected ``…`` stands for any text within a line (seconds, a digest), and for any lines where it is alone in one. A
-command without anything below it may print what it likes. ``<!-- not run: REASON -->`` in front of a fence leaves it
-out, and the reason is printed.
+command without anything below it may print what it likes. A ``toml`` fence that begins with ``# NAME.toml`` is that
+file in the folder. ``<!-- not run: REASON -->`` in front of a fence leaves it out, and the reason is printed.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     builder.write_raw(path / "ram.bin", capture)
     (path / "bin").mkdir()
     vmemmap = path / "bin" / "vmemmap"
-    vmemmap.write_text(f"#!{sys.executable}\nimport sys\nfrom vmemmap.cli import main\nsys.exit(main())\n")
+    # As an entry point is installed: worker processes import it again.
+    guarded = "if __name__ == '__main__':\n    sys.exit(main())\n"
+    vmemmap.write_text(f"#!{sys.executable}\nimport sys\nfrom vmemmap.cli import main\n{guarded}")
     vmemmap.chmod(0o755)
     return path
 
@@ -165,6 +167,8 @@ def test_blocks_do_what_they_say(document: Path, folder: Path, monkeypatch: pyte
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks_of(document):
         where = f"{document.relative_to(ROOT)}:{block.line}"
+        if block.language == "toml" and (named := re.match(r"# ([a-z]+\.toml)\n", block.text)):
+            (folder / named[1]).write_text(block.text, encoding="utf-8")
         if block.language in INERT:
             continue
         TOTAL.blocks += 1

@@ -1,0 +1,60 @@
+"""A campaign's jobs as a Parquet file, for what analyses tables (extra ``vmemmap[parquet]``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import SpecError
+from .results import Shown
+
+__all__ = ["write"]
+
+
+def write(shown: Shown, path: Path) -> None:
+    """One row a job; policies and invariants as JSON text. Whole or not at all."""
+    try:
+        import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+        from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
+    except ImportError as error:
+        raise SpecError("--parquet needs pyarrow: pip install 'vmemmap[parquet]'") from error
+    # Without types.
+    arrow: Any = pyarrow
+    writer: Any = parquet
+    schema = arrow.schema(
+        [
+            *(
+                (name, arrow.string())
+                for name in ("id", "kind", "scenario", "variant", "policies", "kernel", "granule", "strategy")
+            ),
+            *((name, arrow.uint64()) for name in ("number", "seed", "executions", "operations", "steps", "states")),
+            *(
+                (name, arrow.string())
+                for name in ("state", "verdict", "expect", "violated", "invariants", "host", "version")
+            ),
+            ("exhaustive", arrow.bool_()),
+            ("seconds", arrow.float64()),
+            *((name, arrow.string()) for name in ("started", "finished")),
+        ]
+    )
+    names: list[str] = schema.names
+    rows: list[dict[str, Any]] = []
+    for row in shown.rows:
+        job = row.to_dict()
+        texts = {
+            name: json.dumps(job[name]) if job.get(name) is not None else None for name in ("policies", "invariants")
+        }
+        violated = None if job["violated"] is None else " ".join(job["violated"])
+        rows.append({name: {**job, **texts, "violated": violated}.get(name) for name in names})
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        writer.write_table(arrow.Table.from_pylist(rows, schema=schema), name)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
