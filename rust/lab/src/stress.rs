@@ -194,8 +194,8 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
     }
 }
 
-/// Operations of one class that run now, and how many have succeeded: an interval met another if one was running at its beginning
-/// or its end, or succeeded in between.
+/// Operations of one class that run now, and how many have succeeded: an interval met another if one was running at its
+/// beginning or its end, or succeeded in between.
 #[derive(Default)]
 #[repr(align(128))]
 struct Running {
@@ -600,7 +600,8 @@ fn reported(histogram: &Histogram<u64>) -> Latency {
 mod tests {
     use super::*;
 
-    /// What ends between two reads of a look, well or not, is no overlap of those that come after it, and none from nowhere.
+    /// What ends between two reads of a look, well or not, is no overlap of those that come after it, and none from
+    /// nowhere.
     #[test]
     fn operations_that_fail_beside_a_look_are_no_overlap() {
         for succeeds in [false, true] {
@@ -617,7 +618,11 @@ mod tests {
                 let mut last = 0;
                 while !over.load(Ordering::SeqCst) {
                     let seen = running.look();
-                    assert!(seen.succeeded >= last && seen.succeeded <= if succeeds { 200_000 } else { 0 }, "{}", seen.succeeded);
+                    assert!(
+                        seen.succeeded >= last && seen.succeeded <= if succeeds { 200_000 } else { 0 },
+                        "{}",
+                        seen.succeeded
+                    );
                     last = seen.succeeded;
                 }
             });
