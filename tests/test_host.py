@@ -162,9 +162,11 @@ def test_an_arm64_kernel_that_has_hvo_all_the_same_is_believed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("release", "config", "cmdline", "available", "on", "reserved"),
     [
-        ("5.10.0", None, "", False, False, 2),
+        ("5.10.0", None, "", False, False, 1),
         ("5.15.0", None, "hugetlb_free_vmemmap=on", None, None, 2),
         ("5.15.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "hugetlb_free_vmemmap=on", True, True, 2),
+        ("5.11.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "", True, False, 2),
+        ("5.11.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "hugetlb_free_vmemmap=on", True, True, 2),
         ("5.15.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "", True, False, 2),
         ("5.15.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\nCONFIG_HUGETLB_PAGE_FREE_VMEMMAP_DEFAULT_ON=y\n", "", True, True, 2),
         ("5.18.0", "CONFIG_HUGETLBFS=y\n", "", False, False, 1),
@@ -214,7 +216,9 @@ def test_a_host_without_hugepages_or_blocks_is_described(tmp_path: Path) -> None
 def test_an_empty_proc_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     found = host(tmp_path)
-    assert set(reasons(found)) == {"/proc/sys/kernel/osrelease", "/proc/cmdline", "/proc/meminfo", "/proc/vmstat", "/proc/config.gz"}
+    files = {"proc/sys/kernel/osrelease", "proc/cmdline", "proc/meminfo", "proc/vmstat", "proc/config.gz", "sys/kernel/mm/hugepages"}
+    assert set(reasons(found)) == {f"/{name}" for name in files}
+    assert "hugepage pools are not known" in found.text()
     assert (found.machine, found.page_size, found.memory, found.hvo.available) == (None, None, None, None)
     assert "--page-size" in found.text()
 
@@ -318,7 +322,7 @@ def test_the_module_never_opens_a_file_for_writing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "size", "said"), [("none", None, "expected a directory"), (".", None, "neither proc nor sys"), ("ok", "3K", "power of two")]
+    ("root", "size", "said"), [("none", None, "expected a directory"), ("ok/proc", None, "neither proc nor sys"), ("ok", "3K", "power of two")]
 )
 def test_a_wrong_call_is_told_in_one_line(tmp_path: Path, root: str, size: str | None, said: str) -> None:
     (tmp_path / "ok/proc").mkdir(parents=True)

@@ -15,6 +15,11 @@ from .layout import Layout, layout
 __all__ = ["BootFit", "Estimate", "PoolEstimate", "estimate", "human_size"]
 
 MAPPINGS: Final = ("blocks", "basepages")
+NO_HVO: Final = (
+    "only arm64 has these pages, and mainline arm64 has had no HVO since early 2023 (commit 060a2c92d1b6, for break-before-make): "
+    "this is what it would save"
+)
+"""Said of 16K and 64K pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,13 @@ class Estimate:
                 "bytes_most": self.split_tables_most * self.granule,
             },
             "boot": self.boot.to_dict(),
+            "note": self.note,
         }
+
+    @property
+    def note(self) -> str | None:
+        """That no mainline kernel with such pages has HVO."""
+        return NO_HVO if self.granule != 4096 else None
 
     def text(self) -> str:
         """For people: one row for each hugepage size, then the totals.
@@ -264,6 +275,8 @@ class Estimate:
             ]
         if any(pool.count for pool in self.pools):
             lines += ["", self.boot.text()]
+        if self.note:
+            lines += ["", f"  {self.note}"]
         return "\n".join(lines)
 
     def _share(self, size: int) -> str:

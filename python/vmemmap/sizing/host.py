@@ -12,17 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..spec import HUGEPAGE_SIZES, format_size, parse_size
-from .estimate import PoolEstimate, human_size
+from ..spec import format_size, parse_size
+from .boot_parameters import Asked, Ignored, read_parameters, why_less
+from .estimate import human_size
+from .host_pools import COUNTS, HUGEPAGES, HostPool, default_pool, page_size_of, pool_sizes, read_pools
 from .host_tree import HostTree
-from .layout import STRUCT_PAGE, frames_freed, vmemmap_pages
+from .layout import STRUCT_PAGE
 
 __all__ = ["Host", "HostPool", "HugepageOptimisation", "MemoryBlocks", "host"]
 
-_HUGEPAGES: Final = "sys/kernel/mm/hugepages"
 _SYSCTL: Final = "proc/sys/vm/hugetlb_optimize_vmemmap"
 _BLOCKS: Final = "sys/devices/system/memory"
-_COUNTS: Final = ("nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages")
 _SWITCHES: Final = (
     "hugetlb_free_vmemmap",
     "hugepages",
@@ -42,6 +42,7 @@ _CONFIG: Final = (
     "CONFIG_ARCH_WANT_HUGETLB_PAGE_OPTIMIZE_VMEMMAP",
 )
 """The option and what selects it, by the names of the last years (``fs/Kconfig``, ``mm/Kconfig``)."""
+_GRANULES: Final = ("CONFIG_ARM64_4K_PAGES", "CONFIG_ARM64_16K_PAGES", "CONFIG_ARM64_64K_PAGES")
 
 ARCHITECTURES: Final = {
     "x86_64": "x86_64 has had it since Linux 5.14",
@@ -55,29 +56,6 @@ ARCHITECTURES: Final = {
 
 _SECTIONS: Final = {("x86_64", 4096): 128 << 20, ("aarch64", 4096): 128 << 20, ("aarch64", 16384): 128 << 20, ("aarch64", 65536): 512 << 20}
 """Machine and page size → bytes of a section (``SECTION_SIZE_BITS``)."""
-
-
-@dataclass(frozen=True, slots=True)
-class HostPool:
-    """The pool of one hugepage size."""
-
-    estimate: PoolEstimate
-    """Savings if all its pages were optimised."""
-    counters: Mapping[str, int | None]
-    """Files of ``hugepages-*kB`` → value; ``None`` if it could not be read."""
-    nodes: Mapping[int, Mapping[str, int | None]]
-    """NUMA node → the same for that node."""
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON. What needs the page size is ``None`` without it.
-
-        Returns:
-            The object that ``--json`` prints.
-        """
-        saved = self.estimate.to_dict()
-        if not self.estimate.granule:
-            saved = {key: value if key in ("size", "name", "count", "memory") else None for key, value in saved.items()}
-        return {**saved, **self.counters, "nodes": {str(node): dict(found) for node, found in self.nodes.items()}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +73,7 @@ class HugepageOptimisation:
     config: Mapping[str, str] | None
     """Kernel options that concern it → value; ``None`` if the configuration could not be read."""
     reserved: int
-    """vmemmap pages kept for each hugepage: 1, or 2 before Linux 5.18."""
+    """vmemmap pages kept for each hugepage: 1, or 2 by a kernel before 5.18 that has it."""
 
     def to_dict(self) -> dict[str, object]:
         """For JSON.
@@ -168,6 +146,14 @@ class Host:
     """``nr_memmap_boot_pages``: the same allocated at boot."""
     memmap_least: int | None
     """vmemmap pages that the memory of the host has at least, if nothing is optimised."""
+    default_only: bool = False
+    """Only the pool of the default size is known, from ``/proc/meminfo``."""
+    other_pools: int | None = None
+    """Bytes in pools of other sizes, where that is all that is known of them."""
+    asked: tuple[tuple[int, int, int | None, str], ...] = ()
+    """Pools that are smaller than the command line asks for: size, pages asked for, pages there, why."""
+    ignored: tuple[Ignored, ...] = ()
+    """Parameters of the command line without effect."""
     unread: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -198,7 +184,9 @@ class Host:
         """Frames that HVO can have freed: all, unless the kernel has no HVO. Also with the sysctl at 0: it leaves pages
         that were optimised before as they are.
         """
-        return 0 if self.hvo.available is False else self.frames_all
+        # Before the sysctl came, in 5.19, only the boot parameter switched it on.
+        never = self.hvo.available is False or (self.hvo.on is False and self.hvo.sysctl is None)
+        return 0 if never else self.frames_all
 
     def to_dict(self) -> dict[str, object]:
         """For JSON.
@@ -236,6 +224,10 @@ class Host:
                 "pages_needed_least": self.memmap_least,
             },
             "memory_blocks": self.blocks.to_dict(),
+            "default_size_only": self.default_only,
+            "bytes_in_other_pools": self.other_pools,
+            "smaller_than_asked": [{"size": size, "asked": wanted, "got": got, "why": why} for size, wanted, got, why in self.asked],
+            "ignored_parameters": [{"parameter": each.parameter, "why": each.why} for each in self.ignored],
             "command_line": None if self.command_line is None else list(self.command_line),
             "could_not_read": [{"path": path, "reason": reason} for path, reason in self.unread.items()],
             "not_known": self.not_known(),
@@ -252,6 +244,9 @@ class Host:
             known.append("the page size, hence everything about savings: --page-size gives it")
         if self.frames_all and self.frames_saved_least != self.frames_saved_most:
             known.append("which hugepages are optimised: vm.hugetlb_optimize_vmemmap tells of pages to come only")
+        if self.default_only:
+            other = "" if not self.other_pools else f"; they hold {human_size(self.other_pools)} (Hugetlb in /proc/meminfo)"
+            known.append(f"pools of other sizes than the default: /proc/meminfo tells of no others{other}")
         if self.memmap_pages is None or self.memmap_boot_pages is None:
             known.append("how many vmemmap pages are allocated: nr_memmap_pages and nr_memmap_boot_pages came with Linux 6.12")
         if self.blocks.memmap_on_memory not in (None, "N", "n", "0"):
@@ -281,17 +276,25 @@ class Host:
         lines.append(f"  memory blocks  {self._block_text()}")
         if self.command_line:
             lines.append(f"  command line   {' '.join(self.command_line)}")
+        shortfalls = [f"{format_size(size)}: {wanted} asked for, {_or_unknown(got)} there: {why}" for size, wanted, got, why in self.asked]
+        for title, rows in (
+            ("ignored", [f"{each.parameter}: {each.why}" for each in self.ignored]),
+            ("smaller pools", shortfalls),
+        ):
+            lines += [f"  {title if not i else '':<14} {row}" for i, row in enumerate(rows)]
         for title, rows in (("could not read", [f"{path}: {reason}" for path, reason in self.unread.items()]), ("not known", self.not_known())):
             lines += [f"  {title if not i else '':<14} {row}" for i, row in enumerate(rows)]
         return "\n".join(lines)
 
     def _pool_lines(self) -> list[str]:
+        if not self.pools and f"/{HUGEPAGES}" in self.unread:
+            return ["  hugepage pools are not known"]
         if not self.pools:
             return ["  no hugepage pools: nothing for HVO to save"]
         lines = ["  hugepage     number       free   reserved    surplus  vmemmap pages  freed  saved if all are optimised"]
         for pool in self.pools:
             each = pool.estimate
-            counts = " ".join(f"{_or_unknown(pool.counters[name]):>10}" for name in _COUNTS)
+            counts = " ".join(f"{_or_unknown(pool.counters[name]):>10}" for name in COUNTS)
             saved = f"{human_size(each.bytes_saved)}, {each.percent:.3f}% of them" if each.count else "-"
             arithmetic = f"{each.vmemmap_pages_each:>14g} {each.frames_freed_each:>6}  {saved}" if self.page_size else f"{'?':>14} {'?':>6}  ?"
             lines.append(f"  {format_size(each.size):>8} {counts} {arithmetic}")
@@ -308,6 +311,8 @@ class Host:
         everything = human_size(self.bytes_all) + (f", {100 * self.bytes_all / self.memory:.3f}% of memory" if self.memory else "")
         if self.hvo.available is False:
             return f"HVO would save {everything}, if this kernel had it"
+        if self.hvo.on is False and self.hvo.sysctl is None:
+            return f"HVO saves      nothing: it is off; hugetlb_free_vmemmap=on at boot would save {everything}"
         least, most = self.frames_saved_least * self.page_size, self.frames_saved_most * self.page_size
         if least == most:
             return f"HVO saves      {everything}: all hugepages are optimised"
@@ -345,33 +350,72 @@ def host(root: str | os.PathLike[str] = "/", page_size: int | str | None = None)
         raise SpecError(f"page size is {format_size(given)}: expected a power of two from 4K to 1M")
     release = _line(tree.text("proc/sys/kernel/osrelease"))
     machine = _machine(tree, release)
-    sizes = sorted(int(name[1]) << 10 for name in tree.names(_HUGEPAGES, r"hugepages-([1-9][0-9]{0,11})kB"))
-    page, source = (given, "given") if given is not None else _page_size(tree, machine, sizes)
     words = tree.text("proc/cmdline")
     command_line = None if words is None else tuple(w for w in words.split() if w.split("=", 1)[0] in _SWITCHES)
-    hvo = _hvo(tree, machine, release, command_line or ())
-    meminfo = _table(tree.text("proc/meminfo"), r"(\w+):\s+([0-9]{1,20}) kB")
+    config = _configuration(tree, release)
+    meminfo = _table(tree.text("proc/meminfo"), r"(\w+):\s+([0-9]{1,20})(?: kB)?")
+    default = default_pool(meminfo)
+    sizes = pool_sizes(tree)
+    told = page_size_of(tree, machine, release, sizes, default[0] if default else None, command_line or (), config)
+    page, source = (given, "given") if given is not None else told
+    default_only = not sizes and default is not None and not tree.has(HUGEPAGES)
+    if default_only and default is not None:
+        sizes = [default[0]]
+    if (default_only or meminfo is None) and not tree.has(HUGEPAGES):
+        tree.failed(HUGEPAGES, "is not there" + (": only the pool of the default size is known, from /proc/meminfo" if default_only else ""))
+    hvo = _hvo(tree, machine, release, command_line or (), config)
     vmstat = _table(tree.text("proc/vmstat"), r"(\w+) ([0-9]{1,20})")
     blocks = _memory_blocks(tree)
     for known, path, key in ((meminfo, "proc/meminfo", "MemTotal"), (vmstat, "proc/vmstat", "nr_free_pages")):
         if known is not None and key not in known:
             tree.failed(path, f"has no {key}")
+    pools = read_pools(tree, sizes, page, hvo.reserved, default)
+    memory = None if meminfo is None or "MemTotal" not in meminfo else meminfo["MemTotal"] << 10
+    asked = read_parameters(command_line or (), machine, page, sizes, default[0] if default else None)
     return Host(
         root=os.fspath(root),
         machine=machine,
         release=release,
         page_size=page,
         page_size_from=source,
-        memory=None if meminfo is None or "MemTotal" not in meminfo else meminfo["MemTotal"] << 10,
+        memory=memory,
         hvo=hvo,
-        pools=tuple(_pools(tree, sizes, page, hvo.reserved)),
+        pools=tuple(pools),
         command_line=command_line,
         blocks=blocks,
         memmap_pages=(vmstat or {}).get("nr_memmap_pages"),
         memmap_boot_pages=(vmstat or {}).get("nr_memmap_boot_pages"),
         memmap_least=_memmap_least(tree, machine, page, blocks),
+        default_only=default_only,
+        other_pools=_other_pools(meminfo, default) if default_only else None,
+        asked=_smaller(asked, pools, page, memory),
+        ignored=(*asked.ignored, *_ignored_switch(hvo)),
         unread=dict(tree.unread),
     )
+
+
+def _other_pools(meminfo: Mapping[str, int] | None, default: tuple[int, dict[str, int | None]] | None) -> int | None:
+    """Bytes in pools of other sizes than the default: ``Hugetlb`` counts all of them, since 4.17."""
+    if meminfo is None or default is None or not meminfo.get("Hugetlb"):
+        return None
+    return max(0, (meminfo["Hugetlb"] << 10) - default[0] * (default[1]["nr_hugepages"] or 0))
+
+
+def _smaller(asked: Asked, pools: list[HostPool], page: int | None, memory: int | None) -> tuple[tuple[int, int, int | None, str], ...]:
+    """Pools that have fewer pages than the command line asks for."""
+    there = {pool.estimate.size: pool.counters["nr_hugepages"] for pool in pools}
+    found: list[tuple[int, int, int | None, str]] = []
+    for size, wanted in sorted(asked.pages.items()):
+        got = there.get(size)
+        if got is not None and got < wanted:
+            found.append((size, wanted, got, why_less(size, wanted, got, memory, page, asked)))
+    return tuple(found)
+
+
+def _ignored_switch(hvo: HugepageOptimisation) -> list[Ignored]:
+    if hvo.boot_parameter is None or hvo.available is not False:
+        return []
+    return [Ignored(f"hugetlb_free_vmemmap={hvo.boot_parameter}", "this kernel has no HVO")]
 
 
 def _or_unknown(number: int | None) -> str:
@@ -403,24 +447,6 @@ def _machine(tree: HostTree, release: str | None) -> str | None:
     return next((machine for machine, mark in marks if re.search(mark, cpus)), None)
 
 
-def _page_size(tree: HostTree, machine: str | None, hugepages: list[int]) -> tuple[int | None, str]:
-    """Bytes of a base page, and what told."""
-    if tree.live:
-        return os.sysconf("SC_PAGE_SIZE"), "sysconf"
-    for path in ("proc/self/smaps", "proc/1/smaps"):
-        found = re.findall(r"^KernelPageSize:\s+([0-9]{1,6}) kB$", tree.text(path, optional=True) or "", re.MULTILINE)
-        if found and (size := min(map(int, found)) << 10) >= 4096 and not size & (size - 1):
-            return size, f"/{path}"
-    if machine == "x86_64":
-        return 4096, "x86_64"
-    if machine == "aarch64":
-        # The sets of sizes that each granule registers are subsets of none of the others.
-        fitting = [page for page, sizes in HUGEPAGE_SIZES.items() if hugepages and set(sizes) == set(hugepages)]
-        if fitting:
-            return fitting[0], "hugepage sizes"
-    return None, "no file"
-
-
 def _version(release: str | None) -> tuple[int, int] | None:
     found = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", release or "")
     return None if found is None else (int(found[1]), int(found[2]))
@@ -436,13 +462,14 @@ def _configuration(tree: HostTree, release: str | None) -> dict[str, str] | None
         tree.unread.setdefault("/proc/config.gz", "no kernel configuration, and none in /boot")
         return None
     found = dict(re.findall(r"^(CONFIG_[A-Z0-9_]+)=(\S{1,64})$", text, re.MULTILINE))
-    return {name: found.get(name, "n") for name in _CONFIG}
+    return {name: found.get(name, "n") for name in _CONFIG} | {name: found[name] for name in _GRANULES if name in found}
 
 
-def _hvo(tree: HostTree, machine: str | None, release: str | None, command_line: tuple[str, ...]) -> HugepageOptimisation:
+def _hvo(
+    tree: HostTree, machine: str | None, release: str | None, command_line: tuple[str, ...], config: dict[str, str] | None
+) -> HugepageOptimisation:
     there = tree.has(_SYSCTL)
     sysctl = tree.number(_SYSCTL, optional=True)
-    config = _configuration(tree, release)
     version = _version(release)
     parameter = next((word.split("=", 1)[1] for word in reversed(command_line) if word.startswith("hugetlb_free_vmemmap=")), None)
     compiled = None if config is None else "y" in (config[_CONFIG[0]], config[_CONFIG[2]])
@@ -450,11 +477,14 @@ def _hvo(tree: HostTree, machine: str | None, release: str | None, command_line:
         available, why = True, "vm.hugetlb_optimize_vmemmap is there, which needs a hugepage size that can be optimised"
     elif compiled is False:
         available, why = False, "the kernel configuration does not have it"
+    elif compiled and (version is None or version < (5, 19) or not tree.has("proc/sys/vm/nr_hugepages")):
+        # No sysctl yet, or it was not copied. The configuration outranks the version: vendors' 5.10 carry the patches.
+        available, why = True, "by the kernel configuration"
     elif version is not None and version < (5, 14):
-        available, why = False, "it came with Linux 5.14"
+        available, why = False, "it came with Linux 5.14, and no kernel configuration says otherwise"
     elif version is not None and version < (5, 19):
-        # No sysctl yet. A vendor's 5.14 may be anything, so only the configuration decides.
-        available, why = compiled, "by the kernel configuration" if compiled else f"a {version[0]}.{version[1]} without the sysctl can have it or not"
+        # A vendor's 5.14 may be anything, so only the configuration decides.
+        available, why = None, f"a {version[0]}.{version[1]} without the sysctl can have it or not"
     elif tree.has("proc/sys/vm") and version is not None:
         available, why = False, "there is no vm.hugetlb_optimize_vmemmap"
     else:
@@ -462,6 +492,9 @@ def _hvo(tree: HostTree, machine: str | None, release: str | None, command_line:
     on: bool | None = None
     if sysctl is not None:
         on = bool(sysctl)
+    elif available and version is not None and version >= (5, 19):
+        # A sysctl that was not copied may say otherwise than the boot parameter did.
+        on = None
     elif available and not there:
         default = config is not None and "y" in (config[_CONFIG[1]], config[_CONFIG[3]])
         on = default if parameter is None else parameter.lower() in ("on", "y", "yes", "1", "true")
@@ -473,43 +506,10 @@ def _hvo(tree: HostTree, machine: str | None, release: str | None, command_line:
         on=on,
         sysctl=sysctl,
         boot_parameter=parameter,
-        config=config,
-        # Whatever the version says: the sysctl is younger than the second page's going.
-        reserved=2 if version is not None and version < (5, 18) and not there else 1,
+        config=None if config is None else {name: config[name] for name in _CONFIG},
+        # Whatever the version says: the sysctl is younger than the second page's going. A kernel without HVO would have today's.
+        reserved=2 if available is not False and version is not None and version < (5, 18) and not there else 1,
     )
-
-
-def _pools(tree: HostTree, sizes: list[int], page: int | None, reserved: int) -> list[HostPool]:
-    pools: list[HostPool] = []
-    nodes = [int(name[1]) for name in tree.names("sys/devices/system/node", r"node([0-9]{1,6})")]
-    for size in sizes:
-        name = f"hugepages-{size >> 10}kB"
-        if page is not None and (size <= page or size % page):
-            tree.failed(f"{_HUGEPAGES}/{name}", f"is no hugepage size with {format_size(page)} pages")
-            continue
-        counters = {file: tree.number(f"{_HUGEPAGES}/{name}/{file}") for file in (*_COUNTS, "nr_overcommit_hugepages")}
-        demote = _line(tree.text(f"{_HUGEPAGES}/{name}/demote_size", optional=True))
-        smaller = re.fullmatch(r"([0-9]{1,12})kB", demote or "")
-        counters["demote_size"] = None if smaller is None else int(smaller[1]) << 10
-        # Without a page size the arithmetic has nothing to work on: no vmemmap pages, nothing freed.
-        estimate = PoolEstimate(
-            size=size,
-            count=counters["nr_hugepages"] or 0,
-            vmemmap_pages_each=0 if page is None else vmemmap_pages(page, size),
-            frames_freed_each=0 if page is None else frames_freed(page, size, reserved),
-            granule=page or 0,
-        )
-        on_nodes = {
-            node: {
-                file: tree.number(f"sys/devices/system/node/node{node}/hugepages/{name}/{file}", optional=True)
-                for file in _COUNTS
-                if file != "resv_hugepages"
-            }
-            for node in sorted(nodes)
-            if tree.has(f"sys/devices/system/node/node{node}/hugepages/{name}")
-        }
-        pools.append(HostPool(estimate, counters, on_nodes))
-    return pools
 
 
 def _memory_blocks(tree: HostTree) -> MemoryBlocks:

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Final
 
-from ..errors import SpecError
+from .collected import collected_files, find_root
 
 __all__ = ["HostTree"]
 
@@ -21,28 +21,28 @@ _HEXADECIMAL: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")
 
 
 class HostTree:
-    """The directory that ``proc`` and ``sys`` lie in: ``/``, or a copy such as a sosreport.
+    """The directory that ``proc`` and ``sys`` lie in: ``/``, or a copy such as a sosreport, or a directory with one of them; or the
+    YAML of a node.
 
     Raises:
-        SpecError: It is no directory, or has neither of them.
+        SpecError: It is none of these.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "/") -> None:
-        self.root = Path(root)
-        if not self.root.is_dir():
-            raise SpecError(f"root is {os.fspath(root)!r}: expected a directory with proc and sys in it")
-        if not ((self.root / "proc").is_dir() or (self.root / "sys").is_dir()):
-            raise SpecError(f"root is {os.fspath(root)!r}: has neither proc nor sys in it")
+        self.root = find_root(Path(root))
         self._real = os.path.realpath(self.root)
         self.live: bool = self._real == "/"
         """The tree is this host's own."""
+        self._collected: dict[str, str] = {} if self.live else collected_files(self.root)
         self.unread: dict[str, str] = {}
         """Path as on the host → why it could not be read."""
 
     def has(self, path: str) -> bool:
         """There is such a file or directory in the tree, readable or not."""
         real = self._inside(path)
-        return real is not None and os.path.lexists(real)
+        if real is not None and os.path.lexists(real):
+            return True
+        return any(name == path or name.startswith(path + "/") for name in self._collected)
 
     def text(self, path: str, optional: bool = False) -> str | None:
         """What a file holds, printable characters only, or ``None``; if it is `optional` that it is not there is no failure."""
@@ -66,7 +66,9 @@ class HostTree:
                 # In pieces: /proc/sys fails with ENOMEM if asked for megabytes.
                 while len(data) <= _LIMIT and (piece := file.read(_PIECE)):
                     data += piece
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            if path in self._collected:
+                return self._collected[path].encode()
             return None if optional else self.failed(path, "is not there")
         except OSError as error:
             return self.failed(path, error.strerror or str(error))
@@ -95,11 +97,12 @@ class HostTree:
 
     def names(self, path: str, pattern: str) -> list[re.Match[str]]:
         """Names in a directory that match the whole of `pattern`, sorted; none if it is not there."""
+        collected = {name.removeprefix(path + "/").split("/")[0] for name in self._collected if name.startswith(path + "/")}
         try:
             real = self._inside(path)
-            names = sorted(entry.name for entry in real.iterdir()) if real is not None else []
-        except FileNotFoundError:
-            return []
+            names = sorted({entry.name for entry in real.iterdir()} | collected) if real is not None else []
+        except (FileNotFoundError, NotADirectoryError):
+            names = sorted(collected)
         except OSError as error:
             self.failed(path, error.strerror or str(error))
             return []
