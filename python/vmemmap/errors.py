@@ -27,8 +27,12 @@ class KernelError(VmemmapError, OSError):
     """The modelled kernel returned an error: ``errno`` and ``strerror`` are what its caller would see.
 
     Built as ``KernelError(errno.EBUSY, "memory16 is online")``. Not one of ``OSError``'s own subclasses, whatever the
-    errno: no file is concerned.
+    errno: no file is concerned. Its text is the reason in words, which names the errno.
     """
+
+    def __str__(self) -> str:
+        """The reason alone: the number of the errno says nothing that its name does not."""
+        return self.strerror or super().__str__()
 
 
 class InternalError(VmemmapError):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ..errors import KernelError
+from .reasons import refusal
+
 if TYPE_CHECKING:
     from .._core import Machine as Core
 
@@ -15,6 +18,9 @@ def run(core: Core, op: str, **fields: int | bool | str | None) -> int:
     """Run one operation to its end and return its result.
 
     Raises:
-        KernelError: The kernel returned an errno.
+        KernelError: The kernel returned an errno; why, in words.
     """
-    return core.run(json.dumps({"op": op, **fields}))
+    try:
+        return core.run(json.dumps({"op": op, **fields}))
+    except KernelError as error:
+        raise KernelError(error.errno, refusal(core, op, fields, error.errno or 0)) from None

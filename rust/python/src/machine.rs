@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use vmemmap_arch::{Attr, Level, Pa, Pfn, Va};
+use vmemmap_arch::{Attr, Layout, Level, Pa, Pfn, Va};
 use vmemmap_image::TextWriter;
-use vmemmap_kernel::Policies;
 use vmemmap_kernel::check::Finding;
 use vmemmap_kernel::memory_block::{MEM_GOING_OFFLINE, MEM_ONLINE, MMOP_ONLINE_MOVABLE};
 use vmemmap_kernel::ptdump::PtdumpSink;
+use vmemmap_kernel::{MAX_RAM_RANGES, Policies, Ram};
 use vmemmap_lab::document::{self, MachineDocument, OperationDocument};
 use vmemmap_lab::live::{BlockState, LiveMachine};
 use vmemmap_machine::Violation;
@@ -72,6 +72,27 @@ impl PtdumpSink for Text {
 pub struct Machine {
     /// Boxed: counters are aligned to cache lines, and Python aligns objects to 16 bytes only.
     live: Box<LiveMachine>,
+    /// Addresses where a DIMM may be plugged, though nobody named them: RAM only as far as memory was added there.
+    slots: Vec<Ram>,
+}
+
+/// Bytes above the last RAM where a DIMM may be plugged into a loaded machine. They cost nothing until they are used.
+const SLOTS: u64 = 64 << 30;
+
+/// Where a machine has no RAM between its ranges and above them, as far as the linear map goes.
+fn slots(layout: &Layout, ram: &[Ram]) -> Vec<Ram> {
+    let size = layout.geometry.section_size();
+    let last = (layout.memstart as u64).wrapping_add(layout.page_end.since(layout.page_offset));
+    let mut found = Vec::new();
+    for (i, range) in ram.iter().enumerate() {
+        let start = (range.start.0 + range.bytes).next_multiple_of(size);
+        let end =
+            ram.get(i + 1).map_or_else(|| start.saturating_add(SLOTS).min(last), |next| next.start.0) & !(size - 1);
+        if start < end && ram.len() + found.len() < MAX_RAM_RANGES {
+            found.push(Ram { start: Pa(start), bytes: end - start, boot: false });
+        }
+    }
+    found
 }
 
 impl Machine {
@@ -104,7 +125,7 @@ impl Machine {
             let document: MachineDocument = json(document, "machine")?;
             let kernel = document.kernel()?;
             let live = abandonable(py, move || LiveMachine::boot(kernel, checked).map(Box::new))??;
-            Ok(Self { live })
+            Ok(Self { live, slots: Vec::new() })
         })
     }
 
@@ -117,11 +138,16 @@ impl Machine {
                 let map = image.0.linear_map();
                 rows.entry("linear-map".into()).or_insert_with(|| if map.blocks { "blocks" } else { "pages" }.into());
                 let chosen = document::policies(rows.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
-                LiveMachine::load(&real_tables(&image.0), chosen, checked)
-                    .map(Box::new)
-                    .map_err(|error| Error::Image(error.to_string()))
+                let mut real = real_tables(&image.0);
+                real.ram.sort_unstable_by_key(|r| r.start);
+                let slots = slots(&real.layout, &real.ram);
+                real.ram.extend(&slots);
+                real.ram.sort_unstable_by_key(|r| r.start);
+                let live =
+                    LiveMachine::load(&real, chosen, checked).map_err(|error| Error::Image(error.to_string()))?;
+                Ok::<_, Error>(Self { live: Box::new(live), slots })
             })?;
-            Ok(Self { live })
+            Ok(live)
         })
     }
 
@@ -226,7 +252,25 @@ impl Machine {
 
     /// (physical address, bytes, present at boot) of each range of RAM.
     fn ram(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64, bool)>> {
-        guarded(py, || Ok(self.live.kernel().ram().iter().map(|r| (r.start.0, r.bytes, r.boot)).collect()))
+        guarded(py, || {
+            let blocks = self.live.blocks();
+            let mut found: Vec<(u64, u64, bool)> = Vec::new();
+            for r in self.live.kernel().ram() {
+                if !self.slots.contains(r) {
+                    found.push((r.start.0, r.bytes, r.boot));
+                    continue;
+                }
+                for block in blocks.iter().filter(|b| b.start >= r.start && b.start.0 < r.start.0 + r.bytes) {
+                    match found.last_mut() {
+                        Some(last) if !last.2 && last.0 >= r.start.0 && last.0 + last.1 == block.start.0 => {
+                            last.1 += block.bytes
+                        }
+                        _ => found.push((block.start.0, block.bytes, false)),
+                    }
+                }
+            }
+            Ok(found)
+        })
     }
 
     fn layout<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
