@@ -1,6 +1,7 @@
-//! Any bytes as `kernel_page_tables` text: refused, or printed back byte for byte from each parsed form.
+//! Any bytes as `kernel_page_tables` text: refused, or printed back byte for byte from each parsed form; and as people
+//! hand such texts on: refused, or tidied into one.
 
-use vmemmap_image::{Lines, Ptdump, region};
+use vmemmap_image::{Lines, Ptdump, region, tidy};
 
 pub fn run(data: &[u8]) {
     let dump = Ptdump::parse(data);
@@ -10,6 +11,18 @@ pub fn run(data: &[u8]) {
     if let Err(error) = lines {
         let text = error.to_string();
         assert!(!text.contains('\n') && text.len() < 300, "one line: {text:?}");
+    }
+    match tidy(data) {
+        Ok(tidied) => {
+            assert!(Lines::new(&tidied.text).all(|line| line.is_ok()));
+            assert_eq!(
+                tidy(&tidied.text).map(|again| again.text),
+                Ok(tidied.text.clone()),
+                "a tidy text stays as it is"
+            );
+            assert_eq!(tidied.notes.is_empty(), tidied.text == data, "what was left out is said");
+        }
+        Err(error) => assert!(dump.is_err() && !error.to_string().contains('\n'), "{error}"),
     }
     if let Ok(dump) = dump {
         assert_eq!(printed, data);

@@ -151,7 +151,7 @@ def test_dumps_of_different_machines_are_refused() -> None:
 
 def test_what_is_no_dump_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
-    path.write_text("---[ vmemmap start ]---\n0xfffffc0000000000-0xfffffc0000001000           4K PTE       RW\nrubbish\n")
+    path.write_text("---[ vmemmap start ]---\n0xfffffc0000000000-0xfffffc0000001000           4K PTE       RW\nrubbish\n---[ vmemmap end ]---\n")
     with pytest.raises(ImageError, match="line 3"):
         diff(path, path)
     path.write_text("---[ Modules start ]---\n")

@@ -129,7 +129,7 @@ def test_a_changed_dump_is_printed_as_it_was_changed() -> None:
     ("change", "said"),
     [
         ({"bounds": np.zeros(3, np.uint64)}, "3 bounds"),
-        ({"level": np.full(1, 5, np.uint8)}, "level 5"),
+        ({"level": np.full(1, 6, np.uint8)}, "level 6"),
         ({"columns": np.full(1, 7, np.uint32)}, "columns 7"),
         ({"bounds": np.array([8, 4], np.uint64)}, "backwards"),
         ({"texts": (Columns("no space"),)}, "expected nothing, or a space"),

@@ -20,18 +20,30 @@ if TYPE_CHECKING:
 @hint_options
 @json_option
 def command(file: str | None, machine: str | None, region: str | None, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> None:
-    """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a machine."""
+    """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a machine.
+
+    A text comes back as the kernel printed it, whole or the slice that it is: a prompt and a command around it, quotation
+    marks, indents, carriage returns and other blanks between columns are left out, and standard error says which.
+
+    \b
+    Examples:
+      vmemmap ptdump capture.npz --region vmemmap
+      vmemmap ptdump pasted-from-a-mail.txt > clean.txt
+      vmemmap ptdump --machine granule=64K,va_bits=52,kernel=6.12,512M=4
+    """
     if (file is None) == (machine is None):
         raise click.UsageError("give a FILE or --machine SPEC, and not both")
     given = {name: value for name, value in hints.items() if value is not None}
-    text = _of_file(file, given, ram, region) if file is not None else _of_machine(machine or "", given, region)
+    text, notes = _of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
     if as_json:
-        print_json({"source": file if file is not None else machine, "region": region, "lines": text.count("\n"), "text": text})
+        source = file if file is not None else machine
+        print_json({"source": source, "region": region, "lines": text.count("\n"), "text": text, "notes": list(notes)})
     else:
+        print_notes(f"{file}: {note}" for note in notes)
         click.echo(text, nl=False)
 
 
-def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str | None) -> str:
+def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str | None) -> tuple[str, tuple[str, ...]]:
     from ..dumps.dump import Hints, kind_of_dump
     from ..dumps.ptdump import load_ptdump
 
@@ -41,17 +53,18 @@ def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str
         print_notes(machine.notes)
         if kind != "npz" and region in (None, "fixmap"):
             print_notes(["where Fixmap starts depends on the configuration and no dump says it: it is printed as in Debian's kernel"])
-        return machine.ptdump(region)
+        return machine.ptdump(region), ()
     if hints:
         raise SpecError(f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores")
     from .. import _core
 
     # Not the file's own bytes: a text that this package cannot print is to be noticed.
-    text = str(load_ptdump(file))
+    dump = load_ptdump(file)
+    text = str(dump)
     part = text if region is None else _core.ptdump_region(text, region)
     if part is None:
         raise SpecError(f"{file}: has no region {region!r}")
-    return part
+    return part, dump.notes
 
 
 def _loaded(file: str, hints: dict[str, str], ram: tuple[str, ...]) -> Machine:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-__all__ = ["ChangeDict", "CheckDict", "CheckReport", "DiffDict", "DiffReport", "DumpViolationDict", "Section", "Survey"]
+__all__ = [
+    "ChangeDict",
+    "CheckDict",
+    "CheckReport",
+    "DiffDict",
+    "DiffReport",
+    "DumpViolationDict",
+    "MappingChangeDict",
+    "Section",
+    "Survey",
+    "TextReport",
+]
 
 
 class CheckReport(TypedDict):
@@ -16,6 +27,23 @@ class CheckReport(TypedDict):
     """Invariant → how many times it is violated; those that are not are absent."""
     visible: list[str]
     """The invariants that such a dump can show."""
+
+
+class TextReport(CheckReport):
+    """The core's answer to `_core.check_text_alone`."""
+
+    machines: list[tuple[int, int]]
+    """(granule, VA bits) of the machines that the text can be of; it was judged as the first."""
+    notes: list[str]
+    holes: bool
+    """It prints holes, as kernels since 5.6 do."""
+    levels: bool
+    """It names levels, as 4.4 does not."""
+    vmemmap: bool
+    efi: bool
+    """It is ``efi_page_tables``."""
+    layout: str | None
+    """Which kernels had its layout, if none that is modelled."""
 
 
 class _DumpViolationMaybe(TypedDict, total=False):
@@ -74,6 +102,15 @@ class ChangeDict(TypedDict):
     new: str
 
 
+class MappingChangeDict(TypedDict):
+    """Leaves of one kind in a region other than vmemmap: how many bytes they map in each dump."""
+
+    region: str
+    kind: str
+    bytes_a: int
+    bytes_b: int
+
+
 class DiffDict(TypedDict):
     """The object of ``vmemmap diff --json``."""
 
@@ -92,6 +129,7 @@ class DiffDict(TypedDict):
     other_changes: list[ChangeDict]
     other_changes_count: int
     changed_elsewhere: int | None
+    mappings_elsewhere: list[MappingChangeDict]
     exact: bool
     pfns_absolute: bool
     notes: list[str]

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from .. import _core
-from .answers import CheckDict, DumpViolationDict
-from .dump import Dump, Hints, open_dump
+from ..errors import ImageError
+from .answers import CheckDict, CheckReport, DumpViolationDict, TextReport
+from .dump import Dump, Hints, kind_of_dump, open_dump
+from .image import read_text
 from .physical_memory import PhysicalMemory
 
 __all__ = ["Check", "Finding", "check"]
@@ -65,7 +67,7 @@ class Check:
     counts: Mapping[str, int | None]
     """Mapped pages, distinct frames, blocks and tables of vmemmap, optimised hugepages; ``None``: not shown."""
     notes: tuple[str, ...] = ()
-    """What was taken instead of what the dump does not say, and what it lacks."""
+    """What was taken instead of what the dump does not say, what was left out or set right, and what is not visible."""
 
     @property
     def verdict(self) -> Literal["clean", "violated"]:
@@ -102,13 +104,13 @@ class Check:
         names = {number: (sentence, short) for number, sentence, short in _core.invariants()}
         c = self.counts
         frames = "frames not shown" if c["distinct_frames"] is None else f"{c['distinct_frames']} distinct frames"
-        lines = [
-            f"{self.source}: {self.machine}",
-            f"  vmemmap: {c['mapped_pages']} pages mapped, {frames}, {c['blocks']} blocks, {c['tables']} tables, "
-            f"{c['optimised_hugepages']} optimised hugepages",
-            *(f"  note: {note}" for note in self.notes),
-            "",
-        ]
+        lines = [f"{self.source}: {self.machine}"]
+        if c["mapped_pages"] is not None:
+            lines.append(
+                f"  vmemmap: {c['mapped_pages']} pages mapped, {frames}, {c['blocks']} blocks, {c['tables']} tables, "
+                f"{c['optimised_hugepages']} optimised hugepages"
+            )
+        lines += [f"  note: {note}" for note in self.notes] + [""]
         for number, state in self.invariants.items():
             if state == VIOLATED:
                 lines.append(f"  {number} violated: {names[number][0]}")
@@ -162,8 +164,44 @@ def check(
     Raises:
         ImageError: It cannot be read, or is no dump.
     """
-    hints = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
-    return check_dump(open_dump(path, hints))
+    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
+    if kind_of_dump(path, known) == "ptdump":
+        text, notes = read_text(path)
+        alone = _core.check_text_alone(text, granule=known.granule, va_bits=known.va_bits)
+        # A machine that is given in full tells where vmemmap is without a header.
+        given = None not in (known.granule, known.va_bits, known.kernel)
+        if not (alone["vmemmap"] or given) or alone["layout"] or not alone["levels"]:
+            return _check_alone(path, alone, notes)
+    return check_dump(open_dump(path, known))
+
+
+def _check_alone(path: str | os.PathLike[str], report: TextReport, notes: tuple[str, ...]) -> Check:
+    """A text that shows no vmemmap, or one of a machine that is none of those modelled: what every region shows.
+
+    Raises:
+        ImageError: It fits no machine at all.
+    """
+    if not report["machines"]:
+        raise ImageError(f"{os.fspath(path)}: no arm64 kernel has pages and addresses like these (--granule, --va-bits)")
+    sizes = " or ".join(f"{size >> 10}K" for size in dict.fromkeys(size for size, _ in report["machines"]))
+    bits = " or ".join(str(n) for n in dict.fromkeys(n for _, n in report["machines"]))
+    machine = f"{sizes} pages" if report["efi"] else f"{sizes} pages, {bits}-bit addresses"
+    names = ("mapped_pages", "distinct_frames", "blocks", "tables", "optimised_hugepages")
+    return Check(
+        source=os.fspath(path),
+        kind="ptdump",
+        machine=machine,
+        findings=tuple(_finding(*f) for f in report["findings"]),
+        found=dict(report["counts"]),
+        invariants=_states(report),
+        counts=dict.fromkeys(names),
+        notes=(*notes, *report["notes"]),
+    )
+
+
+def _states(report: CheckReport) -> dict[str, str]:
+    visible, found = set(report["visible"]), report["counts"]
+    return {n: VIOLATED if n in found else HELD if n in visible else NOT_VISIBLE for n, _, _ in _core.invariants()}
 
 
 def check_dump(dump: Dump) -> Check:
@@ -181,16 +219,14 @@ def check_dump(dump: Dump) -> Check:
         report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), list(dump.left_out), contents)
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
-    visible, found = set(report["visible"]), dict(report["counts"])
-    state = {n: VIOLATED if n in found else HELD if n in visible else NOT_VISIBLE for n, _, _ in _core.invariants()}
     mapped, frames, blocks, tables = dump.shape.counts()
     return Check(
         source=os.fspath(dump.path),
         kind=dump.kind,
         machine=dump.machine,
         findings=tuple(_finding(*f) for f in report["findings"]),
-        found=found,
-        invariants=state,
+        found=dict(report["counts"]),
+        invariants=_states(report),
         counts={
             "mapped_pages": mapped,
             "distinct_frames": frames,

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .. import _core
-from ..errors import SpecError
+from ..errors import ImageError, SpecError
 from ..spec import format_size, section_size
 from .answers import DiffDict
-from .dump import Dump, Hints, open_dump
+from .dump import Dump, Hints, kind_of_dump, open_dump
+from .image import read_text
+from .mapping import changes, human_bytes, mapping, mapping_of
 
 __all__ = ["Difference", "OtherChange", "diff"]
 
@@ -59,17 +61,23 @@ class Difference:
     """Descriptors outside vmemmap that differ; ``None`` where a dump is a text."""
     exact: bool
     """Both dumps show whole words."""
+    mappings: tuple[tuple[str, str, int, int], ...]
+    """(region, kind of leaf, bytes in the first, bytes in the second) where they differ outside vmemmap."""
     memstart_known: bool
     """PFNs and section addresses are absolute; else they count from the start of the linear map."""
     notes: tuple[str, ...] = ()
     """What was taken instead of what a dump does not say, and what it lacks."""
+    without_vmemmap: bool = False
+    """vmemmap is in neither text: only how other regions are mapped was compared."""
 
     def __bool__(self) -> bool:
-        """Whether anything differs in vmemmap.
+        """Whether anything differs in vmemmap; of texts without it, in how other regions are mapped.
 
         Returns:
             True if anything differs.
         """
+        if self.without_vmemmap:
+            return bool(self.mappings)
         return bool(self.changed or self.tables_added or self.tables_removed or self.frames_lost or self.frames_gained)
 
     def to_dict(self) -> DiffDict:
@@ -94,15 +102,29 @@ class Difference:
             "other_changes": [{"address": c.address, "level": c.level, "count": c.count, "old": hex(c.old), "new": hex(c.new)} for c in self.other],
             "other_changes_count": self.other_count,
             "changed_elsewhere": self.elsewhere,
+            "mappings_elsewhere": [
+                {"region": region, "kind": kind, "bytes_a": before, "bytes_b": after} for region, kind, before, after in self.mappings
+            ],
             "exact": self.exact,
             "pfns_absolute": self.memstart_known,
             "notes": list(self.notes),
             "summary": self.summary,
         }
 
+    def _mapping_lines(self) -> list[str]:
+        lines: list[str] = []
+        for region, kind, before, after in self.mappings:
+            more = f"{'+' if after > before else '-'}{human_bytes(abs(after - before))}"
+            lines.append(f"{region}, in {kind}: {human_bytes(before)} became {human_bytes(after)} ({more})")
+        return lines
+
     @property
     def summary(self) -> str:
         """In words, one change a line."""
+        if self.without_vmemmap:
+            told = "otherwise" if self.mappings else "as before"
+            head = f"vmemmap is in neither text; what is there is mapped {told}, as far as a text shows it"
+            return "\n".join([head, *self._mapping_lines()])
         lines: list[str] = []
         for verb, pages in (("optimised", self.hugepages_optimised), ("restored", self.hugepages_restored)):
             for length, count in sorted(Counter(length for _, length in pages).items()):
@@ -131,6 +153,7 @@ class Difference:
             lines.append("PFNs and sections count from the start of the linear map: texts do not say where it begins (--memstart)")
         if self.elsewhere:
             lines.append(f"outside vmemmap {_count(self.elsewhere, 'descriptor')} changed")
+        lines += self._mapping_lines()
         return "\n".join(lines)
 
 
@@ -169,11 +192,55 @@ def diff(
         SpecError: They are not of one machine.
     """
     known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
+    if all(kind_of_dump(path, known) == "ptdump" for path in (a, b)) and not any(_shows_vmemmap(path, known) for path in (a, b)):
+        return _diff_without_vmemmap(a, b, known)
     first = open_dump(a, known)
     second = open_dump(b, known, like=first if first.tables is not None else None)
     if first.tables is None and second.tables is not None:
         first = open_dump(a, known, like=second)
     return diff_dumps(first, second)
+
+
+def _shows_vmemmap(path: str | os.PathLike[str], known: Hints) -> bool:
+    return _core.check_text_alone(read_text(path)[0])["vmemmap"] or None not in (known.granule, known.va_bits, known.kernel)
+
+
+def _diff_without_vmemmap(a: str | os.PathLike[str], b: str | os.PathLike[str], known: Hints) -> Difference:
+    """Of two slices of other regions: how these are mapped.
+
+    Raises:
+        ImageError: Nothing is mapped in one.
+        SpecError: They are not of one machine.
+    """
+    maps = [mapping(path, known) for path in (a, b)]
+    for found in maps:
+        if not found.rows:
+            raise ImageError(f"{found.source}: the text has no vmemmap region, and maps nothing else")
+    if maps[0].granule != maps[1].granule:
+        raise SpecError(f"{os.fspath(a)} and {os.fspath(b)} are not of one machine: {maps[0].machine}, {maps[1].machine}")
+    granule = maps[0].granule
+    return Difference(
+        sources=(os.fspath(a), os.fspath(b)),
+        granule=granule,
+        section_size=section_size(granule),
+        changed=0,
+        tables_added=0,
+        tables_removed=0,
+        frames_lost=None,
+        frames_gained=None,
+        hugepages_optimised=(),
+        hugepages_restored=(),
+        blocks_split=(),
+        sections_added=(),
+        sections_removed=(),
+        other=(),
+        other_count=0,
+        elsewhere=None,
+        mappings=tuple(changes(*maps)),
+        exact=False,
+        memstart_known=False,
+        without_vmemmap=True,
+    )
 
 
 def diff_dumps(a: Dump, b: Dump) -> Difference:
@@ -193,6 +260,7 @@ def diff_dumps(a: Dump, b: Dump) -> Difference:
         found = _core.diff(a.shape, b.shape)
     except SpecError as error:
         raise SpecError(f"{a.path} and {b.path} are not of one machine: {error}") from None
+    maps = [mapping_of(dump) for dump in (a, b)]
     elsewhere = None if a.tables is None or b.tables is None else _core.diff_elsewhere(a.tables, b.tables)
     return Difference(
         sources=(os.fspath(a.path), os.fspath(b.path)),
@@ -211,6 +279,7 @@ def diff_dumps(a: Dump, b: Dump) -> Difference:
         other=tuple(OtherChange(*change) for change in found["other"]),
         other_count=found["other_count"],
         elsewhere=elsewhere,
+        mappings=tuple(changes(*maps, without="vmemmap")),
         exact=a.shape.exact and b.shape.exact,
         memstart_known=a.shape.memstart_known or b.shape.memstart_known,
         notes=tuple(f"{dump.path}: {note}" for dump in (a, b) for note in dump.notes),

@@ -116,11 +116,13 @@ class Dump:
     """``PG_head`` in ``page->flags``, if the vmcore says."""
     left_out: tuple[int, ...] = ()
     """Physical addresses of tables that a vmcore left out: memory that it names and has not got."""
+    text_notes: tuple[str, ...] = ()
+    """What stood around a text and was left out, in words."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken instead of what the dump does not say, and what it lacks: a sentence each."""
-        return self.image.description.notes if self.image is not None else ()
+        """What was taken instead of what the dump does not say, what it lacks, and what was left out: a sentence each."""
+        return self.image.description.notes if self.image is not None else self.text_notes
 
     @property
     def machine(self) -> str:
@@ -173,7 +175,7 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
         image = read_npz(path, kernel=hints.kernel)
         _check_layout(path, image.description, hints.kernel)
         return dump_of_image(path, image)
-    text = read_text(path)
+    text, text_notes = read_text(path)
 
     def shape_with(memstart: int | None) -> _core.Shape:
         return _core.Shape.of_text(
@@ -194,7 +196,7 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
             shape = shape_with(in_use_memstart(hints.memstart, shape.granule, shape.va_bits))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
-    return Dump(path, "ptdump", shape, None, None, text)
+    return Dump(path, "ptdump", shape, None, None, text, text_notes=text_notes)
 
 
 def _check_layout(path: Path, description: Description, kernel: str | None) -> None:

@@ -36,6 +36,9 @@ PTDUMP_LIMIT: Final = 1 << 30
 VMCORE_MAGIC: Final = (b"\x7fELF", b"KDUMP   ", b"makedump")
 """First bytes of ELF, of a kdump-compressed file, and of makedumpfile's flattened form of one."""
 
+_HEAD: Final = 1 << 16
+"""Bytes in which the first line of a text is looked for: people copy prompts and commands along."""
+
 # What zipfile raises, some of it by accident, for archives that are none.
 _BROKEN_ARCHIVE: Final = (
     zipfile.BadZipFile,
@@ -81,6 +84,8 @@ class Image:
 def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
     """What a file is, by its first bytes: ``vmcore`` is ELF or kdump-compressed (makedumpfile's flattened form too).
 
+    A text may begin with other lines than a dump's: one is looked for in its first 64K.
+
     Args:
         path: The file.
 
@@ -90,54 +95,49 @@ def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
     Raises:
         ImageError: If it cannot be read or is none of them, as raw physical memory is not.
     """
+    from .. import _core
+
     path = Path(path)
     with opened(path) as file:
-        head = file.read(8)
+        head = file.read(_HEAD)
     if head.startswith(b"PK\x03\x04"):
         return "npz"
     if head.startswith((b"---[ ", b"0x")):
         return "ptdump"
     if head.startswith(VMCORE_MAGIC):
         return "vmcore"
+    if _core.has_dump_line(head):
+        return "ptdump"
     hint = " (empty)" if not head else "; give the .npz beside it" if path.suffix == ".json" else ""
     raise ImageError(f"{path}: neither a table image (.npz) nor kernel_page_tables text nor a vmcore{hint}")
 
 
-def read_text(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a ``kernel_page_tables`` file, of any size that one can have.
+def read_text(path: str | os.PathLike[str]) -> tuple[bytes, tuple[str, ...]]:
+    """A ``kernel_page_tables`` text as the kernel printed it, and what stood around it.
 
     Args:
         path: The file.
 
     Returns:
-        The bytes.
+        The text, and what was left out of the file or set right, in words.
 
     Raises:
-        ImageError: What was given is not that.
-    """
-    return read_at_most(Path(path), PTDUMP_LIMIT, "kernel_page_tables")
-
-
-def read_ptdump(path: str | os.PathLike[str]) -> str:
-    """The text of a ``kernel_page_tables`` file, checked line by line.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The text.
-
-    Raises:
-        ImageError: Naming the line that is none of a dump's.
+        ImageError: It cannot be read, or a line is none of a dump's: its number, column, and what was expected.
     """
     from .. import _core
 
-    data = read_text(path)
+    path = Path(path)
+    raw = read_at_most(path, PTDUMP_LIMIT, "kernel_page_tables")
     try:
-        _core.check_ptdump(data)
+        data, notes = _core.tidy_ptdump(raw)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
-    return data.decode("ascii")
+    return data, tuple(notes)
+
+
+def read_ptdump(path: str | os.PathLike[str]) -> str:
+    """The same, the text alone."""
+    return read_text(path)[0].decode("ascii")
 
 
 def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Image:

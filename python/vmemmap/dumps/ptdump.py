@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _core
-from ..errors import ImageError
 from .image import read_text
 
 __all__ = ["LEVELS", "Columns", "Marker", "Ptdump", "Range", "load_ptdump", "parse_ptdump"]
 
-LEVELS: Final = ("PGD", "P4D", "PUD", "PMD", "PTE")
-"""Names of levels by their number in ``Ptdump.level``. 6.1 prints a folded level by the name of that it is folded into."""
+LEVELS: Final = ("PGD", "P4D", "PUD", "PMD", "PTE", "")
+"""Names of levels by their number in ``Ptdump.level``. 6.1 prints a folded level by the name of that it is folded into; 4.4
+prints none, which is the last. Without columns that is a hole, as kernels before 5.6 do not print any."""
 
 
 class Columns(NamedTuple):
@@ -67,12 +67,14 @@ class Ptdump:
     bounds: NDArray[np.uint64]
     """First address of each range, and one past the last of all: 0 if that is the top of the address space."""
     level: NDArray[np.uint8]
-    """Level of each range, an index into `LEVELS`."""
+    """Level of each range, an index into `LEVELS`; the last, without columns, is not printed."""
     columns: NDArray[np.uint32]
     """Columns of each range, an index into `texts`."""
     texts: tuple[Columns, ...]
     """The distinct columns of the dump."""
     markers: tuple[Marker, ...]
+    notes: tuple[str, ...] = ()
+    """What stood around the text in the file that it was read from, and was left out."""
 
     def __len__(self) -> int:
         return len(self.level)
@@ -159,7 +161,7 @@ def parse_ptdump(text: str | bytes) -> Ptdump:
 
 
 def load_ptdump(path: str | os.PathLike[str]) -> Ptdump:
-    """Take the text of a file apart.
+    """Take the text of a file apart, whatever people have put around it: see ``Ptdump.notes``.
 
     Args:
         path: The file.
@@ -168,11 +170,7 @@ def load_ptdump(path: str | os.PathLike[str]) -> Ptdump:
         Ranges, levels and columns as arrays.
 
     Raises:
-        ImageError: It cannot be read, or is no dump; the message names the line.
+        ImageError: It cannot be read, or is no dump; the message names line and column.
     """
-    path = Path(path)
-    try:
-        return parse_ptdump(read_text(path))
-    except ImageError as error:
-        text = str(error)
-        raise ImageError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+    text, notes = read_text(Path(path))
+    return replace(parse_ptdump(text), notes=notes)

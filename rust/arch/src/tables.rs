@@ -33,21 +33,34 @@ pub struct Walk {
 
 /// Walk `va` in a view. `None` if a table descriptor points outside the view.
 #[must_use]
+#[inline]
 pub fn walk<V: TableView + ?Sized>(view: &V, va: Va) -> Option<Walk> {
+    walk_noting(view, va, |_| {})
+}
+
+/// The same; `note` sees every descriptor on the way, the last too.
+#[inline]
+pub fn walk_noting<V: TableView + ?Sized>(view: &V, va: Va, mut note: impl FnMut(&Walk)) -> Option<Walk> {
     let g = view.geometry();
     let mut table = view.root();
     let mut level = g.top();
     loop {
         let index = g.index(va, level);
         let desc = view.word(table, usize::from(index))?;
-        let at = |output| Some(Walk { table, index, level, desc, output });
+        let mut step = Walk { table, index, level, desc, output: None };
         match g.kind(desc, level) {
             Kind::Table(next) => {
+                note(&step);
                 table = next;
                 level = level.next();
             }
-            Kind::Page(pa) | Kind::Block(pa) => return at(Some(pa.plus(va.0 & (g.entry_span(level) - 1)))),
-            Kind::None | Kind::Invalid | Kind::Reserved => return at(None),
+            found => {
+                if let Kind::Page(pa) | Kind::Block(pa) = found {
+                    step.output = Some(pa.plus(va.0 & (g.entry_span(level) - 1)));
+                }
+                note(&step);
+                return Some(step);
+            }
         }
     }
 }

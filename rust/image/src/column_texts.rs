@@ -54,7 +54,8 @@ impl<'a> ColumnTexts<'a> {
 
     #[cold]
     fn add(&mut self, text: &'a [u8]) -> Option<u32> {
-        if !printable(text) {
+        // Blanks alone would be a hole, which has no columns.
+        if !printable(text) || text.trim_ascii().is_empty() {
             return None;
         }
         let number = u32::try_from(self.texts.len()).ok()?;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use vmemmap_arch::Va;
 
 use crate::column_texts::{meaning, printable};
-use crate::ptdump_parse::{LEVEL_NAMES, Line, Lines, TextError, put_marker, put_range};
+use crate::ptdump_parse::{LEVEL_NAMES, Line, Lines, NO_LEVEL, TextError, put_marker, put_range};
 use crate::ptdump_text::head_size;
 
 /// Columns of some ranges, owned; see `ColumnText`.
@@ -38,11 +38,11 @@ pub enum PartsError {
     Lengths { bounds: usize, depth: usize, columns: usize },
     #[error("range {range} from {start} to {end} is empty or runs backwards")]
     Backwards { range: usize, start: Va, end: Va },
-    #[error("range {range} has level {depth}: expected 0 (PGD) to 4 (PTE)")]
+    #[error("range {range} has level {depth}: expected 0 (PGD) to 4 (PTE), or 5 (not printed)")]
     Level { range: usize, depth: u8 },
     #[error("range {range} has columns {columns}, but there are {texts}")]
     Columns { range: usize, columns: u32, texts: usize },
-    #[error("columns {columns} are {text:?}: expected nothing, or a space and printable ASCII")]
+    #[error("columns {columns} are {text:?}: expected nothing, or a space and printable ASCII other than blanks")]
     Text { columns: usize, text: String },
     #[error("marker {marker} stands before range {range}: expected ascending numbers, at most {ranges}")]
     Place { marker: usize, range: u64, ranges: usize },
@@ -62,7 +62,11 @@ impl Ptdump {
                     dump.markers.push((dump.depth.len() as u64, String::from_utf8_lossy(name).into_owned()))
                 }
                 Line::Range(range) => {
-                    if dump.bounds.is_empty() {
+                    if dump.bounds.last() != Some(&range.start.0) {
+                        if !dump.bounds.is_empty() {
+                            dump.depth.push(NO_LEVEL);
+                            dump.columns.push(0);
+                        }
                         dump.bounds.push(range.start.0);
                     }
                     dump.bounds.push(range.end.0);
@@ -107,7 +111,9 @@ impl Ptdump {
         if let Some(range) = columns.iter().position(|&c| c as usize >= texts.len()) {
             return Err(PartsError::Columns { range, columns: columns[range], texts: texts.len() });
         }
-        let good = |text: &str| text.is_empty() || text.starts_with(' ') && printable(text.as_bytes());
+        let good = |text: &str| {
+            text.is_empty() || text.starts_with(' ') && printable(text.as_bytes()) && !text.trim_ascii().is_empty()
+        };
         if let Some(columns) = texts.iter().position(|text| !good(text)) {
             return Err(PartsError::Text { columns, text: texts[columns].clone() });
         }
@@ -146,6 +152,9 @@ impl Ptdump {
                 put_marker(&mut out, name.as_bytes())?;
             }
             let columns = self.texts[columns as usize].text.as_bytes();
+            if depth == NO_LEVEL && columns.is_empty() {
+                continue;
+            }
             put_range(&mut out, Va(self.bounds[range]), Va(self.bounds[range + 1]), depth, columns)?;
         }
         markers.try_for_each(|(_, name)| put_marker(&mut out, name.as_bytes()))
@@ -154,9 +163,16 @@ impl Ptdump {
     /// Bytes of the text.
     #[must_use]
     pub fn printed_size(&self) -> usize {
-        let heads: usize = self.bounds.windows(2).map(|pair| head_size(Va(pair[0]), Va(pair[1])) + 1).sum();
-        let columns: usize = self.columns.iter().map(|&c| self.texts[c as usize].text.len()).sum();
-        heads + columns + self.markers.iter().map(|m| m.1.len() + 11).sum::<usize>()
+        let line = |((pair, &depth), &columns): ((&[u64], &u8), &u32)| {
+            let columns = self.texts[columns as usize].text.len();
+            match (depth, columns) {
+                (NO_LEVEL, 0) => 0,
+                (NO_LEVEL, _) => head_size(Va(pair[0]), Va(pair[1])) - 4 + columns + 1,
+                _ => head_size(Va(pair[0]), Va(pair[1])) + columns + 1,
+            }
+        };
+        let lines: usize = self.bounds.windows(2).zip(&self.depth).zip(&self.columns).map(line).sum();
+        lines + self.markers.iter().map(|m| m.1.len() + 11).sum::<usize>()
     }
 
     /// Where each range starts, and where the last ends (0 is one past the last address); nothing if there is no range.
@@ -164,7 +180,8 @@ impl Ptdump {
     pub fn bounds(&self) -> &[u64] {
         &self.bounds
     }
-    /// 0 = PGD to 4 = PTE of each range, by the name printed.
+    /// 0 = PGD to 4 = PTE of each range, by the name printed; `NO_LEVEL` if none is: without columns that is a hole,
+    /// which kernels before 5.6 do not print.
     #[must_use]
     pub fn depth(&self) -> &[u8] {
         &self.depth

@@ -118,7 +118,7 @@ impl<W: Write> TextWriter<W> {
     }
 }
 
-/// A line up to the level's name, which has three letters. Returns the bytes used, at most `HEAD`.
+/// A line up to the level's name, which has three letters or none. Returns the bytes used, at most `HEAD`.
 pub(crate) fn put_head(line: &mut [u8], start: Va, end: Va, name: &[u8]) -> usize {
     put_hex(&mut line[0..18], start.0);
     line[18] = b'-';
@@ -128,11 +128,11 @@ pub(crate) fn put_head(line: &mut [u8], start: Va, end: Va, name: &[u8]) -> usiz
     let at = 40 + put_padded(&mut line[40..60], size);
     line[at] = unit;
     line[at + 1] = b' ';
-    line[at + 2..at + 5].copy_from_slice(name);
-    at + 5
+    line[at + 2..at + 2 + name.len()].copy_from_slice(name);
+    at + 2 + name.len()
 }
 
-/// What `put_head` returns.
+/// What `put_head` returns for a level of three letters.
 pub(crate) fn head_size(start: Va, end: Va) -> usize {
     let digits = scaled(end.since(start)).0.checked_ilog10().unwrap_or(0) as usize + 1;
     45 + digits.max(9)

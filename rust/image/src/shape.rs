@@ -7,7 +7,7 @@ use vmemmap_arch::descriptor::prot::PTDUMP_MASK;
 use vmemmap_arch::geometry::OutputFormat;
 use vmemmap_arch::{Attr, Desc, Geometry, Kind, Layout, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va};
 
-use crate::ptdump_parse::{Line, Lines, TextError};
+use crate::ptdump_parse::{Line, Lines, NO_LEVEL, TextError};
 use crate::table_image::TableImage;
 
 /// Descriptors of one level, side by side, of which the dump shows the same.
@@ -117,6 +117,9 @@ impl Shape {
         let g = shape.geometry;
         for line in Lines::new(text) {
             let Line::Range(range) = line? else { continue };
+            if range.depth == NO_LEVEL {
+                continue;
+            }
             let (start, end) =
                 (range.start.max(shape.vmemmap.start), range.end.0.wrapping_sub(1).min(shape.vmemmap.end.0 - 1));
             if start.0 > end {

@@ -1,9 +1,9 @@
 //! What a `kernel_page_tables` text can show of the invariants: it has levels, holes and permissions, but no addresses
 //! that anything maps to, no contents and no list of hugepages.
 
-use vmemmap_arch::{Attr, Invariant, Layout, Level, Va};
+use vmemmap_arch::{Attr, Geometry, Invariant, Layout, Level, Va};
 
-use crate::ptdump_parse::{Line, Lines, RangeLine, TextError};
+use crate::ptdump_parse::{Line, Lines, NO_LEVEL, RangeLine, TextError};
 use crate::shape::level_of_depth;
 
 /// The invariants that a text can show broken; all others are not visible.
@@ -30,30 +30,66 @@ pub struct TextFinding {
 pub fn check_text(text: &[u8], layout: &Layout, kept: u64, mut sink: impl FnMut(TextFinding)) -> Result<(), TextError> {
     for line in Lines::new(text) {
         if let Line::Range(range) = line? {
-            check_range(&range, layout, kept, &mut sink);
+            check_range(&range, &layout.geometry, Some((layout, kept)), &mut sink);
         }
     }
     Ok(())
 }
 
-fn check_range(range: &RangeLine<'_>, layout: &Layout, kept: u64, sink: &mut impl FnMut(TextFinding)) {
-    let g = layout.geometry;
-    let level = level_of_depth(&g, range.depth);
-    let span = g.entry_span(level);
+/// `machine`: where vmemmap is, and how many pages of an optimised hugepage's stay, if the machine is known.
+pub(crate) fn check_range(
+    range: &RangeLine<'_>,
+    g: &Geometry,
+    machine: Option<(&Layout, u64)>,
+    sink: &mut impl FnMut(TextFinding),
+) {
+    let level = level_of_depth(g, range.depth);
     let mut report = |invariant, va, message| sink(TextFinding { invariant, va, message });
-    let whole = range.start.is_aligned(span) && range.end.is_aligned(span);
     if range.prot == 0 {
-        if let Some(va) = empty_table(range, layout, level) {
+        if range.depth != NO_LEVEL
+            && let Some(va) = machine.and_then(|(layout, _)| empty_table(range, layout, level))
+        {
             report(Invariant::NoEmptyTableLinked, va, "an empty table is linked in vmemmap");
         }
         return;
     }
     let has = |attr: Attr| range.prot & attr.bits() == attr.bits();
-    if !whole {
+    let in_vmemmap = machine.is_some_and(|(layout, _)| layout.in_vmemmap(range.start));
+    if range.depth != NO_LEVEL {
+        check_leaves(range, g, level, in_vmemmap, &mut report);
+    }
+    if !has(Attr::VALID) {
+        return;
+    }
+    if !has(Attr::RDONLY) && !has(Attr::PXN) {
+        report(Invariant::NoWritableExecutable, range.start, "writable and executable");
+    }
+    if !has(Attr::UXN) {
+        report(
+            Invariant::NoWritableExecutable,
+            range.start,
+            "executable at EL0 (ptdump_check_wx counts it as non-UXN)",
+        );
+    }
+    if let Some((layout, kept)) = machine.filter(|_| in_vmemmap && range.depth != NO_LEVEL) {
+        check_struct_pages(range, layout, level, kept, &mut report);
+    }
+}
+
+fn check_leaves(
+    range: &RangeLine<'_>,
+    g: &Geometry,
+    level: Level,
+    in_vmemmap: bool,
+    report: &mut impl FnMut(Invariant, Va, &'static str),
+) {
+    let span = g.entry_span(level);
+    let has = |attr: Attr| range.prot & attr.bits() == attr.bits();
+    if !range.start.is_aligned(span) || !range.end.is_aligned(span) {
         report(Invariant::TreeWellFormed, range.start, "a range of leaves is no whole number of its level's");
     }
     if !has(Attr::VALID) {
-        if layout.in_vmemmap(range.start) {
+        if in_vmemmap {
             report(Invariant::TreeWellFormed, range.start, "an invalid descriptor in vmemmap is not zero");
         }
         return;
@@ -67,19 +103,6 @@ fn check_range(range: &RangeLine<'_>, layout: &Layout, kept: u64, sink: &mut imp
         if !range.start.is_aligned(size) || !range.end.is_aligned(size) {
             report(Invariant::TreeWellFormed, range.start, "a contiguous set whose entries do not agree");
         }
-    }
-    if !has(Attr::RDONLY) && !has(Attr::PXN) {
-        report(Invariant::NoWritableExecutable, range.start, "writable and executable");
-    }
-    if !has(Attr::UXN) {
-        report(
-            Invariant::NoWritableExecutable,
-            range.start,
-            "executable at EL0 (ptdump_check_wx counts it as non-UXN)",
-        );
-    }
-    if layout.in_vmemmap(range.start) {
-        check_struct_pages(range, layout, level, kept, &mut report);
     }
 }
 

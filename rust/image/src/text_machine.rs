@@ -2,7 +2,7 @@
 
 use vmemmap_arch::{Geometry, Granule, Layout, Level, RegionOrder, Va, Version};
 
-use crate::ptdump_parse::{Line, Lines, TextError};
+use crate::ptdump_parse::{Line, Lines, NO_LEVEL, TextError};
 use crate::shape::level_of_depth;
 
 /// What the reader of a text knows already.
@@ -69,7 +69,7 @@ struct Seen {
 /// `UnknownMachine`: no machine fits, or more than one.
 pub fn machine_of_text(text: &[u8], hints: &TextHints) -> Result<Layout, UnknownMachine> {
     let seen = see(text)?;
-    let start = seen.start.ok_or(UnknownMachine::NoVmemmap)?;
+    let Some(start) = seen.start else { return given_machine(text, hints) };
     let mut fitting: Vec<Layout> = Vec::new();
     for granule in Granule::ALL {
         for va_bits in [36, 39, 42, 47, 48, 52] {
@@ -101,6 +101,21 @@ pub fn machine_of_text(text: &[u8], hints: &TextHints) -> Result<Layout, Unknown
             Err(UnknownMachine::Several(fitting.iter().map(name).collect::<Vec<_>>().join("; ")))
         }
     }
+}
+
+/// Of a text without headers: the machine that is given, if any range lies in its vmemmap.
+fn given_machine(text: &[u8], hints: &TextHints) -> Result<Layout, UnknownMachine> {
+    let (Some(granule), Some(va_bits), Some(version)) = (hints.granule, hints.va_bits, hints.version) else {
+        return Err(UnknownMachine::NoVmemmap);
+    };
+    let geometry = Geometry::new(granule, va_bits).map_err(|_| UnknownMachine::None)?;
+    let layout = Layout::new(geometry, version, hints.memstart.unwrap_or(0)).map_err(|_| UnknownMachine::None)?;
+    for line in Lines::new(text) {
+        if matches!(line?, Line::Range(range) if layout.in_vmemmap(range.start)) {
+            return Ok(layout);
+        }
+    }
+    Err(UnknownMachine::NoVmemmap)
 }
 
 fn see(text: &[u8]) -> Result<Seen, TextError> {
@@ -135,7 +150,9 @@ fn see(text: &[u8]) -> Result<Seen, TextError> {
                     }
                 }
                 let bits = range.start.0 | range.end.0;
-                if range.depth == 4 {
+                if range.depth == NO_LEVEL {
+                    // Nothing of it tells the granule.
+                } else if range.depth == 4 {
                     seen.page_bits |= bits;
                 } else if range.prot != 0 && seen.blocks.len() < 4096 {
                     seen.blocks.push((bits, range.depth));

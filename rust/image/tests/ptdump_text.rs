@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use vmemmap_arch::{Va, Version};
 use vmemmap_image::ptdump_parse::Problem;
-use vmemmap_image::{Line, Lines, TextError, TextWriter, region};
+use vmemmap_image::{Line, Lines, TextError, TextWriter, region, tidy};
 
 fn captures() -> Vec<(String, Version, u32, String)> {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/captures"));
@@ -130,7 +130,7 @@ fn a_region_is_the_slice_from_its_first_header_to_its_last() {
     for (file, _, _, text) in captures() {
         let slice = region(&text, "vmemmap").unwrap();
         let start = text.find("---[ vmemmap start ]---\n").unwrap();
-        let end = text.find("---[ vmemmap end ]---\n").unwrap();
+        let end = text.find("---[ vmemmap end ]---\n").unwrap() + "---[ vmemmap end ]---\n".len();
         assert_eq!(slice, &text[start..end], "{file}");
         for (name, header) in [
             ("linear", "Linear Mapping start"),
@@ -159,29 +159,32 @@ fn error_of(text: &str) -> TextError {
 fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
     let good = "0xfffffc0000000000-0xfffffc0000001000           4K PTE\n";
     assert_eq!(error_of("").what, Problem::Empty);
-    assert!(matches!(error_of("hello\n"), TextError { line: 1, what: Problem::NotADumpLine(_) }));
-    assert!(matches!(error_of(&format!("{good}\n")), TextError { line: 2, what: Problem::NotADumpLine(_) }));
-    assert!(matches!(error_of(&format!("{good}{}", &good[..40])), TextError { line: 2, what: Problem::Cut }));
-    assert!(matches!(error_of(good.trim_end()), TextError { line: 1, what: Problem::Cut }));
-    assert!(matches!(error_of(&good.replace("PTE", "PXE")), TextError { line: 1, what: Problem::Level(_) }));
-    assert!(matches!(error_of(&good.replace("4K", "8K")), TextError { line: 1, what: Problem::Size(..) }));
-    assert!(matches!(error_of(&format!("{good}{good}")), TextError { line: 2, what: Problem::Gap { .. } }));
+    assert!(matches!(error_of("hello\n"), TextError { line: 1, what: Problem::NotADumpLine(_), .. }));
+    assert!(matches!(error_of(&format!("{good}\n")), TextError { line: 2, what: Problem::NotADumpLine(_), .. }));
+    assert!(matches!(error_of(&format!("{good}{}", &good[..40])), TextError { line: 2, what: Problem::Cut, .. }));
+    assert!(matches!(error_of(good.trim_end()), TextError { line: 1, what: Problem::Cut, .. }));
+    assert!(matches!(error_of(&good.replace("PTE", "PXE")), TextError { line: 1, what: Problem::Level(_), .. }));
+    assert!(matches!(error_of(&good.replace("4K", "8K")), TextError { line: 1, what: Problem::Size(..), .. }));
+    assert!(matches!(error_of(&format!("{good}{good}")), TextError { line: 2, what: Problem::Gap { .. }, .. }));
     assert_eq!(
         error_of(&format!("{good}{}", good.replace('\n', "\r\n"))),
-        TextError { line: 2, what: Problem::CarriageReturn }
+        TextError { line: 2, column: 55, what: Problem::CarriageReturn }
     );
-    assert_eq!(error_of("---[ Modules start ]---\r\n"), TextError { line: 1, what: Problem::CarriageReturn });
+    assert_eq!(
+        error_of("---[ Modules start ]---\r\n"),
+        TextError { line: 1, column: 24, what: Problem::CarriageReturn }
+    );
     let top = "0xfffffffffffff000-0x0000000000000000           4K PTE\n";
     let above = "0x0000000000000000-0x0000000000001000           4K PTE\n";
-    assert!(matches!(error_of(&format!("{top}{above}")), TextError { line: 2, what: Problem::AboveTop(Va(0)) }));
+    assert!(matches!(error_of(&format!("{top}{above}")), TextError { line: 2, what: Problem::AboveTop(Va(0)), .. }));
     assert!(
-        matches!(error_of(&format!("{good} \n")), TextError { line: 2, what: Problem::NotADumpLine(_) }),
+        matches!(error_of(&format!("{good} \n")), TextError { line: 2, what: Problem::NotADumpLine(_), .. }),
         "trailing junk"
     );
     let bytes = good.replace("PTE", "PTE \u{e9}");
-    assert!(matches!(error_of(&bytes), TextError { line: 1, what: Problem::NotADumpLine(_) }));
+    assert!(matches!(error_of(&bytes), TextError { line: 1, what: Problem::NotADumpLine(_), .. }));
     let backwards = "0xfffffc0000001000-0xfffffc0000000000           4K PTE\n";
-    assert!(matches!(error_of(backwards), TextError { line: 1, what: Problem::Backwards(..) }));
+    assert!(matches!(error_of(backwards), TextError { line: 1, what: Problem::Backwards(..), .. }));
     let whole = format!("---[ Linear Mapping start ]---\n{good}");
     assert!(matches!(error_of(&whole).what, Problem::EndsEarly(_)));
 }
@@ -189,12 +192,18 @@ fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
 #[test]
 fn a_whole_dump_cut_anywhere_is_refused() {
     let (_, _, _, text) = captures().swap_remove(0);
-    // Cut there it is the slice of the linear map.
+    // Cut there, before or behind its end header, it is the slice of the linear map.
     let linear = text.find("---[ Linear Mapping end ]---").unwrap();
-    for cut in
-        (1..text.len()).filter(|cut| cut % 7 == 0 || text.as_bytes()[cut - 1] == b'\n').filter(|&cut| cut != linear)
+    let slices = [linear, linear + "---[ Linear Mapping end ]---\n".len()];
+    for cut in (1..text.len())
+        .filter(|cut| cut % 7 == 0 || text.as_bytes()[cut - 1] == b'\n')
+        .filter(|cut| !slices.contains(cut))
     {
         assert!(printed(&text.as_bytes()[..cut]).is_err(), "cut at byte {cut}");
+        assert!(tidy(&text.as_bytes()[..cut]).is_err(), "cut at byte {cut}");
+    }
+    for cut in slices {
+        assert_eq!(printed(&text.as_bytes()[..cut]).unwrap(), &text.as_bytes()[..cut]);
     }
 }
 

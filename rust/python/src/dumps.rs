@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyList};
 use vmemmap_arch::{Granule, Invariant, Layout, Pa, Va};
 use vmemmap_image::diff::{Diff, changed_elsewhere, diff};
 use vmemmap_image::shape::{Counts, Optimised};
+use vmemmap_image::text_alone::check_alone;
 use vmemmap_image::text_check::{TextFinding, VISIBLE_IN_TEXT, check_text};
 use vmemmap_image::text_machine::{TextHints, machine_of_text};
 use vmemmap_kernel::Features;
@@ -301,27 +302,76 @@ fn counts<'py>(py: Python<'py>, counts: &[u64; 33]) -> PyResult<Bound<'py, PyDic
 #[pyo3(name = "check_text")]
 pub fn check_dump_text<'py>(py: Python<'py>, data: &[u8], shape: &Shape) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
-        let (mut found, mut numbers) = (Vec::<TextFinding>::new(), [0u64; 33]);
-        py.detach(|| {
-            check_text(data, &shape.layout, Features::of(shape.layout.version).reserved_vmemmap_pages, |finding| {
-                let count = &mut numbers[usize::from(finding.invariant.number())];
-                *count += 1;
-                if *count <= MOST_FINDINGS as u64 {
-                    found.push(finding);
-                }
-            })
-        })
-        .map_err(|error| Error::Image(error.to_string()))?;
+        let mut found = Found::default();
+        let kept = Features::of(shape.layout.version).reserved_vmemmap_pages;
+        py.detach(|| check_text(data, &shape.layout, kept, |finding| found.add(finding)))
+            .map_err(|error| Error::Image(error.to_string()))?;
+        Ok(found.report(py, &VISIBLE_IN_TEXT)?)
+    })
+}
+
+/// The same of a text whose vmemmap is not in it, or whose machine is none that is modelled: what any region shows.
+/// Also `machines`, a list of (granule, va_bits) of which it can be, `notes` in words, and whether it prints `holes`,
+/// names `levels`, has `vmemmap`, is `efi_page_tables`, has a `layout` of another time.
+#[pyfunction]
+#[pyo3(signature = (data, *, granule = None, va_bits = None))]
+pub fn check_text_alone<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    granule: Option<u64>,
+    va_bits: Option<u32>,
+) -> PyResult<Bound<'py, PyDict>> {
+    guarded(py, || {
+        let hints = hints(granule, va_bits, None, None)?;
+        let mut found = Found::default();
+        let alone = py
+            .detach(|| check_alone(data, &hints, |finding| found.add(finding)))
+            .map_err(|error| Error::Image(error.to_string()))?;
+        let answer = found.report(py, &alone.visible)?;
+        let machines: Vec<(u64, u32)> = alone.machines.iter().map(|g| (g.page_size(), g.va_bits)).collect();
+        answer.set_item("machines", machines)?;
+        answer.set_item("notes", alone.notes)?;
+        answer.set_item("holes", alone.kind.holes)?;
+        answer.set_item("levels", alone.kind.levels)?;
+        answer.set_item("vmemmap", alone.kind.vmemmap)?;
+        answer.set_item("efi", alone.kind.efi)?;
+        answer.set_item("layout", alone.kind.layout)?;
+        Ok(answer)
+    })
+}
+
+/// Findings in a text, counted.
+struct Found {
+    findings: Vec<TextFinding>,
+    numbers: [u64; 33],
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self { findings: Vec::new(), numbers: [0; 33] }
+    }
+}
+
+impl Found {
+    fn add(&mut self, finding: TextFinding) {
+        let count = &mut self.numbers[usize::from(finding.invariant.number())];
+        *count += 1;
+        if *count <= MOST_FINDINGS as u64 {
+            self.findings.push(finding);
+        }
+    }
+
+    fn report<'py>(&self, py: Python<'py>, visible: &[Invariant]) -> PyResult<Bound<'py, PyDict>> {
         let answer = PyDict::new(py);
         let findings = PyList::empty(py);
-        for TextFinding { invariant, va: Va(va), message } in &found {
+        for TextFinding { invariant, va: Va(va), message } in &self.findings {
             findings.append((invariant.to_string(), va, None::<i8>, None::<u64>, *message))?;
         }
         answer.set_item("findings", findings)?;
-        answer.set_item("counts", counts(py, &numbers)?)?;
-        answer.set_item("visible", VISIBLE_IN_TEXT.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        answer.set_item("counts", counts(py, &self.numbers)?)?;
+        answer.set_item("visible", visible.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         Ok(answer)
-    })
+    }
 }
 
 /// Name, sentence and short words of every invariant.

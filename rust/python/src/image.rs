@@ -5,21 +5,12 @@ use std::sync::Arc;
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use vmemmap_arch::{Pa, Pfn, Va};
-use vmemmap_image::{ImageError, ImageMeta, Lines, SectionState};
+use vmemmap_image::{ImageError, ImageMeta, SectionState};
 use vmemmap_kernel::Ram;
 use vmemmap_lab::document::{geometry, version};
 use vmemmap_lab::live::{RealSection, RealTables};
 
 use crate::errors::{Error, guarded};
-
-/// Raise `ImageError` unless every line of `data` is one of a `kernel_page_tables` text; the error names the line.
-#[pyfunction]
-pub fn check_ptdump(py: Python<'_>, data: &[u8]) -> PyResult<()> {
-    guarded(py, || {
-        py.detach(|| Lines::new(data).try_for_each(|line| line.map(drop)))
-            .map_err(|error| Error::Image(error.to_string()))
-    })
-}
 
 /// The slice of a dump that belongs to a region (`vmemmap`, `linear`, `vmalloc`, ...), or `None`.
 #[pyfunction]

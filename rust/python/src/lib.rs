@@ -17,6 +17,7 @@ mod layout;
 mod machine;
 mod ptdump;
 mod survey;
+mod walking;
 
 use pyo3::pymodule;
 
@@ -30,19 +31,23 @@ mod _core {
     #[pymodule_export]
     use crate::collect::{collect, leaves, mapped};
     #[pymodule_export]
-    use crate::dumps::{Shape, check_dump_text, check_image, diff_elsewhere, diff_shapes, invariants};
+    use crate::dumps::{
+        Shape, check_dump_text, check_image, check_text_alone, diff_elsewhere, diff_shapes, invariants,
+    };
     #[pymodule_export]
     use crate::exploring::{explore, replay, stress};
     #[pymodule_export]
-    use crate::image::{TableImage, check_ptdump, ptdump_region};
+    use crate::image::{TableImage, ptdump_region};
     #[pymodule_export]
     use crate::layout::{layout, policies};
     #[pymodule_export]
     use crate::machine::Machine;
     #[pymodule_export]
-    use crate::ptdump::{parse_ptdump, print_ptdump};
+    use crate::ptdump::{has_dump_line, parse_ptdump, print_ptdump, tidy_ptdump};
     #[pymodule_export]
     use crate::survey::survey;
+    #[pymodule_export]
+    use crate::walking::{descriptor, mapping, walk};
 
     /// Version of the package.
     #[pymodule_export]

@@ -1,9 +1,11 @@
 //! `kernel_page_tables` text taken apart into arrays, and put together again.
 
+use std::borrow::Cow;
+
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use vmemmap_image::Ptdump;
+use vmemmap_image::{Ptdump, Tidied, tidy};
 
 use crate::errors::{Error, guarded};
 
@@ -44,4 +46,25 @@ pub fn print_ptdump<'py>(
             .map_err(|error| Error::Image(error.to_string()))?;
         Ok(PyBytes::new_with(py, dump.printed_size(), |text| Ok(py.detach(|| dump.print_to(text))?))?)
     })
+}
+
+/// The text as the kernel printed it, without what others put around it, and what was left out, in words. Raises
+/// `ImageError` for the first line that is none of a dump's.
+#[pyfunction]
+pub fn tidy_ptdump<'py>(py: Python<'py>, data: &Bound<'py, PyBytes>) -> PyResult<(Bound<'py, PyBytes>, Vec<String>)> {
+    guarded(py, || {
+        let raw = data.as_bytes();
+        let Tidied { text, notes } = py.detach(|| tidy(raw)).map_err(|error| Error::Image(error.to_string()))?;
+        let text = match text {
+            Cow::Borrowed(_) => data.clone(),
+            Cow::Owned(text) => PyBytes::new(py, &text),
+        };
+        Ok((text, notes))
+    })
+}
+
+/// Whether any line of `head` is one of a dump's, whatever stands before it.
+#[pyfunction]
+pub fn has_dump_line(py: Python<'_>, head: &[u8]) -> PyResult<bool> {
+    guarded(py, || Ok(vmemmap_image::pasted::has_dump_line(head)))
 }
