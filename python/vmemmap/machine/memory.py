@@ -235,4 +235,5 @@ class Memory:
                     place = address + unit
                 elif address + unit - place >= length:
                     return place
-        raise KernelError(errno.ENOMEM, f"memory_add of {format_size(length)}: ENOMEM: no hotplug region has that much left in one piece")
+        why = "no hotplug region has that much left in one piece"
+        raise KernelError(errno.ENOMEM, f"memory_add of {format_size(length)}: ENOMEM: {why}")
