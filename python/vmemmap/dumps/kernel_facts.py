@@ -124,7 +124,8 @@ def _known(f: _Facts) -> KernelFacts:
     layout = _core.layout(granule, walk, kernel, in_use)
     vmemmap = None
     if start is not None:
-        start = vmemmap_in_use(start, granule, va_bits, walk)
+        # Since 6.9 a layout of 52 bits with fewer in use is that of the bits in use.
+        start = start if layout["PAGE_OFFSET"] == page_offset(va_bits) else vmemmap_in_use(start, granule, va_bits, walk)
         end = info.address("NUMBER(VMEMMAP_END)")
         if end is None:
             end = start + layout["VMEMMAP_END"] - layout["VMEMMAP_START"]

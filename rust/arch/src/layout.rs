@@ -210,8 +210,25 @@ impl Layout {
             }
         }
         l.vmalloc_start = l.modules_end;
+        l.use_fewer_bits();
         l.set_default_markers();
         Ok(l)
+    }
+
+    /// A 64K kernel built for 52 bits on a CPU with 48 keeps its large root, of which the upper part is in use, and has
+    /// lowered `memstart_addr` by the difference of the two PAGE_OFFSETs. No linear map is so large that it would be
+    /// lower for another reason. Since 6.9 everything begins where the bits in use do (`vabits_actual`,
+    /// `VMEMMAP_UNUSED_NPAGES`); before, the unused part of each region stays.
+    fn use_fewer_bits(&mut self) {
+        let lowered = self.memstart < -(1 << 51);
+        let since_6_9 = matches!(self.version.region_order(), RegionOrder::VmemmapBelowFixmap);
+        if self.geometry.granule == Granule::K64 && self.geometry.va_bits == 52 && lowered && since_6_9 {
+            let unused = (1u64 << 52) - (1 << 48);
+            self.page_offset = self.page_offset.plus(unused);
+            self.memstart += unused as i64;
+            self.vmemmap_start = self.vmemmap_start.plus((unused >> self.geometry.page_shift()) * STRUCT_PAGE_SIZE);
+            self.vmalloc_end = Va(self.vmemmap_start.0 - 8 * MIB);
+        }
     }
 
     fn set_default_markers(&mut self) {

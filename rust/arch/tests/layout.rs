@@ -149,6 +149,23 @@ fn vmalloc_ends_below_vmemmap_when_hardware_has_all_52_bits() {
 }
 
 #[test]
+fn a_64k_kernel_of_52_bits_with_48_in_use_has_the_layout_of_those_since_6_9() {
+    let unused = (1i64 << 52) - (1 << 48);
+    let lowered = layout(Granule::K64, 52, Version::V6_12, 0x4000_0000 - unused);
+    let native = layout(Granule::K64, 48, Version::V6_12, 0x4000_0000);
+    assert_eq!(lowered.markers, native.markers);
+    assert_eq!((lowered.page_offset, lowered.page_end), (native.page_offset, native.page_end));
+    assert_eq!(lowered.memstart, native.memstart);
+    assert_eq!(lowered.page_va(Pfn(0x4000)), native.page_va(Pfn(0x4000)));
+    // Before, the unused part stays, and the arithmetic comes to the same.
+    let older = layout(Granule::K64, 52, Version::V6_1, 0x4000_0000 - unused);
+    assert_eq!(older.page_offset, layout(Granule::K64, 52, Version::V6_1, 0x4000_0000).page_offset);
+    let native = layout(Granule::K64, 48, Version::V6_1, 0x4000_0000);
+    assert_eq!(older.page_va(Pfn(0x4000)), native.page_va(Pfn(0x4000)));
+    assert_eq!(older.linear_va(Pa(0x4040_0000)), native.linear_va(Pa(0x4040_0000)));
+}
+
+#[test]
 fn markers_are_in_the_order_of_ptdump_and_rise() {
     let names = |l: &Layout| l.markers[..l.nr_markers].iter().map(|m| m.name.unwrap_or("-")).collect::<Vec<_>>();
     let common = [
