@@ -37,7 +37,9 @@ def small() -> Capture:
 @pytest.mark.parametrize("flat", [False, True], ids=["plain", "flattened"])
 @pytest.mark.parametrize("told", [True, False], ids=["vmcoreinfo", "nothing"])
 @pytest.mark.parametrize("state", OF_EACH_MACHINE, ids=lambda state: state.parent.name)
-def test_qemu_writes_64k_blocks_whatever_the_page_size_and_names_nothing(state: Path, told: bool, flat: bool, tmp_path: Path) -> None:
+def test_qemu_writes_64k_blocks_whatever_the_page_size_and_names_nothing(
+    state: Path, told: bool, flat: bool, tmp_path: Path
+) -> None:
     capture = builder.load(state)
     raw = builder.kdump_bytes(capture, writer="qemu", info=None if told else {})
     (tmp_path / "core").write_bytes(builder.flattened(raw, 50_000) if flat else raw)
@@ -60,7 +62,10 @@ def test_a_table_that_was_left_out_is_missing_or_was_all_zeros(small: Capture, t
     path.write_bytes(builder.kdump_bytes(small, excluded=[gone], level=30))
     found = read_vmcore(path)
     assert found.missing == (gone,) and len(found.image.pa) == len(small.pa) - 1
-    assert found.notes[-1] == f"1 of the tables that other tables name is not in the dump (left out of the dump or cut off with it): {gone:#x}"
+    assert (
+        found.notes[-1]
+        == f"1 of the tables that other tables name is not in the dump (left out of the dump or cut off with it): {gone:#x}"
+    )
     path.write_bytes(builder.kdump_bytes(small, excluded=[gone], level=31))
     found = read_vmcore(path)
     assert found.missing == () and not found.image.words[3].any()
@@ -68,7 +73,10 @@ def test_a_table_that_was_left_out_is_missing_or_was_all_zeros(small: Capture, t
 
 
 @settings(max_examples=100, deadline=None)
-@given(pieces=st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20)), min_size=1, max_size=12), cut=st.integers(0, 40))
+@given(
+    pieces=st.lists(st.tuples(st.integers(0, 60), st.binary(min_size=1, max_size=20)), min_size=1, max_size=12),
+    cut=st.integers(0, 40),
+)
 def test_a_flattened_file_is_the_file_that_its_pieces_write(
     pieces: list[tuple[int, bytes]], cut: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

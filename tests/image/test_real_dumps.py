@@ -117,11 +117,18 @@ def test_a_damaged_tail_of_7_x_is_found(unpacked: Path, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(json.loads(machine.with_suffix(".json").read_text())))
     tails = np.argwhere((arrays["words"] & np.uint64(0xFFFF_0000_0000_0FFF)) == np.uint64(0x00E0_0000_0000_0783))
     shared = [(int(row), int(column)) for row, column in tails if arrays["level"][row] == 3]
-    frame = max({int(arrays["words"][at]) for at in shared}, key=lambda word: sum(int(arrays["words"][at]) == word for at in shared))
+    frame = max(
+        {int(arrays["words"][at]) for at in shared},
+        key=lambda word: sum(int(arrays["words"][at]) == word for at in shared),
+    )
     row, column = next(at for at in shared if int(arrays["words"][at]) == frame)
     head = int(arrays["words"][row][column - 1])
     head_frame = head & 0xFFFF_FFFF_F000
-    for word, invariants in ((head_frame | 0x00E0_0000_0000_0783, {"I10"}), (frame & ~0x80 | 1 << 51, {"I8", "I12"}), (0, {"I2"})):
+    for word, invariants in (
+        (head_frame | 0x00E0_0000_0000_0783, {"I10"}),
+        (frame & ~0x80 | 1 << 51, {"I8", "I12"}),
+        (0, {"I2"}),
+    ):
         damaged = {name: array.copy() for name, array in arrays.items()}
         damaged["words"][row][column + 1] = word
         np.savez_compressed(tmp_path / "a.npz", **damaged)

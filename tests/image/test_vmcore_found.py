@@ -115,9 +115,14 @@ def copied_root(capture: Capture) -> Capture:
 def test_of_several_candidates_all_are_listed(tmp_path: Path) -> None:
     doubled = copied_root(SMALL)
     path = builder.write_elf(tmp_path / "core", doubled, "qemu", info={})
-    with pytest.raises(ImageError, match="2 candidates for swapper_pg_dir translate their own linear map: give root") as caught:
+    with pytest.raises(
+        ImageError, match="2 candidates for swapper_pg_dir translate their own linear map: give root"
+    ) as caught:
         read_vmcore(path)
-    assert all(f"root {pa:#x} (64K pages, 48 bits, memstart 0x40000000" in str(caught.value) for pa in (ROOT, int(doubled.pa[-1])))
+    assert all(
+        f"root {pa:#x} (64K pages, 48 bits, memstart 0x40000000" in str(caught.value)
+        for pa in (ROOT, int(doubled.pa[-1]))
+    )
     found = read_vmcore(path, root=ROOT)
     assert np.array_equal(found.image.words, SMALL.words)
     found.memory.close()
@@ -160,7 +165,9 @@ def test_a_64k_kernel_of_52_bits_on_a_cpu_with_48(kernel: str, told: bool, tmp_p
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_memory_of_any_contents_has_no_root_but_its_own(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_memory_of_any_contents_has_no_root_but_its_own(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """Noise that looks like tables among the real ones."""
     path = tmp_path_factory.getbasetemp() / "noise"
     pages = dict(SMALL.pages())
@@ -168,7 +175,9 @@ def test_memory_of_any_contents_has_no_root_but_its_own(data: st.DataObject, tmp
         row = np.zeros(8192, dtype="<u8")
         for _ in range(data.draw(st.integers(1, 6))):
             at = data.draw(st.sampled_from([0, 1, 31, 32, 63, 511, 512, 960, 1023, 8191]))
-            row[at] = data.draw(st.sampled_from([*map(int, SMALL.pa), 0x40000000, 0x80000000])) | data.draw(st.sampled_from([1, 3, 0x701, 0x703]))
+            row[at] = data.draw(st.sampled_from([*map(int, SMALL.pa), 0x40000000, 0x80000000])) | data.draw(
+                st.sampled_from([1, 3, 0x701, 0x703])
+            )
         pages[0x90000000 + 65536 * data.draw(st.integers(0, 8))] = row.tobytes()
     loads = [builder.Load(0, pa, 65536, 65536) for pa in sorted(pages)]
     builder.write_elf(path, SMALL, loads=loads, info={}, pages=sorted(pages.items()))

@@ -55,7 +55,9 @@ class KdumpMemory(PhysicalMemory):
         """
         self._storage, self._path = storage, storage.path
         raw = storage.read(0, _HEADER.size).ljust(_HEADER.size, b"\0")
-        magic, self.version, utsname, _, _, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_ = _HEADER.unpack(raw)
+        magic, self.version, utsname, _, _, status, block, sub_blocks, bitmap_blocks, max_mapnr, *_ = _HEADER.unpack(
+            raw
+        )
         if magic != KDUMP_MAGIC:
             raise self._bad("signature", f"{KDUMP_MAGIC!r}")
         machine = utsname[260:325].split(b"\0")[0]
@@ -72,7 +74,9 @@ class KdumpMemory(PhysicalMemory):
         if status & _INCOMPLETE:
             self.notes += ("the dump says that it is incomplete: makedumpfile had no room for the rest",)
         if self._first or self._end < self._blocks:
-            self.notes += (f"one file of a split dump: it holds PFNs {self._first:#x} to {self._end:#x} in pages of {block >> 10}K",)
+            self.notes += (
+                f"one file of a split dump: it holds PFNs {self._first:#x} to {self._end:#x} in pages of {block >> 10}K",
+            )
         self._read_bitmaps((1 + sub_blocks) * block, bitmap_blocks * block)
         self._descriptors = (1 + sub_blocks + bitmap_blocks) * block
         self._cache: dict[int, bytes] = {}
@@ -83,7 +87,21 @@ class KdumpMemory(PhysicalMemory):
     def _read_sub_header(self, at: int, max_mapnr: int) -> None:
         """Fields that came with a later version are whatever the rest of the block holds in an earlier one."""
         raw = self._storage.read(at, _SUB_HEADER.size).ljust(_SUB_HEADER.size, b"\0")
-        (self.phys_base, level, split, first, end, info_at, info_size, notes_at, notes_size, *_, first64, end64, mapnr64) = _SUB_HEADER.unpack(raw)
+        (
+            self.phys_base,
+            level,
+            split,
+            first,
+            end,
+            info_at,
+            info_size,
+            notes_at,
+            notes_size,
+            *_,
+            first64,
+            end64,
+            mapnr64,
+        ) = _SUB_HEADER.unpack(raw)
         version = self.version
         self.dump_level = level if version >= 1 else 0
         if version >= 6:
@@ -108,9 +126,13 @@ class KdumpMemory(PhysicalMemory):
     def _read_bitmaps(self, at: int, size: int) -> None:
         storage, needed = self._storage, -(-self._blocks // 8)
         if size < needed:
-            raise self._bad("bitmap_blocks", f"a bit for each of {self._blocks:#x} blocks, found room for {size * 8:#x}")
+            raise self._bad(
+                "bitmap_blocks", f"a bit for each of {self._blocks:#x} blocks, found room for {size * 8:#x}"
+            )
         if at + size > storage.size:
-            raise ImageError(f"{self._path}: the bitmaps: {size:,} bytes at {at:#x}, which the file does not hold: it was cut off")
+            raise ImageError(
+                f"{self._path}: the bitmaps: {size:,} bytes at {at:#x}, which the file does not hold: it was cut off"
+            )
         if size > _BITMAP_LIMIT:
             raise self._bad("bitmap_blocks", f"at most {_BITMAP_LIMIT >> 30} GiB of bitmaps, found {size:,} bytes")
         # One bitmap for both in a dump that leaves nothing out, as diskdump's may be; else two of the same length.
@@ -200,7 +222,9 @@ class KdumpMemory(PhysicalMemory):
             return None
         at, size, flags = descriptor
         if not 0 < size <= 2 * self.block_size:
-            raise ImageError(f"{self._path}: block {number:#x}: {size} bytes of data for a block of {self.block_size}: damaged descriptor")
+            raise ImageError(
+                f"{self._path}: block {number:#x}: {size} bytes of data for a block of {self.block_size}: damaged descriptor"
+            )
         data = self._storage.read(at, size) if at < 1 << 62 else b""
         if len(data) != size:
             return None

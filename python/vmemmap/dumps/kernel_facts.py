@@ -95,7 +95,9 @@ def _known(f: _Facts) -> KernelFacts:
         if root is None:
             root, root_from = found.pa, "found by search"
     if root % granule or root >= 1 << 52:
-        raise ImageError(f"{f.where}: swapper_pg_dir at {root:#x} ({root_from}): expected a multiple of {granule} below 52 bits")
+        raise ImageError(
+            f"{f.where}: swapper_pg_dir at {root:#x} ({root_from}): expected a multiple of {granule} below 52 bits"
+        )
     section, expected = info.decimal("NUMBER(SECTION_SIZE_BITS)"), section_size(granule).bit_length() - 1
     if section not in (None, expected):
         raise info.bad("NUMBER(SECTION_SIZE_BITS)", f"{expected} with {format_size(granule)} pages, found {section}")
@@ -125,7 +127,9 @@ def _known(f: _Facts) -> KernelFacts:
     vmemmap = None
     if start is not None:
         # Since 6.9 a layout of 52 bits with fewer in use is that of the bits in use.
-        start = start if layout["PAGE_OFFSET"] == page_offset(va_bits) else vmemmap_in_use(start, granule, va_bits, walk)
+        start = (
+            start if layout["PAGE_OFFSET"] == page_offset(va_bits) else vmemmap_in_use(start, granule, va_bits, walk)
+        )
         end = info.address("NUMBER(VMEMMAP_END)")
         if end is None:
             end = start + layout["VMEMMAP_END"] - layout["VMEMMAP_START"]
@@ -186,7 +190,10 @@ def _va_bits(f: _Facts, granule: int | None, memstart: int | None) -> tuple[int 
         named = f"{_BUILT_FOR} is" if given is None else "va_bits is given as"
         raise info.bad(_T1SZ, f"{64 - said:#x}, since {named} {said}; found {t1sz:#x}")
     if granule is not None and in_use not in VA_BITS[granule]:
-        raise info.bad(_T1SZ, f"one of {', '.join(hex(64 - n) for n in VA_BITS[granule])} with {format_size(granule)} pages, found {t1sz:#x}")
+        raise info.bad(
+            _T1SZ,
+            f"one of {', '.join(hex(64 - n) for n in VA_BITS[granule])} with {format_size(granule)} pages, found {t1sz:#x}",
+        )
     return built_for or in_use, in_use
 
 
@@ -200,24 +207,32 @@ def _root(f: _Facts) -> tuple[int | None, str]:
     return (va - offset) % (1 << 64), f"{symbol} less {voffset}"
 
 
-def _found(f: _Facts, granule: int | None, va_bits: int | None, memstart: int | None, root: int | None) -> Root | Vmcoreinfo:
+def _found(
+    f: _Facts, granule: int | None, va_bits: int | None, memstart: int | None, root: int | None
+) -> Root | Vmcoreinfo:
     """What is missing, out of the memory of the dump."""
     if root is not None:
         roots = verified(f.memory, root, granule, va_bits)[:1]
     else:
         seen = search(f.memory, granule, va_bits)
-        roots = [r for r in seen.roots if memstart is None or r.memstart == in_use_memstart(memstart, r.granule, r.va_bits)]
+        roots = [
+            r for r in seen.roots if memstart is None or r.memstart == in_use_memstart(memstart, r.granule, r.va_bits)
+        ]
         known = {r.pa for r in roots}
         for at, text in seen.vmcoreinfo if not f.info.present else ():
             info = Vmcoreinfo(str(f.where), text)
             if _root(replace(f, info=info))[0] in known:
-                f.notes.append(f"VMCOREINFO was found in the kernel's own memory, at {at:#x}: its swapper_pg_dir translates its own linear map")
+                f.notes.append(
+                    f"VMCOREINFO was found in the kernel's own memory, at {at:#x}: its swapper_pg_dir translates its own linear map"
+                )
                 return info
     if not roots:
         raise _missing(f, granule, va_bits, memstart, root)
     if len(roots) > 1:
         listed = "; ".join(map(str, roots[:5])) + ("; and more" if len(roots) > 5 else "")
-        raise ImageError(f"{f.where}: {len(roots)} candidates for swapper_pg_dir translate their own linear map: give root, one of: {listed}")
+        raise ImageError(
+            f"{f.where}: {len(roots)} candidates for swapper_pg_dir translate their own linear map: give root, one of: {listed}"
+        )
     which = "found by search, the only candidate" if root is None else "as given"
     f.notes.append(f"{roots[0]}, {which}: it translates its own linear map, and its struct page is in vmemmap")
     return roots[0]
@@ -234,7 +249,9 @@ def _missing(f: _Facts, granule: int | None, va_bits: int | None, memstart: int 
     return f.info.missing(symbol if f.info.address(symbol) is None else "NUMBER(kimage_voffset)", "root")
 
 
-def _vmemmap_start(f: _Facts, granule: int, built_for: int, va_bits: int, memstart: int, in_use: int, root: int, walk: int) -> int | None:
+def _vmemmap_start(
+    f: _Facts, granule: int, built_for: int, va_bits: int, memstart: int, in_use: int, root: int, walk: int
+) -> int | None:
     """VMEMMAP_START counted from PAGE_OFFSET of the bits in use: VMCOREINFO says it since 5.19 (before, ``vmemmap`` itself),
     and tables show it.
     """
@@ -244,16 +261,24 @@ def _vmemmap_start(f: _Facts, granule: int, built_for: int, va_bits: int, memsta
         start = (base + (memstart >> (granule.bit_length() - 1)) * _STRUCT_PAGE_SIZE) % (1 << 64)
     if start is not None:
         in_those = vmemmap_in_use(start, granule, built_for, va_bits)
-        return start if generation_of(in_those, granule, va_bits) is None and generation_of(start, granule, va_bits) is not None else in_those
+        return (
+            start
+            if generation_of(in_those, granule, va_bits) is None and generation_of(start, granule, va_bits) is not None
+            else in_those
+        )
     kernel = f.given.kernel or kernel_behaviour(f.info.text("OSRELEASE") or "")
     return vmemmap_of(f.memory, root, granule, walk, va_bits, in_use, kernel)
 
 
-def _behaviour(f: _Facts, text: str, generation: Generation | None, start: int | None, granule: int, va_bits: int, root: int) -> str:
+def _behaviour(
+    f: _Facts, text: str, generation: Generation | None, start: int | None, granule: int, va_bits: int, root: int
+) -> str:
     kernel = f.given.kernel
     if kernel is not None:
         if generation is not None and generation.behaviours and kernel not in generation.behaviours:
-            nearest = behaviour_of_release(text, generation) or behaviour_of_layout(generation, _newer(f, granule, root))
+            nearest = behaviour_of_release(text, generation) or behaviour_of_layout(
+                generation, _newer(f, granule, root)
+            )
             raise ImageError(
                 f"{f.where}: kernel is given as {kernel}, but vmemmap begins at {start:#x} as in {generation.releases}"
                 f"{f' ({text[:40]})' if text else ''}: give kernel {nearest.kernel if nearest else generation.behaviours[0]}"
@@ -265,7 +290,9 @@ def _behaviour(f: _Facts, text: str, generation: Generation | None, start: int |
     if found is None:
         if not text:
             raise f.info.missing("OSRELEASE", "kernel")
-        raise f.info.bad("OSRELEASE", f"a release from 5.4 on, or kernel given as one of {', '.join(KERNELS)}; found {text[:40]!r}")
+        raise f.info.bad(
+            "OSRELEASE", f"a release from 5.4 on, or kernel given as one of {', '.join(KERNELS)}; found {text[:40]!r}"
+        )
     if found.why:
         f.notes.append(f"taken as {found.kernel}: {found.why}")
     return found.kernel
@@ -278,7 +305,9 @@ def _newer(f: _Facts, granule: int, root: int) -> bool:
     return any(word & 3 == 3 and word & _ACCESS_FLAG for word in words)
 
 
-def _markers(text: str, kernel: str, granule: int, top: int, markers: Sequence[tuple[int, str | None]]) -> tuple[tuple[int, str | None], ...]:
+def _markers(
+    text: str, kernel: str, granule: int, top: int, markers: Sequence[tuple[int, str | None]]
+) -> tuple[tuple[int, str | None], ...]:
     """The layout's, but that Fixmap starts where Debian's kernel of that release has it; nothing where that is the same."""
     size = fixmap_size(text) if kernel not in ("7.2", "7.3") and granule == 4096 else None
     if size is None:

@@ -28,10 +28,18 @@ class Behaviour:
 # (first release, behaviours preferred, why the first of them is the nearest)
 _ROWS: Final = (
     ((7, 3), ("7.3", "7.2", "6.12"), "the VA layout is that of 6.9 and later"),
-    ((7, 1), ("7.2", "7.3", "6.12"), "the VA layout is that of 6.9 and later; since 7.1 HVO has one tail frame for each zone and order"),
+    (
+        (7, 1),
+        ("7.2", "7.3", "6.12"),
+        "the VA layout is that of 6.9 and later; since 7.1 HVO has one tail frame for each zone and order",
+    ),
     ((6, 18, 51), ("7.2", "7.3", "6.12"), "the VA layout is that of 6.9 and later; 6.18.51 took HVO of 7.1"),
     ((6, 9), ("6.12",), "the VA layout is that of 6.9 and later, HVO copies the head as 6.12 does"),
-    ((6, 2), ("6.1",), "the VA layout is that of 5.11 to 6.8; its HVO copies the head as 6.12 does, and arm64 has not had it since 6.3"),
+    (
+        (6, 2),
+        ("6.1",),
+        "the VA layout is that of 5.11 to 6.8; its HVO copies the head as 6.12 does, and arm64 has not had it since 6.3",
+    ),
     ((5, 18), ("6.1",), "the VA layout is that of 5.11 to 6.8, HVO keeps one vmemmap page as 6.1 does"),
     ((5, 11), ("2021",), "the VA layout is that of 5.11 to 6.8, HVO, from 5.14 on, keeps two vmemmap pages"),
     ((5, 4), ("2021",), "no release before 5.11 is modelled; its vmemmap begins elsewhere and there is no HVO yet"),
@@ -78,7 +86,10 @@ def behaviour_of_release(text: str, generation: Generation | None = None) -> Beh
                 why = f"{text[:40]!r} is no behaviour of its own: {because}"
                 break
     if kernel is not None and generation is not None and generation.behaviours and kernel not in generation.behaviours:
-        return Behaviour(generation.behaviours[0], f"{text[:40]!r} has the VA layout of {generation.releases}, so much of a later kernel is in it")
+        return Behaviour(
+            generation.behaviours[0],
+            f"{text[:40]!r} has the VA layout of {generation.releases}, so much of a later kernel is in it",
+        )
     return None if kernel is None else Behaviour(kernel, why)
 
 

@@ -111,7 +111,9 @@ def _verify(memory: PhysicalMemory, root: int, granule: int, va_bits: int, from_
     return None if start is None else Root(root, granule, va_bits, from_52, memstart, mapped, start)
 
 
-def vmemmap_of(memory: PhysicalMemory, root: int, granule: int, walk: int, va_bits: int, memstart: int, kernel: str | None = None) -> int | None:
+def vmemmap_of(
+    memory: PhysicalMemory, root: int, granule: int, walk: int, va_bits: int, memstart: int, kernel: str | None = None
+) -> int | None:
     """VMEMMAP_START of the bits in use, of the first layout in which the struct page of the root is mapped; that of
     ``kernel`` is tried first.
     """
@@ -125,7 +127,9 @@ def vmemmap_of(memory: PhysicalMemory, root: int, granule: int, walk: int, va_bi
     return None
 
 
-def _leaves(memory: PhysicalMemory, root: int, granule: int, va_bits: int, low: int, high: int, tables: int) -> list[tuple[int, int, int, bool]]:
+def _leaves(
+    memory: PhysicalMemory, root: int, granule: int, va_bits: int, low: int, high: int, tables: int
+) -> list[tuple[int, int, int, bool]]:
     try:
         return _core.leaves(root, granule, va_bits, (low, high), tables, lambda pa: memory.read(pa, granule))
     except ImageError:
@@ -164,7 +168,9 @@ def search(memory: PhysicalMemory, granule: int | None, va_bits: int | None) -> 
         root = _verify(memory, at, *g)
         if root is not None and (at not in best or (root.mapped, -root.va_bits) > (best[at].mapped, -best[at].va_bits)):
             best[at] = root
-    return Search(tuple(sorted(best.values(), key=lambda r: (-r.mapped, r.pa))), tuple((at, text) for text, at in infos.items()))
+    return Search(
+        tuple(sorted(best.values(), key=lambda r: (-r.mapped, r.pa))), tuple((at, text) for text, at in infos.items())
+    )
 
 
 def _plausible(rows: NDArray[np.uint64], g: tuple[int, int, bool], highest: int) -> Iterable[int]:

@@ -107,7 +107,9 @@ class Flattened(Storage):
             if (offset, length) == (-1, -1):
                 return
             if offset < 0 or length <= 0 or offset + length > _END_LIMIT:
-                raise ImageError(f"{self.path}: piece at {at:#x} of the flattened file: {length} bytes at offset {offset} cannot be")
+                raise ImageError(
+                    f"{self.path}: piece at {at:#x} of the flattened file: {length} bytes at offset {offset} cannot be"
+                )
             if len(self._starts) == _PIECES_LIMIT:
                 raise ImageError(f"{self.path}: a flattened file of more than {_PIECES_LIMIT:,} pieces")
             at += _PIECE.size
@@ -156,7 +158,9 @@ class Flattened(Storage):
         while offset < end:
             index = bisect_right(self._starts, offset) - 1
             if index >= 0 and offset < self._ends[index]:
-                part = super().read(self._places[index] + offset - self._starts[index], min(end, self._ends[index]) - offset)
+                part = super().read(
+                    self._places[index] + offset - self._starts[index], min(end, self._ends[index]) - offset
+                )
                 if not part:
                     break
             else:

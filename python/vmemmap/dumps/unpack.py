@@ -24,11 +24,15 @@ def unpack(method: int, data: bytes, block_size: int) -> bytes:
     """
     name = METHODS.get(method)
     if name is None:
-        raise Unpackable(f"compression method {method:#x}: expected {', '.join(f'{n:#x} ({m})' for n, m in METHODS.items())}")
+        raise Unpackable(
+            f"compression method {method:#x}: expected {', '.join(f'{n:#x} ({m})' for n, m in METHODS.items())}"
+        )
     try:
         block = _UNPACKERS[name](data, block_size)
     except ImportError:
-        raise Unpackable(f"compressed by {name}: unpacking takes {_PACKAGES[name]}, which is not installed: pip install 'vmemmap[vmcore]'") from None
+        raise Unpackable(
+            f"compressed by {name}: unpacking takes {_PACKAGES[name]}, which is not installed: pip install 'vmemmap[vmcore]'"
+        ) from None
     except (zlib.error, ValueError, MemoryError, RuntimeError, OSError) as error:
         raise Unpackable(f"damaged {name} data: {ascii(str(error))[1:-1][:80]}") from error
     except Exception as error:  # each library has exceptions of its own, derived from Exception
@@ -61,5 +65,10 @@ def _zstd(data: bytes, block_size: int) -> bytes:
         return reader.read(block_size + 1)
 
 
-_UNPACKERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {"zlib": _zlib, "lzo": _lzo, "snappy": _snappy, "zstd": _zstd}
+_UNPACKERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+    "zlib": _zlib,
+    "lzo": _lzo,
+    "snappy": _snappy,
+    "zstd": _zstd,
+}
 _PACKAGES: Final = {"lzo": "lzallright", "snappy": "cramjam", "zstd": "zstandard"}

@@ -16,7 +16,16 @@ from .. import _core
 from ..errors import SpecError
 from ..spec import KERNELS, check_machine
 
-__all__ = ["GENERATIONS", "Generation", "generation_of", "in_use_memstart", "page_end", "page_offset", "vmemmap_in_use", "vmemmap_start"]
+__all__ = [
+    "GENERATIONS",
+    "Generation",
+    "generation_of",
+    "in_use_memstart",
+    "page_end",
+    "page_offset",
+    "vmemmap_in_use",
+    "vmemmap_start",
+]
 
 _STRUCT_PAGE: Final = 64
 _LOWERED: Final = -(1 << 51)
