@@ -19,6 +19,7 @@ use crate::{Errno, Kernel};
 // ---- vmemmap: populate ----------------------------------------------------------------------------------------------
 
 /// The first question of `vmemmap_populate`: whether a range is mapped by base pages rather than PMD blocks.
+#[inline]
 fn wants_base_pages(k: &Kernel, bytes: u64, storage: &Storage) -> bool {
     if k.geometry.granule != Granule::K4 {
         return true;
@@ -295,6 +296,7 @@ struct FreeRules {
     scan: bool,
 }
 
+#[inline]
 const fn free_rules(policy: TableFree) -> FreeRules {
     match policy {
         TableFree::Never => FreeRules { never: true, bounds: true, scan: true },
@@ -326,6 +328,7 @@ fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Leve
 // ---- linear map -----------------------------------------------------------------------------------------------------
 
 /// Whether a leaf of `level` may map this piece: everything aligned, and the policy and granule allow blocks.
+#[inline]
 fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start: Va) -> bool {
     level == Level::PTE
         || (addr >= linear_blocks_from(k, start)
@@ -335,6 +338,7 @@ fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start:
 }
 
 /// Whether the linear map may have blocks and contiguous runs.
+#[inline]
 const fn maps_blocks(k: &Kernel) -> bool {
     match k.policies.linear_map {
         LinearMap::Pages => false,
@@ -343,6 +347,7 @@ const fn maps_blocks(k: &Kernel) -> bool {
 }
 
 /// Where blocks of a linear range may begin.
+#[inline]
 fn linear_blocks_from(k: &Kernel, start: Va) -> Va {
     match k.policies.linear_map {
         LinearMap::Cont => start.plus(k.geometry.entry_span(Level::PMD)),
@@ -351,6 +356,7 @@ fn linear_blocks_from(k: &Kernel, start: Va) -> Va {
 }
 
 /// `alloc_init_cont_pte`, `alloc_init_cont_pmd`: whether the entry belongs to a contiguous set that the range fills.
+#[inline]
 fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -> bool {
     let set = match level {
         Level::PTE => k.geometry.cont_ptes(),

@@ -67,21 +67,25 @@ faults! {
 }
 
 /// Protection of the tails that `vmemmap_remap_pte` maps.
+#[inline]
 pub(crate) const fn tail_prot(k: &Kernel) -> u64 {
     if writable_tails(k) { prot::PAGE_KERNEL } else { prot::PAGE_KERNEL_RO }
 }
 
 /// Protection of the head that `vmemmap_remap_pte` maps.
+#[inline]
 pub(crate) const fn head_prot(k: &Kernel) -> u64 {
     if read_only_head(k) { prot::PAGE_KERNEL_RO } else { prot::PAGE_KERNEL }
 }
 
 /// Protection of what `vmemmap_restore_pte` maps.
+#[inline]
 pub(crate) const fn restored_prot(k: &Kernel) -> u64 {
     if executable(k) { prot::PAGE_KERNEL_EXEC } else { prot::PAGE_KERNEL }
 }
 
 /// A remap's first PTE, where it only defines the reuse page: it is left as it is.
+#[inline]
 pub(crate) fn reuse_page<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, reuse: Frame<C::Tok>) {
     if read_only_head(k) {
         set_entry(cpu, at, leaf(&k.geometry, reuse.pa, prot::PAGE_KERNEL_RO | k.extra_prot));
@@ -89,11 +93,13 @@ pub(crate) fn reuse_page<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, reuse: F
 }
 
 /// How many of the PTEs walked a rollback walks again.
+#[inline]
 pub(crate) const fn rolled_back(k: &Kernel, nr_walked: u64) -> u64 {
     if rollback_short(k) { nr_walked - 1 } else { nr_walked }
 }
 
 /// The frame that the next restored PTE gets: one of its own.
+#[inline]
 pub(crate) fn next_frame<T: Copy>(
     k: &Kernel,
     previous: &mut Option<Frame<T>>,

@@ -168,6 +168,7 @@ struct Protection {
     rcu: bool,
 }
 
+#[inline]
 const fn protection(policy: WalkerLock) -> Protection {
     match policy {
         WalkerLock::Kernel => Protection { hotplug: true, mmap: true, rcu: false },

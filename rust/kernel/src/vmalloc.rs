@@ -125,6 +125,7 @@ struct MmapRead {
     wait_if_dumping: bool,
 }
 
+#[inline]
 fn vmap_lock(policy: VmapLock) -> MmapRead {
     match policy {
         VmapLock::TryLock => MmapRead { trylock: true, ..MmapRead::default() },

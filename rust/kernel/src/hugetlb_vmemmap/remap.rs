@@ -52,6 +52,7 @@ struct Whole {
 }
 
 /// What `update` does if it clears the whole hugepage first.
+#[inline]
 const fn clears_whole_page(update: PteUpdate) -> Option<Whole> {
     match update {
         PteUpdate::ClearThenSet => Some(Whole { flush: false, pause: None }),
@@ -91,6 +92,7 @@ fn walk_pass<C: Cpu>(
 }
 
 /// Whether a walk leaves out what is not there. 6.1's descends without looking.
+#[inline]
 const fn skips_holes(k: &Kernel) -> bool {
     match k.features.remap_walker {
         RemapWalker::Own => false,
@@ -99,6 +101,7 @@ const fn skips_holes(k: &Kernel) -> bool {
 }
 
 /// Whether the walk asks for self-hosted storage: at its first PMD entry.
+#[inline]
 fn tests_self_hosted<T>(k: &Kernel, walk: &RemapWalk<T>) -> bool {
     match k.features.self_hosted_test {
         SelfHostedTest::BeforeWalk => false,

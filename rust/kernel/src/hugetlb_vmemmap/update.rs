@@ -78,6 +78,7 @@ pub(super) fn pte_pass<C: Cpu>(
 }
 
 /// Whether the ranges of all walks begin with the page that stays, rather than with the first PTE that changes.
+#[inline]
 const fn begins_with_reuse_page(k: &Kernel) -> bool {
     match k.features.restore_source {
         RestoreSource::ReusePage => true,
@@ -86,6 +87,7 @@ const fn begins_with_reuse_page(k: &Kernel) -> bool {
 }
 
 /// Whether every change of an entry is followed by its own invalidate.
+#[inline]
 const fn flushes_each_entry(k: &Kernel) -> bool {
     match k.policies.invalidate {
         Invalidate::Page => true,
@@ -405,6 +407,7 @@ fn vmemmap_restore_pte<C: Cpu>(
 }
 
 /// Whether a rollback leaves a PTE as it is: `first`, the first one walked, or not; it maps `mapped` now.
+#[inline]
 fn rollback_keeps<T: Copy>(k: &Kernel, walk: &RemapWalk<T>, first: bool, mapped: Frame<T>) -> bool {
     match k.features.rollback {
         Rollback::Everything => false,
@@ -414,6 +417,7 @@ fn rollback_keeps<T: Copy>(k: &Kernel, walk: &RemapWalk<T>, first: bool, mapped:
 }
 
 /// `walk->reuse_addr`: the page just below the first restored one, `nr_walked` pages below the one after `va`.
+#[inline]
 fn reuse_va<T>(k: &Kernel, walk: &RemapWalk<T>, va: Va) -> Va {
     Va(va.0 - ((walk.nr_walked - 1) << k.geometry.page_shift()))
 }
