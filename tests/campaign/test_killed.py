@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ def children(pid: int) -> list[int]:
             found += map(int, task.read_text().split())
         except OSError:
             continue
+    return found
+
+
+def spawned(pid: int) -> list[int]:
+    """Worker processes; the tracker of `multiprocessing` is a child as well, and harmless."""
+    found: list[int] = []
+    for child in children(pid):
+        with suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
     return found
 
 
@@ -89,10 +100,13 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
         while time.monotonic() < moment and process.poll() is None:
             time.sleep(0.005)
         workers = children(process.pid)
-        victim = rng.choice(["coordinator", "worker"])
-        if process.poll() is None and victim == "worker" and workers:
-            os.kill(rng.choice(workers), signal.SIGKILL)
-            kills["worker"] += 1
+        if rng.random() < 0.7:
+            # Early moments have no worker yet.
+            while process.poll() is None and not (workers := spawned(process.pid)):
+                time.sleep(0.005)
+            if process.poll() is None:
+                os.kill(rng.choice(workers), signal.SIGKILL)
+                kills["worker"] += 1
             # Now and then the coordinator is left to go on with that.
             if rng.random() < 0.5:
                 process.wait(timeout=100)
@@ -119,10 +133,7 @@ def test_a_worker_that_dies_costs_its_own_job_one_more_run(small: Path, undistur
     ) as process:
         killed = 0
         while process.poll() is None and killed < 2:
-            # The tracker of `multiprocessing` is a child as well, and harmless.
-            workers = [
-                pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            ]
+            workers = spawned(process.pid)
             if finished(small.with_suffix(".db")) and workers:
                 os.kill(workers[-1], signal.SIGKILL)
                 killed += 1
