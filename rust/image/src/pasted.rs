@@ -296,7 +296,9 @@ fn is_damaged(line: &[u8]) -> bool {
     let range = memmem::find_iter(line, b"0x")
         .any(|at| line.len() >= at + 18 && hex(&line[at..at + 18]).is_some() && beside(at));
     let header = memmem::find(line, b"---[").is_some() || memmem::find(line, b"]---").is_some();
-    range || header || line.iter().any(|b| *b < b' ' || *b == 0x7f)
+    let address = memmem::find_iter(line, b"0x").any(|at| line.len() >= at + 18 && hex(&line[at..at + 18]).is_some());
+    let level = words(line, 0).any(|(_, word)| depth_of(word).is_some());
+    range || address && level || header || line.iter().any(|b| *b < b' ' || *b == 0x7f)
 }
 
 /// A range as the kernel spaces it, and whether it was spaced otherwise.

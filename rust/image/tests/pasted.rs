@@ -125,6 +125,7 @@ fn a_damaged_line_is_not_skipped() {
     let text = capture("6.1-4k/A");
     let slice = region(&text, "vmemmap").unwrap();
     for damaged in [
+        "0xfffffc0000001000           4K PTE",
         "---[ vmemmap sta",
         "--[ vmemmap start ]---",
         "0xfffffc000000-0xfffffc0000001000  4K PTE",
