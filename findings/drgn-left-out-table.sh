@@ -2,8 +2,8 @@
 # A page table that an ELF core left out reads as an empty page table, and only with one of drgn's two readers.
 #
 # Version:  drgn 0.3.0 (the wheel for Linux on x86-64, CPython 3.10 to 3.14).
-# Does:     writes an arm64 ELF core of five pages: data, the root table, two more tables, a page of 0x55. Then the
-#           same core with p_filesz cut after the root table (p_memsz stays five pages), as makedumpfile -E ends a PT_LOAD
+# Does:     writes an arm64 ELF core of five pages: data, the root table, two more tables, a page of 0x55. Then the same
+#           core with p_filesz cut after the root table (p_memsz stays five pages), as makedumpfile -E ends a PT_LOAD
 #           where it leaves out a long run of pages, and that core once more with its VMCOREINFO note renamed.
 # Expected: one answer for memory that is not in the file, whichever reader is set: a fault that says so. A walk through
 #           a table that was left out cannot know whether an address is mapped.
