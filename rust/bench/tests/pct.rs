@@ -18,7 +18,9 @@ fn pct(row: &Row, depth: u32, executions: u64) -> Report {
     let mut limits = Limits {
         executions,
         deadline: None,
+        work: u64::MAX,
         settle: Some(Duration::ZERO),
+        settle_work: u64::MAX,
         states: usize::MAX,
         stop: &|| false,
         progress: &mut |_| {},

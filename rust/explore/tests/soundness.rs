@@ -182,7 +182,9 @@ fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
     let mut limits = Limits {
         executions: 200,
         deadline: None,
+        work: u64::MAX,
         settle: None,
+        settle_work: u64::MAX,
         states: usize::MAX,
         stop: &|| false,
         progress: &mut |_| {},
@@ -382,7 +384,9 @@ fn a_request_to_stop_is_obeyed_and_reported() {
         &mut Limits {
             executions: u64::MAX,
             deadline: None,
+            work: u64::MAX,
             settle: None,
+            settle_work: u64::MAX,
             states: usize::MAX,
             stop: &stop,
             progress: &mut |_| {},
@@ -437,7 +441,9 @@ fn a_panic_of_an_actor_reaches_the_caller_while_others_are_suspended() {
             &mut Limits {
                 executions: u64::MAX,
                 deadline: None,
+                work: u64::MAX,
                 settle: None,
+                settle_work: u64::MAX,
                 states: usize::MAX,
                 stop: &|| false,
                 progress: &mut |_| {},

@@ -67,8 +67,9 @@ pub struct ExploreOptions {
     pub seconds: Option<f64>,
     /// Bug depth that PCT aims at.
     pub depth: u32,
-    pub shorten_seconds: f64,
-    pub settle_seconds: f64,
+    /// In the place of the work that bounds it by default, on every host alike.
+    pub shorten_seconds: Option<f64>,
+    pub settle_seconds: Option<f64>,
     /// For checking: which reductions an exhaustive search uses.
     pub reduction: ReductionName,
 }
@@ -82,8 +83,8 @@ impl Default for ExploreOptions {
             executions: None,
             seconds: o.seconds,
             depth: 3,
-            shorten_seconds: o.shorten_seconds,
-            settle_seconds: o.settle_seconds,
+            shorten_seconds: None,
+            settle_seconds: None,
             reduction: ReductionName::Merged,
         }
     }
@@ -258,8 +259,8 @@ pub fn explore_with(
     let document = Document::parse(document)?;
     let asked: ExploreOptions = options(asked)?;
     finite(asked.seconds)?;
-    finite(Some(asked.shorten_seconds))?;
-    finite(Some(asked.settle_seconds))?;
+    finite(asked.shorten_seconds)?;
+    finite(asked.settle_seconds)?;
     if document.machine.image.is_some() {
         return Err(SessionError::Image);
     }
@@ -274,8 +275,8 @@ pub fn explore_with(
         seed: asked.seed,
         executions: asked.executions,
         seconds: asked.seconds,
-        shorten_seconds: asked.shorten_seconds,
-        settle_seconds: asked.settle_seconds,
+        shorten_seconds: asked.shorten_seconds.unwrap_or(f64::INFINITY),
+        settle_seconds: asked.settle_seconds.unwrap_or(f64::INFINITY),
         reduction: asked.reduction.into(),
         ..Options::default()
     };

@@ -34,6 +34,15 @@ pub enum Strategy {
 /// Transitions that a proof may take before anything was minimised.
 const FEW_STATES: u64 = 20_000;
 
+/// Work (`Inner::work`) that a search may do after its first violation, that the search behind it may do, and that the
+/// shortening of the traces of one search may do, where no seconds are asked for: those would make what a verdict lists
+/// depend on the host. A million takes about a second.
+const SETTLE_WORK: u64 = 3_000_000;
+const BEHIND_WORK: u64 = 4_000_000;
+const SHORTEN_WORK: u64 = 5_000_000;
+/// The part of it that goes into making traces shorter before they are proven shortest.
+const MINIMISE_WORK: u64 = 1_500_000;
+
 /// How to explore.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Options {
@@ -48,9 +57,11 @@ pub struct Options {
     pub states: usize,
     pub reduction: Reduction,
     /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what is violated
-    /// behind a first violation. 0: traces stay as they were found, and nothing more is looked for.
+    /// behind a first violation. 0: traces stay as they were found, and nothing more is looked for. Infinite: a fixed
+    /// amount of work ends both, the same on every host.
     pub shorten_seconds: f64,
-    /// Seconds that the search goes on, within the budget, to see what else is violated once a judged invariant has.
+    /// Seconds that the search goes on, within the budget, to see what else is violated once a judged invariant is.
+    /// Infinite: a fixed amount of work ends it.
     pub settle_seconds: f64,
 }
 
@@ -64,8 +75,8 @@ impl Default for Options {
             step_bound: 100_000,
             states: 20_000_000,
             reduction: Reduction::MERGED,
-            shorten_seconds: 4.0,
-            settle_seconds: 5.0,
+            shorten_seconds: f64::INFINITY,
+            settle_seconds: f64::INFINITY,
         }
     }
 }
@@ -255,6 +266,11 @@ fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversio
     pairs
 }
 
+/// The bound of work, or none where one of time was asked for.
+fn unless_timed(seconds: f64, work: u64) -> u64 {
+    if seconds.is_finite() { u64::MAX } else { work }
+}
+
 struct Check<'q> {
     subject: &'q Subject,
     options: &'q Options,
@@ -275,12 +291,15 @@ impl Check<'_> {
         runner: &mut Runner<'_, M, A>,
         ending: Invariants,
         deadline: Option<Instant>,
+        work: u64,
         progress: &mut dyn FnMut(Progress),
     ) -> Report {
         let mut limits = Limits {
             executions: self.options.executions.unwrap_or(u64::MAX),
             deadline,
+            work,
             settle: Duration::try_from_secs_f64(self.options.settle_seconds).ok(),
+            settle_work: unless_timed(self.options.settle_seconds, SETTLE_WORK),
             states: self.options.states,
             stop: self.stop,
             progress,
@@ -305,7 +324,7 @@ impl Check<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Outcome {
         let judged = self.subject.judged();
-        let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), progress);
+        let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), u64::MAX, progress);
         let visible = runner.inner().model.visible();
         let mut counterexamples = self.counterexamples(runner, judged, &report, progress);
         let violated = report.has_found(judged);
@@ -313,8 +332,12 @@ impl Check<'_> {
         // A violation ends its execution: whether anything else holds is only known once what lies behind was searched
         // as well.
         let mut seen_all = exhaustive && !violated;
-        if violated && report.ended != Ended::Interrupted && self.options.strategy == Strategy::Exhaustive {
-            seen_all = self.beyond(runner, &mut counterexamples, progress) && exhaustive;
+        let mut cut = false;
+        let looks_behind = self.options.strategy == Strategy::Exhaustive && self.options.shorten_seconds != 0.0;
+        if violated && report.ended != Ended::Interrupted && looks_behind {
+            let behind = self.beyond(runner, &mut counterexamples, progress);
+            seen_all = behind && exhaustive;
+            cut = !behind;
         }
         let verdict = match (violated, exhaustive) {
             (true, _) => Verdict::Violated,
@@ -354,7 +377,7 @@ impl Check<'_> {
             judged: crate::counterexample::trace::names(judged),
             invariants,
             invariant_steps: counterexamples.iter().map(|(i, w)| (*i, w.steps)).collect(),
-            scope: self.scope(&runner.inner().model.memory_model(), &report),
+            scope: self.scope(&runner.inner().model.memory_model(), &report, cut),
             violation: first.as_ref().map(|w| w.violation.clone()),
             trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
@@ -382,9 +405,20 @@ impl Check<'_> {
         let over = || (self.stop)() || stop_at.is_some_and(|end| Instant::now() >= end);
         let mut found = report.found.clone();
         let as_found = self.options.shorten_seconds == 0.0;
+        let timed = self.options.shorten_seconds;
+        let work = runner.work().saturating_add(unless_timed(timed, SHORTEN_WORK));
         let mut prove = |runner: &mut Runner<'_, M, A>, found: &mut BTreeMap<Invariant, Found>, executions| {
             let states = self.options.states / 4;
-            let mut limits = Limits { executions, deadline: stop_at, settle: None, states, stop: self.stop, progress };
+            let mut limits = Limits {
+                executions,
+                deadline: stop_at,
+                work,
+                settle: None,
+                settle_work: u64::MAX,
+                states,
+                stop: self.stop,
+                progress,
+            };
             if found.is_empty() || as_found { BTreeSet::new() } else { shortest::prove(runner, found, &mut limits) }
         };
         // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin
@@ -392,9 +426,10 @@ impl Check<'_> {
         let mut proven = prove(runner, &mut found, FEW_STATES);
         let mut minimal = proven.clone();
         if proven.len() < found.len() {
+            let work = runner.work().saturating_add(unless_timed(timed, MINIMISE_WORK));
             for (invariant, longer) in found.iter_mut().filter(|(i, _)| !proven.contains(i)) {
                 let done;
-                (*longer, done) = minimise::minimise(runner, *invariant, longer, &over);
+                (*longer, done) = minimise::minimise(runner, *invariant, longer, work, &over);
                 minimal.extend(done.then_some(*invariant));
             }
             proven.extend(prove(runner, &mut found, u64::MAX));
@@ -419,12 +454,10 @@ impl Check<'_> {
         counterexamples: &mut BTreeMap<Invariant, Counterexample>,
         progress: &mut dyn FnMut(Progress),
     ) -> bool {
-        if self.options.shorten_seconds == 0.0 {
-            return false;
-        }
         let spent = self.began.elapsed().as_secs_f64();
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
-        let report = self.run(runner, Invariants::NONE, deadline, progress);
+        let work = runner.work().saturating_add(unless_timed(self.options.shorten_seconds, BEHIND_WORK));
+        let report = self.run(runner, Invariants::NONE, deadline, work, progress);
         let seen_all = report.exhaustive();
         let more = Report {
             found: report.found.into_iter().filter(|(i, _)| !counterexamples.contains_key(i)).collect(),
@@ -474,12 +507,15 @@ impl Check<'_> {
         })
     }
 
-    fn scope(&self, memory_model: &str, report: &Report) -> Scope {
+    fn scope(&self, memory_model: &str, report: &Report, cut: bool) -> Scope {
         let mut bounds = Vec::new();
         match report.ended {
             Ended::Exhausted => {}
             Ended::Budget => bounds.push(String::from("budget used up")),
             Ended::Interrupted => bounds.push(String::from("interrupted")),
+        }
+        if cut {
+            bounds.push(String::from("the search behind the first violation was cut"));
         }
         if report.overflowed {
             bounds.push(format!(

@@ -21,11 +21,13 @@ fn blocks_of(choices: &[Choice]) -> Vec<Block> {
 }
 
 /// Drops, joins and delays blocks, and drops single choices, as long as the same invariant is violated sooner. `true`
-/// if nothing of that helps any more: no choice of the trace can be left out.
+/// if nothing of that helps any more: no choice of the trace can be left out. Ends when the runner's `work` is done, or
+/// at `stop`.
 pub(crate) fn minimise<M: Model, A: Actors<M>>(
     runner: &mut Runner<'_, M, A>,
     target: Invariant,
     found: &Found,
+    work: u64,
     stop: &dyn Fn() -> bool,
 ) -> (Found, bool) {
     let mut best = found.clone();
@@ -34,7 +36,7 @@ pub(crate) fn minimise<M: Model, A: Actors<M>>(
         let blocks = blocks_of(&best.choices);
         for candidate in candidates(&blocks) {
             replays += 1;
-            if replays > MINIMISER_REPLAYS || (replays % 64 == 0 && stop()) {
+            if replays > MINIMISER_REPLAYS || runner.work() >= work || (replays % 64 == 0 && stop()) {
                 return (best, false);
             }
             if let Some(shorter) = runner.follow(&candidate, target)

@@ -106,6 +106,7 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
                 let time_over =
                     clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
                 if time_over
+                    || runner.work() >= limits.work
                     || runner.unanswered()
                     || proof.entered > limits.executions
                     || proof.reached.len() > limits.states

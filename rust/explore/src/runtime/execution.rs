@@ -78,6 +78,10 @@ pub(crate) struct Inner<M: Model> {
     /// Operations executed in this execution, and since the runner was made.
     pub steps: u32,
     pub total_steps: u64,
+    /// What all executions have cost since the runner was made: operations performed, those made at once counting as
+    /// one, and `TRANSITION` for each scheduling point. Nearly in proportion to time, and unlike it the same on every
+    /// host.
+    pub work: u64,
     pub record: Option<Vec<Step>>,
     /// Actors and their `past` at each boundary of this execution, while it is recorded.
     pub pasts: Vec<(u8, u32)>,
@@ -161,6 +165,7 @@ impl<M: Model> Inner<M> {
     #[inline]
     fn perform(&mut self, actor: u8, op: &M::Op, outcome: u16, invisible: bool) -> M::Reply {
         let local = M::is_local(op);
+        self.work += 1;
         // The access set may have changed since it became pending.
         if !invisible && self.fusion == Fusion::Invisible && self.phase == Phase::Frontier {
             self.touch(actor, op);
@@ -230,6 +235,7 @@ impl<M: Model> Inner<M> {
     }
 
     fn skip(&mut self, actor: u8, op: &M::Op, n: usize) -> usize {
+        self.work += 1;
         if !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
             return 0;
         }
@@ -295,6 +301,10 @@ impl<M: Model> Inner<M> {
     }
 }
 
+/// What going to a scheduling point and back costs, in operations: so all of the corpus does about as much work a
+/// second.
+pub(crate) const TRANSITION: u64 = 16;
+
 /// Operations of one execution, invisible ones included.
 const INVISIBLE_BOUND: u32 = 50_000_000;
 
@@ -325,6 +335,7 @@ impl<M: Model> Shared<M> {
                 step_bound: u32::MAX,
                 steps: 0,
                 total_steps: 0,
+                work: 0,
                 record: None,
                 pasts: Vec::new(),
                 asked: None,

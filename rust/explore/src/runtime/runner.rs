@@ -9,7 +9,7 @@ use crate::reduction::options::Fusion;
 use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
 use crate::runtime::coroutine::{Coroutine, Saved, Stacks, Suspender};
-use crate::runtime::execution::{ActorPort, Actors, Answer, Inner, Phase, Shared};
+use crate::runtime::execution::{ActorPort, Actors, Answer, Inner, Phase, Shared, TRANSITION};
 
 /// Invisible operations at an actor's end that are worth remembering to leave out.
 const LONG_INVISIBLE_WORK: u32 = 64;
@@ -62,6 +62,11 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
 
     pub(crate) fn inner(&self) -> RefMut<'env, Inner<M>> {
         self.shared.inner.borrow_mut()
+    }
+
+    /// See `Inner::work`.
+    pub(crate) fn work(&self) -> u64 {
+        self.inner().work
     }
 
     pub(crate) fn halted(&self) -> bool {
@@ -207,6 +212,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         let (before, own, broken) = {
             let mut inner = self.inner();
             inner.phase = phase;
+            inner.work += TRANSITION;
             (inner.steps, u32::from(inner.actors[actor].pending.is_some()), inner.model.violated())
         };
         let mut alive = self.running[actor].resume(outcome);

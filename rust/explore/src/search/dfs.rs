@@ -106,6 +106,8 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// Executions before this iteration, and before it learned something new.
     began_at: u64,
     grew_at: Option<u64>,
+    /// What earlier iterations found, by the prefixes that led there.
+    found_earlier: BTreeMap<Invariant, Vec<PrefixStep>>,
     /// What was violated beside the search, by the schedule prefix that led there.
     pub(crate) found_beside: BTreeMap<Invariant, Vec<PrefixStep>>,
     directed: bool,
@@ -129,6 +131,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             began_at: 0,
             grew_at: None,
             found_beside: BTreeMap::new(),
+            found_earlier: BTreeMap::new(),
             directed: false,
         }
     }
@@ -150,9 +153,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let first_steps = self.runner.inner().total_steps;
         let began = Instant::now();
         let mut clock = Clock::new();
-        let mut fell: Option<Instant> = None;
+        let mut violated_at: Option<(Instant, u64)> = None;
         let mut end = self.begin_iteration();
-        self.report.ended = loop {
+        let ended = loop {
             if end == End::Running {
                 self.ways_on = 1.0;
                 end = self.go_on();
@@ -202,15 +205,22 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if self.report.executions >= limits.executions || self.cache.len() + self.passed.len() > limits.states {
                 break Ended::Budget;
             }
+            let work = self.runner.work();
+            if !self.report.has_found(ending) {
+                violated_at = None;
+            } else if work - violated_at.get_or_insert_with(|| (Instant::now(), work)).1 >= limits.settle_work {
+                break Ended::Budget;
+            }
+            if work >= limits.work {
+                break Ended::Budget;
+            }
             if let Some(now) = clock.tick() {
                 self.report.steps = self.runner.inner().total_steps - first_steps;
                 (limits.progress)(self.progress());
                 if (limits.stop)() {
                     break Ended::Interrupted;
                 }
-                if !self.report.has_found(ending) {
-                    fell = None;
-                } else if limits.settle.is_some_and(|more| now >= *fell.get_or_insert(now) + more) {
+                if limits.settle.zip(violated_at).is_some_and(|(more, (since, _))| now >= since + more) {
                     break Ended::Budget;
                 }
                 if limits.deadline.is_some_and(|end| now >= end) {
@@ -218,6 +228,10 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 }
             }
         };
+        self.report.ended = ended;
+        if ended == Ended::Budget {
+            self.keep_earlier();
+        }
         self.report.steps = self.runner.inner().total_steps - first_steps;
         self.report.states = self.cache.len() as u64;
         // The node popped last was the beginning.
@@ -253,6 +267,12 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     /// Everything learned stays; everything built on less is thrown away. All actors run to their first scheduling
     /// point.
     fn begin_iteration(&mut self) -> End {
+        let found: Vec<(Invariant, Vec<Choice>)> =
+            self.report.found.iter().map(|(invariant, found)| (*invariant, found.choices.clone())).collect();
+        for (invariant, choices) in found {
+            let prefix = self.prefix_of(&choices);
+            self.found_earlier.insert(invariant, prefix);
+        }
         self.runner.adopt_shared(true);
         self.nodes.clear();
         self.cache.clear();
@@ -277,6 +297,18 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             }
         }
         self.arrive(0, None)
+    }
+
+    /// What earlier iterations found, if this one ended before it came to it again.
+    fn keep_earlier(&mut self) {
+        for (invariant, prefix) in std::mem::take(&mut self.found_earlier) {
+            if !self.report.found.contains_key(&invariant) {
+                let choices = self.retrace(&prefix);
+                if let Some(found) = self.runner.follow(&choices, invariant) {
+                    self.report.found.insert(invariant, found);
+                }
+            }
+        }
     }
 
     /// The choice at the deepest node, to the next one.

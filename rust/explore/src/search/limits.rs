@@ -8,8 +8,12 @@ use crate::search::report::Progress;
 pub struct Limits<'a> {
     pub executions: u64,
     pub deadline: Option<Instant>,
-    /// How much longer to look once an invariant that ends executions has been violated.
+    /// Work (`Inner::work`) of the runner in all, at which to stop.
+    pub work: u64,
+    /// How much longer to look once an invariant that ends executions has been violated: time, if it is limited, and
+    /// work. Work is the same on every host, and so is what is found with it.
     pub settle: Option<Duration>,
+    pub settle_work: u64,
     /// States kept at most (about 24 bytes each).
     pub states: usize,
     /// Polled about every 20 ms.

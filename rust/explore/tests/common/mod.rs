@@ -33,7 +33,9 @@ pub fn finals<M: Model, A: Actors<M>>(
         &mut Limits {
             executions,
             deadline: None,
+            work: u64::MAX,
             settle: None,
+            settle_work: u64::MAX,
             states: usize::MAX,
             stop: &|| false,
             progress: &mut |_| {},
