@@ -5,7 +5,7 @@ use std::time::Duration;
 use vmemmap_arch::Invariant;
 use vmemmap_bench::handmade::Row;
 use vmemmap_bench::handmade::machine::Handmade;
-use vmemmap_explore::model::Invariants;
+use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::limits::Limits;
@@ -25,7 +25,7 @@ fn pct(row: &Row, depth: u32, executions: u64) -> Report {
         stop: &|| false,
         progress: &mut |_| {},
     };
-    let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::FreedTableIsEmpty]);
+    let ending = InvariantSet::of(&[Invariant::NoWalkOfFreedTable, Invariant::FreedTableIsEmpty]);
     sample(&mut runner, Draw::Pct { depth }, 0, ending, 100_000, &mut limits)
 }
 

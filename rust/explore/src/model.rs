@@ -6,56 +6,11 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
+pub use vmemmap_arch::InvariantSet;
 use vmemmap_arch::{Invariant, LockId};
 
 /// Most actors of one scenario (sets of actors are bits of a `u16`).
 pub const MAX_ACTORS: usize = 16;
-
-/// Set of invariants: bit `number - 1`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Invariants(pub u32);
-
-impl Invariants {
-    pub const NONE: Invariants = Invariants(0);
-
-    #[must_use]
-    pub const fn only(invariant: Invariant) -> Self {
-        Self(1 << (invariant.number() - 1))
-    }
-    #[must_use]
-    pub fn of(list: &[Invariant]) -> Self {
-        Self(list.iter().fold(0, |bits, i| bits | Self::only(*i).0))
-    }
-    #[must_use]
-    #[inline]
-    pub const fn contains(self, invariant: Invariant) -> bool {
-        self.0 & Self::only(invariant).0 != 0
-    }
-    #[must_use]
-    #[inline]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-    #[must_use]
-    #[inline]
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-    #[must_use]
-    #[inline]
-    pub const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-    #[must_use]
-    #[inline]
-    pub const fn minus(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-    /// In the order of their numbers.
-    pub fn iter(self) -> impl Iterator<Item = Invariant> {
-        Invariant::ALL.into_iter().filter(move |i| self.contains(*i))
-    }
-}
 
 /// Locations that an operation reads and writes (docs/search.md §1): dense numbers given by the model.
 ///
@@ -177,14 +132,8 @@ pub struct Described {
     pub about: Vec<u64>,
 }
 
-/// One broken invariant, as the model reported it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Breach {
-    pub invariant: Invariant,
-    pub actor: u8,
-    pub address: Option<u64>,
-    pub message: String,
-}
+/// A violated invariant as the model reports it, by actor number.
+pub type Violation = vmemmap_arch::Violation<u8, String>;
 
 /// A run of operations that do nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -242,7 +191,7 @@ pub trait Model {
     /// Hash of everything that later operations can depend on.
     fn fingerprint(&self) -> u128;
     /// Invariants broken since `reset`.
-    fn violated(&self) -> Invariants;
+    fn violated(&self) -> InvariantSet;
     /// Actors that this blocked actor waits for, each of which it needs (bits).
     fn waits_for(&self, actor: u8, op: &Self::Op) -> u16;
     /// An operation that may never come (an interrupt's entry): while it cannot, its actor counts neither as blocked
@@ -275,15 +224,15 @@ pub trait Model {
         false
     }
     /// Which invariants this machine can see violated at all. I22 and I23 need weak memory and torn accesses.
-    fn visible(&self) -> Invariants {
-        Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
+    fn visible(&self) -> InvariantSet {
+        InvariantSet::ALL.minus(InvariantSet::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
     }
     /// For the scope of a verdict.
     fn memory_model(&self) -> String {
         String::from("sequentially consistent memory")
     }
     /// Details of what was broken since `reset`, in order.
-    fn breaches(&self) -> Vec<Breach>;
+    fn violations(&self) -> Vec<Violation>;
     /// What the operation is; `old` as of now (called before `execute`), `new` filled by `described_after`.
     fn describe(&self, actor: u8, op: &Self::Op) -> Described;
     /// What makes this outcome (below `outcomes`) another than the first, in words that are the same in every run.

@@ -7,7 +7,7 @@ mod toy;
 use common::finals;
 use toy::{Line, Op, Programs, Toy};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::model::Invariants;
+use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_explore::search::report::Report;
@@ -16,7 +16,7 @@ use vmemmap_explore::search::report::Report;
 const TAIL: usize = 80;
 
 fn search(programs: &Programs, reduction: Reduction) -> Report {
-    finals(&Shared::new(Toy::default()), programs, reduction, Invariants::NONE, u64::MAX).0
+    finals(&Shared::new(Toy::default()), programs, reduction, InvariantSet::NONE, u64::MAX).0
 }
 
 /// Reads whether `writer` is ready, looks at a word of its own for long, then does `last`, if it was ready.

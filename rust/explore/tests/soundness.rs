@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
 use vmemmap_arch::Invariant;
-use vmemmap_explore::model::Invariants;
+use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::reduction::options::Fault;
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
@@ -24,7 +24,7 @@ fn search(
     programs: &Programs,
     reduction: Reduction,
     flaw: Flaw,
-    ending: Invariants,
+    ending: InvariantSet,
     executions: u64,
 ) -> (Report, HashSet<Final>) {
     let shared = Shared::new(Toy { flaw, ..Toy::default() });
@@ -39,7 +39,7 @@ const NAIVE_LIMIT: u64 = 6_000;
 /// The naive answer, or `None` if it would take too long.
 fn naive(programs: &Programs) -> Option<(Report, HashSet<Final>)> {
     let reduction = Reduction { keep_finished: true, ..Reduction::NAIVE };
-    let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, NAIVE_LIMIT);
+    let (report, finals) = search(programs, reduction, Flaw::None, InvariantSet::NONE, NAIVE_LIMIT);
     (report.ended == Ended::Exhausted).then_some((report, finals))
 }
 
@@ -73,7 +73,7 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
         let (u, d) = corpus(seed, 800, locks, |programs, naive_report, naive_finals| {
             for reduction in Reduction::ALL.into_iter().chain([UNREHEARSED]) {
                 let reduction = Reduction { keep_finished: true, ..reduction };
-                let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, u64::MAX);
+                let (report, finals) = search(programs, reduction, Flaw::None, InvariantSet::NONE, u64::MAX);
                 assert_eq!(&finals, naive_finals, "seed {seed}, {reduction:?}, {programs:?}");
                 assert_eq!(
                     report.found.keys().collect::<Vec<_>>(),
@@ -104,7 +104,7 @@ fn interrupts_masks_and_pauses_are_reduced_without_loss() {
             |programs, naive_report, naive_finals| {
                 for reduction in Reduction::ALL {
                     let reduction = Reduction { keep_finished: true, ..reduction };
-                    let (report, finals) = search(programs, reduction, Flaw::None, Invariants::NONE, u64::MAX);
+                    let (report, finals) = search(programs, reduction, Flaw::None, InvariantSet::NONE, u64::MAX);
                     assert_eq!(
                         comparable(&finals, reduction),
                         comparable(naive_finals, reduction),
@@ -128,8 +128,8 @@ fn an_interrupt_is_merged_with_what_it_does_not_meet() {
     let task: Vec<Line> = (0..10).map(|_| Line::WriteNext(1)).chain([Line::Do(Op::Write(0, 1))]).collect();
     let handler = [Op::Enter, Op::Read(0), Op::Exit].map(Line::Do).to_vec();
     let programs = Programs(vec![task, handler]);
-    let (merged, _) = search(&programs, Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
-    let (plain, _) = search(&programs, Reduction::CACHE_SLEEP, Flaw::None, Invariants::NONE, u64::MAX);
+    let (merged, _) = search(&programs, Reduction::MERGED, Flaw::None, InvariantSet::NONE, u64::MAX);
+    let (plain, _) = search(&programs, Reduction::CACHE_SLEEP, Flaw::None, InvariantSet::NONE, u64::MAX);
     assert!(merged.states <= 8, "{} states", merged.states);
     assert!(plain.states > 30, "{} states", plain.states);
 }
@@ -140,7 +140,7 @@ fn an_interrupt_that_takes_a_lock_of_the_task_under_it_deadlocks_and_a_mask_help
     let masked = [Op::Mask, Op::Lock(0), Op::Read(0), Op::Unlock(0), Op::Unmask].map(Line::Do).to_vec();
     let handler = [Op::Enter, Op::Lock(0), Op::Unlock(0), Op::Exit].map(Line::Do).to_vec();
     let run = |task: Vec<Line>| {
-        search(&Programs(vec![task, handler.clone()]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX).0
+        search(&Programs(vec![task, handler.clone()]), Reduction::MERGED, Flaw::None, InvariantSet::NONE, u64::MAX).0
     };
     assert_eq!(run(task).found[&Invariant::LockOrder].cost.switches, 1);
     let safe = run(masked);
@@ -152,7 +152,7 @@ fn an_interrupt_that_never_comes_is_no_deadlock() {
     let task = [Op::Mask, Op::Read(0)].map(Line::Do).to_vec();
     let handler = [Op::Enter, Op::Write(0, 1), Op::Exit].map(Line::Do).to_vec();
     let (report, finals) =
-        search(&Programs(vec![task, handler]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+        search(&Programs(vec![task, handler]), Reduction::MERGED, Flaw::None, InvariantSet::NONE, u64::MAX);
     assert!(report.exhaustive() && report.found.is_empty());
     assert!(finals.iter().all(|f| !f.deadlock));
 }
@@ -189,7 +189,7 @@ fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
         stop: &|| false,
         progress: &mut |_| {},
     };
-    let report = Search::new(&mut runner, Reduction::MERGED, &mut |_| {}).run(Invariants::NONE, 50, &mut limits);
+    let report = Search::new(&mut runner, Reduction::MERGED, &mut |_| {}).run(InvariantSet::NONE, 50, &mut limits);
     assert!(report.overflowed && !report.exhaustive(), "a livelock is never safe");
 }
 
@@ -197,13 +197,13 @@ fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
 fn the_interleavings_counted_over_the_cached_graph_are_the_executions_of_the_naive_search() {
     for (seed, locks) in [(8, 0), (9, 60)] {
         corpus(seed, 300, locks, |programs, naive_report, _| {
-            let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, Invariants::NONE, u64::MAX);
+            let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, InvariantSet::NONE, u64::MAX);
             assert_eq!(counted.interleavings, Some(naive_report.executions as f64), "seed {seed}, {programs:?}");
             assert_eq!(naive_report.interleavings, None);
         });
     }
     // Cut at a violation, as the naive search cuts.
-    let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::LockOrder]);
+    let ending = InvariantSet::of(&[Invariant::NoWalkOfFreedTable, Invariant::LockOrder]);
     corpus(10, 200, 40, |programs, _, _| {
         let (naive, _) = search(programs, Reduction::NAIVE, Flaw::None, ending, u64::MAX);
         let (counted, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
@@ -215,8 +215,8 @@ fn the_interleavings_counted_over_the_cached_graph_are_the_executions_of_the_nai
 fn sleep_sets_remove_executions_but_never_states() {
     let mut saved = 0;
     corpus(4, 400, 40, |programs, _, _| {
-        let (plain, _) = search(programs, Reduction::CACHE, Flaw::None, Invariants::NONE, u64::MAX);
-        let (slept, _) = search(programs, Reduction::CACHE_SLEEP, Flaw::None, Invariants::NONE, u64::MAX);
+        let (plain, _) = search(programs, Reduction::CACHE, Flaw::None, InvariantSet::NONE, u64::MAX);
+        let (slept, _) = search(programs, Reduction::CACHE_SLEEP, Flaw::None, InvariantSet::NONE, u64::MAX);
         assert_eq!(plain.states, slept.states, "seed 4, {programs:?}");
         assert!(slept.executions <= plain.executions);
         saved += plain.executions - slept.executions;
@@ -226,7 +226,7 @@ fn sleep_sets_remove_executions_but_never_states() {
 
 #[test]
 fn the_invariants_violated_do_not_depend_on_the_reduction_when_violations_end_executions() {
-    let ending = Invariants::of(&[Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::LockOrder]);
+    let ending = InvariantSet::of(&[Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::LockOrder]);
     corpus(5, 300, 30, |programs, _, _| {
         let (expected, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
         for reduction in Reduction::ALL {
@@ -243,7 +243,7 @@ fn differences(reduction: Reduction, flaw: Flaw) -> usize {
     let locks = if flaw == Flaw::QueueTouchesNothing { 90 } else { 30 };
     corpus(6, 600, locks, |programs, _, naive_finals| {
         let (_, finals) =
-            search(programs, Reduction { keep_finished: true, ..reduction }, flaw, Invariants::NONE, u64::MAX);
+            search(programs, Reduction { keep_finished: true, ..reduction }, flaw, InvariantSet::NONE, u64::MAX);
         differ += usize::from(&finals != naive_finals);
     });
     differ
@@ -255,7 +255,7 @@ fn readers_of_a_lock_do_not_keep_each_other_out() {
         |inside: &[Op]| [&[Op::ReadLock(0)], inside, &[Op::ReadUnlock(0)]].concat().into_iter().map(Line::Do).collect();
     let programs = Programs(vec![reads(&[Op::Write(0, 1), Op::Read(0)]), reads(&[Op::Write(0, 2)])]);
     let ends = |reduction: Reduction| {
-        search(&programs, Reduction { keep_finished: true, ..reduction }, Flaw::None, Invariants::NONE, u64::MAX).1
+        search(&programs, Reduction { keep_finished: true, ..reduction }, Flaw::None, InvariantSet::NONE, u64::MAX).1
     };
     let naive = ends(Reduction::NAIVE);
     assert_eq!(ends(Reduction::MERGED), naive);
@@ -267,8 +267,8 @@ fn readers_of_a_lock_do_not_keep_each_other_out() {
 fn what_happens_under_a_lock_is_no_scheduling_point_for_others_under_it() {
     let section = [Op::Lock(0), Op::Write(0, 1), Op::Swap(0, 2), Op::Read(0), Op::Unlock(0)];
     let programs = Programs(vec![section.map(Line::Do).to_vec(), section.map(Line::Do).to_vec()]);
-    let (merged, finals) = search(&programs, Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
-    let (plain, all) = search(&programs, Reduction::CACHE_SLEEP, Flaw::None, Invariants::NONE, u64::MAX);
+    let (merged, finals) = search(&programs, Reduction::MERGED, Flaw::None, InvariantSet::NONE, u64::MAX);
+    let (plain, all) = search(&programs, Reduction::CACHE_SLEEP, Flaw::None, InvariantSet::NONE, u64::MAX);
     assert_eq!(finals.len(), all.len());
     assert!(2 * merged.states <= plain.states, "{} states of {}", merged.states, plain.states);
 }
@@ -303,7 +303,7 @@ fn seeded_faults_of_the_reduction_are_noticed() {
                         programs,
                         Reduction { keep_finished: true, ..reduction },
                         flaw,
-                        Invariants::NONE,
+                        InvariantSet::NONE,
                         u64::MAX,
                     );
                     differ += usize::from(comparable(&finals, reduction) != comparable(naive_finals, reduction));
@@ -329,7 +329,7 @@ fn two_locks_in_opposite_order_deadlock_with_both_named() {
         &Programs(vec![ab, ba]),
         Reduction::MERGED,
         Flaw::None,
-        Invariants::only(Invariant::LockOrder),
+        InvariantSet::only(Invariant::LockOrder),
         u64::MAX,
     );
     assert_eq!(report.ended, Ended::Exhausted);
@@ -342,7 +342,7 @@ fn a_reader_inside_a_reader_deadlocks_with_a_queued_writer() {
     let nested = [Op::ReadLock(0), Op::ReadLock(0), Op::ReadUnlock(0)].map(Line::Do).to_vec();
     let writer = [Op::Queue(0), Op::WriteLock(0), Op::WriteUnlock(0)].map(Line::Do).to_vec();
     let (report, _) =
-        search(&Programs(vec![nested, writer]), Reduction::MERGED, Flaw::None, Invariants::NONE, u64::MAX);
+        search(&Programs(vec![nested, writer]), Reduction::MERGED, Flaw::None, InvariantSet::NONE, u64::MAX);
     assert!(report.found.contains_key(&Invariant::LockOrder));
 }
 
@@ -350,10 +350,10 @@ fn a_reader_inside_a_reader_deadlocks_with_a_queued_writer() {
 fn two_writers_of_one_word_have_two_orders_and_the_search_says_so() {
     let w = |v| vec![Line::Do(Op::Write(0, v))];
     let reduction = Reduction { keep_finished: true, ..Reduction::MERGED };
-    let (report, finals) = search(&Programs(vec![w(1), w(2)]), reduction, Flaw::None, Invariants::NONE, u64::MAX);
+    let (report, finals) = search(&Programs(vec![w(1), w(2)]), reduction, Flaw::None, InvariantSet::NONE, u64::MAX);
     assert_eq!(finals.len(), 2);
     assert!(report.exhaustive());
-    let (naive, _) = search(&Programs(vec![w(1), w(2)]), Reduction::NAIVE, Flaw::None, Invariants::NONE, u64::MAX);
+    let (naive, _) = search(&Programs(vec![w(1), w(2)]), Reduction::NAIVE, Flaw::None, InvariantSet::NONE, u64::MAX);
     assert_eq!(naive.executions, 2);
 }
 
@@ -379,7 +379,7 @@ fn a_request_to_stop_is_obeyed_and_reported() {
         asked.get() > 1
     };
     let report = Search::new(&mut runner, Reduction::NAIVE, &mut |_| {}).run(
-        Invariants::NONE,
+        InvariantSet::NONE,
         100_000,
         &mut Limits {
             executions: u64::MAX,
@@ -407,9 +407,9 @@ fn larger_programs_agree_with_the_cached_search() {
         programs.0.extend(random_programs(&mut rng, 30).0);
         programs.0.truncate(4);
         let keep = |r: Reduction| Reduction { keep_finished: true, ..r };
-        let (_, expected) = search(&programs, keep(Reduction::CACHE), Flaw::None, Invariants::NONE, u64::MAX);
+        let (_, expected) = search(&programs, keep(Reduction::CACHE), Flaw::None, InvariantSet::NONE, u64::MAX);
         for reduction in [Reduction::CACHE_SLEEP, Reduction::MERGED] {
-            let (_, finals) = search(&programs, keep(reduction), Flaw::None, Invariants::NONE, u64::MAX);
+            let (_, finals) = search(&programs, keep(reduction), Flaw::None, InvariantSet::NONE, u64::MAX);
             assert_eq!(finals, expected, "seed 21, program {nth}, {reduction:?}, {programs:?}");
         }
     }
@@ -436,7 +436,7 @@ fn a_panic_of_an_actor_reaches_the_caller_while_others_are_suspended() {
     let mut runner = Runner::new(&shared, &faulty).expect("stacks");
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         Search::new(&mut runner, Reduction::CACHE, &mut |_| {}).run(
-            Invariants::NONE,
+            InvariantSet::NONE,
             100,
             &mut Limits {
                 executions: u64::MAX,

@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use vmemmap_arch::{Geometry, Granule, Invariant, Va};
+use vmemmap_arch::{Geometry, Granule, Invariant, InvariantSet, Va};
 
 use crate::ptdump_parse::{Line, Lines, NO_LEVEL, TextError};
-use crate::text_check::{TextFinding, check_range};
+use crate::text_check::{TextViolation, check_range};
 use crate::text_machine::TextHints;
 
 /// What a text is, told from what it prints.
@@ -30,7 +30,7 @@ pub struct Alone {
     pub kind: TextKind,
     /// Machines of which the ranges can be, the first of which was taken.
     pub machines: Vec<Geometry>,
-    pub visible: Vec<Invariant>,
+    pub visible: InvariantSet,
     /// What is not visible, and why, in words.
     pub notes: Vec<String>,
 }
@@ -90,7 +90,7 @@ pub fn kind_of_text(text: &[u8]) -> Result<TextKind, TextError> {
 ///
 /// # Errors
 /// The first line that is none of a dump's.
-pub fn check_alone(text: &[u8], hints: &TextHints, mut sink: impl FnMut(TextFinding)) -> Result<Alone, TextError> {
+pub fn check_alone(text: &[u8], hints: &TextHints, mut sink: impl FnMut(TextViolation)) -> Result<Alone, TextError> {
     let kind = kind_of_text(text)?;
     let machines = machines(text, hints, &kind)?;
     if let Some(g) = machines.first() {
@@ -100,7 +100,7 @@ pub fn check_alone(text: &[u8], hints: &TextHints, mut sink: impl FnMut(TextFind
             }
         }
     }
-    let mut visible = vec![Invariant::TreeWellFormed, Invariant::NoWritableExecutable];
+    let mut visible = InvariantSet::of(&[Invariant::TreeWellFormed, Invariant::NoWritableExecutable]);
     let mut notes = Vec::new();
     if kind.efi {
         notes.push("efi_page_tables: what the firmware's runtime services see, no mapping of the kernel's".to_owned());
@@ -122,7 +122,7 @@ pub fn check_alone(text: &[u8], hints: &TextHints, mut sink: impl FnMut(TextFind
         );
     }
     if !kind.levels {
-        visible.remove(0);
+        visible = InvariantSet::only(Invariant::NoWritableExecutable);
         notes.push(
             "no level column, as in 4.4: blocks and pages are not told apart, and alignment (I30) is not visible"
                 .to_owned(),
@@ -160,7 +160,7 @@ fn machines(text: &[u8], hints: &TextHints, kind: &TextKind) -> Result<Vec<Geome
                     let bottom = if kind.efi { 0 } else { (1u64 << g.va_bits).wrapping_neg() };
                     // The linear map begins where the addresses of the kernel do.
                     *wrong += u64::from(range.start.0 < bottom || linear && range.start.0 != bottom);
-                    check_range(&range, g, None, &mut |finding: TextFinding| {
+                    check_range(&range, g, None, &mut |finding: TextViolation| {
                         *wrong += u64::from(finding.invariant == Invariant::TreeWellFormed)
                     });
                 }

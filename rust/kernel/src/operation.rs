@@ -1,6 +1,7 @@
-//! The operations that actors are made of, and the one `match` that runs them.
+//! The operations that actors are made of: one table, of which the enum, its names and classes, the function that runs
+//! them, and (in the laboratory) their form in a document are made. `Operation::ROWS` says the same to everybody else.
 
-use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
+use vmemmap_arch::{Cpu, Order, Pa, Pfn, PfnRange, Va, VaRange, Zone};
 
 use crate::fault::{Handled, show_pte};
 use crate::hugetlb::{demote, dissolve, fault, resize};
@@ -12,172 +13,276 @@ use crate::{
     quiesce, sparse_vmemmap, vmalloc,
 };
 
-/// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Operation {
-    /// `echo count > …/nr_hugepages`; returns what was reached.
-    NrHugepages {
-        hstate: u8,
-        count: u64,
-    },
-    /// A fresh page into the pool, optimised if HVO is on (`alloc_fresh_huge_page`, `prep_new_huge_page`); exactly the
-    /// page at `at` if given. Returns its head PFN.
-    HugetlbAlloc {
-        hstate: u8,
-        at: Option<Pfn>,
-    },
-    /// A free page out of the pool and back to the page allocator (`update_and_free_page`); the page at `at` if given,
-    /// else the one on top of the free list. Returns its head PFN.
-    HugetlbFree {
-        hstate: u8,
-        at: Option<Pfn>,
-    },
-    /// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns its head
-    /// PFN.
-    HugetlbUse {
-        hstate: u8,
-    },
-    /// `echo count > …/demote`; returns how many were demoted.
-    HugetlbDemote {
-        hstate: u8,
-        count: u64,
-    },
-    /// `echo count > …/nr_overcommit_hugepages`.
-    HugetlbOvercommit {
-        hstate: u8,
-        count: u64,
-    },
-    /// `hugetlb_acct_memory`: reserve (positive) or give back (negative) pages.
-    HugetlbReserve {
-        hstate: u8,
-        delta: i64,
-    },
-    /// A page fault takes a free page and keeps it (until `HugetlbPut`). Returns its head PFN.
-    HugetlbGet {
-        hstate: u8,
-    },
-    HugetlbPut {
-        hstate: u8,
-        at: Pfn,
-    },
-    /// `dissolve_free_huge_page`, by memory failure on a free page. Returns 1 if there was one.
-    HugetlbDissolve {
-        at: Pfn,
-    },
-    /// Worker: `free_hpage_workfn`.
-    HugetlbDeferredFree,
-    /// `vm.hugetlb_optimize_vmemmap`.
-    SetHvo {
-        on: bool,
-    },
+/// Hands the table to another macro: names for the kernel, the CPU and whether somebody reads the result; the
+/// operations that a document may name; those that only an explorer makes.
+///
+/// A row: what it does, and what it returns if that is a number; its class; its name; its name in a document; its
+/// fields, with what a document may leave out; how it runs.
+#[macro_export]
+macro_rules! for_each_operation {
+    ($each:ident) => {
+        $each! { (k, cpu, read) {
+            /// `echo count > …/nr_hugepages`; returns what was reached.
+            AllocFree NrHugepages "nr_hugepages" { hstate: u8, count: u64 } =>
+                resize::set_max_huge_pages(k, cpu, hstate, count);
 
-    /// `add_memory`; leaves blocks offline.
-    MemoryAdd {
-        start: Pa,
-        bytes: u64,
-        memmap_on_memory: bool,
-    },
-    MemoryOnline {
-        start: Pa,
-        bytes: u64,
-        zone: Zone,
-    },
-    MemoryOffline {
-        start: Pa,
-        bytes: u64,
-    },
-    /// `remove_memory`: EBUSY unless offline.
-    MemoryRemove {
-        start: Pa,
-        bytes: u64,
-    },
-    /// `offline_and_remove_memory`.
-    MemoryOfflineAndRemove {
-        start: Pa,
-        bytes: u64,
-    },
-    /// `memremap_pages` of a ZONE_DEVICE range, sub-section granularity; no device_hotplug_lock.
-    DeviceAdd {
-        start: Pa,
-        bytes: u64,
-    },
-    DeviceRemove {
-        start: Pa,
-        bytes: u64,
-    },
-    /// A struct page of device memory is looked at by whoever uses that memory. Returns its reference count.
-    DeviceUse {
-        pfn: Pfn,
-    },
+            /// A fresh page into the pool, optimised if HVO is on (`alloc_fresh_huge_page`, `prep_new_huge_page`);
+            /// exactly the page at `at` if given. Returns its head PFN.
+            AllocFree HugetlbAlloc "hugetlb_alloc" { hstate: u8, #[serde(default)] at: Option<Pfn> } =>
+                hugetlb::alloc_pool_huge_folio(k, cpu, hstate, at);
 
-    /// `ptdump_walk_pgd` of a range, lines discarded. Returns the number of ranges noted.
-    PtdumpWalk {
-        range: VaRange,
-    },
-    /// `ptdump_check_wx`. Returns the number of W+X pages.
-    PtdumpCheckWx,
-    /// A lockless PFN walker (`pfn_to_online_page`, `compound_head`, flags and refcount of every `step`-th page), as
-    /// compaction or /proc/kpageflags. Returns the number of pages looked at.
-    PfnWalk {
-        start: Pfn,
-        end: Pfn,
-        step: u64,
-    },
-    /// `get_page_unless_zero` and `put_page`: a speculative reference (R1). Returns 1 if it was had.
-    SpeculativeRef {
-        pfn: Pfn,
-    },
-    /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns 1 if
-    /// valid.
-    PfnValid {
-        pfn: Pfn,
-        access: bool,
-    },
-    /// `kmemleak_scan` over struct pages: `pfn_to_online_page` under `get_online_mems`. Returns the number looked at.
-    KmemleakScan {
-        start: Pfn,
-        end: Pfn,
-        step: u64,
-    },
-    /// Worker: `kfree_rcu` of the section's `usage`, once it is handed over and a grace period has passed.
-    KfreeRcuWork {
-        start: Pa,
-    },
-    /// `memory_failure`: SetPageHWPoison on one page.
-    MemoryFailure {
-        pfn: Pfn,
-    },
-    /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve it, and
-    /// keep the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
-    PageHandlePoison {
-        pfn: Pfn,
-    },
-    /// A CPU comes online: `cpus_write_lock`, `page_alloc_cpu_online` → `zone_pcp_update`. Only the locks (R17).
-    CpuOnline,
-    /// Handler of the IPI with which `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
-    PauseLocalCpu,
-    /// `show_pte` of an address: a walk with no lock.
-    ShowPte {
-        at: Pfn,
-    },
-    /// No kernel code: a CPU's own walk for the address of a struct page, as it may make one at any time.
-    Speculate {
-        pfn: Pfn,
-    },
-    /// The same, by an IOMMU that shares the kernel's tables (R22).
-    IommuWalk {
-        pfn: Pfn,
-    },
+            /// A free page out of the pool and back to the page allocator (`update_and_free_page`); the page at `at`
+            /// if given, else the one on top of the free list. Returns its head PFN.
+            AllocFree HugetlbFree "hugetlb_free" { hstate: u8, #[serde(default)] at: Option<Pfn> } =>
+                hugetlb::remove_pool_hugetlb_folio(k, cpu, hstate, at);
 
-    /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case.
-    VmallocCycle {
-        pages: u64,
-    },
-    /// `vmalloc` of that many pages, which stay mapped. Returns their address.
-    VmallocAndKeep {
-        pages: u64,
-    },
+            /// A page fault takes a free page, its struct pages are used, and the last reference puts it back. Returns
+            /// its head PFN.
+            Other HugetlbUse "hugetlb_use" { hstate: u8 } => fault::fault_and_unmap(k, cpu, hstate);
+
+            /// `echo count > …/demote`; returns how many were demoted.
+            AllocFree HugetlbDemote "hugetlb_demote" { hstate: u8, count: u64 } =>
+                demote::demote_store(k, cpu, hstate, count);
+
+            /// `echo count > …/nr_overcommit_hugepages`.
+            Other HugetlbOvercommit "hugetlb_overcommit" { hstate: u8, count: u64 } =>
+                resize::nr_overcommit_hugepages_store(k, cpu, hstate, count);
+
+            /// `hugetlb_acct_memory`: reserve (positive) or give back (negative) pages.
+            Other HugetlbReserve "hugetlb_reserve" { hstate: u8, delta: i64 } =>
+                resize::hugetlb_acct_memory(k, cpu, hstate, delta);
+
+            /// A page fault takes a free page and keeps it (until `HugetlbPut`). Returns its head PFN.
+            Other HugetlbGet "hugetlb_get" { hstate: u8 } => fault::hugetlb_no_page(k, cpu, hstate);
+
+            /// A page that a fault took (`HugetlbGet`) goes back.
+            Other HugetlbPut "hugetlb_put" { hstate: u8, at: Pfn } => fault::__unmap_hugepage_range(k, cpu, hstate, at);
+
+            /// `dissolve_free_huge_page`, by memory failure on a free page. Returns 1 if there was one.
+            AllocFree HugetlbDissolve "hugetlb_dissolve" { at: Pfn } => dissolve::__page_handle_poison(k, cpu, at);
+
+            /// Worker: `free_hpage_workfn`.
+            AllocFree HugetlbDeferredFree "hugetlb_deferred_free" => hugetlb::free_hpage_workfn(k, cpu);
+
+            /// `vm.hugetlb_optimize_vmemmap`.
+            Other SetHvo "set_hvo" { on: bool } => {
+                cpu.label("hugetlb_vmemmap_sysctl_handler");
+                cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(on), Order::Plain);
+                Ok(0)
+            };
+
+            /// `add_memory`; leaves blocks offline.
+            AddRemove MemoryAdd "memory_add" { start: Pa, bytes: u64, #[serde(default)] memmap_on_memory: bool } =>
+                memory_hotplug::add_memory(k, cpu, start, bytes, memmap_on_memory);
+
+            /// `online_pages` of whole blocks.
+            Other MemoryOnline "memory_online" { start: Pa, bytes: u64, #[serde(default)] zone: Zone } =>
+                memory_block::online(k, cpu, start, bytes, zone);
+
+            /// `offline_pages` of whole blocks.
+            Other MemoryOffline "memory_offline" { start: Pa, bytes: u64 } =>
+                memory_block::offline(k, cpu, start, bytes).map_err(|failure| failure.errno);
+
+            /// `remove_memory`: EBUSY unless offline.
+            AddRemove MemoryRemove "memory_remove" { start: Pa, bytes: u64 } =>
+                memory_hotplug::remove_memory(k, cpu, start, bytes);
+
+            /// `offline_and_remove_memory`.
+            AddRemove MemoryOfflineAndRemove "memory_offline_and_remove" { start: Pa, bytes: u64 } =>
+                memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes);
+
+            /// `memremap_pages` of a ZONE_DEVICE range, sub-section granularity; no device_hotplug_lock.
+            AddRemove DeviceAdd "device_add" { start: Pa, bytes: u64 } =>
+                memory_hotplug::pagemap_range(k, cpu, start, bytes);
+
+            /// `memunmap_pages`: the end of `DeviceAdd`.
+            AddRemove DeviceRemove "device_remove" { start: Pa, bytes: u64 } =>
+                memory_hotplug::pageunmap_range(k, cpu, start, bytes);
+
+            /// A struct page of device memory is looked at by whoever uses that memory. Returns its reference count.
+            Other DeviceUse "device_use" { pfn: Pfn } => memory_hotplug::device_use(k, cpu, pfn);
+
+            /// `ptdump_walk_pgd` of a range, lines discarded: of addresses, of the vmemmap of these frames, or of all
+            /// of the kernel. Returns the number of ranges noted.
+            Walk PtdumpWalk "ptdump_walk" {
+                #[serde(default)] range: Option<VaRange>,
+                #[serde(default)] pfns: Option<PfnRange>,
+            } => ptdump(k, cpu, range, pfns, read);
+
+            /// `ptdump_check_wx`. Returns the number of W+X pages.
+            Walk PtdumpCheckWx "ptdump_check_wx" => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages);
+
+            /// A lockless PFN walker (`pfn_to_online_page`, `compound_head`, flags and refcount of every `step`-th
+            /// page), as compaction or /proc/kpageflags. Returns the number of pages looked at.
+            Walk PfnWalk "pfn_walk" { start: Pfn, end: Pfn, #[serde(default = "one_page")] step: u64 } =>
+                Ok(pfn_walkers::pfn_walk(k, cpu, start, end, step));
+
+            /// `get_page_unless_zero` and `put_page`: a speculative reference (R1). Returns 1 if it was had.
+            Walk SpeculativeRef "speculative_ref" { pfn: Pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn)));
+
+            /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns
+            /// 1 if valid.
+            Walk PfnValid "pfn_valid" { pfn: Pfn, #[serde(default)] access: bool } =>
+                Ok(u64::from(pfn_walkers::pfn_valid_user(k, cpu, pfn, access)));
+
+            /// `kmemleak_scan` over struct pages: `pfn_to_online_page` under `get_online_mems`. Returns the number
+            /// looked at.
+            Walk KmemleakScan "kmemleak_scan" { start: Pfn, end: Pfn, #[serde(default = "one_page")] step: u64 } =>
+                Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step));
+
+            /// Worker: `kfree_rcu` of the section's `usage`, once it is handed over and a grace period has passed.
+            Other KfreeRcuWork "kfree_rcu_work" { start: Pa } => sparse_vmemmap::kfree_rcu_work(k, cpu, start);
+
+            /// `memory_failure`: SetPageHWPoison on one page.
+            Other MemoryFailure "memory_failure" { pfn: Pfn } =>
+                memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV);
+
+            /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve
+            /// it, and keep the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
+            AllocFree PageHandlePoison "page_handle_poison" { pfn: Pfn } =>
+                memory_failure::page_handle_poison(k, cpu, pfn).map(u64::from);
+
+            /// A CPU comes online: `cpus_write_lock`, `page_alloc_cpu_online` → `zone_pcp_update`. Only the locks
+            /// (R17).
+            Other CpuOnline "cpu_online" => {
+                page_alloc::page_alloc_cpu_online(cpu);
+                Ok(0)
+            };
+
+            /// `show_pte` of an address: a walk with no lock.
+            Walk ShowPte "show_pte" { at: Pfn } => Ok(show_pte(cpu, k.layout.page_va(at)));
+
+            /// No kernel code: a CPU's own walk for the address of a struct page, as it may make one at any time.
+            Walk Speculate "speculate" { pfn: Pfn } => {
+                cpu.label("speculative walk");
+                cpu.speculate(k.layout.page_va(pfn));
+                Ok(0)
+            };
+
+            /// The same, by an IOMMU that shares the kernel's tables (R22).
+            Walk IommuWalk "iommu_walk" { pfn: Pfn } => {
+                cpu.label("IOMMU walk");
+                cpu.iommu_walk(k.layout.page_va(pfn));
+                Ok(0)
+            };
+
+            /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case.
+            Other VmallocCycle "vmalloc_cycle" { pages: u64 } => vmalloc::vmalloc_cycle(k, cpu, pages);
+
+            /// `vmalloc` of that many pages, which stay mapped. Returns their address. Handler of the IPI with which
+            /// `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
+            Other VmallocAndKeep "vmalloc_and_keep" { pages: u64 } => vmalloc::vmalloc_and_keep(k, cpu, pages);
+        } {
+            /// Handler of the IPI with which `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
+            Other PauseLocalCpu "pause_local_cpu" => {
+                quiesce::pause_local_cpu(k, cpu);
+                Ok(0)
+            };
+        } }
+    };
 }
+
+/// How operations can get in each other's way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Class {
+    AllocFree,
+    AddRemove,
+    Walk,
+    Other,
+}
+
+/// What the table says of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// Its name in a document.
+    pub name: &'static str,
+    pub class: Class,
+    /// What it does, by lines.
+    pub about: &'static [&'static str],
+    pub fields: &'static [Field],
+    /// Not for documents: an explorer makes it.
+    pub internal: bool,
+}
+
+/// A field of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field {
+    pub name: &'static str,
+    /// Its type in Rust.
+    pub kind: &'static str,
+    /// A document may leave it out.
+    pub optional: bool,
+}
+
+macro_rules! row {
+    (
+        $class:ident $name:literal $internal:literal
+        [$($doc:expr),*] [$( [$($attr:meta),*] $field:ident: $type:ty ),*]
+    ) => {
+        Row {
+            name: $name,
+            class: Class::$class,
+            about: &[$($doc),*],
+            fields: &[$( Field {
+                name: stringify!($field),
+                kind: stringify!($type),
+                optional: { const ATTRIBUTES: &[&str] = &[$(stringify!($attr)),*]; !ATTRIBUTES.is_empty() },
+            } ),*],
+            internal: $internal,
+        }
+    };
+}
+
+macro_rules! operations {
+    (
+        ($k:ident, $cpu:ident, $read:ident)
+        { $( $(#[doc = $doc:expr])* $class:ident $variant:ident $name:literal
+            $({ $( $(#[$attr:meta])* $field:ident: $type:ty ),* $(,)? })? => $body:expr; )* }
+        { $( $(#[doc = $idoc:expr])* $iclass:ident $ivariant:ident $iname:literal => $ibody:expr; )* }
+    ) => {
+        /// One kernel operation, as data: what a scenario lists, a script yields, a trace names.
+        #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+        pub enum Operation {
+            $( $(#[doc = $doc])* $variant $({ $( $field: $type ),* })?, )*
+            $( $(#[doc = $idoc])* $ivariant, )*
+        }
+
+        impl Operation {
+            /// The table, in its order.
+            pub const ROWS: &'static [Row] = &[
+                $( row!($class $name false [$($doc),*] [$($( [$($attr),*] $field: $type ),*)?]), )*
+                $( row!($iclass $iname true [$($idoc),*] []), )*
+            ];
+
+            /// Its name in a document: `"hugetlb_alloc"`.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $( Operation::$variant { .. } => $name, )*
+                    $( Operation::$ivariant => $iname, )*
+                }
+            }
+
+            #[must_use]
+            pub const fn class(&self) -> Class {
+                match self {
+                    $( Operation::$variant { .. } => Class::$class, )*
+                    $( Operation::$ivariant => Class::$iclass, )*
+                }
+            }
+
+            /// `read`: somebody looks at the result.
+            fn perform<C: Cpu>(&self, $k: &Kernel, $cpu: &C, $read: bool) -> Result<u64, Errno> {
+                match self.clone() {
+                    $( Operation::$variant $({ $($field),* })? => $body, )*
+                    $( Operation::$ivariant => $ibody, )*
+                }
+            }
+        }
+    };
+}
+
+for_each_operation!(operations);
 
 impl Operation {
     /// Run the operation on this CPU. What the number means is said at each operation; 0 where nothing is.
@@ -199,84 +304,24 @@ impl Operation {
             FaultHandler::Recheck | FaultHandler::Wait => self.perform(k, &Handled::new(k, cpu), read),
         }
     }
+}
 
-    /// `read`: somebody looks at the result.
-    fn perform<C: Cpu>(&self, k: &Kernel, cpu: &C, read: bool) -> Result<u64, Errno> {
-        match *self {
-            Operation::NrHugepages { hstate, count } => resize::set_max_huge_pages(k, cpu, hstate, count),
-            Operation::HugetlbAlloc { hstate, at } => hugetlb::alloc_pool_huge_folio(k, cpu, hstate, at),
-            Operation::HugetlbFree { hstate, at } => hugetlb::remove_pool_hugetlb_folio(k, cpu, hstate, at),
-            Operation::HugetlbUse { hstate } => fault::fault_and_unmap(k, cpu, hstate),
-            Operation::HugetlbDemote { hstate, count } => demote::demote_store(k, cpu, hstate, count),
-            Operation::HugetlbOvercommit { hstate, count } => {
-                resize::nr_overcommit_hugepages_store(k, cpu, hstate, count)
-            }
-            Operation::HugetlbReserve { hstate, delta } => resize::hugetlb_acct_memory(k, cpu, hstate, delta),
-            Operation::HugetlbGet { hstate } => fault::hugetlb_no_page(k, cpu, hstate),
-            Operation::HugetlbPut { hstate, at } => fault::__unmap_hugepage_range(k, cpu, hstate, at),
-            Operation::HugetlbDissolve { at } => dissolve::__page_handle_poison(k, cpu, at),
-            Operation::HugetlbDeferredFree => hugetlb::free_hpage_workfn(k, cpu),
-            Operation::SetHvo { on } => {
-                cpu.label("hugetlb_vmemmap_sysctl_handler");
-                cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(on), Order::Plain);
-                Ok(0)
-            }
-            Operation::MemoryAdd { start, bytes, memmap_on_memory } => {
-                memory_hotplug::add_memory(k, cpu, start, bytes, memmap_on_memory)
-            }
-            Operation::MemoryOnline { start, bytes, zone } => memory_block::online(k, cpu, start, bytes, zone),
-            Operation::MemoryOffline { start, bytes } => {
-                memory_block::offline(k, cpu, start, bytes).map_err(|failure| failure.errno)
-            }
-            Operation::MemoryRemove { start, bytes } => memory_hotplug::remove_memory(k, cpu, start, bytes),
-            Operation::MemoryOfflineAndRemove { start, bytes } => {
-                memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes)
-            }
-            Operation::DeviceAdd { start, bytes } => memory_hotplug::pagemap_range(k, cpu, start, bytes),
-            Operation::DeviceRemove { start, bytes } => memory_hotplug::pageunmap_range(k, cpu, start, bytes),
-            Operation::DeviceUse { pfn } => memory_hotplug::device_use(k, cpu, pfn),
-            Operation::PtdumpWalk { ref range } if !read => {
-                ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut ptdump::Unread);
-                Ok(0)
-            }
-            Operation::PtdumpWalk { ref range } => {
-                let mut count = ptdump::RangeCount::default();
-                ptdump::ptdump_walk_pgd(k, cpu, range.clone(), &mut count);
-                Ok(count.ranges)
-            }
-            Operation::PtdumpCheckWx => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages),
-            Operation::PfnWalk { start, end, step } => Ok(pfn_walkers::pfn_walk(k, cpu, start, end, step)),
-            Operation::SpeculativeRef { pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn))),
-            Operation::PfnValid { pfn, access } => Ok(u64::from(pfn_walkers::pfn_valid_user(k, cpu, pfn, access))),
-            Operation::KmemleakScan { start, end, step } => Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step)),
-            Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
-            Operation::MemoryFailure { pfn } => {
-                memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV)
-            }
-            Operation::PageHandlePoison { pfn } => memory_failure::page_handle_poison(k, cpu, pfn).map(u64::from),
-            Operation::CpuOnline => {
-                page_alloc::page_alloc_cpu_online(cpu);
-                Ok(0)
-            }
-            Operation::PauseLocalCpu => {
-                quiesce::pause_local_cpu(k, cpu);
-                Ok(0)
-            }
-            Operation::ShowPte { at } => Ok(show_pte(cpu, k.layout.page_va(at))),
-            Operation::Speculate { pfn } => {
-                cpu.label("speculative walk");
-                cpu.speculate(k.layout.page_va(pfn));
-                Ok(0)
-            }
-            Operation::IommuWalk { pfn } => {
-                cpu.label("IOMMU walk");
-                cpu.iommu_walk(k.layout.page_va(pfn));
-                Ok(0)
-            }
-            Operation::VmallocCycle { pages } => vmalloc::vmalloc_cycle(k, cpu, pages),
-            Operation::VmallocAndKeep { pages } => vmalloc::vmalloc_and_keep(k, cpu, pages),
-        }
+fn ptdump<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    range: Option<VaRange>,
+    pfns: Option<PfnRange>,
+    read: bool,
+) -> Result<u64, Errno> {
+    let frames = pfns.map(|pfns| k.layout.page_va(pfns.start)..k.layout.page_va(pfns.end));
+    let range = range.or(frames).unwrap_or(k.layout.page_offset..Va(0));
+    if !read {
+        ptdump::ptdump_walk_pgd(k, cpu, range, &mut ptdump::Unread);
+        return Ok(0);
     }
+    let mut count = ptdump::RangeCount::default();
+    ptdump::ptdump_walk_pgd(k, cpu, range, &mut count);
+    Ok(count.ranges)
 }
 
 /// A reference to whatever the PFN is, and its end. Dropping the last one frees the page, as `put_page` does.

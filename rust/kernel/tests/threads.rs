@@ -67,7 +67,10 @@ fn hugetlb_beside_hotplug_ptdump_and_walkers_breaks_nothing() {
                 Operation::HugetlbFree { hstate: h, at: None },
             ];
             let readers = [
-                Operation::PtdumpWalk { range: k.layout.vmemmap_start..k.layout.vmemmap_start.plus(1 << 30) },
+                Operation::PtdumpWalk {
+                    range: Some(k.layout.vmemmap_start..k.layout.vmemmap_start.plus(1 << 30)),
+                    pfns: None,
+                },
                 Operation::PfnWalk { start: pfn, end: pfn.plus(4096), step: 3 },
             ];
             run_actors(&k, &m, &[(&hugetlb, 60), (&churn(&k, 0), 6), (&readers, 10), (&churn(&k, 1), 6)]);

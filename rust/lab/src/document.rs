@@ -4,9 +4,10 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
+use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, PfnRange, Va, VaRange, Version, Zone};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
 use vmemmap_machine::explored::{Context, MAX_ACTORS};
 
@@ -99,9 +100,9 @@ pub struct StepsDocument {
 impl ActorDocument {
     /// # Errors
     /// `Actor`: neither a program nor steps, or both.
-    pub fn body(&self, layout: &Layout) -> Result<Body, DocumentError> {
+    pub fn body(&self) -> Result<Body, DocumentError> {
         match (&self.program, &self.steps) {
-            (Some(program), None) => Ok(Body::Program(program.iter().map(|o| o.operation(layout)).collect())),
+            (Some(program), None) => Ok(Body::Program(program.iter().map(|o| o.operation()).collect())),
             // A trace lists what was done without saying where a round ends, and an interrupt enters and leaves in
             // each.
             (None, Some(_)) if self.rounds > 1 && self.context != ContextDocument::Task => Err(DocumentError::Actor {
@@ -257,141 +258,81 @@ pub struct RangeDocument {
     pub end: u64,
 }
 
-/// `Operation` as JSON: `{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
-pub enum OperationDocument {
-    NrHugepages {
-        hstate: u8,
-        count: u64,
-    },
-    HugetlbAlloc {
-        hstate: u8,
-        #[serde(default)]
-        at: Option<u64>,
-    },
-    HugetlbFree {
-        hstate: u8,
-        #[serde(default)]
-        at: Option<u64>,
-    },
-    HugetlbUse {
-        hstate: u8,
-    },
-    HugetlbDemote {
-        hstate: u8,
-        count: u64,
-    },
-    HugetlbOvercommit {
-        hstate: u8,
-        count: u64,
-    },
-    HugetlbReserve {
-        hstate: u8,
-        delta: i64,
-    },
-    HugetlbGet {
-        hstate: u8,
-    },
-    HugetlbPut {
-        hstate: u8,
-        at: u64,
-    },
-    HugetlbDissolve {
-        at: u64,
-    },
-    HugetlbDeferredFree,
-    SetHvo {
-        on: bool,
-    },
-    MemoryAdd {
-        start: u64,
-        bytes: u64,
-        #[serde(default)]
-        memmap_on_memory: bool,
-    },
-    MemoryOnline {
-        start: u64,
-        bytes: u64,
-        #[serde(default)]
-        zone: ZoneDocument,
-    },
-    MemoryOffline {
-        start: u64,
-        bytes: u64,
-    },
-    MemoryRemove {
-        start: u64,
-        bytes: u64,
-    },
-    MemoryOfflineAndRemove {
-        start: u64,
-        bytes: u64,
-    },
-    DeviceAdd {
-        start: u64,
-        bytes: u64,
-    },
-    DeviceRemove {
-        start: u64,
-        bytes: u64,
-    },
-    DeviceUse {
-        pfn: u64,
-    },
-    PtdumpWalk {
-        #[serde(default)]
-        range: Option<RangeDocument>,
-        #[serde(default)]
-        pfns: Option<RangeDocument>,
-    },
-    PtdumpCheckWx,
-    PfnWalk {
-        start: u64,
-        end: u64,
-        #[serde(default = "one_page")]
-        step: u64,
-    },
-    SpeculativeRef {
-        pfn: u64,
-    },
-    PfnValid {
-        pfn: u64,
-        #[serde(default)]
-        access: bool,
-    },
-    KmemleakScan {
-        start: u64,
-        end: u64,
-        #[serde(default = "one_page")]
-        step: u64,
-    },
-    KfreeRcuWork {
-        start: u64,
-    },
-    MemoryFailure {
-        pfn: u64,
-    },
-    PageHandlePoison {
-        pfn: u64,
-    },
-    CpuOnline,
-    ShowPte {
-        at: u64,
-    },
-    Speculate {
-        pfn: u64,
-    },
-    IommuWalk {
-        pfn: u64,
-    },
-    VmallocCycle {
-        pages: u64,
-    },
-    VmallocAndKeep {
-        pages: u64,
-    },
+/// How a field of an operation is written in a document.
+pub trait InDocument {
+    type Document: Clone + PartialEq + Eq + fmt::Debug + Serialize + DeserializeOwned;
+    fn from_document(document: Self::Document) -> Self;
 }
+
+macro_rules! in_document {
+    ($( $type:ty, $document:ty: |$it:ident| $value:expr; )*) => {
+        $( impl InDocument for $type {
+            type Document = $document;
+            fn from_document($it: $document) -> Self {
+                $value
+            }
+        } )*
+    };
+}
+
+in_document! {
+    u8, u8: |it| it;
+    u64, u64: |it| it;
+    i64, i64: |it| it;
+    bool, bool: |it| it;
+    Pfn, u64: |it| Pfn(it);
+    Pa, u64: |it| Pa(it);
+    VaRange, RangeDocument: |it| Va(it.start)..Va(it.end);
+    PfnRange, RangeDocument: |it| Pfn(it.start)..Pfn(it.end);
+    Zone, ZoneDocument: |it| match it {
+        ZoneDocument::Normal => Zone::Normal,
+        ZoneDocument::Movable => Zone::Movable,
+    };
+}
+
+impl<T: InDocument> InDocument for Option<T> {
+    type Document = Option<T::Document>;
+    fn from_document(document: Self::Document) -> Self {
+        document.map(T::from_document)
+    }
+}
+
+macro_rules! documents {
+    (
+        $parameters:tt
+        { $( $(#[doc = $doc:expr])* $class:ident $variant:ident $name:literal
+            $({ $( $(#[$attr:meta])* $field:ident: $type:ty ),* $(,)? })? => $body:expr; )* }
+        $internal:tt
+    ) => {
+        /// `Operation` as JSON: `{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}`.
+        #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+        #[serde(tag = "op", deny_unknown_fields)]
+        pub enum OperationDocument {
+            $( #[serde(rename = $name)] $variant $({ $( $(#[$attr])* $field: <$type as InDocument>::Document ),* })?, )*
+        }
+
+        impl OperationDocument {
+            /// Its name in a document: `"hugetlb_alloc"`.
+            #[must_use]
+            pub fn kind(&self) -> String {
+                match self {
+                    $( Self::$variant { .. } => $name.to_owned(), )*
+                }
+            }
+
+            /// The operation.
+            #[must_use]
+            pub fn operation(&self) -> Operation {
+                match self.clone() {
+                    $( Self::$variant $({ $($field),* })? =>
+                        Operation::$variant $({ $( $field: InDocument::from_document($field) ),* })?, )*
+                }
+            }
+        }
+    };
+}
+
+vmemmap_kernel::for_each_operation!(documents);
 
 const fn one_page() -> u64 {
     1
@@ -409,77 +350,6 @@ pub enum ZoneDocument {
 impl fmt::Display for OperationDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl OperationDocument {
-    /// Its name in a document: `"hugetlb_alloc"`.
-    #[must_use]
-    pub fn kind(&self) -> String {
-        serde_json::to_value(self).ok().and_then(|v| v.get("op")?.as_str().map(String::from)).unwrap_or_default()
-    }
-
-    /// The operation, on a kernel of that layout (which turns the `pfns` of a ptdump into the vmemmap range of those
-    /// frames).
-    #[must_use]
-    pub fn operation(&self, layout: &Layout) -> Operation {
-        let pfn = |n: u64| Pfn(n);
-        match *self {
-            Self::NrHugepages { hstate, count } => Operation::NrHugepages { hstate, count },
-            Self::HugetlbAlloc { hstate, at } => Operation::HugetlbAlloc { hstate, at: at.map(pfn) },
-            Self::HugetlbFree { hstate, at } => Operation::HugetlbFree { hstate, at: at.map(pfn) },
-            Self::HugetlbUse { hstate } => Operation::HugetlbUse { hstate },
-            Self::HugetlbDemote { hstate, count } => Operation::HugetlbDemote { hstate, count },
-            Self::HugetlbOvercommit { hstate, count } => Operation::HugetlbOvercommit { hstate, count },
-            Self::HugetlbReserve { hstate, delta } => Operation::HugetlbReserve { hstate, delta },
-            Self::HugetlbGet { hstate } => Operation::HugetlbGet { hstate },
-            Self::HugetlbPut { hstate, at } => Operation::HugetlbPut { hstate, at: pfn(at) },
-            Self::HugetlbDissolve { at } => Operation::HugetlbDissolve { at: pfn(at) },
-            Self::HugetlbDeferredFree => Operation::HugetlbDeferredFree,
-            Self::SetHvo { on } => Operation::SetHvo { on },
-            Self::MemoryAdd { start, bytes, memmap_on_memory } => {
-                Operation::MemoryAdd { start: Pa(start), bytes, memmap_on_memory }
-            }
-            Self::MemoryOnline { start, bytes, zone } => Operation::MemoryOnline {
-                start: Pa(start),
-                bytes,
-                zone: match zone {
-                    ZoneDocument::Normal => Zone::Normal,
-                    ZoneDocument::Movable => Zone::Movable,
-                },
-            },
-            Self::MemoryOffline { start, bytes } => Operation::MemoryOffline { start: Pa(start), bytes },
-            Self::MemoryRemove { start, bytes } => Operation::MemoryRemove { start: Pa(start), bytes },
-            Self::MemoryOfflineAndRemove { start, bytes } => {
-                Operation::MemoryOfflineAndRemove { start: Pa(start), bytes }
-            }
-            Self::DeviceAdd { start, bytes } => Operation::DeviceAdd { start: Pa(start), bytes },
-            Self::DeviceRemove { start, bytes } => Operation::DeviceRemove { start: Pa(start), bytes },
-            Self::DeviceUse { pfn: n } => Operation::DeviceUse { pfn: pfn(n) },
-            Self::PtdumpWalk { range, pfns } => Operation::PtdumpWalk {
-                range: match (range, pfns) {
-                    (Some(r), _) => VaRange { start: Va(r.start), end: Va(r.end) },
-                    (None, Some(p)) => layout.page_va(pfn(p.start))..layout.page_va(pfn(p.end)),
-                    (None, None) => layout.page_offset..Va(0),
-                },
-            },
-            Self::PtdumpCheckWx => Operation::PtdumpCheckWx,
-            Self::PfnWalk { start, end, step } => Operation::PfnWalk { start: pfn(start), end: pfn(end), step },
-            Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
-            Self::PfnValid { pfn: n, access } => Operation::PfnValid { pfn: pfn(n), access },
-            Self::KmemleakScan { start, end, step } => {
-                Operation::KmemleakScan { start: pfn(start), end: pfn(end), step }
-            }
-            Self::KfreeRcuWork { start } => Operation::KfreeRcuWork { start: Pa(start) },
-            Self::PageHandlePoison { pfn: n } => Operation::PageHandlePoison { pfn: pfn(n) },
-            Self::CpuOnline => Operation::CpuOnline,
-            Self::MemoryFailure { pfn: n } => Operation::MemoryFailure { pfn: pfn(n) },
-            Self::ShowPte { at } => Operation::ShowPte { at: pfn(at) },
-            Self::Speculate { pfn: n } => Operation::Speculate { pfn: pfn(n) },
-            Self::IommuWalk { pfn: n } => Operation::IommuWalk { pfn: pfn(n) },
-            Self::VmallocCycle { pages } => Operation::VmallocCycle { pages },
-            Self::VmallocAndKeep { pages } => Operation::VmallocAndKeep { pages },
-        }
     }
 }
 

@@ -8,8 +8,10 @@ use std::ops::Range;
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Attr, Desc, FrameKind, Geometry, Kind, Layout, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Var};
-use vmemmap_kernel::check::{Finding, FrameInfo, Marks, StateView, Visible, check};
+use vmemmap_arch::{
+    Attr, ByInvariant, Desc, FrameKind, Geometry, InvariantSet, Kind, Layout, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Var,
+};
+use vmemmap_kernel::check::{FrameInfo, Marks, StateView, Violation, check};
 use vmemmap_kernel::page::flag;
 use vmemmap_kernel::state::{Section, section_flag};
 use vmemmap_kernel::{Kernel, MAX_RAM_RANGES, Policies, Ram};
@@ -54,26 +56,26 @@ pub struct Contents<'a> {
 }
 
 /// What a check found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Checked {
     /// At most `MOST_FINDINGS` of each invariant.
-    pub findings: Vec<Finding>,
-    /// How many there were of each, by number from 1.
-    pub counts: [u64; 33],
-    pub visible: Visible,
+    pub violations: Vec<Violation>,
+    /// How many there were of each.
+    pub counts: ByInvariant<u64>,
+    pub visible: InvariantSet,
 }
 
 /// Check every invariant that the tables, the facts and the contents, if there are any, can show.
 pub fn check_dump<V: TableView>(tables: &V, facts: &DumpFacts, contents: Option<&Contents<'_>>) -> Checked {
     let state = Dumped::new(tables, facts, contents);
-    let mut report = Checked { findings: Vec::new(), counts: [0; 33], visible: Visible::default() };
+    let mut report = Checked::default();
     let mut marks = SparseMarks::default();
-    let (findings, counts) = (&mut report.findings, &mut report.counts);
-    report.visible = check(&state, &mut marks, |finding| {
-        let count = &mut counts[usize::from(finding.invariant.number())];
+    let (violations, counts) = (&mut report.violations, &mut report.counts);
+    report.visible = check(&state, &mut marks, |violation| {
+        let count = &mut counts[violation.invariant];
         *count += 1;
         if *count <= MOST_FINDINGS as u64 {
-            findings.push(finding);
+            violations.push(violation);
         }
     });
     report

@@ -4,9 +4,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use thiserror::Error;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Cpu, Desc, Entry, FrameKind, Geometry, Layout, Level, Pa, Pfn, RangeOp, TableView, Va, Var, Zone};
+use vmemmap_arch::{
+    Cpu, Desc, Entry, FrameKind, Geometry, InvariantSet, Layout, Level, Pa, Pfn, RangeOp, TableView, Va, Var, Zone,
+};
 use vmemmap_kernel::boot::Adopted;
-use vmemmap_kernel::check::{FrameInfo, Marks, StateView, Visible, check};
+use vmemmap_kernel::check::{FrameInfo, Marks, StateView, check};
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::state::{Block, Hpage, Hstate, Scalar, Section, section_flag};
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, hugetlb, ptdump};
@@ -448,15 +450,15 @@ impl LiveMachine {
 
     /// Every invariant that a machine at rest can show: what is broken, and which could be judged.
     #[must_use]
-    pub fn check(&self) -> (Vec<vmemmap_kernel::check::Finding>, Visible) {
-        let mut findings = Vec::new();
+    pub fn check(&self) -> (Vec<vmemmap_kernel::check::Violation>, InvariantSet) {
+        let mut violations = Vec::new();
         let mut marks = FrameMarks::new(
             self.machine.span() >> self.kernel.geometry.page_shift(),
             self.kernel.vars.base,
             &self.kernel.geometry,
         );
-        let visible = check(&AtRest(self), &mut marks, |f| findings.push(f));
-        (findings, visible)
+        let visible = check(&AtRest(self), &mut marks, |v| violations.push(v));
+        (violations, visible)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Actors whose operations are asked for one after the other: what the engine's `scripted` is given here.
 
-use vmemmap_arch::Layout;
 use vmemmap_explore::runtime::scripted::{self, Next, Scripted};
 use vmemmap_kernel::{Errno, Operation};
 
@@ -14,10 +13,10 @@ const _: () = assert!(!std::mem::needs_drop::<Next<Operation>>());
 
 impl Scripted for OperationDocument {
     type Operation = Operation;
-    type Context = Layout;
+    type Context = ();
 
-    fn resolve(&self, layout: &Layout) -> Operation {
-        self.operation(layout)
+    fn resolve(&self, (): &()) -> Operation {
+        self.operation()
     }
     fn kind(&self) -> String {
         OperationDocument::kind(self)

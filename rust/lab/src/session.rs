@@ -165,9 +165,9 @@ fn digest(document: &Document) -> String {
         .map_or_else(|_| String::new(), |text| format!("{:016x}", xxhash_rust::xxh3::xxh3_64(text.as_bytes())))
 }
 
-fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, SessionError> {
+fn scenario(document: &Document) -> Result<Scenario, SessionError> {
     let actor = |a: &ActorDocument| {
-        let body = a.body(&kernel.layout)?;
+        let body = a.body()?;
         Ok(Actor { name: a.name.clone(), cpu: a.cpu, rounds: a.rounds, body, context: a.context.into(), line: None })
     };
     let actors: Result<Vec<Actor>, DocumentError> = document.actors.iter().map(actor).collect();
@@ -180,8 +180,8 @@ fn scenario(document: &Document, kernel: &Kernel) -> Result<Scenario, SessionErr
     })
 }
 
-fn setup(document: &Document, kernel: &Kernel) -> Vec<Operation> {
-    document.setup.iter().map(|o| o.operation(&kernel.layout)).collect()
+fn setup(document: &Document) -> Vec<Operation> {
+    document.setup.iter().map(|o| o.operation()).collect()
 }
 
 /// What the environment may do on this kernel's machine.
@@ -214,10 +214,9 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
 /// Who runs on what: the actors, with the handlers of the interrupts that they send, and the machine as it is when they
 /// start.
 fn prepared(document: &Document, kernel: &Kernel) -> Result<(Scenario, Explored), SessionError> {
-    let mut scenario = scenario(document, kernel)?;
+    let mut scenario = scenario(document)?;
     scenario.add_ipi_handlers(kernel);
-    let mut world =
-        booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document, kernel))?;
+    let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document))?;
     world.place(&scenario.places());
     Ok((scenario, world))
 }
@@ -281,9 +280,7 @@ pub fn explore_with(
         ..Options::default()
     };
     let transcript = match source {
-        Some(source) => {
-            Some(Transcript::new(&kernel.layout, scenario.actors.iter().map(|a| a.name.clone()).collect(), source))
-        }
+        Some(source) => Some(Transcript::new(&(), scenario.actors.iter().map(|a| a.name.clone()).collect(), source)),
         None => programs_only(&scenario).map(|()| None)?,
     };
     let mut outcome = programs::explore(&kernel, world, &scenario, transcript.as_ref(), &how, stop, progress)?;
@@ -404,12 +401,12 @@ pub fn stress(
         (None, None) => LiveMachine::boot(document.machine.kernel()?, asked.checked)?,
     };
     let kernel = live.kernel();
-    for (number, operation) in setup(&document, kernel).into_iter().enumerate() {
+    for (number, operation) in setup(&document).into_iter().enumerate() {
         if let Err(errno) = live.run(&operation) {
             return Err(SessionError::Setup { number, operation, errno });
         }
     }
-    let scenario = scenario(&document, kernel)?;
+    let scenario = scenario(&document)?;
     if source.is_none() {
         programs_only(&scenario)?;
     }

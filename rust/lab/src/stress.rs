@@ -12,6 +12,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Serialize;
 use thiserror::Error;
 use vmemmap_arch::{Cpu, Invariant};
+use vmemmap_kernel::operation::Class;
 use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_machine::{Checked, Machine, Native, Violation};
 
@@ -78,13 +79,13 @@ impl From<&Violation> for StressViolation {
     fn from(v: &Violation) -> Self {
         Self {
             invariant: v.invariant.to_string(),
-            actor: v.actor.clone(),
-            cpu: v.cpu,
+            actor: v.actor.name.clone(),
+            cpu: v.actor.cpu,
             step: v.step,
             address: v.address,
             message: v.message.clone(),
-            freed: v.freed.as_ref().map(ToString::to_string),
-            held: v.held.as_ref().map(ToString::to_string),
+            freed: v.evidence.freed.as_ref().map(ToString::to_string),
+            held: v.evidence.held.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -142,56 +143,6 @@ pub struct Stressed {
     pub actors: Vec<ActorCount>,
     pub errors: BTreeMap<String, u64>,
     pub overlaps: Overlaps,
-}
-
-/// What an operation does to the others, for counting overlaps.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Class {
-    AllocFree,
-    AddRemove,
-    Walk,
-    Other,
-}
-
-fn kind(operation: &Operation) -> (&'static str, Class) {
-    match operation {
-        Operation::NrHugepages { .. } => ("nr_hugepages", Class::AllocFree),
-        Operation::HugetlbAlloc { .. } => ("hugetlb_alloc", Class::AllocFree),
-        Operation::HugetlbFree { .. } => ("hugetlb_free", Class::AllocFree),
-        Operation::HugetlbUse { .. } => ("hugetlb_use", Class::Other),
-        Operation::HugetlbDemote { .. } => ("hugetlb_demote", Class::AllocFree),
-        Operation::HugetlbOvercommit { .. } => ("hugetlb_overcommit", Class::Other),
-        Operation::HugetlbReserve { .. } => ("hugetlb_reserve", Class::Other),
-        Operation::HugetlbGet { .. } => ("hugetlb_get", Class::Other),
-        Operation::HugetlbPut { .. } => ("hugetlb_put", Class::Other),
-        Operation::HugetlbDissolve { .. } => ("hugetlb_dissolve", Class::AllocFree),
-        Operation::HugetlbDeferredFree => ("hugetlb_deferred_free", Class::AllocFree),
-        Operation::SetHvo { .. } => ("set_hvo", Class::Other),
-        Operation::MemoryAdd { .. } => ("memory_add", Class::AddRemove),
-        Operation::MemoryOnline { .. } => ("memory_online", Class::Other),
-        Operation::MemoryOffline { .. } => ("memory_offline", Class::Other),
-        Operation::MemoryRemove { .. } => ("memory_remove", Class::AddRemove),
-        Operation::MemoryOfflineAndRemove { .. } => ("memory_offline_and_remove", Class::AddRemove),
-        Operation::DeviceAdd { .. } => ("device_add", Class::AddRemove),
-        Operation::DeviceRemove { .. } => ("device_remove", Class::AddRemove),
-        Operation::DeviceUse { .. } => ("device_use", Class::Other),
-        Operation::PtdumpWalk { .. } => ("ptdump_walk", Class::Walk),
-        Operation::PtdumpCheckWx => ("ptdump_check_wx", Class::Walk),
-        Operation::PfnWalk { .. } => ("pfn_walk", Class::Walk),
-        Operation::SpeculativeRef { .. } => ("speculative_ref", Class::Walk),
-        Operation::PfnValid { .. } => ("pfn_valid", Class::Walk),
-        Operation::KmemleakScan { .. } => ("kmemleak_scan", Class::Walk),
-        Operation::KfreeRcuWork { .. } => ("kfree_rcu_work", Class::Other),
-        Operation::MemoryFailure { .. } => ("memory_failure", Class::Other),
-        Operation::PageHandlePoison { .. } => ("page_handle_poison", Class::AllocFree),
-        Operation::CpuOnline => ("cpu_online", Class::Other),
-        Operation::PauseLocalCpu => ("pause_local_cpu", Class::Other),
-        Operation::ShowPte { .. } => ("show_pte", Class::Walk),
-        Operation::Speculate { .. } => ("speculate", Class::Walk),
-        Operation::IommuWalk { .. } => ("iommu_walk", Class::Walk),
-        Operation::VmallocCycle { .. } => ("vmalloc_cycle", Class::Other),
-        Operation::VmallocAndKeep { .. } => ("vmalloc_and_keep", Class::Other),
-    }
 }
 
 /// Operations of one class that run now, and how many have succeeded: an interval met another if one was running at its
@@ -325,7 +276,7 @@ impl Worker<'_> {
         for _ in 0..self.rng.random_range(0..64u32) {
             std::hint::spin_loop();
         }
-        let (name, class) = kind(operation);
+        let (name, class) = (operation.name(), operation.class());
         let (seen_add_remove, seen_alloc_free) = (self.traffic.add_remove.look(), self.traffic.alloc_free.look());
         let own = match class {
             Class::AllocFree => Some(&self.traffic.alloc_free),
@@ -397,7 +348,7 @@ pub fn stress(
     }
     let traffic = Traffic::default();
     let names = || scenario.actors.iter().map(|a| a.name.clone()).collect();
-    let transcript = || source.map(|source| Transcript::new(&kernel.layout, names(), source));
+    let transcript = || source.map(|source| Transcript::new(&(), names(), source));
     let workers: Vec<Worker<'_>> = (0..threads)
         .map(|t| Worker {
             transcript: transcript(),

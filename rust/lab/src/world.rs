@@ -11,7 +11,7 @@ use vmemmap_machine::op::{Op, Reply};
 use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
 
 use crate::setup::{SetupError, alone, set_up};
-use vmemmap_explore::model::{Access, AccessSet, Breach, Described, Held, Invariants, Model, NewOrder, NoOps};
+use vmemmap_explore::model::{Access, AccessSet, Described, Held, InvariantSet, Model, NewOrder, NoOps, Violation};
 
 /// The explored machine as the engine's model.
 #[derive(Clone, Debug)]
@@ -101,8 +101,8 @@ impl Model for Explored {
         World::fingerprint(self)
     }
     #[inline]
-    fn violated(&self) -> Invariants {
-        Invariants(World::violated(self))
+    fn violated(&self) -> InvariantSet {
+        World::violated(self)
     }
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
         World::waits_for(self, actor, op)
@@ -132,14 +132,16 @@ impl Model for Explored {
     fn overflowed(&self) -> bool {
         World::overflowed(self)
     }
-    fn breaches(&self) -> Vec<Breach> {
-        let reported = |b: &vmemmap_machine::explored::Breach| Breach {
-            invariant: b.invariant,
-            actor: b.actor,
-            address: (b.address != 0).then_some(b.address),
-            message: format!("{}: {}", b.invariant.short(), b.message),
+    fn violations(&self) -> Vec<Violation> {
+        let reported = |v: &vmemmap_machine::explored::Violation| Violation {
+            invariant: v.invariant,
+            address: v.address,
+            actor: v.actor,
+            step: v.step,
+            message: format!("{}: {}", v.invariant.short(), v.message),
+            evidence: (),
         };
-        World::breaches(self).iter().map(reported).collect()
+        World::violations(self).iter().map(reported).collect()
     }
     fn describe(&self, actor: u8, op: &Op) -> Described {
         let d = World::describe(self, actor, op);
@@ -190,8 +192,8 @@ impl Model for Explored {
         }
         words
     }
-    fn visible(&self) -> Invariants {
-        Invariants(u32::MAX).minus(Invariants::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
+    fn visible(&self) -> InvariantSet {
+        InvariantSet::ALL.minus(InvariantSet::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
     }
 }
 

@@ -10,7 +10,7 @@ use vmemmap_arch::{Cpu, Frame, Invariant, LockId, Mode};
 use vmemmap_explore::counterexample::replay::Options;
 use vmemmap_explore::counterexample::report::ReplayReport;
 use vmemmap_explore::counterexample::trace::Trace;
-use vmemmap_explore::model::{AccessSet, Breach, Described, Invariants, Model};
+use vmemmap_explore::model::{AccessSet, Described, InvariantSet, Model, Violation};
 use vmemmap_lab::document::Document;
 use vmemmap_lab::live::LiveMachine;
 use vmemmap_lab::programs;
@@ -140,21 +140,23 @@ impl Model for InOrder<'_> {
     fn fingerprint(&self) -> u128 {
         0
     }
-    fn violated(&self) -> Invariants {
+    fn violated(&self) -> InvariantSet {
         if self.machine.violation_count() == 0 {
-            return Invariants::NONE;
+            return InvariantSet::NONE;
         }
-        Invariants::of(&Invariant::ALL.into_iter().filter(|i| self.machine.violations_of(*i) != 0).collect::<Vec<_>>())
+        Invariant::ALL.into_iter().filter(|i| self.machine.violations_of(*i) != 0).collect()
     }
     fn waits_for(&self, _actor: u8, _op: &Op) -> u16 {
         0
     }
-    fn breaches(&self) -> Vec<Breach> {
-        let reported = |v: &vmemmap_machine::Violation| Breach {
+    fn violations(&self) -> Vec<Violation> {
+        let reported = |v: &vmemmap_machine::Violation| Violation {
             invariant: v.invariant,
-            actor: v.cpu,
-            address: Some(v.address),
+            address: v.address,
+            actor: v.actor.cpu,
+            step: v.step,
             message: v.to_string(),
+            evidence: (),
         };
         self.machine.violations().iter().map(reported).collect()
     }
@@ -242,11 +244,10 @@ fn on_checked_cpus(document: &Value, counterexample: &Value, policies: &[(&str, 
     let mut document = Document::parse(&document.to_string()).expect("as above");
     document.machine.policies.extend(policies.iter().map(|(row, value)| ((*row).to_owned(), (*value).to_owned())));
     let kernel = || document.machine.kernel().expect("as above");
-    let layout = kernel().layout;
     let boot = || {
         let live = LiveMachine::boot(kernel(), true).expect("it boots");
         for operation in &document.setup {
-            live.run(&operation.operation(&layout)).expect("the setup ran when it was explored");
+            live.run(&operation.operation()).expect("the setup ran when it was explored");
         }
         for (cpu, actor) in (0..).zip(&document.actors) {
             live.machine().set_actor(cpu, &actor.name);
@@ -258,7 +259,7 @@ fn on_checked_cpus(document: &Value, counterexample: &Value, policies: &[(&str, 
         name: a.name.clone(),
         cpu: a.cpu,
         rounds: a.rounds,
-        body: a.body(&layout).expect("a program"),
+        body: a.body().expect("a program"),
         context: Context::Task,
         line: None,
     });

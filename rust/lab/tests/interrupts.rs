@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use common::finals;
 use serde_json::json;
-use vmemmap_explore::model::{AccessSet, Breach, Described, Invariants, Model};
+use vmemmap_explore::model::{AccessSet, Described, InvariantSet, Model, Violation};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_kernel::{Kernel, Operation};
@@ -64,7 +64,7 @@ impl Model for Recorder {
     fn fingerprint(&self) -> u128 {
         Model::fingerprint(&self.world)
     }
-    fn violated(&self) -> Invariants {
+    fn violated(&self) -> InvariantSet {
         Model::violated(&self.world)
     }
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
@@ -76,8 +76,8 @@ impl Model for Recorder {
     fn at_rest(&mut self) {
         self.complete.borrow_mut().push(self.history.clone());
     }
-    fn breaches(&self) -> Vec<Breach> {
-        Model::breaches(&self.world)
+    fn violations(&self) -> Vec<Violation> {
+        Model::violations(&self.world)
     }
     fn describe(&self, actor: u8, op: &Op) -> Described {
         Model::describe(&self.world, actor, op)
@@ -120,7 +120,7 @@ fn histories(scenario: &Scenario) -> Vec<History> {
         &Shared::new(recorder),
         &Programs { kernel: &kernel, scenario, transcript: None },
         Reduction::NAIVE,
-        Invariants::NONE,
+        InvariantSet::NONE,
         u64::MAX,
     );
     assert!(report.exhaustive());

@@ -105,12 +105,12 @@ fn world(kernel: &Kernel, setup: &[Operation]) -> Explored {
     booted(kernel, 2, options, setup).expect("it boots")
 }
 
-fn scenario(document: &Document, kernel: &Kernel) -> Scenario {
+fn scenario(document: &Document) -> Scenario {
     let actor = |a: &ActorDocument| Actor {
         name: a.name.clone(),
         cpu: a.cpu,
         rounds: a.rounds,
-        body: a.body(&kernel.layout).expect("either"),
+        body: a.body().expect("either"),
         context: Context::Task,
         line: None,
     };
@@ -161,13 +161,13 @@ fn asked_steps_are_the_same_search_as_the_decision_in_rust() {
     let text = document(1).to_string();
     let parsed = Document::parse(&text).expect("a document");
     let kernel = parsed.machine.kernel().expect("a machine");
-    let run = |d: &OperationDocument| d.operation(&kernel.layout);
+    let run = |d: &OperationDocument| d.operation();
     let setup: Vec<Operation> = parsed.setup.iter().map(run).collect();
     let world = world(&kernel, &setup);
     let offline_and_remove =
         run(&operation(&json!({"op": "memory_offline_and_remove", "start": PLACE, "bytes": SECTION})));
     let actors = Native { kernel: &kernel, offline_and_remove, remove: run(&remove()), dump: run(&dump()) };
-    let scenario = scenario(&parsed, &kernel);
+    let scenario = scenario(&parsed);
     let shared = Shared::new(world);
     let mut runner = Runner::new(&shared, &actors).expect("stacks");
     let how = Options { seconds: None, shorten_seconds: 30.0, settle_seconds: 30.0, ..Options::default() };
@@ -217,7 +217,7 @@ fn reductions_agree_on_steps_that_look() {
     let step = |choice: u8| (choice != 0).then(|| if choice == 1 { remove() } else { dump() });
     let parsed = Document::parse(&document(1).to_string()).expect("a document");
     let kernel = parsed.machine.kernel().expect("a machine");
-    let setup: Vec<Operation> = parsed.setup.iter().map(|o| o.operation(&kernel.layout)).collect();
+    let setup: Vec<Operation> = parsed.setup.iter().map(|o| o.operation()).collect();
     // After success, EBUSY, any other errno: end, remove, dump.
     for (first, second) in [(1, [0, 2, 0]), (1, [0, 1, 2]), (2, [1, 1, 1]), (1, [2, 0, 2])] {
         let next = |results: &[i64]| match *results {
@@ -229,9 +229,9 @@ fn reductions_agree_on_steps_that_look() {
         };
         let source = |_: usize, results: &[i64]| drive(results, next);
         let answers = [Reduction::CACHE, Reduction::CACHE_SLEEP, Reduction::MERGED].map(|reduction| {
-            let scenario = scenario(&parsed, &kernel);
+            let scenario = scenario(&parsed);
             let names = scenario.actors.iter().map(|a| a.name.clone()).collect();
-            let transcript = Transcript::new(&kernel.layout, names, &source);
+            let transcript = Transcript::new(&(), names, &source);
             let world = world(&kernel, &setup);
             let how =
                 Options { reduction, seconds: None, shorten_seconds: 0.0, settle_seconds: 60.0, ..Options::default() };

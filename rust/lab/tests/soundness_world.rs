@@ -14,7 +14,7 @@ use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, shrunk}
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi};
 use vmemmap_explore::check::verdict::{Options, ask};
-use vmemmap_explore::model::Invariants;
+use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::reduction::options::Fault;
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
@@ -41,7 +41,7 @@ fn whole(
     r: Reduction,
     limit: u64,
 ) -> (World, Report, HashSet<Final>) {
-    search(world, mutant, programs, Reduction { keep_finished: true, ..r }, Invariants::NONE, limit)
+    search(world, mutant, programs, Reduction { keep_finished: true, ..r }, InvariantSet::NONE, limit)
 }
 
 /// Whether a reduction loses final states of the reference, on a machine that has numbered nothing yet.
@@ -129,7 +129,7 @@ fn verdicts_agree(mut world: World, programs: &Programs, nth: usize, reference: 
         Invariant::BreakBeforeMake,
         Invariant::LockOrder,
     ];
-    let ending = JUDGED.get(nth % 8).map_or(Invariants::of(&JUDGED), |one| Invariants::only(*one));
+    let ending = JUDGED.get(nth % 8).map_or(InvariantSet::of(&JUDGED), |one| InvariantSet::only(*one));
     let mut violated = |reduction| {
         let (back, report, _) = search(world.clone(), None, programs, reduction, ending, u64::MAX);
         world = back;
@@ -178,7 +178,7 @@ fn the_shortest_trace_is_the_shortest_of_all_executions() {
             let programs = corpus.draw();
             let world = programs.setup.world.clone();
             let (world, naive, _) =
-                search(world, None, &programs, Reduction::NAIVE, Invariants::of(&judged), NAIVE_LIMIT);
+                search(world, None, &programs, Reduction::NAIVE, InvariantSet::of(&judged), NAIVE_LIMIT);
             if naive.ended != Ended::Exhausted {
                 continue;
             }

@@ -32,4 +32,4 @@ pub use native::cpu::Native;
 #[cfg(not(loom))]
 pub use native::machine::{FrameCounts, Machine};
 #[cfg(not(loom))]
-pub use violation::{Event, Violation};
+pub use violation::{Actor, Event, History, Violation};

@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vmemmap_arch::Invariant;
+use vmemmap_arch::{ByInvariant, Invariant};
 
 /// Most violations of one invariant that are kept with all details; further ones are only counted. A rare one is so
 /// never hidden behind many of another.
@@ -26,38 +26,31 @@ impl fmt::Display for Event {
     }
 }
 
-/// An invariant that was violated.
+/// Who violated an invariant on a machine of threads, and in which kernel function.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Violation {
-    pub invariant: Invariant,
+pub struct Actor {
     pub cpu: u8,
-    pub actor: String,
-    /// Kernel function that the actor was in.
+    pub name: String,
     pub label: &'static str,
-    /// Number of the machine's step; comparable with those of the events.
-    pub step: u64,
-    /// Virtual or physical address that the message is about.
-    pub address: u64,
-    pub message: String,
-    /// Who returned the frame to the allocator last, if a frame is concerned and the machine keeps histories.
+}
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (CPU {}) in {}", self.name, self.cpu, self.label)
+    }
+}
+
+/// What happened to the frame that a violation is about, if it is about one and the machine keeps histories.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct History {
+    /// Who returned it to the allocator last.
     pub freed: Option<Event>,
     /// Who allocated it last.
     pub held: Option<Event>,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} {}: {} (CPU {}) in {} at step {}: {}",
-            self.invariant,
-            self.invariant.short(),
-            self.actor,
-            self.cpu,
-            self.label,
-            self.step,
-            self.message
-        )?;
         if let Some(e) = &self.freed {
             write!(f, "; freed by {e}")?;
         }
@@ -68,23 +61,19 @@ impl fmt::Display for Violation {
     }
 }
 
+/// A violated invariant of a machine of threads; its step is comparable with those of the history.
+pub type Violation = vmemmap_arch::Violation<Actor, String, History>;
+
 /// Where violations of all CPUs go. Costs nothing until one happens.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sink {
     kept: Mutex<Vec<Violation>>,
-    /// By invariant number.
-    counts: [AtomicU64; 33],
-}
-
-impl Default for Sink {
-    fn default() -> Self {
-        Self { kept: Mutex::new(Vec::new()), counts: [const { AtomicU64::new(0) }; 33] }
-    }
+    counts: ByInvariant<AtomicU64>,
 }
 
 impl Sink {
     pub fn record(&self, violation: Violation) {
-        let before = self.counts[usize::from(violation.invariant.number())].fetch_add(1, Ordering::Relaxed);
+        let before = self.counts[violation.invariant].fetch_add(1, Ordering::Relaxed);
         if before < MAX_KEPT {
             self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(violation);
         }
@@ -96,17 +85,17 @@ impl Sink {
     /// Those kept so far, which are forgotten; and their counts with them.
     #[must_use]
     pub fn take(&self) -> Vec<Violation> {
-        for c in &self.counts {
+        for (_, c) in self.counts.iter() {
             c.store(0, Ordering::Relaxed);
         }
         std::mem::take(&mut self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().map(|c| c.load(Ordering::Relaxed)).sum()
+        self.counts.iter().map(|(_, c)| c.load(Ordering::Relaxed)).sum()
     }
     #[must_use]
     pub fn count(&self, invariant: Invariant) -> u64 {
-        self.counts[usize::from(invariant.number())].load(Ordering::Relaxed)
+        self.counts[invariant].load(Ordering::Relaxed)
     }
 }

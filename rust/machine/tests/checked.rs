@@ -80,8 +80,8 @@ fn a_walk_that_holds_a_freed_table_is_i1_with_both_histories() {
     walker.label("ptdump_walk");
     assert_eq!(walker.read(pte, Order::Plain).desc, Desc::NONE);
     let v = only(&m, Invariant::NoWalkOfFreedTable);
-    assert_eq!((v.actor.as_str(), v.label, v.address), ("walker", "ptdump_walk", held.pa.0));
-    let (freed, held) = (v.freed.unwrap(), v.held.unwrap());
+    assert_eq!((v.actor.name.as_str(), v.actor.label, v.address), ("walker", "ptdump_walk", held.pa.0));
+    let (freed, held) = (v.evidence.freed.unwrap(), v.evidence.held.unwrap());
     assert_eq!((freed.actor.as_str(), freed.label, held.label), ("hot remove", "free_empty_pte_table", "populate"));
     assert!(held.step < freed.step && freed.step < v.step);
 }
@@ -130,7 +130,7 @@ fn access_to_a_freed_or_reused_leaf_frame_is_i3() {
     cpu.free(f, 0, FrameKind::Vmemmap);
     assert_eq!(m.violation_count(), 0);
     cpu.store(VA, 1, Order::Plain);
-    assert_eq!(only(&m, Invariant::NoUseOfFreedFrame).freed.unwrap().cpu, 0);
+    assert_eq!(only(&m, Invariant::NoUseOfFreedFrame).evidence.freed.unwrap().cpu, 0);
     let again = page(&cpu);
     assert_eq!(again.pa, f.pa);
     cpu.load(VA, Order::Plain);
@@ -242,7 +242,7 @@ fn overlapping_holders_of_an_exclusive_right_are_i17() {
     b.exclusive(Invariant::HotplugExclusive, true);
     assert_eq!(m.violation_count(), 0);
     a.exclusive(Invariant::HotplugExclusive, true);
-    assert_eq!(only(&m, Invariant::HotplugExclusive).actor, "adder");
+    assert_eq!(only(&m, Invariant::HotplugExclusive).actor.name, "adder");
 }
 
 #[test]

@@ -117,7 +117,7 @@ fn faults_are_violations_and_read_as_zero() {
         v.iter().map(|v| v.invariant).collect::<Vec<_>>(),
         [Invariant::AlwaysTranslates, Invariant::SharedTailsReadOnly]
     );
-    assert_eq!((v[0].actor.as_str(), v[0].address), ("walker", va.0));
+    assert_eq!((v[0].actor.name.as_str(), v[0].address), ("walker", va.0));
 }
 
 fn load<T>(va: Va) -> Data<T> {

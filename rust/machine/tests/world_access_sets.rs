@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Template, Tlbi,
-    Until, Va, Var, Zone,
+    Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, InvariantSet, LockId, Mode, Order, Pa, RangeOp, Rmw,
+    Template, Tlbi, Until, Va, Var, Zone,
 };
 use vmemmap_machine::explored::{Conflict, Context, Place, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
@@ -176,7 +176,7 @@ fn access_set(b: &Bench, actor: u8, op: &Op) -> AccessSet {
     f
 }
 
-fn run(b: &Bench, first: (u8, Op, u16), second: (u8, Op, u16)) -> (Reply, u16, Reply, u128, u32) {
+fn run(b: &Bench, first: (u8, Op, u16), second: (u8, Op, u16)) -> (Reply, u16, Reply, u128, InvariantSet) {
     let mut w = b.world.borrow_mut();
     let one = w.execute(first.0, &first.1, first.2);
     let outcomes = w.outcomes(second.0, &second.1);

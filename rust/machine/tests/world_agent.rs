@@ -27,7 +27,7 @@ fn a_walk_cache_beyond_the_broadcast_keeps_a_freed_table() {
         unlink(&b);
         b.cpu(0).free(b.pte, 0, FrameKind::Table);
         assert_eq!(b.broke(Invariant::NoStaleWalkCache), iommu);
-        assert!(b.world.borrow().breaches().iter().all(|b| b.message.contains("IOMMU")));
+        assert!(b.world.borrow().violations().iter().all(|b| b.message.contains("IOMMU")));
     }
 }
 
@@ -46,7 +46,7 @@ fn the_iommus_own_invalidate_ends_it_and_leaves_the_cpus_alone() {
     cpu.iommu_invalidate();
     cpu.free(b.pte, 0, FrameKind::Table);
     assert_eq!(b.broken(), [5]);
-    assert!(!b.world.borrow().breaches()[0].message.contains("IOMMU"), "the CPUs' walk caches");
+    assert!(!b.world.borrow().violations()[0].message.contains("IOMMU"), "the CPUs' walk caches");
 }
 
 #[test]

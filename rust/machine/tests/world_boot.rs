@@ -29,7 +29,7 @@ fn booted(k: &Kernel, cpus: u8) -> RefCell<World> {
         RefCell::new(World::new(&config, WorldOptions { linear_map, ..WorldOptions::default() }).expect("a machine"));
     let cpu = OpCpu::new(Direct::new(&world, 0));
     boot::boot(k, &cpu).expect("boot");
-    assert_eq!(world.borrow().breaches(), [], "boot breaks nothing");
+    assert_eq!(world.borrow().violations(), [], "boot breaks nothing");
     world.borrow_mut().mark();
     world
 }
@@ -49,7 +49,7 @@ fn a_kernel_boots_and_optimises_a_hugepage_and_only_break_before_make_is_broken(
         let world = booted(&k, 2);
         hugepage_and_back(&k, &world);
         let world = world.borrow();
-        let others: Vec<_> = world.breaches().iter().filter(|b| b.invariant.number() != 19).collect();
+        let others: Vec<_> = world.violations().iter().filter(|b| b.invariant.number() != 19).collect();
         assert!(others.is_empty(), "{}: {others:#?}", version.name());
         assert!(!world.overflowed());
     }
@@ -64,7 +64,7 @@ fn reset_returns_to_the_marked_state_and_the_same_run_leads_to_the_same_state() 
     assert_ne!(start, first);
     world.borrow_mut().reset();
     assert_eq!(world.borrow().fingerprint(), start);
-    assert_eq!(world.borrow().breaches(), []);
+    assert_eq!(world.borrow().violations(), []);
     assert_eq!(hugepage_and_back(&k, &world), first);
 }
 
@@ -83,6 +83,6 @@ fn memory_is_added_onlined_offlined_and_removed_with_every_granule() {
         Operation::MemoryRemove { start, bytes }.run(&k, &cpu).expect("remove");
         let world = world.borrow();
         assert!(tables::walk(&*world, page).expect("in memory").output.is_none());
-        assert_eq!(world.breaches(), [], "{}", granule.name());
+        assert_eq!(world.violations(), [], "{}", granule.name());
     }
 }

@@ -44,7 +44,7 @@ fn split(b: &Bench, block: u64) -> Frame<Tok> {
 fn told(b: &Bench) -> Vec<&'static str> {
     b.world
         .borrow()
-        .breaches()
+        .violations()
         .iter()
         .filter(|b| b.invariant == Invariant::BreakBeforeMake)
         .map(|b| b.message)
@@ -184,7 +184,7 @@ fn at_access_a_block_beside_its_own_pages_conflicts_by_size_alone() {
         split(&b, plain);
         let before = told(&b).len();
         b.cpu(1).load(BLOCK.plus(5 << 12), Order::Plain);
-        let at = b.world.borrow().breaches().iter().any(|b| b.address == BLOCK.0 + (5 << 12));
+        let at = b.world.borrow().violations().iter().any(|b| b.address == BLOCK.0 + (5 << 12));
         assert_eq!(at, conflicts, "{feat:?}, {before} before");
     }
 }

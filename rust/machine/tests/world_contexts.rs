@@ -26,7 +26,7 @@ fn one_cpu() -> Bench {
 }
 
 fn broke(b: &Bench) -> Vec<(Invariant, &'static str)> {
-    b.world.borrow().breaches().iter().map(|f| (f.invariant, f.message)).collect()
+    b.world.borrow().violations().iter().map(|f| (f.invariant, f.message)).collect()
 }
 
 #[test]

@@ -42,9 +42,9 @@ fn flush(b: &Bench, op: Tlbi) {
 /// Which of the set's frames a TLB may still lead to.
 fn held(b: &Bench, run: Frame<Tok>) -> Vec<u64> {
     let free = |i: &u64| {
-        let before = b.world.borrow().breaches().len();
+        let before = b.world.borrow().violations().len();
         b.cpu(0).free(Frame { pa: run.pa.plus(i << 12), ..run }, 0, FrameKind::Vmemmap);
-        b.world.borrow().breaches().len() != before
+        b.world.borrow().violations().len() != before
     };
     (0..SET).filter(free).collect()
 }

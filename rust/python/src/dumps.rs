@@ -6,14 +6,14 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyDict, PyList};
-use vmemmap_arch::{Granule, Invariant, Layout, Pa, Va};
+use vmemmap_arch::{ByInvariant, Granule, Invariant, InvariantSet, Layout, Pa};
 use vmemmap_image::diff::{Diff, changed_elsewhere, diff};
 use vmemmap_image::shape::{Counts, Optimised};
 use vmemmap_image::text_alone::check_alone;
-use vmemmap_image::text_check::{TextFinding, VISIBLE_IN_TEXT, check_text};
+use vmemmap_image::text_check::{TextViolation, VISIBLE_IN_TEXT, check_text};
 use vmemmap_image::text_machine::{TextHints, machine_of_text};
 use vmemmap_kernel::Features;
-use vmemmap_kernel::check::Finding;
+use vmemmap_kernel::check::Violation;
 use vmemmap_lab::document::version;
 use vmemmap_lab::dump_check::{Checked, Contents, DumpFacts, MOST_FINDINGS, check_dump};
 
@@ -262,10 +262,10 @@ fn checked_image(
             }
             None => (Invariant::FramesConserved, "a table page of the image that nothing points at"),
         };
-        let count = &mut checked.counts[usize::from(invariant.number())];
+        let count = &mut checked.counts[invariant];
         *count += 1;
         if *count <= MOST_FINDINGS as u64 {
-            checked.findings.push(Finding { invariant, address: pa.0, descriptor: None, message });
+            checked.violations.push(Violation::at_rest(invariant, pa.0, message, None));
         }
     }
     checked
@@ -274,22 +274,20 @@ fn checked_image(
 fn report<'py>(py: Python<'py>, checked: &Checked) -> PyResult<Bound<'py, PyDict>> {
     let answer = PyDict::new(py);
     let findings = PyList::empty(py);
-    for f in &checked.findings {
-        let (level, word) = f.descriptor.map_or((None, None), |(level, desc)| (Some(level.0), Some(desc.0)));
+    for f in &checked.violations {
+        let (level, word) = f.evidence.map_or((None, None), |(level, desc)| (Some(level.0), Some(desc.0)));
         findings.append((f.invariant.to_string(), f.address, level, word, f.message))?;
     }
     answer.set_item("findings", findings)?;
     answer.set_item("counts", counts(py, &checked.counts)?)?;
-    let visible: Vec<String> =
-        Invariant::ALL.iter().filter(|i| checked.visible.has(**i)).map(ToString::to_string).collect();
+    let visible: Vec<String> = checked.visible.iter().map(|i| i.to_string()).collect();
     answer.set_item("visible", visible)?;
     Ok(answer)
 }
 
-fn counts<'py>(py: Python<'py>, counts: &[u64; 33]) -> PyResult<Bound<'py, PyDict>> {
+fn counts<'py>(py: Python<'py>, counts: &ByInvariant<u64>) -> PyResult<Bound<'py, PyDict>> {
     let found = PyDict::new(py);
-    for invariant in Invariant::ALL {
-        let count = counts[usize::from(invariant.number())];
+    for (invariant, &count) in counts.iter() {
         if count != 0 {
             found.set_item(invariant.to_string(), count)?;
         }
@@ -304,9 +302,9 @@ pub fn check_dump_text<'py>(py: Python<'py>, data: &[u8], shape: &Shape) -> PyRe
     guarded(py, || {
         let mut found = Found::default();
         let kept = Features::of(shape.layout.version).reserved_vmemmap_pages;
-        py.detach(|| check_text(data, &shape.layout, kept, |finding| found.add(finding)))
+        py.detach(|| check_text(data, &shape.layout, kept, |violation| found.add(violation)))
             .map_err(|error| Error::Image(error.to_string()))?;
-        Ok(found.report(py, &VISIBLE_IN_TEXT)?)
+        Ok(found.report(py, VISIBLE_IN_TEXT)?)
     })
 }
 
@@ -325,9 +323,9 @@ pub fn check_text_alone<'py>(
         let hints = hints(granule, va_bits, None, None)?;
         let mut found = Found::default();
         let alone = py
-            .detach(|| check_alone(data, &hints, |finding| found.add(finding)))
+            .detach(|| check_alone(data, &hints, |violation| found.add(violation)))
             .map_err(|error| Error::Image(error.to_string()))?;
-        let answer = found.report(py, &alone.visible)?;
+        let answer = found.report(py, alone.visible)?;
         let machines: Vec<(u64, u32)> = alone.machines.iter().map(|g| (g.page_size(), g.va_bits)).collect();
         answer.set_item("machines", machines)?;
         answer.set_item("notes", alone.notes)?;
@@ -340,36 +338,31 @@ pub fn check_text_alone<'py>(
     })
 }
 
-/// Findings in a text, counted.
+/// Violations in a text, counted.
+#[derive(Default)]
 struct Found {
-    findings: Vec<TextFinding>,
-    numbers: [u64; 33],
-}
-
-impl Default for Found {
-    fn default() -> Self {
-        Self { findings: Vec::new(), numbers: [0; 33] }
-    }
+    violations: Vec<TextViolation>,
+    numbers: ByInvariant<u64>,
 }
 
 impl Found {
-    fn add(&mut self, finding: TextFinding) {
-        let count = &mut self.numbers[usize::from(finding.invariant.number())];
+    fn add(&mut self, violation: TextViolation) {
+        let count = &mut self.numbers[violation.invariant];
         *count += 1;
         if *count <= MOST_FINDINGS as u64 {
-            self.findings.push(finding);
+            self.violations.push(violation);
         }
     }
 
-    fn report<'py>(&self, py: Python<'py>, visible: &[Invariant]) -> PyResult<Bound<'py, PyDict>> {
+    fn report<'py>(&self, py: Python<'py>, visible: InvariantSet) -> PyResult<Bound<'py, PyDict>> {
         let answer = PyDict::new(py);
         let findings = PyList::empty(py);
-        for TextFinding { invariant, va: Va(va), message } in &self.findings {
-            findings.append((invariant.to_string(), va, None::<i8>, None::<u64>, *message))?;
+        for v in &self.violations {
+            findings.append((v.invariant.to_string(), v.address, None::<i8>, None::<u64>, v.message))?;
         }
         answer.set_item("findings", findings)?;
         answer.set_item("counts", counts(py, &self.numbers)?)?;
-        answer.set_item("visible", visible.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        answer.set_item("visible", visible.iter().map(|i| i.to_string()).collect::<Vec<_>>())?;
         Ok(answer)
     }
 }

@@ -41,7 +41,7 @@ mod _core {
     #[pymodule_export]
     use crate::layout::{layout, policies};
     #[pymodule_export]
-    use crate::machine::Machine;
+    use crate::machine::{Machine, operations};
     #[pymodule_export]
     use crate::ptdump::{has_dump_line, parse_ptdump, print_ptdump, tidy_ptdump};
     #[pymodule_export]

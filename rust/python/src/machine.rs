@@ -8,10 +8,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use vmemmap_arch::{Attr, Layout, Level, Pa, Pfn, Va};
 use vmemmap_image::TextWriter;
-use vmemmap_kernel::check::Finding;
 use vmemmap_kernel::memory_block::{MEM_GOING_OFFLINE, MEM_ONLINE, MMOP_ONLINE_MOVABLE};
+use vmemmap_kernel::operation::Row;
 use vmemmap_kernel::ptdump::PtdumpSink;
-use vmemmap_kernel::{MAX_RAM_RANGES, Policies, Ram};
+use vmemmap_kernel::{MAX_RAM_RANGES, Operation, Policies, Ram, check};
 use vmemmap_lab::document::{self, MachineDocument, OperationDocument};
 use vmemmap_lab::live::{BlockState, LiveMachine};
 use vmemmap_machine::Violation;
@@ -180,7 +180,7 @@ impl Machine {
     fn run(&self, py: Python<'_>, operation: &str) -> PyResult<u64> {
         guarded(py, || {
             let document: OperationDocument = json(operation, "operation")?;
-            let operation = document.operation(&self.live.kernel().layout);
+            let operation = document.operation();
             self.interruptibly(py, || self.live.run(&operation))?
                 .map_err(|errno| Error::Kernel(errno, named(&document)))
         })
@@ -304,7 +304,7 @@ impl Machine {
                 d.set_item("invariant", v.invariant.to_string())?;
                 d.set_item("address", v.address)?;
                 d.set_item("message", v.to_string())?;
-                d.set_item("actor", v.actor)?;
+                d.set_item("actor", v.actor.name)?;
                 d.set_item("step", v.step)?;
                 Ok(d)
             };
@@ -315,7 +315,7 @@ impl Machine {
     /// What tables, pools and sections at rest break.
     fn check<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         guarded(py, || {
-            let each = |f: Finding| {
+            let each = |f: check::Violation| {
                 let d = PyDict::new(py);
                 d.set_item("invariant", f.invariant.to_string())?;
                 d.set_item("address", f.address)?;
@@ -408,3 +408,15 @@ impl Machine {
         })
     }
 }
+
+/// Of every operation that a document may name: name, what it does, and its fields, each with its type and whether it may
+/// be left out.
+#[pyfunction]
+pub fn operations(py: Python<'_>) -> PyResult<Vec<OperationRow>> {
+    let fields = |row: &Row| row.fields.iter().map(|f| (f.name, f.kind, f.optional)).collect();
+    let about = |row: &Row| row.about.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    let rows = Operation::ROWS.iter().filter(|row| !row.internal);
+    guarded(py, || Ok(rows.map(|row| (row.name, about(row), fields(row))).collect()))
+}
+
+type OperationRow = (&'static str, String, Vec<(&'static str, &'static str, bool)>);

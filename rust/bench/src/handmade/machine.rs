@@ -6,7 +6,7 @@ use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::BenchError;
 use vmemmap_explore::check::subject::Subject;
 use vmemmap_explore::check::verdict::{Options, Outcome, ask};
-use vmemmap_explore::model::{AccessSet, Breach, Described, Held, Invariants, Model};
+use vmemmap_explore::model::{AccessSet, Described, Held, InvariantSet, Model, Violation};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::report::Progress;
@@ -43,7 +43,7 @@ pub struct State {
     readers: [u16; 2],
     writer: [u16; 2],
     hash: u64,
-    violated: Invariants,
+    violated: InvariantSet,
 }
 
 impl State {
@@ -55,7 +55,7 @@ impl State {
             readers: [0; 2],
             writer: [0; 2],
             hash: 0,
-            violated: Invariants::NONE,
+            violated: InvariantSet::NONE,
         }
     }
 
@@ -69,9 +69,9 @@ impl State {
         self.note(index, u64::from(old), u64::from(value));
     }
 
-    fn breach(&mut self, invariant: Invariant) {
-        let now = self.violated.or(Invariants::only(invariant));
-        self.note(WORDS, u64::from(self.violated.0), u64::from(now.0));
+    fn violate(&mut self, invariant: Invariant) {
+        let now = self.violated.or(InvariantSet::only(invariant));
+        self.note(WORDS, self.violated.bits(), now.bits());
         self.violated = now;
     }
 
@@ -79,7 +79,7 @@ impl State {
         if let Word::Pte(table, _) = at
             && self.freed[table as usize]
         {
-            self.breach(Invariant::NoWalkOfFreedTable);
+            self.violate(Invariant::NoWalkOfFreedTable);
         }
     }
 
@@ -176,7 +176,7 @@ impl Model for Handmade {
             }
             Op::Free(table, entries) => {
                 if (0..entries).any(|i| s.words[Word::Pte(table, i).index()] != NONE) {
-                    s.breach(Invariant::FreedTableIsEmpty);
+                    s.violate(Invariant::FreedTableIsEmpty);
                 }
                 s.set_freed(table, true);
             }
@@ -191,7 +191,7 @@ impl Model for Handmade {
         let h = self.0.hash;
         u128::from(h) << 64 | u128::from(h.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ h >> 29)
     }
-    fn violated(&self) -> Invariants {
+    fn violated(&self) -> InvariantSet {
         self.0.violated
     }
     fn waits_for(&self, _: u8, op: &Op) -> u16 {
@@ -210,9 +210,10 @@ impl Model for Handmade {
         }
         held
     }
-    fn breaches(&self) -> Vec<Breach> {
+    fn violations(&self) -> Vec<Violation> {
         let all = self.0.violated.iter();
-        all.map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("the handmade model") })
+        let message = || String::from("the handmade model");
+        all.map(|invariant| Violation { invariant, address: 0, actor: 0, step: 0, message: message(), evidence: () })
             .collect()
     }
     fn describe(&self, _: u8, op: &Op) -> Described {

@@ -2,7 +2,7 @@
 
 use vmemmap_arch::Invariant;
 
-use crate::model::Invariants;
+use crate::model::InvariantSet;
 
 /// Names, and what is judged.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,7 +18,7 @@ pub struct Subject {
 
 impl Subject {
     #[must_use]
-    pub fn judged(&self) -> Invariants {
-        Invariants::of(&self.judged)
+    pub fn judged(&self) -> InvariantSet {
+        InvariantSet::of(&self.judged)
     }
 }

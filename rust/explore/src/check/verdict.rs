@@ -10,7 +10,7 @@ use crate::check::subject::Subject;
 use crate::counterexample::replay::{self, Replayed};
 use crate::counterexample::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
 use crate::counterexample::{minimise, shortest};
-use crate::model::{Invariants, Model};
+use crate::model::{InvariantSet, Model};
 use crate::reduction::options::Reduction;
 use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
@@ -289,7 +289,7 @@ impl Check<'_> {
     fn run<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
-        ending: Invariants,
+        ending: InvariantSet,
         deadline: Option<Instant>,
         work: u64,
         progress: &mut dyn FnMut(Progress),
@@ -396,7 +396,7 @@ impl Check<'_> {
     fn counterexamples<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
-        ending: Invariants,
+        ending: InvariantSet,
         report: &Report,
         progress: &mut dyn FnMut(Progress),
     ) -> BTreeMap<Invariant, Counterexample> {
@@ -457,13 +457,13 @@ impl Check<'_> {
         let spent = self.began.elapsed().as_secs_f64();
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
         let work = runner.work().saturating_add(unless_timed(self.options.shorten_seconds, BEHIND_WORK));
-        let report = self.run(runner, Invariants::NONE, deadline, work, progress);
+        let report = self.run(runner, InvariantSet::NONE, deadline, work, progress);
         let seen_all = report.exhaustive();
         let more = Report {
             found: report.found.into_iter().filter(|(i, _)| !counterexamples.contains_key(i)).collect(),
             ..Report::new()
         };
-        counterexamples.extend(self.counterexamples(runner, Invariants::NONE, &more, progress));
+        counterexamples.extend(self.counterexamples(runner, InvariantSet::NONE, &more, progress));
         seen_all
     }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 use vmemmap_arch::Invariant;
 
 use crate::counterexample::trace::{FORMAT, Segment, Trace, TraceStep, TraceViolation, joined, violation_of};
-use crate::model::{Invariants, Model};
+use crate::model::{InvariantSet, Model};
 use crate::reduction::options::Fusion;
 use crate::runtime::actor::Step;
 use crate::runtime::execution::{Actors, Phase};
@@ -156,7 +156,7 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
             inner.record = recording.then(Vec::new);
             inner.step_bound = self.bound;
             // A trace may lead past the violation of another invariant.
-            inner.ending = Invariants::only(self.target);
+            inner.ending = InvariantSet::only(self.target);
         }
         self.runner.start();
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::Invariant;
 
-use crate::model::{Invariants, Model};
+use crate::model::{InvariantSet, Model};
 use crate::reduction::options::Fusion;
 use crate::runtime::actor::Step;
 use crate::runtime::execution::{Actors, Inner};
@@ -292,13 +292,13 @@ pub(crate) fn violation_of<M: Model, A: Actors<M>>(
     target: Invariant,
     step: u32,
 ) -> Option<TraceViolation> {
-    let breach = inner.breaches().into_iter().find(|b| b.invariant == target)?;
+    let violation = inner.violations().into_iter().find(|v| v.invariant == target)?;
     Some(TraceViolation {
         invariant: target.to_string(),
-        actor: actors.name(usize::from(breach.actor)).to_owned(),
+        actor: actors.name(usize::from(violation.actor)).to_owned(),
         step,
-        address: breach.address,
-        message: breach.message,
+        address: violation.at(),
+        message: violation.message,
     })
 }
 
@@ -407,6 +407,6 @@ fn trace_step<M: Model, A: Actors<M>>(actors: &A, at: usize, step: &Step) -> Tra
 
 /// Names of a set, `["I1", "I6"]`.
 #[must_use]
-pub fn names(set: Invariants) -> Vec<String> {
+pub fn names(set: InvariantSet) -> Vec<String> {
     set.iter().map(|i| i.to_string()).collect()
 }

@@ -1,6 +1,6 @@
 //! One actor of an execution: what it has done and observed, and how far it is.
 
-use crate::model::{Described, Invariants};
+use crate::model::{Described, InvariantSet};
 use crate::reduction::phase;
 
 /// What one actor has done so far.
@@ -69,7 +69,7 @@ pub struct Step {
     /// The alternative taken, in words, unless it was the first.
     pub taken: Option<String>,
     /// Violations that this step added.
-    pub broke: Invariants,
+    pub broke: InvariantSet,
     /// Hash of the actor's observations after the step.
     pub observed: u128,
 }

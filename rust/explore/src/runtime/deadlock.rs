@@ -2,7 +2,7 @@
 
 use vmemmap_arch::Invariant;
 
-use crate::model::{Breach, MAX_ACTORS, Model};
+use crate::model::{MAX_ACTORS, Model, Violation};
 use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
 
@@ -13,7 +13,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             return false;
         }
         let mut inner = self.inner();
-        if !inner.own_breaches.is_empty() {
+        if !inner.own_violations.is_empty() {
             return true;
         }
         let mut waits = [0u16; MAX_ACTORS];
@@ -50,13 +50,15 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             };
             parts.push(format!("{} {waits} {holder}{holding}", self.actors().name(i)));
         }
-        let breach = Breach {
+        let violation = Violation {
             invariant: Invariant::LockOrder,
+            address: 0,
             actor: who[0] as u8,
-            address: None,
+            step: u64::from(inner.steps),
             message: format!("deadlock: {}", parts.join("; ")),
+            evidence: (),
         };
-        inner.own_breaches.push(breach);
+        inner.own_violations.push(violation);
         inner.note_broken(Invariant::LockOrder);
         inner.halted |= inner.ending.contains(Invariant::LockOrder);
         true

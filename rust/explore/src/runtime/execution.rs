@@ -7,9 +7,9 @@
 use std::cell::RefCell;
 
 use rustc_hash::FxHashSet;
-use vmemmap_arch::{Invariant, Observed};
+use vmemmap_arch::{ByInvariant, Invariant, Observed};
 
-use crate::model::{AccessSet, Breach, Invariants, MAX_ACTORS, Model, NewOrder, NoOps};
+use crate::model::{AccessSet, InvariantSet, MAX_ACTORS, Model, NewOrder, NoOps, Violation};
 use crate::reduction::conflicts::Sharing;
 use crate::reduction::history::{ABSTRACTED, FINISHED, SKIPPED, place, roll};
 use crate::reduction::options::{Fault, Fusion};
@@ -65,11 +65,11 @@ pub(crate) struct Inner<M: Model> {
     pub fusion: Fusion,
     pub phase: Phase,
     /// Violations of these end the execution.
-    pub ending: Invariants,
+    pub ending: InvariantSet,
     /// Broken so far in this execution.
-    pub seen: Invariants,
+    pub seen: InvariantSet,
     /// `steps` when each invariant first broke in this execution.
-    broke_at: [u32; 32],
+    broke_at: ByInvariant<u32>,
     pub halted: bool,
     pub bound_hit: bool,
     /// Actors that go on in singleton persistent sets stop now and then, for the state cache.
@@ -95,7 +95,7 @@ pub(crate) struct Inner<M: Model> {
     /// Locks taken under others, each pair once, and the kernel function that took the second.
     pub lock_orders: Vec<(NewOrder, &'static str)>,
     /// Deadlocks, which only the scheduler sees.
-    pub own_breaches: Vec<Breach>,
+    pub own_violations: Vec<Violation>,
     /// Actors that wait for what never came, as they were when nobody else was left.
     pub retired: Vec<(usize, ActorState<M::Op>)>,
     /// Histories after which an actor does nothing but long invisible work, and ends: it is not run again. Nobody else
@@ -283,20 +283,20 @@ impl<M: Model> Inner<M> {
 
     /// `steps` when the invariant first broke in this execution, which it did.
     pub fn broke_at(&self, invariant: Invariant) -> u32 {
-        self.broke_at[usize::from(invariant.number()) - 1]
+        self.broke_at[invariant]
     }
 
     pub fn note_broken(&mut self, invariant: Invariant) {
-        self.broke_at[usize::from(invariant.number()) - 1] = self.steps;
+        self.broke_at[invariant] = self.steps;
     }
 
-    pub fn violated(&self) -> Invariants {
-        self.own_breaches.iter().fold(self.model.violated(), |all, b| all.or(Invariants::only(b.invariant)))
+    pub fn violated(&self) -> InvariantSet {
+        self.own_violations.iter().fold(self.model.violated(), |all, b| all.or(InvariantSet::only(b.invariant)))
     }
 
-    pub fn breaches(&self) -> Vec<Breach> {
-        let mut all = self.model.breaches();
-        all.extend(self.own_breaches.iter().cloned());
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut all = self.model.violations();
+        all.extend(self.own_violations.iter().cloned());
         all
     }
 }
@@ -326,9 +326,9 @@ impl<M: Model> Shared<M> {
                 sharing: Sharing::default(),
                 fusion: Fusion::Invisible,
                 phase: Phase::Frontier,
-                ending: Invariants::NONE,
-                seen: Invariants::NONE,
-                broke_at: [0; 32],
+                ending: InvariantSet::NONE,
+                seen: InvariantSet::NONE,
+                broke_at: ByInvariant::default(),
                 halted: false,
                 bound_hit: false,
                 checkpoints: false,
@@ -343,7 +343,7 @@ impl<M: Model> Shared<M> {
                 fault: Fault::None,
                 abstracts_observations: true,
                 lock_orders: Vec::new(),
-                own_breaches: Vec::new(),
+                own_violations: Vec::new(),
                 retired: Vec::new(),
                 dead_continuations: FxHashSet::default(),
                 scratch: AccessSet::default(),

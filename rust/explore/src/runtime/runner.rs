@@ -4,7 +4,7 @@
 use std::cell::RefMut;
 use std::io;
 
-use crate::model::{AccessSet, Invariants, MAX_ACTORS, Model};
+use crate::model::{AccessSet, InvariantSet, MAX_ACTORS, Model};
 use crate::reduction::options::Fusion;
 use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
@@ -20,9 +20,9 @@ struct Before<M: Model> {
     state: ActorState<M::Op>,
     stack: Saved,
     mark: M::Mark,
-    seen: Invariants,
+    seen: InvariantSet,
     steps: u32,
-    own_breaches: usize,
+    own_violations: usize,
 }
 
 /// Runs actors, one execution after the other, or back and forth along one.
@@ -106,10 +106,10 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.running[actor].save(&mut stack);
         let mut inner = self.inner();
         let mark = inner.model.checkpoint();
-        let (state, seen, steps, own_breaches) =
-            (inner.actors[actor], inner.seen, inner.steps, inner.own_breaches.len());
+        let (state, seen, steps, own_violations) =
+            (inner.actors[actor], inner.seen, inner.steps, inner.own_violations.len());
         drop(inner);
-        self.before.push(Before { actor, state, stack, mark, seen, steps, own_breaches });
+        self.before.push(Before { actor, state, stack, mark, seen, steps, own_violations });
     }
 
     /// Back to where the last `save` was, which is forgotten.
@@ -127,7 +127,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         inner.actors[before.actor] = before.state;
         inner.seen = before.seen;
         inner.steps = before.steps;
-        inner.own_breaches.truncate(before.own_breaches);
+        inner.own_violations.truncate(before.own_violations);
         inner.halted = false;
         drop(inner);
         self.spare.push(before.stack);
@@ -146,9 +146,9 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
                 *state = ActorState::new();
             }
             inner.halted = false;
-            inner.seen = Invariants::NONE;
+            inner.seen = InvariantSet::NONE;
             inner.steps = 0;
-            inner.own_breaches.clear();
+            inner.own_violations.clear();
             inner.pasts.clear();
             inner.retired.clear();
         }

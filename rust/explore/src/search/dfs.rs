@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 
 use vmemmap_arch::Invariant;
 
-use crate::model::{AccessSet, Invariants, MAX_ACTORS, Model};
+use crate::model::{AccessSet, InvariantSet, MAX_ACTORS, Model};
 use crate::reduction::history::KeyBuilder;
 use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::reduction::sleep;
@@ -137,7 +137,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     /// Search everything, or until a limit. Violations of `ending` end their execution.
-    pub fn run(mut self, ending: Invariants, step_bound: u32, limits: &mut Limits<'_>) -> Report {
+    pub fn run(mut self, ending: InvariantSet, step_bound: u32, limits: &mut Limits<'_>) -> Report {
         {
             let mut inner = self.runner.inner();
             inner.fusion = self.reduction.fusion;
@@ -255,7 +255,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     }
 
     fn progress(&self) -> Progress {
-        let violated = self.report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
+        let violated = self.report.found.keys().fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)));
         Progress {
             executions: self.report.executions,
             steps: self.report.steps,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::model::{Invariants, Model};
+use crate::model::{InvariantSet, Model};
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::schedule::{Choice, PrefixStep};
 use crate::search::dfs::Search;
@@ -24,7 +24,7 @@ const STOPS: usize = 128;
 
 impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
     /// One actor after the other, then in stretches of random length, until nothing new is learned.
-    pub(crate) fn warm_up(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+    pub(crate) fn warm_up(&mut self, ending: InvariantSet, began: Instant, limits: &Limits<'_>) {
         let count = self.runner.count();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(0);
         let mut in_vain = 0;
@@ -46,7 +46,7 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
     }
 
     /// Each actor is stopped once, at each of its points in turn, until all others are done or wait.
-    pub(crate) fn explore_directed(&mut self, ending: Invariants, began: Instant, limits: &Limits<'_>) {
+    pub(crate) fn explore_directed(&mut self, ending: InvariantSet, began: Instant, limits: &Limits<'_>) {
         let count = self.runner.count();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
         for first in 0..count {
@@ -74,7 +74,7 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
     /// Returns the length of the prefix before somebody else than `next` had to go.
     fn along_prefix(
         &mut self,
-        ending: Invariants,
+        ending: InvariantSet,
         began: Instant,
         mut next: impl FnMut(&mut Xoshiro256PlusPlus, &[PrefixStep]) -> usize,
         rng: &mut Xoshiro256PlusPlus,

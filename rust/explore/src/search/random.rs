@@ -10,7 +10,7 @@ use std::time::Instant;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::model::{Invariants, MAX_ACTORS, Model};
+use crate::model::{InvariantSet, MAX_ACTORS, Model};
 use crate::reduction::options::Fusion;
 use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
@@ -68,7 +68,7 @@ pub fn sample<M: Model, A: Actors<M>>(
     runner: &mut Runner<'_, M, A>,
     draw: Draw,
     seed: u64,
-    ending: Invariants,
+    ending: InvariantSet,
     step_bound: u32,
     limits: &mut Limits<'_>,
 ) -> Report {
@@ -111,7 +111,7 @@ pub fn sample<M: Model, A: Actors<M>>(
             break;
         }
         if let Some(now) = clock.tick() {
-            let violated = report.found.keys().fold(Invariants::NONE, |all, i| all.or(Invariants::only(*i)));
+            let violated = report.found.keys().fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)));
             (limits.progress)(Progress { executions: report.executions, steps: report.steps, states: 0, violated });
             if (limits.stop)() {
                 report.ended = Ended::Interrupted;
@@ -141,7 +141,7 @@ fn walk<M: Model, A: Actors<M>>(
     };
     let mut made: Vec<Choice> = Vec::new();
     let mut cost = Cost { switches: 0, steps: 0 };
-    let mut known = Invariants::NONE;
+    let mut known = InvariantSet::NONE;
     loop {
         let over = runner.halted() || runner.judge_end();
         {

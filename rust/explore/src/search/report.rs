@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vmemmap_arch::Invariant;
 
-use crate::model::Invariants;
+use crate::model::InvariantSet;
 use crate::reduction::options::{Fusion, Reduction};
 use crate::runtime::schedule::{Choice, Cost, Found};
 
@@ -15,7 +15,7 @@ pub struct Progress {
     pub executions: u64,
     pub steps: u64,
     pub states: u64,
-    pub violated: Invariants,
+    pub violated: InvariantSet,
 }
 
 /// Why a search ended.
@@ -66,7 +66,7 @@ impl Report {
         self.ended == Ended::Exhausted && !self.overflowed
     }
     /// Whether any of these was violated.
-    pub(crate) fn has_found(&self, any: Invariants) -> bool {
+    pub(crate) fn has_found(&self, any: InvariantSet) -> bool {
         self.found.keys().any(|i| any.contains(*i))
     }
     pub(crate) fn keep(&mut self, invariant: Invariant, cost: Cost, choices: impl FnOnce() -> Vec<Choice>) {
@@ -80,7 +80,7 @@ impl Report {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Final {
     pub key: u128,
-    pub violated: Invariants,
+    pub violated: InvariantSet,
     pub deadlock: bool,
 }
 
@@ -90,7 +90,7 @@ impl Final {
     #[must_use]
     pub fn but_invisible_work(self, reduction: Reduction) -> Self {
         if self.deadlock && reduction.fusion == Fusion::Invisible {
-            Self { key: 0, violated: Invariants::NONE, ..self }
+            Self { key: 0, violated: InvariantSet::NONE, ..self }
         } else {
             self
         }

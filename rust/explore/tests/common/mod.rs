@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use vmemmap_explore::model::{Invariants, Model};
+use vmemmap_explore::model::{InvariantSet, Model};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{Actors, Shared};
 use vmemmap_explore::runtime::runner::Runner;
@@ -19,7 +19,7 @@ pub fn finals<M: Model, A: Actors<M>>(
     shared: &Shared<M>,
     actors: &A,
     reduction: Reduction,
-    ending: Invariants,
+    ending: InvariantSet,
     executions: u64,
 ) -> (Report, HashSet<Final>) {
     let mut runner = Runner::new(shared, actors).expect("stacks");

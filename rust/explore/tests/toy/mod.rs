@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use rand::Rng;
-use vmemmap_explore::model::{Access, AccessSet, Breach, Described, Held, Invariants, Model};
+use vmemmap_explore::model::{Access, AccessSet, Described, Held, InvariantSet, Model, Violation};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors};
 
 pub const WORDS: usize = 3;
@@ -223,8 +223,8 @@ impl Model for Toy {
         }
         xxhash_rust::xxh3::xxh3_128(&bytes)
     }
-    fn violated(&self) -> Invariants {
-        Invariants(self.state.violated)
+    fn violated(&self) -> InvariantSet {
+        InvariantSet::from_bits(u64::from(self.state.violated))
     }
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
         let s = &self.state;
@@ -250,10 +250,13 @@ impl Model for Toy {
         }
         held
     }
-    fn breaches(&self) -> Vec<Breach> {
+    fn violations(&self) -> Vec<Violation> {
         self.violated()
             .iter()
-            .map(|invariant| Breach { invariant, actor: 0, address: None, message: String::from("odd") })
+            .map(|invariant| {
+                let message = String::from("odd");
+                Violation { invariant, address: 0, actor: 0, step: 0, message, evidence: () }
+            })
             .collect()
     }
     fn describe(&self, _actor: u8, op: &Op) -> Described {

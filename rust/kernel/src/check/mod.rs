@@ -8,27 +8,28 @@ mod view;
 mod vmemmap;
 mod zone_tails;
 
-use vmemmap_arch::{Invariant, Va};
+use vmemmap_arch::{Invariant, InvariantSet, Va};
 
 use pools::check_pools;
 use view::Checker;
-pub use view::{Finding, FrameInfo, Marks, StateView, Visible};
+pub use view::{FrameInfo, Marks, StateView, Violation};
 
-/// Check everything that the view shows; broken promises go to `sink`. Returns which invariants could be judged; the
+/// Check everything that the view shows; violations go to `sink`. Returns which invariants could be judged; the
 /// others are not visible here.
-pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, sink: impl FnMut(Finding)) -> Visible {
+pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(
+    view: &V,
+    marks: &mut M,
+    sink: impl FnMut(Violation),
+) -> InvariantSet {
     let mut checker = Checker::new(view, marks, sink);
-    let visible = &mut checker.visible;
-    for invariant in [
+    checker.visible = InvariantSet::of(&[
         Invariant::SharedTailsReadOnly,
         Invariant::OneWritableHead,
         Invariant::FramesConserved,
         Invariant::TreeWellFormed,
         Invariant::NoWritableExecutable,
         Invariant::NoEmptyTableLinked,
-    ] {
-        visible.add(invariant);
-    }
+    ]);
     checker.table(view.root(), view.geometry().top(), Va(0), false);
     checker.boot_sections();
     checker.isolated_blocks();

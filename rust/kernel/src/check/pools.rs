@@ -4,7 +4,7 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE};
 
-use super::view::{Checker, Finding, Marks, StateView, page_word};
+use super::view::{Checker, Marks, StateView, Violation, page_word};
 use crate::hugetlb::Pool;
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
@@ -13,12 +13,12 @@ use crate::page::tail_word;
 use crate::state::{Hpage, Hstate, Scalar};
 
 /// Every pool's lists and counters, and every page on a list.
-pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
+pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
     checker: &mut Checker<'_, V, M, F>,
 ) {
     let k = checker.view.kernel();
     let Some(key) = checker.view.var(k.vars.scalar(Scalar::HvoKey)) else { return };
-    checker.visible.add(Invariant::CountersBalance);
+    checker.visible.insert(Invariant::CountersBalance);
     let (sizes, count) = k.geometry.hugetlb_sizes();
     let mut optimised = deferred(checker);
     for (h, &pages) in sizes[..count].iter().enumerate() {
@@ -49,7 +49,7 @@ fn value_of<V: StateView + ?Sized, M: ?Sized, F>(checker: &Checker<'_, V, M, F>,
 }
 
 /// Pages that wait for the worker; all of them are optimised. Returns how many.
-fn deferred<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(checker: &mut Checker<'_, V, M, F>) -> u64 {
+fn deferred<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(checker: &mut Checker<'_, V, M, F>) -> u64 {
     let k = checker.view.kernel();
     let var = |var| checker.view.var(var).unwrap_or(0);
     let mut link = var(k.vars.scalar(Scalar::HpageFreelist));
@@ -64,7 +64,7 @@ fn deferred<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(checker
 
 /// One list: its length, and how many of its pages are optimised. A list longer than `limit` is cut: it has a cycle, or
 /// the counters are wrong.
-fn list<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
+fn list<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
     checker: &mut Checker<'_, V, M, F>,
     pool: Pool,
     first: u64,
@@ -84,7 +84,7 @@ fn list<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
 
 /// One page of a pool: the flag against the tables, the tables against the contents. Returns whether the flag is set;
 /// nothing is judged where contents are not visible.
-pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)>(
+pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
     checker: &mut Checker<'_, V, M, F>,
     page: HugePage,
 ) -> bool {
@@ -99,7 +99,7 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Findin
         Invariant::RollbackComplete,
         Invariant::FlagWithState,
     ] {
-        checker.visible.add(invariant);
+        checker.visible.insert(invariant);
     }
     let (count, reserved) = (vmemmap_pages(&k, page.pages), k.features.reserved_vmemmap_pages);
     let reuse =

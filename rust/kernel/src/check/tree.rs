@@ -1,11 +1,11 @@
 //! The tree of the kernel's tables and what holds of each leaf, whatever it maps (I1, I13, I30 to I32).
 
 use vmemmap_arch::descriptor::{Attr, mair, prot};
-use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Va};
+use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Va, rules};
 
-use super::view::{Checker, Finding, FrameInfo, Leaf, Marks, StateView};
+use super::view::{Checker, FrameInfo, Leaf, Marks, StateView, Violation};
 
-impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
+impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, V, M, F> {
     /// A table and everything below it. `pxn`: a table descriptor above forbids execution.
     pub fn table(&mut self, table: Pa, level: Level, start: Va, pxn: bool) {
         if self.view.is_left_out(table) {
@@ -18,7 +18,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         if let Some(frame) = self.view.frame(table) {
             if let Some(free) = frame.free {
-                self.visible.add(Invariant::NoWalkOfFreedTable);
+                self.visible.insert(Invariant::NoWalkOfFreedTable);
                 if free {
                     self.report(Invariant::NoWalkOfFreedTable, table.0, "a linked table is in the allocator's hands");
                 }
@@ -51,10 +51,10 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
                 self.contiguous(table, index, desc, level, va);
             }
         }
-        let l = &self.view.kernel().layout;
-        let owned = l.in_vmemmap(base) && l.in_vmemmap(base.plus(g.table_span(level) - 1));
-        if used == 0 && !top && owned {
-            self.report(Invariant::NoEmptyTableLinked, base.0, "an empty table is linked in vmemmap");
+        if used == 0
+            && let Some((invariant, message)) = rules::empty_table(&self.view.kernel().layout, level, base)
+        {
+            self.report(invariant, base.0, message);
         }
     }
 
@@ -63,25 +63,12 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         match g.kind(desc, level) {
             Kind::None => self.hole(level, va),
             Kind::Invalid => {
-                if self.view.kernel().layout.in_vmemmap(va) {
-                    self.report_entry(
-                        Invariant::TreeWellFormed,
-                        va,
-                        level,
-                        desc,
-                        "an invalid descriptor in vmemmap is not zero",
-                    );
-                }
+                let broken = rules::invalid_entry(self.view.kernel().layout.in_vmemmap(va));
+                self.report_broken(broken, va, level, desc);
                 self.hole(level, va);
             }
             Kind::Reserved => {
-                self.report_entry(
-                    Invariant::TreeWellFormed,
-                    va,
-                    level,
-                    desc,
-                    "a descriptor type that its level does not have",
-                );
+                self.report_broken(rules::leaf_type(&g, desc, level), va, level, desc);
                 self.hole(level, va);
             }
             Kind::Table(next) => {
@@ -126,24 +113,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
                 "reserved bits are set, or the address is not aligned to the leaf",
             );
         }
-        // `ptdump_check_wx` looks at leaves only, so a table above that forbids execution excuses nothing there.
-        if desc.is_writable() && !desc.has(Attr::PXN) {
-            let what = if pxn {
-                "writable, and executable but for the table above (ptdump_check_wx counts it)"
-            } else {
-                "writable and executable"
-            };
-            self.report_entry(Invariant::NoWritableExecutable, va, level, desc, what);
-        }
-        if !desc.has(Attr::UXN) {
-            self.report_entry(
-                Invariant::NoWritableExecutable,
-                va,
-                level,
-                desc,
-                "executable at EL0 (ptdump_check_wx counts it as non-UXN)",
-            );
-        }
+        self.report_broken(rules::executable(desc, pxn), va, level, desc);
         let l = &self.view.kernel().layout;
         if va >= l.page_offset && va < l.page_end && l.linear_va(pa) != va {
             self.report_entry(
@@ -171,11 +141,11 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
     /// other and the same attributes (Arm ARM, "misprogramming of the Contiguous bit"). Told once for a set.
     fn contiguous(&mut self, table: Pa, index: usize, desc: Desc, level: Level, va: Va) {
         let g = self.view.geometry();
-        let size = match level {
-            Level::PTE => g.cont_ptes() as usize,
-            Level::PMD if g.kind(desc, level) != Kind::Table(g.output(desc)) => g.cont_pmds() as usize,
-            _ => return,
-        };
+        let block = level == Level::PMD && g.kind(desc, level) != Kind::Table(g.output(desc));
+        if level != Level::PTE && !block {
+            return;
+        }
+        let size = rules::contiguous_entries(&g, level) as usize;
         let first = index & !(size - 1);
         let view = self.view;
         let at = |i: usize| view.word(table, i).unwrap_or(Desc::NONE);
@@ -191,15 +161,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             let other = at(i);
             other.0 & same == desc.0 & same && g.output(other).0 == base.wrapping_add((i - first) as u64 * span)
         };
-        if base & (size as u64 * span - 1) != 0 || !(first..first + size).all(agrees) {
-            self.report_entry(
-                Invariant::TreeWellFormed,
-                va,
-                level,
-                desc,
-                "a contiguous set whose entries do not agree",
-            );
-        }
+        let whole = base & (size as u64 * span - 1) == 0 && (first..first + size).all(agrees);
+        self.report_broken(rules::contiguous_set(whole), va, level, desc);
     }
 
     /// Frames that were allocated for vmemmap or as tables and are mapped nowhere; self-hosted ones given away.

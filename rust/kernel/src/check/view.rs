@@ -1,7 +1,8 @@
 //! What the checks look at, and where they report to.
 
+use vmemmap_arch::rules::Broken;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Desc, FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var};
+use vmemmap_arch::{Desc, FrameKind, Invariant, InvariantSet, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var};
 
 use crate::Kernel;
 
@@ -81,36 +82,14 @@ pub trait Marks {
     fn is_marked(&self, frame: Pfn) -> bool;
 }
 
-/// A broken promise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Finding {
-    pub invariant: Invariant,
-    /// Virtual address, or physical where there is none.
-    pub address: u64,
-    /// The descriptor that shows it, and the level of its table.
-    pub descriptor: Option<(Level, Desc)>,
-    pub message: &'static str,
-}
-
-/// Set of invariants, by number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Visible(u32);
-
-impl Visible {
-    pub fn add(&mut self, invariant: Invariant) {
-        self.0 |= 1 << (invariant.number() - 1);
-    }
-    #[must_use]
-    pub fn has(self, invariant: Invariant) -> bool {
-        self.0 >> (invariant.number() - 1) & 1 != 0
-    }
-}
+/// A violated invariant of a machine at rest, with the descriptor that shows it and the level of its table.
+pub type Violation = vmemmap_arch::Violation<(), &'static str, Option<(Level, Desc)>>;
 
 pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
     pub view: &'a V,
     pub marks: &'a mut M,
     sink: F,
-    pub visible: Visible,
+    pub visible: InvariantSet,
     /// The vmemmap page that tails may share which follow it.
     pub run: Option<SharedRun>,
 }
@@ -131,20 +110,27 @@ pub(crate) struct SharedRun {
     pub pa: Pa,
 }
 
-impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'a, V, M, F> {
+impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'a, V, M, F> {
     pub fn new(view: &'a V, marks: &'a mut M, sink: F) -> Self {
-        Self { view, marks, sink, visible: Visible::default(), run: None }
+        Self { view, marks, sink, visible: InvariantSet::NONE, run: None }
     }
 
     pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {
-        self.visible.add(invariant);
-        (self.sink)(Finding { invariant, address, descriptor: None, message });
+        self.visible.insert(invariant);
+        (self.sink)(Violation::at_rest(invariant, address, message, None));
     }
 
     /// The same with the descriptor that shows it.
     pub fn report_entry(&mut self, invariant: Invariant, va: Va, level: Level, desc: Desc, message: &'static str) {
-        self.visible.add(invariant);
-        (self.sink)(Finding { invariant, address: va.0, descriptor: Some((level, desc)), message });
+        self.visible.insert(invariant);
+        (self.sink)(Violation::at_rest(invariant, va.0, message, Some((level, desc))));
+    }
+
+    /// What a rule says of a descriptor.
+    pub fn report_broken(&mut self, all: impl IntoIterator<Item = Broken>, va: Va, level: Level, desc: Desc) {
+        for (invariant, message) in all {
+            self.report_entry(invariant, va, level, desc, message);
+        }
     }
 
     /// Physical address that `va` translates to.

@@ -2,12 +2,13 @@
 //! I16, I26, I27; kernel-semantics §5, §6, §12).
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::descriptor::{Attr, mair, prot};
+use vmemmap_arch::descriptor::{Attr, prot};
+use vmemmap_arch::rules::{self, Broken};
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 
 use super::pools::hugepage;
-use super::view::{Checker, Finding, Leaf, Marks, SharedRun, StateView, page_word};
+use super::view::{Checker, Leaf, Marks, SharedRun, StateView, Violation, page_word};
 use super::zone_tails::may_be_tail;
 use crate::features::HugetlbMark;
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
@@ -17,7 +18,7 @@ use crate::memory_block::MEM_ONLINE;
 use crate::page::{flag, is_hugetlb_type, tail_head};
 use crate::state::{Block, Section, section_flag};
 
-impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
+impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, V, M, F> {
     /// `section_mem_map` of a section, if variables are visible.
     fn section_flags(&self, number: u32) -> Option<u64> {
         self.view.var(self.view.kernel().vars.section(number, Section::MemMap))
@@ -56,7 +57,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             let number = (at.since(first) / unit) as u32;
             let next = first.plus((u64::from(number) + 1) * unit).min(end);
             if self.section_flags(number).is_some() {
-                self.visible.add(Invariant::AlwaysTranslates);
+                self.visible.insert(Invariant::AlwaysTranslates);
                 if self.is_valid(number, at, next.since(at)) {
                     self.report(Invariant::AlwaysTranslates, at.0, "the struct page of a valid PFN does not translate");
                     reported = true;
@@ -77,9 +78,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let k = self.view.kernel();
         let g = k.geometry;
         let (vars, pages) = (k.vars, g.entry_span(leaf.level) >> g.page_shift());
-        if let Some(wrong) = self.wrong_attributes(leaf) {
-            self.report_leaf(Invariant::TreeWellFormed, leaf, wrong);
-        }
+        let wrong = self.wrong_attributes(leaf);
+        self.report_broken(wrong, leaf.va, leaf.level, leaf.desc);
         if !self.view.in_ram(leaf.pa) {
             self.report_leaf(Invariant::TreeWellFormed, leaf, "vmemmap maps an address outside RAM");
             return;
@@ -90,7 +90,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         } else {
             let number = vars.section_number(target);
             if self.section_flags(number).is_some() {
-                self.visible.add(Invariant::SubsectionMapExact);
+                self.visible.insert(Invariant::SubsectionMapExact);
                 if !self.is_valid(number, leaf.va, g.entry_span(leaf.level).min(g.section_vmemmap())) {
                     self.report_leaf(
                         Invariant::SubsectionMapExact,
@@ -118,26 +118,15 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
     }
 
     /// Attributes that none of these kernels gives a vmemmap leaf; permissions are judged elsewhere.
-    fn wrong_attributes(&self, leaf: Leaf) -> Option<&'static str> {
+    fn wrong_attributes(&self, leaf: Leaf) -> Option<Broken> {
         let k = self.view.kernel();
         let ignored = k.geometry.address_mask()
             | k.extra_prot
             | (Attr::RDONLY | Attr::WRITE | Attr::DIRTY | Attr::PXN | Attr::UXN).bits();
         let written = if leaf.level == Level::PTE { prot::PAGE_KERNEL } else { k.features.vmemmap_block };
         let odd = (leaf.desc.0 ^ written) & !ignored & !k.geometry.reserved_leaf_bits(leaf.level);
-        if odd == 0 {
-            None
-        } else if leaf.desc.attr_index() != mair::NORMAL {
-            Some("struct pages are mapped with another memory type than Normal")
-        } else if odd & Attr::AF.bits() != 0 {
-            Some("the access flag of a vmemmap leaf is clear: an access faults")
-        } else if odd & Attr::USER.bits() != 0 {
-            Some("struct pages are accessible at EL0")
-        } else if odd & Attr::CONT.bits() != 0 {
-            Some("a vmemmap leaf has the Contiguous bit: no kernel sets it there, and hot remove warns of it")
-        } else {
-            Some("a vmemmap leaf has attributes that none of these kernels writes")
-        }
+        let other = "a vmemmap leaf has attributes that none of these kernels writes";
+        (odd != 0).then(|| rules::vmemmap_attributes(leaf.desc).unwrap_or((Invariant::TreeWellFormed, other)))
     }
 
     /// Whether `leaf` maps the frame of the page that its run began with, from inside the span of one hugepage.
@@ -158,8 +147,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         let Some(frame) = self.view.frame(pa) else { return };
         if let Some(free) = frame.free {
-            self.visible.add(Invariant::NoUseOfFreedFrame);
-            self.visible.add(Invariant::SelfHostedUntouched);
+            self.visible.insert(Invariant::NoUseOfFreedFrame);
+            self.visible.insert(Invariant::SelfHostedUntouched);
             if free {
                 self.report_leaf(
                     Invariant::NoUseOfFreedFrame,
@@ -194,7 +183,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             HugetlbMark::Destructor => return,
         }
         let Some(count) = self.view.data_word(page_word(frame, 0, word::COUNT)) else { return };
-        self.visible.add(Invariant::RestoredPrivate);
+        self.visible.insert(Invariant::RestoredPrivate);
         if is_hugetlb_type(count)
             && self.view.data_word(page_word(frame, 0, word::FLAGS)).is_some_and(|flags| flags & flag::HEAD == 0)
         {
@@ -214,7 +203,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         let writable = leaf.desc.is_writable();
         if taken && !writable {
-            self.visible.add(Invariant::TailsResolveToHead);
+            self.visible.insert(Invariant::TailsResolveToHead);
             self.report_leaf(
                 Invariant::TailsResolveToHead,
                 leaf,
@@ -268,7 +257,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             while ram.boot && pa.since(ram.start) < ram.bytes {
                 let number = k.vars.section_number(pa);
                 if let Some(flags) = self.section_flags(number) {
-                    self.visible.add(Invariant::BootVmemmapKept);
+                    self.visible.insert(Invariant::BootVmemmapKept);
                     let va = k.layout.page_va(g.pfn(pa.align_down(g.section_size())));
                     let mut pages = (0..g.section_vmemmap() >> g.page_shift()).map(|i| va.plus(i << g.page_shift()));
                     let gone = flags & section_flag::HAS_MEM_MAP == 0 || pages.all(|va| self.translate(va).is_none());
@@ -287,9 +276,9 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let k = self.view.kernel();
         for number in 0..k.vars.sections() {
             let Some(flags) = self.section_flags(number) else { continue };
-            self.visible.add(Invariant::SubsectionMapExact);
+            self.visible.insert(Invariant::SubsectionMapExact);
             if flags & section_flag::HAS_MEM_MAP != 0 {
-                self.visible.add(Invariant::AlwaysTranslates);
+                self.visible.insert(Invariant::AlwaysTranslates);
                 continue;
             }
             if (0..4).any(|word| self.view.var(k.vars.subsection_map(number, word)).is_some_and(|bits| bits != 0)) {
@@ -318,7 +307,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             else {
                 continue;
             };
-            self.visible.add(Invariant::FailureRestores);
+            self.visible.insert(Invariant::FailureRestores);
             if isolated {
                 self.report(Invariant::FailureRestores, start.0, "an online memory block is isolated");
             }
@@ -332,10 +321,10 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         let (sizes, count) = k.geometry.hugetlb_sizes();
         if self.view.is_listed_hugepage(Pfn(0)).is_some() {
             for invariant in [Invariant::TailsResolveToHead, Invariant::RestoredPrivate, Invariant::RollbackComplete] {
-                self.visible.add(invariant);
+                self.visible.insert(invariant);
             }
             if self.view.is_block_online(k.vars.base).is_some() {
-                self.visible.add(Invariant::RemoveMeetsNoOptimised);
+                self.visible.insert(Invariant::RemoveMeetsNoOptimised);
             }
         }
         let mut listed = [0u64; 4];
@@ -353,7 +342,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         }
         for (h, &pages) in sizes[..count].iter().enumerate() {
             let Some(nr) = self.view.nr_hugepages(pages) else { continue };
-            self.visible.add(Invariant::CountersBalance);
+            self.visible.insert(Invariant::CountersBalance);
             if nr != listed[h] {
                 self.report(Invariant::CountersBalance, nr, "nr_hugepages is not the number of hugepages listed");
             }
@@ -392,12 +381,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
         } else {
             first.is_some() && first.map(|l| l.0) == second.map(|l| l.0)
         };
-        if wrong {
-            self.report(
-                Invariant::OneWritableHead,
-                start.0,
-                "the page keeps another number of vmemmap pages than this kernel leaves",
-            );
+        if let Some((invariant, message)) = rules::kept_pages(!wrong) {
+            self.report(invariant, start.0, message);
         } else if stray != 0 {
             self.report(
                 Invariant::TailsResolveToHead,

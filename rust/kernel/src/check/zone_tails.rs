@@ -6,7 +6,7 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 
-use super::view::{Checker, Finding, Leaf, Marks, SharedRun, StateView, page_word};
+use super::view::{Checker, Leaf, Marks, SharedRun, StateView, Violation, page_word};
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb_vmemmap::vmemmap_pages;
 
@@ -19,7 +19,7 @@ const fn named_head(slot: Va, info: u64) -> Option<Va> {
     Some(if value != 0 && value.wrapping_neg().is_power_of_two() { Va(slot.0 & value) } else { Va(value) })
 }
 
-impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V, M, F> {
+impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, V, M, F> {
     /// A leaf that may be a tail: read-only, and base pages as all that HVO remaps. Its frame is not its own, so it is
     /// not marked; `listed_zone_hugepage` asks whether somebody else did.
     pub fn zone_tail(&mut self, leaf: Leaf) {
@@ -92,7 +92,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Finding)> Checker<'_, V,
             Invariant::RollbackComplete,
             Invariant::FlagWithState,
         ] {
-            self.visible.add(invariant);
+            self.visible.insert(invariant);
         }
         let flagged = private & HPG_VMEMMAP_OPTIMIZED != 0;
         if flagged != shared {

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 
 use vmemmap_arch::*;
-use vmemmap_kernel::check::{Finding, FrameInfo, Marks, StateView, check};
+use vmemmap_kernel::check::{FrameInfo, Marks, StateView, Violation, check};
 use vmemmap_kernel::policy::Mapping;
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram, boot};
@@ -122,7 +122,7 @@ impl Lab {
         self.m.counters()
     }
 
-    pub fn check(&self) -> Vec<Finding> {
+    pub fn check(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         check(&AtRest(self), &mut MarkSet::default(), |finding| found.push(finding));
         found

@@ -16,7 +16,7 @@ use vmemmap_arch::{
     Alloc, Barrier, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Level, Order, Pa, Slot, Tlbi, Va, Zone,
 };
 use vmemmap_explore::check::subject::Subject;
-use vmemmap_explore::model::{AccessSet, Breach, Described, Held, Invariants, Model, Touched};
+use vmemmap_explore::model::{AccessSet, Described, Held, InvariantSet, Model, Touched, Violation};
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::search::report::{Final, Report};
@@ -249,7 +249,7 @@ impl Model for Watched {
     fn fingerprint(&self) -> u128 {
         Model::fingerprint(&self.world)
     }
-    fn violated(&self) -> Invariants {
+    fn violated(&self) -> InvariantSet {
         Model::violated(&self.world)
     }
     fn waits_for(&self, actor: u8, op: &Op) -> u16 {
@@ -264,8 +264,8 @@ impl Model for Watched {
     fn at_rest(&mut self) {
         Model::at_rest(&mut self.world);
     }
-    fn breaches(&self) -> Vec<Breach> {
-        Model::breaches(&self.world)
+    fn violations(&self) -> Vec<Violation> {
+        Model::violations(&self.world)
     }
     fn describe(&self, actor: u8, op: &Op) -> Described {
         Model::describe(&self.world, actor, op)
@@ -371,7 +371,7 @@ pub fn search(
     mutant: Option<Mutant>,
     programs: &Programs,
     reduction: Reduction,
-    ending: Invariants,
+    ending: InvariantSet,
     executions: u64,
 ) -> (World, Report, HashSet<Final>) {
     let shared = Shared::new(Watched::new(world, mutant));

@@ -243,11 +243,11 @@ impl World {
                     () if !life.is(kind) => "freed as something that it is not",
                     () => "freed through a handle to an earlier life of the frame",
                 };
-                self.breach(Invariant::FramesConserved, actor, pa.0, message);
+                self.violate(Invariant::FramesConserved, actor, pa.0, message);
                 continue;
             }
             if life.is_self_hosted() {
-                self.breach(
+                self.violate(
                     Invariant::SelfHostedUntouched,
                     actor,
                     pa.0,
@@ -268,7 +268,7 @@ impl World {
         let pa = self.memory.pa(id);
         if kind == FrameKind::Table {
             if self.memory.was_reachable(id) && !self.memory.table_is_empty(id) {
-                self.breach(Invariant::FreedTableIsEmpty, actor, pa.0, "a table is freed while entries are not none");
+                self.violate(Invariant::FreedTableIsEmpty, actor, pa.0, "a table is freed while entries are not none");
             }
         } else {
             self.judge_lost_stores(actor, id);

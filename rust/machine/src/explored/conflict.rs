@@ -100,7 +100,7 @@ impl World {
             Some(&mix) => (mix, "a load takes bytes of two translations at once: amalgamation (RFVQCK)"),
             None => (0, "TLB conflict abort (RFVQCK), which the kernel takes for fatal"),
         };
-        self.breach(Invariant::BreakBeforeMake, actor, va.0, message);
+        self.violate(Invariant::BreakBeforeMake, actor, va.0, message);
         word
     }
 
@@ -109,7 +109,7 @@ impl World {
         let feat = self.feat_of(self.cpu_of(actor));
         for i in 1..self.candidates.len() {
             if let Some(case) = self.conflict(self.candidates[i], self.candidates[0], feat) {
-                self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
+                self.violate(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
             }
         }
     }
@@ -125,7 +125,7 @@ impl World {
             case = self.stale.of_slot(slot).find_map(judge);
         }
         if let Some(case) = case {
-            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
+            self.violate(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
         }
     }
 
@@ -145,7 +145,7 @@ impl World {
             self.exchange_needs_break(r.level, r.value, live, self.weakest(self.holders_of(r))).map(|case| (r.va, case))
         });
         if let Some((va, case)) = broken {
-            self.breach(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
+            self.violate(Invariant::BreakBeforeMake, actor, va.0, case.sentence());
         }
     }
 }

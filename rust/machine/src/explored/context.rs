@@ -98,7 +98,7 @@ impl World {
     /// Whoever sleeps under a spinlock, with interrupts off, in an RCU read section or in an interrupt breaks I25.
     pub(super) fn may_sleep(&mut self, actor: u8, message: &'static str) {
         if !self.is_preemptible(actor) || self.rcu_depth(actor) != 0 || self.is_hard_atomic(actor) {
-            self.breach(Invariant::LockOrder, actor, 0, message);
+            self.violate(Invariant::LockOrder, actor, 0, message);
         }
     }
 

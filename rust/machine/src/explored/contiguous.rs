@@ -107,7 +107,7 @@ impl World {
         let found = self.linear_records(start, bytes).map(|r| r.va).min();
         if let Some(va) = found {
             let message = "memory has left the machine while a TLB may still translate to it";
-            self.breach(Invariant::NoStaleTranslation, actor, va.0, message);
+            self.violate(Invariant::NoStaleTranslation, actor, va.0, message);
         }
     }
 

@@ -13,7 +13,7 @@ impl World {
     /// Executes. `outcome` is below what `outcomes` says now; a blocked operation has no effect.
     pub fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
         if self.is_blocked(actor, op) {
-            self.breach(Invariant::LockOrder, actor, 0, "a CPU waits for something that nobody can give");
+            self.violate(Invariant::LockOrder, actor, 0, "a CPU waits for something that nobody can give");
             return Reply::of(0);
         }
         self.step += 1;
@@ -131,7 +131,7 @@ impl World {
             Op::StopMachineBegin => self.stop_machine(actor),
             Op::StopMachineEnd => self.restart_machine(actor),
             Op::MemoryGone { start, bytes } => self.memory_gone(actor, start, bytes),
-            Op::Warn { what, address, message } => self.breach(what, actor, address, message),
+            Op::Warn { what, address, message } => self.violate(what, actor, address, message),
             Op::ExpectStable { on } => self.expect_stable(actor, on),
             Op::Exclusive { what, begin } => self.exclusive(actor, what, begin),
             _ => {}

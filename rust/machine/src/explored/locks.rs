@@ -87,7 +87,7 @@ impl World {
         if !lock.is_spinlock() {
             self.may_sleep(actor, "a sleeping lock is taken in atomic context");
         } else if self.options.preempt_rt && self.is_hard_atomic(actor) {
-            self.breach(
+            self.violate(
                 Invariant::LockOrder,
                 actor,
                 0,
@@ -128,7 +128,7 @@ impl World {
             Mode::Write => self.owner(lock) == Some(actor),
         };
         if !held {
-            self.breach(Invariant::LockOrder, actor, lock.index() as u64, "a lock is released that is not held");
+            self.violate(Invariant::LockOrder, actor, lock.index() as u64, "a lock is released that is not held");
             return;
         }
         match mode {
@@ -271,7 +271,7 @@ impl World {
         let old = self.memory.cells.get(cell);
         let bit = 1 << actor;
         if begin && old & !bit != 0 {
-            self.breach(what, actor, 0, "two CPUs are inside a section that only one may be in");
+            self.violate(what, actor, 0, "two CPUs are inside a section that only one may be in");
         }
         self.memory.cells.set(cell, if begin { old | bit } else { old & !bit });
     }

@@ -8,7 +8,6 @@
 mod accesses;
 mod allocator;
 mod attempt;
-mod breach;
 mod candidates;
 mod cells;
 mod conflict;
@@ -29,14 +28,15 @@ mod stale;
 mod tables;
 mod tlb;
 mod translation;
+mod violations;
 mod world;
 
 pub use accesses::Touch;
-pub use breach::Breach;
 pub use describe::Described;
 pub use direct::Direct;
 pub use location::LocationKind;
 pub use lock_order::NewOrder;
 pub use options::{Conflict, WorldOptions};
 pub use place::{Context, MAX_ACTORS, Place};
+pub use violations::Violation;
 pub use world::{Mark, World};

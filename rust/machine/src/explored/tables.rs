@@ -47,11 +47,11 @@ impl World {
         Ok(SlotId { table, index: at.index })
     }
 
-    fn slot_or_breach(&mut self, actor: u8, at: Slot<Tok>) -> Option<SlotId> {
+    fn slot_or_violation(&mut self, actor: u8, at: Slot<Tok>) -> Option<SlotId> {
         match self.table_of(at) {
             Ok(slot) => Some(slot),
             Err(message) => {
-                self.breach(Invariant::NoWalkOfFreedTable, actor, at.table.0, message);
+                self.violate(Invariant::NoWalkOfFreedTable, actor, at.table.0, message);
                 None
             }
         }
@@ -64,12 +64,12 @@ impl World {
     }
 
     pub(super) fn read_entry(&mut self, actor: u8, at: Slot<Tok>) -> Reply {
-        self.slot_or_breach(actor, at).map_or(Reply::of(0), |slot| self.entry(self.memory.desc(slot)))
+        self.slot_or_violation(actor, at).map_or(Reply::of(0), |slot| self.entry(self.memory.desc(slot)))
     }
 
     /// `accept`: stored only if the old word pleases it.
     pub(super) fn write_entry(&mut self, actor: u8, at: Slot<Tok>, new: Desc, accept: impl Fn(Desc) -> bool) -> Reply {
-        let Some(slot) = self.slot_or_breach(actor, at) else { return Reply::of(0) };
+        let Some(slot) = self.slot_or_violation(actor, at) else { return Reply::of(0) };
         let old = self.memory.desc(slot);
         let reply = self.entry(old);
         if accept(old) && old != new {
@@ -86,7 +86,7 @@ impl World {
         if let Some(va) = va.filter(|_| !untracked) {
             let watchers = self.memory.cells.get(self.fixed.stable);
             if watchers & !(1 << actor) != 0 && !self.is_vmalloc(va) {
-                self.breach(
+                self.violate(
                     Invariant::StableDump,
                     actor,
                     va.0,
@@ -146,7 +146,7 @@ impl World {
             return;
         }
         if new.is_none() {
-            self.breach(Invariant::FreedTableIsEmpty, actor, next.0, "a table is unlinked while entries are not none");
+            self.violate(Invariant::FreedTableIsEmpty, actor, next.0, "a table is unlinked while entries are not none");
         }
         if level.0 < 3 {
             self.retire_below(actor, table, level.next(), va);

@@ -252,7 +252,7 @@ impl World {
             }
         }
         if live {
-            self.breach(Invariant::NoUseOfFreedFrame, actor, pa.0, "a frame is freed while it is mapped");
+            self.violate(Invariant::NoUseOfFreedFrame, actor, pa.0, "a frame is freed while it is mapped");
         }
         let mut alone = false;
         let stale = self.stale.iter().find_map(|r| match g.kind(r.value, r.level) {
@@ -271,10 +271,10 @@ impl World {
                     true => "a table is freed while an IOMMU's walk cache, which no TLBI reaches, may still lead to it",
                     false => "a table is freed while a walk cache may still lead to it",
                 };
-                self.breach(Invariant::NoStaleWalkCache, actor, va.0, message);
+                self.violate(Invariant::NoStaleWalkCache, actor, va.0, message);
             }
             Some((va, invariant)) if kind != FrameKind::Table => {
-                self.breach(invariant, actor, va.0, "a frame is freed while a TLB may still translate to it");
+                self.violate(invariant, actor, va.0, "a frame is freed while a TLB may still translate to it");
             }
             _ => {}
         }

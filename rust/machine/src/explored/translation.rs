@@ -162,10 +162,10 @@ impl World {
             _ => none = true,
         });
         if none && !self.attempting {
-            self.breach(Invariant::AlwaysTranslates, actor, va.0, "an access finds no translation");
+            self.violate(Invariant::AlwaysTranslates, actor, va.0, "an access finds no translation");
         }
         if let Some(pa) = freed {
-            self.breach(Invariant::NoStaleWalkCache, actor, pa, "a hardware walk goes through a freed table");
+            self.violate(Invariant::NoStaleWalkCache, actor, pa, "a hardware walk goes through a freed table");
         }
         self.note_spurious(actor, cpu, va);
         for i in 0..self.candidates.len() {
@@ -185,10 +185,10 @@ impl World {
 
     fn judge_candidate(&mut self, actor: u8, va: Va, access: Access, c: Candidate) {
         if self.memory.life(c.frame).is_freed() {
-            self.breach(Invariant::NoUseOfFreedFrame, actor, va.0, "an access through a translation to a freed frame");
+            self.violate(Invariant::NoUseOfFreedFrame, actor, va.0, "an access through a translation to a freed frame");
         }
         if access.stores() && !c.desc.is_writable() {
-            self.breach(Invariant::SharedTailsReadOnly, actor, va.0, "a store through a read-only translation");
+            self.violate(Invariant::SharedTailsReadOnly, actor, va.0, "a store through a read-only translation");
         }
     }
 
@@ -197,7 +197,7 @@ impl World {
         if !self.stale.is_empty() && self.usable(cpu, va).any(|r| r.value.is_none()) {
             self.spurious_faults += 1;
             if self.options.spurious_fault_is_fatal && !self.attempting {
-                self.breach(
+                self.violate(
                     Invariant::AlwaysTranslates,
                     actor,
                     va.0,
@@ -231,7 +231,7 @@ impl World {
             None => false,
         });
         if let Some((_, va)) = lost {
-            self.breach(
+            self.violate(
                 Invariant::NoLostStore,
                 actor,
                 va,
@@ -268,7 +268,7 @@ impl World {
             }
         });
         if let Some(pa) = freed {
-            self.breach(Invariant::NoStaleWalkCache, actor, pa, message);
+            self.violate(Invariant::NoStaleWalkCache, actor, pa, message);
         }
     }
 
@@ -278,7 +278,7 @@ impl World {
         let id = self.memory.frame(frame.pa);
         let life = self.memory.life(id);
         if life.is_freed() || (life.is_allocated() && life.generation() != frame.tok) {
-            self.breach(
+            self.violate(
                 Invariant::NoUseOfFreedFrame,
                 actor,
                 frame.pa.0,

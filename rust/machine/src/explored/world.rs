@@ -1,9 +1,10 @@
 //! The state of an explored machine, and going back to an earlier one.
 
 use rustc_hash::FxHashMap;
-use vmemmap_arch::{Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, Level, Pa, Rmw, TableView, Var};
+use vmemmap_arch::{
+    Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, InvariantSet, Level, Pa, Rmw, TableView, Var,
+};
 
-use super::breach::{Breach, Breaches};
 use super::candidates::{Access, Candidate, Mishaps, Output};
 use super::cells::{Cell, Position};
 use super::fixed::Fixed;
@@ -13,6 +14,7 @@ use super::options::WorldOptions;
 use super::place::{MAX_ACTORS, Place};
 use super::pools::Allocator;
 use super::stale::{Kept, Stale};
+use super::violations::{Violation, Violations};
 use crate::config::{ConfigError, MachineConfig, RamRange};
 use crate::op::{Op, Reply, Tok};
 
@@ -32,7 +34,7 @@ pub struct Mark {
     cells: Position,
     stale: Kept,
     links: usize,
-    breaches: (usize, u32),
+    violations: (usize, InvariantSet),
     step: u64,
     overflow: bool,
     spurious_faults: u64,
@@ -62,7 +64,7 @@ pub struct World {
     pub(super) links: FxHashMap<u64, Links>,
     /// Links before each change since `mark`.
     pub(super) links_log: Vec<(u64, Option<Links>)>,
-    pub(super) breaches: Breaches,
+    pub(super) violations: Violations,
     pub(super) step: u64,
     pub(super) overflow: bool,
     pub(super) spurious_faults: u64,
@@ -106,7 +108,7 @@ impl World {
             root: 0,
             links: FxHashMap::default(),
             links_log: Vec::new(),
-            breaches: Breaches::default(),
+            violations: Violations::default(),
             step: 0,
             overflow: false,
             spurious_faults: 0,
@@ -159,7 +161,7 @@ impl World {
             cells: self.memory.cells.position(),
             stale: self.stale.checkpoint(),
             links: self.links_log.len(),
-            breaches: self.breaches.position(),
+            violations: self.violations.position(),
             step: self.step,
             overflow: self.overflow,
             spurious_faults: self.spurious_faults,
@@ -171,7 +173,7 @@ impl World {
         self.memory.cells.undo_to(&mark.cells);
         self.stale.rollback(mark.stale);
         self.unlink_to(mark.links);
-        self.breaches.back_to(mark.breaches);
+        self.violations.back_to(mark.violations);
         (self.step, self.overflow, self.spurious_faults) = (mark.step, mark.overflow, mark.spurious_faults);
     }
 
@@ -192,7 +194,7 @@ impl World {
 
     pub(super) fn forget(&mut self) {
         self.unlink_to(0);
-        self.breaches.clear();
+        self.violations.clear();
         self.step = 0;
         self.overflow = self.options.asids.iter().any(|asid| !self.asids.0[..usize::from(self.asids.1)].contains(asid));
         self.spurious_faults = 0;
@@ -224,16 +226,16 @@ impl World {
     pub fn fingerprint(&self) -> u128 {
         self.memory.cells.hash()
     }
-    /// Bit `number - 1` of each invariant broken since `reset`.
+    /// The invariants violated since `reset`.
     #[must_use]
     #[inline]
-    pub const fn violated(&self) -> u32 {
-        self.breaches.mask()
+    pub const fn violated(&self) -> InvariantSet {
+        self.violations.set()
     }
     /// What was broken since `reset`, in order.
     #[must_use]
-    pub fn breaches(&self) -> &[Breach] {
-        self.breaches.kept()
+    pub fn violations(&self) -> &[Violation] {
+        self.violations.kept()
     }
     /// A bound was exceeded since `reset`: nothing found absent is proven absent.
     #[must_use]
@@ -264,9 +266,9 @@ impl World {
     pub(super) fn var_cell(&self, var: Var) -> Cell {
         self.fixed.vars + Cell::min(var.0, self.vars.saturating_sub(1) as Cell)
     }
-    pub(super) fn breach(&mut self, invariant: Invariant, actor: u8, address: u64, message: &'static str) {
-        self.breaches.record(Breach { invariant, actor, step: self.step, address, message });
-        self.memory.cells.set(self.fixed.broken, u64::from(self.breaches.mask()));
+    pub(super) fn violate(&mut self, invariant: Invariant, actor: u8, address: u64, message: &'static str) {
+        self.violations.record(Violation { invariant, actor, step: self.step, address, message, evidence: () });
+        self.memory.cells.set(self.fixed.broken, self.violations.set().bits());
     }
 
     // ---- loading ----

@@ -13,7 +13,7 @@ use crate::native::frames::{CHUNK, Frames, Span};
 use crate::native::injection::Injection;
 use crate::native::locks::{Locks, Rcu};
 use crate::native::promises::Watch;
-use crate::violation::{Event, Sink, Violation};
+use crate::violation::{Actor, Event, History, Sink, Violation};
 
 /// A machine on which real threads run kernel code: one `Native` or `Checked` a thread.
 #[derive(Debug)]
@@ -451,10 +451,10 @@ impl Machine {
     }
     /// Who freed and who allocated a frame last, as far as checked CPUs did.
     #[must_use]
-    pub fn history(&self, pa: Pa) -> (Option<Event>, Option<Event>) {
+    pub fn history(&self, pa: Pa) -> History {
         let frame = self.frame_of(pa);
         let of = |w: Option<&AtomicU64>| w.and_then(|w| self.unpack(w.load(Ordering::Relaxed)));
-        (of(self.states.freed_event(frame)), of(self.states.held_event(frame)))
+        History { freed: of(self.states.freed_event(frame)), held: of(self.states.held_event(frame)) }
     }
     /// Record a violation. `frame`: the frame whose history belongs to it.
     pub(crate) fn report(
@@ -466,19 +466,10 @@ impl Machine {
         message: String,
         frame: Option<Pa>,
     ) {
-        let (freed, held) = frame.map_or((None, None), |pa| self.history(pa));
+        let evidence = frame.map_or_else(History::default, |pa| self.history(pa));
+        let actor = Actor { cpu, name: self.actor(cpu), label };
         let step = self.next_step();
-        self.violations.record(Violation {
-            invariant,
-            cpu,
-            actor: self.actor(cpu),
-            label,
-            step,
-            address,
-            message,
-            freed,
-            held,
-        });
+        self.violations.record(Violation { invariant, address, actor, step, message, evidence });
     }
     /// Violations so far, all kinds; the first `MAX_KEPT` of each with details.
     #[must_use]

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use vmemmap_arch::{Desc, Geometry, Invariant, Kind, Level, LockId, Pa, TableView, Va, VaRange};
+use vmemmap_arch::{ByInvariant, Desc, Geometry, Invariant, Kind, Level, LockId, Pa, TableView, Va, VaRange};
 
 use crate::native::counters::CachePadded;
 use crate::native::locks::Patience;
@@ -28,8 +28,8 @@ pub fn name_of(index: usize) -> &'static str {
 /// Machine-wide; CPUs are bits of a mask.
 #[derive(Debug)]
 pub struct Watch {
-    /// By invariant number: the CPUs that say they hold that exclusive right.
-    holders: [AtomicU64; 33],
+    /// The CPUs that say they hold that exclusive right.
+    holders: ByInvariant<AtomicU64>,
     /// CPUs that were promised that nobody stores into a table.
     stable: AtomicU64,
     /// Addresses whose entries change under locks that nobody who relies on a stable tree takes.
@@ -44,7 +44,7 @@ impl Watch {
     #[must_use]
     pub fn new(cpus: u8) -> Self {
         Self {
-            holders: [const { AtomicU64::new(0) }; 33],
+            holders: ByInvariant::default(),
             stable: AtomicU64::new(0),
             unstable: OnceLock::new(),
             storing: (0..cpus).map(|_| CachePadded::default()).collect(),
@@ -54,7 +54,7 @@ impl Watch {
 
     /// Begin or end an exclusive right; the other CPUs that hold it at the begin, if any.
     pub fn exclusive(&self, cpu: u8, what: Invariant, begin: bool) -> Option<u64> {
-        let holders = &self.holders[usize::from(what.number())];
+        let holders = &self.holders[what];
         let me = 1u64 << cpu;
         if !begin {
             holders.fetch_and(!me, Ordering::AcqRel);

@@ -86,7 +86,7 @@ impl Bench {
         self.world.borrow_mut().execute(actor, &op, outcome).value
     }
     pub fn broken(&self) -> Vec<u8> {
-        (1..=32).filter(|n| self.world.borrow().violated() >> (n - 1) & 1 != 0).collect()
+        self.world.borrow().violated().iter().map(Invariant::number).collect()
     }
     pub fn broke(&self, invariant: Invariant) -> bool {
         self.broken().contains(&invariant.number())
