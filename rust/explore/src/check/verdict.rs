@@ -36,12 +36,12 @@ const FEW_STATES: u64 = 20_000;
 
 /// Work (`Inner::work`) that a search may do after its first violation, that the search behind it may do, and that the
 /// shortening of the traces of one search may do, where no seconds are asked for: those would make what a verdict lists
-/// depend on the host. A million takes about a second.
+/// depend on the host. A million takes less than a second.
 const SETTLE_WORK: u64 = 3_000_000;
 const BEHIND_WORK: u64 = 4_000_000;
 const SHORTEN_WORK: u64 = 5_000_000;
 /// The part of it that goes into making traces shorter before they are proven shortest.
-const MINIMISE_WORK: u64 = 1_500_000;
+const MINIMISE_WORK: u64 = 2_500_000;
 
 /// How to explore.
 #[derive(Clone, Copy, PartialEq, Debug)]
