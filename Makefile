@@ -67,6 +67,7 @@ nightly: $(VENV)/.built $(VENV)/.dev
 	$(CARGO) test --release -p vmemmap-explore -p vmemmap-lab --test soundness --test soundness_world -- --ignored --nocapture
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
 	VMEMMAP_KILLS=50 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_killed.py
+	VMEMMAP_ALL_HOSTS=1 $(BIN)/python -m pytest --timeout 0 tests/scenarios/test_hosts.py
 
 # Every variant explored again and compared with the table that is kept; WRITE=1 keeps the new one.
 VARIANTS := docs/variants.tsv

@@ -349,7 +349,7 @@ def explore(
         budget: Executions, or seconds as a float or text (``10s``); 60 s by default.
         shorten: Seconds, within the budget, for making each counterexample the shortest, and as many for
             what is violated behind a first violation; with 0 they stay as found and nothing more is looked
-            for.
+            for. By default a fixed amount of work, so that the answer does not depend on the host.
         progress: Called now and then with executions, steps and states so far; a `KeyboardInterrupt` that
             it raises ends the search with what was found.
 

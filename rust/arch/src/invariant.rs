@@ -3,8 +3,8 @@
 use core::fmt;
 use core::ops::{Index, IndexMut};
 
-/// Number, name, what must hold, its violation in a few words for a column, and how the kernel keeps it: of each row come
-/// the variant, its place in `Invariant::ALL`, and its texts.
+/// Number, name, what must hold, its violation in a few words for a column, and how the kernel keeps it: of each row
+/// come the variant, its place in `Invariant::ALL`, and its texts.
 macro_rules! invariants {
     ($( $number:literal $name:ident: $sentence:literal, $short:literal, $kept:literal; )+) => {
         /// What must hold; `I1` to `I32`.
