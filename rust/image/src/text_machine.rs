@@ -21,7 +21,7 @@ pub enum UnknownMachine {
     #[error(transparent)]
     Text(#[from] TextError),
     #[error(
-        "the text fits no arm64 kernel of 6.1 or 6.12: its vmemmap and its ranges belong to no granule and VA size \
+        "the text fits no arm64 kernel of 6.1, 6.12 or 7.x: its vmemmap and its ranges belong to no granule and VA size \
             known"
     )]
     None,

@@ -8,6 +8,7 @@ use crate::memory_hotplug::{
     Path, blocks, check_hotplug_memory_range, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done,
     unlock_device_hotplug,
 };
+use crate::mmu::can_unmap_without_split;
 use crate::mmzone::section_start;
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
 use crate::state::{Block, Section, section_flag};
@@ -188,7 +189,7 @@ fn mhp_deinit_memmap_on_memory<C: Cpu>(k: &Kernel, cpu: &C, block: u32) {
 ///
 /// # Errors
 /// `EINVAL` "memory holes"; `EBUSY` "failure to isolate range", "unmovable page"; `EPERM` "notifier failure" for boot
-/// memory; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to dissolve huge pages". The isolation is undone
+/// memory, and (7.x) where the removal would split a leaf; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to dissolve huge pages". The isolation is undone
 /// then.
 fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineFailure> {
     cpu.label("offline_pages");
@@ -236,6 +237,11 @@ fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Re
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
     if early && !mutants::boot_removable(k) {
         // `prevent_bootmem_remove_notifier`: NOTIFY_BAD
+        return Err(failure(Errno::EPERM, "notifier failure"));
+    }
+    let whole = section_start(k, block);
+    if k.features.split_veto && !can_unmap_without_split(k, cpu, whole, whole.plus(k.geometry.section_size())) {
+        // `prevent_memory_remove_notifier`: "splits a leaf entry"
         return Err(failure(Errno::EPERM, "notifier failure"));
     }
     if mutants::offline_keeps_huge(k) {

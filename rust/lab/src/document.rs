@@ -26,9 +26,9 @@ pub enum DocumentError {
     Granule(u64),
     #[error("va_bits {va_bits} with {granule} pages: arm64 Linux has {known}")]
     VaBits { granule: &'static str, va_bits: u32, known: &'static str },
-    #[error("kernel {0:?}: it is 2021, 6.1, 6.12 or 6.12.117")]
+    #[error("kernel {0:?}: it is 2021, 6.1, 6.12, 6.12.117, 7.2 or 7.3")]
     KernelVersion(String),
-    #[error("kernel {0} had no 52-bit addresses with 4K or 16K pages: use 6.12")]
+    #[error("kernel {0} had no 52-bit addresses with 4K or 16K pages: use 6.12 or later")]
     NoLpa2(&'static str),
     #[error("policy {0:?}: there is no such row; rows are {1}")]
     Policy(String, String),

@@ -29,6 +29,7 @@ pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(view: &V, marks: &mut M, 
     ] {
         visible.add(invariant);
     }
+    checker.zone_tail_frames();
     checker.table(view.root(), view.geometry().top(), Va(0), false);
     checker.boot_sections();
     checker.isolated_blocks();

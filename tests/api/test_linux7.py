@@ -1,0 +1,39 @@
+"""7.2 and 7.3 beside the kernels before them, as a user meets them."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmemmap import Machine, SpecError
+
+KERNELS = ["6.12", "7.2", "7.3"]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_block_inside_a_larger_leaf_of_the_linear_map_stays_online_from_7_2_on(kernel: str) -> None:
+    m = Machine(kernel=kernel, boot_memory="1G", hotplug_memory="1G", linear_map="blocks")
+    m.memory.add(start=0x80000000, size="1G", memmap_on_memory=False).online(zone="movable")
+    if kernel == "6.12":
+        assert m.memory.blocks[-1].offline()
+        return
+    with pytest.raises(OSError, match="notifier failure") as error:
+        m.memory.blocks[-1].offline()
+    assert error.value.errno == 1
+    assert m.check() == []
+
+
+def test_a_tail_names_its_head_by_a_mask_where_hvo_is_in_the_kernel() -> None:
+    for config, word in ("yes", 0xFFFF_FFFF_FFFF_8001), ("no", None):
+        m = Machine(kernel="7.3", boot_memory="1G", hvo_config=config)
+        m.hugetlb["2M"].allocate(1)
+        [(head, _)] = m.hugetlb["2M"].pages
+        tail = m.struct_page(pfn=head + 100)
+        assert tail.compound_head == m.page_address(pfn=head)
+        assert tail.words[1] == (word or m.page_address(pfn=head) + 1)
+
+
+def test_a_kernel_between_two_that_are_modelled_is_refused_with_both() -> None:
+    with pytest.raises(SpecError, match=r"nearest: 6\.12\.117 and 7\.2$"):
+        Machine(kernel="7.1")
+    with pytest.raises(SpecError, match=r"nearest: 7\.3$"):
+        Machine(kernel="7.4")
