@@ -1,6 +1,6 @@
 //! The operations that actors are made of, and the one `match` that runs them.
 
-use vmemmap_arch::{Cpu, Order, Pa, Pfn, VaRange, Zone};
+use vmemmap_arch::{Cpu, Order, Pa, Pfn, Va, VaRange, Zone};
 
 use crate::fault::{Handled, show_pte};
 use crate::hugetlb::{demote, dissolve, fault, resize};
@@ -127,6 +127,11 @@ pub enum Operation {
     SpeculativeRef {
         pfn: Pfn,
     },
+    /// The same by a reader that keeps others away while it takes the reference. Returns 1 if it got it.
+    GuardedRef {
+        pfn: Pfn,
+        guard: Guard,
+    },
     /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns 1 if
     /// valid.
     PfnValid {
@@ -247,6 +252,7 @@ impl Operation {
             Operation::PtdumpCheckWx => Ok(ptdump::ptdump_check_wx(k, cpu).wx_pages),
             Operation::PfnWalk { start, end, step } => Ok(pfn_walkers::pfn_walk(k, cpu, start, end, step)),
             Operation::SpeculativeRef { pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn))),
+            Operation::GuardedRef { pfn, guard } => Ok(u64::from(guarded_ref(k, cpu, pfn, guard))),
             Operation::PfnValid { pfn, access } => Ok(u64::from(pfn_walkers::pfn_valid_user(k, cpu, pfn, access))),
             Operation::KmemleakScan { start, end, step } => Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step)),
             Operation::KfreeRcuWork { start } => sparse_vmemmap::kfree_rcu_work(k, cpu, start),
@@ -286,9 +292,47 @@ fn speculative_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     if !page::get_page_unless_zero(k, cpu, page) {
         return false;
     }
+    put_page(k, cpu, page);
+    true
+}
+
+/// `put_page`.
+fn put_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
     cpu.label("put_page");
     if page::put_page_testzero(cpu, page) {
         hugetlb::__folio_put(k, cpu, page);
     }
-    true
+}
+
+/// What a reader of struct pages holds while it takes a reference.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Guard {
+    /// Interrupts are off, as in GUP-fast.
+    IrqsOff,
+    /// The lock under which pages leave the list that the reader found it on: `hugetlb_lock` here, where page and list
+    /// are HugeTLB's; `lruvec->lru_lock` in `isolate_lru_folios`.
+    ListLock,
+}
+
+fn guarded_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, guard: Guard) -> bool {
+    cpu.label("get_page_unless_zero");
+    let Some(page) = pfn_to_online_page(k, cpu, pfn) else { return false };
+    let got = match guard {
+        Guard::IrqsOff => {
+            cpu.irq_disable();
+            let got = page::get_page_unless_zero(k, cpu, page);
+            cpu.irq_enable();
+            got
+        }
+        Guard::ListLock => {
+            hugetlb::lock(cpu);
+            let got = page::page_huge(k, cpu, page) && page::get_page_unless_zero(k, cpu, page);
+            hugetlb::unlock(cpu);
+            got
+        }
+    };
+    if got {
+        put_page(k, cpu, page);
+    }
+    got
 }

@@ -223,6 +223,7 @@ rows! {
     remap_grace: RemapGrace = "remap-grace" {
         ByKernel = "kernel": "as that kernel does: 6.12 waits by synchronize_rcu, 2021, 6.1 and 7.x do not",
         Missing = "none": "no grace period",
+        Ipi = "ipi": "an interrupt to every other CPU, and the wait until each has taken it",
         SynchronizeRcu = "synchronize-rcu": "synchronize_rcu before the remap and before the restore, as bd225530a4c7 \
             has it",
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, Va, VaRange, Version, Zone};
+use vmemmap_kernel::operation::Guard;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
 use vmemmap_machine::explored::{Context, MAX_ACTORS};
 
@@ -64,6 +65,14 @@ pub struct MachineDocument {
 
 const fn yes() -> bool {
     true
+}
+
+/// See `Guard`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuardName {
+    IrqsOff,
+    ListLock,
 }
 
 /// One actor of the document.
@@ -355,6 +364,10 @@ pub enum OperationDocument {
     SpeculativeRef {
         pfn: u64,
     },
+    GuardedRef {
+        pfn: u64,
+        guard: GuardName,
+    },
     PfnValid {
         pfn: u64,
         #[serde(default)]
@@ -466,6 +479,13 @@ impl OperationDocument {
             Self::PtdumpCheckWx => Operation::PtdumpCheckWx,
             Self::PfnWalk { start, end, step } => Operation::PfnWalk { start: pfn(start), end: pfn(end), step },
             Self::SpeculativeRef { pfn: n } => Operation::SpeculativeRef { pfn: pfn(n) },
+            Self::GuardedRef { pfn: n, guard } => Operation::GuardedRef {
+                pfn: pfn(n),
+                guard: match guard {
+                    GuardName::IrqsOff => Guard::IrqsOff,
+                    GuardName::ListLock => Guard::ListLock,
+                },
+            },
             Self::PfnValid { pfn: n, access } => Operation::PfnValid { pfn: pfn(n), access },
             Self::KmemleakScan { start, end, step } => {
                 Operation::KmemleakScan { start: pfn(start), end: pfn(end), step }

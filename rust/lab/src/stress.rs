@@ -179,6 +179,7 @@ fn kind(operation: &Operation) -> (&'static str, Class) {
         Operation::PtdumpCheckWx => ("ptdump_check_wx", Class::Walk),
         Operation::PfnWalk { .. } => ("pfn_walk", Class::Walk),
         Operation::SpeculativeRef { .. } => ("speculative_ref", Class::Walk),
+        Operation::GuardedRef { .. } => ("guarded_ref", Class::Walk),
         Operation::PfnValid { .. } => ("pfn_valid", Class::Walk),
         Operation::KmemleakScan { .. } => ("kmemleak_scan", Class::Walk),
         Operation::KfreeRcuWork { .. } => ("kfree_rcu_work", Class::Other),

@@ -17,6 +17,7 @@ use crate::page::page_huge;
 use crate::page_alloc::{check_free_page, check_new_pages};
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
 use crate::policy::{DtorClear, FreeOrder, Invalidate, RemapGrace};
+use crate::quiesce::{Pause, with_others_paused};
 use crate::state::Scalar;
 use crate::static_key::static_branch_add;
 use crate::{Errno, Kernel, mutants};
@@ -141,6 +142,11 @@ fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
         RemapGrace::ByKernel => k.features.waits_for_grace_period,
         RemapGrace::Missing => false,
         RemapGrace::SynchronizeRcu => true,
+        RemapGrace::Ipi => {
+            return if first {
+                with_others_paused(k, cpu, Pause::Ipi, || {})
+            };
+        }
     };
     if waits && first {
         cpu.synchronize_rcu();
