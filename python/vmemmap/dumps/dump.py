@@ -122,7 +122,21 @@ class Dump:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was taken instead of what the dump does not say, what it lacks, and what was left out: a sentence each."""
-        return self.image.description.notes if self.image is not None else self.text_notes
+        if self.image is not None:
+            return self.image.description.notes
+        return (*self.text_notes, *self._generation_notes())
+
+    def _generation_notes(self) -> tuple[str, ...]:
+        """What a text with optimised hugepages leaves open: it shows no frame."""
+        from .releases import generation_named
+
+        behaviours = generation_named(self.shape.kernel).behaviours
+        if not any(kernel.startswith("7.") for kernel in behaviours) or not self.shape.optimised():
+            return ()
+        return (
+            f"a text does not tell whose HVO this is: {', '.join(behaviours)} print the same lines, and the frame behind "
+            f"a tail is not printed; judged as {self.shape.kernel}",
+        )
 
     @property
     def machine(self) -> str:

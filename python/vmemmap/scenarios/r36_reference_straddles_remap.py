@@ -82,6 +82,8 @@ _IRQS_OFF = {"reader": "irqs-off"}
         Variant("reader-list-lock", "safe", (), {}, "7.3", {"reader": "list-lock"}),
         Variant("fix-wait", "violated", _STORE, _WAIT, "7.3"),
         Variant("fix-wait-and-section", "safe", (), {**_WAIT, **_SECTION}, "7.3"),
+        Variant("fix-ipi", "violated", _STORE, _IPI, "7.3"),
+        Variant("fix-ipi-irqs-off", "safe", (), _IPI, "7.3", _IRQS_OFF),
         Variant("fix-wait-and-section-ll-sc", "safe", (), {**_WAIT, **_SECTION, **_LL_SC}, "7.3"),
     ],
 )
