@@ -207,8 +207,7 @@ pub enum Rmw {
         old: u64,
         new: u64,
     },
-    /// LDXR and STXR, as one step: whoever writes the word between them takes the monitor away. Stores `new` if the word
-    /// equals `old`, and needs write permission only then.
+    /// LDXR and STXR as one step: a store between them takes the monitor away. Needs write permission only to store.
     #[rustfmt::skip]
     StoreExclusive { old: u64, new: u64 },
 }

@@ -9,7 +9,7 @@ use crate::memory_hotplug::{
     unlock_device_hotplug,
 };
 use crate::mmu::can_unmap_without_split;
-use crate::mmzone::section_start;
+use crate::mmzone::{MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, section_start};
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
 use crate::state::{Block, Section, section_flag};
 use crate::{Errno, Kernel, mutants, page};
@@ -18,10 +18,6 @@ use crate::{Errno, Kernel, mutants, page};
 pub const MEM_ONLINE: u64 = 1 << 0;
 pub const MEM_GOING_OFFLINE: u64 = 1 << 1;
 pub const MEM_OFFLINE: u64 = 1 << 2;
-
-/// Values of `Block::Zone`: `MMOP_ONLINE_KERNEL`, `MMOP_ONLINE_MOVABLE`.
-pub const MMOP_ONLINE_KERNEL: u64 = 2;
-pub const MMOP_ONLINE_MOVABLE: u64 = 3;
 
 /// Why a block could not be taken offline: the error, and the reason that the kernel prints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,15 +33,6 @@ const fn failure(errno: Errno, reason: &'static str) -> OfflineFailure {
 /// Frames at the start of the block that hold its own vmemmap.
 pub(crate) fn nr_vmemmap_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> u64 {
     cpu.var_load(k.vars.block(block, Block::NrVmemmapPages), Order::Plain)
-}
-
-/// Zone that the block was last online in.
-pub(crate) fn block_zone<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Zone {
-    if cpu.var_load(k.vars.block(block, Block::Zone), Order::Plain) == MMOP_ONLINE_MOVABLE {
-        Zone::Movable
-    } else {
-        Zone::Normal
-    }
 }
 
 /// Zone and state of a block as seen by the rest of the kernel.

@@ -11,7 +11,7 @@ use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
 use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::hugetlb_vmemmap::zone_tail::{tail_index, zone_number};
-use crate::memory_block::MMOP_ONLINE_MOVABLE;
+use crate::mmzone::MMOP_ONLINE_MOVABLE;
 use crate::page::{tail_head, tail_word};
 use crate::state::{Block, Hpage, Hstate, Scalar};
 

@@ -261,7 +261,9 @@ fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
     let shared = match k.features.tail_source {
         TailSource::RetainedPage => None,
         // Before anything has changed.
-        TailSource::ZoneTail => Some(vmemmap_get_tail(k, cpu, page).ok_or(Errno::ENOMEM)?),
+        TailSource::ZoneTail => {
+            Some(vmemmap_get_tail(k, cpu, page, || alloc_vmemmap_page(k, cpu)).ok_or(Errno::ENOMEM)?)
+        }
     };
     // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
     let flag_first = !mutants::flag_after_copy(k);

@@ -3,9 +3,8 @@
 
 use vmemmap_arch::{Cpu, Frame, FrameKind, Order, Pa, Rmw, Template, Var, Zone};
 
-use super::alloc_vmemmap_page;
 use crate::hugetlb::page::HugePage;
-use crate::memory_block::block_zone;
+use crate::mmzone::block_zone;
 use crate::page::tail_word;
 use crate::{Kernel, mutants};
 
@@ -36,7 +35,12 @@ fn template(k: &Kernel, page: HugePage, order: u8) -> Template {
 
 /// `vmemmap_get_tail`: made on first need, never freed, in no counter. Without a lock: who loses the exchange frees its
 /// frame. The zone's bits in `flags`, for which there is one frame a zone, are not in the model.
-pub(super) fn vmemmap_get_tail<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Option<Frame<C::Tok>> {
+pub(super) fn vmemmap_get_tail<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    page: HugePage,
+    alloc: impl FnOnce() -> Option<Frame<C::Tok>>,
+) -> Option<Frame<C::Tok>> {
     cpu.label("vmemmap_get_tail");
     let order = page.order() + u8::from(mutants::foreign_tail(k));
     let slot = slot(k, cpu, page, order);
@@ -46,7 +50,7 @@ pub(super) fn vmemmap_get_tail<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> O
         0 => {}
         pa => return Some(shared(pa)),
     }
-    let tail = alloc_vmemmap_page(k, cpu)?;
+    let tail = alloc()?;
     cpu.fill_frame(tail, template(k, page, order));
     let found = cpu.var_rmw(slot, Rmw::CompareExchange { old: 0, new: tail.pa.0 }, Order::AcqRel);
     if found == 0 {
