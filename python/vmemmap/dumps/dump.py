@@ -90,7 +90,9 @@ def _parse_ram(item: str | tuple[str | os.PathLike[str], str | int]) -> tuple[Pa
     if isinstance(item, str):
         name, at, address = item.rpartition("@")
         if not at or not name:
-            raise SpecError(f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, like ram1.bin@0x80000000")
+            raise SpecError(
+                f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, like ram1.bin@0x80000000"
+            )
         item = name, address
     base = parse_address(item[1], "ram")
     assert base is not None
@@ -184,7 +186,9 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
     if kind in ("vmcore", "raw"):
         core = _read_vmcore(path, hints, kind)
         inside = tuple(pa for pa in core.missing if any(start <= pa < end for start, end in core.memory.ranges))
-        return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask, left_out=inside)
+        return replace(
+            dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask, left_out=inside
+        )
     if kind == "npz":
         image = read_npz(path, kernel=hints.kernel)
         _check_layout(path, image.description, hints.kernel)

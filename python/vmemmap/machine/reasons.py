@@ -31,9 +31,7 @@ _WHY: Final = {
     (
         "memory_offline_and_remove",
         errno.EPERM,
-    ): (
-        "boot memory cannot be offlined on arm64; nor, from 7.2 on, a block inside a larger leaf (notifier failure)"
-    ),
+    ): ("boot memory cannot be offlined on arm64; nor, from 7.2 on, a block inside a larger leaf (notifier failure)"),
     ("memory_offline_and_remove", errno.EINVAL): "not whole blocks that were hot-added",
     ("hugetlb_alloc", errno.EBUSY): "a frame of the page is in use",
     ("hugetlb_alloc", errno.EINVAL): "no page of that size can begin there",

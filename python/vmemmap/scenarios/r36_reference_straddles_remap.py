@@ -12,32 +12,33 @@ step HVO                                   a reader: `page_ref_add_unless_zero(p
                                            read-only memory
 ==== ===================================== ==========================================
 
-6.1 has the race (R1); 6.10 waited for a grace period between 2 and 3, for which the reader is in an RCU section; 7.1 took
-both away, because no struct page behind a read-only PTE has a count that is not zero. That answers a load that comes
-*after* the remap. Here it came before.
+6.1 has the race (R1); 6.10 waited for a grace period between 2 and 3, for which the reader is in an RCU section; 7.1
+took both away, because no struct page behind a read-only PTE has a count that is not zero. That answers a load that
+comes *after* the remap. Here it came before.
 
 Derived by hand, before any search:
 
-* With LSE the CAS needs write permission although its compare would fail: 6.1, 7.2 and 7.3 break I8. 6.12 waits in step 2
-  for the reader's section, which begins before 1 and ends after 4: safe.
-* With LDXR and STXR the second look finds 0 in whatever frame it reaches and stores nothing: safe everywhere. An RMW that
-  comes between 2 and the TLBI through a stale translation reaches the old frame, where page1 is a tail by then: its count is
-  0 there too, the compare fails, and no store lands (I28 holds). Without the invalidate the old frame may be freed: I3.
+* With LSE the CAS needs write permission although its compare would fail: 6.1, 7.2 and 7.3 break I8. 6.12 waits in
+  step 2 for the reader's section, which begins before 1 and ends after 4: safe.
+* With LDXR and STXR the second look finds 0 in whatever frame it reaches and stores nothing: safe everywhere. An RMW
+  that comes between 2 and the TLBI through a stale translation reaches the old frame, where page1 is a tail by then:
+  its count is 0 there too, the compare fails, and no store lands (I28 holds). Without the invalidate the old frame
+  may be freed: I3.
 * HVO not in the kernel: nothing is read-only, the compare fails, the reader gives up.
 * Readers. In an RCU section: nobody waits for it in 7.x, violated. With interrupts off: nothing in 7.x waits for that
-  either, where invalidates are broadcast, as on arm64: violated. One that holds a reference to another page of the same 2M
-  range: the range cannot become a HugeTLB page, safe. LRU isolation under the list's lock: page1 leaves the list under that
-  lock before it is freed, safe.
-* Fixes. The wait put back without the reader's section: violated, as R1's ``no-rcu-section``. The section alone: violated.
-  Both: safe. An IPI to every CPU instead of the wait, and interrupts off in the reader: safe; without the latter the IPI is
-  taken between 1 and 4: violated. A freeze of the old struct pages before the remap adds nothing: their counts are zero
-  already in step 2, and what faults is not a store that succeeds. A look at the tail under a lock that HVO takes too is the
-  list's lock: safe, for every speculative reference.
+  either, where invalidates are broadcast, as on arm64: violated. One that holds a reference to another page of the
+  same 2M range: the range cannot become a HugeTLB page, safe. LRU isolation under the list's lock: page1 leaves the
+  list under that lock before it is freed, safe.
+* Fixes. The wait put back without the reader's section: violated, as R1's ``no-rcu-section``. The section alone:
+  violated. Both: safe. An IPI to every CPU instead of the wait, and interrupts off in the reader: safe; without the
+  latter the IPI is taken between 1 and 4: violated. A freeze of the old struct pages before the remap adds nothing:
+  their counts are zero already in step 2, and what faults is not a store that succeeds. A look at the tail under a
+  lock that HVO takes too is the list's lock: safe, for every speculative reference.
 
-What kind of statement this is: the generic code over arm64's primitives, which no arm64 kernel offers (HVO is not selectable
-there in 7.2 or 7.3). The interleaving was confirmed on stock distribution kernels (x86-64, emulated, forced): 7.3.4 with HVO
-on faults at the compare-and-exchange, with HVO off it gives up; 6.12.117 with HVO on waits. No unforced occurrence is known.
-Not tried: arm64, 7.1, 7.2, 6.18.51, the stale translation.
+What kind of statement this is: the generic code over arm64's primitives, which no arm64 kernel offers (HVO is not
+selectable there in 7.2 or 7.3). The interleaving was confirmed on stock distribution kernels (x86-64, emulated,
+forced): 7.3.4 with HVO on faults at the compare-and-exchange, with HVO off it gives up; 6.12.117 with HVO on waits.
+No unforced occurrence is known. Not tried: arm64, 7.1, 7.2, 6.18.51, the stale translation.
 
 Page1 is here a 64K HugeTLB page, the kind of page with references that the model has.
 """

@@ -95,8 +95,8 @@ pub enum ImageError {
     #[error("marker {index} at {start} has the unknown name `{name}`")]
     Marker { index: usize, start: Va, name: String },
     #[error(
-        "{with} of {tables} table descriptors have bit 10 set, as 7.2 and 7.3 write them and no kernel before: these are \
-            not the tables of {version}"
+        "{with} of {tables} table descriptors have bit 10 set, as 7.2 and 7.3 write them and no kernel before: \
+            these are not the tables of {version}"
     )]
     Seven { with: usize, tables: usize, version: &'static str },
     #[error("no table descriptor has bit 10 set, which 7.2 and 7.3 set: these are not the tables of {version}")]

@@ -178,8 +178,8 @@ pub struct Features {
     pub online_refuses_poison: bool,
     /// A block whose removal would split a leaf does not go offline (`can_unmap_without_split`).
     pub split_veto: bool,
-    /// Hot remove runs the destructor of each table that it frees, which counts it out of `NR_PAGETABLE`; tables made by
-    /// populate never were counted in (c594b83457cc).
+    /// Hot remove runs the destructor of each table that it frees, which counts it out of `NR_PAGETABLE`; tables made
+    /// by populate never were counted in (c594b83457cc).
     pub table_destructor: bool,
     /// A kernel range of exactly `PTRS_PER_PTE` pages is flushed whole (`flush_tlb_kernel_range`); a longer one always
     /// is.

@@ -176,8 +176,8 @@ fn mhp_deinit_memmap_on_memory<C: Cpu>(k: &Kernel, cpu: &C, block: u32) {
 ///
 /// # Errors
 /// `EINVAL` "memory holes"; `EBUSY` "failure to isolate range", "unmovable page"; `EPERM` "notifier failure" for boot
-/// memory, and (7.x) where the removal would split a leaf; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to dissolve huge pages". The isolation is undone
-/// then.
+/// memory, and (7.x) where the removal would split a leaf; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to
+/// dissolve huge pages". The isolation is undone then.
 fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineFailure> {
     cpu.label("offline_pages");
     let (pfn, nr) = block_pages(k, cpu, block);

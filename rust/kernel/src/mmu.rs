@@ -475,8 +475,8 @@ fn alloc_init_table<C: Cpu>(
     Ok(())
 }
 
-/// `can_unmap_without_split`: neither end of [start, end) lies strictly inside a leaf, or a contiguous run, of the linear
-/// map or of vmemmap. Looks without a lock.
+/// `can_unmap_without_split`: neither end of [start, end) lies strictly inside a leaf, or a contiguous run, of the
+/// linear map or of vmemmap. Looks without a lock.
 pub(crate) fn can_unmap_without_split<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, end: Pa) -> bool {
     let g = &k.geometry;
     let inside = |va: Va| {

@@ -106,7 +106,8 @@ pub(crate) fn prep_and_add_allocated_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: P
 /// The other half of `set_max_huge_pages`: free pages down to `count` (`remove_pool_hugetlb_folio`), but no reserved
 /// ones and none in use; those become surplus. `hugetlb_lock` is held at entry and exit.
 fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
-    let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages) + in_use(k, cpu, pool));
+    let used = in_use(k, cpu, pool);
+    let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages) + used);
     let mut list = PageList::default();
     while keep < pool.persistent_huge_pages(k, cpu) {
         let Some(page) = pool.find_free(k, cpu, |_| true) else { break };
@@ -127,11 +128,14 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
 
 /// Pages in use that a shrink must leave, beside the reserved ones.
 fn in_use<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> u64 {
-    let free = pool.get(k, cpu, Hstate::FreeHugePages);
     match k.features.shrink_minimum {
-        ShrinkMinimum::AllInUse => pool.get(k, cpu, Hstate::NrHugePages).saturating_sub(free),
+        ShrinkMinimum::AllInUse => {
+            let nr = pool.get(k, cpu, Hstate::NrHugePages);
+            nr.saturating_sub(pool.get(k, cpu, Hstate::FreeHugePages))
+        }
         ShrinkMinimum::PersistentInUse => {
             let persistent = pool.persistent_huge_pages(k, cpu);
+            let free = pool.get(k, cpu, Hstate::FreeHugePages);
             // Free surplus pages, which failed restores leave, are no persistent ones.
             let surplus = if free > persistent { pool.get(k, cpu, Hstate::SurplusHugePages) } else { 0 };
             persistent.saturating_sub(free.saturating_sub(surplus))

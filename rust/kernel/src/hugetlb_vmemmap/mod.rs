@@ -1,5 +1,6 @@
 //! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12,
-//! 6.12.117, 7.2 and 7.3. The walk over the tables is in `remap`, the split of a block in `split`, the change of PTEs in `update`.
+//! 6.12.117, 7.2 and 7.3. The walk over the tables is in `remap`, the split of a block in `split`,
+//! the change of PTEs in `update`.
 
 pub mod remap;
 mod split;
