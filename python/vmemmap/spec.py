@@ -35,7 +35,7 @@ __all__ = [
     "section_size",
 ]
 
-KERNELS: Final = ("2021", "6.1", "6.12", "6.12.117")
+KERNELS: Final = ("2021", "6.1", "6.12", "6.12.117", "7.2", "7.3")
 """Kernel behaviours, oldest first."""
 
 GRANULES: Final = {"4K": 4096, "16K": 16384, "64K": 65536}
@@ -199,7 +199,7 @@ def parse_va_bits(va_bits: int | str) -> int:
 
 
 def parse_kernel(kernel: str) -> str:
-    """Name of a kernel behaviour: ``2021``, ``6.1``, ``6.12`` or ``6.12.117``.
+    """Name of a kernel behaviour: ``2021``, ``6.1``, ``6.12``, ``6.12.117``, ``7.2`` or ``7.3``.
 
     Args:
         kernel: What was given.
@@ -211,8 +211,22 @@ def parse_kernel(kernel: str) -> str:
         SpecError: No such kernel behaviour.
     """
     if kernel not in KERNELS:
-        raise SpecError(f"kernel is {_shown(kernel)}: expected one of {', '.join(KERNELS)}")
+        raise SpecError(f"kernel is {_shown(kernel)}: expected one of {', '.join(KERNELS)}{_nearest(kernel)}")
     return kernel
+
+
+def _nearest(kernel: object) -> str:
+    """The behaviours on either side of a release that is none of them, if it looks like a release."""
+
+    def number(name: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in name.split("."))
+
+    if not isinstance(kernel, str) or not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}", kernel):
+        return ""
+    releases = [name for name in KERNELS if "." in name]
+    before = [name for name in releases if number(name) < number(kernel)][-1:]
+    after = [name for name in releases if number(name) > number(kernel)][:1]
+    return f"; nearest: {' and '.join(before + after)}"
 
 
 def check_machine(granule: int, va_bits: int, kernel: str) -> None:
@@ -232,8 +246,10 @@ def check_machine(granule: int, va_bits: int, kernel: str) -> None:
     known = VA_BITS[granule]
     if va_bits not in known:
         raise SpecError(f"va_bits is {va_bits}: with {name} pages arm64 Linux has {', '.join(map(str, known))}")
-    if va_bits == 52 and granule != GRANULES["64K"] and not kernel.startswith("6.12"):
-        raise SpecError(f"va_bits is 52 with {name} pages under {kernel}: that needs LPA2, kernel 6.12; or 64K pages, or 48 bits")
+    if va_bits == 52 and granule != GRANULES["64K"] and kernel in ("2021", "6.1"):
+        raise SpecError(
+            f"va_bits is 52 with {name} pages under {kernel}: that needs LPA2, kernel 6.12 or later; or 64K pages, or 48 bits"
+        )
 
 
 def check_hugepage_size(size: int, granule: int) -> int:

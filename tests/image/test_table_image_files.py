@@ -68,7 +68,7 @@ def edit_arrays(path: Path, **arrays: Any) -> None:
 
 
 def test_the_captures_are_all_there() -> None:
-    assert len(IMAGES) == len(TEXTS) == 13
+    assert len(IMAGES) == len(TEXTS) == 17
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=identity)

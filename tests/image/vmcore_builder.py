@@ -17,7 +17,7 @@ import pytest
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 STATES = sorted(path.with_suffix("") for path in CAPTURES.glob("*/*.npz"))
-RELEASES = {"6.1-4k": "6.1.192", "6.1-64k": "6.1.192", "6.12-4k": "6.12.0"}
+RELEASES = {"6.1-4k": "6.1.192", "6.1-64k": "6.1.192", "6.12-4k": "6.12.0", "7.3-4k": "7.3.4"}
 NOWHERE = (1 << 64) - 1
 needs_drgn = pytest.mark.skipif(find_spec("drgn") is None, reason="drgn has no wheel for this machine")
 PT_LOAD, PT_NOTE, PN_XNUM = 1, 4, 0xFFFF

@@ -235,7 +235,7 @@ def _layout_of(text: str, path: Path) -> CoreLayout:
     for kernel in ("6.1", *(k for k in KERNELS if k != "6.1")):
         for granule in GRANULES.values():
             for va_bits in VA_BITS[granule]:
-                if va_bits == 52 and granule != GRANULES["64K"] and not kernel.startswith("6.12"):
+                if va_bits == 52 and granule != GRANULES["64K"] and kernel in ("2021", "6.1"):
                     continue
                 layout = _core.layout(granule, va_bits, kernel)
                 if (

@@ -10,7 +10,7 @@ from . import HOLDS, VIOLATED, json_option, print_json
 @click.command("layout")
 @click.option("--granule", default="4K", show_default=True, help="4K, 16K or 64K.")
 @click.option("--va-bits", default="48", show_default=True, help="36, 39, 42, 47, 48 or 52.")
-@click.option("--kernel", default="6.1", show_default=True, help="2021, 6.1, 6.12 or 6.12.117.")
+@click.option("--kernel", default="6.1", show_default=True, help="2021, 6.1, 6.12, 6.12.117, 7.2 or 7.3.")
 @click.option("--memstart", metavar="ADDRESS", help="memstart_addr: where the linear map begins.")
 @click.option("--block-size", help="memory_block_size_bytes, one section by default.")
 @click.option("--add", "adds", multiple=True, metavar="SIZE@ADDRESS", help="Would this range be accepted for hot add?")

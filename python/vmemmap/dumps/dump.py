@@ -90,7 +90,9 @@ def _parse_ram(item: str | tuple[str | os.PathLike[str], str | int]) -> tuple[Pa
     if isinstance(item, str):
         name, at, address = item.rpartition("@")
         if not at or not name:
-            raise SpecError(f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, like ram1.bin@0x80000000")
+            raise SpecError(
+                f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, like ram1.bin@0x80000000"
+            )
         item = name, address
     base = parse_address(item[1], "ram")
     assert base is not None
@@ -122,7 +124,21 @@ class Dump:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was taken instead of what the dump does not say, what it lacks, and what was left out: a sentence each."""
-        return self.image.description.notes if self.image is not None else self.text_notes
+        if self.image is not None:
+            return self.image.description.notes
+        return (*self.text_notes, *self._generation_notes())
+
+    def _generation_notes(self) -> tuple[str, ...]:
+        """What a text with optimised hugepages leaves open: it shows no frame."""
+        from .releases import generation_named
+
+        behaviours = generation_named(self.shape.kernel).behaviours
+        if not any(kernel.startswith("7.") for kernel in behaviours) or not self.shape.optimised():
+            return ()
+        return (
+            f"a text does not tell whose HVO this is: {', '.join(behaviours)} print the same lines, and the frame behind "
+            f"a tail is not printed; judged as {self.shape.kernel}",
+        )
 
     @property
     def machine(self) -> str:
@@ -170,7 +186,9 @@ def open_dump(path: str | os.PathLike[str], hints: Hints = Hints(), *, like: Dum
     if kind in ("vmcore", "raw"):
         core = _read_vmcore(path, hints, kind)
         inside = tuple(pa for pa in core.missing if any(start <= pa < end for start, end in core.memory.ranges))
-        return replace(dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask, left_out=inside)
+        return replace(
+            dump_of_image(path, core.image, "vmcore"), memory=core.memory, head_mask=core.head_mask, left_out=inside
+        )
     if kind == "npz":
         image = read_npz(path, kernel=hints.kernel)
         _check_layout(path, image.description, hints.kernel)

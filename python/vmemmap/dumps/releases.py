@@ -67,8 +67,8 @@ def kernel_behaviour(text: str) -> str | None:
         return text.strip()
     if (major, minor) == (6, 12):
         return "6.12.117" if patch >= 114 else "6.12"
-    if (major, minor) == (6, 1):
-        return "6.1"
+    if f"{major}.{minor}" in ("6.1", "7.2", "7.3"):
+        return f"{major}.{minor}"
     return "2021" if major == 5 and minor in (13, 14, 15) else None
 
 

@@ -35,8 +35,16 @@ class StructPage:
 
     @property
     def compound_head(self) -> int | None:
-        """Address of the head's struct page, if this one is a tail; ``None`` if bit 0 of the word is clear."""
-        return self.words[1] - 1 if self.words[1] & 1 else None
+        """Address of the head's struct page, if this one is a tail; ``None`` if bit 0 of the word is clear.
+
+        7.x with HVO configured keeps a mask of the tail's own address there. A mask is the negative of a power of
+        two, and no address of a struct page is.
+        """
+        if not self.words[1] & 1:
+            return None
+        word = self.words[1] - 1
+        below = -word % (1 << 64)
+        return self.address & word if below & (below - 1) == 0 else word
 
     @property
     def mapping(self) -> int:

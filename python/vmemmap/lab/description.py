@@ -5,7 +5,8 @@ The JSON that it takes (format 1); addresses and sizes are integers, in bytes un
     {"format": 1,
      "name": "r33_bbm_hole", "corpus": "R33" | null, "variant": "4k-split-bbm",
      "machine": {
-        "granule": 4096 | 16384 | 65536, "va_bits": 48, "kernel": "2021" | "6.1" | "6.12" | "6.12.117",
+        "granule": 4096 | 16384 | 65536, "va_bits": 48,
+        "kernel": "2021" | "6.1" | "6.12" | "6.12.117" | "7.2" | "7.3",
         "hvo": true,               // on at boot and as sysctl
         "memstart": null | int,    // memstart_addr; null = start of RAM aligned down, as without KASLR
         "boot": [[start, bytes], ...],     // RAM present at boot

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 from ..errors import SpecError
 from ..spec import HUGEPAGE_SIZES, check_machine, format_size, parse_granule, parse_kernel, parse_size
@@ -39,6 +39,7 @@ KINDS = {
     "pfn_valid": "PFN walkers",
     "kmemleak_scan": "PFN walkers",
     "speculative_ref": "speculative references",
+    "guarded_ref": "speculative references",
     "memory_failure": "memory failure",
     "page_handle_poison": "memory failure",
     "cpu_online": "CPU hotplug",
@@ -225,6 +226,19 @@ class Setup:
             The operation.
         """
         return Operation("speculative_ref", {"pfn": pfn})
+
+    def guarded_ref(self, pfn: int, guard: Literal["irqs-off", "list-lock"]) -> Operation:
+        """The same by a reader that keeps others away meanwhile.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+            guard: Interrupts off, as in GUP-fast; or the lock under which pages leave the list that the reader found
+                the page on, as in LRU isolation.
+
+        Returns:
+            The operation.
+        """
+        return Operation("guarded_ref", {"pfn": pfn, "guard": guard})
 
     def pfn_valid(self, pfn: int, *, access: bool = False) -> Operation:
         """`pfn_valid` by a caller that holds nothing; with `access` it then reads the struct page.

@@ -170,7 +170,8 @@ class Tables(Mapping[int, "NDArray[np.uint64]"]):
 class Machine:
     """An arm64 machine with its kernel: boots with ``boot_memory`` at 1 GiB and room for ``hotplug_memory`` above it.
 
-    Sizes are bytes or text like ``4G``. ``kernel`` is the behaviour modelled: ``2021``, ``6.1``, ``6.12``, ``6.12.117``;
+    Sizes are bytes or text like ``4G``. ``kernel`` is the behaviour modelled: ``2021``, ``6.1``, ``6.12``, ``6.12.117``, ``7.2``,
+    ``7.3``;
     `hvo` is ``hugetlb_free_vmemmap`` at boot. Every other keyword is a policy (``update="bbm"``); ``vmemmap.policies()``
     lists them. With `checked` every access is checked as a sanitizer does, and ``violations`` tells what it saw.
     """

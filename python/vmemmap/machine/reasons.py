@@ -19,7 +19,9 @@ _WHY: Final = {
     ("memory_offline", errno.EINVAL): "a block is not online, or has holes",
     ("memory_offline", errno.ENODEV): "there is no such memory block",
     ("memory_offline", errno.EBUSY): "a page in it cannot move, or a hugepage cannot be dissolved",
-    ("memory_offline", errno.EPERM): "boot memory cannot be offlined on arm64 (prevent_bootmem_remove_notifier)",
+    ("memory_offline", errno.EPERM): (
+        "boot memory cannot be offlined on arm64; nor, from 7.2 on, a block inside a larger leaf (notifier failure)"
+    ),
     ("memory_remove", errno.EBUSY): "a block is online: it must be offline first",
     (
         "memory_remove",
@@ -29,7 +31,7 @@ _WHY: Final = {
     (
         "memory_offline_and_remove",
         errno.EPERM,
-    ): "boot memory cannot be offlined on arm64 (prevent_bootmem_remove_notifier)",
+    ): ("boot memory cannot be offlined on arm64; nor, from 7.2 on, a block inside a larger leaf (notifier failure)"),
     ("memory_offline_and_remove", errno.EINVAL): "not whole blocks that were hot-added",
     ("hugetlb_alloc", errno.EBUSY): "a frame of the page is in use",
     ("hugetlb_alloc", errno.EINVAL): "no page of that size can begin there",

@@ -44,6 +44,12 @@ impl Template {
     pub const fn tail_of(head: Va) -> Template {
         Template(head.0 | 1)
     }
+    /// Every struct page is a tail with that `compound_head` word, in which bit 0 is set.
+    #[must_use]
+    #[inline]
+    pub const fn tail(word: u64) -> Template {
+        Template(word | 1)
+    }
     /// Word `index` (0 to 7) of any struct page of the frame.
     #[must_use]
     #[inline]

@@ -207,9 +207,20 @@ pub enum Rmw {
         old: u64,
         new: u64,
     },
+    /// LDXR and STXR as one step: a store between them takes the monitor away. Needs write permission only to store.
+    #[rustfmt::skip]
+    StoreExclusive { old: u64, new: u64 },
 }
 
 impl Rmw {
+    /// Whether a word that holds `word` is stored to.
+    #[must_use]
+    pub const fn needs_write(self, word: u64) -> bool {
+        match self {
+            Rmw::StoreExclusive { old, .. } => word == old,
+            Rmw::FetchAdd(_) | Rmw::FetchOr(_) | Rmw::FetchAnd(_) | Rmw::Swap(_) | Rmw::CompareExchange { .. } => true,
+        }
+    }
     /// The word after the operation.
     #[must_use]
     #[inline]
@@ -219,7 +230,7 @@ impl Rmw {
             Rmw::FetchOr(n) => word | n,
             Rmw::FetchAnd(n) => word & n,
             Rmw::Swap(n) => n,
-            Rmw::CompareExchange { old, new } => {
+            Rmw::CompareExchange { old, new } | Rmw::StoreExclusive { old, new } => {
                 if word == old {
                     new
                 } else {
@@ -549,6 +560,12 @@ pub trait Cpu {
         for word in 0..reset * STRUCT_PAGE_WORDS {
             let plain = self.load_frame(frame, reset * STRUCT_PAGE_WORDS + word);
             self.store_frame(frame, word, plain);
+        }
+    }
+    /// Every struct page of a frame that nobody else can see yet, through the linear map.
+    fn fill_frame(&self, frame: Frame<Self::Tok>, template: Template) {
+        for index in 0..self.geometry().entries() as u16 {
+            self.store_frame(frame, index, template.word((index & 7) as u8));
         }
     }
     /// Word `index` of a frame through the linear map (struct page index * 8 + word).

@@ -62,10 +62,14 @@ pub mod prot {
     pub const PROT_SECT_NORMAL_6_1: u64 = 0x0060_0000_0000_0701;
     /// vmemmap block of 6.12.
     pub const PROT_SECT_NORMAL_6_12: u64 = 0x0068_0000_0000_0701;
+    /// vmemmap block of 7.x: PAGE_KERNEL made a block.
+    pub const PROT_SECT_NORMAL_7: u64 = 0x00e8_0000_0000_0701;
     /// Table entry of init_mm: type 3 + UXNTable.
     pub const TABLE: u64 = 0x1000_0000_0000_0003;
     /// Table entry made by the hot-add linear map: + PXNTable.
     pub const TABLE_LINEAR: u64 = 0x1800_0000_0000_0003;
+    /// The access flag of a table (FEAT_HAFT), which 7.x sets in every table entry.
+    pub const TABLE_AF: u64 = 0x400;
     /// What ptdump compares and shows of a descriptor (`pte_bits`, kernel-semantics §8.3): neither the output address
     /// nor DBM and software bits.
     pub const PTDUMP_MASK: u64 = 0x0074_0000_0000_0fdf;

@@ -27,6 +27,10 @@ versions! {
     V6_12 = "6.12",
     /// 6.12.117 as written (kernel-semantics §H7, §13.1).
     V6_12_117 = "6.12.117",
+    /// 7.2.13.
+    V7_2 = "7.2",
+    /// 7.3.4.
+    V7_3 = "7.3",
 }
 
 impl Version {
@@ -35,7 +39,7 @@ impl Version {
     #[must_use]
     pub const fn region_order(self) -> RegionOrder {
         match self {
-            Version::V6_12_117 | Version::V6_12 => RegionOrder::VmemmapBelowFixmap,
+            Version::V7_3 | Version::V7_2 | Version::V6_12_117 | Version::V6_12 => RegionOrder::VmemmapBelowFixmap,
             Version::V6_1 | Version::V2021 => RegionOrder::VmemmapOnTop,
         }
     }
@@ -43,8 +47,25 @@ impl Version {
     #[must_use]
     pub const fn has_lpa2(self) -> bool {
         match self {
-            Version::V6_12_117 | Version::V6_12 => true,
+            Version::V7_3 | Version::V7_2 | Version::V6_12_117 | Version::V6_12 => true,
             Version::V6_1 | Version::V2021 => false,
+        }
+    }
+    /// Table descriptors have the access flag, bit 10 (`asm/pgalloc.h`).
+    #[must_use]
+    pub const fn sets_table_af(self) -> bool {
+        match self {
+            Version::V7_3 | Version::V7_2 => true,
+            Version::V6_12_117 | Version::V6_12 | Version::V6_1 | Version::V2021 => false,
+        }
+    }
+    /// ptdump prints BLK where bits 1:0 are 01; before, where bit 1 is clear, so of an invalid block too
+    /// (`arch/arm64/mm/ptdump.c: pte_bits`).
+    #[must_use]
+    pub const fn ptdump_block_is_valid(self) -> bool {
+        match self {
+            Version::V7_3 | Version::V7_2 => true,
+            Version::V6_12_117 | Version::V6_12 | Version::V6_1 | Version::V2021 => false,
         }
     }
     /// ptdump's names of the levels PGD, P4D, PUD, PMD, PTE where there are `levels` (`arch/arm64/mm/ptdump.c:
@@ -53,7 +74,7 @@ impl Version {
     #[must_use]
     pub const fn ptdump_level_names(self, levels: u32) -> [&'static str; 5] {
         match self {
-            Version::V6_12_117 | Version::V6_12 => ["PGD", "P4D", "PUD", "PMD", "PTE"],
+            Version::V7_3 | Version::V7_2 | Version::V6_12_117 | Version::V6_12 => ["PGD", "P4D", "PUD", "PMD", "PTE"],
             Version::V6_1 | Version::V2021 => {
                 ["PGD", "P4D", if levels > 3 { "PUD" } else { "PGD" }, if levels > 2 { "PMD" } else { "PGD" }, "PTE"]
             }
@@ -190,7 +211,11 @@ impl Layout {
                 l.pci_io_start = Va(end.wrapping_add(8 * MIB));
                 l.pci_io_end = Va(end.wrapping_add(24 * MIB));
                 l.fixmap_end = Va(0u64.wrapping_sub(8 * MIB));
-                l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(0x3d_4000)).align_down(page);
+                let fixmap = match version {
+                    Version::V7_3 | Version::V7_2 => 0x3d_5000,
+                    Version::V6_12_117 | Version::V6_12 | Version::V6_1 | Version::V2021 => 0x3d_4000,
+                };
+                l.fixmap_start = Va(l.fixmap_end.0.wrapping_sub(fixmap)).align_down(page);
             }
             RegionOrder::VmemmapOnTop => {
                 let start = minus(v - (psh - 6));

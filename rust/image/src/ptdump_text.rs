@@ -56,6 +56,8 @@ pub(crate) const HEAD: usize = 65;
 pub struct TextWriter<W> {
     out: W,
     names: [&'static [u8]; 5],
+    /// `Version::ptdump_block_is_valid`.
+    block_is_valid: bool,
     failed: io::Result<()>,
     prot: u64,
     columns: Vec<u8>,
@@ -65,7 +67,9 @@ impl<W: Write> TextWriter<W> {
     /// `levels` is the number of table levels of the machine.
     pub fn new(out: W, version: Version, levels: u32) -> Self {
         let names = version.ptdump_level_names(levels).map(str::as_bytes);
-        let mut writer = Self { out, names, failed: Ok(()), prot: 0, columns: Vec::with_capacity(LINE) };
+        let block_is_valid = version.ptdump_block_is_valid();
+        let mut writer =
+            Self { out, names, block_is_valid, failed: Ok(()), prot: 0, columns: Vec::with_capacity(LINE) };
         writer.set_columns(0);
         writer
     }
@@ -107,7 +111,9 @@ impl<W: Write> TextWriter<W> {
         self.prot = prot;
         self.columns.clear();
         if prot != 0 {
-            put_columns(&mut self.columns, prot);
+            // BLK where bits 1:0 are 01: of an invalid entry never.
+            let never = self.block_is_valid && prot & Attr::VALID.bits() == 0;
+            put_columns(&mut self.columns, if never { prot | Attr::TABLE_BIT.bits() } else { prot });
         }
     }
 

@@ -115,7 +115,9 @@ impl TableImage {
             return HugepageState::OneReserved;
         }
         if shared(2) {
-            return HugepageState::TwoReserved;
+            // 7.x keeps one page, and its tails have a frame that is not the head's.
+            let of_zone = !frames[1].1;
+            return if of_zone { HugepageState::OneReserved } else { HugepageState::TwoReserved };
         }
         let mut distinct: Vec<Pa> = frames.iter().map(|f| f.0).collect();
         distinct.sort_unstable();

@@ -4,6 +4,7 @@
 
 use core::ops::Range;
 
+use vmemmap_arch::descriptor::prot::TABLE_AF;
 use vmemmap_arch::layout::{LayoutError, MARKER_NAMES, MAX_MARKERS, Marker};
 use vmemmap_arch::{Desc, Geometry, Kind, Layout, Level, Pa, TableView, Va, Version};
 
@@ -93,6 +94,13 @@ pub enum ImageError {
     Hugepage { pfn: u64, pages: u64, why: &'static str },
     #[error("marker {index} at {start} has the unknown name `{name}`")]
     Marker { index: usize, start: Va, name: String },
+    #[error(
+        "{with} of {tables} table descriptors have bit 10 set, as 7.2 and 7.3 write them and no kernel before: \
+            these are not the tables of {version}"
+    )]
+    Seven { with: usize, tables: usize, version: &'static str },
+    #[error("no table descriptor has bit 10 set, which 7.2 and 7.3 set: these are not the tables of {version}")]
+    BeforeSeven { version: &'static str },
     #[error("{found} markers: a layout has at most {most}")]
     Markers { found: usize, most: usize },
     #[error("memory block size {bytes:#x} is no power of two of at least a section")]
@@ -150,6 +158,31 @@ impl TableImage {
         image.verify_tables()?;
         image.verify_extent()?;
         Ok(image)
+    }
+
+    /// Whether the tables are of the kernel that they are said to be of, as far as its table descriptors differ from
+    /// others'. The first tables of 7.x come from its early code, without bit 10.
+    ///
+    /// # Errors
+    /// `Seven`, `BeforeSeven`.
+    pub fn verify_version(&self) -> Result<(), ImageError> {
+        let g = self.meta.geometry;
+        let (mut tables, mut with) = (0, 0);
+        for row in (0..self.len()).filter(|&row| self.level(row) < Level::PTE) {
+            let words = self.row_words(row).iter().take(g.entries_at(self.level(row)));
+            for &word in words.filter(|&&word| word & 3 == 3) {
+                tables += 1;
+                with += usize::from(word & TABLE_AF != 0);
+            }
+        }
+        let (version, seven) = (self.meta.version, self.meta.version.sets_table_af());
+        if !seven && with != 0 && with * 2 >= tables {
+            return Err(ImageError::Seven { with, tables, version: version.name() });
+        }
+        if seven && with == 0 && tables != 0 {
+            return Err(ImageError::BeforeSeven { version: version.name() });
+        }
+        Ok(())
     }
 
     fn verify_tables(&self) -> Result<(), ImageError> {

@@ -21,8 +21,8 @@ pub enum UnknownMachine {
     #[error(transparent)]
     Text(#[from] TextError),
     #[error(
-        "the text fits no arm64 kernel of 6.1 or 6.12: its vmemmap and its ranges belong to no granule and VA size \
-            known"
+        "the text fits no arm64 kernel of 6.1, 6.12 or 7.x: its vmemmap and its ranges belong to no granule and VA \
+            size known"
     )]
     None,
     #[error("the text fits several machines ({0}): give the granule, the VA size or the kernel")]

@@ -1,7 +1,7 @@
 //! What the kernel has built when user space starts (`paging_init`, `sparse_init`, `memmap_init`), and taking over
 //! tables that a real kernel built.
 
-use vmemmap_arch::{Alloc, Cpu, FrameKind, Granule, Kind, Level, Order, Pa, Template, Va, Zone};
+use vmemmap_arch::{Alloc, Attr, Cpu, FrameKind, Granule, Kind, Level, Order, Pa, Template, Va, Zone};
 
 use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
 use crate::mmzone::section_start;
@@ -33,8 +33,8 @@ pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
 /// `early_fixmap_init`: empty tables under the fixmap (`bm_pud`, `bm_pmd`, `bm_pte`), without UXNTable; one PTE table,
 /// or as many as the fixmap needs. A table that vmemmap shares with the fixmap keeps its attributes.
 fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
-    const TYPE_TABLE: u64 = 3;
     cpu.label("early_fixmap_init");
+    let type_table = k.features.table & !Attr::UXN_TABLE.bits();
     let (start, end) = (
         k.layout.fixmap_start,
         if k.features.fixmap_tables_for_all { k.layout.fixmap_end } else { k.layout.fixmap_start.plus(1) },
@@ -51,7 +51,7 @@ fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
                     let request =
                         Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: true, top_down: true };
                     let table = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
-                    pgtable::set_entry(cpu, slot, k.geometry.descriptor(table.pa, TYPE_TABLE));
+                    pgtable::set_entry(cpu, slot, k.geometry.descriptor(table.pa, type_table));
                     table
                 }
             };
@@ -83,7 +83,7 @@ fn is_boot_section(k: &Kernel, section: u32) -> bool {
 fn sparse_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     cpu.label("sparse_init");
     let count = k.vars.sections();
-    let buffered = k.geometry.granule != Granule::K64;
+    let buffered = k.features.sparse_buffer && k.geometry.granule != Granule::K64;
     for n in 0..count {
         let section = if buffered { count - 1 - n } else { n };
         if is_boot_section(k, section) {

@@ -3,7 +3,7 @@
 use vmemmap_arch::{Geometry, Layout, Pa};
 
 use crate::features::Features;
-use crate::policy::Policies;
+use crate::policy::{HvoConfig, Policies};
 use crate::state::VarMap;
 
 /// Most separate RAM ranges of a machine.
@@ -56,6 +56,15 @@ impl Kernel {
             nr_ram,
             hvo_at_boot,
             extra_prot: 0,
+        }
+    }
+    /// `CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP`: HVO can be switched on, and (7.x) tails name their heads by a mask.
+    #[must_use]
+    #[inline]
+    pub const fn hvo_configured(&self) -> bool {
+        match self.policies.hvo_config {
+            HvoConfig::Yes => true,
+            HvoConfig::No => false,
         }
     }
     /// Whether `pa` is RAM that the kernel found at boot.

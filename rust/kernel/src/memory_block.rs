@@ -8,7 +8,8 @@ use crate::memory_hotplug::{
     Path, blocks, check_hotplug_memory_range, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done,
     unlock_device_hotplug,
 };
-use crate::mmzone::section_start;
+use crate::mmu::can_unmap_without_split;
+use crate::mmzone::{MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, section_start};
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
 use crate::state::{Block, Section, section_flag};
 use crate::{Errno, Kernel, mutants, page};
@@ -17,10 +18,6 @@ use crate::{Errno, Kernel, mutants, page};
 pub const MEM_ONLINE: u64 = 1 << 0;
 pub const MEM_GOING_OFFLINE: u64 = 1 << 1;
 pub const MEM_OFFLINE: u64 = 1 << 2;
-
-/// Values of `Block::Zone`: `MMOP_ONLINE_KERNEL`, `MMOP_ONLINE_MOVABLE`.
-pub const MMOP_ONLINE_KERNEL: u64 = 2;
-pub const MMOP_ONLINE_MOVABLE: u64 = 3;
 
 /// Why a block could not be taken offline: the error, and the reason that the kernel prints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,15 +33,6 @@ const fn failure(errno: Errno, reason: &'static str) -> OfflineFailure {
 /// Frames at the start of the block that hold its own vmemmap.
 pub(crate) fn nr_vmemmap_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> u64 {
     cpu.var_load(k.vars.block(block, Block::NrVmemmapPages), Order::Plain)
-}
-
-/// Zone that the block was last online in.
-pub(crate) fn block_zone<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Zone {
-    if cpu.var_load(k.vars.block(block, Block::Zone), Order::Plain) == MMOP_ONLINE_MOVABLE {
-        Zone::Movable
-    } else {
-        Zone::Normal
-    }
 }
 
 /// Zone and state of a block as seen by the rest of the kernel.
@@ -188,8 +176,8 @@ fn mhp_deinit_memmap_on_memory<C: Cpu>(k: &Kernel, cpu: &C, block: u32) {
 ///
 /// # Errors
 /// `EINVAL` "memory holes"; `EBUSY` "failure to isolate range", "unmovable page"; `EPERM` "notifier failure" for boot
-/// memory; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to dissolve huge pages". The isolation is undone
-/// then.
+/// memory, and (7.x) where the removal would split a leaf; `EINTR` "signal backoff"; `ENOMEM` or `EBUSY` "failure to
+/// dissolve huge pages". The isolation is undone then.
 fn offline_pages<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Result<(), OfflineFailure> {
     cpu.label("offline_pages");
     let (pfn, nr) = block_pages(k, cpu, block);
@@ -236,6 +224,11 @@ fn empty_range<C: Cpu>(k: &Kernel, cpu: &C, block: u32, pfn: Pfn, nr: u64) -> Re
     let early = cpu.var_load(k.vars.section(block, Section::MemMap), Order::Plain) & section_flag::IS_EARLY != 0;
     if early && !mutants::boot_removable(k) {
         // `prevent_bootmem_remove_notifier`: NOTIFY_BAD
+        return Err(failure(Errno::EPERM, "notifier failure"));
+    }
+    let whole = section_start(k, block);
+    if k.features.split_veto && !can_unmap_without_split(k, cpu, whole, whole.plus(k.geometry.section_size())) {
+        // `prevent_memory_remove_notifier`: "splits a leaf entry"
         return Err(failure(Errno::EPERM, "notifier failure"));
     }
     if mutants::offline_keeps_huge(k) {

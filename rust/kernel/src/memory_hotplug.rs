@@ -6,7 +6,7 @@ use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pa, Pfn, Rmw, Template};
 
 use crate::features::MemmapOnMemory;
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
-use crate::mmzone::{pfn_valid, section_start};
+use crate::mmzone::{block_zone, pfn_valid, section_start};
 use crate::policy::HotplugLock;
 use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
 use crate::state::{Block, Scalar, Section, section_flag};
@@ -383,7 +383,7 @@ pub fn offline_and_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: 
         let was_online = cpu.var_rmw(k.vars.block(block, Block::Reonline), Rmw::Swap(0), Order::Relaxed) != 0;
         if was_online && result.is_err() {
             // `try_reonline_memory_block` ignores a failure too.
-            let _ = memory_block::memory_block_online(k, cpu, block, memory_block::block_zone(k, cpu, block));
+            let _ = memory_block::memory_block_online(k, cpu, block, block_zone(k, cpu, block));
         }
     }
     unlock_device_hotplug(k, cpu, Path::AddRemove);

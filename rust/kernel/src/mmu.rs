@@ -4,16 +4,17 @@
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Pa, Slot, Tlbi,
-    Va, Zone,
+    Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Order, Pa, Slot,
+    Tlbi, Va, Zone,
 };
 
 use crate::pgtable::{
     __flush_tlb_kernel_pgtable, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k,
-    pgtable_range_aligned, read_once, set_entry,
+    pgtable_range_aligned, read_once, set_entry, walk,
 };
 use crate::policy::{LinearFlush, LinearMap, Mapping, TableFree};
 use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
+use crate::state::Scalar;
 use crate::{Errno, Kernel};
 
 // ---- vmemmap: populate ----------------------------------------------------------------------------------------------
@@ -67,8 +68,11 @@ fn vmemmap_populate_hugepages<C: Cpu>(
     storage: &mut Storage,
 ) -> Result<(), Errno> {
     let Some(pmd) = vmemmap_populate_to(k, cpu, addr, Level::PMD, storage)? else { return Ok(()) };
-    if !read_once(cpu, pmd).desc.is_none() {
-        return Ok(());
+    let entry = read_once(cpu, pmd).desc;
+    if !entry.is_none() {
+        // `vmemmap_check_pmd`: a leaf is there already, a table may have holes.
+        let holes = k.features.populate_fills_tables && entry.is_table_type();
+        return if holes { vmemmap_populate_basepages(k, cpu, addr, next, storage) } else { Ok(()) };
     }
     let order = k.geometry.level_shift(Level::PMD) - k.geometry.page_shift();
     if let Some(block) = vmemmap_alloc_block_buf(k, cpu, order as u8, storage) {
@@ -284,7 +288,22 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
             cpu.barrier(Barrier::Isb);
         }
     }
+    table_destructed(k, cpu);
     cpu.free(table, 0, FrameKind::Table);
+}
+
+/// `pagetable_pte_ctor` and the like, which hot-added linear maps and HVO's splits call, and populate does not.
+pub(crate) fn table_constructed<C: Cpu>(k: &Kernel, cpu: &C) {
+    if k.features.table_destructor {
+        cpu.var_add(k.vars.scalar(Scalar::NrPagetable), 1, Order::Relaxed);
+    }
+}
+
+/// `pagetable_dtor`, which `free_hotplug_pgtable_page` calls for every table, constructed or not.
+pub(crate) fn table_destructed<C: Cpu>(k: &Kernel, cpu: &C) {
+    if k.features.table_destructor {
+        cpu.var_add(k.vars.scalar(Scalar::NrPagetable), -1, Order::Relaxed);
+    }
 }
 
 /// What is asked before a table goes.
@@ -373,8 +392,8 @@ fn linear_cont(k: &Kernel, level: Level, addr: Va, start: Va, end: Va, pa: Pa) -
 
 /// `__create_pgd_mapping` of RAM in the linear map, `pgprot_mhp(PAGE_KERNEL)`, tables with UXNTable and PXNTable.
 ///
-/// The kernel takes a failed table allocation for a BUG; here it is an error, and the caller takes down what was
-/// mapped.
+/// A failed table allocation is an error, and the caller takes down what was mapped, as in 7.x; older kernels take it
+/// for a BUG.
 ///
 /// # Errors
 /// `ENOMEM`: no table page; what was mapped stays.
@@ -440,6 +459,9 @@ fn alloc_init_table<C: Cpu>(
                         top_down: linear.early,
                     };
                     let below = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
+                    if !linear.early {
+                        table_constructed(k, cpu);
+                    }
                     // `__pgd_pgtable_alloc`: the zeroes must be visible to walkers before the table is.
                     cpu.barrier(Barrier::DsbIshst);
                     set_entry(cpu, slot, k.geometry.descriptor(below.pa, k.features.linear_table));
@@ -451,6 +473,23 @@ fn alloc_init_table<C: Cpu>(
         addr = next;
     }
     Ok(())
+}
+
+/// `can_unmap_without_split`: neither end of [start, end) lies strictly inside a leaf, or a contiguous run, of the
+/// linear map or of vmemmap. Looks without a lock.
+pub(crate) fn can_unmap_without_split<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, end: Pa) -> bool {
+    let g = &k.geometry;
+    let inside = |va: Va| {
+        let (slot, entry) = walk(cpu, va);
+        let (Kind::Page(_) | Kind::Block(_)) = g.kind(entry.desc, slot.level) else { return false };
+        let run = match slot.level {
+            _ if !entry.desc.has(Attr::CONT) => 1,
+            Level::PTE => g.cont_ptes(),
+            _ => g.cont_pmds(),
+        };
+        !va.is_aligned(g.entry_span(slot.level) * run)
+    };
+    [start, end].into_iter().all(|pa| !inside(k.layout.linear_va(pa)) && !inside(k.layout.page_va(g.pfn(pa))))
 }
 
 /// `__remove_pgd_mapping`: the linear map of a range, down; no frame is freed but tables.

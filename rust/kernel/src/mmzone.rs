@@ -1,16 +1,29 @@
 //! Which struct pages exist (`include/linux/mmzone.h`, `mm/memory_hotplug.c: pfn_to_online_page`; kernel-semantics
 //! §5.1, §9).
 
-use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Va};
+use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Va, Zone};
 
 use crate::Kernel;
 use crate::policy::SectionUsage;
-use crate::state::{Section, section_flag};
+use crate::state::{Block, Section, section_flag};
 
 /// First address of a section, by its number from `VarMap::base`.
 #[must_use]
 pub fn section_start(k: &Kernel, section: u32) -> Pa {
     k.vars.base.plus(u64::from(section) * k.geometry.section_size())
+}
+
+/// Values of `Block::Zone`: `MMOP_ONLINE_KERNEL`, `MMOP_ONLINE_MOVABLE`.
+pub const MMOP_ONLINE_KERNEL: u64 = 2;
+pub const MMOP_ONLINE_MOVABLE: u64 = 3;
+
+/// Zone that the block was last online in.
+pub(crate) fn block_zone<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Zone {
+    if cpu.var_load(k.vars.block(block, Block::Zone), Order::Plain) == MMOP_ONLINE_MOVABLE {
+        Zone::Movable
+    } else {
+        Zone::Normal
+    }
 }
 
 /// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone. `subsection_map` lies inside `usage`, so a

@@ -28,6 +28,8 @@ faults! {
     writable_tails: WritableTails,
     /// `vmemmap_remap_pte` (`head_prot`, `reuse_page`).
     read_only_head: ReadOnlyHead,
+    /// `vmemmap_get_tail`.
+    foreign_tail: ForeignTail,
     /// `static_branch_inc` comes after the remap.
     key_too_late: KeyTooLate,
     /// `vmemmap_restore_pte` (`next_frame`).

@@ -120,6 +120,9 @@ macro_rules! for_each_operation {
             /// `get_page_unless_zero` and `put_page`: a speculative reference (R1). Returns 1 if it was had.
             Walk SpeculativeRef "speculative_ref" { pfn: Pfn } => Ok(u64::from(speculative_ref(k, cpu, pfn)));
 
+            /// The same by a reader that keeps others away while it takes the reference. Returns 1 if it got it.
+            Walk GuardedRef "guarded_ref" { pfn: Pfn, guard: Guard } => Ok(u64::from(guarded_ref(k, cpu, pfn, guard)));
+
             /// `pfn_valid` by a caller that holds nothing, which then (`access`) reads the struct page (R18). Returns
             /// 1 if valid.
             Walk PfnValid "pfn_valid" { pfn: Pfn, #[serde(default)] access: bool } =>
@@ -331,9 +334,47 @@ fn speculative_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     if !page::get_page_unless_zero(k, cpu, page) {
         return false;
     }
+    put_page(k, cpu, page);
+    true
+}
+
+/// `put_page`.
+fn put_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
     cpu.label("put_page");
     if page::put_page_testzero(cpu, page) {
         hugetlb::__folio_put(k, cpu, page);
     }
-    true
+}
+
+/// What a reader of struct pages holds while it takes a reference.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Guard {
+    /// Interrupts are off, as in GUP-fast.
+    IrqsOff,
+    /// The lock under which pages leave the list that the reader found it on: `hugetlb_lock` here, where page and list
+    /// are HugeTLB's; `lruvec->lru_lock` in `isolate_lru_folios`.
+    ListLock,
+}
+
+fn guarded_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, guard: Guard) -> bool {
+    cpu.label("get_page_unless_zero");
+    let Some(page) = pfn_to_online_page(k, cpu, pfn) else { return false };
+    let got = match guard {
+        Guard::IrqsOff => {
+            cpu.irq_disable();
+            let got = page::get_page_unless_zero(k, cpu, page);
+            cpu.irq_enable();
+            got
+        }
+        Guard::ListLock => {
+            hugetlb::lock(cpu);
+            let got = page::page_huge(k, cpu, page) && page::get_page_unless_zero(k, cpu, page);
+            hugetlb::unlock(cpu);
+            got
+        }
+    };
+    if got {
+        put_page(k, cpu, page);
+    }
+    got
 }

@@ -8,7 +8,7 @@ use vmemmap_arch::{Cpu, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va};
 
 use crate::Kernel;
 use crate::features::{HugetlbMark, TailEncoding};
-use crate::policy::PageRef;
+use crate::policy::{Atomics, PageRef};
 use crate::state::Scalar;
 use crate::static_key::static_branch_unlikely;
 
@@ -76,28 +76,35 @@ pub fn clear_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) {
 
 // ---- compound pages ------------------------------------------------------------------------------------------------
 
-/// The head that a `compound_head` word names, if it is a tail's (bit 0).
+/// `compound_info_has_mask`.
 #[must_use]
 #[inline]
-pub const fn tail_head(k: &Kernel, word: u64) -> Option<Va> {
+const fn has_mask(k: &Kernel) -> bool {
     match k.features.tail_encoding {
-        TailEncoding::Pointer => {
-            if word & 1 == 0 {
-                None
-            } else {
-                Some(Va(word - 1))
-            }
-        }
+        TailEncoding::Pointer => false,
+        TailEncoding::MaskIfConfigured => k.hvo_configured(),
     }
 }
 
-/// The word of a tail of the page at `head` (`set_compound_head`).
+/// The head that the `compound_head` word of the struct page at `page` names, if it is a tail's (bit 0). A mask gives
+/// the right one only if struct pages are aligned to the length of the compound page, in bytes of vmemmap (R37).
 #[must_use]
 #[inline]
-pub const fn tail_word(k: &Kernel, head: Va) -> u64 {
-    match k.features.tail_encoding {
-        TailEncoding::Pointer => head.0 | 1,
+pub const fn tail_head(k: &Kernel, page: Va, word: u64) -> Option<Va> {
+    if word & 1 == 0 {
+        None
+    } else if has_mask(k) {
+        Some(Va(page.0 & (word - 1)))
+    } else {
+        Some(Va(word - 1))
     }
+}
+
+/// `set_compound_head`: the word of a tail of the page of 2^order pages at `head`.
+#[must_use]
+#[inline]
+pub const fn tail_word(k: &Kernel, head: Va, order: u8) -> u64 {
+    if has_mask(k) { u64::MAX << (order as u32 + STRUCT_PAGE_SIZE.trailing_zeros()) | 1 } else { head.0 | 1 }
 }
 
 /// `page_fixed_fake_head` (6.1, 6.12): the true head of a struct page that may be slot 0 of a shared tail page.
@@ -108,7 +115,7 @@ pub fn page_fixed_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
     }
     if page.is_aligned(k.geometry.page_size())
         && test_flag(cpu, page, flag::HEAD)
-        && let Some(head) = tail_head(k, read_word(cpu, nth_page(page, 1), word::COMPOUND_HEAD))
+        && let Some(head) = tail_head(k, nth_page(page, 1), read_word(cpu, nth_page(page, 1), word::COMPOUND_HEAD))
     {
         return head;
     }
@@ -124,7 +131,7 @@ pub fn page_is_fake_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> bool {
 pub fn compound_head<C: Cpu>(k: &Kernel, cpu: &C, page: Va) -> Va {
     cpu.concluding(|| {
         let word = read_word(cpu, page, word::COMPOUND_HEAD);
-        tail_head(k, word).unwrap_or_else(|| page_fixed_fake_head(k, cpu, page))
+        tail_head(k, page, word).unwrap_or_else(|| page_fixed_fake_head(k, cpu, page))
     })
 }
 
@@ -230,7 +237,7 @@ pub fn page_ref_freeze<C: Cpu>(cpu: &C, page: Va, count: u32) -> bool {
 }
 
 /// `atomic_add_unless(&page->_refcount, nr, unless)`: a load first, and no read-modify-write if it finds `unless`.
-fn atomic_add_unless<C: Cpu>(cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
+fn atomic_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
     let at = word_va(page, word::COUNT);
     let mut old = cpu.load(at, Order::Plain);
     loop {
@@ -239,12 +246,20 @@ fn atomic_add_unless<C: Cpu>(cpu: &C, page: Va, nr: u32, unless: u32) -> bool {
             return false;
         }
         let new = u64::from(count.wrapping_add(nr)) << 32 | old & 0xffff_ffff;
-        let found = cpu.rmw(at, Rmw::CompareExchange { old, new }, Order::AcqRel);
+        let found = cpu.rmw(at, compare_exchange(k, old, new), Order::AcqRel);
         if found == old {
             return true;
         }
         old = found;
         cpu.round(old);
+    }
+}
+
+/// The compare-and-exchange of a loop, by the instructions that the CPUs have.
+fn compare_exchange(k: &Kernel, old: u64, new: u64) -> Rmw {
+    match k.policies.atomics {
+        Atomics::Lse => Rmw::CompareExchange { old, new },
+        Atomics::LlSc => Rmw::StoreExclusive { old, new },
     }
 }
 
@@ -254,16 +269,16 @@ pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unles
     cpu.label("page_ref_add_unless");
     let in_rcu = |how: CountTest| {
         cpu.rcu_read_lock();
-        let had = page_count_writable(k, cpu, how, page, unless) && atomic_add_unless(cpu, page, nr, unless);
+        let had = page_count_writable(k, cpu, how, page, unless) && atomic_add_unless(k, cpu, page, nr, unless);
         cpu.rcu_read_unlock();
         had
     };
     match k.policies.page_ref {
         PageRef::ByKernel => match k.features.tests_fake_head_first {
             true => in_rcu(CountTest::FakeHeadFirst),
-            false => atomic_add_unless(cpu, page, nr, unless),
+            false => atomic_add_unless(k, cpu, page, nr, unless),
         },
-        PageRef::Plain => atomic_add_unless(cpu, page, nr, unless),
+        PageRef::Plain => atomic_add_unless(k, cpu, page, nr, unless),
         PageRef::Rcu => in_rcu(CountTest::Missing),
         PageRef::FakeHeadFirst => in_rcu(CountTest::FakeHeadFirst),
         PageRef::CountFirst => in_rcu(CountTest::CountFirst),

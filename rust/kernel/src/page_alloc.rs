@@ -36,24 +36,29 @@ fn fill_but_type<C: Cpu>(k: &Kernel, cpu: &C, at: Va, template: Template) {
 }
 
 /// `prep_compound_page`: the 2^order struct pages from `head` become a head and its tails, refcounts 0.
+pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
+    prep_compound_pages(k, cpu, head, order, 1 << order);
+}
+
+/// The same of the first `nr` struct pages.
 ///
 /// A vmemmap page that the compound owns whole is written by one bulk store of tails; in the first one the head's own
 /// slot is then put right, its `compound_head` last. Meanwhile that slot reads as a tail of itself, which is the head.
-pub fn prep_compound_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
+pub(crate) fn prep_compound_pages<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8, nr: u64) {
     cpu.label("prep_compound_page");
     let page = k.layout.page_va(head);
-    let nr = 1u64 << order;
+    let word = tail_word(k, page, order);
     let per_page = k.geometry.struct_pages_per_page();
     if nr < per_page {
         for n in 1..nr {
             let tail = nth_page(page, n);
             write_word(cpu, tail, word::MAPPING, TAIL_MAPPING);
-            write_word(cpu, tail, word::COMPOUND_HEAD, tail_word(k, page));
+            write_word(cpu, tail, word::COMPOUND_HEAD, word);
             write_word(cpu, tail, word::COUNT, Template::FREE.word(word::COUNT));
         }
     } else {
         for vmemmap_page in 0..nr / per_page {
-            fill_but_type(k, cpu, page.plus(vmemmap_page * k.geometry.page_size()), Template::tail_of(page));
+            fill_but_type(k, cpu, page.plus(vmemmap_page * k.geometry.page_size()), Template::tail(word));
         }
     }
     write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
@@ -87,7 +92,7 @@ fn bad_tail<C: Cpu>(k: &Kernel, cpu: &C, head: Va, tail: Va) -> Option<&'static 
     if read_word(cpu, tail, word::MAPPING) != TAIL_MAPPING {
         return Some("bad page: corrupted mapping in tail page");
     }
-    match tail_head(k, read_word(cpu, tail, word::COMPOUND_HEAD)) {
+    match tail_head(k, tail, read_word(cpu, tail, word::COMPOUND_HEAD)) {
         Some(found) if found == head => None,
         None => Some("bad page: PageTail not set"),
         Some(_) => Some("bad page: compound_head not consistent"),

@@ -7,7 +7,10 @@ use vmemmap_arch::{
     Attr, Barrier, Cpu, Desc, Entry, Frame, Geometry, Kind, Level, LockId, Mode, Order, Pa, Slot, Tlbi, Va, VaRange,
 };
 
+use vmemmap_arch::geometry::OutputFormat;
+
 use crate::Kernel;
+use crate::policy::TlbRange;
 
 /// Slot of `va` in the table `table` of `level`: `pte_offset_kernel`, `pmd_offset` and so on.
 #[inline(always)]
@@ -98,10 +101,14 @@ pub fn flush_tlb_all<C: Cpu>(cpu: &C) {
 }
 
 /// `flush_tlb_kernel_range`: last-level entries only, one VAALE1IS a page; everything if the range is above
-/// `MAX_TLBI_OPS` (6.1) = `MAX_DVM_OPS` (6.12) pages.
+/// `MAX_TLBI_OPS` (6.1) = `MAX_DVM_OPS` (6.12) pages. With FEAT_TLBIRANGE 7.x has range operations and another limit.
 pub fn flush_tlb_kernel_range<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
     let g = *cpu.geometry();
     let bytes = range.end.since(range.start);
+    match k.policies.tlb_range {
+        TlbRange::Present if k.features.range_tlbi => return flush_tlb_range_ops(cpu, range),
+        TlbRange::Present | TlbRange::Absent => {}
+    }
     let limit = (g.entries() as u64) << g.page_shift();
     if bytes > limit || bytes == limit && k.features.flush_all_at_limit {
         flush_tlb_all(cpu);
@@ -115,6 +122,41 @@ pub fn flush_tlb_kernel_range<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
         if addr != range.end {
             cpu.tlbi(Tlbi::Vaale1is(addr));
             addr = addr.plus(g.page_size());
+        }
+    }
+    cpu.barrier(Barrier::DsbIsh);
+    cpu.barrier(Barrier::Isb);
+}
+
+/// `MAX_TLBI_RANGE_PAGES`.
+const MAX_TLBI_RANGE_PAGES: u64 = 1 << 21;
+
+/// `__flush_tlb_range_op`: the largest power-of-two chunks first, at most 32 of each; an odd last page, and with LPA2
+/// what comes before a 64 KiB boundary, singly.
+fn flush_tlb_range_ops<C: Cpu>(cpu: &C, range: VaRange) {
+    let g = *cpu.geometry();
+    let mut pages = range.end.since(range.start) >> g.page_shift();
+    if pages > MAX_TLBI_RANGE_PAGES {
+        flush_tlb_all(cpu);
+        return;
+    }
+    cpu.barrier(Barrier::DsbIshst);
+    let (mut addr, mut scale) = (range.start, 3u32);
+    while pages != 0 {
+        let unaligned = g.output_format() == OutputFormat::Lpa2 && !addr.is_aligned(1 << 16);
+        let shift = 5 * scale + 1;
+        let chunks = (pages >> shift).min(32);
+        if pages == 1 || unaligned {
+            cpu.tlbi(Tlbi::Vaale1is(addr));
+            addr = addr.plus(g.page_size());
+            pages -= 1;
+        } else if chunks == 0 {
+            scale -= 1;
+        } else {
+            cpu.tlbi(Tlbi::Rvaale1is(addr, (chunks << shift) as u32));
+            addr = addr.plus(chunks << shift << g.page_shift());
+            pages -= chunks << shift;
+            scale = scale.saturating_sub(1);
         }
     }
     cpu.barrier(Barrier::DsbIsh);

@@ -194,7 +194,7 @@ rows! {
     }
     /// Speculative references (`page_ref_add_unless`).
     page_ref: PageRef = "page-ref" {
-        ByKernel = "kernel": "as that kernel does: 2021 and 6.1 plain, 6.12 fake-head-first",
+        ByKernel = "kernel": "as that kernel does: 2021, 6.1 and 7.x plain, 6.12 fake-head-first",
         Plain = "plain": "atomic_add_unless at once, as before bd225530a4c7 (R1)",
         Rcu = "rcu": "in an RCU read section, but without the fake-head test",
         FakeHeadFirst = "fake-head-first": "in an RCU read section: the fake-head test, then the count, as \
@@ -204,10 +204,26 @@ rows! {
         CountFirstRelaxed = "count-first-relaxed": "count-first without the acquire: either of the two may be \
             performed first",
     }
+    /// `CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP`.
+    hvo_config: HvoConfig = "hvo-config" {
+        Yes = "yes": "HVO is configured, switched on or not; from 7.2 on every tail then names its head by a mask",
+        No = "no": "HVO is not in the kernel, as in every arm64 kernel as shipped: tails name their heads by a pointer",
+    }
+    /// FEAT_TLBIRANGE of the CPUs, which `flush_tlb_kernel_range` uses from 7.2 on.
+    tlb_range: TlbRange = "tlb-range" {
+        Absent = "no": "no range invalidates: one page after the other, or everything",
+        Present = "yes": "range invalidates, of at most 2^21 pages; 2021, 6.1 and 6.12 do not use them",
+    }
+    /// Instructions of an atomic add-unless.
+    atomics: Atomics = "atomics" {
+        Lse = "lse": "a load, then CAS (FEAT_LSE), which faults on read-only memory although the compare would fail",
+        LlSc = "ll-sc": "a load, then LDXR and STXR: finds a changed count and stores nothing, so nothing faults",
+    }
     /// Grace period between freezing a hugepage and changing its vmemmap.
     remap_grace: RemapGrace = "remap-grace" {
-        ByKernel = "kernel": "as that kernel does: 6.12 waits by synchronize_rcu, 2021 and 6.1 do not",
+        ByKernel = "kernel": "as that kernel does: 6.12 waits by synchronize_rcu, 2021, 6.1 and 7.x do not",
         Missing = "none": "no grace period",
+        Ipi = "ipi": "an interrupt to every other CPU, and the wait until each has taken it",
         SynchronizeRcu = "synchronize-rcu": "synchronize_rcu before the remap and before the restore, as bd225530a4c7 \
             has it",
     }
@@ -237,6 +253,7 @@ rows! {
         None = "none": "no seeded fault",
         WritableTails = "writable-tails": "tails are mapped PAGE_KERNEL (I8)",
         ReadOnlyHead = "read-only-head": "the head is mapped read-only (I9)",
+        ForeignTail = "foreign-tail": "7.x takes the shared tail frame of the next larger order (I10)",
         KeyTooLate = "key-too-late": "the static key is raised after the first alias appears (I10)",
         RestoreShared = "restore-shared": "restore gives two tails the same frame (I11)",
         RollbackShort = "rollback-short": "rollback forgets the last entry walked (I12)",

@@ -33,6 +33,8 @@ pub enum Scalar {
     NrPausedCpus = 10,
     /// Resumes so far.
     NrResumes = 11,
+    /// `NR_PAGETABLE` since boot, where hot remove runs the destructor of tables; two's complement.
+    NrPagetable = 12,
 }
 
 /// Fields of one `struct hstate`.
@@ -110,6 +112,11 @@ pub enum Hpage {
     Prev = 1,
 }
 
+/// Slots of `zone->vmemmap_tails`: at most 16 a zone (4K: orders 7 to 22).
+pub const ZONE_TAILS: u32 = 16;
+/// Zones that have them: kernel and movable.
+pub const ZONES: u32 = 2;
+const FIRST_ZONE_TAIL: u32 = 32;
 const SCALARS: u32 = 64;
 const HSTATE_WORDS: u32 = 16;
 const SECTION_WORDS: u32 = 8;
@@ -166,6 +173,12 @@ impl VarMap {
     #[inline]
     pub const fn scalar(&self, which: Scalar) -> Var {
         Var(which as u32)
+    }
+    /// `zone->vmemmap_tails[index]`: the frame that tails of one order share in a zone, 0 before the first.
+    #[must_use]
+    #[inline]
+    pub const fn zone_tail(&self, zone: u32, index: u32) -> Var {
+        Var(FIRST_ZONE_TAIL + zone * ZONE_TAILS + index)
     }
     #[must_use]
     #[inline]

@@ -29,6 +29,14 @@ fn blocks(version: Version, policies: Policies) -> Lab {
     Lab::new(Granule::K4, version, 2, true, policies)
 }
 
+/// One frame more is allocated before the first split: that which the tails of a zone and order share.
+fn is_seven(version: Version) -> bool {
+    match version {
+        Version::V7_2 | Version::V7_3 => true,
+        Version::V2021 | Version::V6_1 | Version::V6_12 | Version::V6_12_117 => false,
+    }
+}
+
 fn hstate(m: &Lab, h: u8, field: Hstate) -> u64 {
     m.m.var(m.k.vars.hstate(h, field))
 }
@@ -121,7 +129,9 @@ fn a_split_that_fails_half_way_is_rolled_back() {
             let head = Pfn(alloc_pool_huge_folio(&m.k, &m.cpu(), pud, None).unwrap());
             m.fail_none();
             let optimised = is_remapped(&m.k, &m.cpu(), HugePage { head, pages: 1 << 18 });
-            let splits = if Features::of(version).head_is_copied { k - 1 } else { k };
+            let features = Features::of(version);
+            let before_splits = u64::from(features.head_is_copied) + u64::from(is_seven(version));
+            let splits = k.saturating_sub(before_splits);
             assert_eq!(optimised, splits > 8, "{} {k}", version.name());
             if !optimised {
                 assert_eq!(m.vmemmap_frames().len(), before, "{} {k}", version.name());
@@ -205,7 +215,7 @@ fn demotion_restores_the_large_page_and_optimises_the_small_ones() {
         assert_eq!(demote_store(&m.k, &m.cpu(), CONT_PMD, 5), Ok(1));
         assert_eq!(hstate(&m, PMD, Hstate::NrHugePages), 16);
         assert_eq!(hstate(&m, PMD, Hstate::MaxHugePages), 16);
-        assert_eq!(m.scalar(Scalar::HvoKey), if version == Version::V2021 { 0 } else { 16 });
+        assert_eq!(m.scalar(Scalar::HvoKey), if Features::of(version).fake_heads { 16 } else { 0 });
         settle(&m, version.name());
         set_max_huge_pages(&m.k, &m.cpu(), PMD, 0).unwrap();
         settle(&m, version.name());

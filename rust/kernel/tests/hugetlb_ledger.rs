@@ -24,9 +24,14 @@ fn blocks(version: Version) -> Lab {
 
 #[test]
 fn optimise_and_restore_follow_the_ledger_in_every_version() {
-    for (version, out, fresh, back) in
-        [(Version::V2021, 6, 0, 6), (Version::V6_1, 7, 0, 7), (Version::V6_12, 8, 1, 7), (Version::V6_12_117, 8, 1, 7)]
-    {
+    for (version, out, fresh, back) in [
+        (Version::V2021, 6, 0, 6),
+        (Version::V6_1, 7, 0, 7),
+        (Version::V6_12, 8, 1, 7),
+        (Version::V6_12_117, 8, 1, 7),
+        (Version::V7_2, 8, 2, 7),
+        (Version::V7_3, 8, 2, 7),
+    ] {
         let m = base_pages(version);
         let before = m.vmemmap_frames().len();
         let b = m.counters();
@@ -62,9 +67,13 @@ fn optimise_and_restore_follow_the_ledger_in_every_version() {
 
 #[test]
 fn eight_hugepages_change_the_descriptors_that_the_captures_show() {
-    for (version, lost, gained, changed) in
-        [(Version::V6_1, 56, 0, 513), (Version::V6_12, 64, 8, 513), (Version::V6_12_117, 64, 8, 513)]
-    {
+    for (version, lost, gained, changed) in [
+        (Version::V6_1, 56, 0, 513),
+        (Version::V6_12, 64, 8, 513),
+        (Version::V6_12_117, 64, 8, 513),
+        (Version::V7_2, 64, 9, 513),
+        (Version::V7_3, 64, 9, 513),
+    ] {
         let m = blocks(version);
         let before = m.vmemmap_frames();
         let tables = m.frames_of(FrameKind::Table);
@@ -95,10 +104,15 @@ fn descriptor_words_are_those_of_the_captures() {
 }
 
 #[test]
-fn the_first_pte_moves_in_6_12_only() {
-    for (version, moves) in
-        [(Version::V2021, false), (Version::V6_1, false), (Version::V6_12, true), (Version::V6_12_117, true)]
-    {
+fn the_first_pte_moves_since_6_12() {
+    for (version, moves) in [
+        (Version::V2021, false),
+        (Version::V6_1, false),
+        (Version::V6_12, true),
+        (Version::V6_12_117, true),
+        (Version::V7_2, true),
+        (Version::V7_3, true),
+    ] {
         let m = base_pages(version);
         let va = m.k.layout.page_va(m.k.geometry.pfn(Pa(BASE)));
         let before = m.pte(va);

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, PfnRange, Va, VaRange, Version, Zone};
+use vmemmap_kernel::operation::Guard;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
 use vmemmap_machine::explored::{Context, MAX_ACTORS};
 
@@ -27,9 +28,9 @@ pub enum DocumentError {
     Granule(u64),
     #[error("va_bits {va_bits} with {granule} pages: arm64 Linux has {known}")]
     VaBits { granule: &'static str, va_bits: u32, known: &'static str },
-    #[error("kernel {0:?}: it is 2021, 6.1, 6.12 or 6.12.117")]
+    #[error("kernel {0:?}: it is 2021, 6.1, 6.12, 6.12.117, 7.2 or 7.3")]
     KernelVersion(String),
-    #[error("kernel {0} had no 52-bit addresses with 4K or 16K pages: use 6.12")]
+    #[error("kernel {0} had no 52-bit addresses with 4K or 16K pages: use 6.12 or later")]
     NoLpa2(&'static str),
     #[error("policy {0:?}: there is no such row; rows are {1}")]
     Policy(String, String),
@@ -65,6 +66,14 @@ pub struct MachineDocument {
 
 const fn yes() -> bool {
     true
+}
+
+/// See `Guard`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuardName {
+    IrqsOff,
+    ListLock,
 }
 
 /// One actor of the document.
@@ -287,6 +296,10 @@ in_document! {
     Zone, ZoneDocument: |it| match it {
         ZoneDocument::Normal => Zone::Normal,
         ZoneDocument::Movable => Zone::Movable,
+    };
+    Guard, GuardName: |it| match it {
+        GuardName::IrqsOff => Guard::IrqsOff,
+        GuardName::ListLock => Guard::ListLock,
     };
 }
 

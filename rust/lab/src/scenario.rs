@@ -1,7 +1,7 @@
 //! Scenarios as data: who runs, what is judged.
 
 use vmemmap_arch::{Invariant, Var};
-use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate};
+use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate, RemapGrace};
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::explored::{Context, Place};
@@ -61,7 +61,8 @@ impl Scenario {
     /// Under a policy that pauses CPUs by IPI, each CPU has the kernel's handler for it.
     pub fn add_ipi_handlers(&mut self, kernel: &Kernel) {
         let p = &kernel.policies;
-        if p.update != PteUpdate::BbmIpiPause && p.split != PmdSplit::BbmIpiPause {
+        let pauses = p.update == PteUpdate::BbmIpiPause || p.split == PmdSplit::BbmIpiPause;
+        if !pauses && p.remap_grace != RemapGrace::Ipi {
             return;
         }
         let context = if p.ipi == PauseIpi::Irq { Context::Irq } else { Context::Nmi };

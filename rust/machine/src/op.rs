@@ -92,6 +92,10 @@ pub enum Op {
         from: Va,
         to: Frame<Tok>,
     },
+    FillFrame {
+        frame: Frame<Tok>,
+        template: Template,
+    },
     LoadFrame {
         frame: Frame<Tok>,
         index: u16,
@@ -278,6 +282,7 @@ impl Op {
             Op::SplitFrame { .. } | Op::SplitRun { .. } => "split_page",
             Op::IsReserved { .. } => "is_reserved",
             Op::CopyFrame { .. } | Op::CopyFromVa { .. } => "copy_page",
+            Op::FillFrame { .. } => "fill_frame",
             Op::LoadFrame { .. } => "load_frame",
             Op::StoreFrame { .. } => "store_frame",
             Op::ListLink { .. } => "list_add_tail",
@@ -507,6 +512,9 @@ impl<P: Port> Cpu for OpCpu<P> {
     }
     fn copy_from_va(&self, from: Va, to: Frame<Tok>) {
         self.port.call(Op::CopyFromVa { from, to });
+    }
+    fn fill_frame(&self, frame: Frame<Tok>, template: Template) {
+        self.port.call(Op::FillFrame { frame, template });
     }
     fn load_frame(&self, frame: Frame<Tok>, index: u16) -> u64 {
         self.port.call(Op::LoadFrame { frame, index }).value

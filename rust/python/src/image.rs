@@ -34,6 +34,7 @@ struct Description {
     block_size: u64,
     hugepages: Vec<(u64, u64)>,
     hvo: bool,
+    notes: Vec<String>,
 }
 
 impl Description {
@@ -117,13 +118,19 @@ fn build<'py>(
     build: Build,
 ) -> PyResult<TableImage> {
     guarded(py, || {
-        let meta = description.extract::<Description>()?.meta()?;
+        let description = description.extract::<Description>()?;
+        // What is only taken as the nearest behaviour may have other tables.
+        let taken_as = !description.notes.is_empty();
+        let meta = description.meta()?;
         let width = words.shape()[1];
         let contiguous = |_| Error::Image("arrays of an image must be contiguous".into());
         let pa = pa.as_slice().map_err(contiguous)?.to_vec();
         let level = level.as_slice().map_err(contiguous)?.to_vec();
         let words = words.as_slice().map_err(contiguous)?.to_vec();
-        let image = py.detach(|| build(meta, pa, &level, words, width));
+        let image = py.detach(|| {
+            let image = build(meta, pa, &level, words, width)?;
+            if taken_as { Ok(image) } else { image.verify_version().map(|()| image) }
+        });
         Ok(TableImage(Arc::new(image.map_err(|error| Error::Image(error.to_string()))?)))
     })
 }

@@ -30,6 +30,7 @@ pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(
         Invariant::NoWritableExecutable,
         Invariant::NoEmptyTableLinked,
     ]);
+    checker.zone_tail_frames();
     checker.table(view.root(), view.geometry().top(), Va(0), false);
     checker.boot_sections();
     checker.isolated_blocks();

@@ -2,15 +2,18 @@
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Invariant, Level, STRUCT_PAGE_SIZE};
+use vmemmap_arch::{Invariant, Level, Pa, STRUCT_PAGE_SIZE, Zone};
 
 use super::view::{Checker, Marks, StateView, Violation, page_word};
+use crate::features::TailSource;
 use crate::hugetlb::Pool;
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
 use crate::hugetlb_vmemmap::vmemmap_pages;
-use crate::page::tail_word;
-use crate::state::{Hpage, Hstate, Scalar};
+use crate::hugetlb_vmemmap::zone_tail::{tail_index, zone_number};
+use crate::mmzone::MMOP_ONLINE_MOVABLE;
+use crate::page::{tail_head, tail_word};
+use crate::state::{Block, Hpage, Hstate, Scalar};
 
 /// Every pool's lists and counters, and every page on a list.
 pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
@@ -82,6 +85,36 @@ fn list<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
     (length, optimised)
 }
 
+/// The frame that the tails of an optimised page map: of the last page kept, or of the zone and order.
+fn shared_frame<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
+    checker: &Checker<'_, V, M, F>,
+    page: HugePage,
+) -> Option<Pa> {
+    let k = checker.view.kernel();
+    let at = |i: u64| page.va(k).plus(i << k.geometry.page_shift());
+    match k.features.tail_source {
+        TailSource::RetainedPage => checker.translate(at(k.features.reserved_vmemmap_pages - 1)),
+        TailSource::ZoneTail => {
+            let section = k.vars.section_number(k.geometry.pa(page.head));
+            let zone = match checker.view.var(k.vars.block(section, Block::Zone)) {
+                Some(MMOP_ONLINE_MOVABLE) => Some(Zone::Movable),
+                Some(_) => Some(Zone::Normal),
+                None => None,
+            };
+            match zone {
+                Some(zone) => {
+                    let var = k.vars.zone_tail(zone_number(zone), tail_index(k, page.order()));
+                    checker.view.var(var).filter(|&pa| pa != 0).map(Pa)
+                }
+                None => {
+                    let last = walk(checker.view, at(vmemmap_pages(k, page.pages).max(1) - 1))?;
+                    last.output.filter(|_| !last.desc.is_writable())
+                }
+            }
+        }
+    }
+}
+
 /// One page of a pool: the flag against the tables, the tables against the contents. Returns whether the flag is set;
 /// nothing is judged where contents are not visible.
 pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
@@ -102,8 +135,7 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violat
         checker.visible.insert(invariant);
     }
     let (count, reserved) = (vmemmap_pages(&k, page.pages), k.features.reserved_vmemmap_pages);
-    let reuse =
-        (reserved <= count).then(|| checker.translate(head.plus((reserved - 1) << k.geometry.page_shift()))).flatten();
+    let reuse = (reserved <= count).then(|| shared_frame(checker, page)).flatten();
     for i in 0..count.max(1) {
         let va = head.plus(i << k.geometry.page_shift());
         let Some(found) = walk(checker.view, va) else { continue };
@@ -123,15 +155,22 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violat
                 "the page is not flagged as optimised and this tail is shared or read-only",
             );
         }
-        // Of a shared page the first slots are the head's own.
-        let first_tail = if i == 0 || shared { 1 } else { 0 };
+        // Of a page that is shared with its head the first slots are the head's own.
+        let with_head = match k.features.tail_source {
+            TailSource::RetainedPage => shared,
+            TailSource::ZoneTail => false,
+        };
+        let first_tail = if i == 0 || with_head { 1 } else { 0 };
         let slots = (page.pages - i * (k.geometry.page_size() / STRUCT_PAGE_SIZE)).min(4);
         for nth in first_tail..slots {
             let Some(found) = checker.view.data_word(page_word(pa, nth, word::COMPOUND_HEAD)) else { break };
-            if found != tail_word(&k, head) {
+            let tail = va.plus(nth * STRUCT_PAGE_SIZE);
+            if found != tail_word(&k, head, page.order()) || tail_head(&k, tail, found) != Some(head) {
+                // Of an optimised page of 7.x every other vmemmap page is shared, with whomever.
+                let shares = shared || flagged && k.features.tail_source == TailSource::ZoneTail;
                 let what =
-                    if shared || i < reserved { Invariant::TailsResolveToHead } else { Invariant::RestoredPrivate };
-                checker.report(what, va.plus(nth * STRUCT_PAGE_SIZE).0, "a tail does not name its head");
+                    if shares || i < reserved { Invariant::TailsResolveToHead } else { Invariant::RestoredPrivate };
+                checker.report(what, tail.0, "a tail does not name its head");
                 break;
             }
         }

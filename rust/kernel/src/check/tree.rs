@@ -73,7 +73,12 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
             }
             Kind::Table(next) => {
                 let flag = if self.view.has_access_flag_in_tables() { Attr::AF.bits() } else { 0 };
-                let known = 3 | g.address_mask() | Attr::PXN_TABLE.bits() | Attr::UXN_TABLE.bits() | flag;
+                let known = self.view.kernel().features.table
+                    | 3
+                    | g.address_mask()
+                    | Attr::PXN_TABLE.bits()
+                    | Attr::UXN_TABLE.bits()
+                    | flag;
                 if desc.0 & !known != 0 {
                     self.report_entry(
                         Invariant::TreeWellFormed,

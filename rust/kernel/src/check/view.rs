@@ -5,6 +5,7 @@ use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Desc, FrameKind, Invariant, InvariantSet, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var};
 
 use crate::Kernel;
+use crate::state::{ZONE_TAILS, ZONES};
 
 /// What is known of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +93,28 @@ pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
     pub visible: InvariantSet,
     /// The vmemmap page that tails may share which follow it.
     pub run: Option<SharedRun>,
+    pub tails: ZoneTails,
+}
+
+/// Frames that the tails of one zone and order share (`zone->vmemmap_tails`); none before 7.1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ZoneTails {
+    frames: [Pa; (ZONES * ZONE_TAILS) as usize],
+    count: usize,
+}
+
+impl ZoneTails {
+    pub const NONE: Self = Self { frames: [Pa(0); (ZONES * ZONE_TAILS) as usize], count: 0 };
+
+    pub fn add(&mut self, pa: Pa) {
+        if let Some(slot) = self.frames.get_mut(self.count) {
+            *slot = pa;
+            self.count += 1;
+        }
+    }
+    pub fn has(&self, pa: Pa) -> bool {
+        self.frames[..self.count].contains(&pa)
+    }
 }
 
 /// A leaf and where it maps to.
@@ -112,7 +135,7 @@ pub(crate) struct SharedRun {
 
 impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'a, V, M, F> {
     pub fn new(view: &'a V, marks: &'a mut M, sink: F) -> Self {
-        Self { view, marks, sink, visible: InvariantSet::NONE, run: None }
+        Self { view, marks, sink, visible: InvariantSet::NONE, run: None, tails: ZoneTails::NONE }
     }
 
     pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {

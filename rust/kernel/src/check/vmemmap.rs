@@ -10,13 +10,13 @@ use vmemmap_arch::{FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 use super::pools::hugepage;
 use super::view::{Checker, Leaf, Marks, SharedRun, StateView, Violation, page_word};
 use super::zone_tails::may_be_tail;
-use crate::features::HugetlbMark;
+use crate::features::{HugetlbMark, TailSource};
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
 use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::memory_block::MEM_ONLINE;
 use crate::page::{flag, is_hugetlb_type, tail_head};
-use crate::state::{Block, Section, section_flag};
+use crate::state::{Block, Section, ZONE_TAILS, ZONES, section_flag};
 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, V, M, F> {
     /// `section_mem_map` of a section, if variables are visible.
@@ -106,6 +106,9 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         }
         if self.view.has_zone_tails() && may_be_tail(leaf) {
             self.zone_tail(leaf);
+        } else if self.tails.has(leaf.pa) && leaf.level == Level::PTE {
+            self.shared_leaf(leaf);
+            self.run = None;
         } else if self.follows_run(leaf) {
             self.shared_leaf(leaf);
         } else {
@@ -234,6 +237,22 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         }
     }
 
+    /// The frames that tails share in each zone have an owner, mapped or not.
+    pub fn zone_tail_frames(&mut self) {
+        let vars = self.view.kernel().vars;
+        match self.view.kernel().features.tail_source {
+            TailSource::RetainedPage => return,
+            TailSource::ZoneTail => {}
+        }
+        for (zone, index) in (0..ZONES).flat_map(|zone| (0..ZONE_TAILS).map(move |index| (zone, index))) {
+            let Some(pa) = self.view.var(vars.zone_tail(zone, index)).filter(|&pa| pa != 0).map(Pa) else { continue };
+            self.tails.add(pa);
+            if self.marks.mark(self.view.geometry().pfn(pa)) {
+                self.report(Invariant::FramesConserved, pa.0, "the tail frame of a zone has another owner");
+            }
+        }
+    }
+
     /// Whether the compound page of the struct pages in `leaf` may share its frames: it has the optimised flag, or,
     /// where contents are not visible, it is a listed hugepage; `None` if neither can be seen.
     fn is_optimised(&self, leaf: Leaf) -> Option<bool> {
@@ -241,7 +260,8 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         let Some(head) = self.view.data_word(page_word(leaf.pa, 1, word::COMPOUND_HEAD)) else {
             return self.view.is_listed_hugepage(self.view.kernel().layout.page_pfn(leaf.va));
         };
-        let Some(head) = tail_head(self.view.kernel(), head) else { return Some(false) };
+        let second = leaf.va.plus(STRUCT_PAGE_SIZE);
+        let Some(head) = tail_head(self.view.kernel(), second, head) else { return Some(false) };
         let head = self.translate(head)?;
         let private = self.view.data_word(page_word(head, 0, word::PRIVATE))?;
         Some(private & HPG_VMEMMAP_OPTIMIZED != 0)

@@ -6,9 +6,11 @@ use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SI
 use super::page::HPG_VMEMMAP_OPTIMIZED;
 use super::page::HugePage;
 use super::{Pool, enqueue_hugetlb_folio, lock, unlock};
+use crate::features::TailSource;
 use crate::hugetlb_vmemmap::vmemmap_pages;
+use crate::hugetlb_vmemmap::zone_tail::adopt_zone_tail;
 use crate::page::{nth_page, set_hugetlb_mark, write_word};
-use crate::page_alloc::prep_compound_page;
+use crate::page_alloc::{prep_compound_page, prep_compound_pages};
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
 use crate::state::{Hstate, Scalar};
 use crate::{Errno, Kernel};
@@ -41,6 +43,12 @@ pub fn is_remapped<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> bool {
     }
 }
 
+/// The level 3 descriptor of its last vmemmap page.
+fn last_pte<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Option<Desc> {
+    let pages = vmemmap_pages(k, page.pages);
+    pte_of(cpu, page.va(k).plus((pages - 1) << k.geometry.page_shift()))
+}
+
 /// Put the hugepage at `head` into its pool as a free page. The frames are allocated already; whether its vmemmap is
 /// optimised is read from the tables, and the struct pages (of which a table image has none) are made to fit.
 /// Returns 1 if it is optimised, else 0.
@@ -63,9 +71,12 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
             return Err(Errno::EINVAL);
         }
         let kept = writable * k.geometry.page_size() / STRUCT_PAGE_SIZE;
-        prep_compound_page(k, cpu, head, kept.trailing_zeros() as u8);
+        prep_compound_pages(k, cpu, head, page.order(), kept);
         write_word(cpu, nth_page(page.va(k), 1), word::COMPOUND_INFO, u64::from(page.order()) << 8);
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
+        if let (TailSource::ZoneTail, Some(last)) = (k.features.tail_source, last_pte(k, cpu, page)) {
+            adopt_zone_tail(k, cpu, page, k.geometry.output(last));
+        }
         if k.features.fake_heads {
             cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(1), Order::AcqRel);
         }

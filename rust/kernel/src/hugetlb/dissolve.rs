@@ -58,7 +58,7 @@ pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va)
         HugetlbMark::PageType => folio_test_hugetlb(cpu, page),
         HugetlbMark::Destructor => test_flag(cpu, page, flag::HEAD),
     };
-    if !may_be_head && tail_head(k, read_word(cpu, page, word::COMPOUND_HEAD)).is_none() {
+    if !may_be_head && tail_head(k, page, read_word(cpu, page, word::COMPOUND_HEAD)).is_none() {
         return Ok(false);
     }
     loop {
@@ -97,12 +97,13 @@ pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va)
         let any_surplus = k.features.dissolve_uses_surplus && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
         let adjust_surplus = any_surplus || must_be_surplus(k, cpu, pool);
         remove_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
-        pool.add(k, cpu, Hstate::MaxHugePages, -1);
+        let fewer = i64::from(!(any_surplus && k.features.dissolve_keeps_max));
+        pool.add(k, cpu, Hstate::MaxHugePages, -fewer);
         unlock(cpu);
         if let Err(errno) = hugetlb_vmemmap_restore_folio(k, cpu, page) {
             lock(cpu);
             add_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
-            pool.add(k, cpu, Hstate::MaxHugePages, 1);
+            pool.add(k, cpu, Hstate::MaxHugePages, fewer);
             unlock(cpu);
             return Err(errno);
         }

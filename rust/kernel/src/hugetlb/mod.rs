@@ -199,7 +199,7 @@ pub(crate) fn frames<C: Cpu>(k: &Kernel, page: HugePage) -> Frame<C::Tok> {
 /// # Errors
 /// None.
 pub fn hugetlb_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<u64, Errno> {
-    cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(k.hvo_at_boot), Order::Plain);
+    cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(k.hvo_at_boot && k.hvo_configured()), Order::Plain);
     let (_, count) = k.geometry.hugetlb_sizes();
     for h in 1..count {
         cpu.var_store(k.vars.hstate(h as u8, Hstate::DemoteOrder), h as u64 - 1, Order::Plain);
@@ -309,6 +309,17 @@ pub(crate) fn __prep_new_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePa
     }
 }
 
+/// The part of `alloc_fresh_hugetlb_folio` that comes before the count, which 7.x leaves to the caller.
+///
+/// # Errors
+/// Those of `alloc_fresh_hugetlb_folio`.
+pub(crate) fn alloc_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, at: Option<Pfn>) -> Result<HugePage, Errno> {
+    cpu.label("alloc_fresh_huge_page");
+    let page = alloc_buddy_hugetlb_folio(k, cpu, pool, at)?;
+    __prep_new_hugetlb_folio(k, cpu, page);
+    Ok(page)
+}
+
 /// `alloc_fresh_hugetlb_folio` (6.1: `alloc_fresh_huge_page`): a new page of the pool, counted and on no list.
 ///
 /// # Errors
@@ -319,9 +330,7 @@ pub(crate) fn alloc_fresh_hugetlb_folio<C: Cpu>(
     pool: Pool,
     at: Option<Pfn>,
 ) -> Result<HugePage, Errno> {
-    cpu.label("alloc_fresh_huge_page");
-    let page = alloc_buddy_hugetlb_folio(k, cpu, pool, at)?;
-    __prep_new_hugetlb_folio(k, cpu, page);
+    let page = alloc_uncounted(k, cpu, pool, at)?;
     lock(cpu);
     pool.add(k, cpu, Hstate::NrHugePages, 1);
     unlock(cpu);

@@ -6,9 +6,10 @@ use vmemmap_arch::{Cpu, LockId, Mode, Order};
 use super::page::HugePage;
 use super::{
     __update_and_free_hugetlb_folio, PageList, Pool, add_hugetlb_folio, alloc_buddy_hugetlb_folio,
-    alloc_fresh_hugetlb_folio, enqueue_hugetlb_folio, free_hpage_workfn, lock, remove_hugetlb_folio, unlock,
-    update_and_free_hugetlb_folio,
+    alloc_fresh_hugetlb_folio, alloc_uncounted, enqueue_hugetlb_folio, free_hpage_workfn, lock, remove_hugetlb_folio,
+    unlock, update_and_free_hugetlb_folio,
 };
+use crate::features::ShrinkMinimum;
 use crate::hugetlb_vmemmap::{
     end_restore_batch, hugetlb_vmemmap_optimize_folios, hugetlb_vmemmap_restore_folio, restore_in_batch,
 };
@@ -105,7 +106,7 @@ pub(crate) fn prep_and_add_allocated_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: P
 /// The other half of `set_max_huge_pages`: free pages down to `count` (`remove_pool_hugetlb_folio`), but no reserved
 /// ones and none in use; those become surplus. `hugetlb_lock` is held at entry and exit.
 fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
-    let used = pool.get(k, cpu, Hstate::NrHugePages).saturating_sub(pool.get(k, cpu, Hstate::FreeHugePages));
+    let used = in_use(k, cpu, pool);
     let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages) + used);
     let mut list = PageList::default();
     while keep < pool.persistent_huge_pages(k, cpu) {
@@ -122,6 +123,23 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
         && pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrHugePages)
     {
         pool.add(k, cpu, Hstate::SurplusHugePages, 1);
+    }
+}
+
+/// Pages in use that a shrink must leave, beside the reserved ones.
+fn in_use<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> u64 {
+    match k.features.shrink_minimum {
+        ShrinkMinimum::AllInUse => {
+            let nr = pool.get(k, cpu, Hstate::NrHugePages);
+            nr.saturating_sub(pool.get(k, cpu, Hstate::FreeHugePages))
+        }
+        ShrinkMinimum::PersistentInUse => {
+            let persistent = pool.persistent_huge_pages(k, cpu);
+            let free = pool.get(k, cpu, Hstate::FreeHugePages);
+            // Free surplus pages, which failed restores leave, are no persistent ones.
+            let surplus = if free > persistent { pool.get(k, cpu, Hstate::SurplusHugePages) } else { 0 };
+            persistent.saturating_sub(free.saturating_sub(surplus))
+        }
     }
 }
 
@@ -217,7 +235,7 @@ fn bulk_vmemmap_restore_error<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, list: &mu
 /// `alloc_surplus_hugetlb_folio` (6.1: `alloc_surplus_huge_page`): a fresh page beyond the persistent ones, counted, on
 /// no list.
 pub(crate) fn alloc_surplus_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
-    if pool.hstate_is_gigantic(k) {
+    if pool.hstate_is_gigantic(k) && !k.features.gigantic_surplus {
         return None;
     }
     let room = || pool.get(k, cpu, Hstate::SurplusHugePages) < pool.get(k, cpu, Hstate::NrOvercommit);
@@ -226,6 +244,22 @@ pub(crate) fn alloc_surplus_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Poo
     unlock(cpu);
     if !allowed {
         return None;
+    }
+    if k.features.surplus_counted_at_once {
+        let page = alloc_uncounted(k, cpu, pool, None).ok()?;
+        lock(cpu);
+        let allowed = room();
+        if allowed {
+            pool.add(k, cpu, Hstate::NrHugePages, 1);
+            pool.add(k, cpu, Hstate::SurplusHugePages, 1);
+        } else {
+            unmark_uncounted(k, cpu, page);
+        }
+        unlock(cpu);
+        if !allowed {
+            let _ = __update_and_free_hugetlb_folio(k, cpu, pool, page);
+        }
+        return allowed.then_some(page);
     }
     let page = alloc_fresh_hugetlb_folio(k, cpu, pool, None).ok()?;
     lock(cpu);
@@ -244,6 +278,11 @@ pub(crate) fn alloc_surplus_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Poo
 /// `remove_hugetlb_folio` of a page that is on no list.
 pub(crate) fn drop_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
     pool.add(k, cpu, Hstate::NrHugePages, -1);
+    unmark_uncounted(k, cpu, page);
+}
+
+/// The HugeTLB mark off a page that is in no pool, unless its vmemmap is to be restored first.
+fn unmark_uncounted<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     if !page.is_optimized(k, cpu) {
         set_hugetlb_mark(k, cpu, page.va(k), false);
     }
@@ -255,7 +294,7 @@ pub(crate) fn drop_uncounted<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: Huge
 /// `EINVAL`: no such size, or a gigantic one.
 pub fn nr_overcommit_hugepages_store<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Result<u64, Errno> {
     let pool = Pool::new(k, h)?;
-    if pool.hstate_is_gigantic(k) {
+    if pool.hstate_is_gigantic(k) && !k.features.gigantic_surplus {
         return Err(Errno::EINVAL);
     }
     lock(cpu);

@@ -1,26 +1,30 @@
-//! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12 and
-//! 6.12.117. The walk over the tables is in `remap`, the split of a block in `split`, the change of PTEs in `update`.
+//! HugeTLB vmemmap optimisation (`mm/hugetlb_vmemmap.c`; kernel-semantics §6), in the behaviours 2021, 6.1, 6.12,
+//! 6.12.117, 7.2 and 7.3. The walk over the tables is in `remap`, the split of a block in `split`,
+//! the change of PTEs in `update`.
 
 pub mod remap;
 mod split;
 pub mod update;
 pub mod walk;
+pub(crate) mod zone_tail;
 
 use vmemmap_arch::{
     Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Zone,
 };
 
-use crate::features::{RestoreSource, SelfHostedTest, TailSource};
+use crate::features::{EmptyBatch, RestoreSource, SelfHostedTest, TailSource};
 use crate::hugetlb::page::{HPG_VMEMMAP_OPTIMIZED, HugePage};
 use crate::page::page_huge;
 use crate::page_alloc::{check_free_page, check_new_pages};
 use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
 use crate::policy::{DtorClear, FreeOrder, Invalidate, RemapGrace};
+use crate::quiesce::{Pause, with_others_paused};
 use crate::state::Scalar;
 use crate::static_key::static_branch_add;
 use crate::{Errno, Kernel, mutants};
 use remap::{vmemmap_is_self_hosted, walk_range};
 use walk::{Action, RemapWalk};
+use zone_tail::vmemmap_get_tail;
 
 /// Whole vmemmap pages of a hugepage of `pages` base pages; 0 if its struct pages do not fill one.
 #[must_use]
@@ -139,6 +143,11 @@ fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
         RemapGrace::ByKernel => k.features.waits_for_grace_period,
         RemapGrace::Missing => false,
         RemapGrace::SynchronizeRcu => true,
+        RemapGrace::Ipi => {
+            return if first {
+                with_others_paused(k, cpu, Pause::Ipi, || {})
+            };
+        }
     };
     if waits && first {
         cpu.synchronize_rcu();
@@ -146,7 +155,7 @@ fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
 }
 
 fn enabled<C: Cpu>(k: &Kernel, cpu: &C) -> bool {
-    cpu.var_load(k.vars.scalar(Scalar::HvoEnabled), Order::Plain) != 0
+    k.hvo_configured() && cpu.var_load(k.vars.scalar(Scalar::HvoEnabled), Order::Plain) != 0
 }
 
 /// `hugetlb_vmemmap_optimize_folio` (6.1: `hugetlb_vmemmap_optimize`, 2021: `free_huge_page_vmemmap`). The page has no
@@ -250,6 +259,13 @@ fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
     if page.is_optimized(k, cpu) || !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
         return Ok(());
     }
+    let shared = match k.features.tail_source {
+        TailSource::RetainedPage => None,
+        // Before anything has changed.
+        TailSource::ZoneTail => {
+            Some(vmemmap_get_tail(k, cpu, page, || alloc_vmemmap_page(k, cpu)).ok_or(Errno::ENOMEM)?)
+        }
+    };
     // Before the copy: a later store could reach the old head page through a stale translation and be lost (R11).
     let flag_first = !mutants::flag_after_copy(k);
     let done = with_static_branch(k, cpu, || {
@@ -262,7 +278,7 @@ fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
             cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), 1, Order::Relaxed);
         }
         cpu.copy_from_va(page.va(k), head);
-        vmemmap_remap_free(k, cpu, page.vmemmap(k), head, list, flags)
+        vmemmap_remap_free(k, cpu, page.vmemmap(k), head, shared.unwrap_or(head), list, flags)
     });
     match done {
         Ok(()) if !flag_first => page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED),
@@ -272,19 +288,17 @@ fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
     done
 }
 
-/// `vmemmap_remap_free` of 6.12: the head PTE moves to `head`, the tails share it.
+/// `vmemmap_remap_free` of 6.12: the head PTE moves to `head`, the tails share `tail`.
 fn vmemmap_remap_free<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     range: VaRange,
     head: Frame<C::Tok>,
+    tail: Frame<C::Tok>,
     list: &mut FrameList<C::Tok>,
     flags: Flags,
 ) -> Result<(), Errno> {
     let (no_tlb_flush, before) = (flags.no_tlb_flush, list.len);
-    let tail = match k.features.tail_source {
-        TailSource::RetainedPage => head,
-    };
     let mut walk = RemapWalk {
         head: Some(head),
         shared: Some(tail),
@@ -340,13 +354,22 @@ fn vmemmap_remap_range<C: Cpu>(
 /// `folios` is called with a function to run for each page, once per pass.
 pub fn hugetlb_vmemmap_optimize_folios<C: Cpu>(k: &Kernel, cpu: &C, folios: impl Fn(&mut dyn FnMut(HugePage) -> bool)) {
     cpu.label("hugetlb_vmemmap_optimize_folios");
+    let empty = core::cell::Cell::new(true);
     folios(&mut |page| {
+        empty.set(false);
         if !enabled(k, cpu) || optimizable_pages(k, page.pages) == 0 {
             return true;
         }
         let mut walk = RemapWalk { no_tlb_flush: true, ..RemapWalk::new(Action::Split) };
         vmemmap_remap_range(k, cpu, &page.vmemmap(k), &mut walk) != Err(Errno::ENOMEM)
     });
+    if empty.get() {
+        match k.features.empty_batch {
+            EmptyBatch::TwoFlushes => {}
+            EmptyBatch::OneFlush => return flush_after_batch(k, cpu),
+            EmptyBatch::NoFlush => return,
+        }
+    }
     flush_after_batch(k, cpu);
     let list = core::cell::Cell::new(FrameList::new());
     let flags = core::cell::Cell::new(Flags { synchronize_rcu: true, no_tlb_flush: true });

@@ -4,6 +4,7 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Barrier, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
 
+use crate::mmu::{table_constructed, table_destructed};
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, pmd_leaf, read_once, set_entry};
 use crate::policy::{PmdSplit, SplitRead};
 use crate::quiesce::{Pause, with_others_paused};
@@ -36,6 +37,7 @@ pub(super) fn vmemmap_split_pmd<C: Cpu>(
         }
         return Err(Errno::ENOMEM);
     };
+    table_constructed(k, cpu);
     let old = match k.policies.split_read {
         SplitRead::Locked => old,
         SplitRead::Unlocked => read_once(cpu, pmd),
@@ -94,6 +96,7 @@ pub(super) fn vmemmap_split_pmd<C: Cpu>(
                 flush_tlb_kernel_range(k, cpu, range);
             }
         } else {
+            table_destructed(k, cpu);
             cpu.free(table, 0, FrameKind::Table);
         }
     };

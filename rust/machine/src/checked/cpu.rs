@@ -74,6 +74,12 @@ impl Cpu for Checked<'_> {
         });
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
+        if let Rmw::StoreExclusive { old, .. } = op {
+            let found = self.load(va, order);
+            if found != old {
+                return found;
+            }
+        }
         self.data(va, true, "read-modify-write of", |frame, index| {
             self.machine.real_word(frame, index).map(|w| apply_rmw(w, op, order))
         })
@@ -174,6 +180,9 @@ impl Cpu for Checked<'_> {
             self.direct(to, "copy to", |to| self.machine.copy_words(from, to));
             Some(())
         });
+    }
+    fn fill_frame(&self, frame: Frame<u32>, template: Template) {
+        self.direct(frame, "fill of", |f| self.machine.set_template(f, template));
     }
     fn load_frame(&self, frame: Frame<u32>, index: u16) -> u64 {
         self.direct(frame, "load of a word of", |f| self.machine.read_word(f, u64::from(index), Order::Acquire))

@@ -128,6 +128,7 @@ impl World {
                 let from = self.memory.frame(from.pa);
                 self.touch_copy_source(from, out);
             }
+            Op::FillFrame { frame, .. } => self.touch_copy_target(frame, out),
             Op::CopyFromVa { from, to } => {
                 self.touch_copy_target(to, out);
                 self.touch_access(from, out, |w, f, out| w.touch_copy_source(f, out));

@@ -42,8 +42,13 @@ pub(super) enum Access {
 }
 
 impl Access {
-    pub const fn stores(self) -> bool {
-        matches!(self, Access::Rmw(_) | Access::Fill(_))
+    /// Whether a word that holds `word` is stored to.
+    pub const fn stores(self, word: u64) -> bool {
+        match self {
+            Access::Rmw(op) => op.needs_write(word),
+            Access::Fill(_) => true,
+            Access::Load | Access::Copy => false,
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl World {
             | Op::IsSelfHosted { frame }
             | Op::SplitFrame { frame, .. }
             | Op::SplitRun { frame, .. }
+            | Op::FillFrame { frame, .. }
             | Op::LoadFrame { frame, .. } => {
                 self.describe_frame(&mut d, frame);
             }

@@ -101,6 +101,7 @@ impl World {
             Op::SplitRun { frame, order, into } => self.split_run(frame, order, into),
             Op::CopyFrame { from, to } => self.copy_frame(actor, from, to),
             Op::CopyFromVa { from, to } => self.copy_from_va(actor, from, to, outcome),
+            Op::FillFrame { frame, template } => self.fill_frame(actor, frame, template),
             Op::StoreFrame { frame, index, value } => self.store_frame(actor, frame, index, value),
             Op::ListLink { before, frame } => {
                 self.set_links(frame, |_| Links { previous: before, next: None });

@@ -1,6 +1,6 @@
 //! Data accesses of an explored machine: every translation that the CPU may use is looked at, at once.
 
-use vmemmap_arch::{Frame, FrameKind, Invariant, Kind, Level, Va};
+use vmemmap_arch::{Frame, FrameKind, Invariant, Kind, Level, Template, Va};
 
 use super::candidates::{Access, Candidate, End, Output};
 use super::memory::{FrameId, SlotId};
@@ -126,7 +126,7 @@ impl World {
         };
         let index = self.word_index(va);
         let old = self.memory.word(chosen.frame, index);
-        if !access.stores() || !chosen.desc.is_writable() {
+        if !access.stores(old) || !chosen.desc.is_writable() {
             return old;
         }
         match access {
@@ -187,7 +187,7 @@ impl World {
         if self.memory.life(c.frame).is_freed() {
             self.violate(Invariant::NoUseOfFreedFrame, actor, va.0, "an access through a translation to a freed frame");
         }
-        if access.stores() && !c.desc.is_writable() {
+        if !c.desc.is_writable() && access.stores(self.memory.word(c.frame, self.word_index(va))) {
             self.violate(Invariant::SharedTailsReadOnly, actor, va.0, "a store through a read-only translation");
         }
     }
@@ -294,6 +294,15 @@ impl World {
     pub(super) fn store_frame(&mut self, actor: u8, frame: Frame<Tok>, index: u16, value: u64) {
         let id = self.linear(actor, frame);
         self.memory.set_word(id, index, value);
+        if !self.stale.is_empty() {
+            self.judge_contents(actor, id);
+        }
+    }
+    pub(super) fn fill_frame(&mut self, actor: u8, frame: Frame<Tok>, template: Template) {
+        let id = self.linear(actor, frame);
+        if !self.memory.life(id).is(FrameKind::Table) {
+            self.memory.fill(id, template);
+        }
         if !self.stale.is_empty() {
             self.judge_contents(actor, id);
         }

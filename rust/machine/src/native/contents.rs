@@ -45,7 +45,7 @@ pub fn apply_rmw(at: &AtomicU64, op: Rmw, order: Order) -> u64 {
         Rmw::FetchOr(n) => at.fetch_or(n, o),
         Rmw::FetchAnd(n) => at.fetch_and(n, o),
         Rmw::Swap(n) => at.swap(n, o),
-        Rmw::CompareExchange { old, new } => {
+        Rmw::CompareExchange { old, new } | Rmw::StoreExclusive { old, new } => {
             at.compare_exchange(old, new, o, load_order(order)).unwrap_or_else(|found| found)
         }
     }

@@ -456,6 +456,13 @@ impl Cpu for Native<'_> {
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
         self.tally.count(Count::Store);
+        if let Rmw::StoreExclusive { old, .. } = op {
+            // Without a store there is nothing to be refused.
+            let found = self.load(va, order);
+            if found != old {
+                return found;
+            }
+        }
         let Some((frame, index)) = self.translate(va, Access::Store) else { return 0 };
         match self.machine.real_word(frame, index) {
             Some(word) => apply_rmw(word, op, order),
@@ -514,6 +521,10 @@ impl Cpu for Native<'_> {
         let Some((frame, _)) = self.translate(from, Access::Load) else { return };
         let from = Frame { pa: self.machine.frame_pa(frame), tok: () };
         self.copy_tail_frame(from, to, reset);
+    }
+    fn fill_frame(&self, frame: Frame<()>, template: Template) {
+        let f = self.machine.frame_of(frame.pa);
+        self.machine.set_template(f, template).unwrap_or_else(|| self.outside(f));
     }
     fn load_frame(&self, frame: Frame<()>, index: u16) -> u64 {
         let f = self.machine.frame_of(frame.pa);

@@ -1,0 +1,211 @@
+//! What 7.2 and 7.3 do that no kernel before did (kernel-7.3 §2, §3, §6).
+
+mod lab;
+
+use lab::{BASE, Lab};
+use vmemmap_arch::tables::walk;
+use vmemmap_arch::{FrameKind, Granule, Invariant, Level, Pa, Pfn, VaRange, Version, Zone};
+use vmemmap_kernel::hugetlb::resize::set_max_huge_pages;
+use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, remove_pool_hugetlb_folio};
+use vmemmap_kernel::hugetlb_vmemmap::hugetlb_vmemmap_optimize_folios;
+use vmemmap_kernel::page::compound_head;
+use vmemmap_kernel::pgtable::flush_tlb_kernel_range;
+use vmemmap_kernel::policy::{HvoConfig, LinearMap, Mutant, TlbRange};
+use vmemmap_kernel::state::Scalar;
+use vmemmap_kernel::{Errno, Operation, Policies};
+
+const PMD: u8 = 1;
+const SEVEN: [Version; 2] = [Version::V7_2, Version::V7_3];
+
+fn lab(granule: Granule, version: Version) -> Lab {
+    Lab::new(granule, version, 2, true, Policies::default())
+}
+
+fn tail_frame(m: &Lab, head: u64) -> Pa {
+    walk(&m.m, m.k.layout.page_va(Pfn(head)).plus(m.k.geometry.page_size())).unwrap().output.unwrap()
+}
+
+/// Frames that the last operation took, less those it gave back, hugepages aside.
+fn net(m: &Lab, pages: u64, run: impl FnOnce()) -> i64 {
+    let b = m.counters();
+    run();
+    let c = m.counters();
+    (c.frames_freed - b.frames_freed) as i64 - (c.frames_allocated - b.frames_allocated) as i64 + pages as i64
+}
+
+#[test]
+fn one_tail_frame_serves_a_zone_and_order_and_stays_for_ever() {
+    for version in SEVEN {
+        for granule in Granule::ALL {
+            // 64K: one hugepage fills a section, and vmemmap lies in another.
+            let m = Lab::new(granule, version, 4, true, Policies::default());
+            let pages = m.k.geometry.hugetlb_sizes().0[usize::from(PMD)];
+            // 4K: the first page splits a block, which takes a table.
+            let split = i64::from(granule == Granule::K4);
+            let mut heads = Vec::new();
+            let mut take = || heads.push(alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap());
+            assert_eq!(net(&m, pages, &mut take), 6 - split);
+            assert_eq!(net(&m, pages, &mut take), 7);
+            assert_eq!(tail_frame(&m, heads[0]), tail_frame(&m, heads[1]));
+            m.assert_clean("optimised");
+            for &head in &heads {
+                for n in [1, pages / 8, pages - 1] {
+                    let tail = m.k.layout.page_va(Pfn(head + n));
+                    assert_eq!(compound_head(&m.k, &m.cpu(), tail), m.k.layout.page_va(Pfn(head)));
+                }
+            }
+            let tail = tail_frame(&m, heads[0]);
+            set_max_huge_pages(&m.k, &m.cpu(), PMD, 0).unwrap();
+            assert!(matches!(m.m.frame_info(tail), Some((FrameKind::Vmemmap, false, false))), "still there");
+            m.assert_clean("all restored");
+            let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+            assert_eq!(tail_frame(&m, head), tail);
+        }
+    }
+}
+
+#[test]
+fn each_zone_has_a_tail_frame_of_its_own() {
+    for zone in [Zone::Normal, Zone::Movable] {
+        let m = lab(Granule::K4, Version::V7_3);
+        let added = m.k.ram()[1];
+        Operation::MemoryAdd { start: added.start, bytes: added.bytes, memmap_on_memory: false }
+            .run(&m.k, &m.cpu())
+            .unwrap();
+        Operation::MemoryOnline { start: added.start, bytes: added.bytes, zone }.run(&m.k, &m.cpu()).unwrap();
+        let boot = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(Pfn((BASE >> 12) + 16 * 512))).unwrap();
+        let hot = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(Pfn(added.start.0 >> 12))).unwrap();
+        assert_eq!(tail_frame(&m, boot) == tail_frame(&m, hot), zone == Zone::Normal);
+        m.assert_clean("two zones");
+    }
+}
+
+#[test]
+fn a_tail_frame_of_another_order_is_i10() {
+    let policies = Policies { mutant: Mutant::ForeignTail, ..Policies::default() };
+    let m = Lab::new(Granule::K4, Version::V7_3, 2, true, policies);
+    alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+    assert!(m.check().iter().any(|f| f.invariant == Invariant::TailsResolveToHead), "{:#x?}", m.check());
+}
+
+#[test]
+fn without_hvo_in_the_kernel_tails_are_pointers_and_nothing_is_optimised() {
+    let m =
+        Lab::new(Granule::K4, Version::V7_3, 2, true, Policies { hvo_config: HvoConfig::No, ..Policies::default() });
+    let before = m.leaves();
+    let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+    assert_eq!(m.leaves(), before);
+    let tail = m.k.layout.page_va(Pfn(head + 511));
+    assert_eq!(compound_head(&m.k, &m.cpu(), tail), m.k.layout.page_va(Pfn(head)));
+    m.assert_clean("pointers");
+}
+
+#[test]
+fn an_empty_batch_flushes_twice_once_or_not_at_all() {
+    for (version, flushes) in [(Version::V6_12, 2), (Version::V7_2, 1), (Version::V7_3, 0)] {
+        let m = lab(Granule::K4, version);
+        let before = m.counters().tlbi;
+        hugetlb_vmemmap_optimize_folios(&m.k, &m.cpu(), |_| {});
+        assert_eq!(m.counters().tlbi - before, flushes, "{}", version.name());
+    }
+}
+
+#[test]
+fn kernel_ranges_are_flushed_by_range_operations_or_whole() {
+    let count = |version, tlb_range, pages: u64| {
+        let m = Lab::new(Granule::K4, version, 2, true, Policies { tlb_range, ..Policies::default() });
+        let (before, start) = (m.counters().tlbi, m.k.layout.vmemmap_start);
+        let range: VaRange = start..start.plus(pages << 12);
+        flush_tlb_kernel_range(&m.k, &m.cpu(), range);
+        m.counters().tlbi - before
+    };
+    use TlbRange::{Absent, Present};
+    // An even number of pages up to 64 is one operation; an odd last page one more.
+    assert_eq!([8, 7, 64, 66, 512].map(|n| count(Version::V7_3, Present, n)), [1, 2, 1, 2, 1]);
+    assert_eq!([8, 7, 511, 512, 513].map(|n| count(Version::V7_3, Absent, n)), [8, 7, 511, 1, 1]);
+    assert_eq!([8, 7, 511, 512, 513].map(|n| count(Version::V6_12, Present, n)), [8, 7, 511, 512, 1]);
+}
+
+#[test]
+fn hot_remove_would_split_a_leaf_and_is_refused() {
+    for version in [Version::V6_12, Version::V7_3] {
+        let policies = Policies { linear_map: LinearMap::Blocks, ..Policies::default() };
+        // The neighbours are whole: nothing would be split.
+        let m = Lab::new(Granule::K4, version, 2, true, policies);
+        let added = m.k.ram()[1];
+        Operation::MemoryAdd { start: added.start, bytes: added.bytes, memmap_on_memory: false }
+            .run(&m.k, &m.cpu())
+            .unwrap();
+        Operation::MemoryOnline { start: added.start, bytes: added.bytes, zone: Zone::Movable }
+            .run(&m.k, &m.cpu())
+            .unwrap();
+        let offline = Operation::MemoryOffline { start: added.start, bytes: added.bytes };
+        assert_eq!(offline.run(&m.k, &m.cpu()), Ok(1));
+        m.assert_clean("offline");
+    }
+}
+
+#[test]
+fn nr_pagetable_is_one_too_low_for_each_vmemmap_table_removed() {
+    let m = lab(Granule::K64, Version::V7_3);
+    let added = m.k.ram()[1];
+    let tables = || m.frames_of(FrameKind::Table);
+    let (before, counted) = (tables(), m.scalar(Scalar::NrPagetable));
+    Operation::MemoryAdd { start: added.start, bytes: added.bytes, memmap_on_memory: false }
+        .run(&m.k, &m.cpu())
+        .unwrap();
+    let constructed = m.scalar(Scalar::NrPagetable).wrapping_sub(counted);
+    Operation::MemoryRemove { start: added.start, bytes: added.bytes }.run(&m.k, &m.cpu()).unwrap();
+    let drift = counted.wrapping_sub(m.scalar(Scalar::NrPagetable));
+    // Of 64K sections vmemmap takes no table of its own here; those of the linear map balance.
+    assert_eq!((tables(), drift), (before, 0), "{constructed} constructed");
+    // A hugepage's split makes a constructed table, a section that goes takes a table that was not.
+    let m = lab(Granule::K4, Version::V7_3);
+    let added = m.k.ram()[1];
+    let counted = m.scalar(Scalar::NrPagetable);
+    let base_pages = |on: bool| {
+        let mut k = m.k;
+        if on {
+            k.policies.mapping = vmemmap_kernel::policy::Mapping::BasePages;
+        }
+        k
+    };
+    Operation::MemoryAdd { start: added.start, bytes: added.bytes, memmap_on_memory: false }
+        .run(&base_pages(true), &m.cpu())
+        .unwrap();
+    Operation::MemoryRemove { start: added.start, bytes: added.bytes }.run(&m.k, &m.cpu()).unwrap();
+    assert_eq!(counted.wrapping_sub(m.scalar(Scalar::NrPagetable)), 1, "one PTE table of vmemmap");
+}
+
+#[test]
+fn populate_fills_the_holes_of_a_table_that_is_there() {
+    for (version, fills) in [(Version::V6_12, false), (Version::V7_2, true), (Version::V7_3, true)] {
+        let m = lab(Granule::K4, version);
+        let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+        remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+        let va = m.k.layout.page_va(Pfn(head));
+        let w = walk(&m.m, va).unwrap();
+        assert_eq!(w.level, Level::PTE);
+        let slot = vmemmap_kernel::pgtable::walk(&m.cpu(), va).0;
+        vmemmap_kernel::pgtable::clear_entry(&m.cpu(), slot);
+        let section = va.align_down(m.k.geometry.section_vmemmap());
+        let end = section.plus(m.k.geometry.section_vmemmap());
+        let mut storage = vmemmap_kernel::sparse_vmemmap::Storage::Buddy;
+        vmemmap_kernel::mmu::vmemmap_populate(&m.k, &m.cpu(), section, end, &mut storage).unwrap();
+        assert_eq!(walk(&m.m, va).unwrap().output.is_some(), fills, "{}", version.name());
+    }
+}
+
+#[test]
+fn a_batch_out_of_memory_before_the_tail_frame_changes_nothing() {
+    for version in SEVEN {
+        let m = lab(Granule::K4, version);
+        let before = m.leaves();
+        m.fail_after(1);
+        alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+        m.fail_none();
+        assert_eq!(m.leaves(), before);
+        m.assert_clean(version.name());
+        assert_eq!(remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None).err(), None::<Errno>);
+    }
+}
