@@ -55,12 +55,3 @@ def test_a_mask_finds_the_head_where_vmemmap_is_aligned_to_the_folio(granule: st
     }
     right = heads == {start + (head_pa // page - memstart // page) * 64}
     assert right == ((granule, size) != ("64K", "16G") or memstart % (16 << 30) == 0)
-
-
-def test_a_16g_page_of_a_64k_kernel_resolves_to_another_head() -> None:
-    m = Machine(kernel="7.3", granule="64K", boot_memory="64G")
-    m.hugetlb["16G"].allocate(pfns=[0x80000])
-    assert "I10" in {violation.invariant for violation in m.check()}
-    m = Machine(kernel="6.12", granule="64K", boot_memory="64G")
-    m.hugetlb["16G"].allocate(pfns=[0x80000])
-    assert m.check() == []
