@@ -104,7 +104,9 @@ def test_a_finding_names_address_and_descriptor(images: dict[str, Image], tmp_pa
 def test_a_wrecked_image_is_no_flood(images: dict[str, Image], tmp_path: Path) -> None:
     image = images["6.1-4k/B"]
     rng = np.random.default_rng(7)
-    words = np.where(rng.random(image.words.shape) < 0.5, image.words, rng.integers(0, 1 << 63, image.words.shape, dtype=np.uint64))
+    words = np.where(
+        rng.random(image.words.shape) < 0.5, image.words, rng.integers(0, 1 << 63, image.words.shape, dtype=np.uint64)
+    )
     root = int(np.flatnonzero(image.pa == image.description.root_pa)[0])
     words[root] = image.words[root]
     write_npz(tmp_path / "x.npz", Image(image.pa, image.level, words, image.description))

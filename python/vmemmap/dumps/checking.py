@@ -146,7 +146,8 @@ def check(
 ) -> Check:
     """Check a dump: a table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
 
-    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``, ``ram``.
+    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``,
+    ``ram``.
 
     Args:
         path: A table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
@@ -164,7 +165,9 @@ def check(
     Raises:
         ImageError: It cannot be read, or is no dump.
     """
-    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
+    known = Hints.parse(
+        kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram
+    )
     if kind_of_dump(path, known) == "ptdump":
         text, notes = read_text(path)
         alone = _core.check_text_alone(text, granule=known.granule, va_bits=known.va_bits)
@@ -182,7 +185,9 @@ def _check_alone(path: str | os.PathLike[str], report: TextReport, notes: tuple[
         ImageError: It fits no machine at all.
     """
     if not report["machines"]:
-        raise ImageError(f"{os.fspath(path)}: no arm64 kernel has pages and addresses like these (--granule, --va-bits)")
+        raise ImageError(
+            f"{os.fspath(path)}: no arm64 kernel has pages and addresses like these (--granule, --va-bits)"
+        )
     sizes = " or ".join(f"{size >> 10}K" for size in dict.fromkeys(size for size, _ in report["machines"]))
     bits = " or ".join(str(n) for n in dict.fromkeys(n for _, n in report["machines"]))
     machine = f"{sizes} pages" if report["efi"] else f"{sizes} pages, {bits}-bit addresses"
@@ -216,7 +221,9 @@ def check_dump(dump: Dump) -> Check:
     if dump.tables is not None and dump.image is not None:
         d = dump.image.description
         contents = None if dump.memory is None else (_reader(dump.memory, dump.shape.granule), dump.head_mask)
-        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), list(dump.left_out), contents)
+        report = _core.check_image(
+            dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), list(dump.left_out), contents
+        )
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
     mapped, frames, blocks, tables = dump.shape.counts()
