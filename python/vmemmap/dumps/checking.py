@@ -14,7 +14,7 @@ from .dump import Dump, Hints, kind_of_dump, open_dump
 from .image import read_text
 from .physical_memory import PhysicalMemory
 
-__all__ = ["Check", "Finding", "check"]
+__all__ = ["Check", "Violation", "check"]
 
 HELD: Final = "held"
 VIOLATED: Final = "violated"
@@ -24,7 +24,7 @@ _LEVELS: Final = {3: "pte", 2: "pmd", 1: "pud", 0: "p4d", -1: "pgd"}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """A broken invariant, and where."""
 
     invariant: str
@@ -58,7 +58,7 @@ class Check:
     kind: str
     """``npz``, ``ptdump`` or ``vmcore``."""
     machine: str
-    findings: tuple[Finding, ...]
+    violations: tuple[Violation, ...]
     """At most 100 of each invariant."""
     found: Mapping[str, int]
     """Invariant → how many times it was found broken."""
@@ -85,7 +85,7 @@ class Check:
             "kind": self.kind,
             "machine": self.machine,
             "verdict": self.verdict,
-            "violations": [finding.to_dict() for finding in self.findings],
+            "violations": [violation.to_dict() for violation in self.violations],
             "violations_found": dict(self.found),
             "invariants": dict(self.invariants),
             "counts": dict(self.counts),
@@ -93,7 +93,7 @@ class Check:
         }
 
     def text(self, *, most: int = 10) -> str:
-        """For people: counts, then each invariant; `most` findings of each are printed.
+        """For people: counts, then each invariant; `most` violations of each are printed.
 
         Args:
             most: How many violations of each invariant are printed.
@@ -114,7 +114,7 @@ class Check:
         for number, state in self.invariants.items():
             if state == VIOLATED:
                 lines.append(f"  {number} violated: {names[number][0]}")
-                mine = [f for f in self.findings if f.invariant == number]
+                mine = [f for f in self.violations if f.invariant == number]
                 lines += [f"      {f.address:#018x}  {f.message}" for f in mine[:most]]
                 if self.found[number] > most:
                     lines.append(f"      and {self.found[number] - most} more")
@@ -196,7 +196,7 @@ def _check_alone(path: str | os.PathLike[str], report: TextReport, notes: tuple[
         source=os.fspath(path),
         kind="ptdump",
         machine=machine,
-        findings=tuple(_finding(*f) for f in report["findings"]),
+        violations=tuple(_violation(*f) for f in report["findings"]),
         found=dict(report["counts"]),
         invariants=_states(report),
         counts=dict.fromkeys(names),
@@ -231,7 +231,7 @@ def check_dump(dump: Dump) -> Check:
         source=os.fspath(dump.path),
         kind=dump.kind,
         machine=dump.machine,
-        findings=tuple(_finding(*f) for f in report["findings"]),
+        violations=tuple(_violation(*f) for f in report["findings"]),
         found=dict(report["counts"]),
         invariants=_states(report),
         counts={
@@ -249,7 +249,7 @@ def _reader(memory: PhysicalMemory, granule: int) -> Callable[[int], bytes | Non
     return lambda pa: memory.read(pa, granule)
 
 
-def _finding(invariant: str, address: int, level: int | None, descriptor: int | None, message: str) -> Finding:
+def _violation(invariant: str, address: int, level: int | None, descriptor: int | None, message: str) -> Violation:
     if descriptor is not None and level is not None:
         message = f"{message}: {_LEVELS[level]} {descriptor:#018x}"
-    return Finding(invariant, address, message, level, descriptor)
+    return Violation(invariant, address, message, level, descriptor)
