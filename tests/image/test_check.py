@@ -34,7 +34,9 @@ def test_an_undamaged_capture_is_clean(path: Path) -> None:
     optimised = len(guest["hugetlb_heads_pfn_npages"])
     assert answer.counts["optimised_hugepages"] == optimised
     lost = answer.counts["mapped_pages"] - (answer.counts["distinct_frames"] or 0)
-    assert lost == 7 * optimised
+    # From 7.2 on the tails of a size have a frame of their own.
+    shared = path.parent.name.startswith("7.") and optimised != 0
+    assert lost == 7 * optimised - shared
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=identity)
