@@ -225,7 +225,9 @@ def test_files_have_one_subject() -> None:
 
 
 def test_no_line_is_wider_than_a_screen() -> None:
-    for path in sources("*.rs", "rust", "fuzz", "benches"):
+    python = ("python", "tests", "benches", "examples")
+    code = [*sources("*.rs", "rust", "fuzz", "benches"), *sources("*.py", *python), *sources("*.pyi", *python)]
+    for path in code:
         wide = [number for number, line in enumerate(path.read_text().splitlines(), 1) if len(line) > MAX_WIDTH]
         assert not wide, f"{path}: {wide}"
     for path in [*ROOT.glob("*.md"), *sources("*.md", "docs")]:

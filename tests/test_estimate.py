@@ -36,7 +36,9 @@ PUBLISHED = [
 
 
 @pytest.mark.parametrize(("granule", "size", "pages", "freed", "saved", "percent", "per_tib"), PUBLISHED)
-def test_the_published_table_comes_out(granule: str, size: str, pages: float, freed: int, saved: int, percent: float, per_tib: float) -> None:
+def test_the_published_table_comes_out(
+    granule: str, size: str, pages: float, freed: int, saved: int, percent: float, per_tib: float
+) -> None:
     answer = estimate("1T", {size: "1T"}, granule).to_dict()
     pool = answer["hugepages"][0]
     assert (pool["vmemmap_pages_each"], pool["frames_freed_each"], pool["bytes_saved_each"]) == (pages, freed, saved)
@@ -75,9 +77,15 @@ def vmemmap_leaves(image: Image) -> tuple[set[int], int]:
 
 @pytest.mark.parametrize(
     ("machine", "before", "after", "pool", "memory"),
-    [("6.1-4k", "A", "B", "2M=16M", "1G"), ("6.1-64k", "A", "B", "512M=1536M", "4G"), ("6.1-4k", "E1", "E2", "2M=32M", "1280M")],
+    [
+        ("6.1-4k", "A", "B", "2M=16M", "1G"),
+        ("6.1-64k", "A", "B", "512M=1536M", "4G"),
+        ("6.1-4k", "E1", "E2", "2M=32M", "1280M"),
+    ],
 )
-def test_a_captured_kernel_gave_up_what_is_estimated(machine: str, before: str, after: str, pool: str, memory: str) -> None:
+def test_a_captured_kernel_gave_up_what_is_estimated(
+    machine: str, before: str, after: str, pool: str, memory: str
+) -> None:
     old, new = (vmemmap_leaves(read_npz(CAPTURES / machine / f"{state}.npz")) for state in (before, after))
     granule = json.loads((CAPTURES / machine / f"{after}.json").read_text())["granule"]
     answer = estimate(memory, [pool], granule)
@@ -148,9 +156,13 @@ def test_savings_and_costs_stay_within_what_there_is(data: st.DataObject) -> Non
     sizes = HUGEPAGE_SIZES[GRANULES[name]]
     pools = {size: data.draw(st.integers(0, 64)) * size for size in sizes}
     memory = sum(pools.values()) + data.draw(st.integers(1, 1 << 20)) * GRANULES[name]
-    answer = estimate(memory, pools, name, data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from(["blocks", "basepages"])))
+    answer = estimate(
+        memory, pools, name, data.draw(st.sampled_from([1, 2])), data.draw(st.sampled_from(["blocks", "basepages"]))
+    )
     assert 0 <= answer.bytes_saved < answer.vmemmap
-    assert answer.split_tables <= answer.split_tables_most <= answer.vmemmap // (2 << 20) or answer.mapping == "basepages"
+    assert (
+        answer.split_tables <= answer.split_tables_most <= answer.vmemmap // (2 << 20) or answer.mapping == "basepages"
+    )
     assert answer.net_saved == answer.bytes_saved - answer.split_tables * answer.granule
     assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict()
     assert format_size(memory) in answer.text()
@@ -158,16 +170,25 @@ def test_savings_and_costs_stay_within_what_there_is(data: st.DataObject) -> Non
 
 @pytest.mark.parametrize(
     ("machine", "pool", "granule", "memory", "gave_up", "gained"),
-    [("6.1-4k", "2M=16M", "4K", "1G", 56, 0), ("6.12-4k", "2M=16M", "4K", "1G", 64, 8), ("6.1-64k", "512M=1536M", "64K", "4G", 21, 0)],
+    [
+        ("6.1-4k", "2M=16M", "4K", "1G", 56, 0),
+        ("6.12-4k", "2M=16M", "4K", "1G", 64, 8),
+        ("6.1-64k", "512M=1536M", "64K", "4G", 21, 0),
+    ],
 )
-def test_the_frame_counts_that_were_seen_are_the_estimate(machine: str, pool: str, granule: str, memory: str, gave_up: int, gained: int) -> None:
+def test_the_frame_counts_that_were_seen_are_the_estimate(
+    machine: str, pool: str, granule: str, memory: str, gave_up: int, gained: int
+) -> None:
     old, new = (vmemmap_leaves(read_npz(CAPTURES / machine / f"{state}.npz"))[0] for state in "AB")
     assert (len(old - new), len(new - old)) == (gave_up, gained)
     assert estimate(memory, [pool], granule).frames_freed == gave_up - gained
 
 
 def test_a_split_is_not_merged_until_its_section_is_removed_and_added_again() -> None:
-    tables = {state: vmemmap_leaves(read_npz(CAPTURES / "6.1-4k" / f"{state}.npz"))[1] for state in ("A", "B", "C", "E1", "E2", "E3", "E4", "E5")}
+    tables = {
+        state: vmemmap_leaves(read_npz(CAPTURES / "6.1-4k" / f"{state}.npz"))[1]
+        for state in ("A", "B", "C", "E1", "E2", "E3", "E4", "E5")
+    }
     one = estimate("1G", ["2M=16M"]).to_dict()["unmerged"]
     assert one == {"tables": 1, "tables_most": 8, "bytes": 4096, "bytes_most": 32768}
     assert tables["B"] - tables["A"] == tables["C"] - tables["A"] == one["tables"]
@@ -207,7 +228,9 @@ def test_what_is_to_be_left_at_boot_can_be_said() -> None:
     ("granule", "sizes", "early"),
     [("4K", ["64K", "2M", "32M", "1G"], ["1G"]), ("16K", ["2M", "32M", "1G"], []), ("64K", ["2M", "512M", "16G"], [])],
 )
-def test_early_hvo_wants_whole_sections_and_what_a_pmd_of_vmemmap_describes(granule: str, sizes: list[str], early: list[str]) -> None:
+def test_early_hvo_wants_whole_sections_and_what_a_pmd_of_vmemmap_describes(
+    granule: str, sizes: list[str], early: list[str]
+) -> None:
     # PMD_SIZE / 64 pages: 128M with 4K, 8G with 16K, 512G with 64K pages.
     answer = estimate("1T", dict.fromkeys(sizes, "32G"), granule)
     assert answer.to_dict()["boot"]["early_hvo"]["hugepages"] == early

@@ -1,4 +1,6 @@
-"""``vmemmap host`` on made-up trees of files, whose figures are worked out by hand, and on the host that the tests run on."""
+"""``vmemmap host`` on made-up trees of files, whose figures are worked out by hand,
+and on the host that the tests run on.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,13 @@ ARM64 = {4096: (64, 2048, 32768, 1048576), 16384: (2048, 32768, 1048576), 65536:
 
 
 def pool(size_kb: int, nr: int, free: int = 0, resv: int = 0, surplus: int = 0) -> dict[str, str]:
-    counts = {"nr_hugepages": nr, "free_hugepages": free, "resv_hugepages": resv, "surplus_hugepages": surplus, "nr_overcommit_hugepages": 0}
+    counts = {
+        "nr_hugepages": nr,
+        "free_hugepages": free,
+        "resv_hugepages": resv,
+        "surplus_hugepages": surplus,
+        "nr_overcommit_hugepages": 0,
+    }
     return {POOL.format(size_kb) + name: f"{count}\n" for name, count in counts.items()}
 
 
@@ -68,7 +76,12 @@ def reasons(found: Host) -> dict[str, str]:
 
 def x86(root: Path, sysctl: str | None = "1", vmstat: str = "", **more: str) -> Path:
     """32 GiB in 256 blocks of 128M: 131072 vmemmap pages. 1000 × 2M and 4 × 1G."""
-    parts = [base("x86_64", "6.12.9", 32 << 20, vmstat), pool(2048, 1000, 10, 5, 2), pool(1048576, 4), blocks(256, 128 << 20, offline=3)]
+    parts = [
+        base("x86_64", "6.12.9", 32 << 20, vmstat),
+        pool(2048, 1000, 10, 5, 2),
+        pool(1048576, 4),
+        blocks(256, 128 << 20, offline=3),
+    ]
     switch = {} if sysctl is None else {SYSCTL: sysctl + "\n"}
     return tree(root, *parts, switch, {"boot/config-6.12.9": "CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP=y\n"}, more)
 
@@ -77,9 +90,19 @@ def test_pools_of_an_x86_host_save_what_the_kernel_documents(tmp_path: Path) -> 
     found = host(x86(tmp_path))
     d = found.to_dict()
     small, large = d["pools"]
-    assert (small["name"], small["count"], small["vmemmap_pages_each"], small["frames_freed_each"]) == ("2M", 1000, 8, 7)
+    assert (small["name"], small["count"], small["vmemmap_pages_each"], small["frames_freed_each"]) == (
+        "2M",
+        1000,
+        8,
+        7,
+    )
     assert (small["free_hugepages"], small["resv_hugepages"], small["surplus_hugepages"]) == (10, 5, 2)
-    assert (large["name"], large["count"], large["vmemmap_pages_each"], large["frames_freed_each"]) == ("1G", 4, 4096, 4095)
+    assert (large["name"], large["count"], large["vmemmap_pages_each"], large["frames_freed_each"]) == (
+        "1G",
+        4,
+        4096,
+        4095,
+    )
     assert d["frames_if_all_optimised"] == 1000 * 7 + 4 * 4095 == 23380
     assert d["bytes_if_all_optimised"] == 95_764_480
     assert d["percent_of_memory"] == pytest.approx(0.2787, abs=1e-4)
@@ -109,7 +132,12 @@ def test_pools_of_an_x86_host_save_what_the_kernel_documents(tmp_path: Path) -> 
 )
 def test_what_hvo_saves_is_a_range_whose_lower_end_the_counters_give(tmp_path: Path, vmstat: str, least: int) -> None:
     d = host(x86(tmp_path, vmstat=vmstat)).to_dict()
-    assert d["saved"] == {"frames_least": least, "frames_most": 23380, "bytes_least": least * 4096, "bytes_most": 23380 * 4096}
+    assert d["saved"] == {
+        "frames_least": least,
+        "frames_most": 23380,
+        "bytes_least": least * 4096,
+        "bytes_most": 23380 * 4096,
+    }
     assert d["to_gain"] == {"bytes_least": 0, "bytes_most": (23380 - least) * 4096}
     assert any("which hugepages are optimised" in line for line in d["not_known"]) == (least < 23380)
 
@@ -120,7 +148,10 @@ def test_the_sysctl_off_does_not_say_that_nothing_is_optimised(tmp_path: Path) -
 
 
 def test_zones_count_where_a_block_is_many_sections(tmp_path: Path) -> None:
-    zones = "Node 0, zone   Normal\n  pages free     1\n        spanned  9999999\n        present  4194304\n        managed  5\n"
+    zones = (
+        "Node 0, zone   Normal\n  pages free     1\n        spanned  9999999\n        present  4194304\n"
+        "        managed  5\n"
+    )
     files = x86(tmp_path, vmstat="nr_memmap_pages 0\nnr_memmap_boot_pages 65000\n")
     tree(files, {"proc/zoneinfo": zones, "sys/devices/system/memory/block_size_bytes": "80000000\n"})
     found = host(files)
@@ -142,8 +173,12 @@ def test_nothing_is_concluded_where_blocks_hold_their_own_struct_pages(tmp_path:
         (65536, ARM64[65536], [0, 7, 255]),
     ],
 )
-def test_an_arm64_host_tells_its_granule_by_its_hugepages(tmp_path: Path, page: int, sizes_kb: tuple[int, ...], freed: list[int]) -> None:
-    files = tree(tmp_path, base("aarch64", "6.12.1", 8 << 20), *(pool(size, 1) for size in sizes_kb), blocks(4, 512 << 20))
+def test_an_arm64_host_tells_its_granule_by_its_hugepages(
+    tmp_path: Path, page: int, sizes_kb: tuple[int, ...], freed: list[int]
+) -> None:
+    files = tree(
+        tmp_path, base("aarch64", "6.12.1", 8 << 20), *(pool(size, 1) for size in sizes_kb), blocks(4, 512 << 20)
+    )
     d = host(files).to_dict()
     assert (d["page_size"], d["page_size_from"]) == (page, "hugepage sizes")
     assert [row["frames_freed_each"] for row in d["pools"]] == freed
@@ -155,7 +190,9 @@ def test_an_arm64_host_tells_its_granule_by_its_hugepages(tmp_path: Path, page: 
 
 
 def test_an_arm64_kernel_that_has_hvo_all_the_same_is_believed(tmp_path: Path) -> None:
-    d = host(tree(tmp_path, base("aarch64", "6.1.192", 8 << 20), *(pool(size, 1) for size in ARM64[4096]), {SYSCTL: "1\n"})).to_dict()
+    d = host(
+        tree(tmp_path, base("aarch64", "6.1.192", 8 << 20), *(pool(size, 1) for size in ARM64[4096]), {SYSCTL: "1\n"})
+    ).to_dict()
     assert (d["hvo"]["available"], d["hvo"]["on"], d["saved"]["frames_most"]) == (True, True, 7 + 127 + 4095)
 
 
@@ -168,16 +205,31 @@ def test_an_arm64_kernel_that_has_hvo_all_the_same_is_believed(tmp_path: Path) -
         ("5.11.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "", True, False, 2),
         ("5.11.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "hugetlb_free_vmemmap=on", True, True, 2),
         ("5.15.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\n", "", True, False, 2),
-        ("5.15.0", "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\nCONFIG_HUGETLB_PAGE_FREE_VMEMMAP_DEFAULT_ON=y\n", "", True, True, 2),
+        (
+            "5.15.0",
+            "CONFIG_HUGETLB_PAGE_FREE_VMEMMAP=y\nCONFIG_HUGETLB_PAGE_FREE_VMEMMAP_DEFAULT_ON=y\n",
+            "",
+            True,
+            True,
+            2,
+        ),
         ("5.18.0", "CONFIG_HUGETLBFS=y\n", "", False, False, 1),
         ("6.6.0", "CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP=y\n", "", False, False, 1),
         ("6.6.0", None, "", False, False, 1),
     ],
 )
 def test_without_the_sysctl_version_and_configuration_decide(
-    tmp_path: Path, release: str, config: str | None, cmdline: str, available: bool | None, on: bool | None, reserved: int
+    tmp_path: Path,
+    release: str,
+    config: str | None,
+    cmdline: str,
+    available: bool | None,
+    on: bool | None,
+    reserved: int,
 ) -> None:
-    files = tree(tmp_path, base("x86_64", release, 1 << 20, cmdline=f"quiet {cmdline} hugepages=3 secret=x"), pool(2048, 3))
+    files = tree(
+        tmp_path, base("x86_64", release, 1 << 20, cmdline=f"quiet {cmdline} hugepages=3 secret=x"), pool(2048, 3)
+    )
     if config is not None:
         (files / "proc/config.gz").write_bytes(gzip.compress(config.encode()))
     d = host(files).to_dict()
@@ -216,7 +268,14 @@ def test_a_host_without_hugepages_or_blocks_is_described(tmp_path: Path) -> None
 def test_an_empty_proc_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     found = host(tmp_path)
-    files = {"proc/sys/kernel/osrelease", "proc/cmdline", "proc/meminfo", "proc/vmstat", "proc/config.gz", "sys/kernel/mm/hugepages"}
+    files = {
+        "proc/sys/kernel/osrelease",
+        "proc/cmdline",
+        "proc/meminfo",
+        "proc/vmstat",
+        "proc/config.gz",
+        "sys/kernel/mm/hugepages",
+    }
     assert set(reasons(found)) == {f"/{name}" for name in files}
     assert "hugepage pools are not known" in found.text()
     assert (found.machine, found.page_size, found.memory, found.hvo.available) == (None, None, None, None)
@@ -234,9 +293,16 @@ def test_without_a_page_size_nothing_is_computed_until_it_is_given(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("marks", "machine"),
-    [("flags\t\t: fpu lm sse\n", "x86_64"), ("CPU implementer\t: 0x41\n", "aarch64"), ("isa\t\t: rv64imafdc\n", "riscv64"), ("model\t: ?\n", None)],
+    [
+        ("flags\t\t: fpu lm sse\n", "x86_64"),
+        ("CPU implementer\t: 0x41\n", "aarch64"),
+        ("isa\t\t: rv64imafdc\n", "riscv64"),
+        ("model\t: ?\n", None),
+    ],
 )
-def test_the_machine_of_an_older_tree_is_known_by_its_processors(tmp_path: Path, marks: str, machine: str | None) -> None:
+def test_the_machine_of_an_older_tree_is_known_by_its_processors(
+    tmp_path: Path, marks: str, machine: str | None
+) -> None:
     files = tree(tmp_path, base("", "6.0.0", 1 << 20), {"proc/cpuinfo": marks})
     (files / "proc/sys/kernel/arch").unlink()
     assert host(files).machine == machine
@@ -273,7 +339,10 @@ def test_what_cannot_be_read_is_told_with_its_reason(tmp_path: Path, monkeypatch
     told = reasons(found)
     at = "/" + POOL.format(2048)
     assert "expected a number" in told[at + "nr_hugepages"] and "\x1b" not in found.text()
-    assert "expected a number" in told[at + "free_hugepages"] and "expected a number" in told[at + "nr_overcommit_hugepages"]
+    assert (
+        "expected a number" in told[at + "free_hugepages"]
+        and "expected a number" in told[at + "nr_overcommit_hugepages"]
+    )
     assert told[at + "resv_hugepages"] == "leads out of the tree"
     assert told[at + "surplus_hugepages"] == "is no regular file"
     assert told["/sys/devices/system/memory/memory7/state"] == "Permission denied"
@@ -286,7 +355,10 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return x86(tmp_path_factory.mktemp("host"))
 
 
-@pytest.mark.parametrize("name", ["proc/meminfo", "proc/vmstat", "proc/cmdline", "proc/config.gz", SYSCTL, POOL.format(2048) + "nr_hugepages"])
+@pytest.mark.parametrize(
+    "name",
+    ["proc/meminfo", "proc/vmstat", "proc/cmdline", "proc/config.gz", SYSCTL, POOL.format(2048) + "nr_hugepages"],
+)
 @given(content=st.binary(max_size=200))
 @settings(max_examples=10, deadline=None)
 def test_no_content_of_a_file_brings_it_down(once: Path, name: str, content: bytes) -> None:
@@ -301,7 +373,11 @@ def test_no_content_of_a_file_brings_it_down(once: Path, name: str, content: byt
 
 def test_the_host_itself_is_read_and_left_as_it_is() -> None:
     found = host()
-    assert found.page_size == os.sysconf("SC_PAGE_SIZE") and found.machine == os.uname().machine and found.release == os.uname().release
+    assert (
+        found.page_size == os.sysconf("SC_PAGE_SIZE")
+        and found.machine == os.uname().machine
+        and found.release == os.uname().release
+    )
     assert found.memory is not None and found.memory > 0
     reasons(found)
 
@@ -311,7 +387,8 @@ def test_the_module_never_opens_a_file_for_writing() -> None:
         "import sys, os\n"
         "import vmemmap.sizing.host\n"
         "def hook(event, arguments):\n"
-        "    if event == 'open' and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):\n"
+        "    if event == 'open' and isinstance(arguments[2], int) "
+        "and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):\n"
         "        os._exit(9)\n"
         "    if event in ('os.remove', 'os.rename', 'os.mkdir', 'os.chmod', 'subprocess.Popen', 'socket.connect'):\n"
         "        os._exit(9)\n"
@@ -322,7 +399,8 @@ def test_the_module_never_opens_a_file_for_writing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "size", "said"), [("none", None, "expected a directory"), ("ok/proc", None, "neither proc nor sys"), ("ok", "3K", "power of two")]
+    ("root", "size", "said"),
+    [("none", None, "expected a directory"), ("ok/proc", None, "neither proc nor sys"), ("ok", "3K", "power of two")],
 )
 def test_a_wrong_call_is_told_in_one_line(tmp_path: Path, root: str, size: str | None, said: str) -> None:
     (tmp_path / "ok/proc").mkdir(parents=True)
@@ -333,7 +411,14 @@ def test_a_wrong_call_is_told_in_one_line(tmp_path: Path, root: str, size: str |
 
 def test_the_command_prints_text_and_json_and_exits_0(tmp_path: Path) -> None:
     files = x86(tmp_path)
-    run = [sys.executable, "-c", "import sys; from vmemmap.cli import main; sys.exit(main())", "host", "--root", str(files)]
+    run = [
+        sys.executable,
+        "-c",
+        "import sys; from vmemmap.cli import main; sys.exit(main())",
+        "host",
+        "--root",
+        str(files),
+    ]
     text = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert (text.returncode, text.stderr) == (0, "") and text.stdout == host(files).text() + "\n"
     answer = subprocess.run([*run, "--json"], capture_output=True, text=True, timeout=60)

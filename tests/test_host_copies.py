@@ -1,4 +1,6 @@
-"""``vmemmap host`` on what people have of a host: part of a tree, a sosreport, a must-gather; and what its command line comes to."""
+"""``vmemmap host`` on what people have of a host: part of a tree, a sosreport, a must-gather;
+and what its command line comes to.
+"""
 
 from __future__ import annotations
 
@@ -136,8 +138,10 @@ def test_a_pool_that_is_smaller_than_asked_says_why(tmp_path: Path, cmdline: str
 
 def test_a_sosreport_is_read_by_its_command_output(tmp_path: Path) -> None:
     files = {
-        "sos_commands/kernel/uname_-a": "Linux box 5.14.0-427.el9.aarch64+64k #1 SMP PREEMPT_DYNAMIC Fri aarch64 aarch64 aarch64 GNU/Linux\n",
-        "sos_commands/kernel/sysctl_-a": "kernel.arch = aarch64\nvm.hugetlb_optimize_vmemmap = 1\nvm.nr_hugepages = 3\n",
+        "sos_commands/kernel/uname_-a": "Linux box 5.14.0-427.el9.aarch64+64k #1 SMP PREEMPT_DYNAMIC "
+        "Fri aarch64 aarch64 aarch64 GNU/Linux\n",
+        "sos_commands/kernel/sysctl_-a": "kernel.arch = aarch64\n"
+        "vm.hugetlb_optimize_vmemmap = 1\nvm.nr_hugepages = 3\n",
         "proc/cmdline": "ro hugepagesz=1G hugepages=4\n",
         "sys/devices/system/node/node0/hugepages/hugepages-524288kB/nr_hugepages": "3\n",
         "sys/devices/system/node/node1/hugepages/hugepages-524288kB/nr_hugepages": "5\n",

@@ -28,7 +28,16 @@ def test_a_captured_kernel_has_the_layout(path: Path) -> None:
     kernel = path.parent.name.partition("-")[0]
     found = layout(data["granule"], data["va_bits"], kernel)
     answer = found.to_dict()
-    for key in ("granule", "va_bits", "table_levels", "page_offset", "vmemmap_start", "vmemmap_end", "section_size", "struct_page_size"):
+    for key in (
+        "granule",
+        "va_bits",
+        "table_levels",
+        "page_offset",
+        "vmemmap_start",
+        "vmemmap_end",
+        "section_size",
+        "struct_page_size",
+    ):
         assert answer[key] == data[key], key
     markers = {name: int(start, 16) for start, name in data["ptdump_markers"]}
     assert found.regions["vmalloc"] == (markers["vmalloc() area"], markers["vmalloc() end"])
@@ -58,7 +67,12 @@ def test_sections_share_a_pte_table_as_the_granule_says(granule: str, shared: in
 
 @pytest.mark.parametrize(
     ("granule", "kernel", "own", "slots"),
-    [("4K", "6.1", True, (504, 507)), ("4K", "6.12", False, (507, 511)), ("64K", "6.1", False, (63, 63)), ("16K", "6.12", False, (1, 1))],
+    [
+        ("4K", "6.1", True, (504, 507)),
+        ("4K", "6.12", False, (507, 511)),
+        ("64K", "6.1", False, (63, 63)),
+        ("16K", "6.12", False, (1, 1)),
+    ],
 )
 def test_who_shares_the_top_table_is_told(granule: str, kernel: str, own: bool, slots: tuple[int, int]) -> None:
     found = layout(granule, 48, kernel)
@@ -93,39 +107,69 @@ def test_levels_have_the_names_that_linux_gives_them(granule: str, va_bits: int,
         ("4K", 48, "6.2", "2021, 6.1, 6.12, 6.12.117"),
     ],
 )
-def test_what_no_kernel_had_is_refused_with_what_would_be_right(granule: str, va_bits: int | str, kernel: str, said: str) -> None:
+def test_what_no_kernel_had_is_refused_with_what_would_be_right(
+    granule: str, va_bits: int | str, kernel: str, said: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         layout(granule, va_bits, kernel)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-# Granule, VA bits, kernel; PAGE_OFFSET, PAGE_END, VMEMMAP_START, VMEMMAP_END; first and last slot of the top table; its own.
-# Worked out from arch/arm64/include/asm/memory.h of 6.1.192 and 6.12.117 by hand.
+# Granule, VA bits, kernel; PAGE_OFFSET, PAGE_END, VMEMMAP_START, VMEMMAP_END; first and last slot of the top table;
+# its own. Worked out from arch/arm64/include/asm/memory.h of 6.1.192 and 6.12.117 by hand.
+# fmt: off
 WORKED = [
-    ("4K", 39, "6.1", 0xFFFFFF8000000000, 0xFFFFFFC000000000, 0xFFFFFFFE00000000, 0xFFFFFFFF00000000, (504, 507), True),
-    ("4K", 39, "6.12", 0xFFFFFF8000000000, 0xFFFFFFC000000000, 0xFFFFFFFEC0000000, 0xFFFFFFFFC0000000, (507, 510), True),
-    ("4K", 48, "6.1", 0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFC0000000000, 0xFFFFFE0000000000, (504, 507), True),
-    ("4K", 48, "6.12", 0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFDFFC0000000, 0xFFFFFFFFC0000000, (507, 511), False),
-    ("4K", 52, "6.12", 0xFFF0000000000000, 0xFFFF800000000000, 0xFFFFC1FFC0000000, 0xFFFFFFFFC0000000, (15, 15), False),
-    ("16K", 36, "6.1", 0xFFFFFFF000000000, 0xFFFFFFF800000000, 0xFFFFFFFFF0000000, 0xFFFFFFFFF8000000, (2040, 2043), True),
-    ("16K", 36, "6.12", 0xFFFFFFF000000000, 0xFFFFFFF800000000, 0xFFFFFFFFB8000000, 0xFFFFFFFFC0000000, (2012, 2015), True),
-    ("16K", 47, "6.1", 0xFFFF800000000000, 0xFFFFC00000000000, 0xFFFFFF8000000000, 0xFFFFFFC000000000, (2040, 2043), True),
-    ("16K", 47, "6.12", 0xFFFF800000000000, 0xFFFFC00000000000, 0xFFFFFFBFC0000000, 0xFFFFFFFFC0000000, (2043, 2047), False),
-    ("16K", 48, "6.1", 0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFF0000000000, 0xFFFFFF8000000000, (1, 1), False),
-    ("16K", 48, "6.12", 0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFF7FC0000000, 0xFFFFFFFFC0000000, (1, 1), False),
-    ("16K", 52, "6.12", 0xFFF0000000000000, 0xFFFFC00000000000, 0xFFFFF03FC0000000, 0xFFFFFFFFC0000000, (31, 31), False),
-    ("64K", 42, "6.1", 0xFFFFFC0000000000, 0xFFFFFE0000000000, 0xFFFFFFFF00000000, 0xFFFFFFFF80000000, (8184, 8187), True),
-    ("64K", 42, "6.12", 0xFFFFFC0000000000, 0xFFFFFE0000000000, 0xFFFFFFFF40000000, 0xFFFFFFFFC0000000, (8186, 8189), True),
-    ("64K", 48, "6.1", 0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFFC000000000, 0xFFFFFFE000000000, (63, 63), False),
-    ("64K", 48, "6.12", 0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFFDFC0000000, 0xFFFFFFFFC0000000, (63, 63), False),
-    ("64K", 52, "6.1", 0xFFF0000000000000, 0xFFFF800000000000, 0xFFFFFC0000000000, 0xFFFFFFE000000000, (1023, 1023), False),
-    ("64K", 52, "6.12", 0xFFF0000000000000, 0xFFFF800000000000, 0xFFFFFC1FC0000000, 0xFFFFFFFFC0000000, (1023, 1023), False),
+    ("4K", 39, "6.1",
+     0xFFFFFF8000000000, 0xFFFFFFC000000000, 0xFFFFFFFE00000000, 0xFFFFFFFF00000000, (504, 507), True),
+    ("4K", 39, "6.12",
+     0xFFFFFF8000000000, 0xFFFFFFC000000000, 0xFFFFFFFEC0000000, 0xFFFFFFFFC0000000, (507, 510), True),
+    ("4K", 48, "6.1",
+     0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFC0000000000, 0xFFFFFE0000000000, (504, 507), True),
+    ("4K", 48, "6.12",
+     0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFDFFC0000000, 0xFFFFFFFFC0000000, (507, 511), False),
+    ("4K", 52, "6.12",
+     0xFFF0000000000000, 0xFFFF800000000000, 0xFFFFC1FFC0000000, 0xFFFFFFFFC0000000, (15, 15), False),
+    ("16K", 36, "6.1",
+     0xFFFFFFF000000000, 0xFFFFFFF800000000, 0xFFFFFFFFF0000000, 0xFFFFFFFFF8000000, (2040, 2043), True),
+    ("16K", 36, "6.12",
+     0xFFFFFFF000000000, 0xFFFFFFF800000000, 0xFFFFFFFFB8000000, 0xFFFFFFFFC0000000, (2012, 2015), True),
+    ("16K", 47, "6.1",
+     0xFFFF800000000000, 0xFFFFC00000000000, 0xFFFFFF8000000000, 0xFFFFFFC000000000, (2040, 2043), True),
+    ("16K", 47, "6.12",
+     0xFFFF800000000000, 0xFFFFC00000000000, 0xFFFFFFBFC0000000, 0xFFFFFFFFC0000000, (2043, 2047), False),
+    ("16K", 48, "6.1",
+     0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFF0000000000, 0xFFFFFF8000000000, (1, 1), False),
+    ("16K", 48, "6.12",
+     0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFF7FC0000000, 0xFFFFFFFFC0000000, (1, 1), False),
+    ("16K", 52, "6.12",
+     0xFFF0000000000000, 0xFFFFC00000000000, 0xFFFFF03FC0000000, 0xFFFFFFFFC0000000, (31, 31), False),
+    ("64K", 42, "6.1",
+     0xFFFFFC0000000000, 0xFFFFFE0000000000, 0xFFFFFFFF00000000, 0xFFFFFFFF80000000, (8184, 8187), True),
+    ("64K", 42, "6.12",
+     0xFFFFFC0000000000, 0xFFFFFE0000000000, 0xFFFFFFFF40000000, 0xFFFFFFFFC0000000, (8186, 8189), True),
+    ("64K", 48, "6.1",
+     0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFFC000000000, 0xFFFFFFE000000000, (63, 63), False),
+    ("64K", 48, "6.12",
+     0xFFFF000000000000, 0xFFFF800000000000, 0xFFFFFFDFC0000000, 0xFFFFFFFFC0000000, (63, 63), False),
+    ("64K", 52, "6.1",
+     0xFFF0000000000000, 0xFFFF800000000000, 0xFFFFFC0000000000, 0xFFFFFFE000000000, (1023, 1023), False),
+    ("64K", 52, "6.12",
+     0xFFF0000000000000, 0xFFFF800000000000, 0xFFFFFC1FC0000000, 0xFFFFFFFFC0000000, (1023, 1023), False),
 ]
+# fmt: on
 
 
 @pytest.mark.parametrize(("granule", "va_bits", "kernel", "offset", "end", "first", "last", "slots", "own"), WORKED)
 def test_every_layout_is_the_one_worked_out_by_hand(
-    granule: str, va_bits: int, kernel: str, offset: int, end: int, first: int, last: int, slots: tuple[int, int], own: bool
+    granule: str,
+    va_bits: int,
+    kernel: str,
+    offset: int,
+    end: int,
+    first: int,
+    last: int,
+    slots: tuple[int, int],
+    own: bool,
 ) -> None:
     like = {"6.1": ["2021", "6.1"], "6.12": ["6.12", "6.12.117"]}[kernel]
     for behaviour in like:
@@ -151,7 +195,9 @@ def test_the_regions_around_vmemmap_are_where_the_kernel_puts_them(granule: str,
     assert regions["modules"] == (end, end + ((2 << 30) if new else (128 << 20)))
     assert regions["vmalloc"] == (regions["modules"][1], first - ((8 << 20) if new else (256 << 20)))
     assert regions["fixmap"][1] == ((1 << 64) - (8 << 20) if new else first - (32 << 20))
-    assert regions["PCI I/O"] == ((last + (8 << 20), last + (24 << 20)) if new else (first - (24 << 20), first - (8 << 20)))
+    assert regions["PCI I/O"] == (
+        (last + (8 << 20), last + (24 << 20)) if new else (first - (24 << 20), first - (8 << 20))
+    )
 
 
 @pytest.mark.parametrize(
@@ -162,7 +208,9 @@ def test_the_regions_around_vmemmap_are_where_the_kernel_puts_them(granule: str,
         ("64K", (512, 8192, 512 << 10, 8, 256, 32, 2 << 10, 1024, [(2, 1 << 23)])),
     ],
 )
-def test_sections_and_what_they_share_are_those_worked_out_by_hand(granule: str, expected: tuple[int | list[tuple[int, int]], ...]) -> None:
+def test_sections_and_what_they_share_are_those_worked_out_by_hand(
+    granule: str, expected: tuple[int | list[tuple[int, int]], ...]
+) -> None:
     found = layout(granule, 48)
     d = found.to_dict()
     keys = ("pages_per_section", "vmemmap_per_section", "vmemmap_pages_per_section", "subsections_per_section")
@@ -175,7 +223,8 @@ def test_sections_and_what_they_share_are_those_worked_out_by_hand(granule: str,
     assert d["struct_page_size"] == STRUCT_PAGE == 64
 
 
-# arch/arm64/mm/hugetlbpage.c, mm/hugetlb_vmemmap.h: vmemmap pages, frames freed with one page kept, with two as in 2021.
+# arch/arm64/mm/hugetlbpage.c, mm/hugetlb_vmemmap.h: vmemmap pages, frames freed with one page kept, with two as in
+# 2021.
 @pytest.mark.parametrize(
     ("granule", "rows"),
     [

@@ -1,4 +1,6 @@
-"""``vmemmap estimate --remove``: which leaves a removal would split, by hand-worked cases, by a plain model, and in captured tables."""
+"""``vmemmap estimate --remove``: which leaves a removal would split, by hand-worked cases, by a plain model,
+and in captured tables.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ K, M, G = 1 << 10, 1 << 20, 1 << 30
 
 def answers(found: Removal) -> dict[str, tuple[list[tuple[str, str]], int]]:
     assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
-    return {f"{a.region} {a.mapping}": ([(edge.edge, edge.kind) for edge in a.edges], a.blocks_refused) for a in found.mappings}
+    return {
+        f"{a.region} {a.mapping}": ([(edge.edge, edge.kind) for edge in a.edges], a.blocks_refused)
+        for a in found.mappings
+    }
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,14 @@ def answers(found: Removal) -> dict[str, tuple[list[tuple[str, str]], int]]:
         ("4K", "0x88000000-0x90000000", None, [("start", "1G block"), ("end", "1G block")], 1, []),
         # A part of a memory block.
         ("4K", "0x80000000-0x84000000", "0x80000000-0x88000000", [], 0, [("end", "2M block")]),
-        ("4K", "0x80000000-0x80e00000", "0x80000000-0x88000000", [("end", "32M contiguous set of blocks")], 0, [("end", "2M block")]),
+        (
+            "4K",
+            "0x80000000-0x80e00000",
+            "0x80000000-0x88000000",
+            [("end", "32M contiguous set of blocks")],
+            0,
+            [("end", "2M block")],
+        ),
         ("16K", "0x80000000-0x88000000", "0x80000000-0x90000000", [], 0, []),
         ("16K", "0x80000000-0x88000000", "0x80000000-0xc0000000", [("end", "1G contiguous set of blocks")], 1, []),
         ("16K", "0x80000000-0x80200000", "0x80000000-0x88000000", [("end", "32M block")], 0, [("end", "16K page")]),
@@ -49,20 +61,41 @@ def answers(found: Removal) -> dict[str, tuple[list[tuple[str, str]], int]]:
     ],
 )
 def test_an_edge_inside_a_leaf_is_found(
-    granule: str, remove: str, added: str | None, linear: list[tuple[str, str]], refused: int, vmemmap: list[tuple[str, str]]
+    granule: str,
+    remove: str,
+    added: str | None,
+    linear: list[tuple[str, str]],
+    refused: int,
+    vmemmap: list[tuple[str, str]],
 ) -> None:
     found = by_arithmetic(remove, granule=granule, added=added)
     way = "blocks" if granule == "4K" else "basepages"
-    assert answers(found) == {"linear map basepages": ([], 0), "linear map blocks": (linear, refused), f"vmemmap {way}": (vmemmap, 0)}
+    assert answers(found) == {
+        "linear map basepages": ([], 0),
+        "linear map blocks": (linear, refused),
+        f"vmemmap {way}": (vmemmap, 0),
+    }
     assert found.to_dict()["splits"] == bool(linear or vmemmap)
 
 
 def test_the_leaf_is_named_with_the_memory_it_maps() -> None:
     found = by_arithmetic("0x80000000-0x84000000", added="0x80000000-0xc0000000")
     linear, vmemmap = (mapping["edges"][0] for mapping in found.to_dict()["mappings"][1:])
-    assert linear == {"edge": "end", "physical": "0x84000000", "leaf": G, "kind": "1G block", "ram": ["0x80000000", "0xc0000000"]}
+    assert linear == {
+        "edge": "end",
+        "physical": "0x84000000",
+        "leaf": G,
+        "kind": "1G block",
+        "ram": ["0x80000000", "0xc0000000"],
+    }
     # One 2M block of vmemmap holds the struct pages of 128M.
-    assert vmemmap == {"edge": "end", "physical": "0x84000000", "leaf": 2 * M, "kind": "2M block", "ram": ["0x80000000", "0x88000000"]}
+    assert vmemmap == {
+        "edge": "end",
+        "physical": "0x84000000",
+        "leaf": 2 * M,
+        "kind": "2M block",
+        "ram": ["0x80000000", "0x88000000"],
+    }
     assert not found.whole_blocks and "never offlined" in found.text()
     assert "is inside a 1G block, 0x80000000-0xc0000000" in found.text()
 
@@ -93,7 +126,9 @@ def test_a_plain_model_of_the_mapping_agrees(data: st.DataObject) -> None:
     number = data.draw(st.integers(0, 64))
     added = (number * block, (number + data.draw(st.integers(1, 48))) * block)
     unit = data.draw(st.sampled_from([block, 2 * M, 64 * K]))
-    start, end = sorted(data.draw(st.lists(st.integers(added[0] // unit, added[1] // unit), min_size=2, max_size=2, unique=True)))
+    start, end = sorted(
+        data.draw(st.lists(st.integers(added[0] // unit, added[1] // unit), min_size=2, max_size=2, unique=True))
+    )
     start, end = start * unit, end * unit
     found = by_arithmetic(f"{start:#x}-{end:#x}", granule=granule, added=f"{added[0]:#x}-{added[1]:#x}")
     leaves = model(granule, added)
@@ -117,7 +152,9 @@ class Leaf:
 
 @dataclass
 class BlockMapped:
-    """A 4K machine whose linear map has one 1G block, one 32M set of blocks and one 64K set of pages, in that order from 1G on."""
+    """A 4K machine whose linear map has one 1G block, one 32M set of blocks and one 64K set of pages,
+    in that order from 1G on.
+    """
 
     granule: int = 4 * K
     va_bits: int = 48
@@ -176,14 +213,18 @@ def test_in_tables_every_memory_block_of_a_1g_block_is_refused() -> None:
         ("6.1-64k/A", "0x40000000-0x60000000", [], True),
     ],
 )
-def test_captured_kernels_would_split_what_their_tables_show(state: str, remove: str, vmemmap: list[tuple[str, str]], boot: bool) -> None:
+def test_captured_kernels_would_split_what_their_tables_show(
+    state: str, remove: str, vmemmap: list[tuple[str, str]], boot: bool
+) -> None:
     path = CAPTURES / f"{state}.npz"
     found = in_tables(Machine.load(path), remove, str(path))
     assert answers(found) == {"linear map tables": ([], 0), "vmemmap tables": (vmemmap, 0)}
     assert found.boot_memory is boot
 
 
-@pytest.mark.parametrize(("state", "physical"), [("6.1-4k/E1", 0x8000_0000), ("6.1-64k/A", 0x8000_0000), ("6.12-4k/A", 0x7000_0000)])
+@pytest.mark.parametrize(
+    ("state", "physical"), [("6.1-4k/E1", 0x8000_0000), ("6.1-64k/A", 0x8000_0000), ("6.12-4k/A", 0x7000_0000)]
+)
 def test_a_linear_address_leads_to_its_physical_address(state: str, physical: int) -> None:
     machine = Machine.load(CAPTURES / f"{state}.npz")
     assert machine.translate(machine.linear_address(physical)).physical == physical
@@ -227,7 +268,9 @@ def test_a_wrong_call_is_told_in_one_line(arguments: list[str], said: str) -> No
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = "import sys; from vmemmap.cli import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", program, "estimate", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program, "estimate", *arguments], capture_output=True, text=True, timeout=60
+    )
 
 
 def test_the_command_answers_alone_with_savings_and_in_an_image() -> None:

@@ -248,7 +248,8 @@ def check_machine(granule: int, va_bits: int, kernel: str) -> None:
         raise SpecError(f"va_bits is {va_bits}: with {name} pages arm64 Linux has {', '.join(map(str, known))}")
     if va_bits == 52 and granule != GRANULES["64K"] and kernel in ("2021", "6.1"):
         raise SpecError(
-            f"va_bits is 52 with {name} pages under {kernel}: that needs LPA2, kernel 6.12 or later; or 64K pages, or 48 bits"
+            f"va_bits is 52 with {name} pages under {kernel}: that needs LPA2, kernel 6.12 or later; "
+            "or 64K pages, or 48 bits"
         )
 
 

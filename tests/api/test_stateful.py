@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import vmemmap
 from vmemmap.spec import format_size, parse_size
 
-KERNELS = ["2021", "6.1", "6.12", "6.12.117"]
+KERNELS = ["2021", "6.1", "6.12", "6.12.117", "7.2", "7.3"]
 
 GRANULES = {
     "4K": ("256M", "512M", ["2M", "32M", "64K", "1G"], "128M"),

@@ -18,7 +18,9 @@ CAPTURE = Path(__file__).resolve().parent.parent / "captures" / "6.1-4k" / "B.np
 
 def vmemmap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     program = "import sys; from vmemmap.cli import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60
+    )
 
 
 def complains(answer: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -190,7 +192,9 @@ def words_are_floats(arrays: dict[str, np.ndarray]) -> None:
     ],
     ids=lambda change: change.__name__,
 )
-def test_an_image_that_contradicts_itself_is_refused(tmp_path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
+def test_an_image_that_contradicts_itself_is_refused(
+    tmp_path: Path, change: Callable[[dict[str, np.ndarray]], None]
+) -> None:
     image, _ = copy_capture(tmp_path)
     rewrite(image, change)
     complains(vmemmap("ptdump", str(image)), "image.npz")

@@ -20,7 +20,9 @@ B = CAPTURES / "6.1-4k" / "B.npz"
 
 def typed(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     program = "import sys; from vmemmap.cli import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=60
+    )
 
 
 def answered(*arguments: str | Path) -> tuple[int, Any]:
@@ -43,7 +45,9 @@ def damaged(tmp_path: Path) -> Path:
     with np.load(B) as old:
         arrays = {name: old[name].copy() for name in old.files}
     tails = np.argwhere((arrays["words"] & np.uint64(0xFFFF000000000FFF)) == np.uint64(0x00E0000000000783))
-    row, index = next((r, i) for r, i in tails if arrays["level"][r] == 3 and (arrays["words"][r] == arrays["words"][r][i]).sum() > 1)
+    row, index = next(
+        (r, i) for r, i in tails if arrays["level"][r] == 3 and (arrays["words"][r] == arrays["words"][r][i]).sum() > 1
+    )
     arrays["words"][row, index] ^= np.uint64(1 << 7)
     np.savez(tmp_path / "damaged.npz", **arrays)
     return tmp_path / "damaged.npz"
@@ -54,7 +58,13 @@ def test_a_clean_image(tmp_path: Path) -> None:
     assert (code, found["verdict"], found["violations"]) == (0, "clean", [])
     assert list(found["invariants"]) == [f"I{n}" for n in range(1, 33)]
     assert set(found["invariants"].values()) == {"held", "not visible here"}
-    assert found["counts"] == {"mapped_pages": 4096, "distinct_frames": 4040, "blocks": 7, "tables": 3, "optimised_hugepages": 8}
+    assert found["counts"] == {
+        "mapped_pages": 4096,
+        "distinct_frames": 4040,
+        "blocks": 7,
+        "tables": 3,
+        "optimised_hugepages": 8,
+    }
     text = typed("check", B).stdout
     assert "clean: the 14 invariants that this dump can show all hold" in text and "not visible here: I1 " in text
 
@@ -78,7 +88,8 @@ def test_diff_has_the_keys_of_the_interface() -> None:
     assert len(d["hugepages_optimised"]) == 8 and d["hugepages_optimised"][0] == [262144, 512]
     assert (d["hugepages_restored"], d["sections_added"], d["sections_removed"]) == ([], [], [])
     assert d["blocks_split"] == [0xFFFFFC0000000000]
-    assert isinstance(d["summary"], str) and d["summary"] == typed("diff", CAPTURES / "6.1-4k/A.npz", B).stdout.rstrip("\n")
+    printed = typed("diff", CAPTURES / "6.1-4k/A.npz", B).stdout
+    assert isinstance(d["summary"], str) and d["summary"] == printed.rstrip("\n")
     assert vmemmap.diff(CAPTURES / "6.1-4k/A.npz", B).to_dict() == d
 
 
@@ -107,4 +118,6 @@ def test_a_text_without_a_machine_asks_for_it(tmp_path: Path) -> None:
     (tmp_path / "slice.txt").write_text("---[ vmemmap start ]---\n" + line)
     done = typed("check", tmp_path / "slice.txt")
     assert done.returncode == 0 or "give the granule" in done.stderr
-    assert typed("check", tmp_path / "slice.txt", "--granule", "4K", "--va-bits", "48", "--kernel", "6.1").returncode == 0
+    assert (
+        typed("check", tmp_path / "slice.txt", "--granule", "4K", "--va-bits", "48", "--kernel", "6.1").returncode == 0
+    )

@@ -14,7 +14,9 @@ STATES = {"held", "violated", "not judged", "not visible"}
 
 def answer(*arguments: str) -> tuple[int, Any]:
     program = "import sys; from vmemmap.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", program, *arguments, "--json"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments, "--json"], capture_output=True, text=True, timeout=60
+    )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)
 
@@ -36,7 +38,18 @@ def test_list_has_each_scenario_with_what_each_variant_is_expected_to_show() -> 
 def test_explore_answers_with_one_object(variant: str, code: int) -> None:
     returned, found = answer("explore", "R6", "--variant", variant, "--budget", "5s")
     assert returned == code
-    keys = {"scenario", "variant", "policies", "verdict", "exhaustive", "executions", "steps", "states", "seconds", "seed"}
+    keys = {
+        "scenario",
+        "variant",
+        "policies",
+        "verdict",
+        "exhaustive",
+        "executions",
+        "steps",
+        "states",
+        "seconds",
+        "seed",
+    }
     assert set(found) >= {*keys, "invariants", "invariant_steps", "scope", "violation", "trace"}
     assert list(found["invariants"]) == [f"I{number}" for number in range(1, 33)]
     assert set(found["invariants"].values()) <= STATES

@@ -57,7 +57,17 @@ def test_a_trace_says_what_it_is_and_how_it_was_found(trace: Path) -> None:
     assert list(saved)[:2] == ["format", "version"]
     assert saved["format"] == 2
     assert saved["document"]["machine"]["policies"]["walker"] == saved["policies"]["walker"] == "mmap-only"
-    assert set(saved) >= {"scenario", "variant", "digest", "violation", "strategy", "seed", "memory_model", "bounds", "shortest"}
+    assert set(saved) >= {
+        "scenario",
+        "variant",
+        "digest",
+        "violation",
+        "strategy",
+        "seed",
+        "memory_model",
+        "bounds",
+        "shortest",
+    }
     assert sum(segment["operations"] for segment in saved["segments"]) == saved["operations"] == len(saved["steps"])
     for segment in saved["segments"]:
         assert set(segment) == {"actor", "until", "operations", "alternatives", "observed"}
@@ -82,8 +92,31 @@ def test_json_is_one_object_with_its_keys(trace: Path) -> None:
     answer = typed("replay", trace, "--json")
     assert answer.returncode == 1
     found = json.loads(answer.stdout)
-    keys = {"scenario", "variant", "kernel", "policies", "digest", "version", "invariant", "identical", "fell", "tolerant", "seed"}
-    keys |= {"divergence", "resynchronised", "continued", "violation", "recorded", "steps", "switches", "histories", "locks", "trace"}
+    keys = {
+        "scenario",
+        "variant",
+        "kernel",
+        "policies",
+        "digest",
+        "version",
+        "invariant",
+        "identical",
+        "fell",
+        "tolerant",
+        "seed",
+    }
+    keys |= {
+        "divergence",
+        "resynchronised",
+        "continued",
+        "violation",
+        "recorded",
+        "steps",
+        "switches",
+        "histories",
+        "locks",
+        "trace",
+    }
     assert set(found) >= keys
     assert (found["identical"], found["fell"], found["divergence"]) == (True, True, None)
     assert found["violation"] == found["recorded"]["violation"]
@@ -221,7 +254,9 @@ def test_a_cut_trace_is_refused(trace: Path, tmp_path: Path, capsys: pytest.Capt
     refused(capsys, path)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"[]", b"null", b"{}", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:8]))
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"[]", b"null", b"{}", b"\xff\xfe", b"[" * 100_000], ids=lambda c: repr(c[:8])
+)
 def test_what_is_no_trace_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
     (tmp_path / "trace.json").write_bytes(content)
     refused(capsys, tmp_path / "trace.json")

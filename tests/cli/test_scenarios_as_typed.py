@@ -12,7 +12,9 @@ import pytest
 
 def vmemmap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     program = "import sys; from vmemmap.cli import main; sys.exit(main())"
-    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=cwd, timeout=60
+    )
 
 
 OWN = """

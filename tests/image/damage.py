@@ -36,9 +36,16 @@ class Tree:
         return 1 << ((self.shift - 3) * (4 - level) + 3)
 
     def _walk(self, row: int, level: int, base: int) -> None:
-        count = 1 << (self.d.va_bits - ((self.shift - 3) * (4 - level) + 3)) if level == self.top else self.d.granule // 8
+        count = (
+            1 << (self.d.va_bits - ((self.shift - 3) * (4 - level) + 3)) if level == self.top else self.d.granule // 8
+        )
         present = np.flatnonzero(self.image.words[row][:count])
-        if level == 3 and not self.in_vmemmap(base) and len(present) > 64 and not (self.image.words[row] >> np.uint64(52) & np.uint64(1)).any():
+        if (
+            level == 3
+            and not self.in_vmemmap(base)
+            and len(present) > 64
+            and not (self.image.words[row] >> np.uint64(52) & np.uint64(1)).any()
+        ):
             # Of the linear map, page by page, a few show as much as all.
             present = present[:2]
         for index in present:
@@ -93,7 +100,8 @@ class Tree:
         return self.rng.choice(self.hugepage()[1:])
 
     def describe(self, **changes: object) -> None:
-        self.image = replace(self.image, description=replace(self.image.description, **changes))  # type: ignore[arg-type]
+        description = replace(self.image.description, **changes)  # type: ignore[arg-type]
+        self.image = replace(self.image, description=description)
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,8 @@ def vmemmap_without_memory(t: Tree) -> None:
     last = max(at for at in t.entries if at[1] == level and t.in_vmemmap(at[0]))
     leaf = max(at for at in t.leaves() if at[1] == level)
     room = t.d.granule // 8 - last[3] - 1
-    t.image.words[last[2]][last[3] + room // 2 + t.rng.randrange(room // 2)] = (t.word(leaf) & ~t.mask) | t.d.ram[0][0] + (1 << 29)
+    far = t.d.ram[0][0] + (1 << 29)
+    t.image.words[last[2]][last[3] + room // 2 + t.rng.randrange(room // 2)] = (t.word(leaf) & ~t.mask) | far
 
 
 def empty_table(t: Tree) -> None:
@@ -311,7 +320,9 @@ def linear_map_elsewhere(t: Tree) -> None:
 def mapped_outside_ram(t: Tree) -> None:
     """A page of vmalloc, as Normal memory where there is none."""
     start = t.linear()[-1][0]
-    at = t.rng.choice([e for e in t.entries if t.is_leaf(e) and e[0] > start and not t.in_vmemmap(e[0]) and t.word(e) >> 2 & 7 == 0])
+    at = t.rng.choice(
+        [e for e in t.entries if t.is_leaf(e) and e[0] > start and not t.in_vmemmap(e[0]) and t.word(e) >> 2 & 7 == 0]
+    )
     t.put(at, (t.word(at) & ~t.mask) | 1 << 44)
 
 

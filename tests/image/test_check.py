@@ -28,13 +28,15 @@ def identity(path: Path) -> str:
 @pytest.mark.parametrize("path", IMAGES, ids=identity)
 def test_an_undamaged_capture_is_clean(path: Path) -> None:
     answer = check(path)
-    assert (answer.verdict, answer.findings) == ("clean", ())
+    assert (answer.verdict, answer.violations) == ("clean", ())
     assert {n for n, state in answer.invariants.items() if state == "held"} == SHOWN_BY_AN_IMAGE
     guest = json.loads(path.with_suffix(".json").read_text())["guest"]
     optimised = len(guest["hugetlb_heads_pfn_npages"])
     assert answer.counts["optimised_hugepages"] == optimised
     lost = answer.counts["mapped_pages"] - (answer.counts["distinct_frames"] or 0)
-    assert lost == 7 * optimised
+    # From 7.2 on the tails of a size have a frame of their own.
+    shared = path.parent.name.startswith("7.") and optimised != 0
+    assert lost == 7 * optimised - shared
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=identity)
@@ -78,8 +80,8 @@ def test_damage_is_found_by_the_right_invariant(damage: Damage, images: dict[str
             tree = Tree(image, random.Random(f"{damage.name} {name} {seed}"))
             damage.do(tree)
             answer = check_dump(dump_of_image(f"{name}.npz", tree.image))
-            found = {f.invariant for f in answer.findings}
-            assert damage.invariant in found, f"{name}, seed {seed}: {damage.name}: found {answer.findings[:5]}"
+            found = {f.invariant for f in answer.violations}
+            assert damage.invariant in found, f"{name}, seed {seed}: {damage.name}: found {answer.violations[:5]}"
             assert answer.verdict == "violated"
             assert answer.invariants[damage.invariant] == "violated"
             shown += 1
@@ -91,23 +93,25 @@ def test_at_least_twenty_five_kinds_are_known() -> None:
     assert {d.invariant for d in DAMAGE} == SHOWN_BY_AN_IMAGE
 
 
-def test_a_finding_names_address_and_descriptor(images: dict[str, Image], tmp_path: Path) -> None:
+def test_a_violation_names_address_and_descriptor(images: dict[str, Image], tmp_path: Path) -> None:
     tree = Tree(images["6.1-4k/B"], random.Random(1))
     at = tree.tail()
     tree.flip(at, 1 << 7)
     write_npz(tmp_path / "x.npz", tree.image)
-    (finding,) = check(tmp_path / "x.npz").findings
-    assert (finding.invariant, finding.address, finding.level, finding.descriptor) == ("I8", at[0], 3, tree.word(at))
-    assert f"{tree.word(at):#018x}" in finding.message
+    (found,) = check(tmp_path / "x.npz").violations
+    assert (found.invariant, found.address, found.level, found.descriptor) == ("I8", at[0], 3, tree.word(at))
+    assert f"{tree.word(at):#018x}" in found.message
 
 
 def test_a_wrecked_image_is_no_flood(images: dict[str, Image], tmp_path: Path) -> None:
     image = images["6.1-4k/B"]
     rng = np.random.default_rng(7)
-    words = np.where(rng.random(image.words.shape) < 0.5, image.words, rng.integers(0, 1 << 63, image.words.shape, dtype=np.uint64))
+    words = np.where(
+        rng.random(image.words.shape) < 0.5, image.words, rng.integers(0, 1 << 63, image.words.shape, dtype=np.uint64)
+    )
     root = int(np.flatnonzero(image.pa == image.description.root_pa)[0])
     words[root] = image.words[root]
     write_npz(tmp_path / "x.npz", Image(image.pa, image.level, words, image.description))
     answer = check(tmp_path / "x.npz")
     assert answer.verdict == "violated"
-    assert max(sum(f.invariant == n for f in answer.findings) for n in answer.found) <= 100
+    assert max(sum(f.invariant == n for f in answer.violations) for n in answer.found) <= 100

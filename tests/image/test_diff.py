@@ -50,7 +50,10 @@ def test_two_images_differ_as_their_arrays_do(a: str, b: str) -> None:
     gone = {
         pfn
         for pfn in heads_a - heads_b
-        if any(s <= pfn * read_npz(CAPTURES / f"{a}.npz").description.granule < s + (1 << 27) for s in d["sections_removed"])
+        if any(
+            s <= pfn * read_npz(CAPTURES / f"{a}.npz").description.granule < s + (1 << 27)
+            for s in d["sections_removed"]
+        )
     }
     assert {pfn for pfn, _ in d["hugepages_restored"]} == heads_a - heads_b - gone
     assert set(d["blocks_split"]) == {
@@ -63,7 +66,11 @@ def test_two_images_differ_as_their_arrays_do(a: str, b: str) -> None:
 @pytest.mark.parametrize(("a", "b"), PAIRS)
 def test_texts_show_the_same_but_for_addresses(a: str, b: str) -> None:
     images = diff(CAPTURES / f"{a}.npz", CAPTURES / f"{b}.npz").to_dict()
-    for x, y in ((f"{a}.ptdump.txt", f"{b}.ptdump.txt"), (f"{a}.npz", f"{b}.ptdump.txt"), (f"{a}.ptdump.txt", f"{b}.npz")):
+    for x, y in (
+        (f"{a}.ptdump.txt", f"{b}.ptdump.txt"),
+        (f"{a}.npz", f"{b}.ptdump.txt"),
+        (f"{a}.ptdump.txt", f"{b}.npz"),
+    ):
         texts = diff(CAPTURES / x, CAPTURES / y, memstart="0x40000000").to_dict()
         assert texts["changed"] <= images["changed"]
         assert (texts["frames_lost"], texts["frames_gained"], texts["changed_elsewhere"]) == (None, None, None)
@@ -85,7 +92,10 @@ def test_the_series_of_the_captures_in_words() -> None:
         "56 frames given up",
     ]
     assert words("6.12-4k/A", "6.12-4k/B")[4:6] == ["64 frames given up", "8 frames gained"]
-    assert words("6.1-4k/E0", "6.1-4k/E1")[1:3] == ["2 sections of 128M appeared: 0x80000000, 0x88000000", "1024 frames gained"]
+    assert words("6.1-4k/E0", "6.1-4k/E1")[1:3] == [
+        "2 sections of 128M appeared: 0x80000000, 0x88000000",
+        "1024 frames gained",
+    ]
     assert words("6.1-4k/E0", "6.1-4k/E4")[0] == "vmemmap is the same"
     assert words("6.1-64k/A", "6.1-64k/B")[1] == "3 512M hugepages optimised: PFN 0xa000, 0xc000, 0xe000"
 
@@ -131,7 +141,12 @@ def test_every_machine_tells_what_it_did(machine: dict[str, object], tmp_path: P
     block = m.memory.add("512M")
     m.save(tmp_path / "b.npz")
     (tmp_path / "b.txt").write_text(m.ptdump())
-    hints = {"memstart": 0x4000_0000, "kernel": machine.get("kernel", "6.1"), "granule": machine["granule"], "va_bits": machine["va_bits"]}
+    hints = {
+        "memstart": 0x4000_0000,
+        "kernel": machine.get("kernel", "6.1"),
+        "granule": machine["granule"],
+        "va_bits": machine["va_bits"],
+    }
     for a, b in (("a.npz", "b.npz"), ("a.txt", "b.txt"), ("a.npz", "b.txt")):
         d = diff(tmp_path / a, tmp_path / b, **hints).to_dict()
         assert d["hugepages_optimised"] == pages, (a, b)
@@ -151,7 +166,10 @@ def test_dumps_of_different_machines_are_refused() -> None:
 
 def test_what_is_no_dump_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "x.txt"
-    path.write_text("---[ vmemmap start ]---\n0xfffffc0000000000-0xfffffc0000001000           4K PTE       RW\nrubbish\n---[ vmemmap end ]---\n")
+    path.write_text(
+        "---[ vmemmap start ]---\n0xfffffc0000000000-0xfffffc0000001000           4K PTE       RW\nrubbish\n"
+        "---[ vmemmap end ]---\n"
+    )
     with pytest.raises(ImageError, match="line 3"):
         diff(path, path)
     path.write_text("---[ Modules start ]---\n")

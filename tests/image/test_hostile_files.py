@@ -85,8 +85,14 @@ def spliced(pieces: list[tuple[int, int, int]]) -> bytes:
 
 
 @settings(max_examples=150, deadline=None)
-@given(pieces=st.lists(st.tuples(st.integers(0, len(TEXTS) - 1), st.integers(0, 1 << 14), st.integers(0, 1 << 13)), max_size=4))
-def test_pieces_of_texts_in_any_order(pieces: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    pieces=st.lists(
+        st.tuples(st.integers(0, len(TEXTS) - 1), st.integers(0, 1 << 14), st.integers(0, 1 << 13)), max_size=4
+    )
+)
+def test_pieces_of_texts_in_any_order(
+    pieces: list[tuple[int, int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("spliced") / "text.txt"
     path.write_bytes(spliced(pieces))
     text_held(path)
@@ -98,7 +104,9 @@ def test_pieces_of_texts_in_any_order(pieces: list[tuple[int, int, int]], tmp_pa
     lines=st.lists(st.integers(0, 150), max_size=8),
     edit=st.sampled_from(["drop", "double", "swap", "blank", "crlf", "tab", "upper", "indent", "strip"]),
 )
-def test_texts_edited_by_lines(which: int, lines: list[int], edit: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_texts_edited_by_lines(
+    which: int, lines: list[int], edit: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     rows = TEXTS[which].splitlines(keepends=True)
     for line in lines:
         i = line % len(rows)
@@ -134,7 +142,11 @@ def headers(archive: bytes) -> Iterator[int]:
     yield from range(archive.index(b"PK\x01\x02"), len(archive))
 
 
-@pytest.mark.parametrize("change", [lambda b: 0, lambda b: 0xFF, lambda b: (b + 1) % 256, lambda b: b ^ 0x80], ids=["zero", "ones", "next", "high"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda b: 0, lambda b: 0xFF, lambda b: (b + 1) % 256, lambda b: b ^ 0x80],
+    ids=["zero", "ones", "next", "high"],
+)
 def test_every_byte_of_every_header_of_an_archive(change: Any, small: Path) -> None:
     raw = small.read_bytes()
     whole = read_npz(small)
@@ -155,7 +167,9 @@ def test_every_byte_of_every_header_of_an_archive(change: Any, small: Path) -> N
 
 @settings(max_examples=60, deadline=None)
 @given(cut=st.tuples(st.integers(0, 110_000), st.integers(0, 110_000), st.integers(0, 3000)))
-def test_an_archive_with_a_piece_of_another_inside(cut: tuple[int, int, int], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_archive_with_a_piece_of_another_inside(
+    cut: tuple[int, int, int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("spliced") / "B.npz"
     raw, other = SMALL.read_bytes(), SMALL.with_name("A.npz").read_bytes()
     at, start, length = cut
@@ -167,9 +181,12 @@ def test_an_archive_with_a_piece_of_another_inside(cut: tuple[int, int, int], tm
 # JSON.
 
 HOSTILE: list[Any] = [
-    *(None, True, False, 0, -1, 1, 3, 1 << 20, 1 << 62, (1 << 64) - 1, 1 << 64, -(1 << 63), 10**300, 1e308, 0.5, float("nan"), float("inf")),
-    *("", "0", "0x", "0x0", "-0x1", "0xffffffffffffffff", "0x1ffffffffffffffff", "0x4000_0000", "x" * 1000, "\x00", "\ud800", "é\n\x1b[2J"),
-    *([], {}, [[]], [None], [0, 0], [[0, 0]], [[1 << 62, 1 << 62]], {"": {}}, [{"base": 0, "size": 1 << 52, "kind": "boot"}]),
+    *(None, True, False, 0, -1, 1, 3, 1 << 20, 1 << 62, (1 << 64) - 1, 1 << 64, -(1 << 63), 10**300),
+    *(1e308, 0.5, float("nan"), float("inf")),
+    *("", "0", "0x", "0x0", "-0x1", "0xffffffffffffffff", "0x1ffffffffffffffff", "0x4000_0000"),
+    *("x" * 1000, "\x00", "\ud800", "é\n\x1b[2J"),
+    *([], {}, [[]], [None], [0, 0], [[0, 0]], [[1 << 62, 1 << 62]], {"": {}}),
+    [{"base": 0, "size": 1 << 52, "kind": "boot"}],
 ]
 
 
@@ -201,14 +218,18 @@ def test_every_key_of_the_json_with_a_value_it_cannot_have(value: Any, small: Pa
         try:
             Machine.load(small).ptdump()
         except ImageError as error:
-            assert len(str(error).splitlines()) == 1 and str(error).startswith(str(small.with_suffix(""))), (path, str(error))
+            assert len(str(error).splitlines()) == 1 and str(error).startswith(str(small.with_suffix(""))), (
+                path,
+                str(error),
+            )
     # The command line once, with the last key that was changed to something else.
     image_held(small)
 
 
 NO_DESCRIPTION = [
-    *("[" * 500, '{"a":' * 200, '{"guest":' + "[" * 400 + "]" * 400 + "}", '{"granule": ' + "9" * 900 + "}", '{"granule": 1e999999}'),
-    *('"' + "\\u0000" * 150 + '"', "\ufeff{}", "NaN", '{"ram": [' + "[]," * 300 + "[]]}", '{"kernel": "6.1", "kernel": "6.12"}'),
+    *("[" * 500, '{"a":' * 200, '{"guest":' + "[" * 400 + "]" * 400 + "}"),
+    *('{"granule": ' + "9" * 900 + "}", '{"granule": 1e999999}', '"' + "\\u0000" * 150 + '"', "\ufeff{}", "NaN"),
+    *('{"ram": [' + "[]," * 300 + "[]]}", '{"kernel": "6.1", "kernel": "6.12"}'),
 ]
 
 
@@ -243,7 +264,9 @@ LIMIT_MB = 100
 def megabytes(path: Path, module: str, what: str, call: str) -> tuple[str, int]:
     """Taken or refused, and by how much a process of its own grew."""
     program = MEASURE.format(module=module, what=what, call=call)
-    answer = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=100, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program, str(path)], capture_output=True, text=True, timeout=100, check=True
+    )
     verdict, grown = answer.stdout.split()
     return verdict, int(grown)
 
@@ -268,7 +291,9 @@ def write_image(path: Path, granule: int, va_bits: int, words: Any, levels: list
 
 
 def used_again(granule: int, top: int, entries: int) -> tuple[list[Any], list[int]]:
-    """One table of each level, the first descriptors of which all name the one below; pages and holes in turns below."""
+    """One table of each level, the first descriptors of which all name the one below;
+    pages and holes in turns below.
+    """
     width = granule // 8
     words = [np.zeros(width, np.uint64) for _ in range(top, 4)]
     for i in range(3 - top):
@@ -277,8 +302,13 @@ def used_again(granule: int, top: int, entries: int) -> tuple[list[Any], list[in
     return words, list(range(top, 4))
 
 
-@pytest.mark.parametrize(("granule", "va_bits", "top", "entries"), [(4096, 48, 0, 512), (4096, 48, 0, 16), (16384, 47, 1, 2048), (65536, 42, 2, 64)])
-def test_a_few_tables_used_again_and_again_are_refused(granule: int, va_bits: int, top: int, entries: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("granule", "va_bits", "top", "entries"),
+    [(4096, 48, 0, 512), (4096, 48, 0, 16), (16384, 47, 1, 2048), (65536, 42, 2, 64)],
+)
+def test_a_few_tables_used_again_and_again_are_refused(
+    granule: int, va_bits: int, top: int, entries: int, tmp_path: Path
+) -> None:
     words, levels = used_again(granule, top, entries)
     path = tmp_path / "again.npz"
     write_image(path, granule, va_bits, words, levels, 1 << 30)
@@ -313,7 +343,8 @@ def test_the_longest_dump_that_a_kilobyte_of_tables_has_takes_little(tmp_path: P
     assert verdict == "taken" and grown < LIMIT_MB
 
 
-# Unlike a machine, which reserves as much address space as it has memory, what reads a file asks for no more than it uses.
+# Unlike a machine, which reserves as much address space as it has memory, what reads a file asks for no more than it
+# uses.
 LIMITED = """
 import resource, sys
 import numpy
@@ -334,12 +365,16 @@ except ImageError as error:
 
 
 def limited(path: Path, call: str) -> str:
-    answer = subprocess.run([sys.executable, "-c", LIMITED.format(call=call), str(path)], capture_output=True, text=True, timeout=100)
+    answer = subprocess.run(
+        [sys.executable, "-c", LIMITED.format(call=call), str(path)], capture_output=True, text=True, timeout=100
+    )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
 
-@pytest.mark.parametrize("content", [TEXTS[0], b"0x", b"", b"\n" * 1000, b"---[ a ]---\n" * 80], ids=lambda content: ascii(content[:8]))
+@pytest.mark.parametrize(
+    "content", [TEXTS[0], b"0x", b"", b"\n" * 1000, b"---[ a ]---\n" * 80], ids=lambda content: ascii(content[:8])
+)
 def test_a_small_text_is_read_within_100_mb_of_address_space(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "small.txt"
     path.write_bytes(content)
@@ -365,7 +400,10 @@ def test_a_hostile_json_is_read_within_100_mb_of_address_space(value: Any, small
 @pytest.mark.parametrize("members", [1, 8])
 def test_an_archive_of_zeros_is_read_within_100_mb_of_address_space(members: int, small: Path) -> None:
     """Deflate packs a thousand to one, and a name may be there many times."""
-    with zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as archive, pytest.warns(UserWarning) if members > 1 else redirect_stdout(io.StringIO()):
+    with (
+        zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as archive,
+        pytest.warns(UserWarning) if members > 1 else redirect_stdout(io.StringIO()),
+    ):
         for _ in range(members):
             header = io.BytesIO()
             np.lib.format.write_array_header_1_0(header, {"descr": "<u8", "fortran_order": False, "shape": (8, 8192)})

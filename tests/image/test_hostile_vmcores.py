@@ -1,4 +1,6 @@
-"""Dumps that are damaged, cut or made to hurt: one line of error or what can be read, and no more memory than the file justifies."""
+"""Dumps that are damaged, cut or made to hurt: one line of error or what can be read,
+and no more memory than the file justifies.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ HAND = {"root": BASE, "granule": PAGE, "va_bits": 48, "memstart": BASE, "kernel"
 
 
 def within_budget(path: Path, **arguments: object) -> Vmcore | str:
-    """What a dump gives, or the one line of its error; traced allocations stay below the budget, tables below the file."""
+    """What a dump gives, or the one line of its error; traced allocations stay below the budget,
+    tables below the file.
+    """
     tracemalloc.start()
     try:
         found: Vmcore | str = read_vmcore(path, **arguments)  # pyright: ignore[reportArgumentType]
@@ -66,7 +70,10 @@ def damage(data: st.DataObject, raw: bytearray, places: st.SearchStrategy[int]) 
         del raw[data.draw(st.integers(0, len(raw))) :]
     for _ in range(data.draw(st.integers(1, 5))):
         at = data.draw(places)
-        value = data.draw(st.sampled_from([b"\0", b"\xff", b"\xff" * 8, b"\x7f" + b"\xff" * 3, bytes(8)]) | st.binary(min_size=1, max_size=8))
+        value = data.draw(
+            st.sampled_from([b"\0", b"\xff", b"\xff" * 8, b"\x7f" + b"\xff" * 3, bytes(8)])
+            | st.binary(min_size=1, max_size=8)
+        )
         if at < len(raw):
             raw[at : at + len(value)] = value
     return raw
@@ -76,7 +83,9 @@ def damage(data: st.DataObject, raw: bytearray, places: st.SearchStrategy[int]) 
 @given(data=st.data())
 def test_a_damaged_elf_dump_is_refused_or_read_in_part(whole: bytes, directory: Path, data: st.DataObject) -> None:
     # Mostly headers and notes, where a byte means something.
-    places = st.integers(0, 64 + 56 * 17) | st.integers(64 + 56 * 16, 64 + 56 * 16 + 1400) | st.integers(0, len(whole) - 1)
+    places = (
+        st.integers(0, 64 + 56 * 17) | st.integers(64 + 56 * 16, 64 + 56 * 16 + 1400) | st.integers(0, len(whole) - 1)
+    )
     path = directory / "damaged"
     path.write_bytes(damage(data, bytearray(whole), places))
     within_budget(path)
@@ -88,20 +97,27 @@ def test_a_damaged_elf_dump_is_refused_or_read_in_part(whole: bytes, directory: 
     offsets=st.tuples(*[st.sampled_from([0, 64, 120, 1 << 20, 1 << 63, (1 << 64) - 1]) | st.integers(0, 1024)] * 2),
     rest=st.binary(max_size=900),
 )
-def test_a_header_of_any_numbers_is_refused(counts: tuple[int, int, int, int], offsets: tuple[int, int], rest: bytes, directory: Path) -> None:
+def test_a_header_of_any_numbers_is_refused(
+    counts: tuple[int, int, int, int], offsets: tuple[int, int], rest: bytes, directory: Path
+) -> None:
     path = directory / "header"
     phentsize = counts[0] if counts[0] % 2 else 56
-    header = struct.pack("<HHIQQQIHHHHHH", 4, 183, 1, 0, *offsets, 0, 64, phentsize, counts[1] if counts[1] % 3 else 0xFFFF, counts[2], counts[3], 0)
+    phnum = counts[1] if counts[1] % 3 else 0xFFFF
+    header = struct.pack("<HHIQQQIHHHHHH", 4, 183, 1, 0, *offsets, 0, 64, phentsize, phnum, counts[2], counts[3], 0)
     path.write_bytes(b"\x7fELF\2\1\1" + bytes(9) + header + rest)
     within_budget(path)
 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    fields=st.lists(st.tuples(st.sampled_from([1, 4]), *[st.integers(0, (1 << 64) - 1) | st.integers(0, 2048)] * 5), max_size=12),
+    fields=st.lists(
+        st.tuples(st.sampled_from([1, 4]), *[st.integers(0, (1 << 64) - 1) | st.integers(0, 2048)] * 5), max_size=12
+    ),
     note=st.binary(max_size=200),
 )
-def test_program_headers_of_any_numbers_are_refused_or_read(fields: list[tuple[int, ...]], note: bytes, directory: Path) -> None:
+def test_program_headers_of_any_numbers_are_refused_or_read(
+    fields: list[tuple[int, ...]], note: bytes, directory: Path
+) -> None:
     path = directory / "segments"
     header = struct.pack("<HHIQQQIHHHHHH", 4, 183, 1, 0, 64, 0, 0, 64, 56, len(fields), 0, 0, 0)
     segments = b"".join(struct.pack("<IIQQQQQQ", kind, 7, *numbers, 0) for kind, *numbers in fields)
@@ -113,7 +129,9 @@ def test_program_headers_of_any_numbers_are_refused_or_read(fields: list[tuple[i
 @given(
     lines=st.dictionaries(
         st.sampled_from(sorted(builder.vmcoreinfo(SMALL))),
-        st.text(st.characters(codec="ascii"), max_size=24) | st.integers().map(str) | st.integers(0, (1 << 70) - 1).map(hex),
+        st.text(st.characters(codec="ascii"), max_size=24)
+        | st.integers().map(str)
+        | st.integers(0, (1 << 70) - 1).map(hex),
         max_size=4,
     )
 )
@@ -161,7 +179,9 @@ def levels(found: Vmcore | str) -> dict[int, int]:
 
 
 def test_a_damaged_tree_gives_what_can_be_read_of_it(tmp_path: Path) -> None:
-    """A cycle, a table outside memory, one reached at two levels (the first counts), one reached twice, a block, a hole."""
+    """A cycle, a table outside memory, one reached at two levels (the first counts), one reached twice, a block,
+    a hole.
+    """
     a, b, c, outside = BASE + PAGE, BASE + 2 * PAGE, BASE + 3 * PAGE, 1 << 40
     path = small_dump(
         tmp_path / "core",
@@ -192,13 +212,19 @@ def test_one_stored_page_shown_at_many_addresses_is_refused(tmp_path: Path) -> N
 def test_the_root_must_be_readable(tmp_path: Path) -> None:
     path = small_dump(tmp_path / "core", {BASE: {}})
     assert levels(within_budget(path, **HAND)) == {BASE: 0}
-    assert str(within_budget(path, **{**HAND, "root": BASE + PAGE})).endswith("swapper_pg_dir at 0x40001000 (root) is not in the dump")
+    assert str(within_budget(path, **{**HAND, "root": BASE + PAGE})).endswith(
+        "swapper_pg_dir at 0x40001000 (root) is not in the dump"
+    )
 
 
 @builder.needs_drgn
 @pytest.mark.parametrize("form", [bytes, builder.flattened], ids=["plain", "flattened"])
-def test_a_damaged_kdump_dump_ends_its_reader_and_not_this_process(form: Callable[[bytes], bytes], tmp_path: Path) -> None:
-    """libkdumpfile maps what a header tells it to: without a process of its own a cut file would end this one (SIGBUS)."""
+def test_a_damaged_kdump_dump_ends_its_reader_and_not_this_process(
+    form: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    """libkdumpfile maps what a header tells it to: without a process of its own a cut
+    file would end this one (SIGBUS).
+    """
     whole, path, numbers = form(builder.kdump_bytes(SMALL)), tmp_path / "core", random.Random(7)
     for kept in (100, 5000, 70_000, 200_000, len(whole) // 2, len(whole) - 100):
         path.write_bytes(whole[:kept])
@@ -206,7 +232,9 @@ def test_a_damaged_kdump_dump_ends_its_reader_and_not_this_process(form: Callabl
     for _ in range(12):
         raw = bytearray(whole)
         for _ in range(4):
-            at = numbers.choice([numbers.randrange(8, 4700), numbers.randrange(65536, 65700), numbers.randrange(len(raw))])
+            at = numbers.choice(
+                [numbers.randrange(8, 4700), numbers.randrange(65536, 65700), numbers.randrange(len(raw))]
+            )
             raw[at : at + 4] = numbers.choice([b"\xff\xff\xff\x7f", bytes(4), numbers.randbytes(4)])
         path.write_bytes(raw)
         within_budget(path)
@@ -232,9 +260,13 @@ def whole_kdump(writer: Literal["makedumpfile", "qemu"], method: str) -> bytes:
 @given(data=st.data())
 def test_a_damaged_kdump_dump_is_refused_or_read_in_part(directory: Path, data: st.DataObject) -> None:
     """By the own reader, of either writer: headers, bitmaps, descriptors, packed pages, pieces."""
-    whole = whole_kdump(*data.draw(st.sampled_from([("makedumpfile", "zlib"), ("qemu", "zlib"), ("makedumpfile", "lzo")])))
+    whole = whole_kdump(
+        *data.draw(st.sampled_from([("makedumpfile", "zlib"), ("qemu", "zlib"), ("makedumpfile", "lzo")]))
+    )
     whole = builder.flattened(whole, 60_000) if data.draw(st.booleans()) else whole
-    places = st.integers(0, 600) | st.integers(4096, 4200) | st.integers(65536, 65536 + 700) | st.integers(0, len(whole) - 1)
+    places = (
+        st.integers(0, 600) | st.integers(4096, 4200) | st.integers(65536, 65536 + 700) | st.integers(0, len(whole) - 1)
+    )
     path = directory / "kdump"
     path.write_bytes(damage(data, bytearray(whole), places))
     within_budget(path)
@@ -242,19 +274,34 @@ def test_a_damaged_kdump_dump_is_refused_or_read_in_part(directory: Path, data: 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    numbers=st.lists(st.sampled_from([0, 1, 4, 16, 1 << 20, 1 << 31, (1 << 32) - 1]) | st.integers(0, (1 << 32) - 1), min_size=24, max_size=24),
+    numbers=st.lists(
+        st.sampled_from([0, 1, 4, 16, 1 << 20, 1 << 31, (1 << 32) - 1]) | st.integers(0, (1 << 32) - 1),
+        min_size=24,
+        max_size=24,
+    ),
     block=st.sampled_from([4096, 65536]),
     pieces=st.booleans(),
     tail=st.binary(max_size=200),
 )
-def test_a_kilobyte_that_claims_to_be_a_kdump_dump_costs_little(numbers: list[int], block: int, pieces: bool, tail: bytes, directory: Path) -> None:
-    head = struct.pack("<8si390s6xqqIiiIIIIIII", b"KDUMP   ", numbers[0] % 8, b"", 0, 0, 1, block, numbers[1] % 64 + 1, *numbers[2:9])
+def test_a_kilobyte_that_claims_to_be_a_kdump_dump_costs_little(
+    numbers: list[int], block: int, pieces: bool, tail: bytes, directory: Path
+) -> None:
+    head = struct.pack(
+        "<8si390s6xqqIiiIIIIIII", b"KDUMP   ", numbers[0] % 8, b"", 0, 0, 1, block, numbers[1] % 64 + 1, *numbers[2:9]
+    )
     sub = struct.pack("<26I", *(numbers[:24] + numbers[:2]))
     path = directory / "kilobyte"
     if pieces:
-        parts = [(0, head), (block, sub), (block * (numbers[10] % 512), tail or b"x"), ((1 << 40) + numbers[11], b"end")]
+        parts = [
+            (0, head),
+            (block, sub),
+            (block * (numbers[10] % 512), tail or b"x"),
+            ((1 << 40) + numbers[11], b"end"),
+        ]
         body = b"".join(struct.pack(">qq", at, len(part)) + part for at, part in parts)
-        path.write_bytes(struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0") + body + struct.pack(">qq", -1, -1))
+        path.write_bytes(
+            struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0") + body + struct.pack(">qq", -1, -1)
+        )
     else:
         path.write_bytes(head.ljust(block, b"\0") + sub + tail)
     within_budget(path)

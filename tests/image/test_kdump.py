@@ -1,4 +1,6 @@
-"""kdump-compressed dumps, of both writers and in every form: files assembled here, and real ones where they are small."""
+"""kdump-compressed dumps, of both writers and in every form: files assembled here,
+and real ones where they are small.
+"""
 
 from __future__ import annotations
 
@@ -62,10 +64,8 @@ def test_a_table_that_was_left_out_is_missing_or_was_all_zeros(small: Capture, t
     path.write_bytes(builder.kdump_bytes(small, excluded=[gone], level=30))
     found = read_vmcore(path)
     assert found.missing == (gone,) and len(found.image.pa) == len(small.pa) - 1
-    assert (
-        found.notes[-1]
-        == f"1 of the tables that other tables name is not in the dump (left out of the dump or cut off with it): {gone:#x}"
-    )
+    told = "1 of the tables that other tables name is not in the dump (left out of the dump or cut off with it)"
+    assert found.notes[-1] == f"{told}: {gone:#x}"
     path.write_bytes(builder.kdump_bytes(small, excluded=[gone], level=31))
     found = read_vmcore(path)
     assert found.missing == () and not found.image.words[3].any()

@@ -53,7 +53,10 @@ def test_the_arrays_say_what_the_lines_say(path: Path) -> None:
         assert line.endswith(f" {found.level}{found.columns.text}")
         assert found.marker == marker
         assert bool(found.columns.prot) == bool(found.columns.text)
-        assert (" ro " in line, "  RW " in line) == (found.columns.prot >> 7 & 1 == 1, bool(found.columns.text) and found.columns.prot >> 7 & 1 == 0)
+        assert (" ro " in line, "  RW " in line) == (
+            found.columns.prot >> 7 & 1 == 1,
+            bool(found.columns.text) and found.columns.prot >> 7 & 1 == 0,
+        )
     assert next(records, None) is None
     assert (dump.size == dump.end - dump.start).all() and int(dump.end[-1]) == 0
     assert dump[3] == list(dump)[3] and dump[-1] == list(dump)[-1]
@@ -69,7 +72,9 @@ def test_the_arrays_say_what_the_lines_say(path: Path) -> None:
     added=st.integers(0, 2),
     region=st.sampled_from([None, "vmemmap", "linear", "modules", "fixmap"]),
 )
-def test_the_text_of_any_machine_is_printed_back(machine: tuple[str, int, str], mapping: str, hugepages: int, added: int, region: str | None) -> None:
+def test_the_text_of_any_machine_is_printed_back(
+    machine: tuple[str, int, str], mapping: str, hugepages: int, added: int, region: str | None
+) -> None:
     granule, va_bits, kernel = machine
     m = Machine(granule=granule, va_bits=va_bits, kernel=kernel, boot_memory="2G", hotplug_memory="1G", mapping=mapping)
     m.hugetlb[HUGEPAGE[granule]].nr_hugepages = hugepages
@@ -106,7 +111,13 @@ def test_unknown_columns_and_markers_are_kept(path: Path, column: str, name: str
 def test_a_large_dump_is_a_few_arrays() -> None:
     turn = np.arange(100_000)
     texts = (Columns("", 0, True), Columns("       RW NX SHD AF            UXN    MEM/NORMAL"))
-    dump = Ptdump(turn.astype(np.uint64) * np.uint64(4096), np.full(99_999, 4), turn[1:] % 2, texts, (Marker(0, "x"), Marker(99_999, "end")))
+    dump = Ptdump(
+        turn.astype(np.uint64) * np.uint64(4096),
+        np.full(99_999, 4),
+        turn[1:] % 2,
+        texts,
+        (Marker(0, "x"), Marker(99_999, "end")),
+    )
     text = dump.to_bytes()
     assert text.count(b"\n") == 100_001 and text.endswith(b"---[ end ]---\n")
     again = parse_ptdump(text)
@@ -119,7 +130,9 @@ def test_a_changed_dump_is_printed_as_it_was_changed() -> None:
     renamed = replace(dump, markers=tuple(Marker(m.before, m.name.upper()) for m in dump.markers))
     assert "---[ VMEMMAP START ]---\n" in str(renamed)
     half = len(dump) // 2
-    sliced = replace(dump, bounds=dump.bounds[: half + 1], level=dump.level[:half], columns=dump.columns[:half], markers=())
+    sliced = replace(
+        dump, bounds=dump.bounds[: half + 1], level=dump.level[:half], columns=dump.columns[:half], markers=()
+    )
     assert str(dump).replace("---[ ", "\0").split("\0")[1].split("\n", 1)[1] in str(sliced)
     strided = replace(sliced, bounds=np.repeat(sliced.bounds, 2)[::2])
     assert strided.to_bytes() == sliced.to_bytes()

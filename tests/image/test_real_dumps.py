@@ -1,4 +1,6 @@
-"""Dumps that QEMU and makedumpfile wrote: all tables, the kernel's own text byte for byte, nothing found where nothing is wrong."""
+"""Dumps that QEMU and makedumpfile wrote: all tables, the kernel's own text byte for byte,
+nothing found where nothing is wrong.
+"""
 
 from __future__ import annotations
 
@@ -136,8 +138,8 @@ def test_a_damaged_tail_of_7_x_is_found(unpacked: Path, tmp_path: Path) -> None:
 
 
 def test_every_geometry_of_a_kernel_built_for_52_bits(tmp_path: Path) -> None:
-    """struct page of PFN n is in the same place by the layout of 52 bits with the memstart_addr that such a kernel has, and by that
-    of the bits in use with the one that the image is given."""
+    """struct page of PFN n is in the same place by the layout of 52 bits with the memstart_addr that such a kernel has,
+    and by that of the bits in use with the one that the image is given."""
     from vmemmap.dumps.va_layout import in_use_memstart, page_offset, vmemmap_in_use
 
     for granule, bits in ((4096, 48), (16384, 47), (65536, 48)):

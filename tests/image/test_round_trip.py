@@ -27,7 +27,9 @@ NG = 1 << 11
         ("64K", 52, "6.1", "512M"),
     ],
 )
-def test_a_saved_machine_is_loaded_as_it_was(granule: str, va_bits: int, kernel: str, hugepage: str, tmp_path: Path) -> None:
+def test_a_saved_machine_is_loaded_as_it_was(
+    granule: str, va_bits: int, kernel: str, hugepage: str, tmp_path: Path
+) -> None:
     machine = Machine(granule=granule, va_bits=va_bits, kernel=kernel, boot_memory="4G", hotplug_memory="1G")
     machine.hugetlb[hugepage].nr_hugepages = 3
     block = machine.memory.add("512M")
@@ -59,4 +61,6 @@ def test_a_kernel_with_non_global_mappings_keeps_making_them(tmp_path: Path) -> 
             assert machine.translate(machine.page_address(pfn)).descriptor & NG
     machine.hugetlb["2M"].nr_hugepages = 0
     assert " NG " in machine.ptdump("vmemmap")
-    assert not [line for line in machine.ptdump("vmemmap").splitlines() if line.endswith("MEM/NORMAL") and " NG " not in line]
+    assert not [
+        line for line in machine.ptdump("vmemmap").splitlines() if line.endswith("MEM/NORMAL") and " NG " not in line
+    ]

@@ -216,7 +216,9 @@ def test_a_cut_image_is_refused(capture: Path, kept: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-def test_a_damaged_image_is_refused_or_verified_but_never_crashes(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_damaged_image_is_refused_or_verified_but_never_crashes(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("damaged")
     path = directory / "B.npz"
     raw = bytearray((CAPTURES / "6.1-64k" / "B.npz").read_bytes())
@@ -236,14 +238,29 @@ def test_a_damaged_image_is_refused_or_verified_but_never_crashes(data: st.DataO
 
 @settings(max_examples=100, deadline=None)
 @given(
-    key=st.sampled_from(["granule", "va_bits", "root_pa", "memstart", "vmemmap_start", "vmemmap_end", "ram", "ptdump_markers", "guest", "kernel"]),
+    key=st.sampled_from(
+        [
+            "granule",
+            "va_bits",
+            "root_pa",
+            "memstart",
+            "vmemmap_start",
+            "vmemmap_end",
+            "ram",
+            "ptdump_markers",
+            "guest",
+            "kernel",
+        ]
+    ),
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
         lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
         max_leaves=6,
     ),
 )
-def test_a_key_of_any_value_is_refused_by_name_or_verified(key: str, value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_key_of_any_value_is_refused_by_name_or_verified(
+    key: str, value: object, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("keys")
     for suffix in (".npz", ".json"):
         shutil.copy(CAPTURES / "6.1-64k" / f"B{suffix}", directory / f"B{suffix}")
@@ -256,7 +273,9 @@ def test_a_key_of_any_value_is_refused_by_name_or_verified(key: str, value: obje
         shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize("key", ["granule", "va_bits", "kernel", "root_pa", "memstart", "vmemmap_start", "vmemmap_end", "ram", "guest"])
+@pytest.mark.parametrize(
+    "key", ["granule", "va_bits", "kernel", "root_pa", "memstart", "vmemmap_start", "vmemmap_end", "ram", "guest"]
+)
 def test_a_missing_key_is_named(capture: Path, key: str) -> None:
     edit_json(capture, lambda d: d.pop(key))
     assert f"key {key} is missing" in refused(capture)
@@ -271,7 +290,9 @@ def test_keys_inside_are_named_in_full(capture: Path) -> None:
     assert "key ram[0].base: expected" in refused(capture)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "nul", '{"granule": ', "\xff", "[" * 100_000, '{"granule": ' + "1" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "nul", '{"granule": ', "\xff", "[" * 100_000, '{"granule": ' + "1" * 5000 + "}"]
+)
 def test_a_broken_json_is_one_line(capture: Path, text: str) -> None:
     capture.with_suffix(".json").write_bytes(text.encode("latin-1"))
     assert refused(capture).startswith(str(capture.with_suffix(".json")))
@@ -296,7 +317,10 @@ def test_a_json_of_another_machine_is_refused(capture: Path) -> None:
         ({"pa": np.zeros(15, ">u8")}, "type >u8"),
         ({"level": np.zeros(15, np.uint16)}, "type <u2"),
         ({"level": np.array(["x"] * 15)}, "type <U1"),
-        ({"pa": np.zeros(0, np.uint64), "level": np.zeros(0, np.uint8), "words": np.zeros((0, 8192), np.uint64)}, "no table page"),
+        (
+            {"pa": np.zeros(0, np.uint64), "level": np.zeros(0, np.uint8), "words": np.zeros((0, 8192), np.uint64)},
+            "no table page",
+        ),
     ],
 )
 def test_wrong_arrays_are_refused_by_name(capture: Path, arrays: dict[str, Any], said: str) -> None:
@@ -316,10 +340,15 @@ def test_an_array_of_objects_is_never_unpickled(capture: Path) -> None:
         (lambda i: {"pa": i.pa + np.uint64(64)}, "no multiple of 64K"),
         (lambda i: {"level": np.full(15, 3, np.uint8)}, "root"),
         (lambda i: {"level": np.full(15, 9, np.uint8)}, "level 9"),
-        (lambda i: {"words": np.where(i.words & np.uint64(3) == 3, i.words ^ np.uint64(1 << 40), i.words)}, "not in the image"),
+        (
+            lambda i: {"words": np.where(i.words & np.uint64(3) == 3, i.words ^ np.uint64(1 << 40), i.words)},
+            "not in the image",
+        ),
     ],
 )
-def test_tables_that_contradict_each_other_are_refused(capture: Path, change: Callable[[Any], dict[str, Any]], said: str) -> None:
+def test_tables_that_contradict_each_other_are_refused(
+    capture: Path, change: Callable[[Any], dict[str, Any]], said: str
+) -> None:
     edit_arrays(capture, **change(read_npz(capture)))
     with pytest.raises(ImageError, match=said):
         verified(capture)
@@ -374,7 +403,11 @@ def test_the_survey_finds_what_the_guest_reported(path: Path) -> None:
         assert section["mapped"] * data["granule"] == data["section_size"] // data["granule"] * 64
     assert {state for _, _, state in survey["hugepages"]} <= {"optimised"}
     assert len(survey["hugepages"]) == len(data["guest"]["hugetlb_heads_pfn_npages"])
-    split = {section["start"] for section in survey["sections"] if section["style"] == "basepages" and data["granule"] == 4096}
+    split = {
+        section["start"]
+        for section in survey["sections"]
+        if section["style"] == "basepages" and data["granule"] == 4096
+    }
     sections_of_pages = {pfn * data["granule"] // block * block for pfn, _, _ in survey["hugepages"]}
     assert data["granule"] != 4096 or sections_of_pages <= split
     assert survey["vmemmap_extra_prot"] == 0

@@ -30,7 +30,13 @@ def identity(state: Path) -> str:
 def by_hand(capture: Capture) -> dict[str, int | str]:
     d = capture.json
     kernel = capture.state.parent.name.split("-")[0]
-    return {"root": d["root_pa"], "granule": d["granule"], "va_bits": d["va_bits"], "memstart": d["memstart"], "kernel": kernel}
+    return {
+        "root": d["root_pa"],
+        "granule": d["granule"],
+        "va_bits": d["va_bits"],
+        "memstart": d["memstart"],
+        "kernel": kernel,
+    }
 
 
 def same_tables(found: Vmcore, capture: Capture) -> None:
@@ -138,7 +144,10 @@ def test_an_image_of_a_dump_is_saved_and_loaded_like_any_other(tmp_path: Path) -
     capture = builder.load(OF_EACH_MACHINE[0])
     found = read_vmcore(builder.write_elf(tmp_path / "core", capture))
     write_npz(tmp_path / "core.npz", found.image)
-    assert Machine.load(tmp_path / "core.npz").ptdump() == capture.state.with_name(f"{capture.state.name}.ptdump.txt").read_text()
+    assert (
+        Machine.load(tmp_path / "core.npz").ptdump()
+        == capture.state.with_name(f"{capture.state.name}.ptdump.txt").read_text()
+    )
 
 
 def test_many_program_headers_are_counted_in_a_section_header(small: Capture, tmp_path: Path) -> None:
@@ -152,7 +161,11 @@ def test_what_was_left_out_of_a_dump_is_left_out(small: Capture, tmp_path: Path)
     found = read_vmcore(path)
     assert ram(found) == [(start, end)]
     assert np.array_equal(found.image.pa, small.pa[:-2])
-    assert found.memory.read(cut, 1) is None and found.memory.read(cut - 8, 8) is not None and found.memory.read(cut - 4, 8) is None
+    assert (
+        found.memory.read(cut, 1) is None
+        and found.memory.read(cut - 8, 8) is not None
+        and found.memory.read(cut - 4, 8) is None
+    )
 
 
 def test_segments_that_touch_are_read_as_one(small: Capture, tmp_path: Path) -> None:
@@ -173,7 +186,9 @@ def test_segments_that_touch_are_read_as_one(small: Capture, tmp_path: Path) -> 
 
 
 def test_physical_address_0_is_memory_where_it_can_be(small: Capture, tmp_path: Path) -> None:
-    """QEMU's segments have no virtual address, and RAM may start at 0; the same claim at an address of vmemmap is none."""
+    """QEMU's segments have no virtual address, and RAM may start at 0;
+    the same claim at an address of vmemmap is none.
+    """
     ram_loads = builder.loads_of(small, "vmcore")
     for va, expected in ((0, True), ((1 << 64) - (1 << 48) - 0x40000000, True), (0xFFFFFFC000000000, False)):
         path = builder.write_elf(tmp_path / "core", small, loads=[Load(va, 0, 65536, 65536), *ram_loads])
@@ -193,7 +208,9 @@ def test_physical_address_0_is_memory_where_it_can_be(small: Capture, tmp_path: 
         ("kimage_voffset", "NUMBER(kimage_voffset)", "root"),
     ],
 )
-def test_what_vmcoreinfo_lacks_is_found_in_memory_and_can_be_given(small: Capture, key: str, line: str, argument: str, tmp_path: Path) -> None:
+def test_what_vmcoreinfo_lacks_is_found_in_memory_and_can_be_given(
+    small: Capture, key: str, line: str, argument: str, tmp_path: Path
+) -> None:
     info = builder.vmcoreinfo(small, **{key: None})
     if key == "VA_BITS":
         del info["NUMBER(TCR_EL1_T1SZ)"]
@@ -203,7 +220,9 @@ def test_what_vmcoreinfo_lacks_is_found_in_memory_and_can_be_given(small: Captur
     assert found.notes and found.image.description.kernel == "6.1"
     same_tables(read_vmcore(path, **{argument: by_hand(small)[argument]}), small)  # pyright: ignore[reportArgumentType]
     # Without the other tables of the linear map no root translates it, and what is missing is named.
-    path = builder.write_elf(tmp_path / "core", small, info=info, pages=[p for p in small.pages() if p[0] == int(small.json["root_pa"], 16)])
+    path = builder.write_elf(
+        tmp_path / "core", small, info=info, pages=[p for p in small.pages() if p[0] == int(small.json["root_pa"], 16)]
+    )
     if key not in ("OSRELEASE",):
         assert refused(path) == f"VMCOREINFO has no {line}: give {argument}"
     path = builder.write_elf(tmp_path / "core", small, info={**builder.vmcoreinfo(small), line: "?"})
@@ -230,13 +249,33 @@ def test_without_vmcoreinfo_everything_is_found_or_can_be_given(small: Capture, 
         ("PAGESIZE", "8192", "VMCOREINFO: PAGESIZE: expected 4096, 16384 or 65536, found 8192"),
         ("SECTION_SIZE_BITS", "30", "VMCOREINFO: NUMBER(SECTION_SIZE_BITS): expected 29 with 64K pages, found 30"),
         ("VA_BITS", "42", "VMCOREINFO: NUMBER(TCR_EL1_T1SZ): expected 0x16, since NUMBER(VA_BITS) is 42; found 0x10"),
-        ("TCR_EL1_T1SZ", "0x11", "VMCOREINFO: NUMBER(TCR_EL1_T1SZ): expected 0x10, since NUMBER(VA_BITS) is 48; found 0x11"),
+        (
+            "TCR_EL1_T1SZ",
+            "0x11",
+            "VMCOREINFO: NUMBER(TCR_EL1_T1SZ): expected 0x10, since NUMBER(VA_BITS) is 48; found 0x11",
+        ),
         ("VA_BITS", "four", "VMCOREINFO: NUMBER(VA_BITS): expected a decimal number, found 'four'"),
-        ("kimage_voffset", "-1", "VMCOREINFO: NUMBER(kimage_voffset): expected a hexadecimal number of 64 bits, found '-1'"),
+        (
+            "kimage_voffset",
+            "-1",
+            "VMCOREINFO: NUMBER(kimage_voffset): expected a hexadecimal number of 64 bits, found '-1'",
+        ),
         ("OSRELEASE", "4.19.0", "VMCOREINFO: OSRELEASE: expected a release from 5.4 on, or kernel given as one of "),
-        ("swapper_pg_dir", "ffff8000082e0800", "swapper_pg_dir at 0x404e0800 (SYMBOL(swapper_pg_dir) less NUMBER(kimage_voffset)): expected a"),
-        ("swapper_pg_dir", "ffff800108de0000", "swapper_pg_dir at 0x140fe0000 (SYMBOL(swapper_pg_dir) less NUMBER(kimage_voffset)) is not in"),
-        ("kimage_voffset", "0x7fffc7e00000", "swapper_pg_dir at 0xffff0000404e0000 (SYMBOL(swapper_pg_dir) less NUMBER(kimage_voffset)): expe"),
+        (
+            "swapper_pg_dir",
+            "ffff8000082e0800",
+            "swapper_pg_dir at 0x404e0800 (SYMBOL(swapper_pg_dir) less NUMBER(kimage_voffset)): expected a",
+        ),
+        (
+            "swapper_pg_dir",
+            "ffff800108de0000",
+            "swapper_pg_dir at 0x140fe0000 (SYMBOL(swapper_pg_dir) less NUMBER(kimage_voffset)) is not in",
+        ),
+        (
+            "kimage_voffset",
+            "0x7fffc7e00000",
+            "swapper_pg_dir at 0xffff0000404e0000 (SYMBOL(swapper_pg_dir) less NUMBER(kimage_voffset)): expe",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_is_named(small: Capture, key: str, value: str, reason: str, tmp_path: Path) -> None:
@@ -246,7 +285,10 @@ def test_a_value_that_cannot_be_is_named(small: Capture, key: str, value: str, r
 
 def test_va_bits_that_contradict_the_register_are_refused(small: Capture, tmp_path: Path) -> None:
     path = builder.write_elf(tmp_path / "core", small)
-    assert refused(path, va_bits=42) == "VMCOREINFO: NUMBER(TCR_EL1_T1SZ): expected 0x16, since va_bits is given as 42; found 0x10"
+    assert (
+        refused(path, va_bits=42)
+        == "VMCOREINFO: NUMBER(TCR_EL1_T1SZ): expected 0x16, since va_bits is given as 42; found 0x10"
+    )
 
 
 def test_a_key_with_two_values_is_named(small: Capture, tmp_path: Path) -> None:
@@ -270,7 +312,10 @@ def test_a_behaviour_that_the_layout_contradicts_is_refused(small: Capture, tmp_
     for missing in ({}, {"VMEMMAP_START": None}):
         path = builder.write_elf(tmp_path / "core", small, info=builder.vmcoreinfo(small, **missing))
         assert read_vmcore(path).image.description.vmemmap_start == start
-        reason = "kernel is given as 6.12, but vmemmap begins at 0xffffffc000000000 as in 5.11 to 6.8 (6.1.192): give kernel 6.1"
+        reason = (
+            "kernel is given as 6.12, "
+            "but vmemmap begins at 0xffffffc000000000 as in 5.11 to 6.8 (6.1.192): give kernel 6.1"
+        )
         assert refused(path, kernel="6.12") == reason
 
 
@@ -327,7 +372,9 @@ def test_kinds_are_told_by_the_first_bytes(small: Capture, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("method", "library"), [("lzo", "lzallright"), ("snappy", "cramjam"), ("zstd", "zstandard")])
-def test_without_its_library_a_method_is_named_and_how_to_install_it(method: str, library: str, small: Capture, tmp_path: Path) -> None:
+def test_without_its_library_a_method_is_named_and_how_to_install_it(
+    method: str, library: str, small: Capture, tmp_path: Path
+) -> None:
     path = tmp_path / "core"
     path.write_bytes(builder.kdump_bytes(small, method=method))
     with pytest.MonkeyPatch.context() as patch:
@@ -336,14 +383,19 @@ def test_without_its_library_a_method_is_named_and_how_to_install_it(method: str
     assert reason.endswith(f"unpacking takes {library}, which is not installed: pip install 'vmemmap[vmcore]'")
 
 
-def test_without_drgn_the_error_says_how_to_install_it(small: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_drgn_the_error_says_how_to_install_it(
+    small: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hidden = tmp_path / "hidden"
     hidden.mkdir()
     (hidden / "drgn.py").write_text("raise ImportError('hidden')\n")
     monkeypatch.syspath_prepend(hidden)
     path = tmp_path / "core"
     path.write_bytes(builder.kdump_bytes(small))
-    assert refused(path, through="drgn") == "reading this takes drgn, which is not installed: pip install 'vmemmap[vmcore]'"
+    assert (
+        refused(path, through="drgn")
+        == "reading this takes drgn, which is not installed: pip install 'vmemmap[vmcore]'"
+    )
 
 
 def test_memory_above_48_bits_is_refused_where_descriptors_cannot_name_it(small: Capture, tmp_path: Path) -> None:
@@ -355,7 +407,12 @@ def test_memory_above_48_bits_is_refused_where_descriptors_cannot_name_it(small:
 def test_reading_goes_no_further_than_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(range(100)))
     with (tmp_path / "file").open("rb") as file:
-        segments = [Segment(1000, 200, 200, 50), Segment(5000, 10, 10, 1 << 62), Segment(6000, 10, 10, 90), Segment(6005, 10, 10, 0)]
+        segments = [
+            Segment(1000, 200, 200, 50),
+            Segment(5000, 10, 10, 1 << 62),
+            Segment(6000, 10, 10, 90),
+            Segment(6005, 10, 10, 0),
+        ]
         memory = FileMemory(Storage(tmp_path / "file", os.dup(file.fileno())), segments)
     assert memory.ranges == ((1000, 1200), (5000, 5010), (6000, 6015))
     assert memory.read(1000, 50) == bytes(range(50, 100)) and memory.read(1000, 51) is None

@@ -126,6 +126,13 @@ def test_a_vmcore_compares_with_images_and_texts(name: str, tmp_path: Path) -> N
 def test_raw_memory_takes_what_is_given(tmp_path: Path) -> None:
     capture = load(CAPTURES / "6.1-4k/B")
     path, base = write_raw(tmp_path / "ram.bin", capture)
-    given = {"base": base, "root": capture.json["root_pa"], "granule": "4K", "va_bits": 48, "memstart": "0x40000000", "kernel": "6.1"}
+    given = {
+        "base": base,
+        "root": capture.json["root_pa"],
+        "granule": "4K",
+        "va_bits": 48,
+        "memstart": "0x40000000",
+        "kernel": "6.1",
+    }
     assert check(path, **given).verdict == "clean"
     assert not diff(path, CAPTURES / "6.1-4k/B.ptdump.txt", **given)

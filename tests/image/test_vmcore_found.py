@@ -1,4 +1,6 @@
-"""What a dump does not say: found in its memory, taken from the nearest release, or derived for a CPU with fewer bits."""
+"""What a dump does not say: found in its memory, taken from the nearest release,
+or derived for a CPU with fewer bits.
+"""
 
 from __future__ import annotations
 
@@ -131,8 +133,8 @@ def test_of_several_candidates_all_are_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("told", [True, False], ids=["vmcoreinfo", "nothing"])
 @pytest.mark.parametrize("kernel", ["6.1", "6.12"])
 def test_a_64k_kernel_of_52_bits_on_a_cpu_with_48(kernel: str, told: bool, tmp_path: Path) -> None:
-    """The root has 1,024 entries, of which the upper 64 are in use. Of the capture are left the linear map and vmemmap, where that kernel
-    has it: fixmap and vmalloc lie elsewhere there."""
+    """The root has 1,024 entries, of which the upper 64 are in use. Of the capture are left the linear map and vmemmap,
+    where that kernel has it: fixmap and vmalloc lie elsewhere there."""
     old = int(SMALL.json["vmemmap_start"], 16)
     built, used = _core.layout(65536, 52, kernel), _core.layout(65536, 48, kernel)
     words, row = SMALL.words.copy(), int(np.searchsorted(SMALL.pa, ROOT))

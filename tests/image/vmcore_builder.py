@@ -136,7 +136,9 @@ def loads_of(capture: Capture, layout: Layout) -> list[Load]:
     text = Load((text_pa + int(d["kimage_voffset"], 16)) % (1 << 64), text_pa, 1 << 20, 1 << 20)
     if layout == "vmcore":
         return [text, *ram]
-    vmalloc, vmemmap = (next(int(a, 16) for a, n in d["ptdump_markers"] if n == name) for name in ("vmalloc() area", "vmemmap start"))
+    vmalloc, vmemmap = (
+        next(int(a, 16) for a, n in d["ptdump_markers"] if n == name) for name in ("vmalloc() area", "vmemmap start")
+    )
     # As read_kcore_iter puts them: far beyond what a copy of the file could hold.
     far = 1 << 46
     return [
@@ -160,8 +162,8 @@ def write_elf(
     pages: Sequence[tuple[int, bytes]] | None = None,
     xnum: bool = False,
 ) -> Path:
-    """A sparse ELF core dump. ``info`` is the VMCOREINFO (an empty one leaves the note out); ``xnum`` counts the program
-    headers in a section header, as dumps with 65,535 and more do.
+    """A sparse ELF core dump. ``info`` is the VMCOREINFO (an empty one leaves the note out); ``xnum`` counts the
+    program headers in a section header, as dumps with 65,535 and more do.
     """
     info = vmcoreinfo(capture) if info is None else info
     loads = loads_of(capture, layout) if loads is None else loads
@@ -179,7 +181,9 @@ def write_elf(
             at += load.stored
     count = PN_XNUM if xnum else len(headers)
     ident = b"\x7fELF\2\1\1" + bytes(9)
-    header = struct.pack("<HHIQQQIHHHHHH", 4, 183, 1, 0, 64 + section, section, 0, 64, 56, count, 64 if xnum else 0, int(xnum), 0)
+    header = struct.pack(
+        "<HHIQQQIHHHHHH", 4, 183, 1, 0, 64 + section, section, 0, 64, 56, count, 64 if xnum else 0, int(xnum), 0
+    )
     first_section = struct.pack("<IIQQQQIIQQ", 0, 0, 0, 0, 0, 0, 0, len(headers), 0, 0) if xnum else b""
     with path.open("wb") as file:
         file.write(ident + header + first_section + b"".join(headers) + notes)
@@ -227,11 +231,12 @@ def kdump_bytes(
     excluded: Collection[int] = (),
     memory: Sequence[tuple[int, int]] | None = None,
 ) -> bytes:
-    """A kdump-compressed file (``diskdump_mod.h``): header, sub header, notes, two bitmaps, a descriptor for each stored block,
-    blocks packed where that is shorter. An empty ``info`` leaves VMCOREINFO out; ``excluded`` are addresses of blocks not stored.
+    """A kdump-compressed file (``diskdump_mod.h``): header, sub header, notes, two bitmaps, a descriptor for each
+    stored block, blocks packed where that is shorter. An empty ``info`` leaves VMCOREINFO out; ``excluded`` are
+    addresses of blocks not stored.
 
-    As makedumpfile writes it, blocks are the guest's pages and only tables are stored; as QEMU does (``dump/dump.c``), blocks have
-    64 KiB, the header names nothing, all of memory is stored, and blocks of zeros share their data.
+    As makedumpfile writes it, blocks are the guest's pages and only tables are stored; as QEMU does (``dump/dump.c``),
+    blocks have 64 KiB, the header names nothing, all of memory is stored, and blocks of zeros share their data.
     """
     qemu = writer == "qemu"
     block = 65536 if qemu else capture.granule
@@ -239,7 +244,9 @@ def kdump_bytes(
     text = text_of(info)
     memory = memory or (capture.machine_ram if qemu else capture.system_ram)
     highest = max(end for _, end in memory) // block
-    name = [b"", b"", b"", b"", b"Unknown"] if qemu else [b"Linux", b"host", b"6.1.192", b"#1 SMP", b"aarch64", b"(none)"]
+    name = (
+        [b"", b"", b"", b"", b"Unknown"] if qemu else [b"Linux", b"host", b"6.1.192", b"#1 SMP", b"aarch64", b"(none)"]
+    )
     utsname = b"".join(field.ljust(65, b"\0") for field in name).ljust(390, b"\0")
     notes = note(b"CORE", 1, bytes(392)) + (note(b"VMCOREINFO", 0, text) if info else b"")
     notes_at = block + 104 if qemu else 2 * block
@@ -265,7 +272,8 @@ def kdump_bytes(
         1,
     )
     info_at = notes_at + len(notes) - len(text) - -len(text) % 4 if info else 0
-    sub = struct.pack("<QiiQQQQQQQQQQQ", memory[0][0], 1 if qemu else level, 0, 0, 0, info_at, len(text), notes_at, len(notes), 0, 0, 0, 0, highest)
+    places = info_at, len(text), notes_at, len(notes)
+    sub = struct.pack("<QiiQQQQQQQQQQQ", memory[0][0], 1 if qemu else level, 0, 0, 0, *places, 0, 0, 0, 0, highest)
     blocks: dict[int, bytearray] = {}
     for start, end in memory if qemu else ():
         blocks |= {number: bytearray() for number in range(start // block, end // block)}
@@ -280,7 +288,12 @@ def kdump_bytes(
             exists[number // 8] |= 1 << number % 8
     for number in blocks:
         stored[number // 8] |= 1 << number % 8
-    head = header.ljust(block, b"\0") + (sub.ljust(notes_at - block, b"\0") + notes).ljust(sub_blocks * block, b"\0") + bytes(exists) + bytes(stored)
+    head = (
+        header.ljust(block, b"\0")
+        + (sub.ljust(notes_at - block, b"\0") + notes).ljust(sub_blocks * block, b"\0")
+        + bytes(exists)
+        + bytes(stored)
+    )
     data_at = len(head) + 24 * len(blocks)
     descriptors, data = bytearray(), bytearray(block if qemu else 0)
     for contents in blocks.values():
@@ -297,4 +310,6 @@ def kdump_bytes(
 def flattened(whole: bytes, piece: int = 10_000) -> bytes:
     """The same file as makedumpfile sends it through a pipe: pieces with their places, big-endian."""
     pieces = (struct.pack(">qq", at, len(part := whole[at : at + piece])) + part for at in range(0, len(whole), piece))
-    return struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0") + b"".join(pieces) + struct.pack(">qq", -1, -1)
+    return (
+        struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0") + b"".join(pieces) + struct.pack(">qq", -1, -1)
+    )

@@ -50,10 +50,17 @@ _HINTS: Final = (
     click.option("--kernel", help="Kernel behaviour, instead of the one that the dump names."),
     click.option("--granule", help="4K, 16K or 64K, where the dump does not say."),
     click.option("--va-bits", help="36, 39, 42, 47, 48 or 52, where the dump does not say."),
-    click.option("--memstart", metavar="ADDRESS", help="memstart_addr: where the linear map begins, where the dump does not say."),
+    click.option(
+        "--memstart", metavar="ADDRESS", help="memstart_addr: where the linear map begins, where the dump does not say."
+    ),
     click.option("--root", metavar="ADDRESS", help="Physical address of swapper_pg_dir, where a vmcore does not say."),
     click.option("--base", metavar="ADDRESS", help="Physical address of the first byte of a raw memory file."),
-    click.option("--ram", metavar="FILE@ADDRESS", multiple=True, help="A further raw memory file and where it begins; may be repeated."),
+    click.option(
+        "--ram",
+        metavar="FILE@ADDRESS",
+        multiple=True,
+        help="A further raw memory file and where it begins; may be repeated.",
+    ),
 )
 
 
@@ -65,7 +72,9 @@ def hint_options(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def print_notes(notes: Iterable[str]) -> None:
-    """What was taken instead of what a dump does not say: on standard error, beside an answer that has no place for it."""
+    """What was taken instead of what a dump does not say: on standard error,
+    beside an answer that has no place for it.
+    """
     for note in notes:
         click.echo(f"vmemmap: note: {note}", err=True)
 
@@ -105,7 +114,9 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
 def vmemmap() -> None:
     """A laboratory for the page tables behind the struct page array on arm64.
 
@@ -135,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return MISUSE
     except click.exceptions.NoArgsIsHelpError:
-        _complain(f"no command given: {', '.join(vmemmap.list_commands(click.Context(vmemmap)))}; vmemmap --help tells more")
+        _complain(
+            f"no command given: {', '.join(vmemmap.list_commands(click.Context(vmemmap)))}; vmemmap --help tells more"
+        )
     except click.ClickException as error:
         _complain(error.format_message())
     except VmemmapError as error:

@@ -14,12 +14,38 @@ if TYPE_CHECKING:
 
 @click.command("estimate")
 @click.option("--memory", help="RAM of the machine, like 1T; not needed for --remove alone.")
-@click.option("--hugepages", multiple=True, metavar="SIZE=MEMORY", help="Memory in hugepages of a size, like 2M=400G; may be repeated.")
+@click.option(
+    "--hugepages",
+    multiple=True,
+    metavar="SIZE=MEMORY",
+    help="Memory in hugepages of a size, like 2M=400G; may be repeated.",
+)
 @click.option("--granule", default="4K", show_default=True, help="4K, 16K or 64K.")
-@click.option("--reserved", type=click.Choice(["1", "2"]), default="1", show_default=True, help="vmemmap pages kept for each: 2 in 2021.")
-@click.option("--mapping", type=click.Choice(["blocks", "basepages"]), default="blocks", show_default=True, help="How vmemmap is mapped at boot.")
-@click.option("--kernel-reserve", default="0", show_default=True, help="What must be left at boot beside hugepages and struct pages.")
-@click.option("--remove", metavar="START-END", help="Would hot remove of these physical addresses split a leaf? Like 0x80000000-0x88000000.")
+@click.option(
+    "--reserved",
+    type=click.Choice(["1", "2"]),
+    default="1",
+    show_default=True,
+    help="vmemmap pages kept for each: 2 in 2021.",
+)
+@click.option(
+    "--mapping",
+    type=click.Choice(["blocks", "basepages"]),
+    default="blocks",
+    show_default=True,
+    help="How vmemmap is mapped at boot.",
+)
+@click.option(
+    "--kernel-reserve",
+    default="0",
+    show_default=True,
+    help="What must be left at boot beside hugepages and struct pages.",
+)
+@click.option(
+    "--remove",
+    metavar="START-END",
+    help="Would hot remove of these physical addresses split a leaf? Like 0x80000000-0x88000000.",
+)
 @click.option("--added", metavar="START-END", help="With --remove: the range that was hot-added in one piece.")
 @click.option("--input", "file", metavar="FILE", help="With --remove: ask the tables of this image (.npz).")
 @json_option
@@ -41,13 +67,17 @@ def command(
     if remove is None and (added is not None or file is not None):
         raise click.UsageError("--added and --input go with --remove START-END")
     if added is not None and file is not None:
-        raise click.UsageError("--added is for a removal without tables; --input has tables that say how memory is mapped")
+        raise click.UsageError(
+            "--added is for a removal without tables; --input has tables that say how memory is mapped"
+        )
     answer: dict[str, object] = {}
     texts: list[str] = []
     if memory is not None:
         from ..sizing import estimate as estimates
 
-        estimate = estimates.estimate(memory, hugepages, granule=granule, reserved=int(reserved), mapping=mapping, kernel_reserve=kernel_reserve)
+        estimate = estimates.estimate(
+            memory, hugepages, granule=granule, reserved=int(reserved), mapping=mapping, kernel_reserve=kernel_reserve
+        )
         answer = estimate.to_dict()
         texts.append(estimate.text())
     if remove is not None:

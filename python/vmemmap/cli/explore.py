@@ -39,7 +39,9 @@ def command(
 
     if trace_out is not None:
         saving.check(trace_out, "the trace")
-    result = explore(scenario, variant=variant, policies=chosen(settings), strategy=strategy, depth=depth, seed=seed, budget=budget)
+    result = explore(
+        scenario, variant=variant, policies=chosen(settings), strategy=strategy, depth=depth, seed=seed, budget=budget
+    )
     saved = result.trace_file()
     if trace_out is not None and saved is not None:
         with saving.whole(trace_out) as file:

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 @click.option("--region", help="Only that region: vmemmap, linear, vmalloc, modules, fixmap, pci.")
 @hint_options
 @json_option
-def command(file: str | None, machine: str | None, region: str | None, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> None:
-    """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a machine.
+def command(
+    file: str | None, machine: str | None, region: str | None, as_json: bool, ram: tuple[str, ...], **hints: str | None
+) -> None:
+    """Print the kernel_page_tables text of a table image (FILE.npz), of a vmcore, of a dump's own text, or of a
+    machine.
 
-    A text comes back as the kernel printed it, whole or the slice that it is: a prompt and a command around it, quotation
-    marks, indents, carriage returns and other blanks between columns are left out, and standard error says which.
+    A text comes back as the kernel printed it, whole or the slice that it is: a prompt and a command around it,
+    quotation marks, indents, carriage returns and other blanks between columns are left out, and standard error says
+    which.
 
     \b
     Examples:
@@ -34,7 +38,9 @@ def command(file: str | None, machine: str | None, region: str | None, as_json: 
     if (file is None) == (machine is None):
         raise click.UsageError("give a FILE or --machine SPEC, and not both")
     given = {name: value for name, value in hints.items() if value is not None}
-    text, notes = _of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
+    text, notes = (
+        _of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
+    )
     if as_json:
         source = file if file is not None else machine
         print_json({"source": source, "region": region, "lines": text.count("\n"), "text": text, "notes": list(notes)})
@@ -52,10 +58,17 @@ def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str
         machine = _loaded(file, hints, ram)
         print_notes(machine.notes)
         if kind != "npz" and region in (None, "fixmap"):
-            print_notes(["where Fixmap starts depends on the configuration and no dump says it: it is printed as in Debian's kernel"])
+            print_notes(
+                [
+                    "where Fixmap starts depends on the configuration and no dump says it: "
+                    "it is printed as in Debian's kernel"
+                ]
+            )
         return machine.ptdump(region), ()
     if hints:
-        raise SpecError(f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores")
+        raise SpecError(
+            f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores"
+        )
     from .. import _core
 
     # Not the file's own bytes: a text that this package cannot print is to be noticed.
@@ -89,4 +102,6 @@ def _of_machine(spec: str, hints: dict[str, str], region: str | None) -> str:
 
     if hints:
         raise SpecError("--machine says all of its machine itself: kernel=6.12, granule=16K and so on")
-    return Machine.from_spec(parse_machine(spec, {row: list(choices) for row, choices in _core.policies().items()})).ptdump(region)
+    return Machine.from_spec(
+        parse_machine(spec, {row: list(choices) for row, choices in _core.policies().items()})
+    ).ptdump(region)

@@ -23,10 +23,14 @@ from . import HOLDS, VIOLATED, json_option, print_json
 )
 @click.option("--tolerant", is_flag=True, help="Past the first difference, resynchronise and go on.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="Tolerant: draw who goes after the last segment.")
-@click.option("--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Run the trace under another policy than its own.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Run the trace under another policy than its own."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file rather than to standard output.")
 @json_option
-def command(trace: Path, how: str, tolerant: bool, seed: int | None, settings: tuple[str, ...], out: Path | None, as_json: bool) -> int:
+def command(
+    trace: Path, how: str, tolerant: bool, seed: int | None, settings: tuple[str, ...], out: Path | None, as_json: bool
+) -> int:
     """Run the execution of TRACE again, a file of explore --trace-out, and show it step by step.
 
     Exit codes: 1 the invariant of the trace is violated again, 2 not a trace, or one that runs otherwise (diverged),

@@ -29,8 +29,12 @@ EXPLORE_SECONDS = 38.0
 
 
 @click.command("run")
-@click.option("--input", "source", type=click.Path(path_type=Path), help="Table image (.npz) or kernel_page_tables text.")
-@click.option("--seconds", type=click.FloatRange(0.1, 86_400.0), default=12.0, show_default=True, help="Of the acceptance test.")
+@click.option(
+    "--input", "source", type=click.Path(path_type=Path), help="Table image (.npz) or kernel_page_tables text."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 86_400.0), default=12.0, show_default=True, help="Of the acceptance test."
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -141,7 +145,14 @@ def _print_group(console: Console, title: str, rows: list[Row]) -> None:
 
     from ..acceptance.policy_table import COLUMNS
 
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), title=title, title_justify="left", title_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        padding=(0, 1, 0, 0),
+        title=title,
+        title_justify="left",
+        title_style="bold",
+    )
     table.add_column("policy", min_width=26)
     table.add_column("kernel", width=6)
     for name, ids in COLUMNS.items():
@@ -154,7 +165,9 @@ def _print_group(console: Console, title: str, rows: list[Row]) -> None:
         spent = row.cost
         figures = (spent.tlbi, spent.dsb, spent.stores, spent.frames_saved) if spent else ("", "", "", "")
         table.add_row(
-            escape(row.case.policy) if len({other.case.granule for other in rows}) == 1 else f"{row.case.granule} {escape(row.case.policy)}",
+            escape(row.case.policy)
+            if len({other.case.granule for other in rows}) == 1
+            else f"{row.case.granule} {escape(row.case.policy)}",
             row.case.kernel,
             *(_cell(row.cells[name]) for name in COLUMNS),
             *(str(figure) for figure in figures),

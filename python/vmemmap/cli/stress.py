@@ -38,8 +38,8 @@ def command(
 ) -> int:
     """Run the actors of SCENARIO in real threads on the native machine.
 
-    SCENARIO is a name, a corpus number (R6) or FILE.py[:NAME]. Each actor repeats its program and, before the next round,
-    puts back what it took away. I4, I5, I19, I22 and I23 are not visible here: a native machine has no TLB.
+    SCENARIO is a name, a corpus number (R6) or FILE.py[:NAME]. Each actor repeats its program and, before the next
+    round, puts back what it took away. I4, I5, I19, I22 and I23 are not visible here: a native machine has no TLB.
 
     Exit codes: 0 no violation was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
     proves nothing: explore does.
@@ -65,7 +65,8 @@ def command(
         rate = result.operations / result.seconds if result.seconds else 0.0
         how = "checked" if result.checked else "unchecked, violations are not noticed"
         click.echo(
-            f"{result.scenario} {result.variant}: {result.violation_count:,} violations in {result.operations:,} operations, "
+            f"{result.scenario} {result.variant}: "
+            f"{result.violation_count:,} violations in {result.operations:,} operations, "
             f"{result.seconds:.2f} s, {result.threads} threads, {rate:,.0f} operations/s ({how})"
         )
         for invariant, count in result.counts.items():
@@ -74,7 +75,8 @@ def command(
             click.echo(f"  {invariant}: {count:,} violations{example}")
         for name, latency in result.latency_ns.items():
             click.echo(
-                f"  {name}: p50 {latency['p50']:,.0f} ns, p99 {latency['p99']:,.0f} ns, p99.9 {latency['p999']:,.0f} ns, max {latency['max']:,.0f} ns"
+                f"  {name}: p50 {latency['p50']:,.0f} ns, p99 {latency['p99']:,.0f} ns, "
+                f"p99.9 {latency['p999']:,.0f} ns, max {latency['max']:,.0f} ns"
             )
         click.echo("  " + ", ".join(f"{name} {count:,}" for name, count in result.counters.items() if count))
     if result.interrupted:

@@ -153,7 +153,10 @@ class Step:
             if self.table is None
             else f" [{self.index}] of the table at {self.table:#x}"
         )
-        return f"{level_name(self.level, granule, va_bits):<3}  level {self.level:>2}  {self.descriptor:#018x}  {says}{place}"
+        return (
+            f"{level_name(self.level, granule, va_bits):<3}  level {self.level:>2}  {self.descriptor:#018x}  "
+            f"{says}{place}"
+        )
 
 
 def levels_of(granule: int, va_bits: int) -> list[int]:

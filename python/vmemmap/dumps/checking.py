@@ -14,7 +14,7 @@ from .dump import Dump, Hints, kind_of_dump, open_dump
 from .image import read_text
 from .physical_memory import PhysicalMemory
 
-__all__ = ["Check", "Finding", "check"]
+__all__ = ["Check", "Violation", "check"]
 
 HELD: Final = "held"
 VIOLATED: Final = "violated"
@@ -24,7 +24,7 @@ _LEVELS: Final = {3: "pte", 2: "pmd", 1: "pud", 0: "p4d", -1: "pgd"}
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Violation:
     """A broken invariant, and where."""
 
     invariant: str
@@ -58,7 +58,7 @@ class Check:
     kind: str
     """``npz``, ``ptdump`` or ``vmcore``."""
     machine: str
-    findings: tuple[Finding, ...]
+    violations: tuple[Violation, ...]
     """At most 100 of each invariant."""
     found: Mapping[str, int]
     """Invariant → how many times it was found broken."""
@@ -85,7 +85,7 @@ class Check:
             "kind": self.kind,
             "machine": self.machine,
             "verdict": self.verdict,
-            "violations": [finding.to_dict() for finding in self.findings],
+            "violations": [violation.to_dict() for violation in self.violations],
             "violations_found": dict(self.found),
             "invariants": dict(self.invariants),
             "counts": dict(self.counts),
@@ -93,7 +93,7 @@ class Check:
         }
 
     def text(self, *, most: int = 10) -> str:
-        """For people: counts, then each invariant; `most` findings of each are printed.
+        """For people: counts, then each invariant; `most` violations of each are printed.
 
         Args:
             most: How many violations of each invariant are printed.
@@ -114,7 +114,7 @@ class Check:
         for number, state in self.invariants.items():
             if state == VIOLATED:
                 lines.append(f"  {number} violated: {names[number][0]}")
-                mine = [f for f in self.findings if f.invariant == number]
+                mine = [f for f in self.violations if f.invariant == number]
                 lines += [f"      {f.address:#018x}  {f.message}" for f in mine[:most]]
                 if self.found[number] > most:
                     lines.append(f"      and {self.found[number] - most} more")
@@ -146,7 +146,8 @@ def check(
 ) -> Check:
     """Check a dump: a table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
 
-    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``, ``ram``.
+    ``hints`` are what the dump does not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``,
+    ``ram``.
 
     Args:
         path: A table image (``.npz``, its JSON beside it), a ``kernel_page_tables`` text, or a vmcore.
@@ -164,7 +165,9 @@ def check(
     Raises:
         ImageError: It cannot be read, or is no dump.
     """
-    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
+    known = Hints.parse(
+        kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram
+    )
     if kind_of_dump(path, known) == "ptdump":
         text, notes = read_text(path)
         alone = _core.check_text_alone(text, granule=known.granule, va_bits=known.va_bits)
@@ -182,7 +185,9 @@ def _check_alone(path: str | os.PathLike[str], report: TextReport, notes: tuple[
         ImageError: It fits no machine at all.
     """
     if not report["machines"]:
-        raise ImageError(f"{os.fspath(path)}: no arm64 kernel has pages and addresses like these (--granule, --va-bits)")
+        raise ImageError(
+            f"{os.fspath(path)}: no arm64 kernel has pages and addresses like these (--granule, --va-bits)"
+        )
     sizes = " or ".join(f"{size >> 10}K" for size in dict.fromkeys(size for size, _ in report["machines"]))
     bits = " or ".join(str(n) for n in dict.fromkeys(n for _, n in report["machines"]))
     machine = f"{sizes} pages" if report["efi"] else f"{sizes} pages, {bits}-bit addresses"
@@ -191,7 +196,7 @@ def _check_alone(path: str | os.PathLike[str], report: TextReport, notes: tuple[
         source=os.fspath(path),
         kind="ptdump",
         machine=machine,
-        findings=tuple(_finding(*f) for f in report["findings"]),
+        violations=tuple(_violation(*f) for f in report["findings"]),
         found=dict(report["counts"]),
         invariants=_states(report),
         counts=dict.fromkeys(names),
@@ -216,7 +221,9 @@ def check_dump(dump: Dump) -> Check:
     if dump.tables is not None and dump.image is not None:
         d = dump.image.description
         contents = None if dump.memory is None else (_reader(dump.memory, dump.shape.granule), dump.head_mask)
-        report = _core.check_image(dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), list(dump.left_out), contents)
+        report = _core.check_image(
+            dump.tables, d.hugepages_known, dump.kind == "npz", list(d.pools), list(dump.left_out), contents
+        )
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
     mapped, frames, blocks, tables = dump.shape.counts()
@@ -224,7 +231,7 @@ def check_dump(dump: Dump) -> Check:
         source=os.fspath(dump.path),
         kind=dump.kind,
         machine=dump.machine,
-        findings=tuple(_finding(*f) for f in report["findings"]),
+        violations=tuple(_violation(*f) for f in report["findings"]),
         found=dict(report["counts"]),
         invariants=_states(report),
         counts={
@@ -242,7 +249,7 @@ def _reader(memory: PhysicalMemory, granule: int) -> Callable[[int], bytes | Non
     return lambda pa: memory.read(pa, granule)
 
 
-def _finding(invariant: str, address: int, level: int | None, descriptor: int | None, message: str) -> Finding:
+def _violation(invariant: str, address: int, level: int | None, descriptor: int | None, message: str) -> Violation:
     if descriptor is not None and level is not None:
         message = f"{message}: {_LEVELS[level]} {descriptor:#018x}"
-    return Finding(invariant, address, message, level, descriptor)
+    return Violation(invariant, address, message, level, descriptor)

@@ -99,11 +99,15 @@ class Difference:
             "blocks_split": list(self.blocks_split),
             "sections_added": list(self.sections_added),
             "sections_removed": list(self.sections_removed),
-            "other_changes": [{"address": c.address, "level": c.level, "count": c.count, "old": hex(c.old), "new": hex(c.new)} for c in self.other],
+            "other_changes": [
+                {"address": c.address, "level": c.level, "count": c.count, "old": hex(c.old), "new": hex(c.new)}
+                for c in self.other
+            ],
             "other_changes_count": self.other_count,
             "changed_elsewhere": self.elsewhere,
             "mappings_elsewhere": [
-                {"region": region, "kind": kind, "bytes_a": before, "bytes_b": after} for region, kind, before, after in self.mappings
+                {"region": region, "kind": kind, "bytes_a": before, "bytes_b": after}
+                for region, kind, before, after in self.mappings
             ],
             "exact": self.exact,
             "pfns_absolute": self.memstart_known,
@@ -129,7 +133,9 @@ class Difference:
         for verb, pages in (("optimised", self.hugepages_optimised), ("restored", self.hugepages_restored)):
             for length, count in sorted(Counter(length for _, length in pages).items()):
                 heads = [pfn for pfn, pages_of in pages if pages_of == length]
-                lines.append(f"{_count(count, f'{format_size(length * self.granule)} hugepage')} {verb}: {_pfns(heads)}")
+                lines.append(
+                    f"{_count(count, f'{format_size(length * self.granule)} hugepage')} {verb}: {_pfns(heads)}"
+                )
         if self.blocks_split:
             lines.append(f"{_count(len(self.blocks_split), 'block')} split: {_list(self.blocks_split)}")
         for verb, tables in (("came", self.tables_added), ("went", self.tables_removed)):
@@ -137,20 +143,30 @@ class Difference:
                 lines.append(f"{_count(tables, 'table')} {verb}")
         for verb, sections in (("appeared", self.sections_added), ("left", self.sections_removed)):
             if sections:
-                lines.append(f"{_count(len(sections), f'section of {format_size(self.section_size)}')} {verb}: {_list(sections)}")
+                lines.append(
+                    f"{_count(len(sections), f'section of {format_size(self.section_size)}')} {verb}: {_list(sections)}"
+                )
         for verb, frames in (("given up", self.frames_lost), ("gained", self.frames_gained)):
             if frames:
                 lines.append(f"{_count(frames, 'frame')} {verb}")
         for c in self.other[:10]:
-            lines.append(f"{_count(c.count, 'descriptor')} of level {c.level} from {c.address:#018x}: {c.old:#018x} became {c.new:#018x}")
+            lines.append(
+                f"{_count(c.count, 'descriptor')} of level {c.level} from {c.address:#018x}: "
+                f"{c.old:#018x} became {c.new:#018x}"
+            )
         if len(self.other) > 10:
             lines.append(f"and more like these, {_count(self.other_count, 'descriptor')} in all")
         changed = f"{_count(self.changed, 'descriptor')} of vmemmap changed" if self else "vmemmap is the same"
         if not self.exact:
             changed += " as far as a text shows it: it has no output addresses"
         lines.insert(0, changed)
-        if not self.memstart_known and (self.hugepages_optimised or self.hugepages_restored or self.sections_added or self.sections_removed):
-            lines.append("PFNs and sections count from the start of the linear map: texts do not say where it begins (--memstart)")
+        if not self.memstart_known and (
+            self.hugepages_optimised or self.hugepages_restored or self.sections_added or self.sections_removed
+        ):
+            lines.append(
+                "PFNs and sections count from the start of the linear map: "
+                "texts do not say where it begins (--memstart)"
+            )
         if self.elsewhere:
             lines.append(f"outside vmemmap {_count(self.elsewhere, 'descriptor')} changed")
         lines += self._mapping_lines()
@@ -171,7 +187,8 @@ def diff(
 ) -> Difference:
     """What changed in vmemmap between two dumps of any kind, as far as each can tell.
 
-    ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``, ``ram``.
+    ``hints`` are what the dumps do not say: ``kernel``, ``granule``, ``va_bits``, ``memstart``, ``root``, ``base``,
+    ``ram``.
 
     Args:
         a: The earlier dump: image, text or vmcore.
@@ -191,8 +208,12 @@ def diff(
         ImageError: One cannot be read, or is no dump.
         SpecError: They are not of one machine.
     """
-    known = Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram)
-    if all(kind_of_dump(path, known) == "ptdump" for path in (a, b)) and not any(_shows_vmemmap(path, known) for path in (a, b)):
+    known = Hints.parse(
+        kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart, root=root, base=base, ram=ram
+    )
+    if all(kind_of_dump(path, known) == "ptdump" for path in (a, b)) and not any(
+        _shows_vmemmap(path, known) for path in (a, b)
+    ):
         return _diff_without_vmemmap(a, b, known)
     first = open_dump(a, known)
     second = open_dump(b, known, like=first if first.tables is not None else None)
@@ -202,7 +223,11 @@ def diff(
 
 
 def _shows_vmemmap(path: str | os.PathLike[str], known: Hints) -> bool:
-    return _core.check_text_alone(read_text(path)[0])["vmemmap"] or None not in (known.granule, known.va_bits, known.kernel)
+    return _core.check_text_alone(read_text(path)[0])["vmemmap"] or None not in (
+        known.granule,
+        known.va_bits,
+        known.kernel,
+    )
 
 
 def _diff_without_vmemmap(a: str | os.PathLike[str], b: str | os.PathLike[str], known: Hints) -> Difference:
@@ -217,7 +242,9 @@ def _diff_without_vmemmap(a: str | os.PathLike[str], b: str | os.PathLike[str], 
         if not found.rows:
             raise ImageError(f"{found.source}: the text has no vmemmap region, and maps nothing else")
     if maps[0].granule != maps[1].granule:
-        raise SpecError(f"{os.fspath(a)} and {os.fspath(b)} are not of one machine: {maps[0].machine}, {maps[1].machine}")
+        raise SpecError(
+            f"{os.fspath(a)} and {os.fspath(b)} are not of one machine: {maps[0].machine}, {maps[1].machine}"
+        )
     granule = maps[0].granule
     return Difference(
         sources=(os.fspath(a), os.fspath(b)),

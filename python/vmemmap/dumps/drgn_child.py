@@ -20,8 +20,8 @@ DATA, NOTHING, ERROR, NO_DRGN = 0, 1, 2, 3
 
 
 def serve(path: str, memory: int, vmcoreinfo: bytes) -> None:
-    """The child: that the dump is open, then what is asked for on standard input until it ends. ``vmcoreinfo`` is for a dump
-    that has none, or whose headers say too little; drgn takes it instead of the dump's own.
+    """The child: that the dump is open, then what is asked for on standard input until it ends. ``vmcoreinfo`` is for a
+    dump that has none, or whose headers say too little; drgn takes it instead of the dump's own.
     """
     answers = sys.stdout.buffer
     try:

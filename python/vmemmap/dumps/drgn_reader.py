@@ -1,8 +1,8 @@
 """Physical memory through drgn, in a process of its own.
 
-drgn reads kdump-compressed files with libkdumpfile, a C library that maps what a header tells it to: a dump that was cut
-short ends the process that reads it (SIGBUS), and a wrong length in one makes it ask for gigabytes. So a child reads, with
-a limit on its memory that grows with the file, and its end is an error like any other.
+drgn reads kdump-compressed files with libkdumpfile, a C library that maps what a header tells it to: a dump that was
+cut short ends the process that reads it (SIGBUS), and a wrong length in one makes it ask for gigabytes. So a child
+reads, with a limit on its memory that grows with the file, and its end is an error like any other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from .physical_memory import PhysicalMemory
 __all__ = ["DrgnMemory"]
 
 _MEMORY: Final = 32 << 20
-"""Bytes that the child may allocate beside what it has at the start, the size of the file and libkdumpfile's page caches."""
+"""Bytes that the child may allocate beside what it has at the start,
+the size of the file and libkdumpfile's page caches.
+"""
 _CACHED_PAGES: Final = 2048
 """Pages that libkdumpfile makes room for: a cache of 1,024, and another while it changes the size."""
 # `block_size` in the 64-bit `struct disk_dump_header`; in a flattened file that is the first piece.
@@ -50,9 +52,12 @@ _START: Final = "import runpy, sys; sys.path[:] = {path!r}; runpy.run_path({file
 class DrgnMemory(PhysicalMemory):
     """The memory of a dump as drgn shows it. ``ranges`` is empty until the caller knows better: drgn does not say."""
 
-    def __init__(self, path: Path, vmcoreinfo: bytes, block_size: int | None, holds: Callable[[int, int], bool]) -> None:
-        """Start the reader. ``vmcoreinfo`` is the dump's, empty if it has none; ``block_size`` is that of a kdump-compressed
-        file. ``holds`` says whether bytes (address and length) were dumped: drgn gives zeros for what an ELF file leaves out.
+    def __init__(
+        self, path: Path, vmcoreinfo: bytes, block_size: int | None, holds: Callable[[int, int], bool]
+    ) -> None:
+        """Start the reader. ``vmcoreinfo`` is the dump's, empty if it has none; ``block_size`` is that of a
+        kdump-compressed file. ``holds`` says whether bytes (address and length) were dumped: drgn gives zeros for what
+        an ELF file leaves out.
 
         Raises:
             ImageError: Drgn is not installed, or cannot read the file.
@@ -98,14 +103,18 @@ class DrgnMemory(PhysicalMemory):
     def _answer(self, what: str) -> bytes | None:
         assert self._child is not None and self._child.stdout is not None
         head = self._child.stdout.read(drgn_child.ANSWER.size)
-        kind, length = drgn_child.ANSWER.unpack(head) if len(head) == drgn_child.ANSWER.size else (drgn_child.NOTHING, -1)
+        kind, length = (
+            drgn_child.ANSWER.unpack(head) if len(head) == drgn_child.ANSWER.size else (drgn_child.NOTHING, -1)
+        )
         data = self._child.stdout.read(length) if length > 0 else b""
         if len(data) != length:
             code = self._child.wait()
             reason = f"{signal.Signals(-code).name}: the dump is cut or damaged" if code < 0 else f"exit code {code}"
             raise ImageError(f"{self._path}: drgn ended while it read {what} ({reason})")
         if kind == drgn_child.NO_DRGN:
-            raise ImageError(f"{self._path}: reading this takes drgn, which is not installed: pip install 'vmemmap[vmcore]'")
+            raise ImageError(
+                f"{self._path}: reading this takes drgn, which is not installed: pip install 'vmemmap[vmcore]'"
+            )
         if kind == drgn_child.ERROR:
             raise ImageError(f"{self._path}: drgn cannot read {what}: {data.decode('ascii', 'replace')}")
         if kind == drgn_child.NOTHING:
@@ -143,9 +152,9 @@ def _page_size(path: Path) -> int:
 
 
 def _vmcoreinfo_for_drgn(text: bytes, block_size: int | None) -> bytes:
-    """VMCOREINFO that drgn opens the file with. libkdumpfile takes the page size of the machine for that of the file, which are
-    two things where QEMU wrote it, and drgn wants a release and a root before it reads physical memory, of which neither is
-    needed for that.
+    """VMCOREINFO that drgn opens the file with. libkdumpfile takes the page size of the machine for that of the file,
+    which are two things where QEMU wrote it, and drgn wants a release and a root before it reads physical memory, of
+    which neither is needed for that.
     """
     lines = dict(re.findall(rb"^([^=\n]{1,80})=([^\n]*)$", text, re.MULTILINE))
     if block_size is not None:

@@ -1,5 +1,5 @@
-"""One way into every dump: a table image, a ``kernel_page_tables`` text or a vmcore is opened by what it is, and shows of
-vmemmap what it can.
+"""One way into every dump: a table image, a ``kernel_page_tables`` text or a vmcore is opened by what it is, and shows
+of vmemmap what it can.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _parse_ram(item: str | tuple[str | os.PathLike[str], str | int]) -> tuple[Pa
         name, at, address = item.rpartition("@")
         if not at or not name:
             raise SpecError(
-                f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, like ram1.bin@0x80000000"
+                f"ram is {item[:80]!r}: expected a file and the physical address of its first byte, "
+                "like ram1.bin@0x80000000"
             )
         item = name, address
     base = parse_address(item[1], "ram")
@@ -123,7 +124,9 @@ class Dump:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was taken instead of what the dump does not say, what it lacks, and what was left out: a sentence each."""
+        """What was taken instead of what the dump does not say, what it lacks, and what was left out:
+        a sentence each.
+        """
         if self.image is not None:
             return self.image.description.notes
         return (*self.text_notes, *self._generation_notes())
@@ -136,7 +139,8 @@ class Dump:
         if not any(kernel.startswith("7.") for kernel in behaviours) or not self.shape.optimised():
             return ()
         return (
-            f"a text does not tell whose HVO this is: {', '.join(behaviours)} print the same lines, and the frame behind "
+            f"a text does not tell whose HVO this is: {', '.join(behaviours)} print the same lines, "
+            "and the frame behind "
             f"a tail is not printed; judged as {self.shape.kernel}",
         )
 
@@ -228,14 +232,15 @@ def _check_layout(path: Path, description: Description, kernel: str | None) -> N
     generation = generation_of(description.vmemmap_start, description.granule, description.va_bits)
     if kernel is not None and generation is not None and generation.behaviours and kernel not in generation.behaviours:
         raise ImageError(
-            f"{path}: kernel is given as {kernel}, but vmemmap begins at {description.vmemmap_start:#x} as in {generation.releases}: "
+            f"{path}: kernel is given as {kernel}, "
+            f"but vmemmap begins at {description.vmemmap_start:#x} as in {generation.releases}: "
             f"give one of {', '.join(generation.behaviours)}"
         )
 
 
 def read_tables(path: str | os.PathLike[str], hints: Hints = Hints()) -> Image:
-    """The tables of an image or of a vmcore, not yet verified against each other. Hugepages of a vmcore are the optimised
-    ones, found in the tables.
+    """The tables of an image or of a vmcore, not yet verified against each other. Hugepages of a vmcore are the
+    optimised ones, found in the tables.
 
     Args:
         path: The file.
@@ -307,7 +312,9 @@ def _tables(path: Path, image: Image) -> _core.TableImage:
 
 
 def _plugged(description: Description, sections: Sequence[int]) -> Iterator[tuple[int, int, bool]]:
-    """RAM of a vmcore, cut where sections with struct pages meet sections without: those may be plugged, and are not."""
+    """RAM of a vmcore, cut where sections with struct pages meet sections without: those may be plugged,
+    and are not.
+    """
     size = section_size(description.granule)
     present = set(sections)
     for start, end, _ in description.ram:

@@ -1,7 +1,7 @@
 """ELF core dumps of arm64 kernels: ``/proc/vmcore`` and its copies, QEMU's ``dump-guest-memory``, ``/proc/kcore``.
 
-Headers and notes are decoded by pyelftools, from streams that end where the notes end. What differs between the three is
-whether a segment has a physical address: ``fs/proc/kcore.c`` gives its segments of vmalloc, modules and vmemmap the
+Headers and notes are decoded by pyelftools, from streams that end where the notes end. What differs between the three
+is whether a segment has a physical address: ``fs/proc/kcore.c`` gives its segments of vmalloc, modules and vmemmap the
 physical address -1 (before v4.11: 0), which is none.
 """
 
@@ -32,7 +32,9 @@ class ElfCore:
     """Program headers and the VMCOREINFO note of a core dump."""
 
     loads: tuple[tuple[int, Segment], ...]
-    """(virtual address, segment) of each ``PT_LOAD`` that is not empty; a segment without a physical address is at -1."""
+    """(virtual address, segment) of each ``PT_LOAD`` that is not empty;
+    a segment without a physical address is at -1.
+    """
     vmcoreinfo: bytes | None
     """What the note named VMCOREINFO holds; ``None`` if there is none."""
 
@@ -92,14 +94,18 @@ def _read(path: Path, storage: Storage) -> ElfCore:
     size = storage.size
     elf: Any = ELFFile(_Reader(storage))  # pyright: ignore[reportArgumentType]
     if elf.elfclass != 64 or not elf.little_endian or elf["e_machine"] != "EM_AARCH64":
-        raise ImageError(f"{path}: ELF of {ascii(elf['e_machine'])[1:-1][:20]}: expected 64-bit little-endian EM_AARCH64")
+        raise ImageError(
+            f"{path}: ELF of {ascii(elf['e_machine'])[1:-1][:20]}: expected 64-bit little-endian EM_AARCH64"
+        )
     if elf["e_type"] != "ET_CORE":
         raise ImageError(f"{path}: ELF of type {ascii(elf['e_type'])[1:-1][:20]}: expected a core dump (ET_CORE)")
     count, first = elf.num_segments(), elf["e_phoff"]
     if elf["e_phentsize"] != _PHDR_SIZE:
         raise ImageError(f"{path}: program headers of {elf['e_phentsize']} bytes: expected {_PHDR_SIZE}")
     if count > _SEGMENTS_LIMIT or first + count * _PHDR_SIZE > size or count * _PHDR_SIZE > storage.file_size:
-        raise ImageError(f"{path}: {count} program headers at offset {first:#x}, which {size} bytes of file do not hold")
+        raise ImageError(
+            f"{path}: {count} program headers at offset {first:#x}, which {size} bytes of file do not hold"
+        )
     loads: list[tuple[int, Segment]] = []
     vmcoreinfo: bytes | None = None
     headers = io.BytesIO(storage.read(first, count * _PHDR_SIZE))
@@ -119,7 +125,9 @@ def _segment(path: Path, number: int, header: Any) -> Segment:
     if start == _NO_ADDRESS:
         start = -1
     elif start + header["p_memsz"] > _HIGHEST:
-        raise ImageError(f"{path}: program header {number}: {header['p_memsz']:#x} bytes at {start:#x} end above 52 bits")
+        raise ImageError(
+            f"{path}: program header {number}: {header['p_memsz']:#x} bytes at {start:#x} end above 52 bits"
+        )
     return Segment(start, min(header["p_filesz"], header["p_memsz"]), header["p_memsz"], header["p_offset"])
 
 
@@ -136,6 +144,8 @@ def _vmcoreinfo(path: Path, elf: Any, storage: Storage, offset: int, length: int
     for note in iter_notes(elf, 0, length):
         if note["n_name"] == "VMCOREINFO":
             if len(note["n_descdata"]) != note["n_descsz"]:
-                raise ImageError(f"{path}: the note VMCOREINFO claims {note['n_descsz']} bytes and has {len(note['n_descdata'])}")
+                raise ImageError(
+                    f"{path}: the note VMCOREINFO claims {note['n_descsz']} bytes and has {len(note['n_descdata'])}"
+                )
             return note["n_descdata"]
     return None

@@ -159,7 +159,9 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
     path = Path(path)
     kind = kind_of(path)
     if kind != "npz":
-        raise ImageError(f"{path}: {'a vmcore' if kind == 'vmcore' else 'kernel_page_tables text'}, not a table image (.npz)")
+        raise ImageError(
+            f"{path}: {'a vmcore' if kind == 'vmcore' else 'kernel_page_tables text'}, not a table image (.npz)"
+        )
     description = read_description(path.with_suffix(".json"), kernel=kernel)
     arrays = _read_arrays(path)
     words = arrays["words"]
@@ -174,7 +176,9 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
             f"{path}: words has {words.shape[1]} descriptors in a row, but granule {description.granule} "
             f"({path.stem}.json) has {width}: wrong granule"
         )
-    return Image(pa=arrays["pa"], level=cast("Any", arrays["level"]).view(np.uint8), words=words, description=description)
+    return Image(
+        pa=arrays["pa"], level=cast("Any", arrays["level"]).view(np.uint8), words=words, description=description
+    )
 
 
 def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", note: str = "") -> None:
@@ -241,7 +245,9 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ImageError(f"{where} is packed in a way that NumPy does not write")
     if member.file_size > member.compress_size * _MOST_PACKED + 4096:
-        raise ImageError(f"{where} claims {member.file_size} bytes, which {member.compress_size} packed bytes cannot hold")
+        raise ImageError(
+            f"{where} claims {member.file_size} bytes, which {member.compress_size} packed bytes cannot hold"
+        )
     with archive.open(member) as stream:
         shape, dtype = _npy_header(where, stream, name)
         bytes_needed = dtype.itemsize

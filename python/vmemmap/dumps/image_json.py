@@ -160,7 +160,10 @@ def _behaviour(keys: _Keys, text: str, granule: int, va_bits: int) -> tuple[str,
         return own, ()
     nearest = behaviour_of_release(text, generation_of(keys.integer("vmemmap_start") % (1 << 64), granule, va_bits))
     if nearest is None:
-        raise ImageError(f"{keys.path}: key kernel: {text[:40]!r} is not modelled: expected {', '.join(KERNELS)}, or load it as one of them")
+        raise ImageError(
+            f"{keys.path}: key kernel: {text[:40]!r} is not modelled: expected {', '.join(KERNELS)}, "
+            "or load it as one of them"
+        )
     return nearest.kernel, (f"taken as {nearest.kernel}: {nearest.why}",)
 
 
@@ -188,7 +191,9 @@ def _check_constants(keys: _Keys, granule: int, va_bits: int) -> None:
     for key, expected in settled.items():
         if keys.data.get(key) is not None and keys.integer(key) % (1 << 64) != expected:
             shown = f"{expected:#x}" if key == "page_offset" else str(expected)
-            raise keys.bad(key, f"{shown} with {format_size(granule)} pages and {va_bits} bits, found {ascii(keys.data[key])[:40]}")
+            raise keys.bad(
+                key, f"{shown} with {format_size(granule)} pages and {va_bits} bits, found {ascii(keys.data[key])[:40]}"
+            )
 
 
 def _markers(keys: _Keys) -> tuple[tuple[int, str | None], ...]:
@@ -289,7 +294,10 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
         "memstart": hex(d.memstart),
         "struct_page_size": 64,
         "section_size": section_size(d.granule),
-        "ram": [{"base": hex(start), "size": end - start, "kind": "boot RAM" if boot else "hot-pluggable region"} for start, end, boot in d.ram],
+        "ram": [
+            {"base": hex(start), "size": end - start, "kind": "boot RAM" if boot else "hot-pluggable region"}
+            for start, end, boot in d.ram
+        ],
         "ptdump_markers": [[hex(start), name] for start, name in d.markers],
         "tables": len(level),
         "tables_by_level": {str(int(v)): int(n) for v, n in zip(levels, counts, strict=True)},

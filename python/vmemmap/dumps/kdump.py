@@ -75,7 +75,8 @@ class KdumpMemory(PhysicalMemory):
             self.notes += ("the dump says that it is incomplete: makedumpfile had no room for the rest",)
         if self._first or self._end < self._blocks:
             self.notes += (
-                f"one file of a split dump: it holds PFNs {self._first:#x} to {self._end:#x} in pages of {block >> 10}K",
+                "one file of a split dump: "
+                f"it holds PFNs {self._first:#x} to {self._end:#x} in pages of {block >> 10}K",
             )
         self._read_bitmaps((1 + sub_blocks) * block, bitmap_blocks * block)
         self._descriptors = (1 + sub_blocks + bitmap_blocks) * block
@@ -223,7 +224,8 @@ class KdumpMemory(PhysicalMemory):
         at, size, flags = descriptor
         if not 0 < size <= 2 * self.block_size:
             raise ImageError(
-                f"{self._path}: block {number:#x}: {size} bytes of data for a block of {self.block_size}: damaged descriptor"
+                f"{self._path}: block {number:#x}: "
+                f"{size} bytes of data for a block of {self.block_size}: damaged descriptor"
             )
         data = self._storage.read(at, size) if at < 1 << 62 else b""
         if len(data) != size:

@@ -1,5 +1,5 @@
-"""What must be known of a kernel before its tables can be read: from VMCOREINFO, from what is given by hand, and from the
-memory of the dump itself for the rest.
+"""What must be known of a kernel before its tables can be read: from VMCOREINFO, from what is given by hand, and from
+the memory of the dump itself for the rest.
 """
 
 from __future__ import annotations
@@ -192,7 +192,8 @@ def _va_bits(f: _Facts, granule: int | None, memstart: int | None) -> tuple[int 
     if granule is not None and in_use not in VA_BITS[granule]:
         raise info.bad(
             _T1SZ,
-            f"one of {', '.join(hex(64 - n) for n in VA_BITS[granule])} with {format_size(granule)} pages, found {t1sz:#x}",
+            f"one of {', '.join(hex(64 - n) for n in VA_BITS[granule])} with {format_size(granule)} pages, "
+            f"found {t1sz:#x}",
         )
     return built_for or in_use, in_use
 
@@ -223,7 +224,8 @@ def _found(
             info = Vmcoreinfo(str(f.where), text)
             if _root(replace(f, info=info))[0] in known:
                 f.notes.append(
-                    f"VMCOREINFO was found in the kernel's own memory, at {at:#x}: its swapper_pg_dir translates its own linear map"
+                    f"VMCOREINFO was found in the kernel's own memory, at {at:#x}: "
+                    "its swapper_pg_dir translates its own linear map"
                 )
                 return info
     if not roots:
@@ -231,7 +233,8 @@ def _found(
     if len(roots) > 1:
         listed = "; ".join(map(str, roots[:5])) + ("; and more" if len(roots) > 5 else "")
         raise ImageError(
-            f"{f.where}: {len(roots)} candidates for swapper_pg_dir translate their own linear map: give root, one of: {listed}"
+            f"{f.where}: {len(roots)} candidates for swapper_pg_dir translate their own linear map: "
+            f"give root, one of: {listed}"
         )
     which = "found by search, the only candidate" if root is None else "as given"
     f.notes.append(f"{roots[0]}, {which}: it translates its own linear map, and its struct page is in vmemmap")
@@ -252,8 +255,8 @@ def _missing(f: _Facts, granule: int | None, va_bits: int | None, memstart: int 
 def _vmemmap_start(
     f: _Facts, granule: int, built_for: int, va_bits: int, memstart: int, in_use: int, root: int, walk: int
 ) -> int | None:
-    """VMEMMAP_START counted from PAGE_OFFSET of the bits in use: VMCOREINFO says it since 5.19 (before, ``vmemmap`` itself),
-    and tables show it.
+    """VMEMMAP_START counted from PAGE_OFFSET of the bits in use: VMCOREINFO says it since 5.19 (before, ``vmemmap``
+    itself), and tables show it.
     """
     start = f.info.address("NUMBER(VMEMMAP_START)")
     base = f.info.address("SYMBOL(vmemmap)")
@@ -281,7 +284,8 @@ def _behaviour(
             )
             raise ImageError(
                 f"{f.where}: kernel is given as {kernel}, but vmemmap begins at {start:#x} as in {generation.releases}"
-                f"{f' ({text[:40]})' if text else ''}: give kernel {nearest.kernel if nearest else generation.behaviours[0]}"
+                f"{f' ({text[:40]})' if text else ''}: "
+                f"give kernel {nearest.kernel if nearest else generation.behaviours[0]}"
             )
         return kernel
     found = behaviour_of_release(text, generation)
@@ -308,7 +312,9 @@ def _newer(f: _Facts, granule: int, root: int) -> bool:
 def _markers(
     text: str, kernel: str, granule: int, top: int, markers: Sequence[tuple[int, str | None]]
 ) -> tuple[tuple[int, str | None], ...]:
-    """The layout's, but that Fixmap starts where Debian's kernel of that release has it; nothing where that is the same."""
+    """The layout's, but that Fixmap starts where Debian's kernel of that release has it;
+    nothing where that is the same.
+    """
     size = fixmap_size(text) if kernel not in ("7.2", "7.3") and granule == 4096 else None
     if size is None:
         return ()

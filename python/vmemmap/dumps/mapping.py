@@ -43,7 +43,10 @@ class Mapped:
         """``2M blocks``, ``4K pages``, with ``contiguous`` in front if they are."""
         if self.leaf is None:
             return "leaves"
-        return f"{'contiguous ' if self.contiguous else ''}{format_size(self.leaf)} {'pages' if self.level == 3 else 'blocks'}"
+        return (
+            f"{'contiguous ' if self.contiguous else ''}{format_size(self.leaf)} "
+            f"{'pages' if self.level == 3 else 'blocks'}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

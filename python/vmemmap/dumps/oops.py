@@ -1,5 +1,5 @@
-"""The table walk of an arm64 oops in words: which region, which entry decides, why it faulted; of an address in vmemmap which struct
-page, which hugepage, and of which invariant it would be a symptom.
+"""The table walk of an arm64 oops in words: which region, which entry decides, why it faulted; of an address in vmemmap
+which struct page, which hugepage, and of which invariant it would be a symptom.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Oops:
             counted = "" if page.absolute else " from the start of the linear map (--memstart)"
             field = next((f", {name}" for start, end, name in _FIELDS if start <= page.offset < end), "")
             lines.append(
-                f"  struct page  {page.address:#018x} of PFN {page.pfn:#x}{counted}, offset {page.offset:#x}{field}; section {page.section}"
+                f"  struct page  {page.address:#018x} of PFN {page.pfn:#x}{counted}, offset {page.offset:#x}{field}; "
+                f"section {page.section}"
             )
             lines += [f"  {'hugepage' if not n else '':<11}  {words}" for n, words in enumerate(page.hugepages)]
         for n, each in enumerate(self.symptoms):
@@ -178,7 +179,8 @@ def explain(text: str, known: Hints | None = None) -> Oops:
         level = max(syndrome.level, levels_of(granule, va_bits)[0])
         if level != decides.level:
             notes.append(
-                f"the fault was at level {level}, the entries end at level {decides.level}: they changed before they were printed"
+                f"the fault was at level {level}, the entries end at level {decides.level}: "
+                "they changed before they were printed"
             )
     if oops.tables == "user":
         notes.append("user tables were walked: none of the kernel's")
@@ -210,7 +212,8 @@ def _machine(oops: OopsText, known: Hints, notes: list[str]) -> tuple[int, int]:
     granule, va_bits = oops.granule or known.granule, oops.va_bits or known.va_bits
     if granule is None or va_bits is None:
         notes.append(
-            f"{format_size(granule or 4096)} pages and {va_bits or 48} bits are assumed: no pgtable line says (--granule, --va-bits)"
+            f"{format_size(granule or 4096)} pages and {va_bits or 48} bits are assumed: "
+            "no pgtable line says (--granule, --va-bits)"
         )
     return granule or 4096, va_bits or 48
 
@@ -340,7 +343,8 @@ def _why(
         whys = [
             Symptom(
                 "I2",
-                "the struct page does not translate: hot remove took it while it was in use, or a hole of break-before-make was hit",
+                "the struct page does not translate: hot remove took it while it was in use, "
+                "or a hole of break-before-make was hit",
             )
         ]
         if last.level < 3:
@@ -366,12 +370,11 @@ def _invalid(last: Step, name: str) -> tuple[str, Step, tuple[Symptom, ...]]:
         how = "present-invalid (bit 0 clear, bit 59 set: before 6.12)"
     else:
         how = "not valid, though it is not zero"
-    reason = f"the valid bit of the {name} is clear: it is {how}. The kernel took it away (set_memory_valid: debug_pagealloc, KFENCE, secretmem, "
-    return (
-        reason + "the linear alias of kernel data in 7.3) or it is damaged",
-        last,
-        (Symptom("I30", "an invalid descriptor in vmemmap is not zero"),),
+    reason = (
+        f"the valid bit of the {name} is clear: it is {how}. The kernel took it away (set_memory_valid: "
+        "debug_pagealloc, KFENCE, secretmem, the linear alias of kernel data in 7.3) or it is damaged"
     )
+    return reason, last, (Symptom("I30", "an invalid descriptor in vmemmap is not zero"),)
 
 
 def _valid(oops: OopsText, syndrome: Syndrome | None, last: Step, name: str) -> tuple[str, Step, tuple[Symptom, ...]]:
@@ -391,7 +394,8 @@ def _valid(oops: OopsText, syndrome: Syndrome | None, last: Step, name: str) -> 
     if write and word & _RDONLY:
         why = Symptom(
             "I8",
-            "a store reached a tail that HVO shares: by a speculative reference or a stale pointer to a tail's struct page",
+            "a store reached a tail that HVO shares: "
+            "by a speculative reference or a stale pointer to a tail's struct page",
         )
         return f"a write, and the {name} is read-only", last, (why, Symptom("I10", "or a tail was taken for a head"))
     if fault == "permission" and word & _USER:

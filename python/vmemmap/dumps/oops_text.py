@@ -1,5 +1,5 @@
-"""The text of an arm64 oops as far as it is about tables, of kernels 4.4 to 7.x: nothing is judged here (``arch/arm64/mm/fault.c:
-__do_kernel_fault``, ``mem_abort_decode``, ``show_pte``).
+"""The text of an arm64 oops as far as it is about tables, of kernels 4.4 to 7.x: nothing is judged here
+(``arch/arm64/mm/fault.c: __do_kernel_fault``, ``mem_abort_decode``, ``show_pte``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ __all__ = ["OopsText", "read_oops"]
 
 _PREFIX: Final = re.compile(r"^(?:[>|\s]|<\d+>|\[\s*[0-9]+\.[0-9]+\]|\[\s*[TC]\d+\]|\w{3} +\d+ [\d:]{8} \S+ kernel:)*")
 _ADDRESS: Final = re.compile(
-    r"(?:(Unable to handle kernel|Ignoring spurious kernel|Unhandled fault|KASAN: [\w-]+ )\b.*?)(?:at virtual address|at) (?:0x)?([0-9a-f]{4,16})\b"
+    r"(?:(Unable to handle kernel|Ignoring spurious kernel|Unhandled fault|KASAN: [\w-]+ )\b.*?)"
+    r"(?:at virtual address|at) (?:0x)?([0-9a-f]{4,16})\b"
 )
 _ESR: Final = re.compile(r"\bESR = 0x([0-9a-f]{8,16})\b|\bOops[^:]*: ([0-9a-f]{8,16})\b|\besr: 0x([0-9a-f]{8,16})")
 _PGTABLE: Final = re.compile(
@@ -24,7 +25,8 @@ _ENTRIES: Final = re.compile(r"\[([0-9a-f]{8,16})\] \*?pgd ?= ?([0-9a-f]{8,16})"
 _ENTRY: Final = re.compile(r"\*?\b(pgd|p4d|pud|pmd|pte) ?= ?([0-9a-f]{8,16})")
 _GOES_ON: Final = re.compile(r"^,? ?\*?(?:p4d|pud|pmd|pte) ?= ?[0-9a-f]{8,16}")
 _RELEASE: Final = re.compile(
-    r"^CPU: \d+ .*?(?:Not tainted|Tainted: [A-Z ]+)(?:, \[[^\]]*\])* +(\d+\.\d+\S*)|^CPU: \d+ .*? (\d+\.\d+\.\d+\S*) #\d"
+    r"^CPU: \d+ .*?(?:Not tainted|Tainted: [A-Z ]+)(?:, \[[^\]]*\])* +(\d+\.\d+\S*)"
+    r"|^CPU: \d+ .*? (\d+\.\d+\.\d+\S*) #\d"
 )
 _OLD_PGD: Final = re.compile(r"^pgd = (?:0x)?[0-9a-f]{8,16}$")
 
@@ -62,7 +64,8 @@ def read_oops(text: str) -> OopsText:
     entries_at = next((n for n, line in enumerate(lines) if _ENTRIES.search(line)), None)
     if not headlines and entries_at is None:
         raise ImageError(
-            f"no arm64 oops: expected `Unable to handle kernel ... at virtual address ...` or `[address] pgd=...` in {len(lines)} lines"
+            "no arm64 oops: expected `Unable to handle kernel ... at virtual address ...` "
+            f"or `[address] pgd=...` in {len(lines)} lines"
         )
     first = headlines[0][0] if headlines else entries_at or 0
     # What is printed for it ends where the next begins; lines of other CPUs may lie in between.

@@ -21,7 +21,9 @@ class PhysicalMemory(ABC):
     """Physical memory by address. Addresses and lengths are bytes."""
 
     ranges: tuple[tuple[int, int], ...]
-    """(first byte, one past the last) of the memory that there is, ascending and apart; not all of it need be readable."""
+    """(first byte, one past the last) of the memory that there is, ascending and apart;
+    not all of it need be readable.
+    """
     notes: tuple[str, ...] = ()
     """What the dump says of its own completeness."""
     reason: str = ""
@@ -41,8 +43,8 @@ class PhysicalMemory(ABC):
 
     @abstractmethod
     def stored(self) -> Iterator[tuple[int, bytes]]:
-        """(address, bytes) of all memory that the dump holds, in pieces of at most 1 MiB; what is known to be zeros, or the same
-        bytes again, may be left out.
+        """(address, bytes) of all memory that the dump holds, in pieces of at most 1 MiB; what is known to be zeros, or
+        the same bytes again, may be left out.
         """
 
     @abstractmethod
@@ -65,7 +67,9 @@ class Segment:
 
 
 class FileMemory(PhysicalMemory):
-    """Segments of a file, read when asked for, wherever they are; ``/proc/kcore``, which cannot be mapped, is a file like any other."""
+    """Segments of a file, read when asked for, wherever they are; ``/proc/kcore``, which cannot be mapped,
+    is a file like any other.
+    """
 
     def __init__(self, storage: Storage, segments: Iterable[Segment]) -> None:
         """The storage is closed by ``close``. Of two segments that hold the same memory (a dump names the kernel's text
@@ -74,7 +78,9 @@ class FileMemory(PhysicalMemory):
         self._storage = storage
         segments = [s for s in segments if s.size > 0]
         self.ranges = joined((s.start, s.start + s.size) for s in segments)
-        pieces = _apart([(s.start, s.start + min(s.stored, s.size, max(0, storage.size - s.offset)), s.offset) for s in segments])
+        pieces = _apart(
+            [(s.start, s.start + min(s.stored, s.size, max(0, storage.size - s.offset)), s.offset) for s in segments]
+        )
         self._pieces = pieces
         self._starts = [start for start, _, _ in pieces]
         self.notes = (storage.cut,) if storage.cut else ()
@@ -84,7 +90,9 @@ class FileMemory(PhysicalMemory):
     def read(self, pa: int, length: int) -> bytes | None:
         parts: list[bytes] = []
         if not 0 <= length <= _READ_LIMIT:
-            raise ImageError(f"{self._storage.path}: {length} bytes asked for at once: expected at most {_READ_LIMIT >> 20} MiB")
+            raise ImageError(
+                f"{self._storage.path}: {length} bytes asked for at once: expected at most {_READ_LIMIT >> 20} MiB"
+            )
         while length:
             index = bisect_right(self._starts, pa) - 1
             if index < 0:

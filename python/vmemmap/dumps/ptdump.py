@@ -1,4 +1,5 @@
-"""``kernel_page_tables`` text in parsed form: one NumPy array for each thing that a line says, printed back byte for byte.
+"""``kernel_page_tables`` text in parsed form: one NumPy array for each thing that a line says, printed back byte for
+byte.
 
 A dump of a hundred megabytes is a million ranges; as arrays they take 13 bytes each. Columns that this package does not
 know are kept as they stand, and so are markers.
@@ -21,8 +22,8 @@ from .image import read_text
 __all__ = ["LEVELS", "Columns", "Marker", "Ptdump", "Range", "load_ptdump", "parse_ptdump"]
 
 LEVELS: Final = ("PGD", "P4D", "PUD", "PMD", "PTE", "")
-"""Names of levels by their number in ``Ptdump.level``. 6.1 prints a folded level by the name of that it is folded into; 4.4
-prints none, which is the last. Without columns that is a hole, as kernels before 5.6 do not print any."""
+"""Names of levels by their number in ``Ptdump.level``. 6.1 prints a folded level by the name of that it is folded into;
+4.4 prints none, which is the last. Without columns that is a hole, as kernels before 5.6 do not print any."""
 
 
 class Columns(NamedTuple):

@@ -1,5 +1,5 @@
-"""Files from elsewhere, opened and read with suspicion: what cannot be read is one line, and no more memory is asked for
-than the file has bytes.
+"""Files from elsewhere, opened and read with suspicion: what cannot be read is one line, and no more memory is asked
+for than the file has bytes.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ _ROWS: Final = (
     (
         (6, 2),
         ("6.1",),
-        "the VA layout is that of 5.11 to 6.8; its HVO copies the head as 6.12 does, and arm64 has not had it since 6.3",
+        "the VA layout is that of 5.11 to 6.8; its HVO copies the head as 6.12 does, "
+        "and arm64 has not had it since 6.3",
     ),
     ((5, 18), ("6.1",), "the VA layout is that of 5.11 to 6.8, HVO keeps one vmemmap page as 6.1 does"),
     ((5, 11), ("2021",), "the VA layout is that of 5.11 to 6.8, HVO, from 5.14 on, keeps two vmemmap pages"),
@@ -94,7 +95,9 @@ def behaviour_of_release(text: str, generation: Generation | None = None) -> Beh
 
 
 def behaviour_of_layout(generation: Generation, newer_tables: bool) -> Behaviour | None:
-    """The behaviour where nothing says a release. ``newer_tables``: table descriptors carry the access flag, as in 7.x."""
+    """The behaviour where nothing says a release. ``newer_tables``: table descriptors carry the access flag,
+    as in 7.x.
+    """
     if not generation.behaviours:
         return Behaviour("2021", f"nothing says the release, and the VA layout is that of {generation.releases}")
     preferred = ("7.3", "7.2", generation.behaviours[0]) if newer_tables else generation.behaviours
@@ -106,7 +109,9 @@ def behaviour_of_layout(generation: Generation, newer_tables: bool) -> Behaviour
 
 
 def fixmap_size(text: str) -> int | None:
-    """Bytes from Fixmap start to Fixmap end in Debian's kernel of that release, where they are not those of its behaviour."""
+    """Bytes from Fixmap start to Fixmap end in Debian's kernel of that release,
+    where they are not those of its behaviour.
+    """
     version = _version(text)
     return next((size for since, size in _FIXMAP if version is not None and version >= since), None)
 

@@ -1,9 +1,11 @@
-"""Page tables found in memory of which nothing is known: ``swapper_pg_dir``, ``memstart_addr``, the granule and the VA size.
+"""Page tables found in memory of which nothing is known: ``swapper_pg_dir``, ``memstart_addr``, the granule and the VA
+size.
 
-A page is a root if, read as one, it *translates its own linear map*: every leaf of the lower half of the kernel's addresses
-has the same distance between its virtual and its physical address, that distance makes a ``memstart_addr`` that can be, and
-the root itself is mapped where the linear map has it. User tables have no linear map, other kernel tables have no upper half.
-Independently VMCOREINFO is looked for: a kernel has it in a page of its own memory, whether the dump has the note or not.
+A page is a root if, read as one, it *translates its own linear map*: every leaf of the lower half of the kernel's
+addresses has the same distance between its virtual and its physical address, that distance makes a ``memstart_addr``
+that can be, and the root itself is mapped where the linear map has it. User tables have no linear map, other kernel
+tables have no upper half. Independently VMCOREINFO is looked for: a kernel has it in a page of its own memory, whether
+the dump has the note or not.
 """
 
 from __future__ import annotations

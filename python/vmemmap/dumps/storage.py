@@ -30,7 +30,9 @@ _END_LIMIT: Final = 1 << 56
 
 
 class Storage:
-    """An open file, read where it is asked for: nothing is mapped, so a file that shrinks meanwhile is an error of one line."""
+    """An open file, read where it is asked for: nothing is mapped,
+    so a file that shrinks meanwhile is an error of one line.
+    """
 
     cut: str | None = None
     """What the file lacks, if it was cut off and that shows."""
@@ -119,7 +121,10 @@ class Flattened(Storage):
                 self._ends.append(offset + there)
                 self._places.append(at)
             if there < length:
-                self.cut = f"the flattened file ends {length - max(there, 0):,} bytes before its last piece does: it was cut off"
+                self.cut = (
+                    f"the flattened file ends {length - max(there, 0):,} bytes before its last piece does: "
+                    "it was cut off"
+                )
                 return
             at += length
 

@@ -15,8 +15,9 @@ _PGTY_HUGETLB: Final = 0xF4
 
 @dataclass(frozen=True, slots=True)
 class StructPage:
-    """Eight words of 64 bits. Which of them the kernel keeps what in is that of `include/linux/mm_types.h`, but for the first
-    tail of a compound page: there the model has the order, and under 2021 and 6.1 the destructor, in ``words[2]``.
+    """Eight words of 64 bits. Which of them the kernel keeps what in is that of `include/linux/mm_types.h`, but for the
+    first tail of a compound page: there the model has the order, and under 2021 and 6.1 the destructor, in
+    ``words[2]``.
     """
 
     address: int

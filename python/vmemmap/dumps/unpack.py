@@ -1,4 +1,6 @@
-"""One page of a kdump-compressed dump, unpacked by the library of its method; what comes out is never more than a block."""
+"""One page of a kdump-compressed dump, unpacked by the library of its method;
+what comes out is never more than a block.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def unpack(method: int, data: bytes, block_size: int) -> bytes:
         block = _UNPACKERS[name](data, block_size)
     except ImportError:
         raise Unpackable(
-            f"compressed by {name}: unpacking takes {_PACKAGES[name]}, which is not installed: pip install 'vmemmap[vmcore]'"
+            f"compressed by {name}: unpacking takes {_PACKAGES[name]}, which is not installed: "
+            "pip install 'vmemmap[vmcore]'"
         ) from None
     except (zlib.error, ValueError, MemoryError, RuntimeError, OSError) as error:
         raise Unpackable(f"damaged {name} data: {ascii(str(error))[1:-1][:80]}") from error

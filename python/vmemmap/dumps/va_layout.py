@@ -1,10 +1,11 @@
 """Where arm64 kernels have put the linear map and vmemmap, by generation of the layout; and kernels that were built for
 52-bit addresses and run with fewer (``arch/arm64/include/asm/memory.h``, ``arch/arm64/mm/init.c``).
 
-Such a kernel computes with the PAGE_OFFSET of 52 bits and lowers ``memstart_addr`` so that RAM lies in the part of the linear
-map that its CPU has. All that is arithmetic: with 4K and 16K pages its tables, its vmemmap and its text are those of a kernel
-that was built for the bits in use and has the higher ``memstart_addr``, which is how they are described here. With 64K pages
-the root keeps its 1,024 entries, of which the upper ones are in use, so there the 52 bits stay.
+Such a kernel computes with the PAGE_OFFSET of 52 bits and lowers ``memstart_addr`` so that RAM lies in the part of the
+linear map that its CPU has. All that is arithmetic: with 4K and 16K pages its tables, its vmemmap and its text are
+those of a kernel that was built for the bits in use and has the higher ``memstart_addr``, which is how they are
+described here. With 64K pages the root keeps its 1,024 entries, of which the upper ones are in use, so there the 52
+bits stay.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ __all__ = [
 
 _STRUCT_PAGE: Final = 64
 _LOWERED: Final = -(1 << 51)
-"""``memstart_addr`` below this was lowered for a smaller VA: a linear map has at most 2^51 bytes, so KASLR goes no further."""
+"""``memstart_addr`` below this was lowered for a smaller VA: a linear map has at most 2^51 bytes,
+so KASLR goes no further.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,5 +101,7 @@ def in_use_memstart(memstart: int, granule: int, va_bits: int) -> int:
 
 
 def vmemmap_in_use(start: int, granule: int, built_for: int, va_bits: int) -> int:
-    """Where the struct page of PAGE_OFFSET of the bits in use is, of VMEMMAP_START of a kernel built for ``built_for``."""
+    """Where the struct page of PAGE_OFFSET of the bits in use is,
+    of VMEMMAP_START of a kernel built for ``built_for``.
+    """
     return start + (page_offset(va_bits) - page_offset(built_for)) // granule * _STRUCT_PAGE

@@ -1,7 +1,7 @@
 """Page tables out of the memory of a kernel: crash dumps, dumps of virtual machines, ``/proc/kcore``, raw memory.
 
-ELF is decoded by pyelftools, kdump-compressed dumps by ``dumps.kdump``; drgn reads both on request. What VMCOREINFO does not
-say is given by hand or found in the memory itself.
+ELF is decoded by pyelftools, kdump-compressed dumps by ``dumps.kdump``; drgn reads both on request. What VMCOREINFO
+does not say is given by hand or found in the memory itself.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def read_vmcore(
 
     What is given replaces what VMCOREINFO says: ``kernel`` (one of the modelled behaviours), ``root`` (physical address
     of ``swapper_pg_dir``), ``granule``, ``va_bits``, ``memstart`` (``memstart_addr``, may be negative). ``base`` is the
-    physical address of the first byte of a raw file; a file is taken as raw if it is given and not otherwise, and ``ram`` are
-    further raw files, each with its own address. Addresses are integers or text like ``0x40000000``. ``through="drgn"`` reads
-    with drgn. What is neither said nor given is looked for in the memory of the dump.
+    physical address of the first byte of a raw file; a file is taken as raw if it is given and not otherwise, and
+    ``ram`` are further raw files, each with its own address. Addresses are integers or text like ``0x40000000``.
+    ``through="drgn"`` reads with drgn. What is neither said nor given is looked for in the memory of the dump.
 
-    RAM of the image is what the dump has a program header or a bit for, to the page, whether or not its contents were stored;
-    where drgn reads, it is what the linear map maps. All of it counts as present at boot, since a dump does not tell it from
-    memory added later: a removal of it is refused, and memory blocks that host their own memmap are not recognised.
-    Hugepages are not visible and the image has none; ``vm.hugetlb_optimize_vmemmap`` counts as on.
+    RAM of the image is what the dump has a program header or a bit for, to the page, whether or not its contents were
+    stored; where drgn reads, it is what the linear map maps. All of it counts as present at boot, since a dump does not
+    tell it from memory added later: a removal of it is refused, and memory blocks that host their own memmap are not
+    recognised. Hugepages are not visible and the image has none; ``vm.hugetlb_optimize_vmemmap`` counts as on.
 
     Tables are not verified against each other: a damaged tree gives what can be read of it.
 
@@ -119,8 +119,14 @@ def read_vmcore(
     try:
         head = storage.read(0, 8)
         if not head.startswith((_ELF, KDUMP_MAGIC)):
-            what = "a flattened file of neither" if head.startswith(VMCORE_MAGIC) or type(storage) is not Storage else "neither"
-            raise ImageError(f"{path}: {what} an ELF core dump nor kdump-compressed: give base if it is raw physical memory")
+            what = (
+                "a flattened file of neither"
+                if head.startswith(VMCORE_MAGIC) or type(storage) is not Storage
+                else "neither"
+            )
+            raise ImageError(
+                f"{path}: {what} an ELF core dump nor kdump-compressed: give base if it is raw physical memory"
+            )
         if head.startswith(_ELF):
             return _elf(path, storage, given, through)
         memory = KdumpMemory(storage)
@@ -180,7 +186,9 @@ def _raw(files: list[tuple[Path, int]]) -> PhysicalMemory:
                 raise ImageError(f"{path}: {size} bytes from {base:#x} on: expected some, below 52 bits")
             for start, end, other in taken:
                 if base < end and start < base + size:
-                    raise ImageError(f"{path}: {size:#x} bytes at {base:#x}: overlaps {other}, which has {start:#x} to {end:#x}")
+                    raise ImageError(
+                        f"{path}: {size:#x} bytes at {base:#x}: overlaps {other}, which has {start:#x} to {end:#x}"
+                    )
             taken.append((base, base + size, path))
     except BaseException:
         for memory in memories:
@@ -223,7 +231,10 @@ def _collected(path: Path, k: KernelFacts, memory: PhysicalMemory, source: Sourc
     ram = [(-(-start // k.granule) * k.granule, end // k.granule * k.granule) for start, end in ranges]
     highest = max((end for _, end in ram), default=0)
     if k.va_bits != 52 and highest > 1 << 48:
-        raise ImageError(f"{path}: memory up to {highest:#x}: tables with {k.va_bits} bits of VA are read with 48 bits of physical address")
+        raise ImageError(
+            f"{path}: memory up to {highest:#x}: "
+            f"tables with {k.va_bits} bits of VA are read with 48 bits of physical address"
+        )
     description = Description(
         granule=k.granule,
         va_bits=k.va_bits,
@@ -241,7 +252,9 @@ def _collected(path: Path, k: KernelFacts, memory: PhysicalMemory, source: Sourc
         kernel_text=k.kernel_text,
         notes=(*k.notes, *memory.notes, *_told_missing(missing, memory)),
     )
-    return Vmcore(Image(pa=pa, level=level, words=words, description=description), memory, source, k.head_mask, tuple(missing))
+    return Vmcore(
+        Image(pa=pa, level=level, words=words, description=description), memory, source, k.head_mask, tuple(missing)
+    )
 
 
 def _told_missing(missing: list[int], memory: PhysicalMemory) -> list[str]:
@@ -250,4 +263,7 @@ def _told_missing(missing: list[int], memory: PhysicalMemory) -> list[str]:
     listed = ", ".join(hex(pa) for pa in missing[:_SHOWN]) + (" and more" if len(missing) > _SHOWN else "")
     inside = sum(any(start <= pa < end for start, end in memory.ranges) for pa in missing[:64]) == len(missing[:64])
     why = "left out of the dump or cut off with it" if inside else "some outside the memory of the dump"
-    return [f"{len(missing)} of the tables that other tables name {'is' if len(missing) == 1 else 'are'} not in the dump ({why}): {listed}"]
+    return [
+        f"{len(missing)} of the tables that other tables name {'is' if len(missing) == 1 else 'are'} not in the dump "
+        f"({why}): {listed}"
+    ]

@@ -130,11 +130,13 @@ class Where:
         if self.hugepage is not None:
             h = self.hugepage
             lines.append(
-                f"  hugepage     {h['name']}, head PFN {h['pfn']:#x}, this is page {h['number']} of {h['pages']}: {h['state']}"
+                f"  hugepage     {h['name']}, head PFN {h['pfn']:#x}, "
+                f"this is page {h['number']} of {h['pages']}: {h['state']}"
             )
         if self.block is not None:
             lines.append(
-                f"  block        memory{self.block['number']}, {format_size(self.block['size'])} at {self.block['start']:#x}: {self.block['state']}"
+                f"  block        memory{self.block['number']}, "
+                f"{format_size(self.block['size'])} at {self.block['start']:#x}: {self.block['state']}"
             )
         return "\n".join([*lines, *(f"  note         {note}" for note in self.notes)])
 

@@ -170,10 +170,10 @@ class Tables(Mapping[int, "NDArray[np.uint64]"]):
 class Machine:
     """An arm64 machine with its kernel: boots with ``boot_memory`` at 1 GiB and room for ``hotplug_memory`` above it.
 
-    Sizes are bytes or text like ``4G``. ``kernel`` is the behaviour modelled: ``2021``, ``6.1``, ``6.12``, ``6.12.117``, ``7.2``,
-    ``7.3``;
-    `hvo` is ``hugetlb_free_vmemmap`` at boot. Every other keyword is a policy (``update="bbm"``); ``vmemmap.policies()``
-    lists them. With `checked` every access is checked as a sanitizer does, and ``violations`` tells what it saw.
+    Sizes are bytes or text like ``4G``. ``kernel`` is the behaviour modelled: ``2021``, ``6.1``, ``6.12``,
+    ``6.12.117``, ``7.2``, ``7.3``; `hvo` is ``hugetlb_free_vmemmap`` at boot. Every other keyword is a policy
+    (``update="bbm"``); ``vmemmap.policies()`` lists them. With `checked` every access is checked as a sanitizer does,
+    and ``violations`` tells what it saw.
     """
 
     __slots__ = ("_core", "_description", "hugetlb", "memory")
@@ -276,7 +276,8 @@ class Machine:
 
         HugeTLB pages come from the JSON, whether each is optimised from the tables; of a vmcore only those that are
         optimised are known. `kernel` overrides the behaviour that the dump names; `root`, `granule`, `va_bits` and
-        `memstart` are for a vmcore that does not say, `base` for raw memory, `ram` for further files of that (``FILE@ADDRESS``).
+        `memstart` are for a vmcore that does not say, `base` for raw memory, `ram` for further files of that
+        (``FILE@ADDRESS``).
 
         Args:
             path: A table image (``.npz``) or a vmcore.
@@ -300,7 +301,9 @@ class Machine:
         from .. import _core
         from ..dumps.dump import Hints, read_tables
 
-        hints = Hints.parse(kernel=kernel, root=root, granule=granule, va_bits=va_bits, memstart=memstart, base=base, ram=ram)
+        hints = Hints.parse(
+            kernel=kernel, root=root, granule=granule, va_bits=va_bits, memstart=memstart, base=base, ram=ram
+        )
         image = read_tables(path, hints)
         d = image.description
         chosen = _policies(policies)
@@ -309,7 +312,9 @@ class Machine:
             tables = _core.TableImage(image.pa, image.level, image.words, d)
             machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
         except ValueError as error:
-            lacks = "".join(f"; {note}" for note in d.notes if "not in the dump" in note and "not in the image" in str(error))
+            lacks = "".join(
+                f"; {note}" for note in d.notes if "not in the dump" in note and "not in the image" in str(error)
+            )
             raise type(error)(f"{os.fspath(path)}: {error}{lacks}") from None
         return machine
 
@@ -392,7 +397,9 @@ class Machine:
 
     @property
     def violations(self) -> list[Violation]:
-        """What a checked machine saw happen, in order; of one that is not checked, only what kernel functions warn of themselves."""
+        """What a checked machine saw happen, in order; of one that is not checked,
+        only what kernel functions warn of themselves.
+        """
         return [Violation(**found) for found in self._core.violations()]
 
     def check(self) -> list[Violation]:
@@ -437,7 +444,8 @@ class Machine:
         return None if words is None else StructPage(self.page_address(pfn), tuple(words))
 
     def linear_address(self, physical: int) -> int:
-        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it is mapped.
+        """Virtual address of a physical address in the linear map (``__phys_to_virt``): arithmetic, whether or not it
+        is mapped.
 
         Kernel: ``__phys_to_virt``, ``arch/arm64/include/asm/memory.h``.
 
@@ -462,8 +470,8 @@ class Machine:
         return Translation(*self._core.translate(_word(va, "va")))
 
     def ptdump(self, region: str | None = None) -> str:
-        """The text of ``/sys/kernel/debug/kernel_page_tables``, or the slice of it that belongs to a region (``vmemmap``,
-        ``linear``, ``vmalloc``, ...).
+        """The text of ``/sys/kernel/debug/kernel_page_tables``, or the slice of it that belongs to a region
+        (``vmemmap``, ``linear``, ``vmalloc``, ...).
 
         Kernel: ``ptdump_walk``, ``arch/arm64/mm/ptdump.c``.
 
@@ -491,7 +499,10 @@ class Machine:
 
     def __repr__(self) -> str:
         core = self._core
-        return f"<Machine {core.granule >> 10}K, {core.va_bits}-bit, kernel {core.kernel}, {len(self.memory.blocks)} memory blocks>"
+        return (
+            f"<Machine {core.granule >> 10}K, {core.va_bits}-bit, kernel {core.kernel}, "
+            f"{len(self.memory.blocks)} memory blocks>"
+        )
 
 
 def _word(value: int, what: str) -> int:

@@ -32,7 +32,8 @@ def find_root(given: Path) -> Path:
         return given
     if not given.is_dir():
         raise SpecError(
-            f"root is {str(given)!r}: expected a directory with proc and sys in it, a sosreport or a node's YAML of a must-gather"
+            f"root is {str(given)!r}: expected a directory with proc and sys in it, "
+            "a sosreport or a node's YAML of a must-gather"
         )
     hosts = list(_hosts(given))
     if not hosts:

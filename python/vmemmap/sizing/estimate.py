@@ -16,7 +16,8 @@ __all__ = ["BootFit", "Estimate", "PoolEstimate", "estimate", "human_size"]
 
 MAPPINGS: Final = ("blocks", "basepages")
 NO_HVO: Final = (
-    "only arm64 has these pages, and mainline arm64 has had no HVO since early 2023 (commit 060a2c92d1b6, for break-before-make): "
+    "only arm64 has these pages, and mainline arm64 has had no HVO since early 2023 (commit 060a2c92d1b6, "
+    "for break-before-make): "
     "this is what it would save"
 )
 """Said of 16K and 64K pages."""
@@ -80,10 +81,10 @@ class BootFit:
     """Whether the hugepages fit if all are allocated at boot; sizes in bytes, negative where memory does not suffice.
 
     Without early HVO all struct pages are allocated first and HVO gives back afterwards (for gigantic pages, which come
-    from memblock, necessarily so). With it (Linux 6.15, ``mm/hugetlb_vmemmap.c: hugetlb_vmemmap_init_early``) the struct
-    pages that HVO would free are never allocated, but only for boot-time pages whose size is a whole number of sections and
-    of what one PMD of vmemmap describes; and those are mapped by base pages. Arithmetic of sizes: nothing is said of
-    contiguity, alignment, nodes, nor of what else the kernel takes beyond `kernel_reserve`.
+    from memblock, necessarily so). With it (Linux 6.15, ``mm/hugetlb_vmemmap.c: hugetlb_vmemmap_init_early``) the
+    struct pages that HVO would free are never allocated, but only for boot-time pages whose size is a whole number of
+    sections and of what one PMD of vmemmap describes; and those are mapped by base pages. Arithmetic of sizes: nothing
+    is said of contiguity, alignment, nodes, nor of what else the kernel takes beyond `kernel_reserve`.
     """
 
     kernel_reserve: int
@@ -138,13 +139,23 @@ class BootFit:
             Lines for people, without a newline at the end.
         """
         covered = " and ".join(map(format_size, self.early_sizes))
-        early = f"for {covered} pages; Linux 6.15, which has it on x86_64 only" if covered else "does not apply to these sizes"
+        early = (
+            f"for {covered} pages; Linux 6.15, which has it on x86_64 only"
+            if covered
+            else "does not apply to these sizes"
+        )
         left = f", {human_size(self.kernel_reserve)} to be left" if self.kernel_reserve else ""
-        rows = [("without early HVO", self.free, self.fits, ""), ("with early HVO", self.free_early, self.fits_early, f" ({early})")]
+        rows = [
+            ("without early HVO", self.free, self.fits, ""),
+            ("with early HVO", self.free_early, self.fits_early, f" ({early})"),
+        ]
         return "\n".join(
             [
                 f"  all of them at boot: memory left beside hugepages, struct pages and their tables{left}",
-                *(f"  {name:<23}  {human_size(size):>12}  {'fits' if fits else 'does not fit'}{note}" for name, size, fits, note in rows),
+                *(
+                    f"  {name:<23}  {human_size(size):>12}  {'fits' if fits else 'does not fit'}{note}"
+                    for name, size, fits, note in rows
+                ),
                 "  sizes only: contiguity, alignment, nodes and the kernel's own needs are not counted",
             ]
         )
@@ -270,7 +281,8 @@ class Estimate:
         if self.split_tables:
             lines += [
                 "",
-                "  a split is never merged back: those tables outlive the hugepages, in boot memory for good. Hot remove frees",
+                "  a split is never merged back: those tables outlive the hugepages, "
+                "in boot memory for good. Hot remove frees",
                 "  the table of a section, and memory added there again is mapped by a block",
             ]
         if any(pool.count for pool in self.pools):
@@ -297,7 +309,8 @@ def estimate(
 
     ``hugepages`` is hugepage size → bytes of memory in such pages, or texts like ``2M=400G``. ``reserved`` is the
     number of vmemmap pages kept for each hugepage: 1, or 2 as in 2021. With 16K and 64K pages vmemmap is always mapped
-    by base pages, whatever ``mapping`` says. ``kernel_reserve`` is what must be left if all hugepages are allocated at boot.
+    by base pages, whatever ``mapping`` says. ``kernel_reserve`` is what must be left if all hugepages are allocated at
+    boot.
 
     Kernel: ``Documentation/mm/vmemmap_dedup.rst``.
 
@@ -337,7 +350,9 @@ def estimate(
     if sum(wanted.values()) > total:
         raise SpecError(f"hugepages take {format_size(sum(wanted.values()))}, but memory is {format_size(total)}")
     pools = tuple(
-        PoolEstimate(size, amount // size, machine.vmemmap_pages(size), machine.frames_freed(size, reserved), machine.granule)
+        PoolEstimate(
+            size, amount // size, machine.vmemmap_pages(size), machine.frames_freed(size, reserved), machine.granule
+        )
         for size, amount in wanted.items()
     )
     blocks = mapping == "blocks" and machine.granule == 4096
@@ -388,17 +403,29 @@ def _splits(machine: Layout, pools: tuple[PoolEstimate, ...], sections: int) -> 
     Hugepages are naturally aligned, so side by side they leave no gap whatever their sizes.
     """
     block = machine.section_vmemmap
-    optimised = [(int(pool.vmemmap_pages_each) * machine.granule, pool.count) for pool in pools if pool.frames_freed_each]
+    optimised = [
+        (int(pool.vmemmap_pages_each) * machine.granule, pool.count) for pool in pools if pool.frames_freed_each
+    ]
     least = -(-sum(each * count for each, count in optimised) // block)
     most = sum(max(1, each // block) * count for each, count in optimised)
     return least, min(most, sections)
 
 
 def _boot(machine: Layout, pools: tuple[PoolEstimate, ...], blocks: bool, left: int, reserve: int) -> BootFit:
-    """`left` is what remains without early HVO. The conditions are those of ``vmemmap_should_optimize_bootmem_page``."""
+    """`left` is what remains without early HVO. The conditions are those of
+    ``vmemmap_should_optimize_bootmem_page``.
+    """
     described = machine.pmd_size // machine.struct_page_size * machine.granule
-    early = [pool for pool in pools if pool.count and pool.frames_freed and not (pool.size % machine.section_size or pool.size % described)]
-    tables = sum(pool.count * int(pool.vmemmap_pages_each) * machine.granule // machine.pmd_size for pool in early) if blocks else 0
+    early = [
+        pool
+        for pool in pools
+        if pool.count and pool.frames_freed and not (pool.size % machine.section_size or pool.size % described)
+    ]
+    tables = (
+        sum(pool.count * int(pool.vmemmap_pages_each) * machine.granule // machine.pmd_size for pool in early)
+        if blocks
+        else 0
+    )
     return BootFit(
         kernel_reserve=reserve,
         free=left,

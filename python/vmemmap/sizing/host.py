@@ -46,15 +46,20 @@ _GRANULES: Final = ("CONFIG_ARM64_4K_PAGES", "CONFIG_ARM64_16K_PAGES", "CONFIG_A
 
 ARCHITECTURES: Final = {
     "x86_64": "x86_64 has had it since Linux 5.14",
-    "aarch64": "arm64 selected it in commit 1e63ac088f20 and dropped it in 060a2c92d1b6 (early 2023) for break-before-make;"
-    " stable and vendor kernels vary",
+    "aarch64": "arm64 selected it in commit 1e63ac088f20 and dropped it in 060a2c92d1b6 (early 2023) "
+    "for break-before-make; stable and vendor kernels vary",
     "riscv64": "riscv selects it in Linux 6.12",
     "loongarch64": "loongarch selects it in Linux 6.12",
     "s390x": 's390 dropped it again in "s390: Disable ARCH_WANT_OPTIMIZE_HUGETLB_VMEMMAP" (2025)',
 }
 """Machine as ``uname`` names it → what is known of HVO there. What the host itself shows comes first."""
 
-_SECTIONS: Final = {("x86_64", 4096): 128 << 20, ("aarch64", 4096): 128 << 20, ("aarch64", 16384): 128 << 20, ("aarch64", 65536): 512 << 20}
+_SECTIONS: Final = {
+    ("x86_64", 4096): 128 << 20,
+    ("aarch64", 4096): 128 << 20,
+    ("aarch64", 16384): 128 << 20,
+    ("aarch64", 65536): 512 << 20,
+}
 """Machine and page size → bytes of a section (``SECTION_SIZE_BITS``)."""
 
 
@@ -100,7 +105,9 @@ class MemoryBlocks:
     states: Mapping[str, int]
     """State → number of blocks; ``unknown`` if the file could not be read."""
     removable: int
-    """Blocks whose file ``removable`` says 1: since Linux 5.7 this tells that the kernel has memory hot remove, no more."""
+    """Blocks whose file ``removable`` says 1: since Linux 5.7 this tells that the kernel has memory hot remove,
+    no more.
+    """
     auto_online: str | None
     memmap_on_memory: str | None
 
@@ -168,12 +175,18 @@ class Host:
 
     @property
     def frames_saved_least(self) -> int:
-        """Frames that HVO has freed, at least: vmemmap pages that the kernel does not count, though the memory needs them.
+        """Frames that HVO has freed, at least: vmemmap pages that the kernel does not count, though the memory needs
+        them.
 
         page_ext, device memory and DAX count too and hide as many, so it is a lower bound. Nothing is concluded where
         descriptors may lie in the memory itself (memmap_on_memory).
         """
-        if self.hvo.available is False or self.memmap_least is None or self.memmap_pages is None or self.memmap_boot_pages is None:
+        if (
+            self.hvo.available is False
+            or self.memmap_least is None
+            or self.memmap_pages is None
+            or self.memmap_boot_pages is None
+        ):
             return 0
         if self.blocks.memmap_on_memory not in (None, "N", "n", "0"):
             return 0
@@ -226,7 +239,9 @@ class Host:
             "memory_blocks": self.blocks.to_dict(),
             "default_size_only": self.default_only,
             "bytes_in_other_pools": self.other_pools,
-            "smaller_than_asked": [{"size": size, "asked": wanted, "got": got, "why": why} for size, wanted, got, why in self.asked],
+            "smaller_than_asked": [
+                {"size": size, "asked": wanted, "got": got, "why": why} for size, wanted, got, why in self.asked
+            ],
             "ignored_parameters": [{"parameter": each.parameter, "why": each.why} for each in self.ignored],
             "command_line": None if self.command_line is None else list(self.command_line),
             "could_not_read": [{"path": path, "reason": reason} for path, reason in self.unread.items()],
@@ -245,12 +260,18 @@ class Host:
         if self.frames_all and self.frames_saved_least != self.frames_saved_most:
             known.append("which hugepages are optimised: vm.hugetlb_optimize_vmemmap tells of pages to come only")
         if self.default_only:
-            other = "" if not self.other_pools else f"; they hold {human_size(self.other_pools)} (Hugetlb in /proc/meminfo)"
+            other = (
+                "" if not self.other_pools else f"; they hold {human_size(self.other_pools)} (Hugetlb in /proc/meminfo)"
+            )
             known.append(f"pools of other sizes than the default: /proc/meminfo tells of no others{other}")
         if self.memmap_pages is None or self.memmap_boot_pages is None:
-            known.append("how many vmemmap pages are allocated: nr_memmap_pages and nr_memmap_boot_pages came with Linux 6.12")
+            known.append(
+                "how many vmemmap pages are allocated: nr_memmap_pages and nr_memmap_boot_pages came with Linux 6.12"
+            )
         if self.blocks.memmap_on_memory not in (None, "N", "n", "0"):
-            known.append("which memory blocks hold their own struct pages (memmap_on_memory): HVO leaves hugepages there alone")
+            known.append(
+                "which memory blocks hold their own struct pages (memmap_on_memory): HVO leaves hugepages there alone"
+            )
         return known
 
     def text(self) -> str:
@@ -259,11 +280,22 @@ class Host:
         Returns:
             Lines for people, without a newline at the end.
         """
-        page = "page size not known" if self.page_size is None else f"{format_size(self.page_size)} pages ({self.page_size_from})"
+        page = (
+            "page size not known"
+            if self.page_size is None
+            else f"{format_size(self.page_size)} pages ({self.page_size_from})"
+        )
         memory = "memory not known" if self.memory is None else f"{human_size(self.memory)} of memory"
-        lines = [f"Linux {self.release or '(release not known)'}, {self.machine or 'machine not known'}, {page}, {memory}", ""]
+        lines = [
+            f"Linux {self.release or '(release not known)'}, {self.machine or 'machine not known'}, {page}, {memory}",
+            "",
+        ]
         state = {True: "in this kernel", False: "not in this kernel", None: "not known"}[self.hvo.available]
-        switch = {True: ", on", False: ", off", None: ", on or off is not known"}[self.hvo.on] if self.hvo.available is not False else ""
+        switch = (
+            {True: ", on", False: ", off", None: ", on or off is not known"}[self.hvo.on]
+            if self.hvo.available is not False
+            else ""
+        )
         lines.append(f"  HVO            {state}{switch}: {self.hvo.why}")
         if self.machine in ARCHITECTURES:
             lines.append(f"                 {ARCHITECTURES[self.machine]}")
@@ -276,13 +308,19 @@ class Host:
         lines.append(f"  memory blocks  {self._block_text()}")
         if self.command_line:
             lines.append(f"  command line   {' '.join(self.command_line)}")
-        shortfalls = [f"{format_size(size)}: {wanted} asked for, {_or_unknown(got)} there: {why}" for size, wanted, got, why in self.asked]
+        shortfalls = [
+            f"{format_size(size)}: {wanted} asked for, {_or_unknown(got)} there: {why}"
+            for size, wanted, got, why in self.asked
+        ]
         for title, rows in (
             ("ignored", [f"{each.parameter}: {each.why}" for each in self.ignored]),
             ("smaller pools", shortfalls),
         ):
             lines += [f"  {title if not i else '':<14} {row}" for i, row in enumerate(rows)]
-        for title, rows in (("could not read", [f"{path}: {reason}" for path, reason in self.unread.items()]), ("not known", self.not_known())):
+        for title, rows in (
+            ("could not read", [f"{path}: {reason}" for path, reason in self.unread.items()]),
+            ("not known", self.not_known()),
+        ):
             lines += [f"  {title if not i else '':<14} {row}" for i, row in enumerate(rows)]
         return "\n".join(lines)
 
@@ -291,16 +329,25 @@ class Host:
             return ["  hugepage pools are not known"]
         if not self.pools:
             return ["  no hugepage pools: nothing for HVO to save"]
-        lines = ["  hugepage     number       free   reserved    surplus  vmemmap pages  freed  saved if all are optimised"]
+        lines = [
+            "  hugepage     number       free   reserved    surplus  vmemmap pages  freed  saved if all are optimised"
+        ]
         for pool in self.pools:
             each = pool.estimate
             counts = " ".join(f"{_or_unknown(pool.counters[name]):>10}" for name in COUNTS)
             saved = f"{human_size(each.bytes_saved)}, {each.percent:.3f}% of them" if each.count else "-"
-            arithmetic = f"{each.vmemmap_pages_each:>14g} {each.frames_freed_each:>6}  {saved}" if self.page_size else f"{'?':>14} {'?':>6}  ?"
+            arithmetic = (
+                f"{each.vmemmap_pages_each:>14g} {each.frames_freed_each:>6}  {saved}"
+                if self.page_size
+                else f"{'?':>14} {'?':>6}  ?"
+            )
             lines.append(f"  {format_size(each.size):>8} {counts} {arithmetic}")
             if len(pool.nodes) > 1:
                 for node, found in pool.nodes.items():
-                    lines.append(f"  node {node:<3} {_or_unknown(found['nr_hugepages']):>10} {_or_unknown(found['free_hugepages']):>10}")
+                    lines.append(
+                        f"  node {node:<3} {_or_unknown(found['nr_hugepages']):>10} "
+                        f"{_or_unknown(found['free_hugepages']):>10}"
+                    )
         return [*lines, "", f"  {self._saving_text()}"]
 
     def _saving_text(self) -> str:
@@ -308,7 +355,9 @@ class Host:
             return "HVO saves      not known without the page size"
         if not self.frames_all:
             return "HVO saves      nothing: there are no hugepages of a size that it can optimise"
-        everything = human_size(self.bytes_all) + (f", {100 * self.bytes_all / self.memory:.3f}% of memory" if self.memory else "")
+        everything = human_size(self.bytes_all) + (
+            f", {100 * self.bytes_all / self.memory:.3f}% of memory" if self.memory else ""
+        )
         if self.hvo.available is False:
             return f"HVO would save {everything}, if this kernel had it"
         if self.hvo.on is False and self.hvo.sysctl is None:
@@ -325,12 +374,14 @@ class Host:
         size = "" if blocks.block_size is None else f" of {format_size(blocks.block_size)}"
         states = ", ".join(f"{count} {state}" for state, count in blocks.states.items())
         settings = [("auto_online_blocks", blocks.auto_online), ("memmap_on_memory", blocks.memmap_on_memory)]
-        return f"{blocks.number}{size}: {states}" + "".join(f"; {name} {value}" for name, value in settings if value is not None)
+        return f"{blocks.number}{size}: {states}" + "".join(
+            f"; {name} {value}" for name, value in settings if value is not None
+        )
 
 
 def host(root: str | os.PathLike[str] = "/", page_size: int | str | None = None) -> Host:
-    """What the host has; or, with another `root`, what a copy of its ``/proc`` and ``/sys`` tells. `page_size` is bytes or
-    text like ``64K``; without it, of this host what ``sysconf`` says, of a copy what the files allow to conclude.
+    """What the host has; or, with another `root`, what a copy of its ``/proc`` and ``/sys`` tells. `page_size` is bytes
+    or text like ``64K``; without it, of this host what ``sysconf`` says, of a copy what the files allow to conclude.
 
     Args:
         root: Where ``proc`` and ``sys`` are: of this host, or of a copy.
@@ -362,7 +413,11 @@ def host(root: str | os.PathLike[str] = "/", page_size: int | str | None = None)
     if default_only and default is not None:
         sizes = [default[0]]
     if (default_only or meminfo is None) and not tree.has(HUGEPAGES):
-        tree.failed(HUGEPAGES, "is not there" + (": only the pool of the default size is known, from /proc/meminfo" if default_only else ""))
+        tree.failed(
+            HUGEPAGES,
+            "is not there"
+            + (": only the pool of the default size is known, from /proc/meminfo" if default_only else ""),
+        )
     hvo = _hvo(tree, machine, release, command_line or (), config)
     vmstat = _table(tree.text("proc/vmstat"), r"(\w+) ([0-9]{1,20})")
     blocks = _memory_blocks(tree)
@@ -401,7 +456,9 @@ def _other_pools(meminfo: Mapping[str, int] | None, default: tuple[int, dict[str
     return max(0, (meminfo["Hugetlb"] << 10) - default[0] * (default[1]["nr_hugepages"] or 0))
 
 
-def _smaller(asked: Asked, pools: list[HostPool], page: int | None, memory: int | None) -> tuple[tuple[int, int, int | None, str], ...]:
+def _smaller(
+    asked: Asked, pools: list[HostPool], page: int | None, memory: int | None
+) -> tuple[tuple[int, int, int | None, str], ...]:
     """Pools that have fewer pages than the command line asks for."""
     there = {pool.estimate.size: pool.counters["nr_hugepages"] for pool in pools}
     found: list[tuple[int, int, int | None, str]] = []
@@ -466,12 +523,18 @@ def _configuration(tree: HostTree, release: str | None) -> dict[str, str] | None
 
 
 def _hvo(
-    tree: HostTree, machine: str | None, release: str | None, command_line: tuple[str, ...], config: dict[str, str] | None
+    tree: HostTree,
+    machine: str | None,
+    release: str | None,
+    command_line: tuple[str, ...],
+    config: dict[str, str] | None,
 ) -> HugepageOptimisation:
     there = tree.has(_SYSCTL)
     sysctl = tree.number(_SYSCTL, optional=True)
     version = _version(release)
-    parameter = next((word.split("=", 1)[1] for word in reversed(command_line) if word.startswith("hugetlb_free_vmemmap=")), None)
+    parameter = next(
+        (word.split("=", 1)[1] for word in reversed(command_line) if word.startswith("hugetlb_free_vmemmap=")), None
+    )
     compiled = None if config is None else "y" in (config[_CONFIG[0]], config[_CONFIG[2]])
     if there:
         available, why = True, "vm.hugetlb_optimize_vmemmap is there, which needs a hugepage size that can be optimised"
@@ -507,7 +570,8 @@ def _hvo(
         sysctl=sysctl,
         boot_parameter=parameter,
         config=None if config is None else {name: config[name] for name in _CONFIG},
-        # Whatever the version says: the sysctl is younger than the second page's going. A kernel without HVO would have today's.
+        # Whatever the version says: the sysctl is younger than the second page's going. A kernel without HVO would have
+        # today's.
         reserved=2 if available is not False and version is not None and version < (5, 18) and not there else 1,
     )
 
@@ -529,8 +593,8 @@ def _memory_blocks(tree: HostTree) -> MemoryBlocks:
 
 
 def _memmap_least(tree: HostTree, machine: str | None, page: int | None, blocks: MemoryBlocks) -> int | None:
-    """vmemmap pages that the host's memory needs at least: by the pages present in its zones; exactly, by memory blocks,
-    where a block is a section, whose vmemmap is populated whole.
+    """vmemmap pages that the host's memory needs at least: by the pages present in its zones; exactly, by memory
+    blocks, where a block is a section, whose vmemmap is populated whole.
     """
     if page is None:
         return None

@@ -1,5 +1,5 @@
-"""Files of ``/proc`` and ``/sys``, of this host or of a copy of them, read with care: nothing is written, only regular files
-are opened, none leads out of the tree, and what could not be read is kept with its reason.
+"""Files of ``/proc`` and ``/sys``, of this host or of a copy of them, read with care: nothing is written, only regular
+files are opened, none leads out of the tree, and what could not be read is kept with its reason.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _HEXADECIMAL: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{1,16}")
 
 
 class HostTree:
-    """The directory that ``proc`` and ``sys`` lie in: ``/``, or a copy such as a sosreport, or a directory with one of them; or the
-    YAML of a node.
+    """The directory that ``proc`` and ``sys`` lie in: ``/``, or a copy such as a sosreport, or a directory with one of
+    them; or the YAML of a node.
 
     Raises:
         SpecError: It is none of these.
@@ -45,11 +45,15 @@ class HostTree:
         return any(name == path or name.startswith(path + "/") for name in self._collected)
 
     def text(self, path: str, optional: bool = False) -> str | None:
-        """What a file holds, printable characters only, or ``None``; if it is `optional` that it is not there is no failure."""
+        """What a file holds, printable characters only, or ``None``;
+        if it is `optional` that it is not there is no failure.
+        """
         data = self.data(path, optional)
         if data is None:
             return None
-        return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in data.decode(errors="replace"))
+        return "".join(
+            c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in data.decode(errors="replace")
+        )
 
     def data(self, path: str, optional: bool = False) -> bytes | None:
         """The bytes of a file, or ``None``."""
@@ -97,7 +101,9 @@ class HostTree:
 
     def names(self, path: str, pattern: str) -> list[re.Match[str]]:
         """Names in a directory that match the whole of `pattern`, sorted; none if it is not there."""
-        collected = {name.removeprefix(path + "/").split("/")[0] for name in self._collected if name.startswith(path + "/")}
+        collected = {
+            name.removeprefix(path + "/").split("/")[0] for name in self._collected if name.startswith(path + "/")
+        }
         try:
             real = self._inside(path)
             names = sorted({entry.name for entry in real.iterdir()} | collected) if real is not None else []

@@ -91,7 +91,10 @@ class Memmap:
         holes = (
             f"; {format_size(self.vmemmap - self.needed)} of them for holes in section {some}" if self.partial else ""
         )
-        return f"  {format_size(self.ram)} of RAM: {self.sections} sections, {format_size(self.vmemmap)} of struct pages{holes}"
+        return (
+            f"  {format_size(self.ram)} of RAM: {self.sections} sections, "
+            f"{format_size(self.vmemmap)} of struct pages{holes}"
+        )
 
 
 def parse_at(text: str, what: str) -> tuple[int, int]:
@@ -194,7 +197,8 @@ def add(
     if shared:
         return refused(
             "EEXIST",
-            f"the section at {start // machine.section_size * machine.section_size:#x} is present: boot RAM fills a part of it",
+            f"the section at {start // machine.section_size * machine.section_size:#x} is present: "
+            "boot RAM fills a part of it",
         )
     facts = [_memory(machine, end - start)]
     if memstart is None:
@@ -202,7 +206,8 @@ def add(
     else:
         facts.append(f"linear map from {machine.regions['linear map'][0] + start - low:#x}")
         facts.append(
-            f"struct pages from {machine.regions['vmemmap'][0] + (start - low) // machine.granule * machine.struct_page_size:#x}"
+            "struct pages from "
+            f"{machine.regions['vmemmap'][0] + (start - low) // machine.granule * machine.struct_page_size:#x}"
         )
     made = "whole memory blocks, and nothing is there"
     return RangeAnswer(
@@ -257,7 +262,10 @@ def _unaligned(start: int, end: int, block: int) -> tuple[str, str | None] | Non
     """Why ``check_hotplug_memory_range`` refuses it, and what it would take."""
     if start < end and not start % block and not end % block:
         return None
-    reason = f"check_hotplug_memory_range: Block size [{block:#x}] unaligned hotplug range: start {start:#x}, size {end - start:#x}"
+    reason = (
+        f"check_hotplug_memory_range: Block size [{block:#x}] unaligned hotplug range: start {start:#x}, "
+        f"size {end - start:#x}"
+    )
     first, last = -(-start // block) * block, end // block * block
     return reason, f"{format_size(last - first)}@{first:#x}" if first < last else None
 

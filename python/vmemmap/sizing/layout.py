@@ -124,7 +124,9 @@ class Layout:
             "vmemmap_size": self.regions["vmemmap"][1] - self.regions["vmemmap"][0],
             "vmemmap_top_slots": list(self.vmemmap_top_slots),
             "vmemmap_shares_top_slot": self.vmemmap_shared_top,
-            "regions": [{"name": name, "start": hex(start), "end": hex(end)} for name, (start, end) in self.regions.items()],
+            "regions": [
+                {"name": name, "start": hex(start), "end": hex(end)} for name, (start, end) in self.regions.items()
+            ],
             "table_levels": len(self.levels),
             "levels": [
                 {
@@ -184,11 +186,13 @@ class Layout:
                 f"{format_size(t.table_span):>12}  {leaf:<5}  {t.sections_per_table:>23}"
             )
         lines += [
-            f"  contiguous sets: {format_size(self.cont_pte_size)} of pages, {format_size(self.cont_pmd_size)} of blocks",
+            f"  contiguous sets: {format_size(self.cont_pte_size)} of pages, "
+            f"{format_size(self.cont_pmd_size)} of blocks",
             "",
             f"  section      {format_size(self.section_size)} of RAM, {self.section_size // self.granule} pages, "
             f"{format_size(self.section_vmemmap)} of vmemmap in {self.section_vmemmap // self.granule} pages",
-            f"  sub-section  {format_size(self.subsection_size)} of RAM, {self.section_size // self.subsection_size} in a section, "
+            f"  sub-section  {format_size(self.subsection_size)} of RAM, "
+            f"{self.section_size // self.subsection_size} in a section, "
             f"{format_size(self.subsection_size // self.granule * self.struct_page_size)} of vmemmap",
             f"  one table of level 3 serves {_count(self.levels[-1].sections_per_table, 'section')}: "
             f"{format_size(self.levels[-1].sections_per_table * self.section_size)} of RAM",
@@ -216,8 +220,8 @@ def vmemmap_pages(page_size: int, hugepage: int) -> float:
 
 
 def frames_freed(page_size: int, hugepage: int, reserved: int = 1) -> int:
-    """Frames that HVO frees for one hugepage, on any architecture; sizes in bytes. `reserved` vmemmap pages are kept: 1, or
-    2 before Linux 5.18 (``mm/hugetlb_vmemmap.h: hugetlb_vmemmap_optimizable_size``).
+    """Frames that HVO frees for one hugepage, on any architecture; sizes in bytes. `reserved` vmemmap pages are kept:
+    1, or 2 before Linux 5.18 (``mm/hugetlb_vmemmap.h: hugetlb_vmemmap_optimizable_size``).
 
     Args:
         page_size: Bytes of a base page.

@@ -1,9 +1,11 @@
-"""Whether removing a range of physical memory would split a leaf of the linear map or of vmemmap: an edge of the range in
-the middle of a block or of a contiguous set. Hot remove cannot split one: it clears whole leaves (kernel-semantics 4.2).
+"""Whether removing a range of physical memory would split a leaf of the linear map or of vmemmap: an edge of the range
+in the middle of a block or of a contiguous set. Hot remove cannot split one: it clears whole leaves (kernel-semantics
+4.2).
 
-Since commit 95a58852b0e5 "arm64/mm: Reject memory removal that splits a kernel leaf mapping" the kernel asks so itself, of the
-range of each ``offline_pages()`` call, and refuses to offline it. Such a call is for one memory block, whatever is to be removed
-altogether; so the answer is given for the edges of the range, and for the memory blocks in it one by one.
+Since commit 95a58852b0e5 "arm64/mm: Reject memory removal that splits a kernel leaf mapping" the kernel asks so itself,
+of the range of each ``offline_pages()`` call, and refuses to offline it. Such a call is for one memory block, whatever
+is to be removed altogether; so the answer is given for the edges of the range, and for the memory blocks in it one by
+one.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class MappingAnswer:
     edges: tuple[LeafEdge, ...]
     """Leaves that the range would split."""
     blocks_refused: int
-    """Memory blocks of the range that could not go offline, each by itself, since an edge of theirs is inside a leaf."""
+    """Memory blocks of the range that could not go offline, each by itself,
+    since an edge of theirs is inside a leaf.
+    """
 
     def to_dict(self) -> dict[str, object]:
         """For JSON.
@@ -135,15 +139,29 @@ class Removal:
         lines = [f"removing {self.start:#x}-{self.end:#x}, {size} in memory blocks of {block}{where}"]
         for answer in self.mappings:
             name = answer.region if answer.mapping == "tables" else f"{answer.region} by {_MAPPED[answer.mapping]}"
-            found = "; ".join(f"{edge.edge} {edge.physical:#x} is inside a {edge.kind}, {edge.ram[0]:#x}-{edge.ram[1]:#x}" for edge in answer.edges)
+            found = "; ".join(
+                f"{edge.edge} {edge.physical:#x} is inside a {edge.kind}, {edge.ram[0]:#x}-{edge.ram[1]:#x}"
+                for edge in answer.edges
+            )
             lines.append(f"  {name:<25}  {found or 'no leaf is split'}")
             if answer.blocks_refused:
-                blocks = f"{answer.blocks_refused} of its memory blocks have" if answer.blocks_refused > 1 else "1 of its memory blocks has"
-                lines.append(f"  {'':<25}  {blocks} an edge inside a leaf: Linux with 95a58852b0e5 does not offline such a block")
+                blocks = (
+                    f"{answer.blocks_refused} of its memory blocks have"
+                    if answer.blocks_refused > 1
+                    else "1 of its memory blocks has"
+                )
+                lines.append(
+                    f"  {'':<25}  {blocks} an edge inside a leaf: Linux with 95a58852b0e5 does not offline such a block"
+                )
         if self.source is None:
-            lines.append("  6.1 and 6.12 map hot-added memory by base pages if can_set_direct_map(), as with rodata=full, the default")
+            lines.append(
+                "  6.1 and 6.12 map hot-added memory by base pages if can_set_direct_map(), "
+                "as with rodata=full, the default"
+            )
             if self.added is None:
-                lines.append("  blocks: as if memory on both sides had been added in one piece; --added START-END tells what was")
+                lines.append(
+                    "  blocks: as if memory on both sides had been added in one piece; --added START-END tells what was"
+                )
         if not self.whole_blocks:
             lines.append("  not whole memory blocks: such a range is never offlined or removed as RAM")
         if self.boot_memory:
@@ -189,8 +207,9 @@ def by_arithmetic(
     added: str | None = None,
 ) -> Removal:
     """Which leaves removing the range `remove` would split, if it was hot-added as arm64 does it (``arch_add_memory``,
-    ``vmemmap_populate``): the linear map by base pages, and by the largest blocks and contiguous sets that fit into the range
-    `added` in one call; vmemmap as `mapping` says. ``memstart_addr`` is taken to be a multiple of the largest leaf.
+    ``vmemmap_populate``): the linear map by base pages, and by the largest blocks and contiguous sets that fit into the
+    range `added` in one call; vmemmap as `mapping` says. ``memstart_addr`` is taken to be a multiple of the largest
+    leaf.
 
     Args:
         remove: START-END, physical addresses.
@@ -210,9 +229,14 @@ def by_arithmetic(
     if added is not None:
         piece = parse_range(added, "added", machine.granule)
         if not piece[0] <= start < end <= piece[1]:
-            raise SpecError(f"remove is {start:#x}-{end:#x}: expected a part of {piece[0]:#x}-{piece[1]:#x}, which was added")
+            raise SpecError(
+                f"remove is {start:#x}-{end:#x}: expected a part of {piece[0]:#x}-{piece[1]:#x}, which was added"
+            )
         if piece[0] % machine.section_size or piece[1] % machine.section_size:
-            raise SpecError(f"added is {piece[0]:#x}-{piece[1]:#x}: expected whole memory blocks of {format_size(machine.section_size)}")
+            raise SpecError(
+                f"added is {piece[0]:#x}-{piece[1]:#x}: "
+                f"expected whole memory blocks of {format_size(machine.section_size)}"
+            )
     if mapping not in _MAPPED:
         raise SpecError(f"mapping is {mapping!r}: expected blocks or basepages")
     page = (machine.granule, f"{format_size(machine.granule)} page")
@@ -266,13 +290,17 @@ def _large_leaves(machine: Layout) -> list[tuple[int, str]]:
 
 def _leaf(at: int, leaves: list[tuple[int, str]], added: tuple[int, int] | None) -> tuple[int, str]:
     """The largest leaf around `at` that lies within what was added. At an edge of the piece that is a page."""
-    fitting = [(size, kind) for size, kind in leaves if added is None or (added[0] <= at // size * size and at // size * size + size <= added[1])]
+    fitting = [
+        (size, kind)
+        for size, kind in leaves
+        if added is None or (added[0] <= at // size * size and at // size * size + size <= added[1])
+    ]
     return fitting[-1] if fitting else leaves[0]
 
 
 def _refused(start: int, end: int, block: int, leaves: list[tuple[int, str]], added: tuple[int, int] | None) -> int:
-    """Memory blocks in the range that lie within a leaf larger than they are. Leaves are nested, so the smallest such size
-    says where.
+    """Memory blocks in the range that lie within a leaf larger than they are. Leaves are nested, so the smallest such
+    size says where.
     """
     larger = [size for size, _ in leaves if size > block]
     if not larger:
@@ -321,8 +349,8 @@ class _Tables(Protocol):
 
 
 def in_tables(machine: _Tables, remove: str, source: str) -> Removal:
-    """Which leaves removing the range would split in the tables that `machine` has (``addr_splits_kernel_leaf``). `source`
-    names them in the answer.
+    """Which leaves removing the range would split in the tables that `machine` has (``addr_splits_kernel_leaf``).
+    `source` names them in the answer.
 
     Args:
         machine: The machine whose tables are asked.

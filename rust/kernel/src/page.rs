@@ -79,7 +79,7 @@ pub fn clear_flag<C: Cpu>(cpu: &C, page: Va, flag: u64) {
 /// `compound_info_has_mask`.
 #[must_use]
 #[inline]
-const fn has_mask(k: &Kernel) -> bool {
+const fn compound_info_has_mask(k: &Kernel) -> bool {
     match k.features.tail_encoding {
         TailEncoding::Pointer => false,
         TailEncoding::MaskIfConfigured => k.hvo_configured(),
@@ -93,18 +93,22 @@ const fn has_mask(k: &Kernel) -> bool {
 pub const fn tail_head(k: &Kernel, page: Va, word: u64) -> Option<Va> {
     if word & 1 == 0 {
         None
-    } else if has_mask(k) {
+    } else if compound_info_has_mask(k) {
         Some(Va(page.0 & (word - 1)))
     } else {
         Some(Va(word - 1))
     }
 }
 
-/// `set_compound_head`: the word of a tail of the page of 2^order pages at `head`.
+/// The word of a tail of the page of 2^order pages at `head` (`set_compound_head`).
 #[must_use]
 #[inline]
 pub const fn tail_word(k: &Kernel, head: Va, order: u8) -> u64 {
-    if has_mask(k) { u64::MAX << (order as u32 + STRUCT_PAGE_SIZE.trailing_zeros()) | 1 } else { head.0 | 1 }
+    if compound_info_has_mask(k) {
+        u64::MAX << (order as u32 + STRUCT_PAGE_SIZE.trailing_zeros()) | 1
+    } else {
+        head.0 | 1
+    }
 }
 
 /// `page_fixed_fake_head` (6.1, 6.12): the true head of a struct page that may be slot 0 of a shared tail page.

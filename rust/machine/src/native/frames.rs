@@ -316,8 +316,8 @@ impl Frames {
             self.unreserve(chunk, frames);
         }
     }
-    /// Such a run sets one word after the other, and clears them again if it meets a word that is taken: for that time the
-    /// bitmap does not say whose bits they are.
+    /// Such a run sets one word after the other, and clears them again if it meets a word that is taken: for that time
+    /// the bitmap does not say whose bits they are.
     const fn spread(frames: u64) -> u64 {
         if frames > 64 { flag::SPREAD } else { 0 }
     }
@@ -488,9 +488,10 @@ impl Frames {
     }
     /// Wait until every reservation of an isolated chunk has become bits.
     ///
-    /// The count of an isolated chunk can only fall, and a free clears its bits before it lowers the count. If the count was the same
-    /// before and after the words were read, every reservation in it was there all the time, none of them moved its bits (those
-    /// that could are `SPREAD`), and each bit seen is of one of them: as many bits as the count says are all of them.
+    /// The count of an isolated chunk can only fall, and a free clears its bits before it lowers the count. If the
+    /// count was the same before and after the words were read, every reservation in it was there all the time, none of
+    /// them moved its bits (those that could are `SPREAD`), and each bit seen is of one of them: as many bits as the
+    /// count says are all of them.
     pub fn settle(&self, chunk: u64) {
         loop {
             let c = self.chunk(chunk);

@@ -60,8 +60,8 @@ pub struct FrameCounts {
 }
 
 impl FrameCounts {
-    /// Two counters, each as it was at a moment of its own: memory that came or went in between may be in one and not in the other,
-    /// whichever was read first.
+    /// Two counters, each as it was at a moment of its own: memory that came or went in between may be in one and not
+    /// in the other, whichever was read first.
     const fn of(free: u64, total: u64) -> Self {
         let used = total.saturating_sub(free);
         Self { free: total - used, used, total }

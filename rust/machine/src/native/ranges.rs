@@ -265,7 +265,8 @@ impl Machine {
                 here.filter(|f| fresh || (a..b).contains(f)).for_each(|f| self.mark_absent(f, !(a..b).contains(&f)));
             }
         }
-        // Counted before anybody can take them, and below no longer than anybody can: the count of free frames never falls below 0.
+        // Counted before anybody can take them, and below no longer than anybody can: the count of free frames never
+        // falls below 0.
         self.frames_total.fetch_add(end - first, Ordering::Relaxed);
         self.frames_free.0.fetch_add(end - first, Ordering::Relaxed);
         for (a, b) in Self::chunks_in(first, end) {
