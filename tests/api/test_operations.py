@@ -29,6 +29,7 @@ TYPES = {
     "Pfn": "PFN",
     "Pa": "physical address",
     "Zone": '`"normal"` or `"movable"`',
+    "Guard": '`"irqs-off"` or `"list-lock"`',
     "Option<Pfn>": "PFN or null",
     "Option<VaRange>": '`{"start": VA, "end": VA}` or null',
     "Option<PfnRange>": '`{"start": PFN, "end": PFN}` or null',

@@ -1,6 +1,6 @@
-//! What must hold of the entries of the kernel's tables at rest (I9, I30 to I32), whoever looks at them: the tables of a
-//! machine, an image, or the lines of a `kernel_page_tables` text. A text has permissions and no output addresses; a rule
-//! here looks at what both have, and what only tables show is judged beside them.
+//! What must hold of the entries of the kernel's tables at rest (I9, I30 to I32), whoever looks at them: the tables of
+//! a machine, an image, or the lines of a `kernel_page_tables` text. A text has permissions and no output addresses; a
+//! rule here looks at what both have, and what only tables show is judged beside them.
 
 use crate::address::Va;
 use crate::descriptor::{Attr, Desc, Kind, mair};
