@@ -68,7 +68,7 @@ def test_what_a_slice_leaves_out_is_not_told_as_unmapped(tmp_path: Path) -> None
     image = CAPTURES / "6.1-4k" / "E2.npz"
     whole = image.with_suffix(".ptdump.txt")
     lines = whole.read_text().splitlines(keepends=True)
-    slices = {}
+    slices: dict[str, Path] = {}
     for region, begin in (("vmemmap", "start"), ("Linear Mapping", "start"), ("vmalloc()", "area")):
         first, last = (lines.index(f"---[ {region} {edge} ]---\n") for edge in (begin, "end"))
         slices[region] = tmp_path / f"{region}.txt"
