@@ -43,6 +43,7 @@ def test_what_is_accepted_the_machine_accepts(start: int, size: int, unit: int, 
         ("0@0xc8000000", {}, "EINVAL", "unaligned"),
         ("128M@0x48000000", {}, "EEXIST", "register_memory_resource"),
         ("128M@0x801000000000", {"memstart": 0x40000000}, "EINVAL", "mhp_range_allowed"),
+        ("1P@0x80000000", {}, "EINVAL", "mhp_range_allowed: the linear map has addresses for 128T"),
         ("128M@0xc8000000", {"block_size": 2 * G}, "EINVAL", "Block size [0x80000000]"),
     ],
 )

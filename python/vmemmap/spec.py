@@ -55,6 +55,8 @@ HUGEPAGE_SIZES: Final = {
 """HugeTLB page sizes of each granule in bytes, smallest first (``arch/arm64/mm/hugetlbpage.c: hugetlbpage_init``)."""
 
 _UNITS: Final = "KMGTPE"
+_MEMSTART_ALIGN: Final = 2 * _M
+"""What every kernel rounds ``memstart_addr`` to at least; ``ARM64_MEMSTART_ALIGN`` is more."""
 _SIZE: Final = re.compile(r"(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})\s?(?:([kKmMgGtTpPeE])(?:i?[bB])?)?")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
@@ -132,7 +134,7 @@ def parse_address(value: int | str | None, what: str) -> int | None:
         The address; None for None.
 
     Raises:
-        SpecError: No address.
+        SpecError: No address, or none where a linear map begins.
     """
     if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})", value.strip()):
         value = int(value.strip(), 0)
@@ -144,6 +146,8 @@ def parse_address(value: int | str | None, what: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 1 << 52:
         shown = repr(value)[:40]
         raise SpecError(f"{what} is {shown}: expected a physical address of at most 52 bits, like 0x40000000")
+    if what == "memstart" and value % _MEMSTART_ALIGN:
+        raise SpecError(f"memstart is {value:#x}: expected a multiple of 2M, like 0x40000000")
     return value
 
 

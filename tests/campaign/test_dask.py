@@ -152,6 +152,10 @@ def test_without_a_scheduler_or_without_a_worker_it_is_one_line(
     answer = campaign("run", small, "--scheduler", "tcp://127.0.0.1:1")
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1), answer
     assert "scheduler tcp://127.0.0.1:1" in answer.stderr
+    for address in ("somewhere", "tcp://somewhere"):
+        answer = campaign("run", small, "--scheduler", address)
+        assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1), answer
+        assert f"scheduler is '{address}': expected tcp://HOST:PORT" in answer.stderr
     assert list(small.parent.glob("small.db*")) == []
     from vmemmap.campaign import dask_cluster
 

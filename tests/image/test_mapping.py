@@ -12,6 +12,7 @@ import vmemmap
 from vmemmap import _core
 from vmemmap.cli import main
 from vmemmap.dumps.mapping import mapping
+from vmemmap.errors import SpecError
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 IMAGES = sorted(CAPTURES.glob("*/*.npz"))
@@ -61,3 +62,27 @@ def test_diff_tells_what_changed_outside_vmemmap() -> None:
     found = vmemmap.diff(CAPTURES / "6.1-4k/E0.npz", CAPTURES / "6.1-4k/E1.npz")
     assert ("linear map", "4K pages", 1 << 30, 5 << 28) in found.mappings
     assert "linear map, in 4K pages: 1G became 1.25G (+256M)" in found.summary
+
+
+def test_what_a_slice_leaves_out_is_not_told_as_unmapped(tmp_path: Path) -> None:
+    image = CAPTURES / "6.1-4k" / "E2.npz"
+    whole = image.with_suffix(".ptdump.txt")
+    lines = whole.read_text().splitlines(keepends=True)
+    slices: dict[str, Path] = {}
+    for region, begin in (("vmemmap", "start"), ("Linear Mapping", "start"), ("vmalloc()", "area")):
+        first, last = (lines.index(f"---[ {region} {edge} ]---\n") for edge in (begin, "end"))
+        slices[region] = tmp_path / f"{region}.txt"
+        slices[region].write_text("".join(lines[first : last + 1]))
+    for a, b in [(slices["vmemmap"], whole), (whole, slices["vmemmap"]), (slices["vmemmap"], image)]:
+        found = vmemmap.diff(a, b)
+        assert not found and not found.mappings, found.summary
+    with pytest.raises(SpecError, match="no region in common"):
+        vmemmap.diff(slices["Linear Mapping"], slices["vmalloc()"])
+
+
+@pytest.mark.parametrize("options", [("--granule", "16K"), ("--va-bits", "39"), ("--kernel", "6.12")])
+def test_a_text_that_tells_its_machine_is_not_read_as_another(
+    options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["map", str(CAPTURES / "6.1-4k" / "E2.ptdump.txt"), *options]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

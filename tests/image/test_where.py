@@ -120,3 +120,11 @@ def test_the_command_prints_json_and_refuses_in_one_line(capsys: pytest.CaptureF
     } <= answer.keys()
     assert main(["where", path, "nothing"]) == 2 and main(["where", "a", "b", "c"]) == 2
     assert main(["where", "0xfffffdffc1200000", "--kernel", "6.12"]) == 0
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_text_s_top_level_is_that_of_the_tables(path: Path) -> None:
+    for address in ("0xffffffffffff0000", "0xffff7fffffff0000"):
+        tables, text = (where(address, dump).walk for dump in (path, path.with_suffix(".ptdump.txt")))
+        assert tables is not None and text is not None
+        assert (text[-1].level, text[-1].kind) == (tables[-1].level, "none")

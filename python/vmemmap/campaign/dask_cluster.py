@@ -59,6 +59,12 @@ class Cluster(Executor):
                 tls_client_key=str(tls.key),
                 require_encryption=True,
             )
+        if not address.rpartition(":")[2].isdigit():
+            # Dask refuses it as well, and complains once more when its half-made client is collected.
+            raise SpecError(
+                f"scheduler is {address[:200]!r}: expected tcp://HOST:PORT or tls://HOST:PORT, "
+                "as dask scheduler prints it"
+            )
         try:
             self._client: Any = Client(
                 address, timeout=_CONNECT_SECONDS, security=security, set_as_default=False, name="vmemmap-campaign"

@@ -25,6 +25,7 @@ __all__ = [
     "VIOLATED",
     "hint_options",
     "json_option",
+    "machine_options",
     "main",
     "print_json",
     "print_notes",
@@ -46,13 +47,16 @@ T = TypeVar("T")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 
-_HINTS: Final = (
+_MACHINE: Final = (
     click.option("--kernel", help="Kernel behaviour, instead of the one that the dump names."),
     click.option("--granule", help="4K, 16K or 64K, where the dump does not say."),
     click.option("--va-bits", help="36, 39, 42, 47, 48 or 52, where the dump does not say."),
     click.option(
         "--memstart", metavar="ADDRESS", help="memstart_addr: where the linear map begins, where the dump does not say."
     ),
+)
+_HINTS: Final = (
+    *_MACHINE,
     click.option("--root", metavar="ADDRESS", help="Physical address of swapper_pg_dir, where a vmcore does not say."),
     click.option("--base", metavar="ADDRESS", help="Physical address of the first byte of a raw memory file."),
     click.option(
@@ -67,6 +71,13 @@ _HINTS: Final = (
 def hint_options(function: Callable[P, T]) -> Callable[P, T]:
     """Options for what a dump does not say about its machine."""
     for option in reversed(_HINTS):
+        function = option(function)
+    return function
+
+
+def machine_options(function: Callable[P, T]) -> Callable[P, T]:
+    """Those of them that say what the machine is, for what is no dump of its memory."""
+    for option in reversed(_MACHINE):
         function = option(function)
     return function
 
@@ -145,10 +156,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader has gone; keep the interpreter from complaining about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return MISUSE
-    except click.exceptions.NoArgsIsHelpError:
-        _complain(
-            f"no command given: {', '.join(vmemmap.list_commands(click.Context(vmemmap)))}; vmemmap --help tells more"
-        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        assert error.ctx is not None
+        group, name = error.ctx.command, error.ctx.command_path
+        commands = group.list_commands(error.ctx) if isinstance(group, click.Group) else []
+        _complain(f"no command given: {', '.join(commands)}; {name} --help tells more")
     except click.ClickException as error:
         _complain(error.format_message())
     except VmemmapError as error:

@@ -63,6 +63,11 @@ def run(spec: Path, **options: Any) -> int:
     What this version has answered there is not asked again. Exit codes: 0 every verdict is the expected one, 1 a
     violation that nobody expected or another difference, 2 wrong call or input, 3 something was not decided, 130
     interrupted: campaign resume goes on.
+
+    \b
+    Examples:
+      vmemmap campaign run examples/campaign.toml
+      vmemmap campaign run sweep.toml --scheduler tcp://10.0.0.1:8786 --json
     """
     from .. import campaign
 
@@ -73,7 +78,12 @@ def run(spec: Path, **options: Any) -> int:
 @click.argument("file", type=_FILE)
 @_run_options
 def resume(file: Path, **options: Any) -> int:
-    """Run what is not finished of the campaign in FILE, SPEC.toml or SPEC.db. Exit codes as of run."""
+    """Run what is not finished of the campaign in FILE, SPEC.toml or SPEC.db. Exit codes as of run.
+
+    \b
+    Example:
+      vmemmap campaign resume sweep.db --workers 8
+    """
     from .. import campaign
 
     return _go(campaign.resume, file, options)
@@ -99,7 +109,13 @@ def resume(file: Path, **options: Any) -> int:
 @json_option
 def show(file: Path, matrix: bool, since: str | None, parquet: Path | None, trace: int | None, as_json: bool) -> int:
     """Show what is in FILE, SPEC.toml or SPEC.db, also while it runs. Exit code 1: a verdict has changed --since
-    VERSION."""
+    VERSION.
+
+    \b
+    Examples:
+      vmemmap campaign show sweep.db --matrix
+      vmemmap campaign show sweep.db --trace 7 > trace.json
+    """
     from ..campaign import database_of, results
     from ..lab import saving
 

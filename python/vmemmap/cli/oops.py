@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import hint_options, json_option, print_json
+from . import json_option, machine_options, print_json
 
 #: Most bytes of a log that are read.
 LIMIT = 64 << 20
@@ -12,9 +12,11 @@ LIMIT = 64 << 20
 
 @click.command("oops")
 @click.argument("file", metavar="FILE|-")
-@hint_options
+@machine_options
 @json_option
-def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> None:
+def command(
+    file: str, as_json: bool, kernel: str | None, granule: str | None, va_bits: str | None, memstart: str | None
+) -> None:
     """Print the table walk of an arm64 oops in words: region, entry that decides, why it faulted.
 
     FILE is a kernel log, - standard input; the first oops in it is told. Of an address in vmemmap: which struct page
@@ -38,7 +40,7 @@ def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None)
         raise ImageError(f"{file}: more than {LIMIT >> 20}M")
     text = data.decode("utf-8", "replace")
     try:
-        answer = oops.explain(text, Hints.parse(ram=ram, **hints))
+        answer = oops.explain(text, Hints.parse(kernel=kernel, granule=granule, va_bits=va_bits, memstart=memstart))
     except ImageError as error:
         raise ImageError(f"{file}: {error}") from None
     if as_json:

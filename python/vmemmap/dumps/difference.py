@@ -241,6 +241,10 @@ def _diff_without_vmemmap(a: str | os.PathLike[str], b: str | os.PathLike[str], 
     for found in maps:
         if not found.rows:
             raise ImageError(f"{found.source}: the text has no vmemmap region, and maps nothing else")
+    common = [found.shown for found in maps]
+    if common[0] is not None and common[1] is not None and not common[0] & common[1]:
+        told = "; ".join(", ".join(sorted(names)) for names in common if names)
+        raise SpecError(f"{os.fspath(a)} and {os.fspath(b)} have no region in common: {told}")
     if maps[0].granule != maps[1].granule:
         raise SpecError(
             f"{os.fspath(a)} and {os.fspath(b)} are not of one machine: {maps[0].machine}, {maps[1].machine}"

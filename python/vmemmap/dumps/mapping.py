@@ -69,6 +69,8 @@ class Mapping:
     machine: str
     rows: tuple[Mapped, ...]
     notes: tuple[str, ...]
+    shown: frozenset[str] | None = None
+    """Regions that are in a slice of a text, whole; ``None``: all are in the dump."""
 
     def to_json(self) -> list[dict[str, Any]]:
         """For JSON: a row for each kind of leaf of each region."""
@@ -106,8 +108,10 @@ def mapping_of(dump: Dump) -> Mapping:
     if dump.tables is None or dump.image is None:
         text = dump.text or b""
         layout = _core.layout(dump.shape.granule, dump.shape.va_bits, dump.shape.kernel)
-        rows = _of_text(parse_ptdump(text), dump.shape.granule, dump.shape.va_bits, Regions(layout["markers"]))
-        return Mapping(os.fspath(dump.path), dump.shape.granule, dump.machine, rows, dump.text_notes)
+        parsed, regions = parse_ptdump(text), Regions(layout["markers"])
+        rows = _of_text(parsed, dump.shape.granule, dump.shape.va_bits, regions)
+        shown = _shown(parsed, regions, layout["PAGE_OFFSET"])
+        return Mapping(os.fspath(dump.path), dump.shape.granule, dump.machine, rows, dump.text_notes, shown)
     d = dump.image.description
     regions = Regions(d.markers or _core.layout(d.granule, d.va_bits, d.kernel, d.memstart)["markers"])
     counted: Counter[tuple[str, int, bool]] = Counter()
@@ -131,15 +135,44 @@ def _of_text_file(path: Path, known: Hints) -> Mapping:
         )
         return mapping_of(Dump(path, "ptdump", shape, None, None, text, text_notes=notes))
     except ImageError:
+        if _is_modelled(text):
+            raise  # What the call says of the machine is not what the text shows.
         # No vmemmap, or a machine that is none of those modelled: headers tell the regions.
         alone = _core.check_text_alone(text, granule=known.granule, va_bits=known.va_bits)
     if not alone["machines"]:
         raise ImageError(f"{path}: no arm64 kernel has pages and addresses like these (--granule, --va-bits)")
     granule, va_bits = alone["machines"][0]
-    rows = _of_text(parse_ptdump(text), granule, va_bits, None)
-    return Mapping(
-        os.fspath(path), granule, f"{granule >> 10}K pages, {va_bits}-bit addresses", rows, (*notes, *alone["notes"])
+    parsed = parse_ptdump(text)
+    rows = _of_text(parsed, granule, va_bits, None)
+    machine, notes = f"{granule >> 10}K pages, {va_bits}-bit addresses", (*notes, *alone["notes"])
+    return Mapping(os.fspath(path), granule, machine, rows, notes, _headed(parsed))
+
+
+def _is_modelled(text: bytes) -> bool:
+    """Whether a text tells by itself which machine it is of."""
+    try:
+        _core.Shape.of_text(text)
+    except ImageError:
+        return False
+    return True
+
+
+def _shown(dump: Ptdump, regions: Regions, page_offset: int) -> frozenset[str] | None:
+    """Regions that a slice has from their first address to their last."""
+    first, last = int(dump.bounds[0]), int(dump.bounds[-1]) or 1 << 64
+    if first <= page_offset and last == 1 << 64:
+        return None
+    ends = [*regions.starts[1:], 1 << 64]
+    return frozenset(
+        name
+        for name, start, end in zip(regions.names, regions.starts, ends, strict=True)
+        if name is not None and first <= start and end <= last
     )
+
+
+def _headed(dump: Ptdump) -> frozenset[str] | None:
+    """The same by headers alone. Without any it is for the reader to know that two texts are of the same addresses."""
+    return frozenset(name for found in dump.markers if (name := _header(found.name)) is not None) or None
 
 
 def _of_text(dump: Ptdump, granule: int, va_bits: int, regions: Regions | None) -> tuple[Mapped, ...]:
@@ -184,9 +217,14 @@ def _rows(counted: Counter[Any], granule: int, order: Sequence[str | None]) -> t
 
 
 def changes(a: Mapping, b: Mapping, *, without: str | None = None) -> list[tuple[str, str, int, int]]:
-    """(region, kind of leaf, bytes in `a`, bytes in `b`) where they differ, but in the region `without`."""
+    """(region, kind of leaf, bytes in `a`, bytes in `b`) where they differ, but in the region `without`, and in those
+    that a slice leaves out: not to be in the text is not to be unmapped."""
     before, after = ({(row.region, row.kind): row.bytes for row in found.rows} for found in (a, b))
-    keys = [key for key in dict.fromkeys([*before, *after]) if key[0] != without]
+    keys = [
+        key
+        for key in dict.fromkeys([*before, *after])
+        if key[0] != without and all(found.shown is None or key[0] in found.shown for found in (a, b))
+    ]
     return [(*key, before.get(key, 0), after.get(key, 0)) for key in keys if before.get(key, 0) != after.get(key, 0)]
 
 

@@ -23,7 +23,7 @@ __all__ = ["Query", "Where", "parse_query", "where"]
 
 _QUERY: Final = re.compile(r"(?:(pfn|phys|page|va):)?(0x[0-9a-fA-F]{1,16}|[0-9a-fA-F]{16}|[0-9]{1,20})")
 _KINDS: Final = {"pfn": "pfn", "phys": "physical", "page": "address", "va": "address"}
-_LEVEL_OF: Final = {"PTE": 3, "PMD": 2, "PUD": 1, "P4D": 0}
+_LEVEL_OF: Final = {"PTE": 3, "PMD": 2, "PUD": 1, "P4D": 0, "PGD": -1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +353,9 @@ def _in_text(asked: Query, dump: Dump, known: Hints) -> Where:
     found = next(_ranges(dump.text or b"", address), None) if address is not None else None
     walk, allowed, hugepage = None, None, None
     if found is not None:
-        level, prot, words = found
+        name, prot, words = found
+        # The top table is called PGD whatever its level, and folded levels too before 6.12.
+        level = max(_LEVEL_OF[name], levels_of(shape.granule, shape.va_bits)[0])
         walk = (Step(level, prot, "none" if not prot else "page" if level == 3 else "block", None),)
         allowed = permissions(walk)
         notes.append(words)
@@ -380,8 +382,8 @@ def _in_text(asked: Query, dump: Dump, known: Hints) -> Where:
     )
 
 
-def _ranges(text: bytes, address: int) -> Iterator[tuple[int, int, str]]:
-    """Level, bits and words of the line that has the address."""
+def _ranges(text: bytes, address: int) -> Iterator[tuple[str, int, str]]:
+    """Level's name, bits and words of the line that has the address."""
     import numpy as np
 
     dump = parse_ptdump(text)
@@ -391,7 +393,7 @@ def _ranges(text: bytes, address: int) -> Iterator[tuple[int, int, str]]:
     line = dump[at]
     if address < line.end and line.level:
         yield (
-            _LEVEL_OF.get(line.level, -1),
+            line.level,
             line.columns.prot,
             f"line: {line.start:#018x}-{line.end:#018x} {line.level}{line.columns.text}",
         )

@@ -183,6 +183,10 @@ def add(
         return refused("EINVAL", *unaligned)
     low = memstart if memstart is not None else 0
     room = machine.regions["linear map"][1] - machine.regions["linear map"][0]
+    if memstart is None and end - start > room:
+        return refused(
+            "EINVAL", f"mhp_range_allowed: the linear map has addresses for {format_size(room)}, wherever it begins"
+        )
     if memstart is not None and (start < low or end > low + room):
         span = f"[{max(0, low):#x}-{low + room - 1:#x}]"
         return refused(
