@@ -6,8 +6,8 @@ use crate::invariant::Invariant;
 
 /// Which invariant, where, by whom, when, and in words.
 ///
-/// `Who` did it (nobody is known at rest), `Text` are the words, and `Evidence` is what else shows it: a descriptor, the
-/// histories of a frame.
+/// `Who` did it (nobody is known at rest), `Text` are the words, and `Evidence` is what else shows it: a descriptor,
+/// the histories of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Violation<Who = (), Text = &'static str, Evidence = ()> {
     pub invariant: Invariant,
