@@ -4,6 +4,7 @@ vmemmap."""
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ LINEAR = """---[ Linear Mapping start ]---
 @pytest.mark.parametrize("path", IMAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_tables_and_their_text_are_mapped_alike(path: Path) -> None:
     tables, text = mapping(path), mapping(path.with_suffix(".ptdump.txt"))
-    assert tables.rows == text.rows and tables.machine == text.machine
+    # A text does not tell 7.x from 6.12: the layout is that of 6.9 and later.
+    assert tables.rows == text.rows and re.sub(r"7\.\d$", "6.12", tables.machine) == text.machine
     shape = _core.Shape.of_text(path.with_suffix(".ptdump.txt").read_bytes())
     mapped = sum(row.bytes for row in tables.rows if row.region == "vmemmap")
     assert mapped == shape.counts()[0] * shape.granule
