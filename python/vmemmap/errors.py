@@ -31,7 +31,11 @@ class KernelError(VmemmapError, OSError):
     """
 
     def __str__(self) -> str:
-        """The reason alone: the number of the errno says nothing that its name does not."""
+        """The reason alone: the number of the errno says nothing that its name does not.
+
+        Returns:
+            ``strerror``, if it has one.
+        """
         return self.strerror or super().__str__()
 
 

@@ -1,4 +1,4 @@
-"""Kernel operations are listed once, in rust/kernel/src/operation.rs: what Python makes of them, and docs/operations.md.
+"""Kernel operations are listed once, in rust/kernel/src/operation.rs: what Python and docs/operations.md make of them.
 
 `python tests/api/test_operations.py` writes the document.
 """
@@ -24,7 +24,7 @@ FIELDS = {name: {field: optional for field, _, optional in fields} for name, _, 
 
 #: As a document has it.
 TYPES = {
-    **{kind: "integer" for kind in ("u8", "u64", "i64")},
+    **dict.fromkeys(("u8", "u64", "i64"), "integer"),
     "bool": "boolean",
     "Pfn": "PFN",
     "Pa": "physical address",
@@ -48,7 +48,10 @@ def document() -> str:
     parts = [HEAD]
     for name, about, fields in _core.operations():
         parts.append(f"\n## {name}\n\n{textwrap.fill(about, 120, break_long_words=False, break_on_hyphens=False)}\n")
-        named = [(f"[`{field}`]" if optional else f"`{field}`", TYPES[kind.replace(" ", "")]) for field, kind, optional in fields]
+        named = [
+            (f"[`{field}`]" if optional else f"`{field}`", TYPES[kind.replace(" ", "")])
+            for field, kind, optional in fields
+        ]
         if named:
             parts.append("\n" + "".join(f"- {field}: {kind}\n" for field, kind in named))
     return "".join(parts)

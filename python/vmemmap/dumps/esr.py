@@ -54,7 +54,11 @@ class Syndrome:
     """FnV is clear: FAR holds the address."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints as ``syndrome``.
+        """
         return {
             "esr": hex(self.value),
             "class": self.what,
@@ -69,7 +73,14 @@ class Syndrome:
 
 
 def decode(esr: int) -> Syndrome:
-    """What an ESR says."""
+    """What an ESR says.
+
+    Args:
+        esr: The value of the register.
+
+    Returns:
+        Its fields, and what they mean.
+    """
     kind = esr >> 26 & 0x3F
     instruction, abort = kind in (0x20, 0x21), kind in _CLASSES
     status = esr & 0x3F

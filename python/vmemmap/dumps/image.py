@@ -136,7 +136,14 @@ def read_text(path: str | os.PathLike[str]) -> tuple[bytes, tuple[str, ...]]:
 
 
 def read_ptdump(path: str | os.PathLike[str]) -> str:
-    """The same, the text alone."""
+    """The same, the text alone.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The text, without what stood around it.
+    """
     return read_text(path)[0].decode("ascii")
 
 

@@ -49,7 +49,11 @@ class Mapped:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints for a row.
+        """
         return {
             "region": self.region,
             "level": self.level,
@@ -73,11 +77,19 @@ class Mapping:
     """Regions that are in a slice of a text, whole; ``None``: all are in the dump."""
 
     def to_json(self) -> list[dict[str, Any]]:
-        """For JSON: a row for each kind of leaf of each region."""
+        """For JSON: a row for each kind of leaf of each region.
+
+        Returns:
+            What ``--json`` prints.
+        """
         return [row.to_dict() for row in self.rows]
 
     def text(self) -> str:
-        """For people: bytes and shares of each region."""
+        """For people: bytes and shares of each region.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         lines = [f"{self.source}: {self.machine}", ""]
         for region in dict.fromkeys(row.region for row in self.rows):
             mine = [row for row in self.rows if row.region == region]
@@ -94,6 +106,13 @@ class Mapping:
 def mapping(path: str | os.PathLike[str], known: Hints | None = None) -> Mapping:
     """How the regions of a dump are mapped.
 
+    Args:
+        path: The dump: a table image, ``kernel_page_tables`` text or a vmcore.
+        known: What it does not say itself.
+
+    Returns:
+        Bytes by region and kind of leaf.
+
     Raises:
         ImageError: It cannot be read, or is no dump.
     """
@@ -104,7 +123,14 @@ def mapping(path: str | os.PathLike[str], known: Hints | None = None) -> Mapping
 
 
 def mapping_of(dump: Dump) -> Mapping:
-    """The same of one that is open."""
+    """The same of one that is open.
+
+    Args:
+        dump: The dump.
+
+    Returns:
+        Bytes by region and kind of leaf.
+    """
     if dump.tables is None or dump.image is None:
         text = dump.text or b""
         layout = _core.layout(dump.shape.granule, dump.shape.va_bits, dump.shape.kernel)
@@ -218,7 +244,16 @@ def _rows(counted: Counter[Any], granule: int, order: Sequence[str | None]) -> t
 
 def changes(a: Mapping, b: Mapping, *, without: str | None = None) -> list[tuple[str, str, int, int]]:
     """(region, kind of leaf, bytes in `a`, bytes in `b`) where they differ, but in the region `without`, and in those
-    that a slice leaves out: not to be in the text is not to be unmapped."""
+    that a slice leaves out: not to be in the text is not to be unmapped.
+
+    Args:
+        a: How it was mapped before.
+        b: How it is mapped after.
+        without: Region that is left out.
+
+    Returns:
+        A tuple for each difference, in the order of the rows.
+    """
     before, after = ({(row.region, row.kind): row.bytes for row in found.rows} for found in (a, b))
     keys = [
         key
@@ -229,7 +264,14 @@ def changes(a: Mapping, b: Mapping, *, without: str | None = None) -> list[tuple
 
 
 def human_bytes(size: int) -> str:
-    """In the largest unit that leaves at most four digits before the point; exact where it can be."""
+    """In the largest unit that leaves at most four digits before the point; exact where it can be.
+
+    Args:
+        size: Bytes.
+
+    Returns:
+        Number and unit.
+    """
     unit = max(0, (size.bit_length() - 1) // 10)
     if not size % (1 << 10 * unit):
         return format_size(size)

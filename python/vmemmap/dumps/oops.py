@@ -85,7 +85,11 @@ class Oops:
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         page = self.struct_page
         return {
             "headline": self.text.headline,
@@ -114,7 +118,11 @@ class Oops:
         }
 
     def text_lines(self) -> str:
-        """For people."""
+        """For people.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         lines = [
             self.text.headline,
             f"  machine      {self.granule >> 10}K pages, {self.va_bits}-bit addresses, layout of Linux {self.layout}",
@@ -151,6 +159,13 @@ class Oops:
 
 def explain(text: str, known: Hints | None = None) -> Oops:
     """The first oops of a text. `known` is what it does not say: kernel, granule, VA bits, memstart.
+
+    Args:
+        text: A log, or a part of one.
+        known: What it does not say.
+
+    Returns:
+        The oops, and what its numbers mean.
 
     Raises:
         ImageError: There is none.

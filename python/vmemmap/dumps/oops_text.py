@@ -56,6 +56,12 @@ class OopsText:
 def read_oops(text: str) -> OopsText:
     """The first oops of a text.
 
+    Args:
+        text: A log, or a part of one.
+
+    Returns:
+        What is printed of it; ``None`` where it is not.
+
     Raises:
         ImageError: It has none about an address.
     """

@@ -89,7 +89,11 @@ class Where:
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints.
+        """
         return {
             "source": self.source,
             "granule": self.granule,
@@ -112,7 +116,11 @@ class Where:
         return None if walk is None else [step.to_dict(self.va_bits, self.granule) for step in walk]
 
     def text(self) -> str:
-        """For people."""
+        """For people.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         machine = f"{self.granule >> 10}K pages, {self.va_bits}-bit addresses, Linux {self.kernel}"
         lines = [f"{self.source}: {machine}" if self.source else f"{machine} (arithmetic, no dump)"]
         if self.address is not None:
@@ -149,6 +157,14 @@ class Where:
 
 def where(query: str, path: str | os.PathLike[str] | None = None, known: Hints | None = None) -> Where:
     """What `query` is in the dump `path`; without one, of the machine that `known` names.
+
+    Args:
+        query: Address or PFN, as `parse_query` reads it.
+        path: The dump, if there is one.
+        known: What the dump does not say; without one, the machine.
+
+    Returns:
+        What is known of it.
 
     Raises:
         SpecError: `query` is none of an address or PFN.

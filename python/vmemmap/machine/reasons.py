@@ -48,7 +48,17 @@ _ANYWHERE: Final = {
 
 
 def refusal(core: Core, op: str, fields: Mapping[str, int | bool | str | None], number: int) -> str:
-    """The message for an errno that operation `op` returned."""
+    """The message for an errno that operation `op` returned.
+
+    Args:
+        core: The machine that refused it.
+        op: Name of the operation.
+        fields: Its fields.
+        number: The errno, positive.
+
+    Returns:
+        What was asked for, the errno's name and the reason.
+    """
     name = "EHWPOISON" if number == _EHWPOISON else errno.errorcode.get(number, str(number))
     return f"{_what(core, op, fields)}: {name}: {_why(core, op, fields, number)}"
 

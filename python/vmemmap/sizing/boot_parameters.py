@@ -43,7 +43,14 @@ class Asked:
 
 
 def memparse(text: str) -> int | None:
-    """A size as the kernel's ``memparse`` reads it; ``None`` if it begins with no number."""
+    """A size as the kernel's ``memparse`` reads it; ``None`` if it begins with no number.
+
+    Args:
+        text: Value of a parameter; what follows the number and its unit is ignored.
+
+    Returns:
+        Bytes, or ``None``.
+    """
     found = _SIZE.fullmatch(text)
     if found is None:
         return None
@@ -55,7 +62,18 @@ def read_parameters(
     words: Sequence[str], machine: str | None, page: int | None, sizes: Sequence[int], default: int | None
 ) -> Asked:
     """What `words` ask for on a machine with that base page size; `sizes` are those that it shows, `default` the size
-    of ``/proc/meminfo``."""
+    of ``/proc/meminfo``.
+
+    Args:
+        words: Parameters of the command line, in its order.
+        machine: As ``uname -m`` says it; ``None`` if not known.
+        page: Bytes of a base page; ``None`` if not known.
+        sizes: Hugepage sizes in bytes that the host shows.
+        default: Default hugepage size in bytes; ``None`` if not known.
+
+    Returns:
+        Pages by size, and what is ignored.
+    """
     asked = Asked()
     known = _sizes(machine, page, sizes)
     # (size, or None behind a size that is not supported), and the parameter that set it.
@@ -95,7 +113,19 @@ def read_parameters(
 
 
 def why_less(size: int, wanted: int, got: int, memory: int | None, page: int | None, asked: Asked) -> str:
-    """Why a pool has fewer pages than the command line asks for, as far as that can be told."""
+    """Why a pool has fewer pages than the command line asks for, as far as that can be told.
+
+    Args:
+        size: Bytes of a hugepage.
+        wanted: Pages that the command line asks for.
+        got: Pages that the pool has.
+        memory: Bytes of RAM; ``None`` if not known.
+        page: Bytes of a base page; ``None`` if not known.
+        asked: All that the command line asks for.
+
+    Returns:
+        The reason, in words.
+    """
     if memory is not None and size * wanted > memory:
         return f"{wanted} of {format_size(size)} are {format_size(size * wanted)}, more than the memory there is"
     total = sum(each * count for each, count in asked.pages.items())

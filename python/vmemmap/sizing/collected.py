@@ -25,6 +25,12 @@ def find_root(given: Path) -> Path:
     """The directory of one host in or at `given`: that with ``proc`` or ``sys``, or the file of a node that a
     must-gather has.
 
+    Args:
+        given: Directory, or file of a node.
+
+    Returns:
+        The directory or file.
+
     Raises:
         SpecError: There is none, or more than one; the message lists them.
     """
@@ -47,7 +53,14 @@ def find_root(given: Path) -> Path:
 
 
 def collected_files(root: Path) -> dict[str, str]:
-    """Path as on the host → what a file there holds, by what was collected instead of it."""
+    """Path as on the host → what a file there holds, by what was collected instead of it.
+
+    Args:
+        root: What `find_root` found.
+
+    Returns:
+        Contents by path, without a slash in front.
+    """
     if root.is_file():
         return _of_node(_read(root) or "")
     files: dict[str, str] = {}

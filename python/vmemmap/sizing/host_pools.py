@@ -42,7 +42,11 @@ class HostPool:
     """NUMA node → the same for that node."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON. What needs the page size is ``None`` without it."""
+        """For JSON. What needs the page size is ``None`` without it.
+
+        Returns:
+            The object that ``--json`` prints for a pool.
+        """
         saved = self.estimate.to_dict()
         if not self.estimate.granule:
             saved = {key: value if key in ("size", "name", "count", "memory") else None for key, value in saved.items()}
@@ -51,7 +55,14 @@ class HostPool:
 
 def pool_sizes(tree: HostTree) -> list[int]:
     """Bytes of each hugepage size that ``/sys`` shows, smallest first; of the nodes' directories where the common one
-    is missing."""
+    is missing.
+
+    Args:
+        tree: Files of the host.
+
+    Returns:
+        Sizes in bytes.
+    """
     names = tree.names(HUGEPAGES, _POOL)
     if not names and not tree.has(HUGEPAGES):
         nodes = tree.names(_NODES, r"node([0-9]{1,6})")
@@ -60,7 +71,14 @@ def pool_sizes(tree: HostTree) -> list[int]:
 
 
 def default_pool(meminfo: Mapping[str, int] | None) -> tuple[int, dict[str, int | None]] | None:
-    """The default size in bytes and the counters of its pool, as ``/proc/meminfo`` has them."""
+    """The default size in bytes and the counters of its pool, as ``/proc/meminfo`` has them.
+
+    Args:
+        meminfo: Line of ``/proc/meminfo`` → value, sizes in KiB; ``None`` if it could not be read.
+
+    Returns:
+        Size and counters; ``None`` if the file does not have them.
+    """
     if meminfo is None or "HugePages_Total" not in meminfo or not meminfo.get("Hugepagesize"):
         return None
     return meminfo["Hugepagesize"] << 10, {name: meminfo.get(line) for name, line in _MEMINFO.items()}
@@ -75,7 +93,20 @@ def page_size_of(
     command_line: tuple[str, ...],
     config: Mapping[str, str] | None,
 ) -> tuple[int | None, str]:
-    """Bytes of a base page, and what told."""
+    """Bytes of a base page, and what told.
+
+    Args:
+        tree: Files of the host.
+        machine: As ``uname -m`` says it; ``None`` if not known.
+        release: Kernel release; ``None`` if not known.
+        hugepages: Hugepage sizes in bytes that the host shows.
+        default: Default hugepage size in bytes; ``None`` if not known.
+        command_line: Parameters of the kernel.
+        config: Kernel configuration, symbol → value; ``None`` if not known.
+
+    Returns:
+        Bytes, or ``None`` if nothing tells; and the name of what told.
+    """
     if tree.live:
         return os.sysconf("SC_PAGE_SIZE"), "sysconf"
     for path in ("proc/self/smaps", "proc/1/smaps"):
@@ -115,7 +146,15 @@ def read_pools(
 ) -> list[HostPool]:
     """A pool for each size; that of the default size by `default` where ``/sys`` does not show it.
 
-    `reserved` is the number of vmemmap pages that HVO keeps of each hugepage.
+    Args:
+        tree: Files of the host.
+        sizes: Hugepage sizes in bytes.
+        page: Bytes of a base page; ``None`` if not known.
+        reserved: vmemmap pages that HVO keeps of each hugepage.
+        default: What `default_pool` found.
+
+    Returns:
+        The pools, in the order of `sizes`; what is no hugepage size with pages of `page` is left out.
     """
     pools: list[HostPool] = []
     nodes = [int(name[1]) for name in tree.names(_NODES, r"node([0-9]{1,6})")]

@@ -39,7 +39,11 @@ class RangeAnswer:
     facts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: addresses as hexadecimal text, as everywhere in ``layout --json``."""
+        """For JSON: addresses as hexadecimal text, as everywhere in ``layout --json``.
+
+        Returns:
+            The object that ``--json`` prints for a range, in ``ranges``.
+        """
         return {
             "operation": self.operation,
             "start": hex(self.start),
@@ -53,7 +57,11 @@ class RangeAnswer:
         }
 
     def text(self) -> str:
-        """For people."""
+        """For people.
+
+        Returns:
+            Lines for people, without a newline at the end.
+        """
         verdict = "accepted" if self.accepted else f"refused, {self.errno}"
         lines = [f"  {self.operation} {format_size(self.size)} at {self.start:#x}: {verdict}: {self.reason}"]
         if self.right is not None:
@@ -75,7 +83,11 @@ class Memmap:
     """Numbers of the sections that RAM does not fill."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """For JSON.
+
+        Returns:
+            The object that ``--json`` prints as ``ram``.
+        """
         return {
             "ram": self.ram,
             "sections": self.sections,
@@ -86,7 +98,11 @@ class Memmap:
         }
 
     def text(self) -> str:
-        """For people."""
+        """For people.
+
+        Returns:
+            One line, without a newline at the end.
+        """
         some = ", ".join(map(str, self.partial[:8])) + (" and more" if len(self.partial) > 8 else "")
         holes = (
             f"; {format_size(self.vmemmap - self.needed)} of them for holes in section {some}" if self.partial else ""
@@ -168,7 +184,18 @@ def add(
     block_size: int | None = None,
     ram: Sequence[tuple[int, int]] = (),
 ) -> RangeAnswer:
-    """``add_memory()`` of a range: the tests in the kernel's order."""
+    """``add_memory()`` of a range: the tests in the kernel's order.
+
+    Args:
+        machine: Its layout.
+        text: The range, as `parse_at` reads it.
+        memstart: ``memstart_addr``; ``None`` if not known: then only the size is held against the linear map.
+        block_size: Bytes of a memory block; ``None``: a section.
+        ram: First byte and one past the last of each range of System RAM.
+
+    Returns:
+        Whether it is accepted, and why.
+    """
     start, end = parse_at(text, "add")
     block = block_size or machine.section_size
 
@@ -227,7 +254,18 @@ def remove(
     boot: Sequence[tuple[int, int]] = (),
     added: Sequence[tuple[int, int]] = (),
 ) -> RangeAnswer:
-    """``offline_and_remove_memory()`` of a range, as far as arithmetic goes: not whether its pages can move."""
+    """``offline_and_remove_memory()`` of a range, as far as arithmetic goes: not whether its pages can move.
+
+    Args:
+        machine: Its layout.
+        text: The range, as `parse_at` reads it.
+        block_size: Bytes of a memory block; ``None``: a section.
+        boot: First byte and one past the last of each range that was there at boot.
+        added: The same of hot-added ranges; none: not tested.
+
+    Returns:
+        Whether it is accepted, and why.
+    """
     start, end = parse_at(text, "remove")
     block = block_size or machine.section_size
 
