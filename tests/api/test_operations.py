@@ -65,7 +65,8 @@ def made(tree: ast.AST) -> Iterator[tuple[str, list[str] | None, int]]:
             if (called == "Operation" or (called == "Block" and len(node.args) > 1)) and isinstance(first.value, str):
                 fields = node.args[1] if len(node.args) > 1 else ast.Dict([], [])
                 written = isinstance(fields, ast.Dict) and all(isinstance(key, ast.Constant) for key in fields.keys)
-                yield first.value, [str(key.value) for key in fields.keys] if written else None, node.lineno  # type: ignore[union-attr]
+                keys = [str(key.value) for key in fields.keys] if written else None  # type: ignore[union-attr]
+                yield first.value, keys, node.lineno
             elif called == "_run" and isinstance(first.value, str):
                 yield first.value, None, node.lineno
         elif isinstance(node, ast.Dict):

@@ -410,8 +410,8 @@ impl Machine {
     }
 }
 
-/// Of every operation that a document may name: name, what it does, and its fields, each with its type and whether it may
-/// be left out.
+/// Of every operation that a document may name: name, what it does, and its fields, each with its type and whether it
+/// may be left out.
 #[pyfunction]
 pub fn operations(py: Python<'_>) -> PyResult<Vec<OperationRow>> {
     let fields = |row: &Row| row.fields.iter().map(|f| (f.name, f.kind, f.optional)).collect();
