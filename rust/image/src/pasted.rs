@@ -246,7 +246,11 @@ fn counted(lines: u64) -> String {
 /// A line without carriage return and colours, with plain blanks for tabs and no-break spaces; whether it had the
 /// first, and any of the others.
 fn plain(raw: &[u8]) -> (Cow<'_, [u8]>, bool, bool) {
-    let line = raw.strip_suffix(b"\r").unwrap_or(raw);
+    let mut line = raw;
+    // A text that was turned into CRLF twice has two.
+    while let Some(shorter) = line.strip_suffix(b"\r") {
+        line = shorter;
+    }
     let returned = line.len() != raw.len();
     if !line.iter().any(|b| matches!(b, b'\t' | 0x1b | 0xa0)) {
         return (Cow::Borrowed(line), returned, false);

@@ -169,10 +169,13 @@ impl TableImage {
         let g = self.meta.geometry;
         let (mut tables, mut with) = (0, 0);
         for row in (0..self.len()).filter(|&row| self.level(row) < Level::PTE) {
-            let words = self.row_words(row).iter().take(g.entries_at(self.level(row)));
-            for &word in words.filter(|&&word| word & 3 == 3) {
-                tables += 1;
-                with += usize::from(word & TABLE_AF != 0);
+            let level = self.level(row);
+            for &word in self.row_words(row).iter().take(g.entries_at(level)) {
+                // A row of pages that says it is of another level names no tables: its bit 10 is the access flag.
+                if matches!(g.kind(Desc(word), level), Kind::Table(next) if self.row(next).is_some()) {
+                    tables += 1;
+                    with += usize::from(word & TABLE_AF != 0);
+                }
             }
         }
         let (version, seven) = (self.meta.version, self.meta.version.sets_table_af());
