@@ -80,10 +80,14 @@ pub struct Machine {
 /// Bytes above the last RAM where a DIMM may be plugged into a loaded machine. They cost nothing until they are used.
 const SLOTS: u64 = 64 << 30;
 
-/// Where a machine has no RAM between its ranges and above them, as far as the linear map goes.
+/// Where a machine has no RAM between its ranges and above them, as far as the linear map goes and as many frames as a
+/// machine can have.
 fn slots(layout: &Layout, ram: &[Ram]) -> Vec<Ram> {
     let size = layout.geometry.section_size();
-    let last = (layout.memstart as u64).wrapping_add(layout.page_end.since(layout.page_offset));
+    let first = ram.first().map_or(0, |range| range.start.0 & !(size - 1));
+    let last = (layout.memstart as u64)
+        .wrapping_add(layout.page_end.since(layout.page_offset))
+        .min(first.saturating_add(layout.geometry.page_size() << 32));
     let mut found = Vec::new();
     for (i, range) in ram.iter().enumerate() {
         let start = (range.start.0 + range.bytes).next_multiple_of(size);
