@@ -154,6 +154,8 @@ class KdumpMemory(PhysicalMemory):
             data = storage.read(self._stored_at + chunk, min(_CHUNK, needed - chunk))
             total += int.from_bytes(data, "little").bit_count()
             self._before.append(total)
+        if self._first > self._blocks:
+            raise self._bad("start_pfn", f"at most {self._blocks:#x}, the blocks of the dump, found {self._first:#x}")
         self._skipped = self._rank(self._first)
 
     def _rank(self, number: int) -> int:
