@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-python nightly variants fuzz arrows bench bench-table bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-python nightly variants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -97,6 +97,12 @@ bench: $(VENV)/.built $(VENV)/.dev
 # The table of docs/performance.md, as a whole, with commit and host. On a quiet host.
 bench-table: $(VENV)/.built
 	$(BIN)/python benches/table.py
+
+# Old, new and their ratio for each row, beside a build of another commit; fails if a row is worse by more than the margin.
+# ROWS="--rows populate exchange" takes only these; benches/against.py says the rest.
+bench-against: $(VENV)/.built
+	@test -n "$(COMMIT)" || { echo "make: bench-against needs COMMIT=…, the commit to compare with" >&2; exit 2; }
+	$(BIN)/python benches/against.py $(COMMIT) $(ROWS)
 
 # The comparison with Spin, loom and shuttle. PEERS="--seconds 60 --docs" measures longer and fills the tables of the docs.
 bench-peers: $(VENV)/.built
