@@ -12,20 +12,19 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from ._core import VERSION as __version__
-from ._core import policies as policies
-from .dumps.struct_page import StructPage
-from .errors import ImageError, InternalError, KernelError, SpecError, VmemmapError
-from .lab.lab import Result, StressResult, explore, stress
-from .lab.replay import ReplayResult, replay
-from .lab.scenario import Actor, Operation, Scenario, Variant, scenario
-from .machine.hugetlb import HugeTLBPool
-from .machine.machine import Machine, Translation
-from .machine.memory import MemoryBlock, MemoryRange
-
 if TYPE_CHECKING:
+    from ._core import VERSION as __version__
+    from ._core import policies
     from .dumps.checking import check
     from .dumps.difference import diff
+    from .dumps.struct_page import StructPage
+    from .errors import ImageError, InternalError, KernelError, SpecError, VmemmapError
+    from .lab.lab import Result, StressResult, explore, stress
+    from .lab.replay import ReplayResult, replay
+    from .lab.scenario import Actor, Operation, Scenario, Variant, scenario
+    from .machine.hugetlb import HugeTLBPool
+    from .machine.machine import Machine, Translation
+    from .machine.memory import MemoryBlock, MemoryRange
 
 __all__ = [
     "Actor",
@@ -56,11 +55,37 @@ __all__ = [
     "stress",
 ]
 
-_LATER = {"check": ".dumps.checking", "diff": ".dumps.difference"}
-"""Names whose modules load NumPy: only when they are asked for."""
+#: Name → the module that has it, which is imported when the name is first asked for (PEP 562).
+_WHERE = {
+    name: module
+    for module, names in {
+        "_core": ("policies",),
+        "dumps.checking": ("check",),
+        "dumps.difference": ("diff",),
+        "dumps.struct_page": ("StructPage",),
+        "errors": ("ImageError", "InternalError", "KernelError", "SpecError", "VmemmapError"),
+        "lab.lab": ("Result", "StressResult", "explore", "stress"),
+        "lab.replay": ("ReplayResult", "replay"),
+        "lab.scenario": ("Actor", "Operation", "Scenario", "Variant", "scenario"),
+        "machine.hugetlb": ("HugeTLBPool",),
+        "machine.machine": ("Machine", "Translation"),
+        "machine.memory": ("MemoryBlock", "MemoryRange"),
+    }.items()
+    for name in names
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in _LATER:
-        return getattr(import_module(_LATER[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":
+        value: object = import_module("._core", __name__).VERSION
+    elif name in _WHERE:
+        value = getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # The next look finds it without this function.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

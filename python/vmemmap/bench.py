@@ -114,7 +114,7 @@ def _import_time(name: str, quick: bool) -> Row:
         lambda: _seconds(lambda: _start("import vmemmap")),
         lambda: _seconds(lambda: _start("import dataclasses, json, re")),
     )
-    what = "a process that imports vmemmap; limit: one that imports what it needs of Python"
+    what = "a process that imports vmemmap, whose parts load on use; limit: one that imports dataclasses, json and re"
     return _row(name, "s", what, 1 if quick else 9, sides)
 
 
