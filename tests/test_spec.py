@@ -71,7 +71,7 @@ def test_hugepages() -> None:
 def test_policies() -> None:
     known = {"update": ["store", "swap"], "free": ["after"]}
     assert parse_policy("update=swap", known) == ("update", "swap")
-    with pytest.raises(SpecError, match="'updat' is unknown: expected one of update, free"):
+    with pytest.raises(SpecError, match=r"'updat' is unknown: did you mean update\? \(expected one of update, free\)"):
         parse_policy("updat=swap", known)
     with pytest.raises(SpecError, match="expected one of store, swap"):
         parse_policy("update=x", known)

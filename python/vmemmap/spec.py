@@ -21,6 +21,7 @@ __all__ = [
     "check_hugepage_size",
     "check_machine",
     "check_whole_pages",
+    "did_you_mean",
     "format_size",
     "parse_address",
     "parse_budget",
@@ -65,6 +66,24 @@ def _shown(text: object) -> str:
     """``text`` for an error message: quoted, on one line, not longer than a line."""
     shown = repr(text)
     return shown if len(shown) <= 60 else shown[:57] + "...'"
+
+
+def did_you_mean(name: str, known: Iterable[str], rest: str) -> str:
+    """What to put behind a name that there is not: ``: did you mean R6? (vmemmap list shows them)``.
+
+    Args:
+        name: What was typed.
+        known: What there is.
+        rest: What would be right, said in any case.
+
+    Returns:
+        Text that begins with a colon.
+    """
+    from difflib import get_close_matches
+
+    folded = {one.lower(): one for one in known}
+    near = get_close_matches(name.lower(), folded, n=3) if len(name) <= 200 else []
+    return f": did you mean {', '.join(folded[one] for one in near)}? ({rest})" if near else f": {rest}"
 
 
 def parse_size(size: int | str, what: str = "size") -> int:
@@ -138,6 +157,9 @@ def parse_address(value: int | str | None, what: str) -> int | None:
     """
     if isinstance(value, str) and re.fullmatch(r"-?(0x[0-9a-fA-F]{1,16}|[0-9]{1,20})", value.strip()):
         value = int(value.strip(), 0)
+    elif isinstance(value, str) and len(value) <= 64 and (match := _SIZE.fullmatch(value.strip())) and match[2]:
+        # mem_map_base=2G: where memory begins is often a round size.
+        value = parse_size(value, what)
     if value is None:
         return None
     low = -(1 << 63) if what == "memstart" else 0
@@ -378,9 +400,11 @@ def parse_policy(text: str, known: Mapping[str, Sequence[str]] | None = None) ->
         raise SpecError(f"policy {_shown(text)}: {_shown(name)} is no policy name")
     if known is not None:
         if name not in known:
-            raise SpecError(f"policy {_shown(name)} is unknown: expected one of {', '.join(known)}")
+            expected = did_you_mean(name, known, f"expected one of {', '.join(known)}")
+            raise SpecError(f"policy {_shown(name)} is unknown{expected}")
         if value not in known[name]:
-            raise SpecError(f"policy {name} is {_shown(value)}: expected one of {', '.join(known[name])}")
+            expected = did_you_mean(value, known[name], f"expected one of {', '.join(known[name])}")
+            raise SpecError(f"policy {name} is {_shown(value)}{expected}")
     return name, value
 
 
@@ -471,8 +495,9 @@ def parse_machine(text: str, policies: Mapping[str, Sequence[str]] | None = None
                 raise SpecError(f"machine: {name} is given twice")
             pools[size] = value
         else:
-            expected = ", ".join((*_MACHINE_KEYS, *known))
-            raise SpecError(f"machine: {_shown(name)} is unknown: expected {expected}, or a hugepage size")
+            keys = (*_MACHINE_KEYS, *known)
+            expected = did_you_mean(name, keys, f"expected {', '.join(keys)}, or a hugepage size")
+            raise SpecError(f"machine: {_shown(name)} is unknown{expected}")
     default = MachineSpec()
     granule = parse_granule(given.get("granule", default.granule))
     va_bits = parse_va_bits(given.get("va_bits", default.va_bits))

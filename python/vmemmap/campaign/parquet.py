@@ -1,4 +1,4 @@
-"""A campaign's jobs as a Parquet file, for what analyses tables (extra ``vmemmap[parquet]``)."""
+"""A campaign's jobs as a Parquet file, for what analyses tables (extra ``vmemmap[arrow]``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(shown: Shown, path: Path) -> None:
         import pyarrow  # pyright: ignore[reportMissingTypeStubs]
         from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
     except ImportError as error:
-        raise SpecError("--parquet needs pyarrow: pip install 'vmemmap[parquet]'") from error
+        raise SpecError("--parquet needs pyarrow: pip install 'vmemmap[arrow]'") from error
     # Without types.
     arrow: Any = pyarrow
     writer: Any = parquet

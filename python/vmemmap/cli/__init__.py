@@ -16,6 +16,7 @@ from typing import Final, ParamSpec, TypeVar
 import click
 
 from ..errors import InternalError, VmemmapError
+from ..spec import did_you_mean
 
 __all__ = [
     "HOLDS",
@@ -107,7 +108,8 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the modules beside this file."""
-        return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
+        found = (module.name for module in pkgutil.iter_modules(__path__))
+        return sorted(name.replace("_", "-") for name in found if not name.startswith("_"))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The ``command`` of the module of that name."""
@@ -115,24 +117,86 @@ class Commands(click.Group):
             return None
         return import_module(f"{__name__}.{cmd_name.replace('-', '_')}").command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, but for a name that is nearly one: then the error says which.
+
+        Raises:
+            click.UsageError: There is no such command.
+        """
+        known = self.list_commands(ctx)
+        if args and not ctx.resilient_parsing and args[0] not in known and not args[0].startswith("-"):
+            expected = did_you_mean(args[0], known, f"there are {', '.join(known)}")
+            raise click.UsageError(f"no command {args[0][:60]!r}{expected}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+#: Extra → a module of it, by which one sees whether it is there.
+_EXTRAS: Final = {"plot": "matplotlib", "arrow": "pyarrow", "dask": "distributed", "vmcore": "cramjam"}
+
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        from .. import __version__
+    if not value or ctx.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+    from importlib.util import find_spec
+    from platform import machine, python_version
 
-        click.echo(f"vmemmap {__version__}")
-        ctx.exit()
+    from .. import _core
+    from ..spec import KERNELS
+
+    try:
+        installed = version("vmemmap")
+    except PackageNotFoundError:
+        # Run from a checkout that was never installed.
+        installed = _core.VERSION
+    has = ", ".join(f"{extra} {'yes' if find_spec(module) else 'no'}" for extra, module in _EXTRAS.items())
+    click.echo(f"vmemmap {installed}")
+    click.echo(f"core {_core.VERSION}, {_core.BUILD_PROFILE} build; Python {python_version()}, {machine()}")
+    click.echo(f"kernels {', '.join(KERNELS)}; {len(_core.policies())} policies; extras: {has}")
+    ctx.exit()
+
+
+def _print_manual(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    from ._reference import manual
+
+    click.echo(manual(vmemmap), nl=False)
+    ctx.exit()
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print version, core and extras.",
+)
+@click.option(
+    "--man",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_manual,
+    help="Print the manual page of all commands: vmemmap --man | man -l -",
 )
 def vmemmap() -> None:
     """A laboratory for the page tables behind the struct page array on arm64.
 
     Exit codes: 0 it holds or is done, 1 a violation or difference was found, 2 the call or the input is wrong,
     3 the budget ran out before the question was decided, 130 interrupted.
+
+    \b
+    Examples:
+      vmemmap run
+      vmemmap explore R6 --variant mmap-only
+      vmemmap check capture.npz
+
+    Completion: eval "$(_VMEMMAP_COMPLETE=bash_source vmemmap)"; zsh_source and fish_source likewise.
     """
 
 

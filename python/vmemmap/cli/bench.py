@@ -15,6 +15,11 @@ def command(quick: bool, as_json: bool) -> int | None:
 
     Times are better the smaller the ratio, rates (…/s) the larger. Both sides are measured in turns; shown are the best
     rounds, and the ratio of the medians beside it.
+
+    \b
+    Examples:
+      vmemmap bench
+      vmemmap bench --quick --json
     """
     from .. import _core
     from ..bench import Row, rows

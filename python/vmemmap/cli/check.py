@@ -15,10 +15,18 @@ def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None)
     """Check every invariant that FILE can show: a file-system check for vmemmap.
 
     FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.
+
+    \b
+    Examples:
+      vmemmap check capture.npz
+      vmemmap check /proc/vmcore --json
+      vmemmap check kernel_page_tables.txt --granule 4K --va-bits 48
     """
     from ..dumps import checking
+    from ._progress import waiting
 
-    answer = checking.check(file, ram=ram, **hints)
+    with waiting(f"checking {file}"):
+        answer = checking.check(file, ram=ram, **hints)
     if as_json:
         print_json(answer.to_dict())
     else:

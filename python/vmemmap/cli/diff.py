@@ -16,10 +16,17 @@ def command(a: str, b: str, as_json: bool, ram: tuple[str, ...], **hints: str | 
     """Print what changed in vmemmap from dump A to dump B: hugepages, blocks, tables, sections, frames.
 
     A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.
+
+    \b
+    Examples:
+      vmemmap diff before.npz after.npz
+      vmemmap diff before.txt after.txt --json
     """
     from ..dumps import difference
+    from ._progress import waiting
 
-    answer = difference.diff(a, b, ram=ram, **hints)
+    with waiting(f"comparing {a} and {b}"):
+        answer = difference.diff(a, b, ram=ram, **hints)
     if as_json:
         print_json(answer.to_dict())
     else:

@@ -61,7 +61,14 @@ def command(
     file: str | None,
     as_json: bool,
 ) -> None:
-    """Print what HVO saves, and what tables and splits cost; or whether a removal would split a leaf."""
+    """Print what HVO saves, and what tables and splits cost; or whether a removal would split a leaf.
+
+    \b
+    Examples:
+      vmemmap estimate --memory 1T --hugepages 2M=400G --hugepages 1G=512G
+      vmemmap estimate --memory 512G --granule 64K --hugepages 512M=256G --mapping basepages
+      vmemmap estimate --remove 0x80000000-0x88000000 --added 0x80000000-0xc0000000
+    """
     if memory is None and (remove is None or hugepages):
         raise click.UsageError("--memory is missing: the RAM of the machine, like 1T")
     if remove is None and (added is not None or file is not None):

@@ -6,13 +6,20 @@ from pathlib import Path
 
 import click
 
-from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_json
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, _complete, json_option, print_json
 
 
 @click.command("explore")
-@click.argument("scenario")
-@click.option("--variant", help="Which variant; the first listed by default.")
-@click.option("--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Override a policy of the variant.")
+@click.argument("scenario", shell_complete=_complete.scenarios)
+@click.option("--variant", shell_complete=_complete.variants, help="Which variant; the first listed by default.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="POLICY=VALUE",
+    shell_complete=_complete.policies,
+    help="Override a policy of the variant.",
+)
 @click.option("--strategy", default="exhaustive", show_default=True, help="exhaustive, random or pct.")
 @click.option("--depth", type=int, help="Of pct, which preempts one time less in an execution; 3 by default.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For random and pct.")
@@ -33,15 +40,32 @@ def command(
     """Explore the interleavings of SCENARIO, a name, a corpus number (R6) or FILE.py[:NAME].
 
     Exit codes: 0 safe, 1 violated, 2 wrong call, 3 inconclusive, 130 interrupted.
+
+    \b
+    Examples:
+      vmemmap explore R6
+      vmemmap explore R33 --variant 4k-split-bbm-6.1 --trace-out hole.json
+      vmemmap explore R32 --set update=bbm --budget 10s
+      vmemmap explore R1 --strategy pct --depth 5 --seed 7 --budget 5000
     """
     from ..lab import saving, trace
     from ..lab.lab import chosen, explore
+    from ..spec import parse_budget
+    from ._progress import searching
 
     if trace_out is not None:
         saving.check(trace_out, "the trace")
-    result = explore(
-        scenario, variant=variant, policies=chosen(settings), strategy=strategy, depth=depth, seed=seed, budget=budget
-    )
+    with searching(f"exploring {scenario}", parse_budget(budget)) as progress:
+        result = explore(
+            scenario,
+            variant=variant,
+            policies=chosen(settings),
+            strategy=strategy,
+            depth=depth,
+            seed=seed,
+            budget=budget,
+            progress=progress,
+        )
     saved = result.trace_file()
     if trace_out is not None and saved is not None:
         with saving.whole(trace_out) as file:

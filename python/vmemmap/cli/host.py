@@ -16,6 +16,11 @@ from . import json_option, print_json
 def command(root: str, page_size: str | None, as_json: bool) -> None:
     """Print what this Linux host has (hugepages, HVO, memory blocks, page size) and what HVO saves or would save.
     Reads only.
+
+    \b
+    Examples:
+      vmemmap host
+      vmemmap host --root sosreport-node7/ --page-size 4K --json
     """
     from ..sizing import host as hosts
 

@@ -10,7 +10,13 @@ from . import json_option, print_json
 @click.command("list")
 @json_option
 def command(as_json: bool) -> None:
-    """List the scenarios: corpus number, variants, and what each variant is expected to show."""
+    """List the scenarios: corpus number, variants, and what each variant is expected to show.
+
+    \b
+    Examples:
+      vmemmap list
+      vmemmap list --json
+    """
     from ..lab.scenario import registry
 
     scenarios = registry()

@@ -25,8 +25,10 @@ def command(dump: str, as_json: bool, ram: tuple[str, ...], **hints: str | None)
     """
     from ..dumps import mapping
     from ..dumps.dump import Hints
+    from ._progress import waiting
 
-    answer = mapping.mapping(dump, Hints.parse(ram=ram, **hints))
+    with waiting(f"reading {dump}"):
+        answer = mapping.mapping(dump, Hints.parse(ram=ram, **hints))
     if as_json:
         print_json(answer.to_json())
     else:

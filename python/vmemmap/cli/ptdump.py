@@ -38,9 +38,12 @@ def command(
     if (file is None) == (machine is None):
         raise click.UsageError("give a FILE or --machine SPEC, and not both")
     given = {name: value for name, value in hints.items() if value is not None}
-    text, notes = (
-        _of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
-    )
+    from ._progress import waiting
+
+    with waiting(f"reading {file}" if file is not None else "building the machine"):
+        text, notes = (
+            _of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
+        )
     if as_json:
         source = file if file is not None else machine
         print_json({"source": source, "region": region, "lines": text.count("\n"), "text": text, "notes": list(notes)})

@@ -35,6 +35,12 @@ def command(
 
     Exit codes: 1 the invariant of the trace is violated again, 2 not a trace, or one that runs otherwise (diverged),
     0 a tolerant replay in which it is not.
+
+    \b
+    Examples:
+      vmemmap replay hole.json
+      vmemmap replay hole.json --format html --out hole.html
+      vmemmap replay hole.json --set update=bbm --tolerant
     """
     from ..lab import saving
     from ..lab.lab import chosen

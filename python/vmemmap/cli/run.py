@@ -48,6 +48,11 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
 
     Exit codes: 0 the acceptance test held and every verdict is the expected one, 1 a difference, 2 wrong call or input,
     3 inconclusive, 130 interrupted.
+
+    \b
+    Examples:
+      vmemmap run
+      vmemmap run --input capture.npz --seconds 30 --out report
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from . import HOLDS, INTERRUPTED, VIOLATED, json_option, print_json
+from . import HOLDS, INTERRUPTED, VIOLATED, _complete, json_option, print_json
 
 
 @click.command("stress")
-@click.argument("scenario")
-@click.option("--variant", help="Which variant; the first listed by default.")
-@click.option("--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Override a policy of the variant.")
+@click.argument("scenario", shell_complete=_complete.scenarios)
+@click.option("--variant", shell_complete=_complete.variants, help="Which variant; the first listed by default.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="POLICY=VALUE",
+    shell_complete=_complete.policies,
+    help="Override a policy of the variant.",
+)
 @click.option("--threads", type=click.IntRange(1, 256), help="Threads; one for each actor by default.")
 @click.option("--seconds", default=2.0, show_default=True, help="How long.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For what is drawn at random.")
@@ -43,12 +51,29 @@ def command(
 
     Exit codes: 0 no violation was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
     proves nothing: explore does.
+
+    \b
+    Examples:
+      vmemmap stress R6
+      vmemmap stress R33 --variant 4k-split-bbm-6.1 --threads 8 --seconds 10
+      vmemmap stress R6 --seconds 3600 --snapshots soak.jsonl
     """
     from ..lab.lab import chosen, stress
     from ..lab.snapshots import snapshots as saving
+    from ._progress import bar
 
     policies = chosen(settings)
-    with saving(snapshots) if snapshots is not None else nullcontext() as progress:
+    with ExitStack() as stack:
+        saved = stack.enter_context(saving(snapshots)) if snapshots is not None else None
+        tick = stack.enter_context(bar(f"stressing {scenario}", seconds, "operations"))
+
+        def look(operations: int, violations: int, so_far: float, counters: Mapping[str, int]) -> None:
+            if saved is not None:
+                saved(operations, violations, so_far, counters)
+            if tick is not None:
+                tick(so_far, operations, f"{violations:,} violations" if violations else "")
+
+        progress: Callable[[int, int, float, dict[str, int]], object] | None = look if saved or tick else None
         result = stress(
             scenario,
             variant=variant,

@@ -30,11 +30,13 @@ def command(what: tuple[str, ...], as_json: bool, ram: tuple[str, ...], **hints:
     """
     from ..dumps import where
     from ..dumps.dump import Hints
+    from ._progress import waiting
 
     *dumps, query = what
     if len(dumps) > 1:
         raise click.UsageError(f"expected one dump and one address, found {len(what)} arguments")
-    answer = where.where(query, dumps[0] if dumps else None, Hints.parse(ram=ram, **hints))
+    with waiting(f"reading {dumps[0]}" if dumps else "reading"):
+        answer = where.where(query, dumps[0] if dumps else None, Hints.parse(ram=ram, **hints))
     if as_json:
         print_json(answer.to_dict())
     else:

@@ -17,6 +17,7 @@ from types import MappingProxyType, ModuleType
 from typing import Final, Literal
 
 from ..errors import SpecError, VmemmapError
+from ..spec import did_you_mean
 from .actor import Actor as Actor
 from .actor import as_actors
 from .answers import ScenarioDict, VariantDict
@@ -98,7 +99,9 @@ class Scenario:
         for candidate in self.variants:
             if candidate.name == name:
                 return candidate
-        raise SpecError(f"{self.name} has no variant {name!r}; it has {', '.join(v.name for v in self.variants)}")
+        names = [v.name for v in self.variants]
+        expected = did_you_mean(name, names, f"it has {', '.join(names)}")
+        raise SpecError(f"{self.name} has no variant {name!r}{expected}")
 
     def set_up(self, variant: Variant, policies: Mapping[str, str] = MappingProxyType({})) -> Description:
         """Describe one variant; `policies` override those of the variant (``--set``).
@@ -241,4 +244,8 @@ def find(name: str) -> Scenario:
     for candidate in candidates:
         if name == candidate.name or name.upper() == candidate.corpus:
             return candidate
-    raise SpecError(f"no scenario {name!r}; vmemmap list shows them")
+    names = [word for one in candidates for word in (one.corpus, one.name) if word]
+    if path.endswith(".py"):
+        expected = did_you_mean(name, names, f"it has {', '.join(one.name for one in candidates)}")
+        raise SpecError(f"{path} has no scenario {name!r}{expected}")
+    raise SpecError(f"no scenario {name!r}{did_you_mean(name, names, 'vmemmap list shows them')}")

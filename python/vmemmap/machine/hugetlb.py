@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import SpecError
 from ..spec import HUGEPAGE_SIZES, format_size, parse_size
-from .operations import run
+from .operations import exactly, run
 
 if TYPE_CHECKING:
     from .._core import Machine as Core
@@ -138,7 +138,8 @@ class HugeTLBPool:
         """
         if pfns is None:
             return [self._run("hugetlb_alloc", at=None) for _ in range(_count(1 if count is None else count, "count"))]
-        return self._core.allocate(self._index, _pfns(count, pfns))
+        heads = _pfns(count, pfns)
+        return exactly(self._core, "hugetlb_alloc", lambda: self._core.allocate(self._index, heads), self._index, heads)
 
     def free(self, count: int | None = None, *, pfns: Iterable[int] | None = None) -> list[int]:
         """Free pages of the pool back to the page allocator, vmemmap restored first: `count` of them, or exactly those
@@ -159,7 +160,8 @@ class HugeTLBPool:
         """
         if pfns is None:
             return [self._run("hugetlb_free", at=None) for _ in range(_count(1 if count is None else count, "count"))]
-        return self._core.release(self._index, _pfns(count, pfns))
+        heads = _pfns(count, pfns)
+        return exactly(self._core, "hugetlb_free", lambda: self._core.release(self._index, heads), self._index, heads)
 
     def reserve(self, delta: int) -> None:
         """Promise `delta` pages to a mapping, or take the promise back if negative (``hugetlb_acct_memory``).

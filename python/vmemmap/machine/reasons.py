@@ -35,7 +35,15 @@ _WHY: Final = {
     ("memory_offline_and_remove", errno.EINVAL): "not whole blocks that were hot-added",
     ("hugetlb_alloc", errno.EBUSY): "a frame of the page is in use",
     ("hugetlb_alloc", errno.EINVAL): "no page of that size can begin there",
-    ("hugetlb_free", errno.EBUSY): "the page is in use",
+    ("hugetlb_alloc", errno.ENOMEM): "no free memory holds a page of that size",
+    ("hugetlb_demote", errno.EINVAL): "no smaller size to demote to",
+    ("hugetlb_demote", errno.EBUSY): "no free page that is not promised to a mapping",
+    ("hugetlb_reserve", errno.ENOMEM): "not so many free pages that are not promised already",
+    ("hugetlb_get", errno.ENOSPC): "no page is free",
+    ("hugetlb_get", errno.ENOMEM): "no page is free",
+    ("hugetlb_put", errno.EINVAL): "nobody uses it",
+    ("hugetlb_free", errno.ENOMEM): "no memory for the struct pages that HVO gave away",
+    ("hugetlb_free", errno.EBUSY): "no such page is free in the pool",
     ("hugetlb_free", errno.EINVAL): "there is no such page in the pool",
 }
 _EHWPOISON: Final = 133
