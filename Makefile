@@ -52,6 +52,8 @@ $(VENV)/.docs: $(VENV)/.created pyproject.toml | $(VENV)/.built
 
 test: test-rust test-loom test-python
 
+# Properties are tried on the same cases everywhere; `make nightly` throws the dice, and prints what it threw.
+test-rust: export PROPTEST_RNG_SEED ?= 1
 test-rust:
 	$(CARGO) test $(CRATES)
 
@@ -68,6 +70,11 @@ nightly: $(VENV)/.built $(VENV)/.dev
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
 	VMEMMAP_KILLS=50 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_killed.py
 	VMEMMAP_ALL_HOSTS=1 $(BIN)/python -m pytest --timeout 0 tests/scenarios/test_hosts.py
+	seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "PROPTEST_RNG_SEED=$$seed"; \
+	    PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=5000 $(CARGO) test --release -p vmemmap-image -p vmemmap-kernel -p vmemmap-lab
+	for round in 1 2 3 4 5 6 7 8 9 10; do \
+	    VMEMMAP_RANDOM=1 $(BIN)/python -m pytest -q --timeout 0 $$(grep -rl "from hypothesis" tests --include="test_*.py") || exit 1; \
+	done
 
 # Every variant explored again and compared with the table that is kept; WRITE=1 keeps the new one.
 VARIANTS := docs/variants.tsv

@@ -5,6 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# `make test` tries the same histories everywhere, so that a failure is the change's and not the dice's; `make nightly`
+# throws the dice (VMEMMAP_RANDOM=1) and prints how to throw them again.
+settings.register_profile("same everywhere", derandomize=True, print_blob=True)
+settings.register_profile("random", derandomize=False, print_blob=True)
+settings.load_profile("random" if os.environ.get("VMEMMAP_RANDOM") == "1" else "same everywhere")
 
 pytest_plugins = ["pytester"]
 

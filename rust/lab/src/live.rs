@@ -10,7 +10,7 @@ use vmemmap_arch::{
 use vmemmap_kernel::boot::Adopted;
 use vmemmap_kernel::check::{FrameInfo, Marks, StateView, check};
 use vmemmap_kernel::ptdump::PtdumpSink;
-use vmemmap_kernel::state::{Block, Hpage, Hstate, Scalar, Section, section_flag};
+use vmemmap_kernel::state::{Block, Hpage, Hstate, Scalar, Section, ZONE_TAILS, ZONES, section_flag};
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, hugetlb, ptdump};
 use vmemmap_machine::{Checked, ConfigError, Machine, MachineConfig, Native, RamRange};
 
@@ -445,7 +445,15 @@ impl LiveMachine {
         let frames = self.machine.frame_counts();
         all.extend([("frames_free", frames.free), ("frames_used", frames.used), ("frames_total", frames.total)]);
         all.push(("optimised_hugepages", self.machine.var(self.kernel.vars.scalar(Scalar::HvoKey))));
+        all.push(("vmemmap_tails", self.vmemmap_tails()));
         all
+    }
+
+    /// Frames in `zone->vmemmap_tails` of all zones: in use for ever, whether a hugepage is optimised now or not.
+    fn vmemmap_tails(&self) -> u64 {
+        let vars = &self.kernel.vars;
+        let slots = (0..ZONES).flat_map(|zone| (0..ZONE_TAILS).map(move |index| vars.zone_tail(zone, index)));
+        slots.filter(|&slot| self.machine.var(slot) != 0).count() as u64
     }
 
     /// Every invariant that a machine at rest can show: what is broken, and which could be judged.
