@@ -39,9 +39,9 @@ const FEW_STATES: u64 = 20_000;
 /// depend on the host. A million takes less than a second.
 const SETTLE_WORK: u64 = 3_000_000;
 const BEHIND_WORK: u64 = 4_000_000;
-const SHORTEN_WORK: u64 = 5_000_000;
+const SHORTEN_WORK: u64 = 12_000_000;
 /// The part of it that goes into making traces shorter before they are proven shortest.
-const MINIMISE_WORK: u64 = 2_500_000;
+const MINIMISE_WORK: u64 = 9_500_000;
 
 /// How to explore.
 #[derive(Clone, Copy, PartialEq, Debug)]
