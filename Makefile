@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-python nightly variants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-python nightly variants mutants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -80,6 +80,11 @@ nightly: $(VENV)/.built $(VENV)/.dev
 VARIANTS := docs/variants.tsv
 variants: $(VENV)/.built
 	$(BIN)/python benches/variants.py $(if $(WRITE),--write,--against) $(VARIANTS)
+
+# Faults of algorithms, of oracles and of the search, put into a copy one at a time: which test kills each. About an hour;
+# ONLY="NAME …" tries some.
+mutants: $(VENV)/.built $(VENV)/.dev
+	$(BIN)/python benches/mutants.py $(addprefix --only ,$(ONLY))
 
 # Needs a nightly toolchain, a C++ compiler and `cargo install cargo-fuzz`. `make test` runs the same functions with proptest
 # (rust/lab/tests/fuzzed.rs), on any toolchain. No allocation may be larger than 100 MB.
