@@ -29,7 +29,7 @@ TYPES = {
     "Pfn": "PFN",
     "Pa": "physical address",
     "Zone": '`"normal"` or `"movable"`',
-    "Guard": '`"irqs-off"` or `"list-lock"`',
+    "Guard": '`"irqs-off"`, `"gup-fast"` or `"list-lock"`',
     "Option<Pfn>": "PFN or null",
     "Option<VaRange>": '`{"start": VA, "end": VA}` or null',
     "Option<PfnRange>": '`{"start": PFN, "end": PFN}` or null',
@@ -101,7 +101,7 @@ def test_what_the_table_has_can_be_made_in_python() -> None:
 def test_every_operation_is_of_a_kind_of_actor() -> None:
     """Else a scenario could not list it among those that are absent."""
     of_no_kind = {name for name in FIELDS if not kinds([name])}
-    assert of_no_kind == {"kfree_rcu_work", "set_hvo", "speculate"}
+    assert of_no_kind == {"actor_done", "kfree_rcu_work", "pool_at_rest", "set_hvo", "speculate"}
     assert all(any(name.startswith(prefix) for name in FIELDS) for prefix in KINDS)
 
 

@@ -113,3 +113,77 @@ class Pool:
             The operation.
         """
         return Operation("hugetlb_demote", {"hstate": self.hstate, "count": count})
+
+    def reserve(self, pages: int) -> Operation:
+        """Reserve pages, with surplus ones where too few are free, or (negative) give reservations back.
+
+        Kernel: ``hugetlb_acct_memory``, ``mm/hugetlb.c``.
+
+        Args:
+            pages: How many more are to be reserved.
+
+        Returns:
+            The operation.
+        """
+        return Operation("hugetlb_reserve", {"hstate": self.hstate, "delta": pages})
+
+    def mount(self, minimum: int) -> Operation:
+        """Mount hugetlbfs with a minimum of reserved pages: the machine's only subpool.
+
+        Kernel: ``hugepage_new_subpool``, ``mm/hugetlb.c``.
+
+        Args:
+            minimum: ``min_size``, in pages.
+
+        Returns:
+            The operation.
+        """
+        return Operation("subpool_new", {"hstate": self.hstate, "min": minimum})
+
+    def unmount(self) -> Operation:
+        """Unmount it.
+
+        Kernel: ``hugepage_put_subpool``, ``mm/hugetlb.c``.
+
+        Returns:
+            The operation.
+        """
+        return Operation("subpool_put", {"hstate": self.hstate})
+
+    def get_subpool_pages(self, pages: int) -> Operation:
+        """Files of the mount use so many pages more.
+
+        Kernel: ``hugepage_subpool_get_pages``, ``mm/hugetlb.c``.
+
+        Args:
+            pages: How many.
+
+        Returns:
+            The operation.
+        """
+        return Operation("subpool_get_pages", {"pages": pages})
+
+    def put_subpool_pages(self, pages: int) -> Operation:
+        """Files of the mount use so many pages fewer.
+
+        Kernel: ``hugepage_subpool_put_pages``, ``mm/hugetlb.c``.
+
+        Args:
+            pages: How many.
+
+        Returns:
+            The operation.
+        """
+        return Operation("subpool_put_pages", {"hstate": self.hstate, "pages": pages})
+
+    def at_rest(self, after: int) -> Operation:
+        """The counters of the pool are judged (I24) once so many actors have said that they are done
+        (`Setup.actor_done`). No kernel code.
+
+        Args:
+            after: How many actors.
+
+        Returns:
+            The operation.
+        """
+        return Operation("pool_at_rest", {"hstate": self.hstate, "after": after})

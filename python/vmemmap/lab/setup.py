@@ -40,7 +40,10 @@ KINDS = {
     "kmemleak_scan": "PFN walkers",
     "speculative_ref": "speculative references",
     "guarded_ref": "speculative references",
+    "subpool": "HugeTLB",
+    "alloc_contig": "HugeTLB",
     "memory_failure": "memory failure",
+    "get_huge_page_for_hwpoison": "memory failure",
     "page_handle_poison": "memory failure",
     "cpu_online": "CPU hotplug",
     "show_pte": "show_pte",
@@ -227,13 +230,14 @@ class Setup:
         """
         return Operation("speculative_ref", {"pfn": pfn})
 
-    def guarded_ref(self, pfn: int, guard: Literal["irqs-off", "list-lock"]) -> Operation:
+    def guarded_ref(self, pfn: int, guard: Literal["irqs-off", "gup-fast", "list-lock"]) -> Operation:
         """The same by a reader that keeps others away meanwhile.
 
         Args:
             pfn: Page frame number: physical address divided by the granule.
-            guard: Interrupts off, as in GUP-fast; or the lock under which pages leave the list that the reader found
-                the page on, as in LRU isolation.
+            guard: Interrupts off while it is taken; off from before the page is found in the user's page table, as in
+                GUP-fast; or the lock under which pages leave the list that the reader found the page on, as in LRU
+                isolation.
 
         Returns:
             The operation.
@@ -326,6 +330,40 @@ class Setup:
             The operation.
         """
         return Operation("memory_failure", {"pfn": pfn})
+
+    def get_huge_page_for_hwpoison(self, pfn: int) -> Operation:
+        """Memory failure takes a reference to the HugeTLB page in use that `pfn` belongs to, and marks it.
+
+        Kernel: ``mm/memory-failure.c``.
+
+        Args:
+            pfn: Page frame number: physical address divided by the granule.
+
+        Returns:
+            The operation.
+        """
+        return Operation("get_huge_page_for_hwpoison", {"pfn": pfn})
+
+    def alloc_contig(self, head: int) -> Operation:
+        """`alloc_contig_range` over the memory of a hugepage, which is migrated or replaced.
+
+        Kernel: ``mm/page_alloc.c``.
+
+        Args:
+            head: PFN of the hugepage's head.
+
+        Returns:
+            The operation.
+        """
+        return Operation("alloc_contig", {"at": head})
+
+    def actor_done(self) -> Operation:
+        """The actor says that it is done, which `Pool.at_rest` waits for. No kernel code.
+
+        Returns:
+            The operation.
+        """
+        return Operation("actor_done")
 
     def device_add(self, start: int, size: int | str) -> Operation:
         """`memremap_pages`: a ZONE_DEVICE range of whole sub-sections (2 MiB).

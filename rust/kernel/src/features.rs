@@ -156,11 +156,18 @@ pub struct Features {
     pub dissolve_uses_surplus: bool,
     /// `max_huge_pages` stays then.
     pub dissolve_keeps_max: bool,
-    /// A surplus page is counted in `nr_huge_pages` and as surplus in one cycle of `hugetlb_lock` (R43).
+    /// A surplus page is counted in `nr_huge_pages` and as surplus in one cycle of `hugetlb_lock` (R43; policy
+    /// `surplus-count`).
     pub surplus_counted_at_once: bool,
     /// Gigantic pages may be surplus where the platform can allocate them at run time.
     pub gigantic_surplus: bool,
+    /// Policy `shrink-minimum`.
     pub shrink_minimum: ShrinkMinimum,
+    /// The last user of a subpool is found under the subpool's lock (R42; policy `subpool-release`).
+    pub subpool_decides_locked: bool,
+    /// A contiguous allocation waits for deferred HugeTLB frees before it tests its range (R46; policy
+    /// `isolated-test`).
+    pub waits_for_deferred_frees: bool,
     /// `nr_memmap_pages` and `nr_memmap_boot_pages` are counted.
     pub memmap_counters: bool,
     /// With HVO on at boot, vmemmap is populated by base pages unless there is an altmap (policy `mapping`).
@@ -228,6 +235,8 @@ const V7_3: Features = Features {
     surplus_counted_at_once: true,     // alloc_surplus_hugetlb_folio
     gigantic_surplus: true,            // alloc_surplus_hugetlb_folio: gigantic_page_runtime_supported
     shrink_minimum: ShrinkMinimum::PersistentInUse, // set_max_huge_pages
+    subpool_decides_locked: true,      // unlock_or_release_subpool: subpool_is_free under spool->lock
+    waits_for_deferred_frees: true,    // test_pages_isolated: wait_for_freed_hugetlb_folios
     memmap_counters: true,             // memmap_pages_add, memmap_boot_pages_add
     hvo_populates_base_pages: false,   // mmu.c: vmemmap_populate
     altmap_falls_back_to_pages: false, // sparse-vmemmap.c: vmemmap_populate_hugepages
@@ -275,6 +284,8 @@ const V7_2: Features = Features {
     surplus_counted_at_once: true,     // alloc_surplus_hugetlb_folio
     gigantic_surplus: true,            // alloc_surplus_hugetlb_folio: gigantic_page_runtime_supported
     shrink_minimum: ShrinkMinimum::PersistentInUse, // set_max_huge_pages
+    subpool_decides_locked: false,     // unlock_or_release_subpool: subpool_is_free after the unlock
+    waits_for_deferred_frees: true,    // test_pages_isolated: wait_for_freed_hugetlb_folios
     memmap_counters: true,             // memmap_pages_add, memmap_boot_pages_add
     hvo_populates_base_pages: false,   // mmu.c: vmemmap_populate
     altmap_falls_back_to_pages: false, // sparse-vmemmap.c: vmemmap_populate_hugepages
@@ -323,6 +334,8 @@ const V6_12_117: Features = Features {
     surplus_counted_at_once: false,           // alloc_surplus: nr_huge_pages in __prep_account_new_huge_page
     gigantic_surplus: false,                  // alloc_surplus: hstate_is_gigantic
     shrink_minimum: ShrinkMinimum::AllInUse,  // set_max_huge_pages: min_count
+    subpool_decides_locked: false,            // unlock_or_release_subpool: subpool_is_free after the unlock
+    waits_for_deferred_frees: true,           // 6.12.20; wait_for_freed_hugetlb_folios
     memmap_counters: true,                    // memmap_pages_add, memmap_boot_pages_add
     hvo_populates_base_pages: false,          // mmu.c: vmemmap_populate
     altmap_falls_back_to_pages: false,        // sparse-vmemmap.c: vmemmap_populate_hugepages
@@ -370,6 +383,8 @@ const V6_12: Features = Features {
     surplus_counted_at_once: false,           // alloc_surplus: nr_huge_pages in __prep_account_new_huge_page
     gigantic_surplus: false,                  // alloc_surplus: hstate_is_gigantic
     shrink_minimum: ShrinkMinimum::AllInUse,  // set_max_huge_pages: min_count
+    subpool_decides_locked: false,            // unlock_or_release_subpool: subpool_is_free after the unlock
+    waits_for_deferred_frees: true,           // 6.12.20; wait_for_freed_hugetlb_folios
     memmap_counters: true,                    // memmap_pages_add, memmap_boot_pages_add
     hvo_populates_base_pages: false,          // mmu.c: vmemmap_populate
     altmap_falls_back_to_pages: false,        // sparse-vmemmap.c: vmemmap_populate_hugepages
@@ -417,6 +432,8 @@ const V6_1: Features = Features {
     surplus_counted_at_once: false, // alloc_surplus: nr_huge_pages in __prep_account_new_huge_page
     gigantic_surplus: false,   // alloc_surplus: hstate_is_gigantic
     shrink_minimum: ShrinkMinimum::AllInUse, // set_max_huge_pages: min_count
+    subpool_decides_locked: false, // unlock_or_release_subpool: subpool_is_free after the unlock
+    waits_for_deferred_frees: false, // test_pages_isolated
     memmap_counters: false,    // not there
     hvo_populates_base_pages: false, // mmu.c: vmemmap_populate
     altmap_falls_back_to_pages: true, // mmu.c: vmemmap_populate
@@ -464,6 +481,8 @@ const V2021: Features = Features {
     surplus_counted_at_once: false, // alloc_surplus: nr_huge_pages in __prep_account_new_huge_page
     gigantic_surplus: false, // alloc_surplus: hstate_is_gigantic
     shrink_minimum: ShrinkMinimum::AllInUse, // set_max_huge_pages: min_count
+    subpool_decides_locked: false, // unlock_or_release_subpool: subpool_is_free after the unlock
+    waits_for_deferred_frees: false, // test_pages_isolated
     memmap_counters: false, // not there
     hvo_populates_base_pages: true, // the arm64 patch: vmemmap_populate
     altmap_falls_back_to_pages: true, // mmu.c: vmemmap_populate

@@ -7,7 +7,7 @@ use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pa, Pfn, Rmw, Template};
 use crate::features::MemmapOnMemory;
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
 use crate::mmzone::{block_zone, pfn_valid, section_start};
-use crate::policy::HotplugLock;
+use crate::policy::{BlockDevices, HotplugLock};
 use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
 use crate::state::{Block, Scalar, Section, section_flag};
 use crate::{Errno, Kernel, Ram, mmu, mutants, page};
@@ -253,7 +253,10 @@ fn add_memory_resource<C: Cpu>(
     if !self_hosted {
         arch_add_memory(k, cpu, start, bytes, &mut Storage::Buddy)?;
         for block in blocks(k, start, bytes) {
-            create_memory_block_devices(k, cpu, block, None);
+            if let Err(errno) = create_memory_block_devices(k, cpu, block, None) {
+                arch_remove_memory(k, cpu, start, bytes, &mut Storage::Buddy);
+                return Err(errno);
+            }
         }
         return Ok(());
     }
@@ -268,19 +271,38 @@ fn add_memory_resource<C: Cpu>(
             }
             return Err(errno);
         }
-        create_memory_block_devices(k, cpu, block, Some(altmap));
+        if let Err(errno) = create_memory_block_devices(k, cpu, block, Some(altmap)) {
+            match k.policies.block_devices {
+                BlockDevices::FailWithoutAltmap => arch_remove_memory(k, cpu, at, size, &mut Storage::Buddy),
+                BlockDevices::Created | BlockDevices::FailWithAltmap => {
+                    arch_remove_memory(k, cpu, at, size, &mut Storage::Altmap(&mut altmap));
+                }
+            }
+            if at > start {
+                remove_memory_blocks_and_altmaps(k, cpu, start, at.since(start));
+            }
+            return Err(errno);
+        }
     }
     Ok(())
 }
 
 /// `create_memory_block_devices`.
-fn create_memory_block_devices<C: Cpu>(k: &Kernel, cpu: &C, block: u32, altmap: Option<Altmap>) {
+///
+/// # Errors
+/// `ENOMEM`, where policy `block-devices` has it fail.
+fn create_memory_block_devices<C: Cpu>(k: &Kernel, cpu: &C, block: u32, altmap: Option<Altmap>) -> Result<(), Errno> {
+    match k.policies.block_devices {
+        BlockDevices::Created => {}
+        BlockDevices::FailWithAltmap | BlockDevices::FailWithoutAltmap => return Err(Errno::ENOMEM),
+    }
     let frames = if altmap.is_some() { vmemmap_frames(k) } else { 0 };
     let taken = altmap.map_or(0, |a| a.align << 32 | a.alloc);
     cpu.var_store(k.vars.block(block, Block::NrVmemmapPages), frames, Order::Plain);
     cpu.var_store(k.vars.block(block, Block::AltmapAlloc), taken, Order::Plain);
     cpu.var_store(k.vars.block(block, Block::NrHwpoison), 0, Order::Plain);
     cpu.var_store(k.vars.block(block, Block::State), MEM_OFFLINE, Order::Release);
+    Ok(())
 }
 
 // ---- remove_memory --------------------------------------------------------------------------------------------------

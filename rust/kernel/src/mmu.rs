@@ -12,7 +12,7 @@ use crate::pgtable::{
     __flush_tlb_kernel_pgtable, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k,
     pgtable_range_aligned, read_once, set_entry, walk,
 };
-use crate::policy::{LinearFlush, LinearMap, Mapping, TableFree};
+use crate::policy::{LinearFlush, LinearMap, Mapping, RemovedTail, TableFree};
 use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
 use crate::state::Scalar;
 use crate::{Errno, Kernel};
@@ -167,6 +167,7 @@ fn unmap_hotplug_leaf<C: Cpu>(
     if entry.desc.has(Attr::CONT) {
         cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: contiguous entry in vmemmap");
     }
+    let kept = !entry.desc.is_writable() && keeps_read_only(k);
     if !entry.desc.is_writable() {
         // Only HVO maps vmemmap read-only: this frame would be freed once for each alias.
         cpu.warn(
@@ -177,8 +178,19 @@ fn unmap_hotplug_leaf<C: Cpu>(
     }
     // One page is enough for a block: any overlapping invalidate removes a block entry.
     flush_tlb_kernel_range(k, cpu, one);
+    if kept {
+        return;
+    }
     let order = (k.geometry.level_shift(slot.level) - k.geometry.page_shift()) as u8;
     free_hotplug_page_range(cpu, cpu.frame_of(entry, pa), order, storage, addr);
+}
+
+/// Policy `removed-tail`.
+const fn keeps_read_only(k: &Kernel) -> bool {
+    match k.policies.removed_tail {
+        RemovedTail::Freed => false,
+        RemovedTail::Kept => true,
+    }
 }
 
 /// `free_hotplug_page_range`: altmap frames only leave the altmap's count.

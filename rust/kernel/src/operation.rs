@@ -1,10 +1,10 @@
 //! The operations that actors are made of: one table, of which the enum, its names and classes, the function that runs
 //! them, and (in the laboratory) their form in a document are made. `Operation::ROWS` says the same to everybody else.
 
-use vmemmap_arch::{Cpu, Order, Pa, Pfn, PfnRange, Va, VaRange, Zone};
+use vmemmap_arch::{Cpu, Order, Pa, Pfn, PfnRange, Rmw, Va, VaRange, Zone};
 
 use crate::fault::{Handled, show_pte};
-use crate::hugetlb::{demote, dissolve, fault, resize};
+use crate::hugetlb::{demote, dissolve, fault, resize, subpool};
 use crate::mmzone::pfn_to_online_page;
 use crate::policy::FaultHandler;
 use crate::state::Scalar;
@@ -52,6 +52,21 @@ macro_rules! for_each_operation {
             Other HugetlbReserve "hugetlb_reserve" { hstate: u8, delta: i64 } =>
                 resize::hugetlb_acct_memory(k, cpu, hstate, delta);
 
+            /// `hugepage_new_subpool`: hugetlbfs is mounted with a minimum of `min` reserved pages. Returns `min`.
+            Other SubpoolNew "subpool_new" { hstate: u8, min: u64 } =>
+                subpool::hugepage_new_subpool(k, cpu, hstate, min);
+
+            /// `hugepage_subpool_get_pages`: so many pages more are used. Returns how many are.
+            Other SubpoolGetPages "subpool_get_pages" { pages: u64 } =>
+                subpool::hugepage_subpool_get_pages(k, cpu, pages);
+
+            /// `hugepage_subpool_put_pages`: so many fewer. Returns 1 if that was the subpool's end.
+            Other SubpoolPutPages "subpool_put_pages" { hstate: u8, pages: u64 } =>
+                subpool::hugepage_subpool_put_pages(k, cpu, hstate, pages);
+
+            /// `hugepage_put_subpool`: hugetlbfs is unmounted. Returns 1 if that was the subpool's end.
+            Other SubpoolPut "subpool_put" { hstate: u8 } => subpool::hugepage_put_subpool(k, cpu, hstate);
+
             /// A page fault takes a free page and keeps it (until `HugetlbPut`). Returns its head PFN.
             Other HugetlbGet "hugetlb_get" { hstate: u8 } => fault::hugetlb_no_page(k, cpu, hstate);
 
@@ -60,6 +75,10 @@ macro_rules! for_each_operation {
 
             /// `dissolve_free_huge_page`, by memory failure on a free page. Returns 1 if there was one.
             AllocFree HugetlbDissolve "hugetlb_dissolve" { at: Pfn } => dissolve::__page_handle_poison(k, cpu, at);
+
+            /// `alloc_contig_range` over the hugepage at `at`: a page in use is migrated, a free one replaced. Returns
+            /// the PFN of the page that took its place.
+            AllocFree AllocContig "alloc_contig" { at: Pfn } => dissolve::alloc_contig_range(k, cpu, at);
 
             /// Worker: `free_hpage_workfn`.
             AllocFree HugetlbDeferredFree "hugetlb_deferred_free" => hugetlb::free_hpage_workfn(k, cpu);
@@ -140,6 +159,11 @@ macro_rules! for_each_operation {
             Other MemoryFailure "memory_failure" { pfn: Pfn } =>
                 memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV);
 
+            /// `get_huge_page_for_hwpoison`: a reference to a HugeTLB page in use, and its mark. Returns 1 with a
+            /// reference, which nobody gives back, 0 for a free page.
+            Other GetHugePageForHwpoison "get_huge_page_for_hwpoison" { pfn: Pfn } =>
+                memory_failure::get_huge_page_for_hwpoison(k, cpu, pfn);
+
             /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve
             /// it, and keep the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
             AllocFree PageHandlePoison "page_handle_poison" { pfn: Pfn } =>
@@ -151,6 +175,17 @@ macro_rules! for_each_operation {
                 page_alloc::page_alloc_cpu_online(cpu);
                 Ok(0)
             };
+
+            /// No kernel code: the actor says that it is done, for `PoolAtRest`.
+            Other ActorDone "actor_done" => {
+                cpu.var_rmw(k.vars.scalar(Scalar::ActorsDone), Rmw::FetchAdd(1), Order::AcqRel);
+                Ok(0)
+            };
+
+            /// No kernel code: once so many actors have said that they are done, the counters of a pool are judged as
+            /// they are then, at rest (I24). Returns the number of pages.
+            Other PoolAtRest "pool_at_rest" { hstate: u8, after: u64 } =>
+                resize::judge_at_rest(k, cpu, hstate, after);
 
             /// `show_pte` of an address: a walk with no lock.
             Walk ShowPte "show_pte" { at: Pfn } => Ok(show_pte(cpu, k.layout.page_va(at)));
@@ -334,16 +369,8 @@ fn speculative_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
     if !page::get_page_unless_zero(k, cpu, page) {
         return false;
     }
-    put_page(k, cpu, page);
+    hugetlb::folio_put(k, cpu, page);
     true
-}
-
-/// `put_page`.
-fn put_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
-    cpu.label("put_page");
-    if page::put_page_testzero(cpu, page) {
-        hugetlb::__folio_put(k, cpu, page);
-    }
 }
 
 /// What a reader of struct pages holds while it takes a reference.
@@ -351,6 +378,9 @@ fn put_page<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
 pub enum Guard {
     /// Interrupts are off, as in GUP-fast.
     IrqsOff,
+    /// Interrupts are off from before it finds the page in the user's page table (`gup_fast_folio_allowed`,
+    /// `try_grab_folio_fast`; policy `user-flush`).
+    GupFast,
     /// The lock under which pages leave the list that the reader found it on: `hugetlb_lock` here, where page and list
     /// are HugeTLB's; `lruvec->lru_lock` in `isolate_lru_folios`.
     ListLock,
@@ -366,6 +396,13 @@ fn guarded_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, guard: Guard) -> bool {
             cpu.irq_enable();
             got
         }
+        Guard::GupFast => {
+            cpu.irq_disable();
+            let mapped = cpu.var_load(k.vars.scalar(Scalar::UserPte), Order::Acquire) == pfn.0 + 1;
+            let got = mapped && page::get_page_unless_zero(k, cpu, page);
+            cpu.irq_enable();
+            got
+        }
         Guard::ListLock => {
             hugetlb::lock(cpu);
             let got = page::page_huge(k, cpu, page) && page::get_page_unless_zero(k, cpu, page);
@@ -374,7 +411,7 @@ fn guarded_ref<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, guard: Guard) -> bool {
         }
     };
     if got {
-        put_page(k, cpu, page);
+        hugetlb::folio_put(k, cpu, page);
     }
     got
 }

@@ -248,6 +248,60 @@ rows! {
         Range = "range": "all entries cleared, then one flush of the range: 48478b9f7913, in 6.1.192 and 6.12.117",
         Entry = "entry": "one page flushed after each entry cleared, as before that commit (R21)",
     }
+    /// The user's page table entry of a hugepage, which a fault sets and unmapping clears, and its flush.
+    user_flush: UserFlush = "user-flush" {
+        NotModelled = "none": "user page tables are not looked at",
+        Broadcast = "broadcast": "cleared, and invalidated by broadcast: nobody is waited for, as on arm64",
+        Ipi = "ipi": "cleared, and invalidated by an interrupt that every CPU must take before the page goes, as on \
+            x86 without INVLPGB",
+    }
+    /// Which pages a shrink of a pool keeps (`set_max_huge_pages`), of a minimum compared with the persistent ones.
+    shrink_minimum: ShrinkRule = "shrink-minimum" {
+        ByKernel = "kernel": "as that kernel does: 2021, 6.1 and 6.12 all-in-use, 7.x persistent-in-use",
+        AllInUse = "all-in-use": "reserved + all - free: surplus pages in use count too (R45)",
+        PersistentInUse = "persistent-in-use": "reserved + persistent - free, of which surplus pages are taken off if \
+            more are free than persistent",
+        OneWord = "one-word": "reserved + persistent - free, as repairing one word would have it; wraps below 0",
+    }
+    /// How a surplus page gets into `nr_huge_pages` and `surplus_huge_pages`.
+    surplus_count: SurplusCount = "surplus-count" {
+        ByKernel = "kernel": "as that kernel does: 2021, 6.1 and 6.12 nr-first, 7.x at-once",
+        NrFirst = "nr-first": "nr_huge_pages in one cycle of hugetlb_lock, surplus_huge_pages in a second (R43)",
+        SurplusFirst = "surplus-first": "the other way round",
+        AtOnce = "at-once": "both in one cycle",
+    }
+    /// Where the last user of a subpool finds out that it is the last (`unlock_or_release_subpool`).
+    subpool_release: SubpoolRelease = "subpool-release" {
+        ByKernel = "kernel": "as that kernel does: locked from 7.3 on, before that unlocked",
+        Locked = "locked": "under the subpool's lock, in the cycle in which it lowered its count",
+        Unlocked = "unlocked": "after it dropped that lock (R42)",
+        Relocked = "relocked": "under the lock again, after it dropped it",
+    }
+    /// Reference of `get_huge_page_for_hwpoison` to a page that turns out to be poisoned already.
+    hwpoison_put: HwpoisonPut = "hwpoison-put" {
+        AfterUnlock = "after-unlock": "dropped after hugetlb_lock, as 6.1.192, 6.12.117 and 7.x do",
+        UnderLock = "under-lock": "dropped under hugetlb_lock, as before 3c2d42b8ee34 (R41)",
+    }
+    /// When a contiguous allocation asks whether its range is free (`test_pages_isolated`).
+    isolated_test: IsolatedTest = "isolated-test" {
+        ByKernel = "kernel": "as that kernel does: after-flush from 6.12.20 on, before that at-once",
+        AfterFlush = "after-flush": "after the HugeTLB frees that were deferred (wait_for_freed_hugetlb_folios)",
+        AtOnce = "at-once": "at once: a page whose free is deferred is none that is free (R46)",
+        FlushFirst = "flush-first": "at once, and deferred frees are waited for before the migration only",
+    }
+    /// Creation of memory block devices in hot add.
+    block_devices: BlockDevices = "block-devices" {
+        Created = "created": "succeeds",
+        FailWithAltmap = "fail": "-ENOMEM, and the range is removed again with its altmap, as 6.1.192, 6.12.117 and \
+            7.x do",
+        FailWithoutAltmap = "fail-no-altmap": "-ENOMEM, and the range is removed again without it, as before 6.12.100 \
+            (R47)",
+    }
+    /// A read-only PTE of vmemmap that hot remove meets, which no kernel expects.
+    removed_tail: RemovedTail = "removed-tail" {
+        Freed = "freed": "its frame is freed, as the kernel does",
+        Kept = "kept": "its frame is nobody's but HVO's, and stays",
+    }
     /// A seeded fault, one for each invariant that nothing above can break.
     mutant: Mutant = "mutant" {
         None = "none": "no seeded fault",

@@ -35,6 +35,18 @@ pub enum Scalar {
     NrResumes = 11,
     /// `NR_PAGETABLE` since boot, where hot remove runs the destructor of tables; two's complement.
     NrPagetable = 12,
+    /// `hugepage_subpool.count`, of the only subpool.
+    SubpoolCount = 13,
+    /// `hugepage_subpool.used_hpages`.
+    SubpoolUsed = 14,
+    /// `hugepage_subpool.min_hpages`.
+    SubpoolMin = 15,
+    /// How often the subpool was freed.
+    SubpoolFreed = 16,
+    /// Actors that have said that they are done.
+    ActorsDone = 17,
+    /// The user's page table entry (policy `user-flush`): head PFN + 1, 0 = none. One page is mapped at a time.
+    UserPte = 18,
 }
 
 /// Fields of one `struct hstate`.

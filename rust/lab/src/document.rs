@@ -73,6 +73,7 @@ const fn yes() -> bool {
 #[serde(rename_all = "kebab-case")]
 pub enum GuardName {
     IrqsOff,
+    GupFast,
     ListLock,
 }
 
@@ -299,6 +300,7 @@ in_document! {
     };
     Guard, GuardName: |it| match it {
         GuardName::IrqsOff => Guard::IrqsOff,
+        GuardName::GupFast => Guard::GupFast,
         GuardName::ListLock => Guard::ListLock,
     };
 }

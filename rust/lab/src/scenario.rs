@@ -1,7 +1,7 @@
 //! Scenarios as data: who runs, what is judged.
 
 use vmemmap_arch::{Invariant, Var};
-use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate, RemapGrace};
+use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate, RemapGrace, UserFlush};
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::explored::{Context, Place};
@@ -62,7 +62,7 @@ impl Scenario {
     pub fn add_ipi_handlers(&mut self, kernel: &Kernel) {
         let p = &kernel.policies;
         let pauses = p.update == PteUpdate::BbmIpiPause || p.split == PmdSplit::BbmIpiPause;
-        if !pauses && p.remap_grace != RemapGrace::Ipi {
+        if !pauses && p.remap_grace != RemapGrace::Ipi && p.user_flush != UserFlush::Ipi {
             return;
         }
         let context = if p.ipi == PauseIpi::Irq { Context::Irq } else { Context::Nmi };

@@ -29,6 +29,7 @@ pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Vio
         let value = |field| checker.view.var(k.vars.hstate(pool.h, field)).unwrap_or(0);
         let (nr, free) = (value(Hstate::NrHugePages), value(Hstate::FreeHugePages));
         let (resv, surplus) = (value(Hstate::ResvHugePages), value(Hstate::SurplusHugePages));
+        let max = value(Hstate::MaxHugePages);
         let (free_listed, free_optimised) = list(checker, pool, value_of(checker, pool, Hstate::FreeList), nr);
         let (used_listed, used_optimised) = list(checker, pool, value_of(checker, pool, Hstate::ActiveList), nr);
         optimised += free_optimised + used_optimised;
@@ -39,6 +40,7 @@ pub(crate) fn check_pools<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Vio
         };
         expect(nr >= surplus, "more surplus pages than pages");
         expect(free >= resv, "more pages reserved than free");
+        expect(nr.wrapping_sub(surplus) == max, "max_huge_pages is not the number of persistent pages");
         expect(free_listed == free, "free_huge_pages is not the length of the free list");
         expect(free_listed + used_listed == nr, "nr_huge_pages is not the length of the lists");
     }

@@ -79,7 +79,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
     }
     cpu.release(LockId::HugetlbResize(target.h), Mode::Write);
     lock(cpu);
-    pool.add(k, cpu, Hstate::MaxHugePages, -1);
+    pool.add(k, cpu, Hstate::MaxHugePages, -i64::from(!adjust_surplus));
     target.add(k, cpu, Hstate::MaxHugePages, parts as i64);
     unlock(cpu);
     Ok(())

@@ -2,7 +2,7 @@
 //! dissolve_free_huge_pages`, `isolate_or_dissolve_huge_page`, `mm/migrate.c`; kernel-semantics §7.5, §7.7).
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, Pfn, Va};
+use vmemmap_arch::{Cpu, Invariant, Pfn, RangeOp, Va};
 
 use super::page::HugePage;
 use super::page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
@@ -14,10 +14,11 @@ use super::{
 use crate::features::HugetlbMark;
 use crate::hugetlb_vmemmap::hugetlb_vmemmap_restore_folio;
 use crate::page::{
-    compound_head, flag, folio_test_hugetlb, page_huge, page_ref_count, put_page_testzero, read_word, tail_head,
-    test_flag, write_word,
+    compound_head, compound_order, flag, folio_test_hugetlb, page_huge, page_ref_count, put_page_testzero, read_word,
+    tail_head, test_flag, write_word,
 };
 use crate::page_alloc::warn_stray_type;
+use crate::policy::IsolatedTest;
 use crate::state::Hstate;
 use crate::{Errno, Kernel};
 
@@ -95,9 +96,10 @@ pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va)
             continue;
         }
         let any_surplus = k.features.dissolve_uses_surplus && pool.get(k, cpu, Hstate::SurplusHugePages) != 0;
-        let adjust_surplus = any_surplus || must_be_surplus(k, cpu, pool);
+        let all_surplus = must_be_surplus(k, cpu, pool);
+        let adjust_surplus = any_surplus || all_surplus;
         remove_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
-        let fewer = i64::from(!(any_surplus && k.features.dissolve_keeps_max));
+        let fewer = i64::from(!(any_surplus && k.features.dissolve_keeps_max || all_surplus));
         pool.add(k, cpu, Hstate::MaxHugePages, -fewer);
         unlock(cpu);
         if let Err(errno) = hugetlb_vmemmap_restore_folio(k, cpu, page) {
@@ -112,12 +114,19 @@ pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va)
 }
 
 /// Migration of a hugepage in use: a fresh page (from outside any isolated range) takes over its user, and the old one
-/// is freed (`alloc_migrate_huge_page`, `migrate_huge_page_move_mapping`, `move_hugetlb_state`). Returns the new head
-/// PFN.
+/// is freed, by the worker if need be, which is waited for. Returns the new head PFN.
 ///
 /// # Errors
 /// `EINVAL`: no HugeTLB page. `EBUSY`: nobody uses it, or somebody holds a further reference. `ENOMEM`: no fresh page.
 pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, Errno> {
+    let new = unmap_and_move_huge_page(k, cpu, head)?;
+    free_hpage_workfn(k, cpu)?;
+    Ok(new)
+}
+
+/// The same up to the last reference (`unmap_and_move_huge_page`, `alloc_migrate_huge_page`,
+/// `migrate_huge_page_move_mapping`, `move_hugetlb_state`): the old page may be left to the worker.
+fn unmap_and_move_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, Errno> {
     cpu.label("migrate_huge_page");
     let va = k.layout.page_va(head);
     if !page_huge(k, cpu, va) {
@@ -172,8 +181,51 @@ pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, 
     if put_page_testzero(cpu, va) {
         free_huge_folio(k, cpu, pool, old);
     }
-    free_hpage_workfn(k, cpu)?;
     Ok(new.head.0)
+}
+
+/// `alloc_contig_range` over the hugepage whose head is `pfn`, as far as HugeTLB is concerned: isolate, replace or
+/// migrate (`isolate_or_dissolve_huge_page`), wait for what is deferred (`wait_for_freed_hugetlb_folios`), test. The
+/// isolation is undone, and the range stays free. Returns the PFN of the replacement.
+///
+/// # Errors
+/// Those of `isolate_or_dissolve_huge_page`. `EBUSY`: the range cannot be isolated, or is not free.
+pub fn alloc_contig_range<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
+    cpu.label("alloc_contig_range");
+    let (flush_before, flush_after) = match k.policies.isolated_test {
+        IsolatedTest::ByKernel => (false, k.features.waits_for_deferred_frees),
+        IsolatedTest::AfterFlush => (false, true),
+        IsolatedTest::AtOnce => (false, false),
+        IsolatedTest::FlushFirst => (true, false),
+    };
+    let pages = 1 << compound_order(cpu, compound_head(k, cpu, k.layout.page_va(pfn)));
+    let (start, bytes) = (k.geometry.pa(pfn), pages << k.geometry.page_shift());
+    cpu.range_op(start, bytes, RangeOp::Isolate).map_err(|_| Errno::EBUSY)?;
+    if flush_before {
+        free_hpage_workfn(k, cpu)?;
+    }
+    let mut result = if page_ref_count(cpu, k.layout.page_va(pfn)) != 0 {
+        unmap_and_move_huge_page(k, cpu, pfn)
+    } else {
+        isolate_or_dissolve_huge_page(k, cpu, pfn)
+    };
+    if result.is_ok() {
+        if flush_after {
+            free_hpage_workfn(k, cpu)?;
+        }
+        cpu.label("test_pages_isolated");
+        if cpu.range_in_use(start, bytes).is_some() {
+            cpu.warn(
+                Invariant::FlagWithState,
+                start.0,
+                "test_pages_isolated: -EBUSY for a page that nobody uses, whose free is deferred",
+            );
+            result = Err(Errno::EBUSY);
+        }
+    }
+    // Undoing meets no obstacle.
+    let _ = cpu.range_op(start, bytes, RangeOp::UndoIsolate);
+    result
 }
 
 /// `isolate_or_dissolve_huge_page`, for a contiguous allocation that meets the hugepage of `pfn`: a free one is

@@ -2,14 +2,16 @@
 //! `unmap_hugepage_range`; kernel-semantics §7.3, §7.8).
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, Pfn};
+use vmemmap_arch::{Cpu, Order, Pfn};
 
 use super::page::HPG_MIGRATABLE;
 use super::page::HugePage;
 use super::resize::alloc_surplus_hugetlb_folio;
 use super::{Pool, activate, dequeue_hugetlb_folio_node_exact, free_huge_folio, lock, unlock};
 use crate::page::{page_ref_count, put_page_testzero, read_word, write_word};
-use crate::state::Hstate;
+use crate::policy::UserFlush;
+use crate::quiesce::{Pause, with_others_paused};
+use crate::state::{Hstate, Scalar};
 use crate::{Errno, Kernel};
 
 /// `alloc_hugetlb_folio` (6.1: `alloc_huge_page`) for a fault that has no reservation: a free page that is not
@@ -61,6 +63,12 @@ pub fn hugetlb_no_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno>
     page.touch(k, cpu);
     // The index tells its user's mapping from others, also after a migration.
     write_word(cpu, page.va(k), word::INDEX, page.head.0);
+    match k.policies.user_flush {
+        UserFlush::NotModelled => {}
+        UserFlush::Broadcast | UserFlush::Ipi => {
+            cpu.var_store(k.vars.scalar(Scalar::UserPte), page.head.0 + 1, Order::Release);
+        }
+    }
     // Last, as `hugetlb_no_page` does: until then migration keeps off.
     page.set_flag(k, cpu, HPG_MIGRATABLE);
     Ok(page.head.0)
@@ -74,6 +82,15 @@ pub fn hugetlb_no_page<C: Cpu>(k: &Kernel, cpu: &C, h: u8) -> Result<u64, Errno>
 pub fn __unmap_hugepage_range<C: Cpu>(k: &Kernel, cpu: &C, h: u8, at: Pfn) -> Result<u64, Errno> {
     cpu.label("put_page");
     let pool = Pool::new(k, h)?;
+    match k.policies.user_flush {
+        UserFlush::NotModelled => {}
+        UserFlush::Broadcast => cpu.var_store(k.vars.scalar(Scalar::UserPte), 0, Order::Release),
+        UserFlush::Ipi => {
+            cpu.var_store(k.vars.scalar(Scalar::UserPte), 0, Order::Release);
+            // `flush_tlb_range`, `on_each_cpu_mask`
+            with_others_paused(k, cpu, Pause::Ipi, || {});
+        }
+    }
     lock(cpu);
     let mut found = pool.first(k, cpu, Hstate::ActiveList);
     while let Some(page) = found {

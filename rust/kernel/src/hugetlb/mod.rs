@@ -10,6 +10,7 @@ pub mod fault;
 pub mod hwpoison;
 pub mod page;
 pub mod resize;
+pub mod subpool;
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pfn, Rmw, Va, Zone};
@@ -17,7 +18,8 @@ use vmemmap_arch::{Alloc, Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order,
 use crate::hugetlb_vmemmap::{hugetlb_vmemmap_optimize_folio, hugetlb_vmemmap_restore_folio, vmemmap_pages};
 use crate::mmzone::pfn_to_online_page;
 use crate::page::{
-    compound_head, compound_order, flag, page_huge, set_flag, set_hugetlb_mark, set_page_count, test_flag, write_word,
+    compound_head, compound_order, flag, page_huge, put_page_testzero, set_flag, set_hugetlb_mark, set_page_count,
+    test_flag, write_word,
 };
 use crate::page_alloc::{check_new_pages, free_pages_prepare, free_tail_page_prepare, prep_compound_page};
 use crate::policy::DtorClear;
@@ -537,5 +539,13 @@ pub(crate) fn __folio_put<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
     }
     if let Ok(pool) = Pool::of(k, cpu, head) {
         free_huge_folio(k, cpu, pool, HugePage { head: k.layout.page_pfn(head), pages: pool.pages });
+    }
+}
+
+/// `folio_put` (6.1: `put_page`).
+pub(crate) fn folio_put<C: Cpu>(k: &Kernel, cpu: &C, page: Va) {
+    cpu.label("put_page");
+    if put_page_testzero(cpu, page) {
+        __folio_put(k, cpu, page);
     }
 }

@@ -1,7 +1,7 @@
 //! The size of a pool: `nr_hugepages`, overcommit, reservations (`mm/hugetlb.c: set_max_huge_pages`,
 //! `update_and_free_pages_bulk`, `hugetlb_acct_memory`; kernel-semantics §7.2, §7.4, §7.8).
 
-use vmemmap_arch::{Cpu, LockId, Mode, Order};
+use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Until};
 
 use super::page::HugePage;
 use super::{
@@ -14,7 +14,8 @@ use crate::hugetlb_vmemmap::{
     end_restore_batch, hugetlb_vmemmap_optimize_folios, hugetlb_vmemmap_restore_folio, restore_in_batch,
 };
 use crate::page::set_hugetlb_mark;
-use crate::state::Hstate;
+use crate::policy::{ShrinkRule, SurplusCount};
+use crate::state::{Hstate, Scalar};
 use crate::{Errno, Kernel};
 
 /// `echo count > …/nr_hugepages`. The write succeeds even if the target is not reached; what a read gives then
@@ -107,7 +108,7 @@ pub(crate) fn prep_and_add_allocated_folios<C: Cpu>(k: &Kernel, cpu: &C, pool: P
 /// ones and none in use; those become surplus. `hugetlb_lock` is held at entry and exit.
 fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
     let used = in_use(k, cpu, pool);
-    let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages) + used);
+    let keep = count.max(pool.get(k, cpu, Hstate::ResvHugePages).wrapping_add(used));
     let mut list = PageList::default();
     while keep < pool.persistent_huge_pages(k, cpu) {
         let Some(page) = pool.find_free(k, cpu, |_| true) else { break };
@@ -126,20 +127,25 @@ fn shrink<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) {
     }
 }
 
-/// Pages in use that a shrink must leave, beside the reserved ones.
+/// Pages in use that a shrink must leave, beside the reserved ones: `min_count` of `set_max_huge_pages`, an unsigned
+/// long, less `resv_huge_pages`.
 fn in_use<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> u64 {
-    match k.features.shrink_minimum {
-        ShrinkMinimum::AllInUse => {
-            let nr = pool.get(k, cpu, Hstate::NrHugePages);
-            nr.saturating_sub(pool.get(k, cpu, Hstate::FreeHugePages))
-        }
-        ShrinkMinimum::PersistentInUse => {
-            let persistent = pool.persistent_huge_pages(k, cpu);
-            let free = pool.get(k, cpu, Hstate::FreeHugePages);
-            // Free surplus pages, which failed restores leave, are no persistent ones.
-            let surplus = if free > persistent { pool.get(k, cpu, Hstate::SurplusHugePages) } else { 0 };
-            persistent.saturating_sub(free.saturating_sub(surplus))
-        }
+    let free = pool.get(k, cpu, Hstate::FreeHugePages);
+    let all = || pool.get(k, cpu, Hstate::NrHugePages).saturating_sub(free);
+    let persistent = || {
+        let persistent = pool.persistent_huge_pages(k, cpu);
+        // Free surplus pages, which failed restores leave, are no persistent ones.
+        let surplus = if free > persistent { pool.get(k, cpu, Hstate::SurplusHugePages) } else { 0 };
+        persistent.saturating_sub(free.saturating_sub(surplus))
+    };
+    match k.policies.shrink_minimum {
+        ShrinkRule::ByKernel => match k.features.shrink_minimum {
+            ShrinkMinimum::AllInUse => all(),
+            ShrinkMinimum::PersistentInUse => persistent(),
+        },
+        ShrinkRule::AllInUse => all(),
+        ShrinkRule::PersistentInUse => persistent(),
+        ShrinkRule::OneWord => pool.persistent_huge_pages(k, cpu).wrapping_sub(free),
     }
 }
 
@@ -245,22 +251,44 @@ pub(crate) fn alloc_surplus_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Poo
     if !allowed {
         return None;
     }
-    if k.features.surplus_counted_at_once {
-        let page = alloc_uncounted(k, cpu, pool, None).ok()?;
-        lock(cpu);
-        let allowed = room();
-        if allowed {
-            pool.add(k, cpu, Hstate::NrHugePages, 1);
-            pool.add(k, cpu, Hstate::SurplusHugePages, 1);
-        } else {
-            unmark_uncounted(k, cpu, page);
-        }
-        unlock(cpu);
-        if !allowed {
-            let _ = __update_and_free_hugetlb_folio(k, cpu, pool, page);
-        }
-        return allowed.then_some(page);
+    let (first, then): (&[Hstate], &[Hstate]) = match k.policies.surplus_count {
+        SurplusCount::ByKernel if k.features.surplus_counted_at_once => (&SURPLUS_PAGE, &[]),
+        SurplusCount::AtOnce => (&SURPLUS_PAGE, &[]),
+        SurplusCount::SurplusFirst => (&[Hstate::SurplusHugePages], &[Hstate::NrHugePages]),
+        SurplusCount::ByKernel | SurplusCount::NrFirst => return alloc_counted_surplus(k, cpu, pool, room),
+    };
+    let page = alloc_uncounted(k, cpu, pool, None).ok()?;
+    lock(cpu);
+    let allowed = room();
+    if allowed {
+        count(k, cpu, pool, first);
+    } else {
+        unmark_uncounted(k, cpu, page);
     }
+    unlock(cpu);
+    if !allowed {
+        let _ = __update_and_free_hugetlb_folio(k, cpu, pool, page);
+        return None;
+    }
+    if !then.is_empty() {
+        lock(cpu);
+        count(k, cpu, pool, then);
+        unlock(cpu);
+    }
+    Some(page)
+}
+
+/// The counters of a surplus page.
+const SURPLUS_PAGE: [Hstate; 2] = [Hstate::NrHugePages, Hstate::SurplusHugePages];
+
+fn count<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, fields: &[Hstate]) {
+    for &field in fields {
+        pool.add(k, cpu, field, 1);
+    }
+}
+
+/// `alloc_surplus_hugetlb_folio` before 7.x: the page is in `nr_huge_pages` already when it is counted as surplus.
+fn alloc_counted_surplus<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, room: impl Fn() -> bool) -> Option<HugePage> {
     let page = alloc_fresh_hugetlb_folio(k, cpu, pool, None).ok()?;
     lock(cpu);
     // The limit may have been lowered, or used up, meanwhile.
@@ -385,4 +413,34 @@ fn return_unused_surplus_pages<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, unused: 
     let _ = update_and_free_pages_bulk(k, cpu, pool, list, true);
     lock(cpu);
     Ok(())
+}
+
+/// No kernel code: once `after` actors are done, what a pool's counters must be at rest (I24). Returns `nr_huge_pages`.
+///
+/// # Errors
+/// `EINVAL`: no such size.
+pub fn judge_at_rest<C: Cpu>(k: &Kernel, cpu: &C, h: u8, after: u64) -> Result<u64, Errno> {
+    let pool = Pool::new(k, h)?;
+    cpu.label("pool at rest");
+    cpu.wait_until(k.vars.scalar(Scalar::ActorsDone), Until::AtLeast(after));
+    lock(cpu);
+    let [nr, surplus, free, resv, max] = [
+        Hstate::NrHugePages,
+        Hstate::SurplusHugePages,
+        Hstate::FreeHugePages,
+        Hstate::ResvHugePages,
+        Hstate::MaxHugePages,
+    ]
+    .map(|field| pool.get(k, cpu, field));
+    unlock(cpu);
+    for (holds, message) in [
+        (nr >= surplus, "more surplus pages than pages"),
+        (free >= resv, "more pages reserved than free"),
+        (nr.wrapping_sub(surplus) == max, "max_huge_pages is not the number of persistent pages"),
+    ] {
+        if !holds {
+            cpu.warn(Invariant::CountersBalance, u64::from(h), message);
+        }
+    }
+    Ok(nr)
 }

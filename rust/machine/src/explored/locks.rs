@@ -29,6 +29,7 @@ pub(super) const ALL: [LockId; LockId::COUNT] = [
     LockId::HugetlbResize(5),
     LockId::HugetlbResize(6),
     LockId::HugetlbResize(7),
+    LockId::Subpool,
 ];
 
 /// Those whose readers keep writers out.

@@ -9,7 +9,8 @@ use crate::native::counters::CachePadded;
 use crate::native::locks::Patience;
 
 /// Locks whose holder may not sleep.
-pub const SPINLOCKS: [LockId; 4] = [LockId::Hugetlb, LockId::InitMmPageTable, LockId::SwapperPgdir, LockId::VmapArea];
+pub const SPINLOCKS: [LockId; 5] =
+    [LockId::Hugetlb, LockId::InitMmPageTable, LockId::SwapperPgdir, LockId::VmapArea, LockId::Subpool];
 
 /// Name of the lock with that index.
 #[must_use]
