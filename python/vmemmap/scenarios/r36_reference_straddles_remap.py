@@ -57,6 +57,9 @@ _SECTION = {"page-ref": "rcu"}
 _WAIT = {"remap-grace": "synchronize-rcu"}
 _IPI = {"remap-grace": "ipi", "ipi": "irq"}
 _IRQS_OFF = {"reader": "irqs-off"}
+_GUP_FAST = {"reader": "gup-fast"}
+_BROADCAST = {"user-flush": "broadcast"}
+_USER_IPI = {"user-flush": "ipi", "ipi": "irq"}
 
 
 @scenario(
@@ -79,6 +82,9 @@ _IRQS_OFF = {"reader": "irqs-off"}
         Variant("7.3-no-invalidate", "violated", ("I3", "I8"), {"invalidate": "missing"}, "7.3"),
         Variant("reader-rcu", "violated", _STORE, _SECTION, "7.3"),
         Variant("reader-irqs-off", "violated", _STORE, {}, "7.3", _IRQS_OFF),
+        Variant("gup-fast-broadcast", "violated", _STORE, _BROADCAST, "7.3", _GUP_FAST),
+        Variant("gup-fast-ipi", "safe", (), _USER_IPI, "7.3", _GUP_FAST),
+        Variant("reader-irqs-off-ipi", "violated", _STORE, _USER_IPI, "7.3", _IRQS_OFF),
         Variant("reader-holds-range", "safe", (), {}, "7.3", {"reader": "holds-range"}),
         Variant("reader-list-lock", "safe", (), {}, "7.3", {"reader": "list-lock"}),
         Variant("fix-wait", "violated", _STORE, _WAIT, "7.3"),
@@ -99,6 +105,6 @@ def r36_reference_straddles_remap(m: Setup, reader: str = "lockless") -> Sequenc
     if reader == "holds-range":
         # Its own page of the range stays in use: HVO's allocation of the range fails.
         m.setup(small.allocate(head + 5 * per_page + 16), small.get())
-    if reader in ("irqs-off", "list-lock"):
+    if reader in ("irqs-off", "gup-fast", "list-lock"):
         return [hvo, Actor("speculative reference", [m.guarded_ref(page1, reader)])]
     return [hvo, Actor("speculative reference", [m.speculative_ref(page1)])]

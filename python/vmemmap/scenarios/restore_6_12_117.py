@@ -1,5 +1,5 @@
-"""What a restore without reset leaves behind, and who meets it: the code of 6.12.117 as read, beside 6.1 and the
-intent.
+"""R38: what a restore without reset leaves behind, and who meets it: the code of 6.12.117 as read, beside 6.1, the
+intent, and 7.x.
 
 Of the code as read (kernel-semantics §H7), with 4K pages and a 2M page, whose struct pages fill eight vmemmap pages:
 
@@ -28,7 +28,10 @@ A violation ends its execution, so each variant begins behind the violations of 
 that code, the rollback that loses the copy of the head (I13), is R13's.
 
 In 6.1 and in the intent of 6.12 slots 0 to 2 are overwritten with plain tails (`reset_struct_pages`), and nobody meets
-anything. docs/restore-6.12.117.md says what follows, and what is not shown.
+anything. In 7.2 and 7.3 the restore is 6.12.117's word for word, a plain copy without reset; but the frame that it
+copies is the zone's, in which every slot is a tail: derived by hand, nobody meets anything there either. Each of the
+two patches that 6.12.114 took is right upstream; the one between them, which gives the tails a frame of their own, is
+what makes them so. docs/restore-6.12.117.md says what follows, and what is not shown.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import DRAM, Setup
 
 _AS_WRITTEN = "6.12.117"
-_SOUND = ("6.1", "6.12")
+_SOUND = ("6.1", "6.12", "7.3")
 
 
 def _variants() -> list[Variant]:
@@ -64,11 +67,12 @@ def _variants() -> list[Variant]:
         )
         for what, invariants in violations.items()
         for kernel in (_AS_WRITTEN, *_SOUND)
-    ]
+    ] + [Variant("dissolve-7.2", "safe", kernel="7.2", arguments={"what": "dissolve"})]
 
 
 @scenario(
     title="a restore that leaves copies of the head, and who meets them after the free",
+    corpus="R38",
     sources=[
         "kernel-semantics §H3, §H5, §H7, §13.1 (6.12.117 as read, 6.12 as intended)",
         "derived: what a free leaves of a type, and who asks for it; docs/restore-6.12.117.md",
