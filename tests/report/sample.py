@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-BREAK, MAKE, SCAN = 0xFFFFFC0004000000, 0xFFFFFC0004000008, 0x0000000080441000
+VMEMMAP, SCAN = 0xFFFFFC0020000000, 0x0000000080440000
 
 
 def _trace() -> list[dict[str, Any]]:
@@ -16,8 +16,10 @@ def _trace() -> list[dict[str, Any]]:
         old: int | None = None,
         new: int | None = None,
         note: str = "",
+        place: str = "",
     ) -> dict[str, Any]:
         return {
+            "place": place,
             "step": n,
             "cpu": 0 if actor == "HVO" else 1,
             "actor": actor,
@@ -28,20 +30,26 @@ def _trace() -> list[dict[str, Any]]:
             "note": note,
         }
 
-    page, copy, table = 0x00E8000080000703, 0x00E0000081000783, 0x1000000080441003
+    page, copy, table = 0x00E8000080000703, 0x00E0000081000783, 0x1000000080440003
     steps = [
         step(1, "HVO", "acquire init_mm.mmap_lock", note="hugetlb_vmemmap_optimize"),
-        step(2, "HVO", "read", 0x80442000, table, None, "vmemmap_remap_range"),
+        step(2, "HVO", "read", 0x80442000, table, None, "vmemmap_remap_range", f"pmd {VMEMMAP:#x}"),
     ]
     for i in range(4):
-        at = SCAN + 8 * i
+        at, pte = SCAN + 8 * i, f"pte {VMEMMAP + 0x10000 * i:#x}"
         steps += [
-            step(len(steps) + 1, "HVO", "write", at, page + 0x1000 * i, 0, "vmemmap_remap_pte"),
-            step(len(steps) + 2, "hot remove", "read", at, 0, None, "free_empty_pte_table"),
-            step(len(steps) + 3, "HVO", "write", at, 0, copy, "vmemmap_remap_pte"),
+            step(len(steps) + 1, "HVO", "write", at, page + 0x10000 * i, 0, "vmemmap_remap_pte", pte),
+            step(len(steps) + 2, "hot remove", "read", at, 0, None, "free_empty_pte_table", pte),
+            step(len(steps) + 3, "HVO", "write", at, 0, copy, "vmemmap_remap_pte", pte),
         ]
     for op in ("write", "dsb ishst", "tlbi vaae1is", "dsb ish", "free"):
         at = {"write": 0x80442000, "free": SCAN}.get(op)
+        place = {
+            "write": f"pmd {VMEMMAP:#x}",
+            "tlbi vaae1is": f"va {VMEMMAP:#x}",
+            "free": f"frame {SCAN & ~0xFFF:#x}",
+        }.get(op, "")
+        at = VMEMMAP if op.startswith("tlbi") else at
         steps.append(
             step(
                 len(steps) + 1,
@@ -50,7 +58,8 @@ def _trace() -> list[dict[str, Any]]:
                 at,
                 table if op == "write" else None,
                 0 if op == "write" else None,
-                "free_empty_pte_table",
+                "free_empty_pte_table" + (": I6 violated: table freed in use" if op == "free" else ""),
+                place,
             )
         )
     return steps
@@ -95,7 +104,7 @@ def document() -> dict[str, Any]:
         "actor": "hot remove",
         "step": trace[-1]["step"],
         "address": SCAN,
-        "message": "the table at 0x80441000 is freed while entry 0 is in use <&>",
+        "message": "the table at 0x80440000 is freed while entry 0 is in use <&>",
     }
     fell = {
         "executions": 1200,

@@ -81,9 +81,9 @@ def test_the_fall_is_marked_across_all_tracks(events: Events, result: ReplayResu
 
 def test_the_page_is_whole_and_names_nothing_outside_itself(result: ReplayResult) -> None:
     shown = page(result)
-    for reference in ("http://", "https://", "<script", "<link", "@import", "url(//", "src="):
-        assert reference not in shown.replace("http://www.w3.org/2000/svg", ""), reference
-    assert shown.count('<svg class="lanes"') == 1
+    for reference in ("http://", "https://", "<link", "@import", "url(", "src="):
+        assert reference not in shown, reference
+    assert shown.count('<div class="player"') == 1
     assert "freed by hot remove" in shown
     assert f"{len(result.trace):,} steps" in shown
 
@@ -92,7 +92,7 @@ def test_a_replay_that_did_not_fall_has_no_picture(result: ReplayResult) -> None
     found = vmemmap.explore("R6", variant="mmap-only", budget="3s", shorten=0.1).trace_file()
     assert found is not None
     held = vmemmap.replay(found, policies={"walker": "kernel"}, tolerant=True)
-    assert "<svg" not in page(held) and 'class="answer good"' in page(held)
+    assert '<div class="player"' not in page(held) and 'class="answer good"' in page(held)
     assert "I1 was not violated again" in text(held)
     assert result.words in text(result)
 

@@ -45,6 +45,8 @@ class Found:
     place: int
     stays: tuple[tuple[int, int], ...]
     hotplug: tuple[tuple[int, int], ...]
+    #: The text of its vmemmap.
+    dump: str = ""
 
     def configure(self, m: Setup) -> None:
         """Set a setup to this machine."""
@@ -132,6 +134,7 @@ def _from_image(path: Path) -> Found:
         place=places[-1],
         stays=tuple((block.start, block.size) for block in blocks if block.state == "online"),
         hotplug=extra,
+        dump=dump,
     )
 
 
@@ -193,6 +196,7 @@ def _from_text(path: Path) -> Found:
         place=DRAM + memory,
         stays=tuple((start, section) for start in range(DRAM, DRAM + memory, section)),
         hotplug=((DRAM + memory, section),),
+        dump=_core.ptdump_region(text, "vmemmap") or "",
     )
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from . import HOLDS, VIOLATED, hint_options, json_option, print_json
+from ._html import html_option, save, vmemmap_text
 
 
 @click.command("check")
 @click.argument("file")
 @hint_options
+@html_option
 @json_option
-def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> int:
+def command(file: str, as_json: bool, html: Path | None, ram: tuple[str, ...], **hints: str | None) -> int:
     """Check every invariant that FILE can show: a file-system check for vmemmap.
 
     FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.
@@ -20,6 +24,7 @@ def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None)
     Examples:
       vmemmap check capture.npz
       vmemmap check /proc/vmcore --json
+      vmemmap check capture.npz --html check.html
       vmemmap check kernel_page_tables.txt --granule 4K --va-bits 48
     """
     from ..dumps import checking
@@ -27,6 +32,10 @@ def command(file: str, as_json: bool, ram: tuple[str, ...], **hints: str | None)
 
     with waiting(f"checking {file}"):
         answer = checking.check(file, ram=ram, **hints)
+    if html is not None:
+        from ..report.pages import check_page
+
+        save(html, lambda: check_page(answer, vmemmap_text(file, ram, hints), ["vmemmap", "check", file]))
     if as_json:
         print_json(answer.to_dict())
     else:

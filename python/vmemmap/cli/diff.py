@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from . import HOLDS, VIOLATED, hint_options, json_option, print_json, print_notes
+from ._html import html_option, save, vmemmap_text
 
 
 @click.command("diff")
 @click.argument("a")
 @click.argument("b")
 @hint_options
+@html_option
 @json_option
-def command(a: str, b: str, as_json: bool, ram: tuple[str, ...], **hints: str | None) -> int:
+def command(a: str, b: str, as_json: bool, html: Path | None, ram: tuple[str, ...], **hints: str | None) -> int:
     """Print what changed in vmemmap from dump A to dump B: hugepages, blocks, tables, sections, frames.
 
     A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.
@@ -21,12 +25,17 @@ def command(a: str, b: str, as_json: bool, ram: tuple[str, ...], **hints: str | 
     Examples:
       vmemmap diff before.npz after.npz
       vmemmap diff before.txt after.txt --json
+      vmemmap diff before.npz after.npz --html diff.html
     """
     from ..dumps import difference
     from ._progress import waiting
 
     with waiting(f"comparing {a} and {b}"):
         answer = difference.diff(a, b, ram=ram, **hints)
+    if html is not None:
+        from ..report.pages import diff_page
+
+        save(html, lambda: diff_page(answer, [vmemmap_text(f, ram, hints) for f in (a, b)], ["vmemmap", "diff", a, b]))
     if as_json:
         print_json(answer.to_dict())
     else:

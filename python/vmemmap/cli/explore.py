@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, _complete, json_option, print_json
+from ._html import html_option, save
 
 
 @click.command("explore")
@@ -25,6 +26,7 @@ from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, _complete, json_option
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For random and pct.")
 @click.option("--budget", default="60s", show_default=True, help="Executions (5000) or time (10s).")
 @click.option("--trace-out", type=click.Path(dir_okay=False, path_type=Path), help="Save the trace of a violation.")
+@html_option
 @json_option
 def command(
     scenario: str,
@@ -35,6 +37,7 @@ def command(
     seed: int | None,
     budget: str,
     trace_out: Path | None,
+    html: Path | None,
     as_json: bool,
 ) -> int:
     """Explore the interleavings of SCENARIO, a name, a corpus number (R6) or FILE.py[:NAME].
@@ -45,7 +48,7 @@ def command(
     Examples:
       vmemmap explore R6
       vmemmap explore R33 --variant 4k-split-bbm-6.1 --trace-out hole.json
-      vmemmap explore R32 --set update=bbm --budget 10s
+      vmemmap explore R32 --set update=bbm --budget 10s --html found.html
       vmemmap explore R1 --strategy pct --depth 5 --seed 7 --budget 5000
     """
     from ..lab import saving, trace
@@ -55,6 +58,8 @@ def command(
 
     if trace_out is not None:
         saving.check(trace_out, "the trace")
+    if html is not None:
+        saving.check(html, "the page")
     with searching(f"exploring {scenario}", parse_budget(budget)) as progress:
         result = explore(
             scenario,
@@ -70,6 +75,12 @@ def command(
     if trace_out is not None and saved is not None:
         with saving.whole(trace_out) as file:
             trace.write(saved, file)
+    if html is not None:
+        from ..report.pages import explore_page
+
+        chosen_variant = ["--variant", result.variant] if variant is not None else []
+        sets = [word for setting in settings for word in ("--set", setting)]
+        save(html, lambda: explore_page(result, ["vmemmap", "explore", scenario, *chosen_variant, *sets]))
     if as_json:
         print_json(result.to_dict())
     else:

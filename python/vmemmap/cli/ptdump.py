@@ -42,7 +42,7 @@ def command(
 
     with waiting(f"reading {file}" if file is not None else "building the machine"):
         text, notes = (
-            _of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
+            of_file(file, given, ram, region) if file is not None else (_of_machine(machine or "", given, region), ())
         )
     if as_json:
         source = file if file is not None else machine
@@ -52,15 +52,18 @@ def command(
         click.echo(text, nl=False)
 
 
-def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str | None) -> tuple[str, tuple[str, ...]]:
+def of_file(
+    file: str, hints: dict[str, str], ram: tuple[str, ...], region: str | None, *, quiet: bool = False
+) -> tuple[str, tuple[str, ...]]:
+    """The text of a dump of any kind, and what stood around it; notes of an image are printed unless `quiet`."""
     from ..dumps.dump import Hints, kind_of_dump
     from ..dumps.ptdump import load_ptdump
 
     kind = kind_of_dump(file, Hints.parse(**hints))
     if kind != "ptdump":
         machine = _loaded(file, hints, ram)
-        print_notes(machine.notes)
-        if kind != "npz" and region in (None, "fixmap"):
+        print_notes(() if quiet else machine.notes)
+        if not quiet and kind != "npz" and region in (None, "fixmap"):
             print_notes(
                 [
                     "where Fixmap starts depends on the configuration and no dump says it: "
@@ -68,7 +71,7 @@ def _of_file(file: str, hints: dict[str, str], ram: tuple[str, ...], region: str
                 ]
             )
         return machine.ptdump(region), ()
-    if hints:
+    if hints and not quiet:
         raise SpecError(
             f"{file}: a text says what it says; --{next(iter(hints)).replace('_', '-')} is for images and vmcores"
         )

@@ -94,7 +94,7 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
     else:
         _print_result(terminal, run)
     if run.acceptance is not None:
-        report.write(document, out / "report.html")
+        report.write(document, out / "report.html", run.found.dump, run.found.granule)
         (out / "result.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         if not as_json:
             terminal.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)

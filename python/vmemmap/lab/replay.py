@@ -40,6 +40,8 @@ class ReplayResult:
     #: What differs that may explain a difference: version, document, policies.
     notes: tuple[str, ...]
     raw: ReplayReport
+    #: Bytes of a base page of the machine.
+    granule: int = 4096
 
     @property
     def divergence(self) -> Divergence | None:
@@ -164,7 +166,15 @@ def replay(
         switches=raw["switches"],
         notes=tuple(_notes(raw, recorded)),
         raw=raw,
+        granule=_granule(text),
     )
+
+
+def _granule(trace: str) -> int:
+    """Of the machine that the document of a trace describes; 4K where an older one does not say."""
+    held: Mapping[str, Mapping[str, Mapping[str, object]]] = json.loads(trace)
+    found = held.get("document", {}).get("machine", {}).get("granule")
+    return found if isinstance(found, int) else 4096
 
 
 def _notes(raw: ReplayReport, recorded: Recorded) -> list[str]:

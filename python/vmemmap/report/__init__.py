@@ -1,25 +1,36 @@
-"""The report of ``vmemmap run``: one HTML file that opens without a network and is read without a script."""
+"""Reports: one HTML file each, that opens without a network and is read without a script.
+
+The script of a page only steps through what is there; a policy in the page's head names it by its hash and allows
+nothing else.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from .. import __version__
 from ..lab.saving import whole
 from ..lab.trace import Step, Violation, switches
-from .lanes import svg
+from .glossary import TERMS, anchor, linked
+from .kinds import Case, kinds
+from .mapped import mapped_text
+from .player import player
 
 __all__ = ["environment", "render", "write"]
 
 
 def environment() -> Environment:
     """Templates of this package, every value escaped."""
+    loader = PackageLoader(__name__, "")
     shown = Environment(
-        loader=PackageLoader(__name__, ""),
+        loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -27,6 +38,19 @@ def environment() -> Environment:
     )
     shown.filters["thousands"] = lambda value: f"{value:,}"
     shown.filters["ns"] = _duration
+    shown.filters["terms"] = linked
+    shown.filters["anchor"] = anchor
+    script = shown.get_template("player.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # What jinja2 puts there itself is all that its type allows.
+    known = cast("dict[str, object]", shown.globals)
+    known |= {
+        "script": Markup(script),
+        "script_hash": f"sha256-{digest}",
+        "style": Markup(shown.get_template("style.css").render()),
+        "terms": TERMS,
+        "version": __version__,
+    }
     return shown
 
 
@@ -37,46 +61,57 @@ def _duration(ns: float) -> str:
     return f"{ns:.0f} ns"
 
 
-def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One picture for each violated row that has a trace; `anchor` is what the table links to."""
-    found: list[dict[str, Any]] = []
+def _cases(rows: Sequence[Mapping[str, Any]]) -> list[Case]:
+    """The violated rows, each with the drawing of its trace if it has one."""
+    found: list[Case] = []
     for row in rows:
         result: Mapping[str, Any] = row["result"]
-        if not result.get("violation") or not result.get("trace"):
+        if not any(cell["state"] == "violated" for cell in row["cells"].values()):
             continue
-        trace = [Step.from_dict(step) for step in result["trace"]]
-        violation = Violation.from_dict(result["violation"])
-        title = f"{row['layout']}, {row['policy']}, kernel {row['kernel']}: {violation.invariant}"
-        found.append(
-            {
-                "anchor": row["anchor"],
-                "title": title,
-                "row": row,
-                "violation": violation.to_dict(),
-                "switches": switches(trace),
-                "svg": Markup(svg(trace, violation, title)),
-            }
-        )
+        steps = [Step.from_dict(step) for step in result.get("trace") or ()]
+        raw = result.get("violation")
+        violation = Violation.from_dict(raw) if raw else None
+        title = f"{row['layout']}, {row['policy']}, kernel {row['kernel']}"
+        drawn = player(steps, violation, title, row["layout"].partition(",")[0])
+        found.append(Case(row, drawn, violation.step if violation else 0, switches(steps)))
     return found
 
 
-def render(document: Mapping[str, Any]) -> str:
-    """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it."""
-    shown = environment()
-    rows: list[dict[str, Any]] = [{**row, "anchor": f"trace-{index}"} for index, row in enumerate(document["rows"])]
-    style = shown.get_template("style.css").render()
-    pictures = _pictures(rows)
-    return shown.get_template("page.html").render(
-        run={**document, "rows": rows},
-        style=Markup(style),
-        pictures=pictures,
-        drawn={picture["anchor"] for picture in pictures},
+def render(document: Mapping[str, Any], dump: str = "", granule: int = 4096) -> str:
+    """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it; `dump` is the text of the
+    input's vmemmap.
+    """
+    rows: list[dict[str, Any]] = [{**row, "anchor": f"row-{index}"} for index, row in enumerate(document["rows"])]
+    cases = _cases(rows)
+    gathered = kinds(cases)
+    drawn = {
+        case.row["anchor"]: kind.anchor if case is kind.first else case.row["anchor"]
+        for kind in gathered
+        for case in kind.cases
+    }
+    costs = [row for row in rows if row["cost"]]
+    most = {
+        layout: {name: max(row["cost"][name] for row in costs if row["layout"] == layout) for name in costs[0]["cost"]}
+        for layout in {row["layout"] for row in costs}
+    }
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            run={**document, "rows": rows},
+            kinds=gathered,
+            violated=len(cases),
+            drawn=drawn,
+            costs=costs,
+            most=most,
+            map=mapped_text(dump, granule),
+        )
     )
 
 
-def write(document: Mapping[str, Any], path: Path) -> None:
+def write(document: Mapping[str, Any], path: Path, dump: str = "", granule: int = 4096) -> None:
     """Write the page, whole or not at all."""
-    text = render(document)
+    text = render(document, dump, granule)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
         file.write(text)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
-
 from ..lab.replay import ReplayResult
 from . import environment
 from .columns import columns
-from .lanes import svg
+from .player import player
 
 __all__ = ["history", "page", "text"]
 
@@ -45,15 +43,13 @@ def page(result: ReplayResult) -> str:
     """The page; opens without a network and is read without a script."""
     shown = environment()
     title = f"{result.scenario} {result.variant}: {result.invariant}"
-    picture = svg(result.trace, result.violation, title) if result.violation else ""
-    style = shown.get_template("style.css").render()
+    drawn = player(result.trace, result.violation, title, result.granule) if result.violation else None
     return shown.get_template("replay.html").render(
         title=title,
         result=result,
         facts=_facts(result),
         histories=history(result),
-        style=Markup(style),
-        picture=Markup(picture),
+        player=drawn,
         version=result.raw["version"],
     )
 
