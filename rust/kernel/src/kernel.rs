@@ -3,7 +3,7 @@
 use vmemmap_arch::{Geometry, Layout, Pa};
 
 use crate::features::Features;
-use crate::policy::{HvoConfig, Policies};
+use crate::policy::{Batch, Head, HvoConfig, Policies};
 use crate::state::VarMap;
 
 /// Most separate RAM ranges of a machine.
@@ -65,6 +65,24 @@ impl Kernel {
         match self.policies.hvo_config {
             HvoConfig::Yes => true,
             HvoConfig::No => false,
+        }
+    }
+    /// Pools grow, shrink and are demoted by lists.
+    #[must_use]
+    #[inline]
+    pub const fn batches(&self) -> bool {
+        match self.policies.batch {
+            Batch::ByKernel => self.features.batched_flush,
+            Batch::None => false,
+        }
+    }
+    /// The head's vmemmap page moves to a fresh frame.
+    #[must_use]
+    #[inline]
+    pub const fn copies_head(&self) -> bool {
+        match self.policies.head {
+            Head::ByKernel => self.features.head_is_copied,
+            Head::Keep => false,
         }
     }
     /// Whether `pa` is RAM that the kernel found at boot.

@@ -98,6 +98,18 @@ rows! {
         BbmStopMachine = "bbm-stop-machine": "bbm inside stop_machine (approach B)",
         BbmIpiPause = "bbm-ipi-pause": "bbm while all other CPUs are paused by IPI, interrupts off on this one \
             (approach D)",
+        ReadOnlyFirst = "read-only-first": "tails get the shared frame's contents and become read-only where they \
+            are, flush, then the shared frame, flush; a restore in reverse (approach C)",
+    }
+    /// What becomes of the head's vmemmap page.
+    head: Head = "head" {
+        ByKernel = "kernel": "as that kernel does: 2021 and 6.1 keep its frame, 6.12 and 7.x give it a fresh copy",
+        Keep = "keep": "it keeps its frame, and its entry is never changed, as in 2021 and 6.1",
+    }
+    /// Growing, shrinking and demoting a pool.
+    batch: Batch = "batch" {
+        ByKernel = "kernel": "as that kernel does: since 6.7 by lists, with two flushes each",
+        None = "none": "page by page, each with its own flush, as before 6.7",
     }
     /// Split of a PMD block.
     split: PmdSplit = "split" {

@@ -31,7 +31,8 @@ impl Pause {
             | PteUpdate::Bbm
             | PteUpdate::BbmEach
             | PteUpdate::BbmFaultWaits
-            | PteUpdate::BbmFaultWaitsIrqsOff => None,
+            | PteUpdate::BbmFaultWaitsIrqsOff
+            | PteUpdate::ReadOnlyFirst => None,
         }
     }
     #[must_use]

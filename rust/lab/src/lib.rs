@@ -7,8 +7,10 @@
 //! | `world`, `setup` | the explored machine as the engine's model, and how a kernel gets into it |
 //! | `programs`, `script` | kernel operations as bodies of actors, listed beforehand or asked for one by one |
 //! | `live`, `stress` | kernel code on real threads |
+//! | `costed` | kernel code on a machine that charges for it, with so many CPUs |
 //! | `dump_check` | the rules, asked of a dump |
 
+pub mod costed;
 pub mod document;
 pub mod dump_check;
 pub mod live;

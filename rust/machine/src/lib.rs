@@ -5,6 +5,7 @@
 //! | `native` | real threads on one arena of atomic words, without checks |
 //! | `checked` | the same machine, each access judged as it is made |
 //! | `explored` | an interpreter of operations, with an MMU, locks and oracles |
+//! | `costed` | the native machine's memory, clocks and latencies: what it would take on a machine of so many CPUs |
 //! | `op` | every `Cpu` method as an operation that an interpreter executes |
 //! | `config`, `violation` | what a machine is built from, what it reports |
 #![deny(unsafe_code)]
@@ -13,6 +14,8 @@
 pub mod checked;
 #[cfg(not(loom))]
 pub mod config;
+#[cfg(not(loom))]
+pub mod costed;
 #[cfg(not(loom))]
 pub mod explored;
 pub mod native;

@@ -8,6 +8,7 @@
 mod arrays;
 mod bench;
 mod collect;
+mod costing;
 mod dumps;
 mod errors;
 mod exploring;
@@ -30,6 +31,8 @@ mod _core {
     use crate::bench::{bare_exchanges, bench, bench_rows};
     #[pymodule_export]
     use crate::collect::{collect, leaves, mapped};
+    #[pymodule_export]
+    use crate::costing::{cost, latencies};
     #[pymodule_export]
     use crate::dumps::{
         Shape, check_dump_text, check_image, check_text_alone, diff_elsewhere, diff_shapes, invariants,

@@ -63,7 +63,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
     for i in 0..parts {
         let part = HugePage { head: page.head.plus(i * target.pages), pages: target.pages };
         prep_compound_page(k, cpu, part.head, part.order());
-        if k.features.batched_flush {
+        if k.batches() {
             set_hugetlb_mark(k, cpu, part.va(k), true);
             batch.add(k, cpu, part);
         } else {
@@ -74,7 +74,7 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
             unlock(cpu);
         }
     }
-    if k.features.batched_flush {
+    if k.batches() {
         prep_and_add_allocated_folios(k, cpu, target, batch);
     }
     cpu.release(LockId::HugetlbResize(target.h), Mode::Write);

@@ -32,8 +32,7 @@ pub fn set_max_huge_pages<C: Cpu>(k: &Kernel, cpu: &C, h: u8, count: u64) -> Res
     while pool.get(k, cpu, Hstate::SurplusHugePages) != 0 && count > pool.persistent_huge_pages(k, cpu) {
         pool.add(k, cpu, Hstate::SurplusHugePages, -1);
     }
-    let grown =
-        if k.features.batched_flush { grow_by_list(k, cpu, pool, count) } else { grow_one_by_one(k, cpu, pool, count) };
+    let grown = if k.batches() { grow_by_list(k, cpu, pool, count) } else { grow_one_by_one(k, cpu, pool, count) };
     if grown {
         shrink(k, cpu, pool, count);
     }
@@ -152,7 +151,7 @@ fn in_use<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> u64 {
 /// `update_and_free_pages_bulk`, of surplus pages or others. False if a signal ended it.
 fn update_and_free_pages_bulk<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus: bool) -> bool {
     cpu.label("update_and_free_pages_bulk");
-    if !k.features.batched_flush {
+    if !k.batches() {
         while list.first != 0 && !cpu.signal_pending() {
             let Some(page) = list.pop(k, cpu, pool) else { break };
             update_and_free_hugetlb_folio(k, cpu, pool, page, false);

@@ -2,6 +2,7 @@
 //! 6.12.117, 7.2 and 7.3. The walk over the tables is in `remap`, the split of a block in `split`,
 //! the change of PTEs in `update`.
 
+mod read_only_first;
 pub mod remap;
 mod split;
 pub mod update;
@@ -16,7 +17,7 @@ use crate::features::{EmptyBatch, RestoreSource, SelfHostedTest, TailSource};
 use crate::hugetlb::page::{HPG_VMEMMAP_OPTIMIZED, HugePage};
 use crate::page::page_huge;
 use crate::page_alloc::{check_free_page, check_new_pages};
-use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op};
+use crate::pgtable::{flush_tlb_all, flush_tlb_kernel_range, flush_tlb_kernel_range_op, walk as walk_tables};
 use crate::policy::{DtorClear, FreeOrder, Invalidate, RemapGrace};
 use crate::quiesce::{Pause, with_others_paused};
 use crate::state::Scalar;
@@ -273,12 +274,18 @@ fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
         if flag_first {
             page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
         }
+        if !k.copies_head() {
+            let vmemmap = page.vmemmap(k);
+            let tail = shared.unwrap_or_else(|| mapped_frame(k, cpu, vmemmap.start));
+            let tails = vmemmap.start.plus(k.geometry.page_size())..vmemmap.end;
+            return vmemmap_remap_free(k, cpu, tails, None, tail, list, flags);
+        }
         let head = alloc_vmemmap_page(k, cpu).ok_or(Errno::ENOMEM)?;
         if k.features.memmap_counters {
             cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), 1, Order::Relaxed);
         }
         cpu.copy_from_va(page.va(k), head);
-        vmemmap_remap_free(k, cpu, page.vmemmap(k), head, shared.unwrap_or(head), list, flags)
+        vmemmap_remap_free(k, cpu, page.vmemmap(k), Some(head), shared.unwrap_or(head), list, flags)
     });
     match done {
         Ok(()) if !flag_first => page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED),
@@ -288,24 +295,25 @@ fn __hugetlb_vmemmap_optimize_folio<C: Cpu>(
     done
 }
 
-/// `vmemmap_remap_free` of 6.12: the head PTE moves to `head`, the tails share `tail`.
+/// The frame that backs an address of vmemmap, by the tables.
+fn mapped_frame<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> Frame<C::Tok> {
+    let (slot, entry) = walk_tables(cpu, va);
+    let inside = va.0 & (k.geometry.entry_span(slot.level) - 1) & !(k.geometry.page_size() - 1);
+    cpu.frame_of(entry, k.geometry.output(entry.desc).plus(inside))
+}
+
+/// `vmemmap_remap_free` of 6.12: the head PTE, if it is in the range, moves to `head`, the tails share `tail`.
 fn vmemmap_remap_free<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     range: VaRange,
-    head: Frame<C::Tok>,
+    head: Option<Frame<C::Tok>>,
     tail: Frame<C::Tok>,
     list: &mut FrameList<C::Tok>,
     flags: Flags,
 ) -> Result<(), Errno> {
     let (no_tlb_flush, before) = (flags.no_tlb_flush, list.len);
-    let mut walk = RemapWalk {
-        head: Some(head),
-        shared: Some(tail),
-        frames: *list,
-        no_tlb_flush,
-        ..RemapWalk::new(Action::Remap)
-    };
+    let mut walk = RemapWalk { head, shared: Some(tail), frames: *list, no_tlb_flush, ..RemapWalk::new(Action::Remap) };
     let done = vmemmap_remap_range(k, cpu, &range, &mut walk);
     if let Some(head) = walk.head {
         cpu.list_push(&mut walk.frames, head);
@@ -319,7 +327,7 @@ fn vmemmap_remap_free<C: Cpu>(
     // Splits nothing, hence cannot fail.
     let _ = vmemmap_remap_range(k, cpu, &(range.start..end), &mut back);
     // Every frame is back in its place but one: the copy of the head, or (if the head stays on it) the old head.
-    if back.frames.len <= before {
+    if head.is_some() && back.frames.len <= before {
         cpu.warn(
             Invariant::FramesConserved,
             range.start.0,

@@ -19,16 +19,17 @@ use crate::{Errno, Kernel, mutants};
 /// `ENOMEM`: no table for a split; `walk.nr_walked` PTEs are changed then. `ENOTSUPP` (6.12): self-hosted storage,
 /// nothing is changed.
 pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
-    let whole = match clears_whole_page(k.policies.update) {
-        Some(whole) if walk.action != Action::Split => whole,
-        Some(_) | None => return walk_pass(k, cpu, range, walk, Pass::Exchange),
+    if walk.action == Action::Split {
+        return walk_pass(k, cpu, range, walk, Pass::Exchange);
+    }
+    if protects_first(k.policies.update) {
+        return read_only_first(k, cpu, range, walk);
+    }
+    let Some(whole) = clears_whole_page(k.policies.update) else {
+        return walk_pass(k, cpu, range, walk, Pass::Exchange);
     };
     // The policies that clear everything first must not fail between the clear and the set.
-    let action = walk.action;
-    walk.action = Action::Split;
-    let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
-    walk.action = action;
-    split?;
+    split_range(k, cpu, range, walk)?;
     walk.paused = whole.pause.is_some();
     let mut clear_and_set = || {
         walk_pass(k, cpu, range, walk, Pass::Clear)?;
@@ -41,6 +42,45 @@ pub fn walk_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut Remap
     match whole.pause {
         Some(pause) => with_others_paused(k, cpu, pause, clear_and_set),
         None => clear_and_set(),
+    }
+}
+
+/// Split the blocks on the way and change nothing else.
+fn split_range<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
+    let action = core::mem::replace(&mut walk.action, Action::Split);
+    let split = walk_pass(k, cpu, range, walk, Pass::Exchange);
+    walk.action = action;
+    split
+}
+
+/// Approach C over the PTEs of a hugepage: two changes of each, a flush of all between them.
+fn read_only_first<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut RemapWalk<C::Tok>) -> Result<(), Errno> {
+    split_range(k, cpu, range, walk)?;
+    let (first, second) = match walk.action {
+        Action::Remap | Action::Split => (Pass::Protect, Pass::Exchange),
+        Action::Restore | Action::Rollback => (Pass::Exchange, Pass::Protect),
+    };
+    walk_pass(k, cpu, range, walk, first)?;
+    flush_tlb_kernel_range(k, cpu, range.clone());
+    walk.nr_walked = 0;
+    walk_pass(k, cpu, range, walk, second)
+}
+
+/// Whether `update` changes permissions and addresses one after the other.
+#[inline]
+const fn protects_first(update: PteUpdate) -> bool {
+    match update {
+        PteUpdate::ReadOnlyFirst => true,
+        PteUpdate::Store
+        | PteUpdate::Swap
+        | PteUpdate::ClearThenSet
+        | PteUpdate::ClearThenSetEach
+        | PteUpdate::Bbm
+        | PteUpdate::BbmEach
+        | PteUpdate::BbmFaultWaits
+        | PteUpdate::BbmFaultWaitsIrqsOff
+        | PteUpdate::BbmStopMachine
+        | PteUpdate::BbmIpiPause => false,
     }
 }
 
@@ -65,7 +105,8 @@ const fn clears_whole_page(update: PteUpdate) -> Option<Whole> {
         | PteUpdate::ClearThenSetEach
         | PteUpdate::BbmEach
         | PteUpdate::BbmFaultWaits
-        | PteUpdate::BbmFaultWaitsIrqsOff => None,
+        | PteUpdate::BbmFaultWaitsIrqsOff
+        | PteUpdate::ReadOnlyFirst => None,
     }
 }
 

@@ -3,15 +3,12 @@
 
 use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange};
 
-use super::walk::{Action, Pass, RemapWalk};
+use super::read_only_first::{protect_tails, restored_read_only, unprotect_tails};
+use super::walk::{Action, NR_RESET_STRUCT_PAGE, Pass, RemapWalk};
 use crate::features::{FrameOrder, RestoreSource, Rollback};
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry};
 use crate::policy::{Invalidate, PteUpdate};
 use crate::{Kernel, mutants};
-
-/// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
-/// `reset_struct_pages` overwrites 0 to 2 with 3 to 5, which are plain tails.
-const NR_RESET_STRUCT_PAGE: u16 = 3;
 
 /// `vmemmap_pte_range`: the PTEs of [start, end), which one table holds, changed one by one. The walk calls it once for
 /// each PMD entry; a caller that has found the table itself needs no walk.
@@ -53,6 +50,8 @@ pub(super) fn pte_pass<C: Cpu>(
         (Action::Split, _) => {}
         (Action::Remap, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, true),
         (Action::Restore | Action::Rollback, Pass::Clear) => clear_ptes(k, cpu, table, &rest, walk, false),
+        (Action::Remap, Pass::Protect) => protect_tails(k, cpu, table, &rest, walk),
+        (Action::Restore | Action::Rollback, Pass::Protect) => unprotect_tails(k, cpu, table, &rest, walk),
         (Action::Remap, Pass::Set) => set_ptes(k, cpu, table, &rest, walk),
         (Action::Remap, Pass::Exchange) => match k.policies.update {
             PteUpdate::Swap if !flushes_each_entry(k) => {
@@ -69,7 +68,8 @@ pub(super) fn pte_pass<C: Cpu>(
             | PteUpdate::BbmFaultWaits
             | PteUpdate::BbmFaultWaitsIrqsOff
             | PteUpdate::BbmStopMachine
-            | PteUpdate::BbmIpiPause => exchange_ptes(k, cpu, table, &rest, walk),
+            | PteUpdate::BbmIpiPause
+            | PteUpdate::ReadOnlyFirst => exchange_ptes(k, cpu, table, &rest, walk),
         },
         (Action::Restore | Action::Rollback, Pass::Exchange | Pass::Set) => {
             vmemmap_restore_pte(k, cpu, table, &rest, walk, pass)
@@ -107,7 +107,8 @@ fn exchange_ptes<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, range: &VaRa
         | PteUpdate::ClearThenSet
         | PteUpdate::Bbm
         | PteUpdate::BbmStopMachine
-        | PteUpdate::BbmIpiPause => {
+        | PteUpdate::BbmIpiPause
+        | PteUpdate::ReadOnlyFirst => {
             vmemmap_remap_pte(k, cpu, table, range, walk, |at, _, new| {
                 let old = old(at);
                 set_pte(cpu, at, new);
@@ -148,7 +149,8 @@ fn exchange_pte<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, va: Va, new: Desc
         | PteUpdate::ClearThenSet
         | PteUpdate::Bbm
         | PteUpdate::BbmStopMachine
-        | PteUpdate::BbmIpiPause => {
+        | PteUpdate::BbmIpiPause
+        | PteUpdate::ReadOnlyFirst => {
             set_pte(cpu, at, new);
         }
         PteUpdate::ClearThenSetEach => clear_then_set_pte(cpu, at, new),
@@ -368,8 +370,7 @@ fn vmemmap_restore_pte<C: Cpu>(
 ) {
     let g = &k.geometry;
     let page = g.page_size();
-    let prot = mutants::restored_prot(k) | k.extra_prot;
-    let reset = if k.features.restore_resets { NR_RESET_STRUCT_PAGE } else { 0 };
+    let (prot, reset) = restored_as(k);
     let mut addr = range.start;
     while addr != range.end {
         let at = offset(cpu, table, Level::PTE, addr);
@@ -379,7 +380,7 @@ fn vmemmap_restore_pte<C: Cpu>(
         walk.nr_walked += 1;
         let source = match pass {
             Pass::Set => walk.shared.unwrap_or(table),
-            Pass::Exchange | Pass::Clear => {
+            Pass::Exchange | Pass::Clear | Pass::Protect => {
                 let old = read_once(cpu, at);
                 cpu.frame_of(old, g.output(old.desc))
             }
@@ -406,12 +407,31 @@ fn vmemmap_restore_pte<C: Cpu>(
     }
 }
 
+/// Attributes of a restored tail, and how many of its struct pages are reset: approach C does both later.
+#[inline]
+const fn restored_as(k: &Kernel) -> (u64, u16) {
+    let reset = if k.features.restore_resets { NR_RESET_STRUCT_PAGE } else { 0 };
+    match k.policies.update {
+        PteUpdate::ReadOnlyFirst => (restored_read_only() | k.extra_prot, 0),
+        PteUpdate::Store
+        | PteUpdate::Swap
+        | PteUpdate::ClearThenSet
+        | PteUpdate::ClearThenSetEach
+        | PteUpdate::Bbm
+        | PteUpdate::BbmEach
+        | PteUpdate::BbmFaultWaits
+        | PteUpdate::BbmFaultWaitsIrqsOff
+        | PteUpdate::BbmStopMachine
+        | PteUpdate::BbmIpiPause => (mutants::restored_prot(k) | k.extra_prot, reset),
+    }
+}
+
 /// Whether a rollback leaves a PTE as it is: `first`, the first one walked, or not; it maps `mapped` now.
 #[inline]
 fn rollback_keeps<T: Copy>(k: &Kernel, walk: &RemapWalk<T>, first: bool, mapped: Frame<T>) -> bool {
     match k.features.rollback {
         Rollback::Everything => false,
-        Rollback::KeepsHead => first,
+        Rollback::KeepsHead => first && k.copies_head(),
         Rollback::KeepsOtherFrames => walk.shared.is_some_and(|tail| tail.pa != mapped.pa),
     }
 }

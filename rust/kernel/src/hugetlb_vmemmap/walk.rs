@@ -2,6 +2,10 @@
 
 use vmemmap_arch::{Frame, FrameList};
 
+/// Struct pages at the start of a restored tail page that hold the head's own metadata (`NR_RESET_STRUCT_PAGE`);
+/// `reset_struct_pages` overwrites 0 to 2 with 3 to 5, which are plain tails.
+pub(super) const NR_RESET_STRUCT_PAGE: u16 = 3;
+
 /// What a walk does to the PTEs that it meets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -58,4 +62,6 @@ pub(super) enum Pass {
     Clear,
     /// None to new entry.
     Set,
+    /// Permissions alone: the half of approach C in which no address changes.
+    Protect,
 }
