@@ -7,45 +7,74 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import SpecError
-from . import HOLDS, json_option, print_json
+from . import HOLDS, _complete, json_option, print_json
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..compare.comparing import Row
+    from ..compare.published import Predicted
 
 #: Of all searches together, so that the whole page stays below a minute.
 SEARCH_SECONDS = 50.0
 
+#: Columns of times: what is timed, and which quantile.
+TIMES = (
+    ("allocate in a batch", "batch\nallocate", 0.5),
+    ("free in a batch", "batch\nfree", 0.5),
+    ("demote", "demote", 0.5),
+    ("allocate", "allocate\np99", 0.99),
+)
+
 
 @click.command("compare")
-@click.argument("scenario")
+@click.argument("scenario", required=False, shell_complete=_complete.scenarios)
 @click.option("--policy", help="Whose choices; without one, R3 compares the approaches A to D and what is beside them.")
 @click.option("--variant", help="Which variant of the scenario; the first listed by default.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only the rows of this name; may be repeated.")
 @click.option("--cpus", multiple=True, type=int, help="CPUs of the modelled machine; may be repeated.")
 @click.option("--machine", "source", default="arm64", show_default=True, help="Machine file (TOML), or its name.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, show_default=True, help="Of modelled CPUs.")
+@click.option("--published", is_flag=True, help="Instead: published times, and what the model says of each.")
 @json_option
 def command(
-    scenario: str,
+    scenario: str | None,
     policy: str | None,
     variant: str | None,
     only: tuple[str, ...],
     cpus: tuple[int, ...],
     source: str,
     seed: int,
+    published: bool,
     as_json: bool,
 ) -> int:
     """Put all choices of a policy side by side, on the actors of SCENARIO: verdict, operations counted, modelled cost.
 
     Counts are for one hugepage that is allocated and freed again. Times are modelled: kernel code run on a machine
-    whose latencies come from a file.
+    whose latencies come from a file, each with its source.
 
     Exit codes: 0 compared, 2 wrong call, 130 interrupted.
+
+    \b
+    Examples:
+      vmemmap compare R3
+      vmemmap compare R3 --only C --cpus 128 --json
+      vmemmap compare R33 --policy update
+      vmemmap compare --published
     """
     from ..compare import comparing, machine_file
+    from ..compare.published import table
     from ..lab.lab import resolve
+    from ._progress import waiting
 
     comparing.check_cpus(cpus)
+    if published:
+        with waiting("calibrating and predicting"):
+            cells, _ = table()
+        _answer_published(cells, as_json)
+        return HOLDS
+    if scenario is None:
+        raise SpecError("compare: a scenario is missing, such as R3; vmemmap list shows them")
     machine = machine_file.load(source)
     name = resolve(scenario).name
     if policy is not None:
@@ -62,7 +91,8 @@ def command(
         if wanted not in known:
             raise SpecError(f"--only {wanted}: there is no such row; rows are {', '.join(known)}")
     choices = [choice for choice in choices if not only or choice.name in only]
-    rows = comparing.compare(choices, machine, cpus, seed=seed, seconds=SEARCH_SECONDS)
+    with waiting(f"comparing {len(choices)} choices"):
+        rows = comparing.compare(choices, machine, cpus, seed=seed, seconds=SEARCH_SECONDS)
     if as_json:
         print_json({"scenario": name, "machine": machine.name, "rows": [row.to_dict() for row in rows]})
     else:
@@ -70,37 +100,97 @@ def command(
     return HOLDS
 
 
+def _new_table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number < 3 else "right")
+    return table
+
+
 def _print(name: str, rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
     from ..compare import comparing
 
-    size = comparing.size_name(rows[0].choice.granule)
-    machine = rows[0].machine
-    click.echo(f"{name}: verdicts of exhaustive searches; times modelled on {machine.name} ({machine.about})")
-    click.echo(f"for one {size} page, allocated and freed: TLBI, DSB, IPI, grace periods, splits, longest hole")
+    console = Console(width=None if Console().is_terminal else 165)
+    machine, size = rows[0].machine, comparing.size_name(rows[0].choice.granule)
+    said = _new_table("choice", "kernel", "verdict", "steps", "switches")
     for row in rows:
-        _print_row(row)
-    for words in comparing.scope(rows):
-        click.echo(f"scope: {words}")
-
-
-def _print_row(row: Row) -> None:
-    counts = row.counts()
-    assert counts is not None
-    exhaustive = "" if row.result.exhaustive else ", not exhaustive"
-    switches = f" ({len(row.result.trace)} steps, {row.switches} switches)" if row.switches is not None else ""
-    held = "safe" if row.verdict == "safe" else row.result.words
-    click.echo(f"{row.choice.name:21} {row.choice.kernel:5} {held}{switches}{exhaustive}")
-    hole = f"{counts.hole_ns / 1000:.2f} us" if counts.hole_ns else "none"
-    click.echo(
-        f"{'':8} {row.choice.title}{f' ({row.choice.remark})' if row.choice.remark else ''}\n"
-        f"{'':8} TLBI {counts.tlbi:.1f}, DSB {counts.dsb:.1f}, IPI {counts.ipi:.1f}, "
-        f"grace periods {counts.grace_periods:.2f}, splits {counts.splits:.3f}, hole {hole}, "
-        f"frames saved {row.frames_saved}"
+        shortest = (str(len(row.result.trace)), str(row.switches)) if row.switches is not None else ("", "")
+        words = row.result.words if row.result.exhaustive else f"{row.result.words}, search cut"
+        title = f"[bold]{row.choice.name}[/bold] {escape(row.choice.title)}"
+        remark = f"\n[dim]{escape(row.choice.remark)}[/dim]" if row.choice.remark else ""
+        said.add_row(title + remark, row.choice.kernel, escape(words), *shortest)
+    console.print(f"[bold]{name}[/bold]: what an exhaustive search says", highlight=False)
+    console.print(said)
+    console.print(
+        f"[bold]One {size} page[/bold], allocated and freed, counted; microseconds a page, modelled on {machine.name} "
+        f"({escape(machine.about)})",
+        highlight=False,
     )
-    for work in row.works:
-        times = ", ".join(
-            f"{name} {phase.quantile(0.5) / 1000:.1f}/{phase.quantile(0.99) / 1000:.1f}"
-            for name, phase in work.phases.items()
-            if name in ("allocate", "free", "demote")
+    console.print(_costs(rows))
+    for words in comparing.scope(rows):
+        console.print(f"[dim]scope: {escape(words)}[/dim]", highlight=False)
+
+
+def _costs(rows: list[Row]) -> Table:
+    counted = ("TLBI", "DSB", "IPI", "grace\nperiods", "splits", "hole us", "frames\nsaved")
+    table = _new_table("choice", "kernel", "CPUs", *counted, *(title for _, title, _ in TIMES))
+    for row in rows:
+        counts = row.counts()
+        assert counts is not None
+        figures = (
+            f"{counts.tlbi:.1f}",
+            f"{counts.dsb:.1f}",
+            f"{counts.ipi:.1f}",
+            f"{counts.grace_periods:.2f}",
+            f"{counts.splits:.3f}",
+            f"{counts.hole_ns / 1000:.2f}" if counts.hole_ns else "none",
+            f"{row.frames_saved:.2f}",
         )
-        click.echo(f"{'':8} modelled us p50/p99 a page, {work.cpus} CPUs: {times}")
+        for number, work in enumerate(row.works):
+            times: list[str] = []
+            for phase, _, quantile in TIMES:
+                timed = phase in work.phases and not (row.choice.at_boot and phase.startswith("allocate"))
+                times.append(f"{work.phases[phase].quantile(quantile) / 1000:.1f}" if timed else "")
+            head = (row.choice.name, row.choice.kernel) if not number else ("", "")
+            table.add_row(*head, str(work.cpus), *(figures if not number else [""] * len(figures)), *times)
+    return table
+
+
+def _answer_published(cells: list[Predicted], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from ..compare.published import unmap_range
+
+    before, after = unmap_range()
+    change = (after / before - 1) * 100
+    if as_json:
+        khandual = {"published_percent": -97.0, "modelled_percent": round(change, 1), "source": "48478b9f7913"}
+        print_json({"cells": [cell.to_dict() for cell in cells], "unmap_hotplug_range": khandual})
+        return
+    console = Console(width=None if Console().is_terminal else 165)
+    table = _new_table("machine", "figure", "", "published s", "modelled s", "error", "error of\nthe increase")
+    for cell in cells:
+        how = f"given, sets {cell.cell.sets}" if cell.given else "predicted"
+        aimed = "" if cell.within is None else (", within 10 %" if cell.within else ", NOT within 10 %")
+        increase = f"{cell.increase_error:+.1f} %" if cell.increase_error is not None else ""
+        figures = (f"{cell.cell.seconds:.3f}", f"{cell.modelled:.3f}", f"{cell.error:+.1f} %", increase)
+        table.add_row(cell.source.machine, cell.cell.name, how + aimed, *figures)
+    console.print(table)
+    for cell in cells:
+        if cell.cell.remark:
+            line = f"{cell.source.machine}, {cell.cell.name}: {cell.cell.remark}"
+            console.print(escape(line), highlight=False)
+    console.print(
+        f"A. Khandual, 48478b9f7913: time in unmap_hotplug_range published -97 % for 2 GB in a guest, modelled "
+        f"{change:.1f} % for a block of 128 MB, on latencies that are assumed (arm64) and no hypervisor.",
+        highlight=False,
+    )
+    for source in {cell.source.machine: cell.source for cell in cells}.values():
+        console.print(f"{source.machine}: {escape(source.about)}; {escape(source.source)}", highlight=False)

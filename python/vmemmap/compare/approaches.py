@@ -37,12 +37,21 @@ READER, HOT_REMOVE, INTERRUPT = "PFN walker", "hot remove", "interrupt"
     judged=["I1", "I2", "I4", "I5", "I6", "I19", "I25", "I28"],
 )
 def approach(m: Setup, granule: str, beside: str, at_boot: bool = False) -> Sequence[Actor]:
-    """HVO allocates the hugepages of section A; beside it one other actor. `at_boot`: it has done so before."""
+    """HVO allocates the hugepages of section A; beside it one other actor.
+
+    Args:
+        m: What a scenario function is given.
+        granule: Of a base page.
+        beside: The other actor.
+        at_boot: HVO has done its work before.
+
+    Returns:
+        The actors.
+    """
     pair = Neighbours.of(m, granule)
-    hvo = pair.hvo()
     if at_boot:
-        m.setup(*hvo.steps)
-    actors = [] if at_boot else [hvo]
+        m.setup(*[m.pmd_hugepage.allocate(pfn) for pfn in pair.hugepages])
+    actors = [] if at_boot else [pair.hvo()]
     if beside == HOT_REMOVE:
         return [*actors, pair.hot_remove()]
     reader = pair.reader()
@@ -74,7 +83,11 @@ class Approach:
         return "4K" if self.what == "split" else "64K"
 
     def variants(self) -> list[Variant]:
-        """For `explore`, one for each actor beside."""
+        """For `explore`.
+
+        Returns:
+            One for each actor beside.
+        """
         return [
             Variant(
                 f"{self.name}-{beside.replace(' ', '-')}",

@@ -159,6 +159,7 @@ def run_work(
     seed: int = 0,
     hotplug: Sequence[tuple[int, int]] = (),
     demote_to: int = 1,
+    memory: int | None = None,
     ns: Mapping[str, float] | None = None,
 ) -> Work:
     """Run phases of operations.
@@ -173,6 +174,7 @@ def run_work(
         seed: Of when CPUs elsewhere mask interrupts.
         hotplug: Where memory may be added.
         demote_to: Which size demotion makes, counted from the smallest.
+        memory: Bytes of RAM at boot; enough for the workload of a comparison by default.
         ns: Latencies in the place of the machine's.
 
     Returns:
@@ -183,7 +185,7 @@ def run_work(
             "granule": granule,
             "va_bits": _VA_BITS[granule],
             "kernel": kernel,
-            "boot": [(DRAM, _MEMORY[granule])],
+            "boot": [(DRAM, memory or _MEMORY[granule])],
             "hotplug": list(hotplug),
             "policies": dict(policies),
         },
