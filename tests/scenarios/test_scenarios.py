@@ -54,6 +54,12 @@ def test_a_scan_and_a_writer_must_alternate_at_each_of_n_holes(name: str, varian
     assert switches == 2 * entries - 1
 
 
+@pytest.mark.parametrize("variant", ["7.3", "7.2", "6.1", "reader-rcu", "gup-fast-broadcast", "fix-wait"])
+def test_a_reader_that_straddles_the_remap_is_left_and_come_back_to(variant: str) -> None:
+    """R36 (derived by hand): preempted behind its load, and let go on at its compare-and-exchange: two switches."""
+    assert answer("r36_reference_straddles_remap", variant).raw["witnesses"]["I8"]["switches"] == 2
+
+
 @pytest.mark.parametrize(("shipped", "variant"), CASES)
 def test_a_verdict_is_never_plainly_safe_where_something_fell(shipped: scenarios.Scenario, variant: Variant) -> None:
     result = answer(shipped.name, variant.name)

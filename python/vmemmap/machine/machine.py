@@ -64,7 +64,7 @@ class Violation:
     """A broken invariant, as the machine saw it."""
 
     invariant: str
-    """``I1`` to ``I32``."""
+    """``I1`` to ``I33``."""
     address: int | None
     message: str
     actor: str = ""

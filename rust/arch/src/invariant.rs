@@ -7,7 +7,7 @@ use core::ops::{Index, IndexMut};
 /// come the variant, its place in `Invariant::ALL`, and its texts.
 macro_rules! invariants {
     ($( $number:literal $name:ident: $sentence:literal, $short:literal, $kept:literal; )+) => {
-        /// What must hold; `I1` to `I32`.
+        /// What must hold; `I1` to `I33`.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
         pub enum Invariant {
@@ -70,19 +70,19 @@ invariants! {
     8 SharedTailsReadOnly:
         "shared tails are read-only while optimised",
         "store through read-only tail",
-        "PAGE_KERNEL_RO and a flush; 6.12: RCU and the fake-head test";
+        "PAGE_KERNEL_RO and a flush; 6.12: RCU and the fake-head test; 7.x: every count behind it is zero (but R36)";
     9 OneWritableHead:
         "exactly one retained vmemmap page is writable, and unaliased as writable elsewhere",
         "writable alias",
-        "the head's PTE is PAGE_KERNEL, all others are read-only";
+        "the head's PTE is PAGE_KERNEL, all others are read-only; 7.x: nobody maps the zone's tail frame writable";
     10 TailsResolveToHead:
         "all tail descriptors of an optimised page resolve to the same head",
         "wrong head",
-        "a counted static key, raised before and lowered after";
+        "a counted static key, raised before and lowered after; 7.x: a mask of the tail's own address (but R37)";
     11 RestoredPrivate:
         "after restore every vmemmap PTE maps a distinct private writable frame with valid tail content",
         "bad restore",
-        "slots 0 to 2 are reset (6.1); a list of frames";
+        "slots 0 to 2 are reset (6.1), or what is copied is all tails (7.x); a list of frames";
     12 RollbackComplete:
         "rollback leaves the page fully unoptimised, no frame lost or doubled",
         "bad rollback",
@@ -90,7 +90,7 @@ invariants! {
     13 FramesConserved:
         "frames are conserved: each frame has one owner",
         "frame leaked or doubled",
-        "reference counts, split_page before parts of a block are freed, list discipline";
+        "reference counts, split_page before parts of a block are freed, list discipline; 7.x: a zone owns its tail frame";
     14 RemoveMeetsNoOptimised:
         "hot remove never meets an optimised page",
         "optimised page removed",
@@ -132,7 +132,7 @@ invariants! {
         "torn access",
         "WRITE_ONCE and READ_ONCE";
     24 CountersBalance:
-        "nr >= surplus, free >= resv, key count = number of optimised pages",
+        "nr >= surplus, free >= resv, nr - surplus = max; before 7.x: key count = number of optimised pages",
         "counters",
         "hugetlb_lock; what cannot be restored goes back as surplus";
     25 LockOrder:
@@ -167,6 +167,10 @@ invariants! {
         "no empty table stays linked in vmemmap after a removal",
         "empty table linked",
         "free_empty_tables";
+    33 MemoryCounted:
+        "what is counted in is counted out: nr_memmap is the number of frames that hold struct pages",
+        "memory counter",
+        "each path that takes or gives back such a frame counts it; 7.x: but the zone's tail frame";
 }
 
 const _: () = {

@@ -54,6 +54,8 @@ faults! {
     surplus_lost: SurplusLost,
     /// `remove_hugetlb_page` of a free page, all pages being surplus.
     surplus_kept: SurplusKept,
+    /// `max_huge_pages` in `dissolve_free_hugetlb_folio`.
+    max_kept: MaxKept,
     /// `split_vmemmap_huge_pmd` takes `page_table_lock` before it allocates.
     sleep_under_lock: SleepUnderLock,
     /// `section_activate` that failed.
@@ -66,6 +68,8 @@ faults! {
     table_twice: TableTwice,
     /// `vmemmap_restore_pte` (`restored_prot`).
     executable: Executable,
+    /// `memmap_pages_add` in `alloc_vmemmap_page_list`.
+    restore_uncounted: RestoreUncounted,
 }
 
 /// Protection of the tails that `vmemmap_remap_pte` maps.

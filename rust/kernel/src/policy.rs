@@ -333,11 +333,13 @@ rows! {
         SurplusLost = "surplus-lost": "a failed restore puts the page back without counting it as surplus (I24)",
         SurplusKept = "surplus-kept": "dissolve (2021, 6.1) and demote leave a free surplus page counted as surplus, \
             as the kernel has it (I24)",
+        MaxKept = "max-kept": "dissolve leaves max_huge_pages as it is, whatever went (I24)",
         SleepUnderLock = "sleep-under-lock": "the split allocates its table under page_table_lock (I25)",
         SubsectionMapEarly = "subsection-map-early": "a failed populate leaves its bits in subsection_map (I26)",
         NoUndo = "no-undo": "a failed offline leaves its isolation behind (I27)",
         FlagAfterCopy = "flag-after-copy": "6.12 sets the optimised flag after the head page was copied (I28, R11)",
         TableTwice = "table-twice": "the split links its table in two PMD entries (I30)",
         Executable = "executable": "restored tails are mapped PAGE_KERNEL_EXEC (I31)",
+        RestoreUncounted = "restore-uncounted": "restore does not count its frames in nr_memmap_pages (I33)",
     }
 }

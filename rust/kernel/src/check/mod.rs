@@ -38,5 +38,6 @@ pub fn check<V: StateView + ?Sized, M: Marks + ?Sized>(
     checker.listed_hugepages();
     check_pools(&mut checker);
     checker.lost_frames();
+    checker.counted_frames();
     checker.visible
 }

@@ -94,6 +94,8 @@ pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
     /// The vmemmap page that tails may share which follow it.
     pub run: Option<SharedRun>,
     pub tails: ZoneTails,
+    /// Frames that hold struct pages, those that a zone's tails share aside.
+    pub memmap_frames: u64,
 }
 
 /// Frames that the tails of one zone and order share (`zone->vmemmap_tails`); none before 7.1.
@@ -135,7 +137,7 @@ pub(crate) struct SharedRun {
 
 impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'a, V, M, F> {
     pub fn new(view: &'a V, marks: &'a mut M, sink: F) -> Self {
-        Self { view, marks, sink, visible: InvariantSet::NONE, run: None, tails: ZoneTails::NONE }
+        Self { view, marks, sink, visible: InvariantSet::NONE, run: None, tails: ZoneTails::NONE, memmap_frames: 0 }
     }
 
     pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {

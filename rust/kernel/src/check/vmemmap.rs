@@ -16,7 +16,7 @@ use crate::hugetlb::page::HugePage;
 use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::memory_block::MEM_ONLINE;
 use crate::page::{flag, is_hugetlb_type, tail_head};
-use crate::state::{Block, Section, ZONE_TAILS, ZONES, section_flag};
+use crate::state::{Block, Scalar, Section, ZONE_TAILS, ZONES, section_flag};
 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, V, M, F> {
     /// `section_mem_map` of a section, if variables are visible.
@@ -199,7 +199,9 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         let g = self.view.geometry();
         let mut taken = false;
         for i in 0..pages {
-            taken |= self.marks.mark(g.pfn(leaf.pa).plus(i));
+            let again = self.marks.mark(g.pfn(leaf.pa).plus(i));
+            self.memmap_frames += u64::from(!again);
+            taken |= again;
         }
         if taken {
             self.report_leaf(Invariant::FramesConserved, leaf, "the frame has another owner");
@@ -289,6 +291,38 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
                 pa = pa.align_down(g.section_size()).plus(g.section_size());
             }
         }
+    }
+
+    /// I33: `nr_memmap_pages` and `nr_memmap_boot_pages` together. Where a vmemmap page serves several sub-sections
+    /// (16K, 64K) and not all of them are there, it is counted once for each.
+    pub fn counted_frames(&mut self) {
+        let k = *self.view.kernel();
+        let counted =
+            [Scalar::NrMemmapPages, Scalar::NrMemmapBootPages].map(|which| self.view.var(k.vars.scalar(which)));
+        let ([Some(pages), Some(boot)], true) = (counted, k.features.memmap_counters) else { return };
+        let shared = k.geometry.pages_per_subsection() < k.geometry.struct_pages_per_page();
+        if shared && (0..k.vars.sections()).any(|number| self.is_part_there(number)) {
+            return;
+        }
+        self.visible.insert(Invariant::MemoryCounted);
+        let found = pages.wrapping_add(boot);
+        if found != self.memmap_frames {
+            self.report(
+                Invariant::MemoryCounted,
+                found,
+                "nr_memmap is not the number of frames that hold struct pages",
+            );
+        }
+    }
+
+    /// Whether some sub-sections of a section are there and others are not.
+    fn is_part_there(&self, number: u32) -> bool {
+        let k = self.view.kernel();
+        let all = k.geometry.pages_per_section() / k.geometry.pages_per_subsection();
+        let early = self.section_flags(number).is_some_and(|flags| flags & section_flag::IS_EARLY != 0);
+        let there: u32 =
+            (0..4).filter_map(|word| self.view.var(k.vars.subsection_map(number, word))).map(u64::count_ones).sum();
+        !early && there != 0 && u64::from(there) != all
     }
 
     /// I26: of a section that is not there no bit is set.

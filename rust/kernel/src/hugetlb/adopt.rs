@@ -12,6 +12,7 @@ use crate::hugetlb_vmemmap::zone_tail::adopt_zone_tail;
 use crate::page::{nth_page, set_hugetlb_mark, write_word};
 use crate::page_alloc::{prep_compound_page, prep_compound_pages};
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
+use crate::sparse_vmemmap::memmap_pages_add;
 use crate::state::{Hstate, Scalar};
 use crate::{Errno, Kernel};
 
@@ -77,6 +78,9 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
         if let (TailSource::ZoneTail, Some(last)) = (k.features.tail_source, last_pte(k, cpu, page)) {
             adopt_zone_tail(k, cpu, page, k.geometry.output(last));
         }
+        // The section was counted in whole.
+        let freed = vmemmap_pages(k, page.pages) - k.features.reserved_vmemmap_pages;
+        memmap_pages_add(k, cpu, Scalar::NrMemmapPages, -(freed as i64));
         if k.features.fake_heads {
             cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(1), Order::AcqRel);
         }

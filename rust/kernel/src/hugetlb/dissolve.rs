@@ -20,7 +20,7 @@ use crate::page::{
 use crate::page_alloc::warn_stray_type;
 use crate::policy::IsolatedTest;
 use crate::state::Hstate;
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, mutants};
 
 /// `dissolve_free_hugetlb_folios` (6.1: `dissolve_free_huge_pages`): every free hugepage that overlaps [start, end)
 /// goes back to the page allocator, its vmemmap restored first. Returns how many did; those before a failure stay
@@ -99,7 +99,8 @@ pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va)
         let all_surplus = must_be_surplus(k, cpu, pool);
         let adjust_surplus = any_surplus || all_surplus;
         remove_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
-        let fewer = i64::from(!(any_surplus && k.features.dissolve_keeps_max || all_surplus));
+        let kept = any_surplus && k.features.dissolve_keeps_max || all_surplus || mutants::max_kept(k);
+        let fewer = i64::from(!kept);
         pool.add(k, cpu, Hstate::MaxHugePages, -fewer);
         unlock(cpu);
         if let Err(errno) = hugetlb_vmemmap_restore_folio(k, cpu, page) {

@@ -435,7 +435,7 @@ fn __hugetlb_vmemmap_restore_folio<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, 
     }
     let tails = Va(vmemmap.end.0 - count * size);
     let mut walk = RemapWalk { frames, no_tlb_flush: flags.no_tlb_flush, ..RemapWalk::new(Action::Restore) };
-    if k.features.memmap_counters {
+    if k.features.memmap_counters && !mutants::restore_uncounted(k) {
         cpu.var_add(k.vars.scalar(Scalar::NrMemmapPages), count as i64, Order::Relaxed);
     }
     match k.features.restore_source {
