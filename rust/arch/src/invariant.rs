@@ -90,7 +90,7 @@ invariants! {
     13 FramesConserved:
         "frames are conserved: each frame has one owner",
         "frame leaked or doubled",
-        "reference counts, split_page before parts of a block are freed, list discipline; 7.x: a zone owns its tail frame";
+        "reference counts, split_page before parts of a block are freed, list discipline; 7.x: a zone owns its tails";
     14 RemoveMeetsNoOptimised:
         "hot remove never meets an optimised page",
         "optimised page removed",
