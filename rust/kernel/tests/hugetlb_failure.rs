@@ -393,7 +393,9 @@ proptest! {
     #[test]
     fn random_pool_operations_keep_every_invariant(
         steps in prop::collection::vec(step(), 1..24),
-        version in prop::sample::select(vec![Version::V2021, Version::V6_1, Version::V6_12, Version::V7_2, Version::V7_3]),
+        version in prop::sample::select(
+            vec![Version::V2021, Version::V6_1, Version::V6_12, Version::V7_2, Version::V7_3]
+        ),
         blocks in any::<bool>(),
     ) {
         let m = Lab::new(Granule::K4, version, 2, blocks, Policies::default());
