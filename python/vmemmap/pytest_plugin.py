@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,8 +38,8 @@ _MARKS = (
     "seed=None, depth=None, policies=None): explore the interleavings of a scenario and fail unless they show what "
     "is expected (docs/pytest.md)",
     (
-        f"{MACHINE}(*, at_rest=True, **keywords): configure the machine of the fixture {MACHINE}; the keywords are "
-        "those of vmemmap.Machine"
+        f"{MACHINE}(*, at_rest=True, image=None, **keywords): configure the machine of the fixture {MACHINE}; the "
+        "keywords are those of vmemmap.Machine, or with an image those of vmemmap.Machine.load"
     ),
 )
 
@@ -47,6 +49,10 @@ MOST_LISTED = 10
 _EXPECTED, _VERDICT, _SCOPE = "vmemmap_expected", "vmemmap_verdict", "vmemmap_scope"
 
 _DONE = pytest.StashKey["tuple[Result, Miss | None]"]()
+
+
+def _integer(text: str) -> int:
+    return int(text, 0)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +68,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="Where traces of unexpected violations are saved; by default beside tmp_path.",
     )
+    group.addoption(
+        "--vmemmap-seed",
+        metavar="SEED",
+        type=_integer,
+        help="Seed of every exploration that draws (random, pct), whatever its mark says.",
+    )
     parser.addini("vmemmap_budget", "Budget of explorations whose mark gives none (60s).", default=None)
 
 
@@ -73,6 +85,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     for line in _MARKS:
         config.addinivalue_line("markers", line)
+    setattr(pytest.mark, EXPLORE, _ExploreMark(pytest.MarkGenerator.__getattr__(pytest.mark, EXPLORE)))
+    seed = config.getoption("vmemmap_seed")
+    if seed is not None and not 0 <= seed < 1 << 64:
+        raise pytest.UsageError(f"--vmemmap-seed: {seed}: expected an integer of 64 bits")
     for where, budget in (
         ("--vmemmap-budget", config.getoption("vmemmap_budget")),
         ("vmemmap_budget", config.getini("vmemmap_budget")),
@@ -91,6 +107,22 @@ def pytest_configure(config: pytest.Config) -> None:
         except OSError as error:
             raise pytest.UsageError(f"--vmemmap-traces: {folder}: {error.strerror}") from None
         config.option.vmemmap_traces = str(folder)
+
+
+class _ExploreMark:
+    """The mark, for which a function alone is a scenario unless it is a test: pytest takes it for what is decorated."""
+
+    def __init__(self, decorator: pytest.MarkDecorator) -> None:
+        self._decorator = decorator
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        alone = args[0] if len(args) == 1 and not kwargs else None
+        if isfunction(alone) and not alone.__name__.startswith("test"):
+            return self._decorator.with_args(alone)
+        return self._decorator(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decorator, name)
 
 
 def _refusal(what: str, error: Exception) -> BaseException:
@@ -168,7 +200,11 @@ def _explored(item: pytest.Item) -> tuple[Result, Miss | None]:
         config = item.config
         try:
             case = _case(item)
-            result = case.explore(override=config.getoption("vmemmap_budget"), default=config.getini("vmemmap_budget"))
+            result = case.explore(
+                override=config.getoption("vmemmap_budget"),
+                default=config.getini("vmemmap_budget"),
+                seed=config.getoption("vmemmap_seed"),
+            )
         except (VmemmapError, OSError) as error:
             raise _refusal(EXPLORE, error) from None
         if result.interrupted:
@@ -245,8 +281,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 # ----------------------------------------------------------------------------------------------------------
 
 
-def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
+def _machine(marks: list[pytest.Mark], folder: Path) -> tuple[Machine, bool]:
     """A machine of all marks together, of which a nearer one overrides a farther, and whether it is checked at rest.
+    The path of an image is relative to the `folder` of the test.
 
     Raises:
         SpecError: A keyword that there is not, or a wrong value.
@@ -264,14 +301,18 @@ def _machine(marks: list[pytest.Mark]) -> tuple[Machine, bool]:
     at_rest = keywords.pop("at_rest", True)
     if not isinstance(at_rest, bool):
         raise SpecError(f"at_rest is {at_rest!r}: expected True or False")
-    own = [
-        name for name, parameter in signature(Machine).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY
-    ]
-    known = ["at_rest", *own, *(row.replace("-", "_") for row in _core.policies())]
+    image = keywords.pop("image", None)
+    made: Callable[..., Machine] = Machine
+    if image is not None:
+        if not isinstance(image, (str, Path)):
+            raise SpecError(f"image is {image!r}: expected the path of a table image or a vmcore")
+        made = partial(Machine.load, folder / image)
+    own = [name for name, parameter in signature(made).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    known = ["at_rest", "image", *own, *(row.replace("-", "_") for row in _core.policies())]
     for name in keywords:
         if name not in known:
             raise SpecError(f"{name!r} is no keyword: expected one of {', '.join(known)}")
-    return Machine(**keywords), at_rest
+    return made(**keywords), at_rest
 
 
 @pytest.fixture
@@ -281,8 +322,8 @@ def vmemmap_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     ``at_rest=False`` leaves that out.
     """
     try:
-        machine, at_rest = _machine(list(request.node.iter_markers(MACHINE)))
-    except VmemmapError as error:
+        machine, at_rest = _machine(list(request.node.iter_markers(MACHINE)), request.path.parent)
+    except (VmemmapError, OSError) as error:
         raise _refusal(MACHINE, error) from None
     yield machine
     if not at_rest:

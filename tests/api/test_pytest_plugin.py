@@ -439,6 +439,59 @@ def test_loading_the_plugin_loads_nothing_that_only_an_exploration_needs() -> No
     assert answer.stdout.strip() == "[]"
 
 
+def test_a_function_alone_is_a_scenario_unless_it_is_a_test(session: Session) -> None:
+    text = OWN + explored("dumped") + "@pytest.mark.vmemmap_explore('R6')\n@pytest.mark.skip\ndef test_skipped(): ...\n"
+    session(text).assert_outcomes(passed=1, skipped=1)
+    one_line(session("@pytest.mark.vmemmap_explore\ndef test_race(): ...\n"), "'scenario'")
+
+
+def test_a_seed_for_all_that_draw(session: Session) -> None:
+    arguments = "'R6', variant='unlocked', strategy='pct', seed=1, budget=500, expect='violated'"
+    text = explored(arguments, "assert vmemmap_result.seed == 77", "vmemmap_result") + (
+        "@pytest.mark.vmemmap_explore('R6')\ndef test_exhaustive(): ...\n"
+    )
+    session(text, "--vmemmap-seed", "77").assert_outcomes(passed=2)
+    assert session(text, "--vmemmap-seed", "-1").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_a_machine_from_an_image_beside_the_test(session: Session, pytester: pytest.Pytester) -> None:
+    for suffix in (".npz", ".json"):
+        (pytester.path / f"B{suffix}").write_bytes((ROOT / f"tests/captures/6.1-4k/B{suffix}").read_bytes())
+    text = (
+        "@pytest.mark.vmemmap_machine(image='B.npz', kernel='6.12', update='swap')\n"
+        "def test_it(vmemmap_machine):\n"
+        "    assert (vmemmap_machine.kernel, vmemmap_machine.policies['update']) == ('6.12', 'swap')\n"
+    )
+    session(text).assert_outcomes(passed=1)
+    one_line(session(text.replace("B.npz", "C.npz")), "vmemmap_machine: ", "C.npz")
+    one_line(session(text.replace("kernel='6.12'", "boot_memory='1G'")), "'boot_memory' is no keyword")
+
+
+def test_another_project_uses_it_under_xdist(pytester: pytest.Pytester, capfd: pytest.CaptureFixture[str]) -> None:
+    """A project of its own: configuration, a package with a scenario, tests in a folder, two workers."""
+    pytester.makepyprojecttoml('[tool.pytest.ini_options]\ntestpaths = ["tests"]\nvmemmap_budget = "30s"\n')
+    (pytester.path / "driver").mkdir()
+    (pytester.path / "driver/__init__.py").write_text("import vmemmap\n" + OWN)
+    (pytester.path / "tests").mkdir()
+    (pytester.path / "tests/test_driver.py").write_text(
+        "import pytest\nfrom driver import dumped\n"
+        "pytestmark = pytest.mark.vmemmap_explore(dumped)\n"
+        "def test_safe(vmemmap_result): assert vmemmap_result.exhaustive\n"
+        "@pytest.mark.vmemmap_explore(dumped, policies={'walker': 'mmap-only'})\n"
+        "def test_falls(): ...\n"
+        "@pytest.mark.vmemmap_explore('R6', variant='*')\n"
+        "def test_listed(): ...\n"
+    )
+    result = pytester.runpytest_subprocess(*OPTIONS, "-n", "2", "--vmemmap-traces", "kept", "-o", "pythonpath=.")
+    result.assert_outcomes(passed=8, failed=1)
+    command = re.search(r"step through it: vmemmap (replay .+)", result.stdout.str())
+    assert command is not None, "the command that replays it"
+    (kept,) = (pytester.path / "kept").iterdir()
+    capfd.readouterr()
+    assert main(shlex.split(command[1])) == 1 and str(kept) in command[1]
+    assert "I1 is violated again" in capfd.readouterr().out
+
+
 def test_an_installed_package_brings_the_plugin_with_it(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

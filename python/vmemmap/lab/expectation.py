@@ -63,12 +63,15 @@ class Case:
         """Scenario, by its corpus number if it has one, and variant."""
         return f"{self.scenario.corpus or self.scenario.name}-{self.variant.name}"
 
-    def explore(self, *, override: AnyBudget | None = None, default: AnyBudget | None = None) -> Result:
+    def explore(
+        self, *, override: AnyBudget | None = None, default: AnyBudget | None = None, seed: int | None = None
+    ) -> Result:
         """Run the search, under the budget `override`, that of the case, or `default`: the first that there is.
 
         Args:
             override: Executions or seconds that count more than the budget of the case.
             default: Executions or seconds for a case without a budget.
+            seed: Counts more than the seed of the case, where a strategy draws.
 
         Returns:
             What was found.
@@ -77,7 +80,10 @@ class Case:
             SpecError: What `vmemmap.explore` refuses.
         """
         budget = next((given for given in (override, self.budget, default) if given is not None), None)
-        return explore(self.scenario, variant=self.variant, budget=budget, **self.options)
+        options: Options = {**self.options}
+        if seed is not None and options.get("strategy", "exhaustive") != "exhaustive":
+            options["seed"] = seed
+        return explore(self.scenario, variant=self.variant, budget=budget, **options)
 
     @property
     def expected(self) -> str:

@@ -9,6 +9,7 @@ from typing import cast
 
 from .. import _core
 from ..errors import InternalError, SpecError
+from ..shown import html_table
 from ..spec import Budget, parse_budget, parse_policy
 from .answers import (
     ActorCount,
@@ -26,7 +27,7 @@ from .repetition import repeatable
 from .scenario import Describe, Scenario, Variant, find
 from .scenario import scenario as _scenario
 from .setup import kinds
-from .trace import Step, Violation, switches
+from .trace import Step, Trace, Violation, switches
 
 STRATEGIES = ("exhaustive", "random", "pct")
 
@@ -73,7 +74,7 @@ class Result:
     scope: Scope
     digest: str
     violation: Violation | None = None
-    trace: tuple[Step, ...] = ()
+    trace: Trace = field(default_factory=Trace)
     shortest: bool = False
     interrupted: bool = False
     raw: Exploration = field(default_factory=lambda: cast("Exploration", {}), repr=False)
@@ -116,7 +117,7 @@ class Result:
         """Of the trace."""
         return switches(self.trace)
 
-    def trace_of(self, invariant: str) -> tuple[Violation, tuple[Step, ...], bool] | None:
+    def trace_of(self, invariant: str) -> tuple[Violation, Trace, bool] | None:
         """The shortest known counterexample of one invariant.
 
         Args:
@@ -129,7 +130,7 @@ class Result:
         found = self._counterexamples.get(invariant)
         if found is None:
             return None
-        steps = tuple(Step.from_dict(step) for step in found["shown"])
+        steps = Trace(Step.from_dict(step) for step in found["shown"])
         return Violation.from_dict(found["violation"]), steps, found["shortest"]
 
     @property
@@ -158,6 +159,13 @@ class Result:
                 f"({' in '.join(there)})"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        states = self.invariants.items()
+        shown = [(i, s, self.invariant_steps.get(i, "")) for i, s in states if s in ("violated", "held")]
+        title = f"{self.scenario} {self.variant}: {self.words}"
+        found = [("scope", self.scope_words, ""), ("executions", f"{self.executions:,}", "")]
+        return html_table(title, ("", "", "steps"), [*shown, *found])
 
     def trace_file(self) -> TraceFile | None:
         """What ``--trace-out`` saves and `vmemmap.replay` takes: the scenario as the core was given it, the schedule of
@@ -401,7 +409,7 @@ def explore(
         scope={**description.scope, **raw["scope"], "absent": _absent(description, raw)},
         digest=description.digest,
         violation=violation,
-        trace=tuple(Step.from_dict(step) for step in raw["trace"] or ()),
+        trace=Trace(Step.from_dict(step) for step in raw["trace"] or ()),
         shortest=raw["shortest"],
         interrupted=raw["interrupted"],
         raw=raw,
@@ -492,6 +500,12 @@ class StressResult:
         """How often each invariant was violated, by number."""
         counted = self.raw.get("violations_by_invariant", {})
         return {i: counted[i] for i in sorted(counted, key=order)}
+
+    def _repr_html_(self) -> str:
+        title = f"{self.scenario} {self.variant}: {self.violation_count:,} violations in {self.operations:,} operations"
+        rows = [(name, *(f"{value:,}" for value in latency.values())) for name, latency in self.latency_ns.items()]
+        head = ("operation, ns", *(next(iter(self.latency_ns.values())) if self.latency_ns else ()))
+        return html_table(title, head, rows)
 
     def to_dict(self) -> StressDict:
         """The object of ``stress --json``.

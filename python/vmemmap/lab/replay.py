@@ -9,8 +9,9 @@ from pathlib import Path
 
 from .. import _core
 from ..errors import InternalError, SpecError, VmemmapError
+from ..shown import html_table
 from .answers import Divergence, HeldLock, History, Recorded, ReplayDict, ReplayReport, TraceFile
-from .trace import Step, Violation
+from .trace import Step, Trace, Violation
 
 __all__ = ["ReplayResult", "replay"]
 
@@ -35,7 +36,7 @@ class ReplayResult:
     #: The invariant of the trace.
     invariant: str
     violation: Violation | None
-    trace: tuple[Step, ...]
+    trace: Trace
     switches: int
     #: What differs that may explain a difference: version, document, policies.
     notes: tuple[str, ...]
@@ -74,6 +75,14 @@ class ReplayResult:
         if self.violated:
             return f"not identical, but {self.invariant} is violated again in {length}{went}"
         return f"{self.invariant} was not violated again in {length}{went}"
+
+    def _repr_html_(self) -> str:
+        pairs = [
+            ("scenario", f"{self.scenario} {self.variant}"),
+            ("kernel", self.kernel),
+            *(("note", n) for n in self.notes),
+        ]
+        return html_table(self.words, (), pairs)
 
     def to_dict(self) -> ReplayDict:
         """The object of ``replay --json``.
@@ -162,7 +171,7 @@ def replay(
         seed=seed,
         invariant=recorded["violation"]["invariant"],
         violation=Violation.from_dict(raw["violation"]) if raw["violation"] else None,
-        trace=tuple(Step.from_dict(step) for step in raw["trace"]),
+        trace=Trace(Step.from_dict(step) for step in raw["trace"]),
         switches=raw["switches"],
         notes=tuple(_notes(raw, recorded)),
         raw=raw,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby, pairwise
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
+from ..errors import SpecError
+from ..shown import html_table
 from .answers import StepDict, StressViolation, TraceFile, ViolationDict
 
 
@@ -79,6 +81,56 @@ class Step:
         if self.new is not None:
             return f"→ {word(self.new)}"
         return word(self.old) if self.old is not None else ""
+
+
+class Trace(tuple[Step, ...]):
+    """The steps of an execution, in order: a tuple that becomes a table."""
+
+    __slots__ = ()
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table`, a row for each step; addresses and words as 64-bit integers.
+
+        Returns:
+            The table.
+
+        Raises:
+            SpecError: pyarrow is not installed (extra ``arrow``).
+        """
+        try:
+            import pyarrow  # pyright: ignore[reportMissingTypeStubs]
+        except ImportError as error:
+            raise SpecError("to_arrow needs pyarrow: pip install 'vmemmap[arrow]'") from error
+        arrow: Any = pyarrow
+        kinds = {"int": arrow.uint64(), "str": arrow.string(), "bool": arrow.bool_()}
+        schema = arrow.schema([(item.name, kinds[str(item.type).split(" ")[0]]) for item in fields(Step)])
+        return arrow.Table.from_pylist([asdict(step) for step in self], schema=schema)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`, a row for each step. Words that a step does not have are missing, and those that it has
+        are exact: the columns are pandas' nullable integers.
+
+        Returns:
+            The frame.
+
+        Raises:
+            SpecError: pandas is not installed (extra ``arrow``).
+        """
+        try:
+            import pandas  # pyright: ignore[reportMissingModuleSource, reportMissingTypeStubs, reportMissingImports]
+        except ImportError as error:
+            raise SpecError("to_pandas needs pandas: pip install 'vmemmap[arrow]'") from error
+        library: Any = pandas
+        kinds = {"int": "UInt64", "str": "object", "bool": "bool"}
+        columns = {
+            item.name: library.array([getattr(step, item.name) for step in self], kinds[str(item.type).split(" ")[0]])
+            for item in fields(Step)
+        }
+        return library.DataFrame(columns)
+
+    def _repr_html_(self) -> str:
+        rows = ((s.step, f"{s.cpu} {s.actor}", s.op, s.place, s.change, s.label) for s in self)
+        return html_table(f"{len(self):,} steps", ("step", "CPU", "operation", "place", "word", "function"), rows)
 
 
 @dataclass(frozen=True)

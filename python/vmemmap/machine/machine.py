@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from ..dumps.struct_page import StructPage
 from ..errors import SpecError
+from ..shown import html_table
 from ..spec import (
     MachineSpec,
     check_machine,
@@ -496,6 +497,15 @@ class Machine:
             regions = dict.fromkeys(name.rsplit(" ", 1)[0] for name in names)
             raise SpecError(f"region is {region!r}: expected one of {', '.join(regions)}")
         return part
+
+    def _repr_html_(self) -> str:
+        pools = [
+            (f"hugepages of {name}", f"{pool.nr_hugepages:,}, {pool.optimised_hugepages:,} of them optimised")
+            for name, pool in self.hugetlb.items()
+            if pool.nr_hugepages
+        ]
+        blocks = [(f"memory{b.number}", f"{b.start:#x}, {b.state}") for b in self.memory.blocks]
+        return html_table(repr(self), (), [*pools, ("tables", f"{len(self.tables):,}"), *blocks])
 
     def __repr__(self) -> str:
         core = self._core
