@@ -24,10 +24,10 @@ def _axes(axes: Any, **size: Any) -> Any:
     if axes is not None:
         return axes
     try:
-        import matplotlib.pyplot  # pyright: ignore[reportMissingTypeStubs, reportMissingImports, reportUnusedImport] # noqa: F401
+        import matplotlib  # pyright: ignore
     except ImportError as error:
         raise SpecError("a plot needs matplotlib: pip install 'vmemmap[plot]'") from error
-    return import_module("matplotlib.pyplot").subplots(**size)[1]
+    return import_module(f"{matplotlib.__name__}.pyplot").subplots(**size)[1]
 
 
 def savings(
