@@ -94,8 +94,7 @@ def test_what_python_makes_is_in_the_table(place: str, line: int, name: str, fie
 
 
 def test_what_the_table_has_can_be_made_in_python() -> None:
-    # Nobody asked for a walk after a fault yet.
-    assert set(FIELDS) - {name for _, _, name, _ in MADE} == {"show_pte"}
+    assert set(FIELDS) <= {name for _, _, name, _ in MADE}
 
 
 def test_every_operation_is_of_a_kind_of_actor() -> None:

@@ -63,6 +63,20 @@ class Variant:
         }
 
 
+@dataclass(frozen=True)
+class Absent:
+    """What a scenario is about is not in a kernel, and why."""
+
+    why: str
+
+
+Kernels = Mapping[str, str | Absent]
+"""By kernel, the variant that shows that kernel as it is; ``*`` stands for every one that is not named."""
+
+_SHAPES: Final = frozenset({"mapping", "linear-map"})
+"""Policies that say what the machine is, not what its kernel does."""
+
+
 Describe = Callable[..., object]
 """A function of a setup that returns what `as_actors` takes."""
 
@@ -81,6 +95,7 @@ class Scenario:
     variants: tuple[Variant, ...]
     describe: Describe
     doc: str = ""
+    kernels: Kernels = field(default_factory=dict[str, "str | Absent"])
 
     def variant(self, name: str | None = None) -> Variant:
         """A variant by name.
@@ -102,6 +117,25 @@ class Scenario:
         names = [v.name for v in self.variants]
         expected = did_you_mean(name, names, f"it has {', '.join(names)}")
         raise SpecError(f"{self.name} has no variant {name!r}{expected}")
+
+    def on(self, kernel: str) -> tuple[Variant, str] | Absent:
+        """How one kernel, as it is, runs the scenario.
+
+        Args:
+            kernel: A kernel behaviour.
+
+        Returns:
+            The variant and the kernel to explore it with, or why there is nothing to explore.
+        """
+        named = self.kernels.get(kernel, self.kernels.get("*"))
+        if isinstance(named, Absent):
+            return named
+        if named is not None:
+            return self.variant(named), kernel
+        for variant in self.variants:
+            if variant.kernel == kernel and not set(variant.policies) - _SHAPES:
+                return variant, kernel
+        return Absent("no variant of the scenario is this kernel as it is")
 
     def set_up(self, variant: Variant, policies: Mapping[str, str] = MappingProxyType({})) -> Description:
         """Describe one variant; `policies` override those of the variant (``--set``).
@@ -149,6 +183,7 @@ def scenario(
     corpus: str | None = None,
     judged: Sequence[str] = ("I1", "I2", "I3", "I4", "I5", "I6", "I8", "I28"),
     variants: Sequence[Variant] = (),
+    kernels: Kernels = MappingProxyType({}),
 ) -> Callable[[Describe], Scenario]:
     """Turn a function of a setup into a scenario.
 
@@ -158,6 +193,7 @@ def scenario(
         corpus: Its number in the corpus of races, ``R6``.
         judged: The invariants that the verdict is about; every other one only fills its column.
         variants: Ways of running it; without any there is one, expected to be safe.
+        kernels: For ``vmemmap list --matrix``: the variant that is each kernel as it is, or `Absent`.
 
     Returns:
         A decorator that makes a `Scenario` of a function.
@@ -173,6 +209,7 @@ def scenario(
             variants=tuple(variants) or (Variant("default", "safe"),),
             describe=function,
             doc=function.__doc__ or "",
+            kernels=dict(kernels),
         )
 
     return decorate

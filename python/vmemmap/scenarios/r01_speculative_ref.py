@@ -61,6 +61,7 @@ _SLOT_0 = {"slot": 0}
         Variant("no-grace-period", "violated", _STORE, {"remap-grace": "none"}, "6.12"),
         Variant("no-rcu-section", "violated", _STORE, {"page-ref": "plain"}, "6.12"),
     ],
+    kernels={"2021": "2021", "6.12": "6.12", "6.12.117": "6.12", "*": "6.1"},
 )
 def r01_speculative_ref(m: Setup, page: str = "freed", slot: int = 16) -> Sequence[Actor]:
     block = hugepage_block(m)

@@ -43,6 +43,7 @@ _PAGES = {"mapping": "basepages"}
         Variant("bbm-no-reader", "safe", (), {**_PAGES, "update": "bbm"}, arguments={"reader": False}),
         Variant("split-store", "violated", ("I19",), {"split": "store"}),
     ],
+    kernels={"*": "store"},
 )
 def r03_live_change_without_bbm(m: Setup, reader: bool = True) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")

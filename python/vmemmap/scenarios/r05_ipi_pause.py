@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
-from ..lab.scenario import Actor, Operation, Variant, scenario
+from ..lab.scenario import Absent, Actor, Operation, Variant, scenario
 from ..lab.setup import Setup
 
 _D = {"update": "bbm-ipi-pause"}
@@ -52,6 +52,7 @@ _MASKED = {"masked": True}
         Variant("e-two-pseudo-nmi", "safe", (), _D, arguments=_TWO),
         Variant("e-masked-for-a-while", "safe", (), {**_D, "ipi": "irq"}, arguments=_MASKED),
     ],
+    kernels={"*": Absent("approach D was merged nowhere: no kernel pauses CPUs for a remap")},
 )
 def r05_ipi_pause(m: Setup, second: bool = False, masked: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")

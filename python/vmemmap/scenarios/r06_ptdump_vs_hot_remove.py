@@ -42,6 +42,7 @@ _FREED = ("I1",)
         Variant("64k-kernel", "safe", arguments={"granule": "64K"}),
         Variant("64k-mmap-only", "violated", _FREED, {"walker": "mmap-only"}, arguments={"granule": "64K"}),
     ],
+    kernels={"2021": "mmap-only", "*": "kernel"},
 )
 def r06_ptdump_vs_hot_remove(m: Setup, granule: str = "4K") -> Sequence[Actor]:
     block = lone_block(m, granule)

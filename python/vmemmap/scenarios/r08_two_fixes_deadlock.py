@@ -18,9 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..lab.scenario import Actor, Variant, scenario
+from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import Setup
 from .r07_ptdump_vs_vmap import dump_and_promotion
+
+_NO_HUGE_VMAP = Absent("with PTDUMP_DEBUGFS arm64 maps vmalloc by pages alone (arch_vmap_pmd_supported)")
 
 
 @scenario(
@@ -39,6 +41,7 @@ from .r07_ptdump_vs_vmap import dump_and_promotion
         Variant("trylock-alone", "safe", (), {"vmap": "trylock"}),
         Variant("static-key-alone", "safe", (), {"vmap": "static-key"}),
     ],
+    kernels={"2021": _NO_HUGE_VMAP, "*": "trylock-alone"},
 )
 def r08_two_fixes_deadlock(m: Setup) -> Sequence[Actor]:
     return dump_and_promotion(m)

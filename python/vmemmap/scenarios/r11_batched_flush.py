@@ -26,11 +26,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
-from ..lab.scenario import Actor, Variant, scenario
+from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import Setup
 
 _LOST = ("I28",)
 _LATE = {"mutant": "flag-after-copy"}
+_NO_BATCH = Absent("no batch, and the head's page is never moved")
 
 
 @scenario(
@@ -53,6 +54,7 @@ _LATE = {"mutant": "flag-after-copy"}
         Variant("6.12-back", "safe", kernel="6.12", arguments={"back": True}),
         Variant("single-page", "safe", (), _LATE, "6.12", {"batch": False}),
     ],
+    kernels={"2021": _NO_BATCH, "6.1": _NO_BATCH, "*": "6.12"},
 )
 def r11_batched_flush(
     m: Setup, split: bool = False, reader: bool = False, batch: bool = True, back: bool = False

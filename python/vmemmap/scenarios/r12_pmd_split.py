@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.neighbours import hugepage_block
-from ..lab.scenario import Actor, Variant, scenario
+from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import Setup
 
 _BLOCKS = {"mapping": "blocks"}
@@ -47,6 +47,10 @@ _UNLOCKED = {**_BLOCKS, "split-read": "unlocked"}
         Variant("6.1", "safe", (), _BLOCKS),
         Variant("no-retest", "violated", ("I20",), {**_BLOCKS, "mutant": "split-no-retest"}),
     ],
+    kernels={
+        "2021": Absent("with HVO on, vmemmap is populated by base pages: nothing is split"),
+        "*": "6.1",
+    },
 )
 def r12_pmd_split(m: Setup) -> Sequence[Actor]:
     block = hugepage_block(m, split=True)

@@ -39,7 +39,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
-from ..lab.scenario import Actor, Variant, scenario
+from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import Setup
 
 _PAGES = {"mapping": "basepages"}
@@ -86,6 +86,7 @@ def _actors(m: Setup, names: str) -> list[Actor]:
         Variant("alloc-6.1", "violated", ("I8", "I28"), _PAGES, "6.1", {"actors": "alloc failure"}),
         Variant("alloc-6.12", "violated", ("I8", "I28"), _PAGES, "6.12", {"actors": "alloc failure"}),
     ],
+    kernels={"2021": "before-restore-6.1", "*": "kernel-6.12"},
 )
 def r14_hugetlb_mark(m: Setup, actors: str = "free failure") -> Sequence[Actor]:
     return _actors(m, actors)
@@ -104,6 +105,7 @@ def r14_hugetlb_mark(m: Setup, actors: str = "free failure") -> Sequence[Actor]:
         Variant("sampled-alone", "violated", ("I29",), _SAMPLED, "6.12", {"actors": "dissolve"}),
         Variant("sampled-free", "safe", (), _SAMPLED, "6.12", {"actors": "free failure"}),
     ],
+    kernels={"2021": Absent("the fix of R14, of which this is the fault, is not there yet"), "*": "kernel"},
 )
 def r15_sampled_flag(m: Setup, actors: str = "dissolve free") -> Sequence[Actor]:
     return _actors(m, actors)
@@ -119,6 +121,7 @@ def r15_sampled_flag(m: Setup, actors: str = "dissolve free") -> Sequence[Actor]
         Variant("hwpoison-first", "violated", ("I29",), _HWPOISON, "6.12"),
         Variant("hwpoison-first-6.1", "violated", ("I29",), _HWPOISON, "6.1"),
     ],
+    kernels={"2021": Absent("no list of raw errors: memory failure marks the page itself"), "*": "kernel"},
 )
 def r16_hwpoison_moved(m: Setup, actors: str = "free failure") -> Sequence[Actor]:
     return _actors(m, actors)

@@ -37,6 +37,7 @@ _OLD = {"hwpoison": "drain-first"}
         Variant("dissolve-first-6.12", "safe", (), {}, "6.12"),
         Variant("drain-first-2021", "safe", (), _OLD, "2021"),
     ],
+    kernels={"2021": "drain-first-2021", "*": "dissolve-first"},
 )
 def r17_static_key_lock_order(m: Setup) -> Sequence[Actor]:
     pair = Neighbours.of(m, "64K")

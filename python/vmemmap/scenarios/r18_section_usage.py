@@ -63,6 +63,7 @@ _AT_ONCE = {"worker": False}
         Variant("online-page", "violated", _HOLE, arguments={"reader": "online-page", **_AT_ONCE}),
         Variant("kmemleak", "safe", arguments={"reader": "kmemleak"}),
     ],
+    kernels={"2021": "free-first-2021", "*": "6.1"},
 )
 def r18_section_usage(m: Setup, granule: str = "4K", reader: str = "pfn_valid", worker: bool = True) -> Sequence[Actor]:
     online = reader in ("online-page", "kmemleak")

@@ -53,6 +53,7 @@ PART = 2 << 20
         Variant("64k-one-page", "violated", _HOLE, arguments={"granule": "64K"}),
         Variant("64k-two-pages", "safe", arguments={"granule": "64K", "parts": 32}),
     ],
+    kernels={"2021": "4k-blocks", "*": "4k-pages"},
 )
 def r20_subsection_over_free(
     m: Setup, granule: str = "4K", parts: int = 1, serial: bool = False, adds: bool = False

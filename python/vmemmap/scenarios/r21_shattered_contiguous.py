@@ -50,6 +50,7 @@ def _variants() -> list[Variant]:
     sources=["48478b9f7913 (arm64 hot remove; stable 7.0, 6.12 and 6.1), reported by W. Deacon"],
     judged=["I4", "I5"],
     variants=_variants(),
+    kernels={"2021": "4k-blocks-entry", "*": "4k-blocks-range"},
 )
 def r21_shattered_contiguous(m: Setup, granule: str) -> Sequence[Actor]:
     block = lone_block(m, granule)

@@ -47,6 +47,7 @@ _DEFERRED = {"table-free": "iommu-deferred"}
         Variant("no-sva-walk", "safe", arguments={"device": True}, environment={"oracle": "observed"}),
         Variant("deferred-walk", "safe", (), _DEFERRED, arguments={"device": True}, environment=_SEEN),
     ],
+    kernels={"2021": "sva", "7.2": "deferred", "7.3": "deferred", "*": "no-sva"},
 )
 def r22_iommu_walk_cache(m: Setup, granule: str = "4K", device: bool = False) -> Sequence[Actor]:
     block = lone_block(m, granule)

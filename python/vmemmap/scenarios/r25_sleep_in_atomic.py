@@ -34,6 +34,7 @@ _BLOCKS = {"mapping": "blocks"}
         Variant("under-lock", "violated", ("I25",), {**_BLOCKS, "mutant": "sleep-under-lock"}),
         Variant("in-interrupt", "violated", ("I25",), _BLOCKS, arguments={"context": "irq"}),
     ],
+    kernels={"*": "task"},
 )
 def r25_sleep_in_atomic(m: Setup, context: str = "task") -> Sequence[Actor]:
     hvo = Neighbours.of(m, "4K").hvo()

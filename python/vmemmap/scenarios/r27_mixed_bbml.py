@@ -67,6 +67,7 @@ def _variants() -> list[Variant]:
     ],
     judged=["I19"],
     variants=_variants(),
+    kernels={"*": "0-0"},
 )
 def r27_mixed_bbml(m: Setup, late: bool = True) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")

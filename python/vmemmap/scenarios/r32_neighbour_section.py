@@ -62,6 +62,7 @@ def _variants() -> list[Variant]:
     ],
     judged=["I1", "I5", "I6"],
     variants=_variants(),
+    kernels={"2021": "4k-store-2021", "6.1": "4k-store-6.1", "*": "4k-store-6.12"},
 )
 def r32_neighbour_section(m: Setup, granule: str = "4K", also_live: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, granule, also_live=also_live)

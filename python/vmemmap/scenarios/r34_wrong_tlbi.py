@@ -44,6 +44,7 @@ _WALKED = {"walk": True}
         Variant("last-level-walk", "violated", _WALKS, _WRONG, arguments=_WALKED, environment=_SEEN),
         Variant("kernel-walk", "safe", arguments=_WALKED, environment=_SEEN),
     ],
+    kernels={"*": "kernel"},
 )
 def r34_wrong_tlbi(m: Setup, granule: str = "4K", walk: bool = False) -> Sequence[Actor]:
     block = lone_block(m, granule)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.neighbours import Neighbours
-from ..lab.scenario import Actor, Variant, scenario
+from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import Setup
 
 _LOST = ("I6",)
@@ -54,6 +54,7 @@ def _variants() -> list[Variant]:
     sources=["derived, found by model checking: kernel-semantics §4.4 step 3, §4.6"],
     judged=["I1", "I5", "I6"],
     variants=_variants(),
+    kernels={"*": Absent("no kernel clears entries before it sets them; one store is R32")},
 )
 def r35_scan_not_atomic(m: Setup, granule: str = "64K", also_live: bool = False) -> Sequence[Actor]:
     pair = Neighbours.of(m, granule, also_live=also_live)

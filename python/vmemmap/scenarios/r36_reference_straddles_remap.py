@@ -93,6 +93,7 @@ _USER_IPI = {"user-flush": "ipi", "ipi": "irq"}
         Variant("fix-ipi-irqs-off", "safe", (), _IPI, "7.3", _IRQS_OFF),
         Variant("fix-wait-and-section-ll-sc", "safe", (), {**_WAIT, **_SECTION, **_LL_SC}, "7.3"),
     ],
+    kernels={"2021": "6.1", "6.1": "6.1", "6.12": "6.12", "6.12.117": "6.12.117", "7.2": "7.2", "*": "7.3"},
 )
 def r36_reference_straddles_remap(m: Setup, reader: str = "lockless") -> Sequence[Actor]:
     block = hugepage_block(m)

@@ -59,6 +59,7 @@ _512M = {"granule": "64K", "size": "512M"}
         Variant("16k-1g-7.3", "safe", (), {}, "7.3", {"granule": "16K", "size": "1G"}),
         Variant("4k-1g-7.3", "safe", (), {"mapping": "basepages"}, "7.3", {"granule": "4K", "size": "1G"}),
     ],
+    kernels={"7.2": "64k-16g-7.2", "7.3": "64k-16g-7.3", "*": "64k-16g-6.12"},
 )
 def r37_mask_needs_alignment(
     m: Setup, granule: str = "64K", size: str = "16G", memstart: int | None = None, hvo: bool = True

@@ -54,6 +54,7 @@ _ACCESSES = {"oracle": "observed"}
         Variant("7.3", "safe", (), {}, "7.3", {}, _ACCESSES),
         Variant("7.3-read-only-kept", "safe", (), {**_KEEPS, "removed-tail": "kept"}, "7.3", {}, _ACCESSES),
     ],
+    kernels={"*": "7.3"},
 )
 def r40_zone_tail_freed(m: Setup, zone: str = "movable") -> Sequence[Actor]:
     m.policies = {"linear-map": "blocks", **m.policies}

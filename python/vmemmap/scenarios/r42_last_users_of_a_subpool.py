@@ -46,6 +46,7 @@ _TWICE = ("I13", "I24")
         Variant("7.2-locked", "safe", (), {"subpool-release": "locked"}, "7.2"),
         Variant("7.3-relocked", "violated", _TWICE, {"subpool-release": "relocked"}, "7.3"),
     ],
+    kernels={"2021": "6.1", "6.1": "6.1", "7.2": "7.2", "7.3": "7.3", "*": "6.12"},
 )
 def r42_last_users_of_a_subpool(m: Setup) -> Sequence[Actor]:
     block = hugepage_block(m)

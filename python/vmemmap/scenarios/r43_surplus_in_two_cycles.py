@@ -44,6 +44,7 @@ _COUNTERS = ("I24",)
         Variant("6.12-at-once", "safe", (), {"surplus-count": "at-once"}, "6.12"),
         Variant("7.3-surplus-first", "violated", _COUNTERS, {"surplus-count": "surplus-first"}, "7.3"),
     ],
+    kernels={"2021": "2021", "6.1": "6.1", "7.2": "7.2", "7.3": "7.3", "*": "6.12"},
 )
 def r43_surplus_in_two_cycles(m: Setup) -> Sequence[Actor]:
     block = hugepage_block(m)

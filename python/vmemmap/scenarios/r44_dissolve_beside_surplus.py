@@ -42,6 +42,7 @@ _ONE = {"alloc_failures": 1}
         Variant("6.1-as-read", "violated", ("I24",), {"mutant": "surplus-kept"}, "6.1", {}, _ONE),
         *(Variant(kernel, "safe", (), {}, kernel, {}, _ONE) for kernel in ("6.1", "6.12", "7.2", "7.3")),
     ],
+    kernels={"2021": "6.1-as-read", "6.1": "6.1-as-read", "7.2": "7.2", "7.3": "7.3", "*": "6.12"},
 )
 def r44_dissolve_beside_surplus(m: Setup) -> Sequence[Actor]:
     block = hugepage_block(m)

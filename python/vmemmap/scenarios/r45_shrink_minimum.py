@@ -57,6 +57,7 @@ _TWO = {"alloc_failures": 2}
         *(Variant(f"free-surplus-{rule}", "safe", (), {"shrink-minimum": rule}, "7.3", {}, _TWO) for rule in _RULES),
         Variant("free-surplus-6.12", "safe", (), {}, "6.12", {}, _TWO),
     ],
+    kernels={"7.2": "in-use-7.3", "7.3": "in-use-7.3", "*": "in-use-6.12"},
 )
 def r45_shrink_minimum(m: Setup, what: str = "free-surplus") -> Sequence[Actor]:
     block = hugepage_block(m)

@@ -44,6 +44,7 @@ from ..lab.setup import Setup
         Variant("6.1-after-flush", "safe", (), {"isolated-test": "after-flush"}, "6.1"),
         Variant("6.1-not-optimised", "safe", (), {}, "6.1", {"size": "64K"}),
     ],
+    kernels={"2021": "2021", "6.1": "6.1", "7.2": "7.2", "7.3": "7.3", "*": "6.12"},
 )
 def r46_isolated_test_too_early(m: Setup, size: str = "2M") -> Sequence[Actor]:
     block = hugepage_block(m)

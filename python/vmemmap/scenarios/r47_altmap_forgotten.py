@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..lab.neighbours import lone_block
-from ..lab.scenario import Actor, Variant, scenario
+from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import Setup
 
 _BLOCKS = {"mapping": "blocks"}
 _FORGOTTEN = {**_BLOCKS, "block-devices": "fail-no-altmap"}
 _FAIL = {**_BLOCKS, "block-devices": "fail"}
+_NOT_WITH_HVO = Absent("memmap_on_memory and HVO exclude each other: nothing is self-hosted")
 
 
 @scenario(
@@ -40,6 +41,7 @@ _FAIL = {**_BLOCKS, "block-devices": "fail"}
         *(Variant(kernel, "safe", (), _FAIL, kernel) for kernel in ("6.1", "6.12", "7.2", "7.3")),
         Variant("no-altmap-elsewhere", "safe", (), _FORGOTTEN, "6.12", {"memmap_on_memory": False}),
     ],
+    kernels={"2021": _NOT_WITH_HVO, "6.1": "6.1", "7.2": "7.2", "7.3": "7.3", "*": "6.12"},
 )
 def r47_altmap_forgotten(m: Setup, memmap_on_memory: bool = True) -> Sequence[Actor]:
     lone_block(m, "4K", add=False)

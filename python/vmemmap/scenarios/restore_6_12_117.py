@@ -79,6 +79,13 @@ def _variants() -> list[Variant]:
     ],
     judged=["I3", "I8", "I11", "I13", "I25", "I28", "I29"],
     variants=_variants(),
+    kernels={
+        "2021": "free-walker-6.1",
+        "6.1": "free-walker-6.1",
+        "6.12": "free-walker-6.12",
+        "6.12.117": "free-walker-6.12.117",
+        "*": "free-walker-7.3",
+    },
 )
 def restore_6_12_117(m: Setup, what: str = "free walker") -> Sequence[Actor]:
     names = what.split()

@@ -10,7 +10,7 @@ use vmemmap_arch::{
 
 use crate::Kernel;
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once, walk};
-use crate::policy::FaultHandler;
+use crate::policy::{FaultHandler, ShowPte};
 
 /// A CPU whose translation faults go to the handler of `policies.fault`.
 #[derive(Debug)]
@@ -69,14 +69,29 @@ fn vmemmap_handle_page_fault<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> bool {
 
 /// `show_pte` (`arch/arm64/mm/fault.c`): the walk that an oops prints, interrupts off and no lock. Returns the number
 /// of descriptors read.
-pub fn show_pte<C: Cpu>(cpu: &C, va: Va) -> u64 {
+pub fn show_pte<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> u64 {
     cpu.label("show_pte");
     cpu.irq_disable();
     let mut slot = pgd_offset_k(cpu, va);
     let mut read = 0;
     loop {
-        let entry = read_once(cpu, slot);
+        let mut entry = read_once(cpu, slot);
         read += 1;
+        match k.policies.show_pte {
+            ShowPte::Snapshot => {}
+            ShowPte::Reread if next_table(cpu, entry, slot.level).is_some() => {
+                let again = read_once(cpu, slot);
+                if again.desc != entry.desc {
+                    cpu.warn(
+                        Invariant::SingleCopyAtomic,
+                        va.0,
+                        "show_pte descends by an entry that is not the one it printed",
+                    );
+                }
+                entry = again;
+            }
+            ShowPte::Reread => {}
+        }
         let Some(table) = next_table(cpu, entry, slot.level) else { break };
         slot = offset(cpu, table, slot.level.next(), va);
     }

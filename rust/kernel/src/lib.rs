@@ -12,6 +12,9 @@
 //! | `hugetlb_vmemmap` | `mm/hugetlb_vmemmap.c` |
 //! | `memory_failure` | `mm/memory-failure.c` |
 //! | `page`, `mmzone` | `include/linux/page-flags.h`, `page_ref.h`, `mmzone.h` |
+//! | `pageattr` | `arch/arm64/mm/pageattr.c`, `mmu.c: split_kernel_leaf_mapping` (7.x), x86's collapse |
+//! | `page_ext` | `mm/page_ext.c`, the lifetime alone |
+//! | `kasan` | `mm/kasan/shadow.c`, the shadow of vmalloc |
 //! | `page_alloc` | `mm/page_alloc.c`, as far as it looks at struct pages |
 //! | `pfn_walkers` | readers of struct pages without a lock: `mm/compaction.c`, `fs/proc/page.c`, `mm/kmemleak.c` |
 //! | `quiesce` | `kernel/stop_machine.c`, and the pause by IPI of approach D |
@@ -32,6 +35,7 @@ pub mod fault;
 pub mod features;
 pub mod hugetlb;
 pub mod hugetlb_vmemmap;
+pub mod kasan;
 mod kernel;
 pub mod memory_block;
 pub mod memory_failure;
@@ -42,6 +46,8 @@ mod mutants;
 pub mod operation;
 pub mod page;
 pub mod page_alloc;
+pub mod page_ext;
+pub mod pageattr;
 pub mod pfn_walkers;
 pub mod pgtable;
 pub mod policy;

@@ -9,8 +9,8 @@ use crate::mmzone::pfn_to_online_page;
 use crate::policy::FaultHandler;
 use crate::state::Scalar;
 use crate::{
-    Errno, Kernel, hugetlb, memory_block, memory_failure, memory_hotplug, page, page_alloc, pfn_walkers, ptdump,
-    quiesce, sparse_vmemmap, vmalloc,
+    Errno, Kernel, hugetlb, kasan, memory_block, memory_failure, memory_hotplug, mmu, page, page_alloc, page_ext,
+    pageattr, pfn_walkers, ptdump, quiesce, sparse_vmemmap, vmalloc,
 };
 
 /// Hands the table to another macro: names for the kernel, the CPU and whether somebody reads the result; the
@@ -188,7 +188,59 @@ macro_rules! for_each_operation {
                 resize::judge_at_rest(k, cpu, hstate, after);
 
             /// `show_pte` of an address: a walk with no lock.
-            Walk ShowPte "show_pte" { at: Pfn } => Ok(show_pte(cpu, k.layout.page_va(at)));
+            Walk ShowPte "show_pte" { at: Pfn } => Ok(show_pte(k, cpu, k.layout.page_va(at)));
+
+            /// `NR_PAGETABLE` as /proc/meminfo prints it, less what it was at boot: 0 where nothing hot-added is left
+            /// and no block was split (R49). Returns it.
+            Walk NrPagetable "nr_pagetable" => Ok(mmu::nr_pagetable(k, cpu));
+
+            /// A reader of `page_ext` (`page_ext_get`, `page_ext_put`), as page_owner is (R19). Returns 1 if there was
+            /// one.
+            Walk PageExtGet "page_ext_get" { pfn: Pfn } => Ok(u64::from(page_ext::page_ext_get(k, cpu, pfn)));
+
+            /// `offline_page_ext` of the section at an address: what an offline does of it, alone (R19).
+            Other OfflinePageExt "offline_page_ext" { start: Pa } => {
+                page_ext::offline_page_ext(k, cpu, start);
+                Ok(0)
+            };
+
+            /// `kasan_populate_vmalloc_pte`: the shadow page of that number, unless there is one (R24).
+            Other KasanPopulate "kasan_populate" { page: u64 } =>
+                kasan::kasan_populate_vmalloc_pte(k, cpu, kasan::shadow(k, page)).map(|()| 0);
+
+            /// `kasan_depopulate_vmalloc_pte`: the page away (R24).
+            Other KasanDepopulate "kasan_depopulate" { page: u64 } => {
+                kasan::kasan_depopulate_vmalloc_pte(k, cpu, kasan::shadow(k, page));
+                Ok(0)
+            };
+
+            /// `isolate_or_dissolve_huge_page`: a contiguous allocation meets the hugepage of `at`, and a fresh one
+            /// takes its place (R56). Returns the PFN of that.
+            AllocFree IsolateOrDissolve "isolate_or_dissolve" { at: Pfn } =>
+                dissolve::isolate_or_dissolve_huge_page(k, cpu, at);
+
+            /// `stable_page_flags` of one page, for /proc/kpageflags (R30). Returns 1 if it is shown as part of a
+            /// compound page.
+            Walk StablePageFlags "stable_page_flags" { pfn: Pfn } =>
+                Ok(u64::from(pfn_walkers::stable_page_flags(k, cpu, pfn)));
+
+            /// `scan_movable_pages`, as far as it reads struct pages (R55). Returns the number of pages looked at.
+            Walk ScanMovablePages "scan_movable_pages" { start: Pfn, end: Pfn } =>
+                Ok(pfn_walkers::scan_movable_pages(k, cpu, start, end));
+
+            /// `set_memory_valid` of the linear map of so many pages: `set_direct_map_*`, secret memory (R28, R52,
+            /// R53).
+            Other SetMemoryValid "set_memory_valid" { pfn: Pfn, pages: u64, on: bool } =>
+                pageattr::set_memory_valid(k, cpu, pfn, pages, on).map(|()| 0);
+
+            /// `linear_map_split_to_ptes` of the linear map of so many pages, all other CPUs stopped (R53).
+            Other LinearMapSplitToPtes "linear_map_split_to_ptes" { pfn: Pfn, pages: u64 } =>
+                pageattr::linear_map_split_to_ptes(k, cpu, pfn, pages).map(|()| 0);
+
+            /// x86's `collapse_pmd_page`: the PTE table that maps the page in the linear map becomes a block, if it can
+            /// (R10). Returns 1 if it did.
+            Other CollapsePmdPage "collapse_pmd_page" { pfn: Pfn } =>
+                Ok(u64::from(pageattr::collapse_pmd_page(k, cpu, pfn)));
 
             /// No kernel code: a CPU's own walk for the address of a struct page, as it may make one at any time.
             Walk Speculate "speculate" { pfn: Pfn } => {

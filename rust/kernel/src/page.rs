@@ -91,12 +91,22 @@ const fn compound_info_has_mask(k: &Kernel) -> bool {
 #[must_use]
 #[inline]
 pub const fn tail_head(k: &Kernel, page: Va, word: u64) -> Option<Va> {
-    if word & 1 == 0 {
-        None
-    } else if compound_info_has_mask(k) {
-        Some(Va(page.0 & (word - 1)))
-    } else {
-        Some(Va(word - 1))
+    head_named(page, word, compound_info_has_mask(k))
+}
+
+/// The same where nothing says whether HVO is configured, as of a dump: a mask is the negative of a power of two, and
+/// no address of a struct page is.
+#[must_use]
+pub const fn tail_head_by_value(page: Va, word: u64) -> Option<Va> {
+    let value = word & !1;
+    head_named(page, word, value != 0 && value.wrapping_neg().is_power_of_two())
+}
+
+const fn head_named(page: Va, word: u64, is_mask: bool) -> Option<Va> {
+    match (word & 1, is_mask) {
+        (0, _) => None,
+        (_, true) => Some(Va(page.0 & (word - 1))),
+        (_, false) => Some(Va(word - 1)),
     }
 }
 

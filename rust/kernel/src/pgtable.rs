@@ -10,7 +10,7 @@ use vmemmap_arch::{
 use vmemmap_arch::geometry::OutputFormat;
 
 use crate::Kernel;
-use crate::policy::TlbRange;
+use crate::policy::{TlbRange, TlbiErratum};
 
 /// Slot of `va` in the table `table` of `level`: `pte_offset_kernel`, `pmd_offset` and so on.
 #[inline(always)]
@@ -103,10 +103,24 @@ pub fn flush_tlb_all<C: Cpu>(cpu: &C) {
 /// `flush_tlb_kernel_range`: last-level entries only, one VAALE1IS a page; everything if the range is above
 /// `MAX_TLBI_OPS` (6.1) = `MAX_DVM_OPS` (6.12) pages. With FEAT_TLBIRANGE 7.x has range operations and another limit.
 pub fn flush_tlb_kernel_range<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
+    match k.policies.tlbi_erratum {
+        TlbiErratum::None => flush_range(k, cpu, range, true),
+        TlbiErratum::EarlyCompletion => flush_range(k, cpu, range, false),
+        TlbiErratum::Repeat => {
+            flush_range(k, cpu, range.clone(), false);
+            flush_range(k, cpu, range, true);
+        }
+    }
+}
+
+/// The invalidates, and the barriers around them. Not to complete them is what the erratum comes to: its DSB is done
+/// while another CPU uses the entry.
+#[inline]
+fn flush_range<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange, completes: bool) {
     let g = *cpu.geometry();
     let bytes = range.end.since(range.start);
     match k.policies.tlb_range {
-        TlbRange::Present if k.features.range_tlbi => return flush_tlb_range_ops(cpu, range),
+        TlbRange::Present if k.features.range_tlbi => return flush_tlb_range_ops(cpu, range, completes),
         TlbRange::Present | TlbRange::Absent => {}
     }
     let limit = (g.entries() as u64) << g.page_shift();
@@ -124,7 +138,9 @@ pub fn flush_tlb_kernel_range<C: Cpu>(k: &Kernel, cpu: &C, range: VaRange) {
             addr = addr.plus(g.page_size());
         }
     }
-    cpu.barrier(Barrier::DsbIsh);
+    if completes {
+        cpu.barrier(Barrier::DsbIsh);
+    }
     cpu.barrier(Barrier::Isb);
 }
 
@@ -133,7 +149,7 @@ const MAX_TLBI_RANGE_PAGES: u64 = 1 << 21;
 
 /// `__flush_tlb_range_op`: the largest power-of-two chunks first, at most 32 of each; an odd last page, and with LPA2
 /// what comes before a 64 KiB boundary, singly.
-fn flush_tlb_range_ops<C: Cpu>(cpu: &C, range: VaRange) {
+fn flush_tlb_range_ops<C: Cpu>(cpu: &C, range: VaRange, completes: bool) {
     let g = *cpu.geometry();
     let mut pages = range.end.since(range.start) >> g.page_shift();
     if pages > MAX_TLBI_RANGE_PAGES {
@@ -159,7 +175,9 @@ fn flush_tlb_range_ops<C: Cpu>(cpu: &C, range: VaRange) {
             scale = scale.saturating_sub(1);
         }
     }
-    cpu.barrier(Barrier::DsbIsh);
+    if completes {
+        cpu.barrier(Barrier::DsbIsh);
+    }
     cpu.barrier(Barrier::Isb);
 }
 

@@ -238,6 +238,7 @@ rows! {
         Ipi = "ipi": "an interrupt to every other CPU, and the wait until each has taken it",
         SynchronizeRcu = "synchronize-rcu": "synchronize_rcu before the remap and before the restore, as bd225530a4c7 \
             has it",
+        EachPage = "each-page": "synchronize_rcu before each page of a batch too: before c2a967f6ab0e (R31)",
     }
     /// Lifetime of `mem_section->usage` when a section goes.
     section_usage: SectionUsage = "section-usage" {
@@ -313,6 +314,90 @@ rows! {
     removed_tail: RemovedTail = "removed-tail" {
         Freed = "freed": "its frame is freed, as the kernel does",
         Kept = "kept": "its frame is nobody's but HVO's, and stays",
+    }
+    /// How the tail frame that a zone shares becomes known (7.x).
+    tail_publish: TailPublish = "tail-publish" {
+        CmpXchg = "cmpxchg": "a compare-and-exchange against none; who loses it frees its frame, as the kernel does",
+        Store = "store": "a plain store: the last one stays (R26)",
+        CheckedStore = "checked-store": "a second look before the plain store",
+        Locked = "locked": "second look and store under init_mm.page_table_lock",
+    }
+    /// How `show_pte` descends.
+    show_pte: ShowPte = "show-pte" {
+        Snapshot = "snapshot": "by the value that it prints, as the kernel does",
+        Reread = "re-read": "by the entry read again: before CVE-2026-93239 (R54)",
+    }
+    /// Which tables `NR_PAGETABLE` counts, in and out.
+    table_count: TableCount = "table-count" {
+        ByKernel = "kernel": "7.x: in, those of splits and of the linear map; out, every one that hot remove frees",
+        Balanced = "balanced": "populate's tables counted in as well",
+        NoDestructor = "no-destructor": "in as 7.x, none out: before c594b83457cc (R49)",
+    }
+    /// What `flush_tlb_kernel_range` does on CPUs whose DSB completes a broadcast TLBI too early.
+    tlbi_erratum: TlbiErratum = "tlbi-erratum" {
+        None = "none": "no such CPU",
+        EarlyCompletion = "early": "one TLBI and DSB, as on other CPUs: another CPU may use the entry still (R61)",
+        Repeat = "repeat": "TLBI and DSB twice (ARM64_WORKAROUND_REPEAT_TLBI)",
+    }
+    /// Lifetime of a section's `page_ext` when its memory goes offline.
+    page_ext: PageExt = "page-ext" {
+        Kernel = "kernel": "readers in an RCU section; invalid first, a grace period, then freed: b1d5488a252d",
+        NoRcu = "no-rcu": "freed at once under readers that hold nothing: before b1d5488a252d (R19)",
+        NoInvalidate = "no-invalidate": "readers in an RCU section, a grace period, but never marked invalid",
+        NoGrace = "no-grace": "readers in an RCU section; marked invalid, then freed at once",
+    }
+    /// Where `kasan_depopulate_vmalloc_pte` reads the entry that it clears.
+    kasan: Kasan = "kasan" {
+        Locked = "locked": "under init_mm.page_table_lock, as 7.x",
+        Snapshot = "snapshot": "before it takes the lock, under which it only tests for none: 6.1 and 6.12 (R24)",
+    }
+    /// When a contiguous allocation reads the size class of a hugepage in its way.
+    hstate_read: HstateRead = "hstate-read" {
+        AtUse = "at-use": "again under hugetlb_lock where it uses it, as 7.x",
+        Before = "before": "once, before the replacement is allocated (R56)",
+    }
+    /// How /proc/kpageflags reads a compound page.
+    snapshot: Snapshot = "snapshot" {
+        Validated = "validated": "copies struct page and head, looks again whether they belong together, at most five \
+            times (snapshot_page), as 7.x",
+        Plain = "plain": "word by word, whatever they are by then: 6.1 and 6.12 (R30)",
+        Twice = "twice": "the head looked up twice and compared, but not after the copy",
+    }
+    /// What `scan_movable_pages` makes of a size that it reads without a reference.
+    scan_size: ScanSize = "scan-size" {
+        Checked = "checked": "skips by it only if the page lies inside it, as 7.x",
+        Unchecked = "unchecked": "skips by it: 6.1 and 6.12 (R55)",
+    }
+    /// Who else has a top-level table of kernel addresses.
+    pgd_copies: PgdCopies = "pgd-copies" {
+        None = "none": "nobody: one TTBR1 for all, as on arm64",
+        SyncedAfter = "synced-after": "every mm has a copy, which learns of a new entry after populate is done: x86 \
+            before 6659d0279980 (R23)",
+        SyncedAtOnce = "synced-at-once": "every mm has a copy, which learns of a new entry when it is made \
+            (pXd_populate with its sync mask)",
+    }
+    /// What keeps a dump away from a table that a collapse to a block frees (x86's `cpa_collapse_large_pages`).
+    collapse: Collapse = "collapse" {
+        MmapRead = "mmap-read": "mmap_read_lock(&init_mm) around set, flush and free: 4f03b430c1e4",
+        None = "none": "no lock of init_mm (R10)",
+        SetLocked = "set-locked": "the same lock around the set alone",
+    }
+    /// What the split of a leaf of the linear map makes of one that is present and invalid.
+    split_invalid: SplitInvalid = "split-invalid" {
+        Keeps = "keeps": "entries that are invalid too, as since 15bfba1ad77f",
+        MakesValid = "makes-valid": "valid entries: before it (R52)",
+        TakesForTable = "takes-for-table": "nothing: it takes the invalid leaf for a table and descends",
+    }
+    /// What the split of a block makes of its contiguous bit.
+    split_cont: SplitCont = "split-cont" {
+        Masked = "masked": "leaves it out, as the kernel does",
+        Inherited = "inherited": "copies it from the entry read before the run was rewritten (R53)",
+        ReadAgain = "read-again": "copies it from the entry read after that",
+    }
+    /// Whether a leaf of the linear map may be split where only a part of it is to change.
+    linear_split: LinearSplit = "linear-split" {
+        Allowed = "allowed": "yes: every CPU has BBML2_NOABORT (7.2) or BBML3 (7.3)",
+        Refused = "refused": "no: some CPU has not, or capabilities are not final yet (R28)",
     }
     /// A seeded fault, one for each invariant that nothing above can break.
     mutant: Mutant = "mutant" {

@@ -9,7 +9,7 @@ use vmemmap_arch::{
 
 use crate::page_alloc::check_new_pages;
 use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
-use crate::policy::SectionUsage;
+use crate::policy::{PgdCopies, SectionUsage};
 use crate::state::{Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, mmu, mutants, page};
 
@@ -98,7 +98,13 @@ pub fn vmemmap_populate_to<C: Cpu>(
         let entry = read_once(cpu, slot);
         let table = if entry.desc.is_none() {
             let table = vmemmap_alloc_block(k, cpu, 0, FrameKind::Table, storage.early()).ok_or(Errno::ENOMEM)?;
+            if !storage.early() && mmu::populate_constructs(k) {
+                mmu::table_constructed(k, cpu);
+            }
             set_entry(cpu, slot, k.geometry.descriptor(table.pa, k.features.table));
+            if slot.level == k.geometry.top() {
+                new_top_entry(k, cpu, va);
+            }
             table
         } else {
             match next_table(cpu, entry, slot.level) {
@@ -109,6 +115,45 @@ pub fn vmemmap_populate_to<C: Cpu>(
         slot = offset(cpu, table, slot.level.next(), va);
     }
     Ok(Some(slot))
+}
+
+/// A new entry of the top table: whoever has a copy of that table does not know it yet (`p4d_populate_kernel`,
+/// `arch_sync_kernel_mappings`).
+fn new_top_entry<C: Cpu>(k: &Kernel, cpu: &C, va: Va) {
+    match k.policies.pgd_copies {
+        PgdCopies::None | PgdCopies::SyncedAtOnce => {}
+        PgdCopies::SyncedAfter => {
+            let span = k.geometry.entry_span(k.geometry.top());
+            cpu.var_store(k.vars.scalar(Scalar::TopEntryUnsynced), va.align_down(span).0, Order::Release);
+        }
+    }
+}
+
+/// `arch_sync_kernel_mappings`, after populate: every copy has every entry.
+fn sync_top_entries<C: Cpu>(k: &Kernel, cpu: &C) {
+    match k.policies.pgd_copies {
+        PgdCopies::None | PgdCopies::SyncedAtOnce => {}
+        PgdCopies::SyncedAfter => cpu.var_store(k.vars.scalar(Scalar::TopEntryUnsynced), 0, Order::Release),
+    }
+}
+
+/// `__init_single_page` by a task whose mm is not init_mm, as far as it is the first access: through the copy of the
+/// top table that the mm has.
+fn first_access_in_another_mm<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
+    match k.policies.pgd_copies {
+        PgdCopies::None | PgdCopies::SyncedAtOnce => {}
+        PgdCopies::SyncedAfter => {
+            let va = k.layout.page_va(pfn);
+            let missing = cpu.var_load(k.vars.scalar(Scalar::TopEntryUnsynced), Order::Acquire);
+            if missing != 0 && va.align_down(k.geometry.entry_span(k.geometry.top())).0 == missing {
+                cpu.warn(
+                    Invariant::AlwaysTranslates,
+                    va.0,
+                    "__init_single_page: the top table of this mm has not got the entry that init_mm's has",
+                );
+            }
+        }
+    }
 }
 
 /// `vmemmap_populate_address`: one page of vmemmap; a PTE that is not none is kept (`vmemmap_pte_populate`).
@@ -386,6 +431,8 @@ pub fn section_deactivate<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storag
 pub fn sparse_add_section<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, nr: u64, storage: &mut Storage) -> Result<(), Errno> {
     section_activate(k, cpu, pfn, nr, storage)?;
     cpu.label("sparse_add_section");
+    first_access_in_another_mm(k, cpu, pfn);
+    sync_top_entries(k, cpu);
     page::init_struct_pages(k, cpu, pfn, nr, Template::POISON);
     let mem_map = k.vars.section(k.vars.section_number(k.geometry.pa(pfn)), Section::MemMap);
     let flags = cpu.var_load(mem_map, Order::Plain);

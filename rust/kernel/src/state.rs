@@ -47,6 +47,8 @@ pub enum Scalar {
     ActorsDone = 17,
     /// The user's page table entry (policy `user-flush`): head PFN + 1, 0 = none. One page is mapped at a time.
     UserPte = 18,
+    /// Address of the entry of the top table that other copies of it have not got yet, 0 = none (policy `pgd-copies`).
+    TopEntryUnsynced = 24,
 }
 
 /// Fields of one `struct hstate`.
@@ -112,6 +114,10 @@ pub enum Block {
     NrHwpoison = 4,
     /// 1 while `offline_and_remove_memory` must bring the block online again if it fails.
     Reonline = 5,
+    /// `PAGE_EXT_INVALID`: 1 once nobody is to take up the section's `page_ext`.
+    PageExtInvalid = 6,
+    /// 1 once it is freed.
+    PageExtFreed = 7,
 }
 
 /// Words of one possible HugeTLB page (of the smallest size of the granule): its place in a pool's list.

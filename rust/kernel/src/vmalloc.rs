@@ -52,7 +52,7 @@ fn alloc_vmap_area<C: Cpu>(k: &Kernel, cpu: &C, bytes: u64, align: u64) -> Resul
 
 /// `pud_alloc`, `pmd_alloc`, `pte_alloc_kernel`: the slot of `va` at `level`. A new table is linked under
 /// `init_mm.page_table_lock`, unless somebody else was first.
-fn vmap_slot<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level) -> Result<Slot<C::Tok>, Errno> {
+pub(crate) fn vmap_slot<C: Cpu>(k: &Kernel, cpu: &C, va: Va, level: Level) -> Result<Slot<C::Tok>, Errno> {
     let mut slot = pgd_offset_k(cpu, va);
     while slot.level < level {
         let entry = read_once(cpu, slot);

@@ -4,7 +4,7 @@ mod lab;
 
 use lab::{BASE, Lab};
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{FrameKind, Granule, Invariant, Level, Pa, Pfn, VaRange, Version, Zone};
+use vmemmap_arch::{Alloc, Cpu, FrameKind, Granule, Invariant, Level, Pa, Pfn, VaRange, Version, Zone};
 use vmemmap_kernel::hugetlb::resize::set_max_huge_pages;
 use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, remove_pool_hugetlb_folio};
 use vmemmap_kernel::hugetlb_vmemmap::hugetlb_vmemmap_optimize_folios;
@@ -207,5 +207,42 @@ fn a_batch_out_of_memory_before_the_tail_frame_changes_nothing() {
         assert_eq!(m.leaves(), before);
         m.assert_clean(version.name());
         assert_eq!(remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, None).err(), None::<Errno>);
+    }
+}
+
+/// R59, an outcome and no violation: a block of the kernel zone that a tail frame of a zone, or the copy of a head,
+/// came to lie in does not go offline, although no hugepage is left. 6.1 copies no head.
+#[test]
+fn the_tail_frame_of_a_zone_keeps_the_block_that_it_lies_in_from_going_offline() {
+    for (version, pinned) in
+        [(Version::V6_1, false), (Version::V6_12, true), (Version::V7_2, true), (Version::V7_3, true)]
+    {
+        let m = Lab::new(Granule::K4, version, 2, false, Policies::default());
+        let block = m.k.ram()[1];
+        let (start, bytes) = (block.start, block.bytes);
+        let run = |operation: Operation| operation.run(&m.k, &m.cpu());
+        run(Operation::MemoryAdd { start, bytes, memmap_on_memory: false }).unwrap();
+        let head = Pfn((BASE >> 12) + 0x4000);
+        m.set_hvo(false);
+        alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(head)).unwrap();
+        let request =
+            Alloc { order: 0, kind: FrameKind::Data, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+        while m.cpu().alloc(request).is_some() {}
+        run(Operation::MemoryOnline { start, bytes, zone: Zone::Normal }).unwrap();
+        // Only the block has frames left.
+        m.set_hvo(true);
+        remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, Some(head)).unwrap();
+        alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, Some(head)).unwrap();
+        let tail = tail_frame(&m, head.0);
+        assert_eq!((start.0..start.0 + bytes).contains(&tail.0), pinned, "{version:?}");
+        remove_pool_hugetlb_folio(&m.k, &m.cpu(), PMD, Some(head)).unwrap();
+        for _ in 0..2 {
+            let offline = run(Operation::MemoryOffline { start, bytes });
+            assert_eq!(offline, if pinned { Err(Errno::EBUSY) } else { Ok(1) }, "{version:?}");
+            if !pinned {
+                break;
+            }
+        }
+        m.assert_clean("offline or not");
     }
 }

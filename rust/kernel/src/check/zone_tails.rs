@@ -9,15 +9,7 @@ use vmemmap_arch::{Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 use super::view::{Checker, Leaf, Marks, SharedRun, StateView, Violation, page_word};
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb_vmemmap::vmemmap_pages;
-
-/// The head that the tail at `slot` names by its `compound_info`; `None` if it is no tail.
-const fn named_head(slot: Va, info: u64) -> Option<Va> {
-    if info & 1 == 0 {
-        return None;
-    }
-    let value = info & !1;
-    Some(if value != 0 && value.wrapping_neg().is_power_of_two() { Va(slot.0 & value) } else { Va(value) })
-}
+use crate::page::tail_head_by_value;
 
 impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, V, M, F> {
     /// A leaf that may be a tail: read-only, and base pages as all that HVO remaps. Its frame is not its own, so it is
@@ -110,7 +102,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
             for nth in u64::from(i == 0)..slots {
                 let slot = va.plus(nth * STRUCT_PAGE_SIZE);
                 let Some(info) = self.view.data_word(page_word(pa, nth, word::COMPOUND_HEAD)) else { break };
-                if named_head(slot, info) != Some(head) {
+                if tail_head_by_value(slot, info) != Some(head) {
                     let what =
                         if shared || i == 0 { Invariant::TailsResolveToHead } else { Invariant::RestoredPrivate };
                     self.report(what, slot.0, "a tail does not name its head");
@@ -134,9 +126,9 @@ mod tests {
     fn a_tail_names_its_head_by_mask_or_by_address() {
         let head = Va(0xffff_fdff_c005_0000);
         let slot = head.plus(5 * 4096 + 3 * STRUCT_PAGE_SIZE);
-        assert_eq!(named_head(slot, 0xffff_ffff_ffff_8001), Some(head));
-        assert_eq!(named_head(slot, head.0 | 1), Some(head));
-        assert_eq!(named_head(slot, head.0), None);
-        assert_eq!(named_head(slot, 1), Some(Va(0)));
+        assert_eq!(tail_head_by_value(slot, 0xffff_ffff_ffff_8001), Some(head));
+        assert_eq!(tail_head_by_value(slot, head.0 | 1), Some(head));
+        assert_eq!(tail_head_by_value(slot, head.0), None);
+        assert_eq!(tail_head_by_value(slot, 1), Some(Va(0)));
     }
 }

@@ -18,7 +18,7 @@ use crate::page::{
     tail_head, test_flag, write_word,
 };
 use crate::page_alloc::warn_stray_type;
-use crate::policy::IsolatedTest;
+use crate::policy::{HstateRead, IsolatedTest};
 use crate::state::Hstate;
 use crate::{Errno, Kernel, mutants};
 
@@ -253,7 +253,8 @@ pub fn isolate_or_dissolve_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> R
     // `alloc_and_dissolve_huge_page`: the replacement is not counted, it takes the old page's place.
     let new = alloc_fresh_hugetlb_folio(k, cpu, pool, None)?;
     lock(cpu);
-    if !old.has_flag(k, cpu, HPG_FREED) {
+    let same = still_of(k, cpu, pool, head);
+    if !same || !old.has_flag(k, cpu, HPG_FREED) {
         drop_uncounted(k, cpu, pool, new);
         unlock(cpu);
         let _ = __update_and_free_hugetlb_folio(k, cpu, pool, new);
@@ -265,4 +266,25 @@ pub fn isolate_or_dissolve_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> R
     // A failed restore makes the old page surplus.
     let _ = __update_and_free_hugetlb_folio(k, cpu, pool, old);
     Ok(new.head.0)
+}
+
+/// Whether the hugepage at `head` still is one of `pool`, from which its size class was read before hugetlb_lock was
+/// taken. Kernels that do not ask (policy `hstate-read`) go on with what they read: said, and not done.
+fn still_of<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, head: Va) -> bool {
+    let same = || page_huge(k, cpu, head) && Pool::of(k, cpu, head).is_ok_and(|now| now.pages == pool.pages);
+    match k.policies.hstate_read {
+        HstateRead::AtUse => same(),
+        HstateRead::Before => {
+            let same = same();
+            if !same {
+                cpu.warn(
+                    Invariant::FlagWithState,
+                    head.0,
+                    "alloc_and_dissolve_huge_page: the pool of another size is charged with the page",
+                );
+            }
+            // The kernel goes on with the wrong pool; the model leaves the page alone.
+            same
+        }
+    }
 }

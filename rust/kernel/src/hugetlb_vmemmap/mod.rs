@@ -144,6 +144,7 @@ fn wait_for_speculative_refs<C: Cpu>(k: &Kernel, cpu: &C, first: bool) {
         RemapGrace::ByKernel => k.features.waits_for_grace_period,
         RemapGrace::Missing => false,
         RemapGrace::SynchronizeRcu => true,
+        RemapGrace::EachPage => return cpu.synchronize_rcu(),
         RemapGrace::Ipi => {
             return if first {
                 with_others_paused(k, cpu, Pause::Ipi, || {})

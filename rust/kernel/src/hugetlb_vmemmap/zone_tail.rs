@@ -1,11 +1,12 @@
 //! The frame that all tails of one order share in a zone, since 7.1 (`mm/hugetlb_vmemmap.c: vmemmap_get_tail`,
 //! `zone->vmemmap_tails`; kernel-7.3 §2.2).
 
-use vmemmap_arch::{Cpu, Frame, FrameKind, Order, Pa, Rmw, Template, Var, Zone};
+use vmemmap_arch::{Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, Rmw, Template, Var, Zone};
 
 use crate::hugetlb::page::HugePage;
 use crate::mmzone::block_zone;
 use crate::page::tail_word;
+use crate::policy::TailPublish;
 use crate::{Kernel, mutants};
 
 /// `order - VMEMMAP_TAIL_MIN_ORDER`: the smallest order whose struct pages fill two vmemmap pages is 0.
@@ -52,12 +53,45 @@ pub(super) fn vmemmap_get_tail<C: Cpu>(
     }
     let tail = alloc()?;
     cpu.fill_frame(tail, template(k, page, order));
-    let found = cpu.var_rmw(slot, Rmw::CompareExchange { old: 0, new: tail.pa.0 }, Order::AcqRel);
+    let found = match k.policies.tail_publish {
+        TailPublish::CmpXchg => cpu.var_rmw(slot, Rmw::CompareExchange { old: 0, new: tail.pa.0 }, Order::AcqRel),
+        TailPublish::Store => {
+            store_tail(cpu, slot, tail.pa);
+            0
+        }
+        TailPublish::CheckedStore => {
+            let found = cpu.var_load(slot, Order::Acquire);
+            if found == 0 {
+                store_tail(cpu, slot, tail.pa);
+            }
+            found
+        }
+        TailPublish::Locked => {
+            cpu.acquire(LockId::InitMmPageTable, Mode::Write);
+            let found = cpu.var_load(slot, Order::Acquire);
+            if found == 0 {
+                store_tail(cpu, slot, tail.pa);
+            }
+            cpu.release(LockId::InitMmPageTable, Mode::Write);
+            found
+        }
+    };
     if found == 0 {
         return Some(tail);
     }
     cpu.free(tail, 0, FrameKind::Vmemmap);
     Some(shared(found))
+}
+
+/// A plain store to the slot: an exchange, so that what it overwrites is seen and said.
+fn store_tail<C: Cpu>(cpu: &C, slot: Var, tail: Pa) {
+    if cpu.var_rmw(slot, Rmw::Swap(tail.0), Order::Release) != 0 {
+        cpu.warn(
+            Invariant::FramesConserved,
+            tail.0,
+            "vmemmap_get_tail: the tail frame of the zone is overwritten; nobody will find the one that is mapped",
+        );
+    }
 }
 
 /// The frame at `pa`, which the tails of `page` share in tables that were loaded.
