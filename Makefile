@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels nightly variants mutants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels nightly variants kernels-table mutants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -107,6 +107,10 @@ variants: $(VENV)/.built
 # ONLY="NAME …" tries some.
 mutants: $(VENV)/.built $(VENV)/.dev
 	$(BIN)/python benches/mutants.py $(addprefix --only ,$(ONLY))
+
+# The tables of docs/kernels.md, found again: every kernel behaviour against every race, one exploration each. CHECK=1 only compares.
+kernels-table: $(VENV)/.built
+	$(BIN)/python benches/kernels_table.py $(if $(CHECK),--against)
 
 # Needs a nightly toolchain, a C++ compiler and `cargo install cargo-fuzz`. `make test` runs the same functions with proptest
 # (rust/lab/tests/fuzzed.rs), on any toolchain. No allocation may be larger than 100 MB.

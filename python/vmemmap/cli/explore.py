@@ -13,6 +13,7 @@ from ._html import html_option, save
 @click.command("explore")
 @click.argument("scenario", shell_complete=_complete.scenarios)
 @click.option("--variant", shell_complete=_complete.variants, help="Which variant; the first listed by default.")
+@click.option("--kernel", help="Kernel behaviour, instead of that of the variant.")
 @click.option(
     "--set",
     "settings",
@@ -31,6 +32,7 @@ from ._html import html_option, save
 def command(
     scenario: str,
     variant: str | None,
+    kernel: str | None,
     settings: tuple[str, ...],
     strategy: str,
     depth: int | None,
@@ -64,6 +66,7 @@ def command(
         result = explore(
             scenario,
             variant=variant,
+            kernel=kernel,
             policies=chosen(settings),
             strategy=strategy,
             depth=depth,

@@ -12,6 +12,7 @@ from typing import Literal, TypedDict
 from .description import Document, Scope, Value
 
 __all__ = [
+    "CellDict",
     "Counterexample",
     "Exploration",
     "ExploreDict",
@@ -31,6 +32,17 @@ __all__ = [
 Verdict = Literal["safe", "violated", "inconclusive"]
 InvariantState = str
 """``held``, ``violated``, ``not judged``, ``not visible``."""
+
+
+class CellDict(TypedDict):
+    """One kernel against one entry of the corpus, in ``vmemmap list --matrix --json``."""
+
+    corpus: str
+    kernel: str
+    verdict: Literal["violated", "safe", "inconclusive", "not applicable"]
+    invariant: str | None
+    why: str
+    command: str | None
 
 
 class _StepMaybe(TypedDict, total=False):

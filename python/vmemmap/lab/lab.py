@@ -10,7 +10,7 @@ from typing import cast
 from .. import _core
 from ..errors import InternalError, SpecError
 from ..shown import html_table
-from ..spec import Budget, parse_budget, parse_policy
+from ..spec import Budget, parse_budget, parse_kernel, parse_policy
 from .answers import (
     ActorCount,
     Counterexample,
@@ -335,6 +335,7 @@ def explore(
     scenario: AnyScenario,
     *,
     variant: str | Variant | None = None,
+    kernel: str | None = None,
     policies: Mapping[str, str] | None = None,
     strategy: str = "exhaustive",
     depth: int | None = None,
@@ -348,6 +349,7 @@ def explore(
     Args:
         scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
         variant: The first listed by default.
+        kernel: Kernel behaviour instead of the variant's; the expectation stands only without another one.
         policies: Choices by policy that override those of the variant; the expectation stands only without
             them.
         strategy: ``exhaustive`` (every interleaving up to commutation, sleep sets and persistent sets:
@@ -373,6 +375,9 @@ def explore(
     _check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
+    as_listed = not policies and kernel in (None, chosen.kernel)
+    if kernel is not None:
+        chosen = replace(chosen, kernel=parse_kernel(kernel))
     description = resolved.set_up(chosen, policies or {})
     limit = _budget(budget)
     options: dict[str, object] = {
@@ -395,7 +400,7 @@ def explore(
         variant=chosen.name,
         kernel=description.kernel,
         policies=dict(description.policies),
-        expect=None if policies else chosen.expect,
+        expect=chosen.expect if as_listed else None,
         verdict=raw["verdict"],
         exhaustive=raw["exhaustive"],
         executions=raw["executions"],

@@ -13,8 +13,8 @@ Assertions about folios (`VM_BUG_ON_FOLIO`) then stop the kernel. `snapshot_page
 neither 6.1.192 nor 6.12.117) copies both struct pages, looks whether the copies belong together and whether the tail
 still says the same, tries five times, and then shows the page by itself.
 
-Derived by hand: `plain` I23, beside one free. To look the head up twice and compare (`twice`), without a look at the
-copy, closes that, and not a free with a new allocation of the same page between the two looks (`twice-aba`, I23). The
+Derived by hand: `plain` I29, beside one free. To look the head up twice and compare (`twice`), without a look at the
+copy, closes that, and not a free with a new allocation of the same page between the two looks (`twice-aba`, I29). The
 copy validated as well, with the same two actors: safe.
 
 What kind of statement this is: an interleaving of reads without a lock. The compound page is a 64K HugeTLB page; a THP
@@ -30,7 +30,7 @@ from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import Setup
 from ..lab.steps import Operation
 
-_TORN = ("I23",)
+_TORN = ("I29",)
 _AGAIN = {"again": True}
 
 
@@ -38,7 +38,7 @@ _AGAIN = {"again": True}
     title="/proc/kpageflags of a compound page that is freed meanwhile",
     corpus="R30",
     sources=["https://lore.kernel.org/all/cover.1751914235.git.luizcap@redhat.com/ (L. Capitulino, snapshot_page, v2)"],
-    judged=["I2", "I23"],
+    judged=["I2", "I29"],
     variants=[
         Variant("plain", "violated", _TORN, {"snapshot": "plain"}),
         Variant("twice-aba", "violated", _TORN, {"snapshot": "twice"}, arguments=_AGAIN),

@@ -14,8 +14,8 @@ CVE-2026-93239 (fixed in 6.1, in 6.12.111, in 7.x): the walk descends by the val
 the tables of a process, which are freed only after every CPU has had its interrupts on. Tables of the *kernel* that hot
 remove frees wait for nobody: the snapshot leads to X after its free (kernel-semantics §9).
 
-Derived by hand: `re-read` I23 and I1; `snapshot`, every kernel as it is, still I1. A grace period before the free does
-not help the second look (`re-read-grace`, I23): the entry is cleared before the wait. It would help the first one,
+Derived by hand: `re-read` I29 and I1; `snapshot`, every kernel as it is, still I1. A grace period before the free does
+not help the second look (`re-read-grace`, I29): the entry is cleared before the wait. It would help the first one,
 since interrupts off hold it up in the kernel; in the model a grace period waits for RCU sections alone, so that this is
 derived and not searched.
 
@@ -39,10 +39,10 @@ _GRACE = {"table-free": "grace-period"}
     title="the oops printer walks tables that hot remove frees, and reads their entries twice",
     corpus="R54",
     sources=["CVE-2026-93239: arm64: show_pte", "kernel-semantics §9 (show_pte walks kernel tables without a lock)"],
-    judged=["I1", "I23", "I25"],
+    judged=["I1", "I29", "I25"],
     variants=[
-        Variant("re-read", "violated", ("I1", "I23"), _REREAD),
-        Variant("re-read-grace", "violated", ("I23",), {**_REREAD, **_GRACE}),
+        Variant("re-read", "violated", ("I1", "I29"), _REREAD),
+        Variant("re-read-grace", "violated", ("I29",), {**_REREAD, **_GRACE}),
         Variant("snapshot", "violated", ("I1",)),
     ],
     kernels={"2021": "re-read", "*": "snapshot"},

@@ -13,7 +13,7 @@ The scan goes back, or with another size beyond its end; pages are looked at twi
 by `test_pages_isolated`, which sends the offline round again: a wrong skip, not a lost page. 7.x looks whether the page
 is inside what it is to skip, and where it takes a reference it takes it first.
 
-Derived by hand: unchecked I23, the two reads are not of one page; checked, safe, with or without a larger page built in
+Derived by hand: unchecked I29, the two reads are not of one page; checked, safe, with or without a larger page built in
 the place of the first (`-grown`).
 
 What kind of statement this is: an interleaving of reads without a lock; its effect is on the progress of an offline,
@@ -28,7 +28,7 @@ from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import Setup
 from ..lab.steps import Operation
 
-_OTHER = ("I23",)
+_OTHER = ("I29",)
 _UNCHECKED = {"scan-size": "unchecked"}
 _GROWN = {"grown": True}
 
@@ -37,7 +37,7 @@ _GROWN = {"grown": True}
     title="scan_movable_pages skips by the size of a page that is freed meanwhile",
     corpus="R55",
     sources=["mm/memory_hotplug.c of 7.3.4: scan_movable_pages, do_migrate_range; not in 6.1.192, 6.12.117"],
-    judged=["I2", "I23"],
+    judged=["I2", "I29"],
     variants=[
         Variant("unchecked", "violated", _OTHER, _UNCHECKED),
         Variant("unchecked-grown", "violated", _OTHER, _UNCHECKED, arguments=_GROWN),

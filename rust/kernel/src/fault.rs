@@ -83,7 +83,7 @@ pub fn show_pte<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> u64 {
                 let again = read_once(cpu, slot);
                 if again.desc != entry.desc {
                     cpu.warn(
-                        Invariant::SingleCopyAtomic,
+                        Invariant::FlagWithState,
                         va.0,
                         "show_pte descends by an entry that is not the one it printed",
                     );

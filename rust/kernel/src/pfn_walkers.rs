@@ -95,7 +95,7 @@ pub fn stable_page_flags<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
         if used {
             if !whole {
                 cpu.warn(
-                    Invariant::SingleCopyAtomic,
+                    Invariant::FlagWithState,
                     page.0,
                     "stable_page_flags: a tail and a head that are not of one page (VM_BUG_ON_FOLIO)",
                 );
@@ -141,7 +141,7 @@ fn skip<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> u64 {
         ScanSize::Checked => {}
         // Unsigned: the scan would go back, or beyond its end. Here it goes on.
         ScanSize::Unchecked => cpu.warn(
-            Invariant::SingleCopyAtomic,
+            Invariant::FlagWithState,
             page.0,
             "scan_movable_pages: skips by the size of a page that this one is not part of",
         ),
