@@ -507,6 +507,18 @@ class Machine:
         blocks = [(f"memory{b.number}", f"{b.start:#x}, {b.state}") for b in self.memory.blocks]
         return html_table(repr(self), (), [*pools, ("tables", f"{len(self.tables):,}"), *blocks])
 
+    def write_ptdump(self, path: StrPath) -> None:
+        """Write the text of ``/sys/kernel/debug/kernel_page_tables`` into a file, without ever holding it as a whole:
+        that of terabytes is gigabytes.
+
+        Args:
+            path: The file; replaced if it is there.
+
+        Raises:
+            SpecError: The file cannot be written.
+        """
+        self._core.write_ptdump(os.fspath(path))
+
     def __repr__(self) -> str:
         core = self._core
         return (

@@ -360,6 +360,10 @@ pub trait Cpu {
     /// Descriptors that kernel code changes before it lists the frames that they gave up. 1 where the order of steps is
     /// recorded or explored; elsewhere nobody sees a private list, and an exchange would wait for the stores to it.
     const LIST_BATCH: usize = 1;
+    /// Whether a loop over addresses may stay in the table that a walk found for as long as they belong to it, instead
+    /// of walking from the root for each. It may where no table can go meanwhile, as under `mem_hotplug_lock`, and
+    /// nobody looks at the reads that are saved: a machine that checks or explores makes them all.
+    const KEEPS_TABLES: bool = false;
 
     /// *local* Number of this CPU, from 0.
     fn id(&self) -> u8;
@@ -390,6 +394,33 @@ pub trait Cpu {
     fn read_each(&self, at: Slot<Self::Tok>, count: usize, mut each: impl FnMut(u16, Entry<Self::Tok>)) {
         for index in (at.index..).take(count) {
             each(index, self.read(Slot { index, ..at }, Order::Plain));
+        }
+    }
+    /// `write` of `count` entries from `at` on, in order, each followed by the barriers `then`; `new` makes the entry
+    /// of an index. A machine without scheduling points may look the table up once.
+    #[inline]
+    fn write_each(&self, at: Slot<Self::Tok>, count: usize, then: &[Barrier], mut new: impl FnMut(u16) -> Desc) {
+        for index in (at.index..).take(count) {
+            self.write(Slot { index, ..at }, new(index), Order::Plain);
+            for &barrier in then {
+                self.barrier(barrier);
+            }
+        }
+    }
+    /// `read` of `count` entries from `at` on, in order, each followed by a `write` if `each` says what. A machine
+    /// without scheduling points may look the table up once.
+    #[inline]
+    fn update_each(
+        &self,
+        at: Slot<Self::Tok>,
+        count: usize,
+        mut each: impl FnMut(u16, Entry<Self::Tok>) -> Option<Desc>,
+    ) {
+        for index in (at.index..).take(count) {
+            let at = Slot { index, ..at };
+            if let Some(new) = each(index, self.read(at, Order::Plain)) {
+                self.write(at, new, Order::Plain);
+            }
         }
     }
     /// WRITE_ONCE of a descriptor, no barrier.
@@ -436,11 +467,25 @@ pub trait Cpu {
     // ---- data through a virtual address: translates, may use a stale TLB entry, may fault ------------------
     /// Load of an aligned 64-bit word.
     fn load(&self, va: Va, order: Order) -> u64;
+    /// Loads of all struct pages of vmemmap pages from `va` on, of at most so many, that were made at once and found
+    /// them as in `template`: how many pages. 0, which leaves them all to the caller, is always right.
+    #[inline]
+    fn skip_filled(&self, _va: Va, _pages: u64, _template: Template) -> u64 {
+        0
+    }
     fn store(&self, va: Va, value: u64, order: Order);
     /// Atomic read-modify-write; returns the word before. Needs write permission even if nothing is stored.
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64;
     /// Bulk store: make every struct page of the vmemmap page at `va` (page aligned) read as `template`.
     fn fill(&self, va: Va, template: Template);
+    /// `fill` of so many vmemmap pages from `va` on, in order. A machine without TLBs may walk once for as many as one
+    /// table maps, as a walk cache does.
+    #[inline]
+    fn fill_each(&self, va: Va, pages: u64, template: Template) {
+        for page in 0..pages {
+            self.fill(va.plus(page << self.geometry().page_shift()), template);
+        }
+    }
     /// The access, or the exception that it takes instead: what a fault handler is written against. Nothing is recorded
     /// for a fault; a store through a read-only leaf is recorded as by the methods above.
     ///
@@ -512,6 +557,13 @@ pub trait Cpu {
     fn list_pop(&self, list: &mut FrameList<Self::Tok>) -> Option<Frame<Self::Tok>>;
     /// Take the frame pushed first (a list appended to at its tail). *local*
     fn list_shift(&self, list: &mut FrameList<Self::Tok>) -> Option<Frame<Self::Tok>>;
+    /// `free` of every frame on the list, from the one pushed first on. A machine without scheduling points may return
+    /// neighbours together.
+    fn list_free(&self, list: &mut FrameList<Self::Tok>, kind: FrameKind) {
+        while let Some(frame) = self.list_shift(list) {
+            self.free(frame, 0, kind);
+        }
+    }
     /// Allocator's side of online, isolate, offline. Returns the first obstacle for `Offline` and `Isolate`.
     ///
     /// # Errors

@@ -4,13 +4,13 @@
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Attr, Barrier, Cpu, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Order, Pa, Slot,
-    Tlbi, Va, Zone,
+    Alloc, Attr, Barrier, Cpu, Desc, Entry, Frame, FrameKind, Granule, Invariant, Kind, Level, LockId, Mode, Order, Pa,
+    Slot, Tlbi, Va, Zone,
 };
 
 use crate::pgtable::{
-    __flush_tlb_kernel_pgtable, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k,
-    pgtable_range_aligned, read_once, set_entry, walk,
+    __flush_tlb_kernel_pgtable, after_set_pte, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset,
+    pgd_offset_k, pgtable_range_aligned, read_once, set_entry, walk,
 };
 use crate::policy::{LinearFlush, LinearMap, Mapping, RemovedTail, TableCount, TableFree};
 use crate::sparse_vmemmap::{Storage, vmemmap_alloc_block_buf, vmemmap_populate_basepages, vmemmap_populate_to};
@@ -125,6 +125,12 @@ fn unmap_hotplug_table<C: Cpu>(
     end: Va,
     storage: &mut Option<&mut Storage>,
 ) {
+    if level == Level::PTE && storage.is_none() {
+        match k.policies.linear_flush {
+            LinearFlush::Range => return unmap_hotplug_ptes(k, cpu, offset(cpu, table, level, start), start, end),
+            LinearFlush::Entry => {}
+        }
+    }
     let mut addr = start;
     while addr != end {
         let next = k.geometry.addr_end(addr, end, level);
@@ -143,6 +149,21 @@ fn unmap_hotplug_table<C: Cpu>(
         }
         addr = next;
     }
+}
+
+/// `unmap_hotplug_pte_range` of the linear map, with one flush for all at its end: nothing but loads and stores.
+fn unmap_hotplug_ptes<C: Cpu>(k: &Kernel, cpu: &C, first: Slot<C::Tok>, start: Va, end: Va) {
+    let count = (end.since(start) >> k.geometry.page_shift()) as usize;
+    cpu.update_each(first, count, |index, entry| {
+        if entry.desc.is_none() {
+            return None;
+        }
+        if !matches!(k.geometry.kind(entry.desc, Level::PTE), Kind::Page(_)) {
+            let addr = start.plus(u64::from(index - first.index) << k.geometry.page_shift());
+            cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: entry neither none, leaf nor table");
+        }
+        Some(Desc::NONE)
+    });
 }
 
 /// Store 0; if the frame is to be freed: invalidate one page, then free.
@@ -246,16 +267,22 @@ fn free_empty_below<C: Cpu>(k: &Kernel, cpu: &C, slot: Slot<C::Tok>, start: Va, 
         return;
     };
     let level = slot.level.next();
-    let mut addr = start;
-    while addr != end {
-        let next = k.geometry.addr_end(addr, end, level);
-        let at = offset(cpu, table, level, addr);
-        if level != Level::PTE {
-            free_empty_below(k, cpu, at, addr, next, floor, ceiling);
-        } else if !read_once(cpu, at).desc.is_none() {
-            cpu.warn(Invariant::FreedTableIsEmpty, addr.0, "free_empty_pte_table: a PTE is left in the range");
+    if level == Level::PTE {
+        let first = offset(cpu, table, level, start);
+        let count = (end.since(start) >> k.geometry.page_shift()) as usize;
+        cpu.read_each(first, count, |index, pte| {
+            if !pte.desc.is_none() {
+                let addr = start.plus(u64::from(index - first.index) << k.geometry.page_shift());
+                cpu.warn(Invariant::FreedTableIsEmpty, addr.0, "free_empty_pte_table: a PTE is left in the range");
+            }
+        });
+    } else {
+        let mut addr = start;
+        while addr != end {
+            let next = k.geometry.addr_end(addr, end, level);
+            free_empty_below(k, cpu, offset(cpu, table, level, addr), addr, next, floor, ceiling);
+            addr = next;
         }
-        addr = next;
     }
     let span = k.geometry.entry_span(slot.level);
     let owned = pgtable_range_aligned(&(start..end), floor, ceiling, span);
@@ -387,11 +414,10 @@ fn is_table_empty<C: Cpu>(k: &Kernel, cpu: &C, table: Frame<C::Tok>, level: Leve
 /// Whether a leaf of `level` may map this piece: everything aligned, and the policy and granule allow blocks.
 #[inline]
 fn linear_leaf_fits(k: &Kernel, level: Level, addr: Va, next: Va, pa: Pa, start: Va) -> bool {
-    level == Level::PTE
-        || (addr >= linear_blocks_from(k, start)
-            && maps_blocks(k)
-            && k.geometry.block_allowed(level)
-            && (addr.0 | next.0 | pa.0) & (k.geometry.entry_span(level) - 1) == 0)
+    addr >= linear_blocks_from(k, start)
+        && maps_blocks(k)
+        && k.geometry.block_allowed(level)
+        && (addr.0 | next.0 | pa.0) & (k.geometry.entry_span(level) - 1) == 0
 }
 
 /// Whether the linear map may have blocks and contiguous runs.
@@ -459,8 +485,22 @@ struct Linear {
     early: bool,
 }
 
-/// `alloc_init_pud`, `alloc_init_cont_pmd`, `init_pmd`, `alloc_init_cont_pte`, `init_pte`: one table's part of a linear
-/// mapping.
+/// `alloc_init_cont_pte`, `init_pte`: the PTEs of one table.
+fn init_pte<C: Cpu>(k: &Kernel, cpu: &C, first: Slot<C::Tok>, linear: &Linear, part: &vmemmap_arch::VaRange) {
+    let attributes = prot::PAGE_KERNEL_TAGGED | k.extra_prot;
+    let start = linear.pa.plus(part.start.since(linear.start));
+    let may_cont = maps_blocks(k);
+    let make = |index: u16| {
+        let offset = u64::from(index - first.index) << k.geometry.page_shift();
+        let (addr, pa) = (part.start.plus(offset), start.plus(offset));
+        let cont = may_cont && linear_cont(k, Level::PTE, addr, linear.start, linear.end, pa);
+        leaf(&k.geometry, pa, if cont { attributes | Attr::CONT.bits() } else { attributes })
+    };
+    let count = (part.end.since(part.start) >> k.geometry.page_shift()) as usize;
+    cpu.write_each(first, count, after_set_pte(Desc(attributes)), make);
+}
+
+/// `alloc_init_pud`, `alloc_init_cont_pmd`, `init_pmd`: one table's part of a linear mapping.
 fn alloc_init_table<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -469,16 +509,17 @@ fn alloc_init_table<C: Cpu>(
     linear: &Linear,
     part: vmemmap_arch::VaRange,
 ) -> Result<(), Errno> {
+    if level == Level::PTE {
+        init_pte(k, cpu, offset(cpu, table, level, part.start), linear, &part);
+        return Ok(());
+    }
     let mut addr = part.start;
     while addr != part.end {
         let next = k.geometry.addr_end(addr, part.end, level);
         let slot = offset(cpu, table, level, addr);
         let pa = linear.pa.plus(addr.since(linear.start));
         if linear_leaf_fits(k, level, addr, next, pa, linear.start) {
-            let mut attributes = prot::PAGE_KERNEL_TAGGED | k.extra_prot;
-            if level != Level::PTE {
-                attributes &= !Attr::TABLE_BIT.bits();
-            }
+            let mut attributes = (prot::PAGE_KERNEL_TAGGED | k.extra_prot) & !Attr::TABLE_BIT.bits();
             if linear_cont(k, level, addr, linear.start, linear.end, pa) {
                 attributes |= Attr::CONT.bits();
             }

@@ -216,8 +216,9 @@ pub fn init_struct_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, nr: u64, templ
     let mut at = k.layout.page_va(start);
     while at < end {
         if at.is_aligned(page_size) && end.since(at) >= page_size {
-            cpu.fill(at, template);
-            at = at.plus(page_size);
+            let pages = end.since(at) >> k.geometry.page_shift();
+            cpu.fill_each(at, pages, template);
+            at = at.plus(pages << k.geometry.page_shift());
         } else {
             for index in 0..8 {
                 write_word(cpu, at, index, template.word(index));

@@ -24,8 +24,8 @@ const SPECIAL: u64 = 3;
 
 /// `fill` of a whole vmemmap page, by which a type that its first struct page should not have survives: neither
 /// `prep_compound_tail` nor `free_tail_page_prepare` writes it. A free does not write `private` either.
-fn fill_but_type<C: Cpu>(k: &Kernel, cpu: &C, at: Va, template: Template) {
-    let count = if k.features.stray_types() { read_word(cpu, at, word::COUNT) } else { PAGE_TYPE };
+fn fill_but_type<C: Cpu>(cpu: &C, at: Va, template: Template) {
+    let count = read_word(cpu, at, word::COUNT);
     if !is_hugetlb_type(count) {
         return cpu.fill(at, template);
     }
@@ -33,6 +33,16 @@ fn fill_but_type<C: Cpu>(k: &Kernel, cpu: &C, at: Va, template: Template) {
     cpu.fill(at, template);
     write_word(cpu, at, word::COUNT, template.word(word::COUNT) & !PAGE_TYPE | count & PAGE_TYPE);
     write_word(cpu, at, word::PRIVATE, private);
+}
+
+/// `fill_but_type` of so many vmemmap pages.
+fn fill_each_but_type<C: Cpu>(k: &Kernel, cpu: &C, first: Va, pages: u64, template: Template) {
+    if !k.features.stray_types() {
+        return cpu.fill_each(first, pages, template);
+    }
+    for page in 0..pages {
+        fill_but_type(cpu, first.plus(page << k.geometry.page_shift()), template);
+    }
 }
 
 /// `prep_compound_page`: the 2^order struct pages from `head` become a head and its tails, refcounts 0.
@@ -57,9 +67,7 @@ pub(crate) fn prep_compound_pages<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order:
             write_word(cpu, tail, word::COUNT, Template::FREE.word(word::COUNT));
         }
     } else {
-        for vmemmap_page in 0..nr / per_page {
-            fill_but_type(k, cpu, page.plus(vmemmap_page * k.geometry.page_size()), Template::tail(word));
-        }
+        fill_each_but_type(k, cpu, page, nr / per_page, Template::tail(word));
     }
     write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
     if k.features.folio_words_in_tails {
@@ -82,9 +90,7 @@ pub fn free_pages_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order: u8) {
     if nr < per_page {
         return init_struct_pages(k, cpu, head, nr, Template::FREE);
     }
-    for vmemmap_page in 0..nr / per_page {
-        fill_but_type(k, cpu, k.layout.page_va(head.plus(vmemmap_page * per_page)), Template::FREE);
-    }
+    fill_each_but_type(k, cpu, k.layout.page_va(head), nr / per_page, Template::FREE);
 }
 
 /// What `free_tail_page_prepare` finds wrong with a tail of the compound page at `head`.

@@ -72,6 +72,23 @@ pub fn set_entry<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
     }
 }
 
+/// `set_pte`: `set_entry` without the tests for the levels above.
+#[inline(always)]
+pub fn set_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    cpu.write(at, new, Order::Plain);
+    if new.is_valid_not_user() {
+        cpu.barrier(Barrier::DsbIshst);
+        cpu.barrier(Barrier::Isb);
+    }
+}
+
+/// The barriers of `set_pte`, if such an entry asks for any.
+#[inline]
+#[must_use]
+pub const fn after_set_pte(new: Desc) -> &'static [Barrier] {
+    if new.is_valid_not_user() { &[Barrier::DsbIshst, Barrier::Isb] } else { &[] }
+}
+
 /// `set_swapper_pgd`: the top table is written through a fixmap slot, whose unmapping flushes.
 fn set_swapper_pgd<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
     cpu.acquire(LockId::SwapperPgdir, Mode::Write);

@@ -71,13 +71,17 @@ impl<'a, S: PtdumpSink> PgState<'a, S> {
     #[inline]
     fn note_page(&mut self, addr: Va, level: i8, prot: u64) {
         let level = if level > 0 && level <= self.folded_below { 0 } else { level };
-        if prot == self.prot && level == self.level && addr < self.next_marker {
-            return;
+        if level != self.level || addr >= self.next_marker {
+            self.note_change(addr, level, prot);
+        } else if prot != self.prot {
+            // No marker, and something was noted before: nothing but the end of one range.
+            self.sink.range(self.start, addr, level, self.prot);
+            self.start = addr;
+            self.prot = prot;
         }
-        self.note_change(addr, level, prot);
     }
 
-    #[cold]
+    #[inline(never)]
     fn note_change(&mut self, addr: Va, level: i8, prot: u64) {
         if self.level == -1 {
             self.header();

@@ -8,7 +8,7 @@ use vmemmap_arch::{
 };
 
 use crate::page_alloc::check_new_pages;
-use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry};
+use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry, set_pte};
 use crate::policy::{PgdCopies, SectionUsage};
 use crate::state::{Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, mmu, mutants, page};
@@ -156,15 +156,23 @@ fn first_access_in_another_mm<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) {
     }
 }
 
-/// `vmemmap_populate_address`: one page of vmemmap; a PTE that is not none is kept (`vmemmap_pte_populate`).
+/// `vmemmap_populate_address`: one page of vmemmap; a PTE that is not none is kept.
 ///
 /// # Errors
 /// `ENOMEM`; what was made before stays.
 pub fn vmemmap_populate_address<C: Cpu>(k: &Kernel, cpu: &C, va: Va, storage: &mut Storage) -> Result<(), Errno> {
-    let Some(pte) = vmemmap_populate_to(k, cpu, va, Level::PTE, storage)? else { return Ok(()) };
+    match vmemmap_populate_to(k, cpu, va, Level::PTE, storage)? {
+        Some(pte) => vmemmap_pte_populate(k, cpu, pte, storage),
+        None => Ok(()),
+    }
+}
+
+/// `vmemmap_pte_populate`.
+#[inline]
+fn vmemmap_pte_populate<C: Cpu>(k: &Kernel, cpu: &C, pte: Slot<C::Tok>, storage: &mut Storage) -> Result<(), Errno> {
     if read_once(cpu, pte).desc.is_none() {
         let frame = vmemmap_alloc_block_buf(k, cpu, 0, storage).ok_or(Errno::ENOMEM)?;
-        set_entry(cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
+        set_pte(cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
     }
     Ok(())
 }
@@ -181,10 +189,24 @@ pub fn vmemmap_populate_basepages<C: Cpu>(
     storage: &mut Storage,
 ) -> Result<(), Errno> {
     cpu.label("vmemmap_populate_basepages");
-    let mut addr = start.align_down(k.geometry.page_size());
+    let page = k.geometry.page_size();
+    let mut addr = start.align_down(page);
     while addr < end {
-        vmemmap_populate_address(k, cpu, addr, storage)?;
-        addr = addr.plus(k.geometry.page_size());
+        // The pages of one PTE table.
+        let next = k.geometry.addr_end(addr, end, Level::PMD);
+        if C::KEEPS_TABLES
+            && let Some(mut pte) = vmemmap_populate_to(k, cpu, addr, Level::PTE, storage)?
+        {
+            while addr < next {
+                vmemmap_pte_populate(k, cpu, pte, storage)?;
+                pte.index += 1;
+                addr = addr.plus(page);
+            }
+        }
+        while addr < next {
+            vmemmap_populate_address(k, cpu, addr, storage)?;
+            addr = addr.plus(page);
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ mod lab;
 
 use lab::{BASE, Lab};
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Alloc, Cpu, FrameKind, Granule, Invariant, Level, Pa, Pfn, VaRange, Version, Zone};
+use vmemmap_arch::{Alloc, Cpu, FrameKind, Geometry, Granule, Invariant, Level, Pa, Pfn, VaRange, Version, Zone};
 use vmemmap_kernel::hugetlb::resize::set_max_huge_pages;
 use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, remove_pool_hugetlb_folio};
 use vmemmap_kernel::hugetlb_vmemmap::hugetlb_vmemmap_optimize_folios;
@@ -245,4 +245,21 @@ fn the_tail_frame_of_a_zone_keeps_the_block_that_it_lies_in_from_going_offline()
         }
         m.assert_clean("offline or not");
     }
+}
+
+/// R37, on a booted machine: 16G pages of a 64K kernel whose memory begins at no multiple of 16 GiB.
+#[test]
+fn a_mask_finds_another_head_where_vmemmap_is_not_aligned_to_the_folio() {
+    let sizes = Geometry::new(Granule::K64, 48).unwrap().hugetlb_sizes().0;
+    let giant = sizes.iter().position(|&pages| pages == 1 << 18).unwrap();
+    // One such page lies in the memory between 16 GiB and 33 GiB.
+    let m = Lab::new(Granule::K64, Version::V7_3, 64, true, Policies::default());
+    let resolves = |pool: usize| {
+        let head = alloc_pool_huge_folio(&m.k, &m.cpu(), pool as u8, None).unwrap();
+        assert_eq!(head % sizes[pool], 0, "aligned by address");
+        let va = |pfn| m.k.layout.page_va(Pfn(pfn));
+        compound_head(&m.k, &m.cpu(), va(head + 1)) == va(head)
+    };
+    assert!(resolves(giant - 1), "512M");
+    assert!(!resolves(giant), "16G");
 }

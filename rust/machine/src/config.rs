@@ -66,6 +66,15 @@ pub enum ConfigError {
     },
 }
 
+/// What the address of a machine's first frame is a multiple of, whether there is memory or not: a section, and the
+/// largest hugepage, so that a run aligned by number is aligned by address.
+#[must_use]
+pub fn first_frame_alignment(geometry: &Geometry) -> u64 {
+    let (sizes, count) = geometry.hugetlb_sizes();
+    let largest = sizes[..count].iter().max().map_or(0, |pages| pages << geometry.page_shift());
+    geometry.section_size().max(largest)
+}
+
 impl MachineConfig {
     /// The ranges, sorted.
     ///

@@ -27,7 +27,7 @@ pub mod violation;
 #[cfg(not(loom))]
 pub use checked::Checked;
 #[cfg(not(loom))]
-pub use config::{ConfigError, MAX_CPUS, MachineConfig, RamRange};
+pub use config::{ConfigError, MAX_CPUS, MachineConfig, RamRange, first_frame_alignment};
 #[cfg(not(loom))]
 pub use native::counters::Counters;
 #[cfg(not(loom))]

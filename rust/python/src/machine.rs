@@ -1,6 +1,9 @@
 //! A live machine, driven from Python one kernel operation at a time.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
@@ -15,7 +18,7 @@ use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{MAX_RAM_RANGES, Operation, Policies, Ram, check};
 use vmemmap_lab::document::{self, MachineDocument, OperationDocument};
 use vmemmap_lab::live::{BlockState, LiveMachine};
-use vmemmap_machine::Violation;
+use vmemmap_machine::{Violation, first_frame_alignment};
 
 use crate::arrays;
 use crate::errors::{Error, guarded};
@@ -57,9 +60,9 @@ fn zone_name(block: &BlockState) -> Option<&'static str> {
 }
 
 /// What ptdump notes, as the kernel's text.
-struct Text(TextWriter<Vec<u8>>);
+struct Text<W: Write>(TextWriter<W>);
 
-impl PtdumpSink for Text {
+impl<W: Write> PtdumpSink for Text<W> {
     fn marker(&mut self, name: &'static str) {
         self.0.marker(name);
     }
@@ -84,7 +87,7 @@ const SLOTS: u64 = 64 << 30;
 /// machine can have.
 fn slots(layout: &Layout, ram: &[Ram]) -> Vec<Ram> {
     let size = layout.geometry.section_size();
-    let first = ram.first().map_or(0, |range| range.start.0 & !(size - 1));
+    let first = ram.first().map_or(0, |range| range.start.0 & !(first_frame_alignment(&layout.geometry) - 1));
     let last = (layout.memstart as u64)
         .wrapping_add(layout.page_end.since(layout.page_offset))
         .min(first.saturating_add(layout.geometry.page_size() << 32));
@@ -377,6 +380,20 @@ impl Machine {
             })?;
             let text = text.map_err(|error| Error::Spec(error.to_string()))?;
             String::from_utf8(text).map_err(|error| Error::Image(error.to_string()))
+        })
+    }
+
+    /// The same text into a file, never held as a whole.
+    fn write_ptdump(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        guarded(py, || {
+            let written = self.interruptibly(py, || {
+                let kernel = self.live.kernel();
+                let out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+                let mut sink = Text(TextWriter::new(out, kernel.layout.version, kernel.geometry.levels));
+                self.live.ptdump(&mut sink);
+                sink.0.finish()?.flush()
+            })?;
+            written.map_err(|error| Error::Spec(format!("{}: {error}", path.display())))
         })
     }
 

@@ -2,7 +2,7 @@
 //! dissolve_free_huge_pages`, `isolate_or_dissolve_huge_page`, `mm/migrate.c`; kernel-semantics §7.5, §7.7).
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::{Cpu, Invariant, Pfn, RangeOp, Va};
+use vmemmap_arch::{Cpu, Invariant, Pfn, RangeOp, Template, Va};
 
 use super::page::HugePage;
 use super::page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
@@ -33,8 +33,16 @@ pub fn dissolve_free_hugetlb_folios<C: Cpu>(k: &Kernel, cpu: &C, start: Pfn, end
     cpu.label("dissolve_free_huge_pages");
     let step = k.geometry.hugetlb_sizes().0[0];
     let mut dissolved = 0;
+    let per_page = k.geometry.struct_pages_per_page();
     let mut pfn = start;
     while pfn < end {
+        if pfn.is_aligned(per_page) {
+            let pages = cpu.skip_filled(k.layout.page_va(pfn), (end.0 - pfn.0) / per_page, Template::FREE);
+            pfn = pfn.plus(pages * per_page);
+            if pfn >= end {
+                break;
+            }
+        }
         dissolved += u64::from(dissolve_free_hugetlb_folio(k, cpu, k.layout.page_va(pfn))?);
         pfn = pfn.plus(step);
     }

@@ -76,6 +76,10 @@ fn free_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C, frame: Frame<C::Tok>) {
 
 /// `free_vmemmap_page_list`.
 fn free_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, list: &mut FrameList<C::Tok>) {
+    if !k.features.memmap_counters && !k.features.stray_types() {
+        // Nothing is looked at or counted between two of them.
+        return cpu.list_free(list, FrameKind::Vmemmap);
+    }
     while let Some(frame) = cpu.list_shift(list) {
         free_vmemmap_page(k, cpu, frame);
     }

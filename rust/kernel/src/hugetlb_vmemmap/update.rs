@@ -6,7 +6,7 @@ use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, M
 use super::read_only_first::{protect_tails, restored_read_only, unprotect_tails};
 use super::walk::{Action, NR_RESET_STRUCT_PAGE, Pass, RemapWalk};
 use crate::features::{FrameOrder, RestoreSource, Rollback};
-use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry};
+use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry, set_pte};
 use crate::policy::{Invalidate, PteUpdate};
 use crate::{Kernel, mutants};
 
@@ -190,16 +190,6 @@ fn vmemmap_update_pte_irqs_off<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, va
     bbm_pte(k, cpu, at, va, new);
     cpu.release(LockId::InitMmPageTable, Mode::Write);
     cpu.irq_enable();
-}
-
-/// `set_pte`: `set_entry` without the tests for the levels above.
-#[inline(always)]
-fn set_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) {
-    cpu.write(at, new, Order::Plain);
-    if new.is_valid_not_user() {
-        cpu.barrier(Barrier::DsbIshst);
-        cpu.barrier(Barrier::Isb);
-    }
 }
 
 /// The exchange as one atomic instruction.

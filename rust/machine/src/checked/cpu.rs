@@ -35,7 +35,7 @@ impl Cpu for Checked<'_> {
     }
     fn read(&self, at: Slot<u32>, _order: Order) -> Entry<u32> {
         self.cpu.tally.count(Count::Read);
-        let entry = self.descriptor(at, Hold::Shared, "read", |word, named| {
+        let entry = self.descriptor(at, false, "read", |word, named| {
             let desc = Desc(word.load(Ordering::Acquire));
             Entry { desc, tok: self.machine.token(desc, at.level, named.load(Ordering::Relaxed)) }
         });
@@ -43,15 +43,15 @@ impl Cpu for Checked<'_> {
     }
     fn write(&self, at: Slot<u32>, new: Desc, _order: Order) {
         self.cpu.tally.count(Count::Write);
-        let _ = self.exchange(at, new, "store", |_| true);
+        let _ = self.exchange(at, new, "store", None);
     }
     fn swap(&self, at: Slot<u32>, new: Desc, _order: Order) -> Entry<u32> {
         self.cpu.tally.count(Count::Exchange);
-        self.exchange(at, new, "exchange", |_| true).map_or(Entry { desc: Desc::NONE, tok: 0 }, |(entry, _)| entry)
+        self.exchange(at, new, "exchange", None).map_or(Entry { desc: Desc::NONE, tok: 0 }, |(entry, _)| entry)
     }
     fn compare_exchange(&self, at: Slot<u32>, old: Desc, new: Desc, _order: Order) -> Result<Entry<u32>, Entry<u32>> {
         self.cpu.tally.count(Count::Exchange);
-        match self.exchange(at, new, "compare-and-exchange", |found| found == old) {
+        match self.exchange(at, new, "compare-and-exchange", Some(old)) {
             Some((entry, true)) => Ok(entry),
             Some((entry, false)) => Err(entry),
             None => Err(Entry { desc: Desc::NONE, tok: 0 }),
@@ -126,7 +126,7 @@ impl Cpu for Checked<'_> {
         let (mut entries, mut linked) = (0, false);
         if table {
             how = Freeing { poison: Contents::Words, wait_for_readers: false, ..how };
-            let now = m.lock_frame(first, Hold::Exclusive).unwrap_or(state);
+            let now = m.lock_table(first).unwrap_or(state);
             linked = now.has(bit::LINKED);
             // Somebody else may have freed it between the look and the lock; then `give` says so.
             if now.generation() == state.generation() {

@@ -1,11 +1,12 @@
 //! The lock in a frame's state word, with which a checked CPU makes check and access one step.
 //!
 //! # Protocol
-//! Reading a descriptor holds its table shared, storing one holds it exclusively; freeing a frame holds it exclusively.
-//! A walk that stands for hardware goes hand over hand: it holds a table until it has the next one, and the leaf's
-//! table and frame until the data access is done. So every access happens before or after a free, never during it.
-//! Nobody waits while holding a frame exclusively, and shared holders wait downwards only; there is no cycle to
-//! deadlock in.
+//! Reading or storing a descriptor pins its table (`pins`), which takes no locked instruction; what is stored is stored
+//! by one exchange. Freeing a table holds it exclusively, and waits for who has pinned it. A walk that stands for
+//! hardware goes hand over hand: it holds a table until it has the next one, and the leaf's table and frame until the
+//! data access is done. So every access happens before or after a free, never during it. Who holds a table exclusively
+//! waits for pins alone, nobody waits while it has pinned one, and shared holders wait downwards only; there is no cycle
+//! to deadlock in.
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
 
@@ -62,6 +63,28 @@ impl Machine {
                 Hold::Shared => word.fetch_sub(1, std::sync::atomic::Ordering::Release),
                 Hold::Exclusive => word.fetch_and(!bit::WRITER, std::sync::atomic::Ordering::Release),
             };
+        }
+    }
+
+    /// Lock a table exclusively: no walk goes through it, and no access of a CPU that pinned it is under way.
+    pub(crate) fn lock_table(&self, table: u64) -> Option<State> {
+        let state = self.lock_frame(table, Hold::Exclusive)?;
+        self.watch.pins.wait_for(table);
+        Some(state)
+    }
+    /// Pin a table and return its state; `None` outside the machine. Nobody frees it before `unpin`.
+    #[inline]
+    pub(crate) fn pin_table(&self, cpu: u8, table: u64, storing: bool) -> Option<State> {
+        let word = self.states.word(table)?;
+        let mut patience = Patience::default();
+        loop {
+            self.watch.pins.pin(cpu, table, storing);
+            let state = State(word.load(std::sync::atomic::Ordering::Acquire));
+            if !state.has(bit::WRITER) {
+                return Some(state);
+            }
+            self.watch.pins.unpin(cpu);
+            patience.wait();
         }
     }
 

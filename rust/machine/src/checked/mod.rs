@@ -1,10 +1,11 @@
 //! A CPU with checks: a use after free, a hole, a store through a read-only leaf is a report with both histories.
 //!
 //! Handles carry the generation of their frame, odd while it is allocated, and a descriptor's record says which
-//! generation it named when it was written; every access compares under the frame's lock (`frame_lock`), so that what
-//! is reported happened and what happened is reported. A refused access reads none (or 0), so that every walk ends by
-//! itself. Descriptors must be stored by checked CPUs, or by `Machine::write_table_raw` before these run, or their
-//! records are missing and the frame's present generation is taken for the one that was named.
+//! generation it named when it was written; every access compares under the frame's lock, or while the table is pinned
+//! (`frame_lock`), so that what is reported happened and what happened is reported. A refused access reads none (or 0),
+//! so that every walk ends by itself. Descriptors must be stored by checked CPUs, or by `Machine::write_table_raw`
+//! before these run, or their records are missing and the frame's present generation is taken for the one that was
+//! named.
 
 mod cpu;
 pub(crate) mod frame_lock;
@@ -18,7 +19,7 @@ use vmemmap_arch::{Desc, Entry, Frame, Invariant, LockId, Slot, Va};
 use crate::checked::frame_lock::{Fault, Hold, Judged};
 use crate::native::counters::Count;
 use crate::native::cpu::Native;
-use crate::native::frame_state::PackedEvent;
+use crate::native::frame_state::{PackedEvent, State};
 use crate::native::machine::Machine;
 use crate::native::promises::SPINLOCKS;
 
@@ -79,11 +80,13 @@ impl<'m> Checked<'m> {
     }
 
     // ---- descriptors ----------------------------------------------------------------------------------------
-    /// Run `access` on a descriptor and its record, as one step with the check of its table.
+    /// Run `access` on a descriptor and its record, as one step with the check of its table: it is not freed in
+    /// between.
+    #[inline]
     fn descriptor<R>(
         &self,
         at: Slot<u32>,
-        hold: Hold,
+        storing: bool,
         what: &str,
         access: impl FnOnce(&AtomicU64, &AtomicU64) -> R,
     ) -> Option<R> {
@@ -91,13 +94,8 @@ impl<'m> Checked<'m> {
         let frame = m.frame_of(at.table);
         let number = m.word_number(at.table, u64::from(at.index));
         let inside = usize::from(at.index) < m.geometry().entries();
-        let Some(state) = inside.then(|| m.lock_frame(frame, hold)).flatten() else {
-            self.cpu.report(
-                Invariant::TreeWellFormed,
-                at.table.0,
-                format!("{what} of entry {} of {}, which is no table in memory", at.index, at.table),
-                None,
-            );
+        let Some(state) = inside.then(|| m.pin_table(self.cpu.cpu, frame, storing)).flatten() else {
+            self.no_table(at, what);
             return None;
         };
         let judged = Machine::judge_table(state, at.tok);
@@ -105,49 +103,61 @@ impl<'m> Checked<'m> {
             (Judged::Good, Some(word), Some(named)) => Some(access(word, named)),
             _ => None,
         };
-        m.unlock_frame(frame, hold);
+        m.watch.pins.unpin(self.cpu.cpu);
         if done.is_none() {
-            let now = match state.kind() {
-                None => "is free".to_owned(),
-                Some(kind) => format!("is {kind:?} of generation {}", state.generation()),
-            };
-            let (invariant, why) = match judged {
-                Judged::Never => (Invariant::TreeWellFormed, "was never allocated"),
-                _ => (Invariant::NoWalkOfFreedTable, "was freed"),
-            };
-            self.cpu.report(
-                invariant,
-                at.table.0,
-                format!(
-                    "{what} of entry {} of the level-{} table {} of generation {}, which {why} and {now}",
-                    at.index, at.level.0, at.table, at.tok
-                ),
-                Some(at.table),
-            );
+            self.freed_table(at, what, state, judged);
         }
         done
     }
+    #[cold]
+    fn no_table(&self, at: Slot<u32>, what: &str) {
+        self.cpu.report(
+            Invariant::TreeWellFormed,
+            at.table.0,
+            format!("{what} of entry {} of {}, which is no table in memory", at.index, at.table),
+            None,
+        );
+    }
+    #[cold]
+    fn freed_table(&self, at: Slot<u32>, what: &str, state: State, judged: Judged) {
+        let now = match state.kind() {
+            None => "is free".to_owned(),
+            Some(kind) => format!("is {kind:?} of generation {}", state.generation()),
+        };
+        let (invariant, why) = match judged {
+            Judged::Never => (Invariant::TreeWellFormed, "was never allocated"),
+            _ => (Invariant::NoWalkOfFreedTable, "was freed"),
+        };
+        self.cpu.report(
+            invariant,
+            at.table.0,
+            format!(
+                "{what} of entry {} of the level-{} table {} of generation {}, which {why} and {now}",
+                at.index, at.level.0, at.table, at.tok
+            ),
+            Some(at.table),
+        );
+    }
 
-    /// Store `new` if `wanted` says so of the old word; the old entry, and whether it was stored.
-    fn exchange(
-        &self,
-        at: Slot<u32>,
-        new: Desc,
-        what: &str,
-        wanted: impl Fn(Desc) -> bool,
-    ) -> Option<(Entry<u32>, bool)> {
+    /// Store `new`, if `wanted` is there or none is asked for; the old entry, and whether it was stored.
+    #[inline]
+    fn exchange(&self, at: Slot<u32>, new: Desc, what: &str, wanted: Option<Desc>) -> Option<(Entry<u32>, bool)> {
         let m = self.machine;
         let mut promised = 0;
-        let done = self.descriptor(at, Hold::Exclusive, what, |word, named| {
-            let old = Desc(word.load(Ordering::Relaxed));
-            let entry = Entry { desc: old, tok: m.token(old, at.level, named.load(Ordering::Relaxed)) };
-            if !wanted(old) {
-                return (entry, false);
-            }
+        let done = self.descriptor(at, true, what, |word, named| {
             let record = m.record_for(new, at.level);
-            promised = m.watch.store(self.cpu.cpu, || word.store(new.0, Ordering::Release));
-            named.store(record, Ordering::Relaxed);
-            (entry, true)
+            let before = named.load(Ordering::Relaxed);
+            promised = m.watch.promised(self.cpu.cpu);
+            let found = match wanted {
+                None => Ok(word.swap(new.0, Ordering::AcqRel)),
+                Some(old) => word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire),
+            };
+            let old = Desc(found.unwrap_or_else(|old| old));
+            // Whoever reads the word before its record, or an older record, finds one of another frame, or none.
+            if found.is_ok() {
+                named.store(record, Ordering::Release);
+            }
+            (Entry { desc: old, tok: m.token(old, at.level, before) }, found.is_ok())
         });
         if let Some((entry, true)) = done {
             self.judge_store(at, entry.desc, new, promised);

@@ -73,6 +73,12 @@ impl Machine {
             Contents::Words => None,
         }
     }
+    /// Whether every struct page of a frame reads as `template` because nobody stored into it.
+    #[inline]
+    pub(crate) fn is_filled(&self, frame: u64, template: Template) -> bool {
+        let Some(word) = self.states.word(frame) else { return false };
+        self.template_of(frame, State(word.load(Ordering::Acquire))) == Some(template)
+    }
     /// Word `index` of a frame; `None` outside the machine.
     pub(crate) fn read_word(&self, frame: u64, index: u64, order: Order) -> Option<u64> {
         let state = State(self.states.word(frame)?.load(Ordering::Acquire));
@@ -107,16 +113,14 @@ impl Machine {
     fn materialise(&self, frame: u64) -> Option<()> {
         let state = self.lock_contents(frame)?;
         if let Some(template) = self.template_of(frame, state) {
-            // Words never written are 0 already; leave those untouched that are to be 0.
             let clean = !state.has(bit::DIRTY);
-            let words = self.geometry().entries() as u64;
-            let pa = self.frame_pa(frame);
-            for i in 0..words {
-                let value = template.word((i & 7) as u8);
-                if !(clean && value == 0)
-                    && let Some(w) = self.word_at(pa, i)
-                {
-                    w.store(value, Ordering::Relaxed);
+            let values: [u64; 8] = core::array::from_fn(|i| template.word(i as u8));
+            for page in self.words_of(frame).chunks_exact(8) {
+                for (word, value) in page.iter().zip(values) {
+                    // Words never written are 0 already; leave those untouched that are to be 0.
+                    if !(clean && value == 0) {
+                        word.store(value, Ordering::Relaxed);
+                    }
                 }
             }
         }
@@ -125,12 +129,15 @@ impl Machine {
     }
     /// Make every struct page of a frame read as `template`. `None` outside the machine.
     pub(crate) fn set_template(&self, frame: u64, template: Template) -> Option<()> {
-        self.lock_contents(frame)?;
+        self.states.word(frame)?;
         let contents = Contents::of(template);
         if contents == Contents::Other {
+            // Before the state says so. Whoever makes words of the template that was there has one of the two.
             self.states.template(frame)?.store(template.bits(), Ordering::Release);
         }
-        self.unlock_contents(frame, contents, false);
+        while self.states.update(frame, |s| (!s.has(bit::CONTENTS_BUSY)).then(|| s.with_contents(contents))).is_err() {
+            relax();
+        }
         Some(())
     }
     /// Copy one frame to another. `None` if either lies outside the machine.
@@ -141,11 +148,8 @@ impl Machine {
         }
         self.states.word(to)?;
         self.lock_contents(to)?;
-        let (a, b) = (self.frame_pa(from), self.frame_pa(to));
-        for i in 0..self.geometry().entries() as u64 {
-            if let (Some(x), Some(y)) = (self.word_at(a, i), self.word_at(b, i)) {
-                y.store(x.load(Ordering::Relaxed), Ordering::Relaxed);
-            }
+        for (x, y) in self.words_of(from).iter().zip(self.words_of(to)) {
+            y.store(x.load(Ordering::Relaxed), Ordering::Relaxed);
         }
         self.unlock_contents(to, Contents::Words, true);
         Some(())
@@ -153,16 +157,17 @@ impl Machine {
     /// Copy a frame whose struct pages from number `reset` on are equal tails, as a template, so that the copy costs no
     /// memory of the host. `false` if they are not, and nothing is copied then.
     pub(crate) fn copy_as_tails(&self, from: u64, to: u64, reset: u16) -> bool {
-        let words = self.geometry().entries() as u64;
-        let first = u64::from(reset) * 8;
         if reset == 0 || self.states.get(from).contents() != Contents::Words || self.states.word(to).is_none() {
             return false;
         }
-        let pa = self.frame_pa(from);
-        let word = |i: u64| self.word_at(pa, i).map_or(0, |w| w.load(Ordering::Relaxed));
-        let tail = Template::from_bits(word(first + u64::from(word::COMPOUND_HEAD)));
+        let pages = self.words_of(from).get(usize::from(reset) * 8..).unwrap_or_default();
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let Some(tail) = pages.get(usize::from(word::COMPOUND_HEAD)) else { return false };
+        let tail = Template::from_bits(load(tail));
+        let values: [u64; 8] = core::array::from_fn(|i| tail.word(i as u8));
+        let differs = |page: &[AtomicU64]| page.iter().zip(values).fold(0, |or, (word, value)| or | load(word) ^ value);
         tail.bits() & 1 != 0
-            && (first..words).all(|i| word(i) == tail.word((i & 7) as u8))
+            && pages.chunks_exact(8).all(|page| differs(page) == 0)
             && self.set_template(to, tail).is_some()
     }
     /// Word `index` of a frame as any CPU would read it, without a trace; for tests and exports.

@@ -6,7 +6,7 @@
 //! the explored machine.
 
 use core::cell::Cell;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use vmemmap_arch::{
     Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind,
@@ -42,7 +42,7 @@ pub(crate) enum Attempt {
 
 /// What an access through a virtual address is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+pub(super) enum Access {
     Load,
     Store,
 }
@@ -82,7 +82,7 @@ impl<'m> Native<'m> {
     }
     #[cold]
     #[inline(never)]
-    fn wild(&self, pa: Pa) -> Desc {
+    pub(super) fn wild(&self, pa: Pa) -> Desc {
         self.report(
             Invariant::TreeWellFormed,
             pa.0,
@@ -108,47 +108,11 @@ impl<'m> Native<'m> {
         taken
     }
 
-    /// Walk the tables as they are now: the frame that `va` translates to, and the number of the word in it.
-    fn translate(&self, va: Va, access: Access) -> Option<(u64, u64)> {
-        let g = self.machine.geometry();
-        let mut table = self.machine.root();
-        let mut level = g.top();
-        loop {
-            let Some(word) = self.machine.word_at(table, u64::from(g.index(va, level))) else {
-                self.wild(table);
-                return None;
-            };
-            let desc = Desc(word.load(Ordering::Relaxed));
-            match g.kind(desc, level) {
-                Kind::Table(next) => {
-                    table = next;
-                    level = level.next();
-                }
-                Kind::Page(pa) | Kind::Block(pa) => {
-                    if access == Access::Store && !desc.is_writable() {
-                        self.report(
-                            Invariant::SharedTailsReadOnly,
-                            va.0,
-                            format!("store to {va} through the read-only leaf {desc} of level {}", level.0),
-                            Some(pa),
-                        );
-                        return None;
-                    }
-                    let pa = pa.plus(va.0 & (g.entry_span(level) - 1));
-                    return Some((self.machine.frame_of(pa), (pa.0 & (g.page_size() - 1)) >> 3));
-                }
-                Kind::None | Kind::Invalid | Kind::Reserved if self.takes_fault() => return None,
-                Kind::None | Kind::Invalid | Kind::Reserved => {
-                    self.report(
-                        Invariant::AlwaysTranslates,
-                        va.0,
-                        format!("{va} does not translate: {desc} at level {}", level.0),
-                        None,
-                    );
-                    return None;
-                }
-            }
-        }
+    /// So many words of a table; `None` outside the machine.
+    #[inline(always)]
+    pub(super) fn words_from(&self, at: Slot<()>, count: usize) -> Option<&[AtomicU64]> {
+        let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
+        self.machine.words.words().get(first..first.checked_add(count)?)
     }
     /// A word that data access found outside memory.
     fn outside<T: Default>(&self, frame: u64) -> T {
@@ -162,7 +126,7 @@ impl<'m> Native<'m> {
         let found = if m.injection.fails(self.cpu) {
             None
         } else {
-            m.take_run(request.order, request.kind, request.zone, at, request.top_down)
+            m.take_run(Some(self.cpu), request.order, request.kind, request.zone, at, request.top_down)
         };
         match found {
             Some(_) => self.tally.add(Count::FrameAllocated, 1 << request.order),
@@ -172,23 +136,32 @@ impl<'m> Native<'m> {
     }
     /// Returns whether it was freed.
     pub(crate) fn give(&self, pa: Pa, order: u8, kind: FrameKind, how: Freeing, each: impl Fn(u64)) -> bool {
-        match self.machine.give_run(pa, order, kind, how, each) {
+        let freed = self.machine.give_run(self.cpu, pa, order, kind, how, each);
+        self.was_freed(pa, order, kind, freed)
+    }
+    /// The first half of `give` for one frame: nobody's, and not yet in the allocator's hands.
+    fn retire(&self, pa: Pa, kind: FrameKind) -> bool {
+        let retired = self.machine.retire_run(pa, 0, kind, Freeing::default(), |_| {}).map(|_| ());
+        self.was_freed(pa, 0, kind, retired)
+    }
+    #[inline]
+    fn was_freed(&self, pa: Pa, order: u8, kind: FrameKind, freed: Result<(), BadFree>) -> bool {
+        match freed {
             Ok(()) => {
                 self.tally.add(Count::FrameFreed, 1 << order);
                 if kind == FrameKind::Table {
                     self.tally.count(Count::TableFreed);
                 }
-                return true;
             }
-            Err(BadFree::NotAllocated) => {
-                self.report(
-                    Invariant::FramesConserved,
-                    pa.0,
-                    format!("free of {pa}, which is not allocated"),
-                    Some(pa),
-                );
-            }
-            Err(BadFree::Mismatch(found)) => {
+            Err(bad) => self.bad_free(pa, order, kind, bad),
+        }
+        freed.is_ok()
+    }
+    #[cold]
+    fn bad_free(&self, pa: Pa, order: u8, kind: FrameKind, bad: BadFree) {
+        let (invariant, message) = match bad {
+            BadFree::NotAllocated => (Invariant::FramesConserved, format!("free of {pa}, which is not allocated")),
+            BadFree::Mismatch(found) => {
                 let message = match found.kind() {
                     _ if found.has(bit::TAIL) => {
                         format!("free of {pa}, which lies inside a run of order {}", found.order())
@@ -198,119 +171,29 @@ impl<'m> Native<'m> {
                     }
                     None => format!("free of {pa}, which is not allocated"),
                 };
-                self.report(Invariant::FramesConserved, pa.0, message, Some(pa));
+                (Invariant::FramesConserved, message)
             }
-            Err(BadFree::SelfHosted) => {
-                self.report(
-                    Invariant::SelfHostedUntouched,
-                    pa.0,
-                    format!("self-hosted frame {pa} returned to the allocator"),
-                    Some(pa),
-                );
-            }
-        }
-        false
-    }
-
-    // ---- lists: previous frame in the high half of a frame's link word, next in the low half; itself: none ----
-    #[inline(always)]
-    pub(crate) fn push<T: Copy>(&self, list: &mut FrameList<T>, frame: Frame<T>) {
-        let n = self.machine.frame_of(frame.pa) & 0xffff_ffff;
-        let Some(link) = self.machine.states.link(n) else {
-            self.wild(frame.pa);
-            return;
-        };
-        match list.last {
-            None => {
-                link.store(n << 32 | n, Ordering::Relaxed);
-                list.first = Some(frame);
-            }
-            Some(last) => {
-                let l = self.machine.frame_of(last.pa);
-                link.store(l << 32 | n, Ordering::Relaxed);
-                if let Some(before) = self.machine.states.link(l) {
-                    let old = before.load(Ordering::Relaxed);
-                    before.store(old & !0xffff_ffff | n, Ordering::Relaxed);
-                }
-            }
-        }
-        list.last = Some(frame);
-        list.len += 1;
-    }
-    /// `push` of all of them: each link is stored once, when the frame after it is known.
-    #[inline(always)]
-    pub(crate) fn push_each<T: Copy>(&self, list: &mut FrameList<T>, frames: impl Iterator<Item = Frame<T>>) {
-        let (number, links) = (self.machine.frame_numbers(), self.machine.states.links());
-        let linked = |frame: Frame<T>| {
-            let n = number(frame.pa) & 0xffff_ffff;
-            let link = links.get(n as usize);
-            if link.is_none() {
-                self.wild(frame.pa);
-            }
-            link.map(|link| (frame, n, link))
-        };
-        let mut frames = frames.filter_map(linked);
-        let (mut previous, mut end) = match list.last {
-            Some(last) => {
-                let Some(end) = linked(last) else { return };
-                (end.2.load(Ordering::Relaxed) >> 32, end)
-            }
-            None => {
-                let Some(end) = frames.next() else { return };
-                list.first = Some(end.0);
-                list.len = 1;
-                (end.1, end)
+            BadFree::SelfHosted => {
+                (Invariant::SelfHostedUntouched, format!("self-hosted frame {pa} returned to the allocator"))
             }
         };
-        let mut len = list.len;
-        for next in frames {
-            end.2.store(previous << 32 | next.1, Ordering::Relaxed);
-            (previous, end) = (end.1, next);
-            len += 1;
-        }
-        end.2.store(previous << 32 | end.1, Ordering::Relaxed);
-        list.last = Some(end.0);
-        list.len = len;
-    }
-    /// Number of the neighbour of a frame on its list.
-    fn neighbour(&self, pa: Pa, previous: bool) -> Option<u64> {
-        let n = self.machine.frame_of(pa);
-        let link = self.machine.states.link(n)?.load(Ordering::Relaxed);
-        let other = if previous { link >> 32 } else { link & 0xffff_ffff };
-        (other != n).then_some(other)
-    }
-    /// `handle` makes a handle of the frame's number.
-    pub(crate) fn pop<T: Copy>(&self, list: &mut FrameList<T>, handle: impl Fn(u64) -> Frame<T>) -> Option<Frame<T>> {
-        let last = list.last?;
-        list.last = if list.len > 1 { self.neighbour(last.pa, true).map(handle) } else { None };
-        self.shrink(list, false);
-        Some(last)
-    }
-    pub(crate) fn shift<T: Copy>(&self, list: &mut FrameList<T>, handle: impl Fn(u64) -> Frame<T>) -> Option<Frame<T>> {
-        let first = list.first?;
-        list.first = if list.len > 1 { self.neighbour(first.pa, false).map(handle) } else { None };
-        self.shrink(list, true);
-        Some(first)
-    }
-    fn shrink<T: Copy>(&self, list: &mut FrameList<T>, at_front: bool) {
-        list.len = list.len.saturating_sub(1);
-        let end = if at_front { list.first } else { list.last };
-        let Some(end) = end else {
-            *list = FrameList::new();
-            return;
-        };
-        let n = self.machine.frame_of(end.pa);
-        if let Some(link) = self.machine.states.link(n) {
-            let old = link.load(Ordering::Relaxed);
-            link.store(if at_front { n << 32 | old & 0xffff_ffff } else { old & !0xffff_ffff | n }, Ordering::Relaxed);
-        }
+        self.report(invariant, pa.0, message, Some(pa));
     }
 }
 
 impl Drop for Native<'_> {
     fn drop(&mut self) {
+        // A thread that panicked in an access may have left its pin.
+        self.machine.watch.pins.unpin(self.cpu);
+        self.machine.frames.drain(self.cpu);
         self.flush();
     }
+}
+
+/// READ_ONCE.
+#[inline(always)]
+pub(super) fn word(at: &AtomicU64) -> u64 {
+    at.load(Ordering::Relaxed)
 }
 
 /// What a barrier counts as.
@@ -338,6 +221,7 @@ fn ordering(barrier: Barrier) -> Option<Ordering> {
 impl Cpu for Native<'_> {
     type Tok = ();
     const LIST_BATCH: usize = 8;
+    const KEEPS_TABLES: bool = true;
 
     #[inline]
     fn id(&self) -> u8 {
@@ -363,8 +247,7 @@ impl Cpu for Native<'_> {
     }
     #[inline]
     fn read_each(&self, at: Slot<()>, count: usize, mut each: impl FnMut(u16, Entry<()>)) {
-        let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
-        let Some(words) = first.checked_add(count).and_then(|end| self.machine.words.words().get(first..end)) else {
+        let Some(words) = self.words_from(at, count) else {
             self.wild(at.table);
             return;
         };
@@ -372,6 +255,47 @@ impl Cpu for Native<'_> {
         for (index, word) in (at.index..).zip(words) {
             each(index, Entry { desc: Desc(word.load(Ordering::Relaxed)), tok: () });
         }
+    }
+    #[inline]
+    fn skip_none(&self, at: Slot<()>, entries: usize) -> usize {
+        let Some(words) = self.words_from(at, entries) else { return 0 };
+        // Eight at a time, as long as all of them are none.
+        let mut none = words.chunks_exact(8).take_while(|w| w.iter().fold(0, |or, w| or | word(w)) == 0).count() * 8;
+        none += words[none..].iter().take_while(|w| word(w) == 0).count();
+        self.tally.add(Count::Read, none as u64);
+        none
+    }
+    #[inline]
+    fn write_each(&self, at: Slot<()>, count: usize, then: &[Barrier], mut new: impl FnMut(u16) -> Desc) {
+        let Some(words) = self.words_from(at, count) else {
+            self.wild(at.table);
+            return;
+        };
+        self.tally.add(Count::Write, count as u64);
+        then.iter().for_each(|&barrier| self.tally.add(counted(barrier), count as u64));
+        let orders = !then.is_empty();
+        for (index, word) in (at.index..).zip(words) {
+            word.store(new(index).0, Ordering::Relaxed);
+            if orders {
+                fence(Ordering::AcqRel);
+            }
+        }
+    }
+    #[inline]
+    fn update_each(&self, at: Slot<()>, count: usize, mut each: impl FnMut(u16, Entry<()>) -> Option<Desc>) {
+        let Some(words) = self.words_from(at, count) else {
+            self.wild(at.table);
+            return;
+        };
+        let mut writes = 0;
+        for (index, at) in (at.index..).zip(words) {
+            if let Some(new) = each(index, Entry { desc: Desc(word(at)), tok: () }) {
+                at.store(new.0, Ordering::Relaxed);
+                writes += 1;
+            }
+        }
+        self.tally.add(Count::Read, count as u64);
+        self.tally.add(Count::Write, writes);
     }
     #[inline]
     fn write(&self, at: Slot<()>, new: Desc, order: Order) {
@@ -402,8 +326,7 @@ impl Cpu for Native<'_> {
         then: &[Barrier],
         mut each: impl FnMut(Entry<()>),
     ) {
-        let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
-        let Some(words) = first.checked_add(count).and_then(|end| self.machine.words.words().get(first..end)) else {
+        let Some(words) = self.words_from(at, count) else {
             self.wild(at.table);
             return;
         };
@@ -473,6 +396,27 @@ impl Cpu for Native<'_> {
         self.tally.count(Count::Store);
         let Some((frame, _)) = self.translate(va, Access::Store) else { return };
         self.machine.set_template(frame, template).unwrap_or_else(|| self.outside(frame));
+    }
+    fn fill_each(&self, va: Va, pages: u64, template: Template) {
+        self.each_leaf(va, pages, |va, level, desc| {
+            self.tally.count(Count::Store);
+            if let Some((frame, _)) = self.output(va, level, desc, Access::Store) {
+                self.machine.set_template(frame, template).unwrap_or_else(|| self.outside(frame));
+            }
+            true
+        });
+    }
+    fn skip_filled(&self, va: Va, pages: u64, template: Template) -> u64 {
+        let mut filled = 0;
+        self.each_leaf(va, pages, |va, level, desc| {
+            let (Kind::Page(pa) | Kind::Block(pa)) = self.geometry().kind(desc, level) else { return false };
+            let frame = self.machine.frame_of(pa.plus(va.0 & (self.geometry().entry_span(level) - 1)));
+            let found = self.machine.is_filled(frame, template);
+            filled += u64::from(found);
+            found
+        });
+        self.tally.add(Count::Load, filled * self.geometry().entries() as u64);
+        filled
     }
     fn attempt(&self, access: Data<()>) -> Result<u64, Fault> {
         self.attempted(|| access.perform(self))
@@ -550,6 +494,26 @@ impl Cpu for Native<'_> {
     }
     fn list_shift(&self, list: &mut FrameList<()>) -> Option<Frame<()>> {
         self.shift(list, |n| Frame { pa: self.machine.frame_pa(n), tok: () })
+    }
+    fn list_free(&self, list: &mut FrameList<()>, kind: FrameKind) {
+        let (mut word, mut mask) = (0, 0);
+        let give = |word: u64, mask: u64| {
+            if mask != 0 {
+                self.machine.frames.free_by_mask(self.cpu, word, mask);
+            }
+        };
+        while let Some(frame) = self.list_shift(list) {
+            if !self.retire(frame.pa, kind) {
+                continue;
+            }
+            let number = self.machine.frame_of(frame.pa);
+            if number / 64 != word {
+                give(word, mask);
+                (word, mask) = (number / 64, 0);
+            }
+            mask |= 1 << (number % 64);
+        }
+        give(word, mask);
     }
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse> {
         self.machine.apply_range_op(start, bytes, op)

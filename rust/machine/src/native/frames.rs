@@ -7,15 +7,18 @@
 //! a chunk whose word says 0 has an all-clear bitmap, and an order-0 reservation always finds its bit. Runs of whole
 //! chunks never touch the bitmap: each chunk's word goes from 0 to `WHOLE` by one compare-and-exchange.
 //!
-//! A word of 0 is the initial state (free in boot memory, absent elsewhere), so untouched memory costs nothing.
-//! A hint remembers the lowest (and, for allocation from the top, highest) chunk that may have room; it is
-//! lowered whenever a chunk goes from full to not full, and its version keeps a late raise from hiding that.
+//! CPUs keep single frames at hand (`magazines`). A word of 0 is the initial state (free in boot memory, absent
+//! elsewhere), so untouched memory costs nothing. A hint remembers the lowest (and, for allocation from the top,
+//! highest) chunk that may have room; it is lowered whenever a chunk goes from full to not full, and its version keeps
+//! a late raise from hiding that.
 
 use std::io;
 
 use vmemmap_arch::Zone;
 
 use crate::native::arena::Arena;
+use crate::native::hint::{Hint, POSITION};
+use crate::native::magazines::{GROUP, Magazines, Rest};
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
 /// Frames in a chunk.
@@ -84,33 +87,6 @@ pub struct Span {
     pub boot: bool,
 }
 
-/// Position (24 bits of version above 40 bits) before which no chunk has room.
-#[derive(Debug)]
-struct Hint(AtomicU64);
-
-const POSITION: u64 = (1 << 40) - 1;
-
-impl Hint {
-    fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-    fn lower(&self, position: u64) {
-        let mut old = self.0.load(Ordering::Relaxed);
-        loop {
-            let new = ((old & !POSITION).wrapping_add(POSITION + 1)) | position.min(old & POSITION);
-            match self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return,
-                Err(now) => old = now,
-            }
-        }
-    }
-    fn raise(&self, seen: u64, position: u64) {
-        if position > seen & POSITION {
-            let _ = self.0.compare_exchange(seen, (seen & !POSITION) | position, Ordering::AcqRel, Ordering::Relaxed);
-        }
-    }
-}
-
 /// The allocator.
 #[derive(Debug)]
 pub struct Frames {
@@ -121,14 +97,22 @@ pub struct Frames {
     spans: Vec<Span>,
     /// By zone, by whether whole chunks are wanted, by direction.
     hints: [[[Hint; 2]; 2]; 2],
+    magazines: Magazines,
+    /// Free frames but those in magazines.
+    free: Padded,
 }
 
+/// On a cache line (pair) of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Padded(AtomicU64);
+
 impl Frames {
-    /// An allocator of `frames` frames, of which the boot spans are free and the others absent.
+    /// An allocator of `frames` frames, of which the boot spans are free and the others absent, for so many CPUs.
     ///
     /// # Errors
     /// Of `mmap`.
-    pub fn new(frames: u64, ram: &[Span]) -> io::Result<Self> {
+    pub fn new(frames: u64, ram: &[Span], cpus: u8) -> io::Result<Self> {
         let nr_chunks = frames.div_ceil(CHUNK);
         let mut spans: Vec<Span> = Vec::new();
         for r in ram {
@@ -156,6 +140,8 @@ impl Frames {
             nr_chunks,
             spans,
             hints: [[hints(), hints()], [hints(), hints()]],
+            magazines: Magazines::new(cpus),
+            free: Padded(AtomicU64::new(ram.iter().filter(|r| r.boot).map(|r| r.end - r.first).sum())),
         };
         this.mark_ragged_edges(ram);
         Ok(this)
@@ -216,11 +202,130 @@ impl Frames {
         }
     }
 
+    /// `alloc` by a CPU that may keep frames at hand. By one CPU alone the frames are those that `alloc` would give.
+    #[inline]
+    pub fn alloc_by(&self, cpu: Option<u8>, order: u8, zone: Zone, at: Option<u64>, top_down: bool) -> Option<u64> {
+        let single = order == 0 && zone == Zone::Normal && at.is_none();
+        if single && let Some(frame) = cpu.and_then(|cpu| self.magazines.pop(cpu, top_down)) {
+            return Some(frame);
+        }
+        self.alloc_afresh(cpu, order, zone, at, top_down, single)
+    }
+    #[inline(never)]
+    fn alloc_afresh(
+        &self,
+        cpu: Option<u8>,
+        order: u8,
+        zone: Zone,
+        at: Option<u64>,
+        top_down: bool,
+        single: bool,
+    ) -> Option<u64> {
+        cpu.inspect(|&cpu| self.drain(cpu));
+        if let Some(first) = self.alloc(order, zone, at, top_down) {
+            if single && let Some(cpu) = cpu {
+                self.fill(cpu, first, top_down);
+            }
+            return Some(first);
+        }
+        // What CPUs have at hand is free memory; some of it may have come back just now.
+        loop {
+            let fills = self.magazines.fills();
+            let more = self.drain_all(&(0..self.nr_chunks));
+            let found = self.alloc(order, zone, at, top_down);
+            if found.is_some() || !more && self.magazines.fills() == fills {
+                return found;
+            }
+        }
+    }
+    /// The frame was found first; the others of its group are the next in that direction.
+    fn fill(&self, cpu: u8, first: u64, top_down: bool) {
+        let (group, chunk, shift) = (first / GROUP, first / CHUNK, first / GROUP * GROUP % 64);
+        let Some(word) = self.bits.get(first / 64) else { return };
+        let free = |word: u64| !(word >> shift) & ((1 << GROUP) - 1);
+        let wanted = free(word.load(Ordering::Relaxed));
+        if wanted == 0 || !self.magazines.begin_filling(cpu, group) {
+            return;
+        }
+        let (wished, mut mask) = (u64::from(wanted.count_ones()), 0);
+        if self.reserve(chunk, wished, false).is_some() {
+            let mut old = word.load(Ordering::Relaxed);
+            while let now @ 1.. = free(old) & wanted {
+                match word.compare_exchange(old, old | now << shift, Ordering::AcqRel, Ordering::Relaxed) {
+                    Ok(_) => {
+                        mask = now;
+                        self.free.0.fetch_sub(u64::from(mask.count_ones()), Ordering::Relaxed);
+                        break;
+                    }
+                    Err(other) => old = other,
+                }
+            }
+            let missed = wished - u64::from(mask.count_ones());
+            if missed != 0 {
+                self.unreserve(chunk, missed);
+            }
+        }
+        self.magazines.filled(cpu, Rest { group, mask }, top_down);
+    }
+    /// What a CPU keeps at hand goes back.
+    #[inline]
+    pub fn drain(&self, cpu: u8) {
+        self.magazines.empty(cpu, |rest| self.give_back(rest));
+    }
+    /// What all CPUs keep at hand goes back; what is on its way there too, if it is of a chunk in `awaited`. Whether
+    /// there was anything.
+    fn drain_all(&self, awaited: &core::ops::Range<u64>) -> bool {
+        let groups = awaited.start * (CHUNK / GROUP)..awaited.end * (CHUNK / GROUP);
+        self.magazines.empty_all(&groups, |rest| self.give_back(rest))
+    }
+    fn give_back(&self, rest: Rest) {
+        let first = rest.group * GROUP;
+        self.free.0.fetch_add(u64::from(rest.mask.count_ones()), Ordering::Relaxed);
+        if let Some(word) = self.bits.get(first / 64) {
+            word.fetch_and(!(rest.mask << (first % 64)), Ordering::AcqRel);
+        }
+        self.unreserve(first / CHUNK, u64::from(rest.mask.count_ones()));
+    }
+    /// Frames that are free, those that CPUs keep at hand among them.
+    #[must_use]
+    pub fn nr_free(&self) -> u64 {
+        self.free.0.load(Ordering::Relaxed).wrapping_add(self.magazines.count())
+    }
+    /// `free` by a CPU that may keep frames at hand.
+    #[inline]
+    pub fn free_by(&self, cpu: u8, first: u64, order: u8) {
+        if self.magazines.precedes(cpu, first) {
+            self.drain(cpu);
+        }
+        self.free(first, order);
+    }
+
+    /// `free_by` of single frames, those in `mask` of 64.
+    pub fn free_by_mask(&self, cpu: u8, word: u64, mask: u64) {
+        let frames = u64::from(mask.count_ones());
+        if [mask.trailing_zeros(), mask.ilog2()]
+            .iter()
+            .any(|&bit| self.magazines.precedes(cpu, word * 64 + u64::from(bit)))
+        {
+            self.drain(cpu);
+        }
+        self.free.0.fetch_add(frames, Ordering::Relaxed);
+        if let Some(w) = self.bits.get(word) {
+            w.fetch_and(!mask, Ordering::AcqRel);
+        }
+        self.unreserve(word * 64 / CHUNK, frames);
+    }
+
     /// Take a naturally aligned run of 2^`order` frames; the index of its first frame.
     pub fn alloc(&self, order: u8, zone: Zone, at: Option<u64>, top_down: bool) -> Option<u64> {
         if order > MAX_ORDER {
             return None;
         }
+        let found = self.find(order, zone, at, top_down)?;
+        self.free.0.fetch_sub(1 << order, Ordering::Relaxed);
+        Some(found)
+    }
+    fn find(&self, order: u8, zone: Zone, at: Option<u64>, top_down: bool) -> Option<u64> {
         if let Some(at) = at {
             return self.alloc_at(order, zone, at);
         }
@@ -256,7 +361,7 @@ impl Frames {
         let n = 1u64 << order;
         let whole = order >= CHUNK_ORDER;
         let hint = &self.hints[usize::from(movable)][usize::from(whole)][usize::from(top_down)];
-        let seen = hint.0.load(Ordering::Acquire);
+        let seen = hint.load();
         let start = seen & POSITION;
         let step = if whole { n / CHUNK } else { 1 };
         let mut hint_open = true;
@@ -375,28 +480,52 @@ impl Frames {
     }
     /// Find and take a run in a chunk where that many frames are reserved.
     fn find_bits(&self, chunk: u64, order: u8, top_down: bool) -> Option<u64> {
-        let n = 1u64 << order;
-        let runs = CHUNK / n;
         loop {
-            let mut i = 0;
-            while i < runs {
-                let k = if top_down { runs - 1 - i } else { i };
-                let first = chunk * CHUNK + k * n;
-                // A full word holds no run: go to the next.
-                if n < 64 && self.bits.get(first / 64).is_none_or(|w| w.load(Ordering::Relaxed) == u64::MAX) {
-                    i += 64 / n - i % (64 / n);
-                    continue;
+            for i in 0..WORDS {
+                let word = chunk * WORDS + if top_down { WORDS - 1 - i } else { i };
+                let found = if order < 6 {
+                    self.find_in_word(word, order, top_down)
+                } else {
+                    let first = word * 64;
+                    (first.is_multiple_of(1 << order) && self.take_bits(first, 1 << order)).then_some(first)
+                };
+                if found.is_some() {
+                    return found;
                 }
-                if self.take_bits(first, n) {
-                    return Some(first);
-                }
-                i += 1;
             }
             if order != 0 {
                 return None;
             }
             // A free bit is promised; another thread is between its two steps.
             relax();
+        }
+    }
+    /// A run shorter than a word. Bits of `taken` are folded until the one that a run begins with says whether any of
+    /// its frames is taken.
+    fn find_in_word(&self, word: u64, order: u8, top_down: bool) -> Option<u64> {
+        /// Where runs of each order may begin.
+        const BEGINS: [u64; 6] = [
+            u64::MAX,
+            0x5555_5555_5555_5555,
+            0x1111_1111_1111_1111,
+            0x0101_0101_0101_0101,
+            0x0001_0001_0001_0001,
+            0x0000_0001_0000_0001,
+        ];
+        let at = self.bits.get(word)?;
+        let run = (1u64 << (1u32 << order)) - 1;
+        let mut old = at.load(Ordering::Relaxed);
+        loop {
+            let taken = (0..order).fold(old, |bits, fold| bits | bits >> (1u32 << fold));
+            let free = !taken & BEGINS[usize::from(order)];
+            if free == 0 {
+                return None;
+            }
+            let first = if top_down { free.ilog2() } else { free.trailing_zeros() };
+            match at.compare_exchange(old, old | run << first, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Some(word * 64 + u64::from(first)),
+                Err(now) => old = now,
+            }
         }
     }
 
@@ -421,6 +550,8 @@ impl Frames {
     /// Give back a run that `alloc` (or `split`) made; the caller has made sure that it is one.
     pub fn free(&self, first: u64, order: u8) {
         let n = 1u64 << order;
+        // Before anybody can take them: the count never falls below 0.
+        self.free.0.fetch_add(n, Ordering::Relaxed);
         if order >= CHUNK_ORDER {
             if self.chunk(first / CHUNK).is_whole() {
                 self.give_chunks(first / CHUNK, n / CHUNK);
@@ -469,6 +600,7 @@ impl Frames {
         !c.is_present()
             || c.is_whole()
             || self.bits.get(frame / 64).is_none_or(|w| w.load(Ordering::Acquire) >> (frame % 64) & 1 != 0)
+                && !self.magazines.holds(frame)
     }
     /// 64 frames of the bitmap, the first of them a multiple of 64.
     #[must_use]
@@ -486,13 +618,16 @@ impl Frames {
         }
         old.is_some()
     }
-    /// Wait until every reservation of an isolated chunk has become bits.
+    /// Wait until every reservation of an isolated chunk has become bits of frames that are allocated.
     ///
     /// The count of an isolated chunk can only fall, and a free clears its bits before it lowers the count. If the
     /// count was the same before and after the words were read, every reservation in it was there all the time, none of
     /// them moved its bits (those that could are `SPREAD`), and each bit seen is of one of them: as many bits as the
     /// count says are all of them.
+    ///
+    /// The frames that CPUs keep at hand are no reservations and go back first.
     pub fn settle(&self, chunk: u64) {
+        self.drain_all(&(chunk..chunk + 1));
         loop {
             let c = self.chunk(chunk);
             if !c.is_present() || c.is_whole() {
@@ -510,6 +645,7 @@ impl Frames {
     /// allocator. Hotplug excludes other callers for the same chunk.
     pub fn bring(&self, first: u64, end: u64, movable: bool) {
         let chunk = first / CHUNK;
+        self.free.0.fetch_add(end - first, Ordering::Relaxed);
         let flags = flag::PRESENT | if movable { flag::MOVABLE } else { 0 };
         if self.chunk(chunk).is_present() {
             for f in first..end {
@@ -518,7 +654,9 @@ impl Frames {
             self.unreserve(chunk, end - first);
             return;
         }
-        self.block_out(chunk, |f| f < first || f >= end);
+        if end - first != CHUNK {
+            self.block_out(chunk, |f| f < first || f >= end);
+        }
         if let Some(old) = self.update(chunk, |c| Some(flags | c.used())) {
             self.made_room(chunk, Chunk(flags | CHUNK), old.used());
         }
@@ -536,5 +674,6 @@ impl Frames {
             }
             self.update(chunk, |_| Some(0));
         }
+        self.free.0.fetch_sub(end - first, Ordering::Relaxed);
     }
 }

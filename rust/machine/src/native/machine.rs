@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView};
 
-use crate::config::{ConfigError, MachineConfig, RamRange};
+use crate::config::{ConfigError, MachineConfig, RamRange, first_frame_alignment};
 use crate::native::arena::Arena;
 use crate::native::counters::{CachePadded, Counters, Shards};
 use crate::native::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
@@ -42,7 +42,6 @@ pub struct Machine {
     records_void: Mutex<bool>,
     violations: Sink,
     step: CachePadded<AtomicU64>,
-    pub(crate) frames_free: CachePadded<AtomicU64>,
     pub(crate) frames_total: AtomicU64,
     pub(crate) self_hosted: AtomicU64,
     booting: AtomicBool,
@@ -76,7 +75,7 @@ impl Machine {
     pub fn new(config: &MachineConfig) -> Result<Self, ConfigError> {
         let ram = config.checked_ranges()?;
         let geometry = config.geometry;
-        let base = ram.first().map_or(0, |r| r.start.0) & !(geometry.section_size() - 1);
+        let base = ram.first().map_or(0, |r| r.start.0) & !(first_frame_alignment(&geometry) - 1);
         let bytes = ram.last().map_or(0, |r| r.end().0) - base;
         let frames = bytes >> geometry.page_shift();
         if frames > 1 << 32 {
@@ -105,7 +104,7 @@ impl Machine {
             words: map("modelled memory", bytes / 8)?,
             named: map("descriptor generations", bytes / 8)?,
             vars: map("kernel variables", config.vars)?,
-            frames: Frames::new(frames, &spans).map_err(metadata)?,
+            frames: Frames::new(frames, &spans, config.cpus).map_err(metadata)?,
             states: FrameStates::new(frames).map_err(metadata)?,
             locks: Locks::default(),
             rcu: Rcu::new(config.cpus),
@@ -115,7 +114,6 @@ impl Machine {
             records_void: Mutex::new(false),
             violations: Sink::default(),
             step: CachePadded(AtomicU64::new(1)),
-            frames_free: CachePadded(AtomicU64::new(boot_frames)),
             frames_total: AtomicU64::new(boot_frames),
             self_hosted: AtomicU64::new(0),
             booting: AtomicBool::new(true),
@@ -127,7 +125,7 @@ impl Machine {
         let root = match config.root {
             Some(root) => machine.adopt_frame(root, 0, FrameKind::Table, true).then_some(root),
             None => machine
-                .take_run(0, FrameKind::Table, vmemmap_arch::Zone::Normal, None, false)
+                .take_run(None, 0, FrameKind::Table, vmemmap_arch::Zone::Normal, None, false)
                 .map(|f| machine.frame_pa(f)),
         };
         machine.root = root.ok_or(ConfigError::Root(config.root.unwrap_or(Pa(base))))?;
@@ -215,6 +213,13 @@ impl Machine {
     pub(crate) fn word_at(&self, table: Pa, index: u64) -> Option<&AtomicU64> {
         self.words.get(self.word_number(table, index))
     }
+    /// All words of a frame; none outside the machine.
+    #[inline]
+    pub(crate) fn words_of(&self, frame: u64) -> &[AtomicU64] {
+        let count = self.geometry.entries();
+        let first = (frame as usize).saturating_mul(count);
+        self.words.words().get(first..first.saturating_add(count)).unwrap_or_default()
+    }
     /// Bytes between the first and the last address of the machine.
     #[must_use]
     pub fn span(&self) -> u64 {
@@ -226,7 +231,7 @@ impl Machine {
     /// zeroed. `false` if any frame of it is already taken or absent.
     pub fn adopt_frame(&self, pa: Pa, order: u8, kind: FrameKind, reserved: bool) -> bool {
         let frame = self.frame_of(pa);
-        let Some(frame) = self.take_run(order, kind, vmemmap_arch::Zone::Movable, Some(frame), false) else {
+        let Some(frame) = self.take_run(None, order, kind, vmemmap_arch::Zone::Movable, Some(frame), false) else {
             return false;
         };
         let flags = if reserved { bit::RESERVED } else { 0 } | if kind == FrameKind::Table { bit::LINKED } else { 0 };
@@ -374,7 +379,7 @@ impl Machine {
     /// Free base pages in the allocator.
     #[must_use]
     pub fn frames_free(&self) -> u64 {
-        self.frames_free.0.load(Ordering::Relaxed)
+        self.frames.nr_free()
     }
     /// Base pages that the allocator manages, free or not.
     #[must_use]

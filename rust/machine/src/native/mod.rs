@@ -3,10 +3,11 @@
 //! | module | what |
 //! |---|---|
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
-//! | `cpu` | a CPU without checks |
+//! | `cpu`, `walk`, `lists` | a CPU without checks, its translations, its lists of frames |
 //! | `arena` | the words (the only `unsafe`) |
-//! | `frames`, `frame_state`, `ranges`, `contents` | the page frame allocator, a frame, hotplug's part, what it holds |
-//! | `locks`, `promises`, `injection`, `counters` | what CPUs share besides memory |
+//! | `frames`, `magazines` | the page frame allocator, and the frames that CPUs keep at hand |
+//! | `frame_state`, `ranges`, `contents` | what a frame is, hotplug's part, what it holds |
+//! | `locks`, `pins`, `promises`, `injection`, `counters` | what CPUs share besides memory |
 //! | `sync` | the atomics, of the standard library or of loom |
 
 #[allow(unsafe_code)]
@@ -20,14 +21,21 @@ pub mod cpu;
 #[cfg(not(loom))]
 pub(crate) mod frame_state;
 pub mod frames;
+mod hint;
 #[cfg(not(loom))]
 mod injection;
+#[cfg(not(loom))]
+mod lists;
 #[cfg(not(loom))]
 pub(crate) mod locks;
 #[cfg(not(loom))]
 pub mod machine;
+mod magazines;
+pub mod pins;
 #[cfg(not(loom))]
 pub(crate) mod promises;
 #[cfg(not(loom))]
 pub(crate) mod ranges;
 mod sync;
+#[cfg(not(loom))]
+mod walk;

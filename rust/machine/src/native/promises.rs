@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use vmemmap_arch::{ByInvariant, Desc, Geometry, Invariant, Kind, Level, LockId, Pa, TableView, Va, VaRange};
 
-use crate::native::counters::CachePadded;
-use crate::native::locks::Patience;
+use crate::native::pins::Pins;
 
 /// Locks whose holder may not sleep.
 pub const SPINLOCKS: [LockId; 5] =
@@ -35,8 +34,8 @@ pub struct Watch {
     stable: AtomicU64,
     /// Addresses whose entries change under locks that nobody who relies on a stable tree takes.
     unstable: OnceLock<VaRange>,
-    /// 1 while that CPU is between asking `stable` and having stored.
-    storing: Box<[CachePadded<AtomicU64>]>,
+    /// Which table each CPU is at, and whether it is between asking `stable` and having stored.
+    pub(crate) pins: Pins,
     /// By lock: the locks that were acquired while it was held.
     after: [AtomicU32; LockId::COUNT],
 }
@@ -48,7 +47,7 @@ impl Watch {
             holders: ByInvariant::default(),
             stable: AtomicU64::new(0),
             unstable: OnceLock::new(),
-            storing: (0..cpus).map(|_| CachePadded::default()).collect(),
+            pins: Pins::new(cpus),
             after: [const { AtomicU32::new(0) }; LockId::COUNT],
         }
     }
@@ -68,24 +67,15 @@ impl Watch {
     /// From the return on, every store of another CPU into a table sees the promise; all earlier ones are done.
     pub fn begin_stable(&self, cpu: u8) {
         self.stable.fetch_or(1 << cpu, Ordering::SeqCst);
-        for (other, storing) in self.storing.iter().enumerate() {
-            let mut patience = Patience::default();
-            while other != usize::from(cpu) && storing.0.load(Ordering::SeqCst) != 0 {
-                patience.wait();
-            }
-        }
+        self.pins.wait_for_stores(cpu);
     }
     pub fn end_stable(&self, cpu: u8) {
         self.stable.fetch_and(!(1 << cpu), Ordering::SeqCst);
     }
-    /// Run `store`; the other CPUs that were promised that there is none, if any.
-    pub fn store(&self, cpu: u8, store: impl FnOnce()) -> u64 {
-        let storing = &self.storing[usize::from(cpu)].0;
-        storing.store(1, Ordering::SeqCst);
-        let promised = self.stable.load(Ordering::SeqCst) & !(1 << cpu);
-        store();
-        storing.store(0, Ordering::Release);
-        promised
+    /// The other CPUs that were promised that there is no store; for a CPU that has pinned a table to store in it.
+    #[inline]
+    pub fn promised(&self, cpu: u8) -> u64 {
+        self.stable.load(Ordering::Relaxed) & !(1 << cpu)
     }
 
     /// Nobody may rely on the entries that translate this range; said once, before CPUs run.

@@ -43,19 +43,33 @@ impl Machine {
         if kind == FrameKind::Huge { 1 } else { 1 << order }
     }
 
-    /// Allocate a run; its first frame's number.
+    /// Allocate a run, for a CPU that may keep frames at hand; its first frame's number.
+    #[inline]
     pub(crate) fn take_run(
         &self,
+        cpu: Option<u8>,
         order: u8,
         kind: FrameKind,
         zone: Zone,
         at: Option<u64>,
         top_down: bool,
     ) -> Option<u64> {
-        let first = self.frames.alloc(order, zone, at, top_down)?;
-        self.frames_free.0.fetch_sub(1 << order, Ordering::Relaxed);
-        self.mark_run(first, order, kind, if self.is_booting() { bit::RESERVED } else { 0 });
+        let first = self.frames.alloc_by(cpu, order, zone, at, top_down)?;
+        let flags = if self.is_booting() { bit::RESERVED } else { 0 };
+        match kind {
+            FrameKind::Vmemmap | FrameKind::Data if order == 0 => self.mark_frame(first, kind, flags),
+            _ => self.mark_run(first, order, kind, flags),
+        }
         Some(first)
+    }
+
+    /// `mark_run` of one frame that is no table.
+    #[inline]
+    fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
+        let _ = self.states.update(frame, |s| {
+            let generation = s.generation().wrapping_add(1) | 1;
+            Some(s.allocated(generation, kind, 0, false, flags).with_contents(Contents::Zero))
+        });
     }
 
     fn mark_run(&self, first: u64, order: u8, kind: FrameKind, flags: u64) {
@@ -82,12 +96,7 @@ impl Machine {
     }
     /// Set every word of a frame.
     pub(crate) fn overwrite(&self, frame: u64, value: u64) {
-        let pa = self.frame_pa(frame);
-        for i in 0..self.geometry().entries() as u64 {
-            if let Some(w) = self.word_at(pa, i) {
-                w.store(value, Ordering::Relaxed);
-            }
-        }
+        self.words_of(frame).iter().for_each(|w| w.store(value, Ordering::Relaxed));
     }
 
     /// Return a run to the allocator; `each` sees each of its frames that carries a state, before any can be allocated
@@ -97,12 +106,27 @@ impl Machine {
     /// `BadFree`; nothing is freed then.
     pub(crate) fn give_run(
         &self,
+        cpu: u8,
         pa: Pa,
         order: u8,
         kind: FrameKind,
         how: Freeing,
         each: impl Fn(u64),
     ) -> Result<(), BadFree> {
+        let first = self.retire_run(pa, order, kind, how, each)?;
+        self.frames.free_by(cpu, first, order);
+        Ok(())
+    }
+    /// `give_run` up to where the allocator gets it; the number of its first frame.
+    #[inline]
+    pub(crate) fn retire_run(
+        &self,
+        pa: Pa,
+        order: u8,
+        kind: FrameKind,
+        how: Freeing,
+        each: impl Fn(u64),
+    ) -> Result<u64, BadFree> {
         let first = self.frame_of(pa);
         let right = |s: State| {
             let same = how.generation.is_none_or(|g| g == s.generation());
@@ -120,9 +144,7 @@ impl Machine {
             let _ = self.free_state(f, how, |_| true);
             each(f);
         }
-        self.frames_free.0.fetch_add(1 << order, Ordering::Relaxed);
-        self.frames.free(first, order);
-        Ok(())
+        Ok(first)
     }
 
     fn free_state(&self, frame: u64, how: Freeing, right: impl Fn(State) -> bool) -> Result<State, State> {
@@ -265,10 +287,7 @@ impl Machine {
                 here.filter(|f| fresh || (a..b).contains(f)).for_each(|f| self.mark_absent(f, !(a..b).contains(&f)));
             }
         }
-        // Counted before anybody can take them, and below no longer than anybody can: the count of free frames never
-        // falls below 0.
         self.frames_total.fetch_add(end - first, Ordering::Relaxed);
-        self.frames_free.0.fetch_add(end - first, Ordering::Relaxed);
         for (a, b) in Self::chunks_in(first, end) {
             self.frames.bring(a, b, movable);
         }
@@ -316,7 +335,6 @@ impl Machine {
             }
         }
         self.frames_total.fetch_sub(end - first, Ordering::Relaxed);
-        self.frames_free.0.fetch_sub(end - first, Ordering::Relaxed);
         Ok(())
     }
 
