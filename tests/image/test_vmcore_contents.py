@@ -13,6 +13,7 @@ from vmcore_builder import Capture, load, vmcoreinfo, write_elf, write_raw
 from vmemmap import Machine
 from vmemmap.dumps.checking import Check, check
 from vmemmap.dumps.difference import diff
+from vmemmap.errors import ImageError
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 PG_HEAD = 1 << 16
@@ -34,8 +35,10 @@ def dumped(m: Machine, state: Path, pfns: list[int], to: Path) -> Path:
     words = np.stack([np.frombuffer(bytes(pages[pa]), "<u8") if pa in pages else rows[pa] for pa in map(int, frames)])
     data = json.loads(state.with_suffix(".json").read_text())
     capture = Capture(state, data, frames, np.zeros(len(frames), np.uint8), words)
-    release = {"6.12.117": "6.12.117", "6.12": "6.12.0", "6.1": "6.1.192"}[m.kernel]
+    release = {"7.3": "7.3.4", "6.12.117": "6.12.117", "6.12": "6.12.0", "6.1": "6.1.192"}[m.kernel]
+    field = "compound_info" if m.kernel == "7.3" else "compound_head"
     info = vmcoreinfo(capture) | {"OSRELEASE": release, "NUMBER(PG_head_mask)": str(PG_HEAD)}
+    info[f"OFFSET(page.{field})"] = "8"
     write_elf(to, capture, "vmcore", info=info)
     return to
 
@@ -48,7 +51,7 @@ def states(answer: Check) -> dict[str, str]:
     return {n: answer.invariants[n] for n in ("I10", "I11", "I12", "I29")}
 
 
-@pytest.mark.parametrize(("name", "kernel"), [("6.1-4k/B", "6.1"), ("6.12-4k/B", "6.12")])
+@pytest.mark.parametrize(("name", "kernel"), [("6.1-4k/B", "6.1"), ("6.12-4k/B", "6.12"), ("7.3-4k/B", "7.3")])
 def test_optimised_pages_hold(name: str, kernel: str, tmp_path: Path) -> None:
     state = CAPTURES / name
     m = Machine.load(state.with_suffix(".npz"), kernel=kernel)
@@ -57,6 +60,32 @@ def test_optimised_pages_hold(name: str, kernel: str, tmp_path: Path) -> None:
     assert answer.verdict == "clean", answer.text()
     assert states(answer) == dict.fromkeys(("I10", "I11", "I12", "I29"), "held")
     assert answer.counts["optimised_hugepages"] == 8
+
+
+def test_tails_of_7_name_their_head_by_a_mask_or_by_an_address(tmp_path: Path) -> None:
+    """The value tells which: a mask with HVO in the kernel (`test_optimised_pages_hold`), an address without."""
+    state = CAPTURES / "7.3-4k/B"
+    m = Machine.load(state.with_suffix(".npz"))
+    heads = [pfn for pfn, _ in m.hugetlb["2M"].pages]
+    path = dumped(m, state, vmemmap_of(m, heads), tmp_path / "x.vmcore")
+    mask, pointer = struct.pack("<Q", 0xFFFFFFFFFFFF8001), struct.pack("<Q", m.page_address(heads[0]) | 1)
+    whole = path.read_bytes()
+    assert whole.count(mask) > 60
+    # The tail frame is shared, so an address is right for one page alone, and wrong for the other seven.
+    path.write_bytes(whole.replace(mask, pointer))
+    answer = check(path)
+    # Told once for each of a page's eight vmemmap pages.
+    assert {violation.invariant for violation in answer.violations} == {"I10"}
+    assert len(answer.violations) == 8 * (len(heads) - 1), answer.text()
+
+
+@pytest.mark.parametrize(("name", "other"), [("7.3-4k/B", "6.12"), ("6.12-4k/B", "7.3")])
+def test_a_vmcore_of_one_generation_is_not_believed_to_be_of_the_other(name: str, other: str, tmp_path: Path) -> None:
+    state = CAPTURES / name
+    m = Machine.load(state.with_suffix(".npz"))
+    path = dumped(m, state, [], tmp_path / "x.vmcore")
+    with pytest.raises(ImageError, match=r"OFFSET\(page\.compound_(info|head)\)"):
+        check(path, kernel=other)
 
 
 def test_a_tail_that_names_another_head_is_found(tmp_path: Path) -> None:

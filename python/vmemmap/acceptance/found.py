@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .. import _core
 from ..dumps.image import kind_of, read_ptdump
+from ..dumps.releases import hvo_left_open
 from ..errors import ImageError
 from ..lab.setup import STRUCT_PAGE, Setup
 from ..machine.machine import DRAM, Machine
@@ -184,6 +185,9 @@ def _from_text(path: Path) -> Found:
         ),
         ("optimised hugepages", f"about {hugepages}, by their read-only tails"),
     ]
+    left_open = hvo_left_open(layout["kernel"]) if hugepages else None
+    if left_open is not None:
+        facts.append(("whose HVO", left_open))
     return Found(
         path=path,
         facts=tuple(facts),

@@ -133,16 +133,10 @@ class Dump:
 
     def _generation_notes(self) -> tuple[str, ...]:
         """What a text with optimised hugepages leaves open: it shows no frame."""
-        from .releases import generation_named
+        from .releases import hvo_left_open
 
-        behaviours = generation_named(self.shape.kernel).behaviours
-        if not any(kernel.startswith("7.") for kernel in behaviours) or not self.shape.optimised():
-            return ()
-        return (
-            f"a text does not tell whose HVO this is: {', '.join(behaviours)} print the same lines, "
-            "and the frame behind "
-            f"a tail is not printed; judged as {self.shape.kernel}",
-        )
+        note = hvo_left_open(self.shape.kernel) if self.shape.optimised() else None
+        return () if note is None else (note,)
 
     @property
     def machine(self) -> str:

@@ -287,6 +287,7 @@ def _behaviour(
                 f"{f' ({text[:40]})' if text else ''}: "
                 f"give kernel {nearest.kernel if nearest else generation.behaviours[0]}"
             )
+        _refuse_other_tails(f, kernel)
         return kernel
     found = behaviour_of_release(text, generation)
     if found is None and generation is not None and not text:
@@ -300,6 +301,23 @@ def _behaviour(
     if found.why:
         f.notes.append(f"taken as {found.kernel}: {found.why}")
     return found.kernel
+
+
+def _refuse_other_tails(f: _Facts, kernel: str) -> None:
+    """`page->compound_head` is called `compound_info` since 7.1, where it may be a mask: a reader of the other kind
+    would take one for the other.
+
+    Raises:
+        ImageError: VMCOREINFO has the other name than that kernel.
+    """
+    newer, older = "OFFSET(page.compound_info)", "OFFSET(page.compound_head)"
+    has, lacks = (older, newer) if kernel.startswith("7.") else (newer, older)
+    if f.info.text(has) is not None and f.info.text(lacks) is None:
+        named = [name for name in KERNELS if name.startswith("7.") == (has == newer)]
+        raise ImageError(
+            f"{f.where}: kernel is given as {kernel}, but VMCOREINFO has {has}, which kernels "
+            f"{'since' if has == newer else 'before'} 7.1 have: give one of {', '.join(named)}"
+        )
 
 
 def _newer(f: _Facts, granule: int, root: int) -> bool:

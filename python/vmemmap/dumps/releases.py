@@ -119,3 +119,14 @@ def fixmap_size(text: str) -> int | None:
 def generation_named(kernel: str) -> Generation:
     """The layout of a modelled behaviour."""
     return next(g for g in GENERATIONS if kernel in g.behaviours)
+
+
+def hvo_left_open(kernel: str) -> str | None:
+    """What a text with optimised hugepages, taken as `kernel`, does not tell: it shows no frame. None where it does."""
+    behaviours = generation_named(kernel).behaviours
+    if not any(name.startswith("7.") for name in behaviours):
+        return None
+    return (
+        f"a text does not tell whose HVO this is: {', '.join(behaviours)} print the same lines, "
+        f"and the frame behind a tail is not printed; judged as {kernel}"
+    )
