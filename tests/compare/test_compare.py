@@ -9,7 +9,7 @@ import pytest
 
 from vmemmap.cli import main
 from vmemmap.compare import comparing, machine_file, published, workload
-from vmemmap.compare.approaches import APPROACHES
+from vmemmap.compare.approaches import APPROACHES, CONDITIONS
 from vmemmap.compare.workload import Counts
 
 ARM64 = machine_file.load("arm64")
@@ -96,7 +96,19 @@ def test_approaches_break_what_was_derived() -> None:
 
 
 def test_names_of_approaches_are_distinct() -> None:
-    assert len({each.name for each in APPROACHES}) == len(APPROACHES)
+    for rows in (APPROACHES, CONDITIONS):
+        assert len({each.name for each in rows}) == len(rows)
+
+
+def test_the_condition_of_may_2021_holds_where_it_was_derived_to(capsys: pytest.CaptureFixture[str]) -> None:
+    """An exchange in one store leaves no table empty. Cleared entries do where the head's entry is rewritten too."""
+    names = [
+        f"64K-{update}-{kernel}" for update in ("store", "clear-then-set") for kernel in ("2021", "6.1", "6.12", "7.3")
+    ]
+    found = answered(capsys, "R32", *(word for name in names for word in ("--only", name)), "--cpus", "2")
+    lost = {row["name"] for row in found["rows"] if {"I1", "I6"} & set(row["violated"])}
+    assert lost == {"64K-clear-then-set-6.12", "64K-clear-then-set-7.3"}
+    assert all(row["command"] == f"vmemmap compare R32 --only {row['name']}" for row in found["rows"])
 
 
 def test_the_seed_decides_when_cpus_mask_interrupts() -> None:

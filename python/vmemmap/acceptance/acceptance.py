@@ -31,7 +31,7 @@ CAVEAT = (
 COST_NOTE = (
     "Counted on the native machine while one PMD-sized hugepage (2M, 32M, 512M) is allocated and optimised, the "
     "split of its block included where there is one. Frames saved is net of the fresh head (6.12) and of the table "
-    "of a split."
+    "of a split. What the approaches A to D cost on a modelled machine: vmemmap compare R3 (docs/the-question.md)."
 )
 WALKER_NOTE = (
     "I10, where a verdict lists it, follows from I19: as long as the old and the new translation may both be used, "

@@ -36,6 +36,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 
 GRANULES = {"4K": 4096, "16K": 16384, "64K": 65536}
 KERNELS = ("2021", "6.1", "6.12")
+NEWEST = "7.3"
+HEAD_MOVES = ("6.12", NEWEST)
+"""Kernels that rewrite the head's entry too."""
 PAIRS = (("HVO", "hot remove"), ("HVO", "PFN walker"))
 """Who runs beside whom, each pair explored by itself."""
 
@@ -116,7 +119,7 @@ def _updates(group: str, granule: str, updates: Sequence[str], kernels: Sequence
             if update not in ("store", "swap"):
                 violates.add(HOLE)
                 # Only where the head moves too is every entry none at some time, which is what the scan looks for.
-                if kernel == "6.12" and granule != "4K" and not more.get("also_live"):
+                if kernel in HEAD_MOVES and granule != "4K" and not more.get("also_live"):
                     violates.add(TABLE)
             yield _row(group, granule, kernel, violates, {"update": update}, **more)
 
@@ -126,17 +129,19 @@ def cases() -> list[Case]:
     update = "Update of a hugepage's entries, {}: A and the removed section share {}"
     split = "Split of the block, 4K: A and the removed section share the PMD table"
     control = "Negative control: a third section lives in the window, so the table is never empty"
+    window = update.format("64K", "a PTE table (one 512M page, 8192 entries)")
     sixteen = update.format("16K", "a PTE table (four 32M pages, 2048 entries)")
     swaps = ("store", "swap", "clear-then-set", "clear-then-set-each", "bbm")
     rows = [
-        *_updates(update.format("64K", "a PTE table (one 512M page, 8192 entries)"), "64K", swaps, KERNELS),
+        *_updates(window, "64K", swaps, KERNELS),
+        *_updates(window, "64K", ("store", "clear-then-set"), (NEWEST,)),
         *_updates(sixteen, "16K", ("store", "swap", "clear-then-set"), ("6.1", "6.12")),
         # Entry by entry under 6.12 loses the table too, 63 context switches deep: `vmemmap explore R35` has it, and
         # takes as long for it as for all other rows together.
         *_updates(sixteen, "16K", ("clear-then-set-each",), ("6.1",)),
         *_updates(update.format("4K", "only the PMD table"), "4K", ("store", "swap", "clear-then-set"), ("6.1",)),
     ]
-    for kernel in KERNELS:
+    for kernel in (*KERNELS, NEWEST):
         rows.append(_row(split, "4K", kernel, {BBM}, {"split": "store"}))
         rows.append(_row(split, "4K", kernel, {TABLE, HOLE, BBM}, {"split": "bbm"}))
     pages = {"mapping": "basepages", "split": "bbm"}
@@ -310,9 +315,15 @@ class Row:
             "differs": self.differs,
             "as_expected": not self.differs,
             "scope": self.result.scope_words,
-            "command": f"vmemmap explore {_nearest(self.case, shown)} {settings}".strip(),
+            "command": _again(self.case) or f"vmemmap explore {_nearest(self.case, shown)} {settings}".strip(),
             "result": result,
         }
+
+
+def _again(case: Case) -> str | None:
+    """The row of the newest kernel is one of a comparison; no scenario has a variant of it."""
+    change = [f"{'split-' if name == 'split' else ''}{value}" for name, value in case.policies.items()]
+    return f"vmemmap compare R32 --only {case.granule}-{change[0]}-{case.kernel}" if case.kernel == NEWEST else None
 
 
 def _nearest(case: Case, shown: str | None) -> str:
@@ -320,7 +331,7 @@ def _nearest(case: Case, shown: str | None) -> str:
     if case.pairs != PAIRS:
         return "R6"
     if shown == "I2":
-        if case.granule == "64K" and case.kernel != "6.12":
+        if case.granule == "64K" and case.kernel not in HEAD_MOVES:
             return f"R33 --variant 64k-clear-then-set-{case.kernel}-reader"
         return f"R3 --variant {'split-store' if 'split' in case.policies else 'clear-then-set'}"
     third = "-third-live" if case.also_live else ""
@@ -343,7 +354,9 @@ def explore_all(workers: int, seconds: float) -> Generator[Row, None, None]:
     listed = cases()
     groups = list(dict.fromkeys(case.group for case in listed))
     rows = sorted(
-        listed, key=lambda case: (case.kernel == "6.12", TABLE in case.violates, case.granule == "16K"), reverse=True
+        listed,
+        key=lambda case: (case.kernel in HEAD_MOVES, TABLE in case.violates, case.granule == "16K"),
+        reverse=True,
     )
     deadline = time.monotonic() + seconds
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import SpecError
 from . import HOLDS, _complete, json_option, print_json
+from ._html import html_option, save
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,13 +31,16 @@ TIMES = (
 
 @click.command("compare")
 @click.argument("scenario", required=False, shell_complete=_complete.scenarios)
-@click.option("--policy", help="Whose choices; without one, R3 compares the approaches A to D and what is beside them.")
+@click.option(
+    "--policy", help="Whose choices; without one, R3 compares A to D and what is beside them, R32 layouts and kernels."
+)
 @click.option("--variant", help="Which variant of the scenario; the first listed by default.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only the rows of this name; may be repeated.")
 @click.option("--cpus", multiple=True, type=int, help="CPUs of the modelled machine; may be repeated.")
 @click.option("--machine", "source", default="arm64", show_default=True, help="Machine file (TOML), or its name.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, show_default=True, help="Of modelled CPUs.")
 @click.option("--published", is_flag=True, help="Instead: published times, and what the model says of each.")
+@html_option
 @json_option
 def command(
     scenario: str | None,
@@ -46,6 +51,7 @@ def command(
     source: str,
     seed: int,
     published: bool,
+    html: Path | None,
     as_json: bool,
 ) -> int:
     """Put all choices of a policy side by side, on the actors of SCENARIO: verdict, operations counted, modelled cost.
@@ -59,7 +65,7 @@ def command(
     Examples:
       vmemmap compare R3
       vmemmap compare R3 --only C --cpus 128 --json
-      vmemmap compare R33 --policy update
+      vmemmap compare R33 --policy update --html update.html
       vmemmap compare --published
     """
     from ..compare import comparing, machine_file
@@ -76,15 +82,16 @@ def command(
     if scenario is None:
         raise SpecError("compare: a scenario is missing, such as R3; vmemmap list shows them")
     machine = machine_file.load(source)
-    name = resolve(scenario).name
+    resolved = resolve(scenario)
+    name = resolved.name
     if policy is not None:
         choices = comparing.choices_of(scenario, policy, variant)
-    elif resolve(comparing.SCENARIO_OF_APPROACHES).name == name and variant is None:
-        choices = comparing.the_approaches()
+    elif resolved.corpus is not None and resolved.corpus in comparing.WITHOUT_POLICY and variant is None:
+        choices = comparing.without_policy(resolved.corpus)
     else:
         raise SpecError(
-            f"compare {scenario}: --policy is missing; only {comparing.SCENARIO_OF_APPROACHES} without a variant "
-            "compares the approaches A to D"
+            f"compare {scenario}: --policy is missing; only R3 (the approaches A to D) and R32 (the condition of May "
+            "2021), without a variant, have rows of their own"
         )
     known = [choice.name for choice in choices]
     for wanted in only:
@@ -93,8 +100,13 @@ def command(
     choices = [choice for choice in choices if not only or choice.name in only]
     with waiting(f"comparing {len(choices)} choices"):
         rows = comparing.compare(choices, machine, cpus, seed=seed, seconds=SEARCH_SECONDS)
+    answer = {"scenario": name, "machine": machine.name, "rows": [row.to_dict() for row in rows]}
+    if html is not None:
+        from ..report.compare import compare_page
+
+        save(html, lambda: compare_page(answer, machine.about, ["vmemmap", "compare", scenario]))
     if as_json:
-        print_json({"scenario": name, "machine": machine.name, "rows": [row.to_dict() for row in rows]})
+        print_json(answer)
     else:
         _print(name, rows)
     return HOLDS

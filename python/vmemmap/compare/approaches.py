@@ -17,7 +17,7 @@ from ..lab.neighbours import Neighbours
 from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import Setup
 
-__all__ = ["APPROACHES", "Approach", "approach"]
+__all__ = ["APPROACHES", "CONDITIONS", "Approach", "approach"]
 
 READER, HOT_REMOVE, INTERRUPT = "PFN walker", "hot remove", "interrupt"
 
@@ -75,12 +75,14 @@ class Approach:
     #: Another scenario than `approach`, and its variant.
     elsewhere: tuple[str, str] | None = None
     remark: str = ""
+    #: Where it is explored; None: where it shows most.
+    pages: str | None = None
 
     @property
     def granule(self) -> str:
         """An update is explored where a hugepage's entries share a table with a neighbour's, a split where there is
         one."""
-        return "4K" if self.what == "split" else "64K"
+        return self.pages or ("4K" if self.what == "split" else "64K")
 
     def variants(self) -> list[Variant]:
         """For `explore`.
@@ -196,3 +198,47 @@ APPROACHES: tuple[Approach, ...] = (
     ),
 )
 """The rows of ``vmemmap compare R3``, in order."""
+
+KERNELS = ("2021", "6.1", "6.12", "7.3")
+
+
+def _conditions() -> list[Approach]:
+    """The exchange as one store, and with a moment at which it is not there, beside the removal of the only other
+    section whose vmemmap the same table maps."""
+    rows: list[Approach] = []
+    for pages, entries in (("64K", "one page of 512M"), ("16K", "four pages of 32M")):
+        for update, words in (
+            ("store", "entries exchanged in one store"),
+            ("clear-then-set", "entries cleared, then set"),
+        ):
+            rows += [
+                Approach(
+                    f"{pages}-{update}-{kernel}",
+                    f"{pages}, a PTE table ({entries}): {words}",
+                    kernel,
+                    "update",
+                    {"update": update},
+                    beside=(HOT_REMOVE,),
+                    pages=pages,
+                )
+                for kernel in KERNELS
+            ]
+    for split, words in (("store", "block split in one store"), ("bbm", "block split by break-before-make")):
+        rows += [
+            Approach(
+                f"4K-split-{split}-{kernel}",
+                f"4K, the PMD table: {words}",
+                kernel,
+                "split",
+                # 2021 populates base pages when HVO is on, and then has nothing to split.
+                {"split": split, **({"mapping": "blocks"} if kernel == "2021" else {})},
+                beside=(HOT_REMOVE,),
+                pages="4K",
+            )
+            for kernel in KERNELS
+        ]
+    return rows
+
+
+CONDITIONS: tuple[Approach, ...] = tuple(_conditions())
+"""The rows of ``vmemmap compare R32``: the second condition of May 2021, layout by layout and kernel by kernel."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from .. import _core
 from ..errors import SpecError
@@ -15,17 +16,17 @@ from ..lab.description import Environment, Value
 from ..lab.lab import Result, explore, merge, resolve
 from ..lab.scenario import Scenario, Variant
 from ..spec import format_size
-from .approaches import APPROACHES, Approach, approach
+from .approaches import APPROACHES, CONDITIONS, Approach, approach
 from .machine_file import MAX_CPUS, CostedMachine
 from .workload import Counts, Work, modelled, run
 
-__all__ = ["Choice", "Row", "choices_of", "compare", "the_approaches"]
+__all__ = ["WITHOUT_POLICY", "Choice", "Row", "choices_of", "compare", "the_approaches", "without_policy"]
 
 #: Seconds for making a trace shorter, and for proving that none is.
 SHORTEN = 1.0
 
-SCENARIO_OF_APPROACHES = "R3"
-"""Whose comparison without a policy is the one of all approaches."""
+WITHOUT_POLICY: Mapping[str, Sequence[Approach]] = MappingProxyType({"R3": APPROACHES, "R32": CONDITIONS})
+"""Scenarios whose comparison without a policy has rows of its own: the approaches A to D, the condition of May 2021."""
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,32 @@ class Choice:
     #: HVO has done its work before anything is timed.
     at_boot: bool = False
     environment: Environment = field(default_factory=dict[str, Value])
+    #: The comparison that it is a row of, if that names no policy.
+    corpus: str | None = None
+
+
+def without_policy(corpus: str) -> list[Choice]:
+    """The rows of a comparison that names no policy.
+
+    Args:
+        corpus: ``R3`` or ``R32``.
+
+    Returns:
+        One for each approach.
+    """
+    return [_approach(each, corpus) for each in WITHOUT_POLICY[corpus]]
 
 
 def the_approaches() -> list[Choice]:
-    """The rows of ``vmemmap compare R3`` without a policy.
+    """The rows of ``vmemmap compare R3``.
 
     Returns:
         One for each of `APPROACHES`.
     """
-    return [_approach(each) for each in APPROACHES]
+    return without_policy("R3")
 
 
-def _approach(each: Approach) -> Choice:
+def _approach(each: Approach, corpus: str) -> Choice:
     if each.elsewhere:
         scenario = resolve(each.elsewhere[0])
         searches = ((scenario, scenario.variant(each.elsewhere[1])),)
@@ -69,6 +84,7 @@ def _approach(each: Approach) -> Choice:
         each.remark,
         each.at_boot,
         each.environment,
+        corpus,
     )
 
 
@@ -160,7 +176,7 @@ class Row:
         """What replays the search of this row."""
         scenario, variant = self.choice.searches[0]
         if scenario is approach:
-            return f"vmemmap compare {SCENARIO_OF_APPROACHES} --only {self.choice.name}"
+            return f"vmemmap compare {self.choice.corpus} --only {self.choice.name}"
         return f"vmemmap explore {scenario.corpus or scenario.name} --variant {variant.name}"
 
     def to_dict(self) -> dict[str, object]:
@@ -223,6 +239,7 @@ def compare(
     *,
     seed: int = 0,
     seconds: float = 50.0,
+    shorten: float | None = SHORTEN,
     tell: Callable[[Row], object] | None = None,
 ) -> list[Row]:
     """Search and run every choice.
@@ -233,6 +250,7 @@ def compare(
         cpus: Numbers of CPUs; those of the machine by default.
         seed: Of when modelled CPUs mask interrupts.
         seconds: Budget of all searches together.
+        shorten: As `vmemmap.explore` takes it.
         tell: Called with each row as it is done.
 
     Returns:
@@ -240,7 +258,7 @@ def compare(
     """
     check_cpus(cpus)
     rows: dict[str, Row] = {}
-    for row in _as_they_finish(choices, machine, tuple(cpus) or machine.cpus, seed, seconds):
+    for row in _as_they_finish(choices, machine, tuple(cpus) or machine.cpus, seed, seconds, shorten):
         rows[row.choice.name] = row
         if tell is not None:
             tell(row)
@@ -248,7 +266,12 @@ def compare(
 
 
 def _as_they_finish(
-    choices: Sequence[Choice], machine: CostedMachine, cpus: Sequence[int], seed: int, seconds: float
+    choices: Sequence[Choice],
+    machine: CostedMachine,
+    cpus: Sequence[int],
+    seed: int,
+    seconds: float,
+    shorten: float | None,
 ) -> Generator[Row, None, None]:
     deadline = time.monotonic() + seconds
     stop = threading.Event()
@@ -263,7 +286,7 @@ def _as_they_finish(
             if stop.is_set():
                 raise CancelledError
             budget = max(1.0, deadline - time.monotonic())
-            found.append(explore(scenario, variant=variant, budget=budget, shorten=SHORTEN, progress=look))
+            found.append(explore(scenario, variant=variant, budget=budget, shorten=shorten, progress=look))
         works = tuple(
             run(machine, kernel=choice.kernel, granule=choice.granule, policies=choice.policies, cpus=n, seed=seed)
             for n in cpus
