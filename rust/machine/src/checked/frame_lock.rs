@@ -5,8 +5,8 @@
 //! by one exchange. Freeing a table holds it exclusively, and waits for who has pinned it. A walk that stands for
 //! hardware goes hand over hand: it holds a table until it has the next one, and the leaf's table and frame until the
 //! data access is done. So every access happens before or after a free, never during it. Who holds a table exclusively
-//! waits for pins alone, nobody waits while it has pinned one, and shared holders wait downwards only; there is no cycle
-//! to deadlock in.
+//! waits for pins alone, nobody waits while it has pinned one, and shared holders wait downwards only; there is no
+//! cycle to deadlock in.
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
 
