@@ -6,7 +6,7 @@ import pytest
 
 from vmemmap import Machine, SpecError
 from vmemmap._core import layout
-from vmemmap.spec import parse_granule, parse_size
+from vmemmap.spec import HUGEPAGE_SIZES
 
 KERNELS = ["6.12", "7.2", "7.3"]
 
@@ -42,16 +42,27 @@ def test_a_kernel_between_two_that_are_modelled_is_refused_with_both() -> None:
         Machine(kernel="7.4")
 
 
-@pytest.mark.parametrize(("granule", "size"), [("4K", "1G"), ("16K", "1G"), ("64K", "512M"), ("64K", "16G")])
-@pytest.mark.parametrize("memstart", [0, 1 << 30, 17 << 30, 16 << 30, 48 << 30])
-def test_a_mask_finds_the_head_where_vmemmap_is_aligned_to_the_folio(granule: str, size: str, memstart: int) -> None:
-    """R37: only 16G pages with 64K find another head, and only if memory begins at no multiple of 16 GiB."""
-    page, folio = parse_granule(granule), parse_size(size)
-    start = layout(page, 48, "7.3", memstart)["VMEMMAP_START"]
-    mask = -(folio // page * 64) % (1 << 64)
+def heads(granule: int, folio: int, kernel: str, memstart: int) -> tuple[set[int], int]:
+    """Where the tails of a folio look for their head under the mask of its order, and where it is."""
+    start = layout(granule, 48, kernel, memstart)["VMEMMAP_START"]
     head_pa = -(-memstart // folio) * folio + folio
-    heads = {
-        start + ((head_pa + tail) // page - memstart // page) * 64 & mask for tail in range(page, folio, folio // 8)
-    }
-    right = heads == {start + (head_pa // page - memstart // page) * 64}
-    assert right == ((granule, size) != ("64K", "16G") or memstart % (16 << 30) == 0)
+    mask = -(folio // granule * 64) % (1 << 64)
+    steps = range(granule, folio, max(granule, folio // 8))
+    return (
+        {start + (head_pa + tail - memstart) // granule * 64 & mask for tail in steps},
+        start + (head_pa - memstart) // granule * 64,
+    )
+
+
+@pytest.mark.parametrize("kernel", ["7.2", "7.3"])
+@pytest.mark.parametrize("granule", [4096, 16384, 65536])
+def test_a_mask_finds_the_head_where_vmemmap_is_aligned_to_the_folio(kernel: str, granule: int) -> None:
+    """R37, the sweep: granule, each of its HugeTLB sizes, each memstart_addr that arm64 allows up to 48 GiB. Only 16G
+    pages with 64K find another head, and only if memory begins at no multiple of 16 GiB.
+    """
+    step = (512 << 20) if granule == 65536 else 1 << 30
+    for folio in HUGEPAGE_SIZES[granule]:
+        for memstart in range(0, 48 << 30, step):
+            found, head = heads(granule, folio, kernel, memstart)
+            right = (granule, folio) != (65536, 16 << 30) or memstart % (16 << 30) == 0
+            assert (found == {head}) == right, (granule, folio, memstart)
