@@ -294,7 +294,7 @@ def test_the_example_of_the_documentation_runs_as_it_stands(pytester: pytest.Pyt
         ("", ["'scenario'"]),
         ("'R6', 'kernel'", ["too many positional arguments"]),
         ("'R6', expect='broken'", ["'broken'", "safe or violated"]),
-        ("'R6', invariant='I99'", ["'I99'", "I1 to I33"]),
+        ("'R6', invariant='I99'", ["'I99'", "I1 to I34"]),
         ("'R6', invariant=6", ["invariant is 6"]),
         ("'R6', budget='soon'", ["budget is 'soon'"]),
         ("'R6', strategy='lucky'", ["strategy is 'lucky'", "pct"]),

@@ -51,7 +51,7 @@ def test_explore_answers_with_one_object(variant: str, code: int) -> None:
         "seed",
     }
     assert set(found) >= {*keys, "invariants", "invariant_steps", "scope", "violation", "trace"}
-    assert list(found["invariants"]) == [f"I{number}" for number in range(1, 34)]
+    assert list(found["invariants"]) == [f"I{number}" for number in range(1, 35)]
     assert set(found["invariants"].values()) <= STATES
     assert set(found["invariant_steps"]) == {name for name, state in found["invariants"].items() if state == "violated"}
     assert set(found["scope"]) >= {"memory_model", "entries_per_table", "rounds", "actors", "absent", "window"}

@@ -20,6 +20,7 @@ import vmemmap
 from vmemmap import Actor, KernelError, Machine, Variant
 from vmemmap.lab.neighbours import Neighbours, lone_block
 from vmemmap.lab.setup import Setup
+from vmemmap.scenarios.r28_split_before_capabilities import linear_block, set_valid
 
 EXEMPT = {"I22", "I23"}
 """Broken only by weak memory or torn stores, which no machine here has yet (kernel-semantics §12)."""
@@ -181,6 +182,12 @@ def two_removals(m: Setup) -> Sequence[Actor]:
     return [pair.hot_remove(), Actor("another", [m.memory.remove(other)])]
 
 
+def invalid_block_split(m: Setup) -> Sequence[Actor]:
+    """2 MiB of the linear map are made invalid, then one page of it valid again."""
+    first = linear_block(m)
+    return [Actor("set_memory", [set_valid(first, 512, on=False), set_valid(first, 1, on=True)])]
+
+
 # ---- the table
 # -----------------------------------------------------------------------------------------------------------
 
@@ -283,11 +290,12 @@ TABLE = [
     Broken("I32", "at rest", offline_with_a_hugepage, {"table-free": "never"}),
     mutant("I33", "at rest", use_and_free, "restore-uncounted", "6.12"),
     mutant("I33", "at rest", use_and_free, "restore-uncounted", "7.3"),
+    Broken("I34", "explored", invalid_block_split, {"split-invalid": "makes-valid"}, "7.3"),
 ]
 
 
 def test_every_invariant_has_a_row_but_those_exempt_by_name() -> None:
-    assert {f"I{n}" for n in range(1, 34)} == {row.invariant for row in TABLE} | EXEMPT
+    assert {f"I{n}" for n in range(1, 35)} == {row.invariant for row in TABLE} | EXEMPT
     assert not {row.invariant for row in TABLE} & EXEMPT
 
 

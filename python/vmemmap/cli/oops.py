@@ -21,7 +21,7 @@ def command(
 
     FILE is a kernel log, - standard input; the first oops in it is told. Of an address in vmemmap: which struct page
     (--memstart
-    makes the PFN absolute), which hugepages it would be part of, and of which of I1 to I33 it would be a symptom.
+    makes the PFN absolute), which hugepages it would be part of, and of which of I1 to I34 it would be a symptom.
     --granule and
     --va-bits are for kernels before 4.15, whose oops does not say them, --kernel for a log without a release.
 

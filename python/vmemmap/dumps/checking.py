@@ -28,7 +28,7 @@ class Violation:
     """A broken invariant, and where."""
 
     invariant: str
-    """``I1`` to ``I33``."""
+    """``I1`` to ``I34``."""
     address: int
     """Virtual address that the descriptor maps, or the physical address of a table."""
     message: str
@@ -63,7 +63,7 @@ class Check:
     found: Mapping[str, int]
     """Invariant → how many times it was found broken."""
     invariants: Mapping[str, str]
-    """Each of I1 to I33 → ``held``, ``violated`` or ``not visible here``."""
+    """Each of I1 to I34 → ``held``, ``violated`` or ``not visible here``."""
     counts: Mapping[str, int | None]
     """Mapped pages, distinct frames, blocks and tables of vmemmap, optimised hugepages; ``None``: not shown."""
     notes: tuple[str, ...] = ()

@@ -65,7 +65,7 @@ class Violation:
     """A broken invariant, as the machine saw it."""
 
     invariant: str
-    """``I1`` to ``I33``."""
+    """``I1`` to ``I34``."""
     address: int | None
     message: str
     actor: str = ""

@@ -7,7 +7,7 @@ use core::ops::{Index, IndexMut};
 /// come the variant, its place in `Invariant::ALL`, and its texts.
 macro_rules! invariants {
     ($( $number:literal $name:ident: $sentence:literal, $short:literal, $kept:literal; )+) => {
-        /// What must hold; `I1` to `I33`.
+        /// What must hold; `I1` to `I34`.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[repr(u8)]
         pub enum Invariant {
@@ -171,6 +171,10 @@ invariants! {
         "what is counted in is counted out: nr_memmap is the number of frames that hold struct pages",
         "memory counter",
         "each path that takes or gives back such a frame counts it; 7.x: but the zone's tail frame";
+    34 SplitKeepsInvalid:
+        "a block that is present and invalid stays invalid when it is split",
+        "invalid made valid",
+        "a split keeps what it splits, the type bits aside";
 }
 
 const _: () = {

@@ -162,11 +162,11 @@ fn split_pmd<C: Cpu>(
     table_constructed(k, cpu);
     let mut attributes = entry.desc.with(Attr::TABLE_BIT);
     match k.policies.split_invalid {
-        SplitInvalid::MakesValid if !entry.desc.is_valid() => {
-            attributes = attributes.without(Attr::NG).with(Attr::VALID);
-            cpu.warn(Invariant::TreeWellFormed, entry.desc.0, "split_pmd: pages of an invalid block are valid again");
-        }
-        SplitInvalid::Keeps | SplitInvalid::MakesValid | SplitInvalid::TakesForTable => {}
+        SplitInvalid::MakesValid => attributes = attributes.without(Attr::NG).with(Attr::VALID),
+        SplitInvalid::Keeps | SplitInvalid::TakesForTable => {}
+    }
+    if attributes.is_valid() && !entry.desc.is_valid() {
+        cpu.warn(Invariant::SplitKeepsInvalid, entry.desc.0, "split_pmd: pages of an invalid block are valid again");
     }
     let base = k.geometry.output(entry.desc);
     for index in 0..k.geometry.entries() as u16 {

@@ -36,7 +36,7 @@ pub enum DocumentError {
     Policy(String, String),
     #[error("policy {row}={value:?}: it is one of {known}")]
     PolicyValue { row: String, value: String, known: String },
-    #[error("{0:?} is no invariant; they are I1 to I33")]
+    #[error("{0:?} is no invariant; they are I1 to I34")]
     Invariant(String),
     #[error("RAM: {0}")]
     Ram(String),

@@ -190,7 +190,7 @@ pub struct Inversion {
 }
 
 impl Outcome {
-    /// The object of `explore --json`; keys of invariants are `I1` to `I33`.
+    /// The object of `explore --json`; keys of invariants are `I1` to `I34`.
     ///
     /// # Panics
     /// Never: every key is text and every number finite.
