@@ -92,6 +92,7 @@ nightly: $(VENV)/.built $(VENV)/.dev
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
 	VMEMMAP_KILLS=50 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_killed.py
 	VMEMMAP_ALL_HOSTS=1 $(BIN)/python -m pytest --timeout 0 tests/scenarios/test_hosts.py
+	$(BIN)/python benches/kernels_table.py --against
 	seed=$$(od -An -N4 -tu4 /dev/urandom | tr -d ' '); echo "PROPTEST_RNG_SEED=$$seed"; \
 	    PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=5000 $(CARGO) test --release -p vmemmap-image -p vmemmap-kernel -p vmemmap-lab
 	for round in 1 2 3 4 5 6 7 8 9 10; do \
