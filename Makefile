@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels nightly variants kernels-table mutants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants kernels-table mutants fuzz arrows bench bench-table bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -82,6 +82,16 @@ wheels: $(VENV)/.created
 	PYO3_NO_PYTHON=1 $(BIN)/maturin build --release --locked --out dist --sdist
 	PYO3_NO_PYTHON=1 CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
 	    $(BIN)/maturin build --release --locked --out dist --target $(AARCH64)
+
+# The wheel and the sdist of this host, each in an empty environment of its own.
+smoke: $(VENV)/.created
+	rm -rf target/smoke && mkdir -p target/smoke
+	$(BIN)/maturin build --release --locked --out target/smoke/dist --sdist
+	for file in target/smoke/dist/*.whl target/smoke/dist/*.tar.gz; do \
+	    rm -rf target/smoke/env && $(PYTHON) -m venv target/smoke/env && target/smoke/env/bin/python -m pip install --quiet "$$file" && \
+	    (cd target/smoke && env/bin/python -m vmemmap --version && env/bin/vmemmap explore R6 --json > /dev/null && \
+	    env/bin/vmemmap layout > /dev/null && env/bin/python -c "import vmemmap; vmemmap.Machine(boot_memory='256M').ptdump()") || exit 1; \
+	done
 
 test-python: arrows
 	$(BIN)/python -m pytest tests
