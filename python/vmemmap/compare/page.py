@@ -35,9 +35,8 @@ full-size tables, every interleaving of the actors named in the scope, sequentia
 freedom that the architecture gives them. *Violated* is not seen on hardware unless a line says so. `I19` is the
 architecture's requirement of break-before-make (Arm ARM, RWHZWS): an obligation of who writes, which no schedule
 avoids; nobody has published a failure from breaking it here. **What a time is.** Modelled: the same operations on a
-machine whose latencies are assumed, each with its source in
-[arm64.toml](../python/vmemmap/data/machines/arm64.toml). It shows what dominates and how it grows, not how long
-anything takes somewhere.
+machine whose latencies are assumed, each with its source in `python/vmemmap/data/machines/arm64.toml`. It shows
+what dominates and how it grows, not how long anything takes somewhere.
 """
 
 _CONDITIONS = """
