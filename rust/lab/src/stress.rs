@@ -103,7 +103,9 @@ pub struct ActorCount {
     pub errors: BTreeMap<String, u64>,
 }
 
-/// Nanoseconds.
+/// Nanoseconds from an operation's begin to its end. Actors are closed loops: the next operation begins when the last
+/// one is done, nobody's schedule is missed, and so nothing is corrected for coordinated omission. What an operation
+/// would have waited behind a slow one, had it come at a time of its own, is not in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Latency {
     pub p50: u64,

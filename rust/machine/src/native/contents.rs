@@ -115,12 +115,11 @@ impl Machine {
         if let Some(template) = self.template_of(frame, state) {
             let clean = !state.has(bit::DIRTY);
             let values: [u64; 8] = core::array::from_fn(|i| template.word(i as u8));
-            for page in self.words_of(frame).chunks_exact(8) {
-                for (word, value) in page.iter().zip(values) {
-                    // Words never written are 0 already; leave those untouched that are to be 0.
-                    if !(clean && value == 0) {
-                        word.store(value, Ordering::Relaxed);
-                    }
+            for (i, word) in self.words_of(frame).iter().enumerate() {
+                let value = values[i & 7];
+                // Words never written are 0 already; leave those untouched that are to be 0.
+                if !(clean && value == 0) {
+                    word.store(value, Ordering::Relaxed);
                 }
             }
         }
@@ -165,10 +164,9 @@ impl Machine {
         let Some(tail) = pages.get(usize::from(word::COMPOUND_HEAD)) else { return false };
         let tail = Template::from_bits(load(tail));
         let values: [u64; 8] = core::array::from_fn(|i| tail.word(i as u8));
-        let differs = |page: &[AtomicU64]| page.iter().zip(values).fold(0, |or, (word, value)| or | load(word) ^ value);
-        tail.bits() & 1 != 0
-            && pages.chunks_exact(8).all(|page| differs(page) == 0)
-            && self.set_template(to, tail).is_some()
+        // Without a branch for each: they are equal nearly always.
+        let differ = || pages.iter().enumerate().fold(0, |or, (i, word)| or | load(word) ^ values[i & 7]);
+        tail.bits() & 1 != 0 && differ() == 0 && self.set_template(to, tail).is_some()
     }
     /// Word `index` of a frame as any CPU would read it, without a trace; for tests and exports.
     #[must_use]
