@@ -27,8 +27,10 @@ The JSON that it takes (format 1); addresses and sizes are integers, in bytes un
         "preempt_rt": false,       // spinlocks sleep and may not be taken in an interrupt
         "alloc_failures": 0,       // allocations of an execution that may fail, each a choice
         "spurious_fault": "tolerated" | "fatal",  // fatal: seeing an entry not yet published is a hole (I2)
-        "ets": true,               // FEAT_ETS2; false: the old invalid entry may be seen until the CPU's own ISB
-                                   // or exception
+        "ets": "none" | "2" | "3", // FEAT_ETS2 (also true), FEAT_ETS3; none (also false): the old invalid entry may be
+                                   // seen until the CPU's own ISB or exception
+        "ordering": "published" | "ordered",  // what a store of a descriptor must have done before an invalidate covers
+                                   // it: its CPU's DSB, or, as in Arm's model, come before (docs/memory-model.md)
         "feat_bbm": "0" | "1" | "2" | "noabort" | [of each CPU, ...],  // ID_AA64MMFR2_EL1.BBM, or BBML2_NOABORT
         "conflict": "at_write" | "at_access" | "amalgamate" | "abort",  // what an access may do with two translations
                                    // that break-before-make should have kept apart (I19 is judged at the write anyway)

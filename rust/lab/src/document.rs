@@ -10,6 +10,7 @@ use thiserror::Error;
 use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, PfnRange, Va, VaRange, Version, Zone};
 use vmemmap_kernel::operation::Guard;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
+use vmemmap_machine::config::Ets;
 use vmemmap_machine::explored::{Context, MAX_ACTORS};
 
 use crate::scenario::Body;
@@ -143,8 +144,10 @@ pub struct EnvironmentDocument {
     /// An access that may still see an entry as it was before it became valid: `tolerated`, as by
     /// `is_spurious_el1_translation_fault`, or `fatal` (I2).
     pub spurious_fault: SpuriousFault,
-    /// FEAT_ETS2; without it a CPU may see the old invalid entry until its own ISB or exception entry.
-    pub ets: bool,
+    /// FEAT_ETS2 or FEAT_ETS3; without them a CPU may see the old invalid entry until its own ISB or exception entry.
+    pub ets: EtsDocument,
+    /// When an invalidate covers a store, and when a new entry cannot fault any more.
+    pub ordering: OrderingName,
     /// FEAT_BBM of all CPUs, or of each.
     pub feat_bbm: OneOrEach<BbmLevel>,
     /// What an access does that could use two translations that break-before-make should have kept apart.
@@ -183,11 +186,55 @@ impl Default for EnvironmentDocument {
             alloc_failures: 0,
             preempt_rt: false,
             spurious_fault: SpuriousFault::default(),
-            ets: true,
+            ets: EtsDocument::default(),
+            ordering: OrderingName::default(),
             feat_bbm: OneOrEach::One(BbmLevel::Level0),
             conflict: ConflictName::default(),
             asids: Vec::new(),
             iommu: false,
+        }
+    }
+}
+
+/// FEAT_ETS2 of all CPUs: whether, or which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum EtsDocument {
+    Whether(bool),
+    Which(EtsName),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EtsName {
+    #[serde(rename = "none")]
+    None,
+    #[serde(rename = "2")]
+    Two,
+    #[serde(rename = "3")]
+    Three,
+}
+
+/// `published`: after the DSB of its own CPU; `ordered`: as in Arm's model (docs/memory-model.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderingName {
+    #[default]
+    Published,
+    Ordered,
+}
+
+impl Default for EtsDocument {
+    fn default() -> Self {
+        Self::Which(EtsName::Two)
+    }
+}
+
+impl From<EtsDocument> for Ets {
+    fn from(ets: EtsDocument) -> Self {
+        match ets {
+            EtsDocument::Whether(false) | EtsDocument::Which(EtsName::None) => Ets::None,
+            EtsDocument::Whether(true) | EtsDocument::Which(EtsName::Two) => Ets::Two,
+            EtsDocument::Which(EtsName::Three) => Ets::Three,
         }
     }
 }

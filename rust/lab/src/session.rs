@@ -10,10 +10,10 @@ use thiserror::Error;
 use vmemmap_arch::Va;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
-use vmemmap_machine::explored::{Conflict, WorldOptions};
+use vmemmap_machine::explored::{Conflict, Ordering, WorldOptions};
 
 use crate::document::{
-    ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, SpuriousFault,
+    ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, OrderingName, SpuriousFault,
 };
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
@@ -192,7 +192,11 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
         alloc_failures: e.alloc_failures,
         preempt_rt: e.preempt_rt,
         spurious_fault_is_fatal: e.spurious_fault == SpuriousFault::Fatal,
-        ets: e.ets,
+        ets: e.ets.into(),
+        ordering: match e.ordering {
+            OrderingName::Published => Ordering::Published,
+            OrderingName::Ordered => Ordering::Ordered,
+        },
         feat_bbm: match &e.feat_bbm {
             OneOrEach::One(level) => vec![feat_bbm(*level)],
             OneOrEach::Each(levels) => levels.iter().copied().map(feat_bbm).collect(),

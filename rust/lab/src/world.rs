@@ -8,7 +8,7 @@ use vmemmap_arch::{Invariant, LockId, Mode, Tlbi};
 use vmemmap_kernel::{Errno, Kernel, Operation, boot};
 use vmemmap_machine::explored::{Conflict, Mark, Touch, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
-use vmemmap_machine::{ConfigError, MachineConfig, RamRange};
+use vmemmap_machine::{ConfigError, Ets, MachineConfig, RamRange};
 
 use crate::setup::{SetupError, alone, set_up};
 use vmemmap_explore::model::{Access, AccessSet, Described, Held, InvariantSet, Model, NewOrder, NoOps, Violation};
@@ -176,7 +176,9 @@ impl Model for Explored {
         let mut words = format!("sequentially consistent memory, stale translations per slot, {oracle} oracle");
         let parts = [
             (o.spurious_fault_is_fatal, ", spurious faults fatal"),
-            (!o.ets, ", without FEAT_ETS2"),
+            (o.ets == Ets::None, ", without FEAT_ETS2"),
+            (o.ets == Ets::Three, ", with FEAT_ETS3"),
+            (o.is_ordered(), ", stores ordered as in Arm's model"),
             (o.conflict == Conflict::AtAccess, ", conflicting translations judged at the access too"),
             (o.conflict == Conflict::Amalgamate, ", loads may mix conflicting translations"),
             (o.conflict == Conflict::Abort, ", conflicting translations may abort"),

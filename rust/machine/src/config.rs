@@ -7,6 +7,18 @@ use vmemmap_arch::{Geometry, Pa};
 /// Most CPUs of a native machine.
 pub const MAX_CPUS: u8 = 64;
 
+/// Which enhanced translation synchronisation the CPUs have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Ets {
+    /// None: Armv8.0 to Armv8.7 without FEAT_ETS2.
+    None,
+    /// FEAT_ETS2: every earlier access is ordered before a translation that ends in a Translation or Access flag fault.
+    #[default]
+    Two,
+    /// FEAT_ETS3: before a Permission fault as well.
+    Three,
+}
+
 /// A range of physical memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RamRange {

@@ -237,6 +237,24 @@ impl Op {
         )
     }
 
+    /// The operation is a release: what its CPU did before is seen by whoever acquires it.
+    #[must_use]
+    pub const fn releases(&self) -> bool {
+        match *self {
+            Op::Write { order, .. }
+            | Op::Swap { order, .. }
+            | Op::CompareExchange { order, .. }
+            | Op::Store { order, .. }
+            | Op::Rmw { order, .. }
+            | Op::Attempt(Data::Store { order, .. } | Data::Rmw { order, .. })
+            | Op::VarStore { order, .. }
+            | Op::VarRmw { order, .. }
+            | Op::VarAdd { order, .. } => matches!(order, Order::Release | Order::AcqRel),
+            Op::Release { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Name of the operation in traces and replay files.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -340,6 +358,8 @@ impl Reply {
     pub const NOTHING: Reply = Reply { value: u64::MAX, tok: 0 };
     /// Answer to `Attempt`: the access takes a translation fault.
     pub const FAULT: Reply = Reply { value: 0, tok: 1 };
+    /// The same: it takes a permission fault. Only where `WorldOptions::permission_faults` is set.
+    pub const PERMISSION_FAULT: Reply = Reply { value: 0, tok: 2 };
 
     #[must_use]
     #[inline]

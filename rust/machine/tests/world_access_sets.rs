@@ -10,7 +10,8 @@ use vmemmap_arch::{
     Alloc, Attr, Barrier, Cpu, Desc, FrameKind, Invariant, InvariantSet, LockId, Mode, Order, Pa, RangeOp, Rmw,
     Template, Tlbi, Until, Va, Var, Zone,
 };
-use vmemmap_machine::explored::{Conflict, Context, Place, Touch, WorldOptions};
+use vmemmap_machine::Ets;
+use vmemmap_machine::explored::{Conflict, Context, Ordering, Place, Touch, WorldOptions};
 use vmemmap_machine::op::{Op, Reply};
 
 const LINE: Var = Var(1);
@@ -200,7 +201,8 @@ proptest! {
         places in 0..PLACES.len(),
         linear in any::<bool>(),
         iommu in any::<bool>(),
-        ets in any::<bool>(),
+        ets in proptest::sample::select(vec![Ets::None, Ets::Two, Ets::Three]),
+        ordering in proptest::sample::select(vec![Ordering::Published, Ordering::Ordered]),
         conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate,
             Conflict::Abort]),
         feat in proptest::collection::vec(proptest::sample::select(vec![FeatBbm::Level0, FeatBbm::Level2,
@@ -210,7 +212,7 @@ proptest! {
         pairs in proptest::collection::vec((operation(), operation()), 12),
     ) {
         let options = WorldOptions { strict, spurious_fault_is_fatal: fatal, alloc_failures: failures, iommu,
-            linear_map: linear.then_some(page(4)..page(6)), ets, conflict, feat_bbm: feat, asids,
+            linear_map: linear.then_some(page(4)..page(6)), ets, ordering, conflict, feat_bbm: feat, asids,
                 ..WorldOptions::default() };
         let b = Bench::new(options);
         b.world.borrow_mut().place(&PLACES[places]);
@@ -269,7 +271,7 @@ fn an_access_that_waits_meets_the_barriers_of_a_window_that_opened_since() {
     assert!(completes.conflicts(&waiting));
     assert!(!completes.conflicts(&elsewhere));
 
-    let b = Bench::new(WorldOptions { ets: false, ..WorldOptions::default() });
+    let b = Bench::new(WorldOptions { ets: Ets::None, ..WorldOptions::default() });
     let waiting = access_set(&b, 1, &Op::Load { va: page(5), order: Order::Plain });
     b.execute(0, Op::Write { at: b.pte(5), new: b.rw(b.spare[0]), order: Order::Plain }, 0);
     assert!(barrier(&b, Barrier::DsbIshst).conflicts(&waiting));
@@ -333,18 +335,19 @@ fn operations_on_one_contiguous_set_conflict() {
         flushed(b);
         set(b, 0, Desc::NONE);
         b.cpu(1).barrier(Barrier::DsbIshst);
+    };
+    let cleared = |b: &Bench| {
+        made(b);
         set(b, 1, Desc::NONE);
     };
-    // An invalidate covers entry 0 only once the clear of entry 1 is published.
-    must_conflict(
-        WorldOptions::default(),
-        made,
-        |_| Op::Tlbi(Tlbi::Vaale1is(page(0))),
-        |_| Op::Barrier(Barrier::DsbIshst),
-    );
+    let invalidate = |_: &Bench| Op::Tlbi(Tlbi::Vaale1is(page(0)));
+    // An invalidate covers entry 0 only once the clear of entry 1 is published; if stores are ordered, once it is there.
+    must_conflict(WorldOptions::default(), cleared, invalidate, |_| Op::Barrier(Barrier::DsbIshst));
+    let clear = |b: &Bench| Op::Write { at: b.pte(1), new: Desc::NONE, order: Order::Plain };
+    must_conflict(WorldOptions { ordering: Ordering::Ordered, ..WorldOptions::default() }, made, invalidate, clear);
     // An entry of the set that comes back before the invalidate completes brings the others back.
     let invalidated = |b: &Bench| {
-        made(b);
+        cleared(b);
         b.cpu(1).barrier(Barrier::DsbIshst);
         b.cpu(1).tlbi(Tlbi::Vmalle1is);
     };

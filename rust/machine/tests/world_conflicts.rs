@@ -6,6 +6,7 @@ use bench::{BASE, Bench, page, request};
 use vmemmap_arch::bbm::FeatBbm::{self, Level0, Level1, Level2, NoAbort};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Attr, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, Level, Order, Pa, Slot, Tlbi, Va};
+use vmemmap_machine::Ets;
 use vmemmap_machine::explored::{Conflict, WorldOptions};
 use vmemmap_machine::op::{Op, Tok};
 
@@ -197,7 +198,8 @@ fn without_ets_an_old_invalid_entry_is_seen_until_the_cpus_own_isb_or_exception(
         b.world.borrow().spurious_faults() != before
     };
     for ets in [true, false] {
-        let b = Bench::new(WorldOptions { ets, spurious_fault_is_fatal: true, ..WorldOptions::default() });
+        let feature = if ets { Ets::Two } else { Ets::None };
+        let b = Bench::new(WorldOptions { ets: feature, spurious_fault_is_fatal: true, ..WorldOptions::default() });
         b.cpu(0).write(b.pte(5), b.rw(b.spare[0]), Order::Plain);
         b.cpu(1).barrier(Barrier::Isb);
         assert!(!b.broke(Invariant::AlwaysTranslates));

@@ -23,7 +23,7 @@ use vmemmap_explore::search::report::{Final, Report};
 use vmemmap_lab::world::Explored;
 use vmemmap_machine::explored::{Conflict, LocationKind, Mark, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
-use vmemmap_machine::{MachineConfig, RamRange};
+use vmemmap_machine::{Ets, MachineConfig, RamRange};
 
 use crate::common::finals;
 
@@ -182,7 +182,7 @@ pub fn options() -> Vec<WorldOptions> {
             feat_bbm: vec![FeatBbm::Level1],
             ..plain.clone()
         },
-        WorldOptions { strict: true, iommu: true, ets: false, conflict: Conflict::Abort, ..plain },
+        WorldOptions { strict: true, iommu: true, ets: Ets::None, conflict: Conflict::Abort, ..plain },
     ]
 }
 

@@ -46,6 +46,10 @@ impl World {
         }
         let fixed = self.fixed;
         self.touch_control(actor, op, out);
+        if op.releases() && self.options.orders_faults() {
+            self.touch_maintenance(actor, true, out);
+            self.touch_barrier(actor, Barrier::SmpWmb, out);
+        }
         let op = match *op {
             Op::Attempt(access) => super::attempt::unhandled(access),
             plain => plain,
@@ -56,6 +60,10 @@ impl World {
                 if let Some((slot, desc)) = self.touch_table(at, out) {
                     out.read(self.memory.word_cell(slot));
                     self.touch_generation(desc, out);
+                    if desc.is_valid() {
+                        let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
+                        news.for_each(|r| self.touch_end(r, out));
+                    }
                 }
             }
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
@@ -63,24 +71,25 @@ impl World {
                 self.touch_store(at, new, out);
             }
             Op::Barrier(barrier) => {
-                self.touch_maintenance(
-                    actor,
-                    matches!(barrier, Barrier::DsbIsh | Barrier::DsbIshst | Barrier::DsbNsh),
-                    out,
-                );
+                let completes = match barrier {
+                    Barrier::DsbIsh | Barrier::DsbIshst | Barrier::DsbNsh => true,
+                    Barrier::SmpMb | Barrier::SmpWmb => self.options.orders_faults(),
+                    Barrier::SmpRmb | Barrier::Isb => false,
+                };
+                self.touch_maintenance(actor, completes, out);
                 self.touch_barrier(actor, barrier, out);
             }
             Op::Tlbi(tlbi) => {
                 self.touch_maintenance(actor, false, out);
                 self.touch_tlbi(tlbi, out);
             }
-            Op::Load { va, .. } => self.touch_access(va, out, |w, f, out| {
+            Op::Load { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 let index = w.index_of(va);
                 let word = w.memory.word_location(f, index);
                 out.read(word);
             }),
-            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(va, out, |w, f, out| {
+            Op::Store { va, .. } | Op::Rmw { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
                 out.read(w.memory.cell(f, offset::CONTENTS));
                 w.touch_judged(f, out);
@@ -96,7 +105,7 @@ impl World {
                     out.read(w.memory.cell(copy, offset::TEMPLATE));
                 }
             }),
-            Op::Fill { va, .. } => self.touch_access(va, out, |w, f, out| {
+            Op::Fill { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
                 out.write(w.memory.cell(f, offset::TEMPLATE));
                 out.write(w.memory.cell(f, offset::CONTENTS));
                 w.touch_judged(f, out);
@@ -110,7 +119,7 @@ impl World {
                 }
             }
             Op::IommuWalk { .. } if !self.options.iommu => {}
-            Op::IommuWalk { va } | Op::Speculate { va } => self.touch_access(va, out, |_, _, _| ()),
+            Op::IommuWalk { va } | Op::Speculate { va } => self.touch_access(actor, va, out, |_, _, _| ()),
             Op::Alloc(request) => {
                 match request.at {
                     Some(at) if request.kind == FrameKind::Huge => self.touch_run(at, request.order, out),
@@ -131,7 +140,7 @@ impl World {
             Op::FillFrame { frame, .. } => self.touch_copy_target(frame, out),
             Op::CopyFromVa { from, to } => {
                 self.touch_copy_target(to, out);
-                self.touch_access(from, out, |w, f, out| w.touch_copy_source(f, out));
+                self.touch_access(actor, from, out, |w, f, out| w.touch_copy_source(f, out));
             }
             Op::LoadFrame { frame, index } => self.touch_linear(frame, index, false, out),
             Op::StoreFrame { frame, index, .. } => self.touch_linear(frame, index, true, out),
@@ -303,8 +312,17 @@ impl World {
                     touch(self.stale.cell(index));
                 }
             }
-            out.relation_read(address_key, fresh)
+            out.relation_read(address_key, fresh);
+            // An invalidate of another CPU reaches what was overwritten before it.
+            self.touch_retired(address_key, out);
+            if let Kind::Table(next) = g.kind(old, at.level) {
+                self.touch_below(next, at.level.next(), va, out);
+            }
         } else {
+            for va in self.places_behind_stale(slot, at.level) {
+                let address_key = self.address_key_of(at.level, va);
+                self.touch_retired(address_key, out);
+            }
             out.write(self.memory.cell(slot.table, offset::MAPPED));
             self.touch_outdated(slot.table, out);
         }
@@ -327,6 +345,8 @@ impl World {
                 continue;
             }
             out.read(self.fixed.gone);
+            let address_key = self.address_key_of(level, va);
+            self.touch_retired(address_key, out);
             for asid in self.spaces(level, value) {
                 let index = self.intern(slot, level, value, va, asid);
                 out.write(self.stale.cell(index));
@@ -388,7 +408,7 @@ impl World {
 
     /// What `synchronize_context` changes, or would if a DSB had come before.
     pub(super) fn touch_synchronized(&self, cpus: u64, out: &mut impl Touch) {
-        if !self.options.ets {
+        if !self.options.ets2() {
             out.write(self.fixed.stale);
             self.stale.iter().filter(|r| !r.value.is_valid()).for_each(|r| out.read(r.cell));
             self.late(cpus).for_each(|r| self.touch_end(r, out));
@@ -400,7 +420,7 @@ impl World {
     fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
         out.commuting_update(publication(r.address_key));
         out.commuting_update(self.fixed.stale);
-        if r.value.has(Attr::CONT) || !self.options.ets {
+        if r.value.has(Attr::CONT) || !self.options.ets2() {
             out.write(r.cell);
         }
     }
@@ -409,12 +429,12 @@ impl World {
     fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
         out.commuting_update(r.address_key);
-        if r.value.has(Attr::CONT) || !self.options.ets {
+        if r.value.has(Attr::CONT) || !self.options.ets2() {
             out.write(r.cell);
         } else {
             out.commuting_update(r.cell);
         }
-        if !self.options.ets {
+        if !self.options.ets2() {
             out.commuting_update(self.fixed.stale);
         }
         if !r.value.is_valid() {
@@ -462,7 +482,13 @@ impl World {
 
     /// Words and frames on every walk that the access, of any CPU or of the agent, may make, then `data` for each frame
     /// it may reach.
-    fn touch_access<T: Touch>(&mut self, va: Va, out: &mut T, mut data: impl FnMut(&mut Self, FrameId, &mut T)) {
+    fn touch_access<T: Touch>(
+        &mut self,
+        actor: u8,
+        va: Va,
+        out: &mut T,
+        mut data: impl FnMut(&mut Self, FrameId, &mut T),
+    ) {
         let g = self.geometry;
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.clear();
@@ -483,6 +509,9 @@ impl World {
         });
         for r in self.stale.iter().filter(|r| va.since(r.va) < g.entry_span(r.level)) {
             out.read(r.cell);
+            if self.is_news(actor, r) {
+                self.touch_end(r, out);
+            }
             if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
                 let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));
                 outputs.push(Output { desc: r.value, level: r.level, pa, live: false });

@@ -50,6 +50,12 @@ impl World {
         if faults && outcome >= n {
             return Reply::FAULT;
         }
+        if self.options.permission_faults
+            && self.candidates.get(usize::from(outcome)).is_some_and(|c| !c.desc.is_writable())
+            && !matches!(kind(access), Access::Load)
+        {
+            return Reply::PERMISSION_FAULT;
+        }
         self.attempting = true;
         let value = match access {
             Data::Probe { .. } => 0,

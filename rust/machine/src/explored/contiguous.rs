@@ -50,10 +50,10 @@ impl World {
     }
 
     /// Cells of the records that this invalidate reaches and that a walk may bring back at once. In order.
-    pub(super) fn refillable(&self, op: Tlbi) -> Vec<Cell> {
+    pub(super) fn refillable(&self, actor: u8, op: Tlbi) -> Vec<Cell> {
         let contiguous = |r: &&Record| r.value.has(Attr::CONT);
         let unpublished: Vec<&Record> =
-            self.stale.iter().filter(contiguous).filter(|r| self.is_unpublished(r)).collect();
+            self.stale.iter().filter(contiguous).filter(|r| self.waits_for_dsb(actor, r)).collect();
         let comes_back = |r: &Record, set: Set| {
             let says = |slot, value| {
                 self.set_of(slot, r.level, value) == Some(set) && self.implied(set, r.level, value, r.slot) == r.value

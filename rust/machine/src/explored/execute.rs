@@ -17,6 +17,9 @@ impl World {
             return Reply::of(0);
         }
         self.step += 1;
+        if op.releases() {
+            self.release_entries(actor);
+        }
         match *op {
             Op::Root => Reply { value: self.memory.pa(self.root).0, tok: self.memory.life(self.root).generation() },
             Op::Read { at, .. } => self.read_entry(actor, at),

@@ -36,7 +36,7 @@ pub use describe::Described;
 pub use direct::Direct;
 pub use location::LocationKind;
 pub use lock_order::NewOrder;
-pub use options::{Conflict, WorldOptions};
+pub use options::{Conflict, Ordering, WorldOptions};
 pub use place::{Context, MAX_ACTORS, Place};
 pub use violations::Violation;
 pub use world::{Mark, World};

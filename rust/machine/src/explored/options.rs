@@ -5,6 +5,8 @@ use core::ops::Range;
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::{Asid, Va};
 
+use crate::config::Ets;
+
 /// What an access does that could use two conflicting translations. The store that made them so is judged in any case.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Conflict {
@@ -20,6 +22,16 @@ pub enum Conflict {
     Abort,
 }
 
+/// What a store of a descriptor must have done before an invalidate covers it, and before nobody faults on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ordering {
+    /// The DSB of its own CPU. Stricter than the architecture where another CPU invalidates.
+    #[default]
+    Published,
+    /// As in Arm's model (docs/memory-model.md): it came before. An own store waits for an own DSB.
+    Ordered,
+}
+
 /// What the oracles look at, and which choices the environment has.
 #[derive(Clone, Debug)]
 pub struct WorldOptions {
@@ -31,9 +43,15 @@ pub struct WorldOptions {
     pub conflict: Conflict,
     /// A spurious fault (a new entry not yet published) counts as a hole (I2).
     pub spurious_fault_is_fatal: bool,
-    /// FEAT_ETS2: a new entry is seen by every later translation once the writer's DSB is done. Without it a CPU may
-    /// take the old invalid entry until its own ISB or exception entry.
-    pub ets: bool,
+    /// FEAT_ETS2: a new entry is seen by every later translation of its own CPU, of those that the writer's release,
+    /// DMB or DSB orders, and of those that saw it. Without it a CPU may take the old invalid entry until its own ISB or
+    /// exception entry.
+    pub ets: Ets,
+    /// When an invalidate covers a store, and when a new entry cannot fault any more.
+    pub ordering: Ordering,
+    /// A store of an `Attempt` through a read-only translation is a reply and no violation. For litmus tests: kernel
+    /// code has no such handler.
+    pub permission_faults: bool,
     /// How many allocations of an execution may fail as a choice of the environment.
     pub alloc_failures: u32,
     /// Allocations that fail always: actor, and the number of its allocation from 1.
@@ -54,6 +72,23 @@ pub struct WorldOptions {
     pub pool_frames: u64,
 }
 
+impl WorldOptions {
+    /// FEAT_ETS2, or FEAT_ETS3, which has it.
+    #[must_use]
+    pub fn ets2(&self) -> bool {
+        self.ets >= Ets::Two
+    }
+    #[must_use]
+    pub fn is_ordered(&self) -> bool {
+        self.ordering == Ordering::Ordered
+    }
+    /// Less than a DSB ends the faults on a new entry.
+    #[must_use]
+    pub fn orders_faults(&self) -> bool {
+        self.ets2() && self.is_ordered()
+    }
+}
+
 impl Default for WorldOptions {
     fn default() -> Self {
         Self {
@@ -61,7 +96,9 @@ impl Default for WorldOptions {
             feat_bbm: Vec::new(),
             conflict: Conflict::AtWrite,
             spurious_fault_is_fatal: false,
-            ets: true,
+            ets: Ets::Two,
+            ordering: Ordering::Published,
+            permission_faults: false,
             alloc_failures: 0,
             fail_alloc: Vec::new(),
             signal_pending: false,

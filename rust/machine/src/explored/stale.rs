@@ -27,6 +27,8 @@ pub(super) mod state {
     /// CPU + 1 that overwrote it and has not done a DSB since.
     const WRITER: u32 = 49;
     const WRITERS: u64 = 0x1f << WRITER;
+    /// Without FEAT_ETS2: its invalidate is complete, and who is left of the CPUs has no context synchronisation since.
+    pub const UNSYNCHRONIZED: u64 = 1 << 54;
 
     pub const fn unpublished(cpus: u64, writer: u8) -> u64 {
         PRESENT | cpus | (writer as u64 + 1) << WRITER
@@ -41,13 +43,21 @@ pub(super) mod state {
     pub const fn published(s: u64) -> u64 {
         s & !WRITERS
     }
+    /// A broadcast invalidate is complete, for all but its own CPU.
+    pub const fn unsynchronized(s: u64, own: u64) -> u64 {
+        match s & HOLDERS & (own | 1 << AGENT) {
+            0 => 0,
+            left if left & own == 0 => PRESENT | left,
+            left => s & !(HOLDERS | own << INVALIDATED) | left | UNSYNCHRONIZED,
+        }
+    }
     /// A broadcast invalidate is complete.
     pub const fn beyond_broadcast(s: u64) -> u64 {
         let agent = s & 1 << AGENT;
         if agent == 0 { 0 } else { PRESENT | agent }
     }
     pub const fn not_invalidated(s: u64) -> u64 {
-        s & !(0xffff << INVALIDATED | 0xffff << INVALIDATED_HERE)
+        s & !(0xffff << INVALIDATED | 0xffff << INVALIDATED_HERE | UNSYNCHRONIZED)
     }
     /// These lose it; without any holder it is gone.
     pub const fn without(s: u64, holders: u64) -> u64 {

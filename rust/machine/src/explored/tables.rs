@@ -64,7 +64,12 @@ impl World {
     }
 
     pub(super) fn read_entry(&mut self, actor: u8, at: Slot<Tok>) -> Reply {
-        self.slot_or_violation(actor, at).map_or(Reply::of(0), |slot| self.entry(self.memory.desc(slot)))
+        let Some(slot) = self.slot_or_violation(actor, at) else { return Reply::of(0) };
+        let desc = self.memory.desc(slot);
+        if desc.is_valid() {
+            self.note_read(actor, slot);
+        }
+        self.entry(desc)
     }
 
     /// `accept`: stored only if the old word pleases it.

@@ -4,11 +4,12 @@
 //! overwritten, is invalidated by a TLBI issued after it was published (its DSB is pending), and completed when the
 //! same CPU's DSB completes that invalidate (kernel-semantics §10.1).
 
-use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Invariant, Kind, Level, Tlbi, Va};
+use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, Tlbi, Va};
 
+use super::accesses::Touch;
 use super::cells::Cell;
 use super::memory::{FrameId, SlotId};
-use super::stale::{AGENT, Record, seen, state};
+use super::stale::{AGENT, Record, publication, seen, state};
 use super::world::World;
 
 /// Most stale values of one descriptor; more make the result inconclusive.
@@ -64,6 +65,13 @@ impl World {
     pub(super) fn is_unpublished(&self, r: &Record) -> bool {
         state::writer(self.memory.cells.get(r.cell)).is_some()
     }
+    /// Overwritten by a CPU that has not done a DSB since, so that no invalidate of the actor covers it.
+    pub(super) fn waits_for_dsb(&self, actor: u8, r: &Record) -> bool {
+        match state::writer(self.memory.cells.get(r.cell)) {
+            Some(cpu) => cpu == self.cpu_of(actor) || !self.options.is_ordered(),
+            None => false,
+        }
+    }
 
     /// In which address spaces a value is cached: each with an entry of its own, unless it is global. Table entries are
     /// matched by ASID (Arm ARM, TLBI ASIDE1: "from a level of lookup above the final level and matches the ASID").
@@ -78,10 +86,16 @@ impl World {
         asids.into_iter().take(if tagged { usize::from(n) } else { 1 }).map(move |asid| tagged.then_some(asid))
     }
 
-    /// A value stops being live.
+    /// A value stops being live. With FEAT_ETS2 no access of its own CPU faults on an entry that it made valid before
+    /// (R_PRGBR orders the earlier access before the translation that faults).
     pub(super) fn retire(&mut self, actor: u8, slot: SlotId, level: Level, va: Va, value: Desc) {
         let walk_cache = self.options.iommu && matches!(self.geometry.kind(value, level), Kind::Table(_));
-        let holders = self.everybody() | u64::from(walk_cache) << AGENT;
+        let others =
+            if value.is_valid() || !self.options.orders_faults() { u64::MAX } else { !(1 << self.cpu_of(actor)) };
+        let holders = self.everybody() & others | u64::from(walk_cache) << AGENT;
+        if holders == 0 {
+            return;
+        }
         let state = state::unpublished(holders, self.cpu_of(actor));
         for asid in self.spaces(level, value) {
             let index = self.intern(slot, level, value, va, asid);
@@ -92,17 +106,50 @@ impl World {
         }
     }
 
-    /// A store into a table that no walk reaches from the root, but a stale table entry may still lead to.
-    pub(super) fn supersede_behind_stale(&mut self, actor: u8, slot: SlotId, level: Level, old: Desc, new: Desc) {
-        if self.stale.is_empty() {
+    /// A value at the address is superseded: no invalidate by another CPU commutes with that.
+    pub(super) fn touch_retired(&self, address_key: Cell, out: &mut impl Touch) {
+        if self.options.is_ordered() {
+            out.commuting_update(publication(address_key));
+            out.commuting_update(self.fixed.stale);
+        }
+    }
+
+    /// All valid entries of a table that is cut off, and of those below.
+    pub(super) fn touch_below(&mut self, table: Pa, level: Level, base: Va, out: &mut impl Touch) {
+        let g = self.geometry;
+        let Some(id) = self.memory.find(table).filter(|id| level.0 <= 3 && self.memory.has_words(*id)) else { return };
+        if !self.options.is_ordered() || self.memory.table_is_empty(id) {
             return;
+        }
+        for index in 0..g.entries() as u16 {
+            let desc = self.memory.desc(SlotId { table: id, index });
+            if !desc.is_valid() {
+                continue;
+            }
+            let va = base.plus(u64::from(index) << g.level_shift(level));
+            let address_key = self.address_key_of(level, va);
+            self.touch_retired(address_key, out);
+            if let Kind::Table(next) = g.kind(desc, level) {
+                self.touch_below(next, level.next(), va, out);
+            }
+        }
+    }
+
+    /// Addresses that the slot maps behind a stale table entry.
+    pub(super) fn places_behind_stale(&self, slot: SlotId, level: Level) -> Vec<Va> {
+        if self.stale.is_empty() {
+            return Vec::new();
         }
         let g = self.geometry;
         let table = self.memory.pa(slot.table);
         let leads = |r: &&Record| r.level.next() == level && g.kind(r.value, r.level) == Kind::Table(table);
         let offset = u64::from(slot.index) << g.level_shift(level);
-        let places: Vec<Va> = self.stale.iter().filter(leads).map(|r| r.va.plus(offset)).collect();
-        for va in places {
+        self.stale.iter().filter(leads).map(|r| r.va.plus(offset)).collect()
+    }
+
+    /// A store into a table that no walk reaches from the root, but a stale table entry may still lead to.
+    pub(super) fn supersede_behind_stale(&mut self, actor: u8, slot: SlotId, level: Level, old: Desc, new: Desc) {
+        for va in self.places_behind_stale(slot, level) {
             for value in [old, new] {
                 if value.is_valid() {
                     self.retire(actor, slot, level, va, value);
@@ -113,14 +160,17 @@ impl World {
 
     pub(super) fn tlbi(&mut self, actor: u8, op: Tlbi) {
         let g = self.geometry;
-        let me = 1u64 << self.cpu_of(actor);
-        let back = if self.stale.iter().any(|r| r.value.has(Attr::CONT)) { self.refillable(op) } else { Vec::new() };
+        let (cpu, ets2, ordered) = (self.cpu_of(actor), self.options.ets2(), self.options.is_ordered());
+        let me = 1u64 << cpu;
+        let contiguous = self.stale.iter().any(|r| r.value.has(Attr::CONT));
+        let back = if contiguous { self.refillable(actor, op) } else { Vec::new() };
         self.stale.update(&mut self.memory.cells, |r, s| {
             // The agent alone may have it: no broadcast reaches that.
             let beyond = s & state::HOLDERS == 1 << AGENT;
+            // Nothing but a DSB orders an own store before an own invalidate. What others overwrote they did before.
             if beyond
-                || !r.value.is_valid()
-                || state::writer(s).is_some()
+                || ((ets2 || !ordered) && !r.value.is_valid())
+                || state::writer(s).is_some_and(|writer| writer == cpu || !ordered)
                 || !covers(&g, r, op)
                 || back.binary_search(&r.cell).is_ok()
             {
@@ -136,10 +186,10 @@ impl World {
         }
         let cpu = self.cpu_of(actor);
         let me = 1u64 << cpu;
-        let ets = self.options.ets;
+        let (ets2, ordered) = (self.options.ets2(), self.options.is_ordered());
         let publish = |r: &Record, s: u64| match () {
             () if state::writer(s) != Some(cpu) => s,
-            () if r.value.is_valid() || !ets => state::published(s),
+            () if r.value.is_valid() || !ets2 => state::published(s),
             () => 0,
         };
         let complete_here = |s: u64| {
@@ -154,21 +204,56 @@ impl World {
             Barrier::DsbIshst => self.stale.update(cells, publish),
             Barrier::DsbIsh => self.stale.update(cells, |r, s| {
                 if s & me << state::INVALIDATED != 0 {
-                    state::beyond_broadcast(s)
+                    if ets2 || !ordered { state::beyond_broadcast(s) } else { state::unsynchronized(s, me) }
                 } else {
                     publish(r, complete_here(s))
                 }
             }),
             Barrier::DsbNsh => self.stale.update(cells, |_, s| complete_here(s)),
             Barrier::Isb => self.synchronize_context(me),
-            Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => {}
+            Barrier::SmpMb | Barrier::SmpWmb => self.release_entries(actor),
+            Barrier::SmpRmb => {}
         }
     }
 
-    /// An ISB or an exception entry of these CPUs: they take no longer an invalid entry that is published as gone.
+    /// A release, or a DMB for stores: with FEAT_ETS2 whoever is ordered after it does not fault on the entries that
+    /// its CPU made valid before.
+    pub(super) fn release_entries(&mut self, actor: u8) {
+        if self.options.orders_faults() && !self.stale.is_empty() {
+            let cpu = self.cpu_of(actor);
+            let own = |r: &Record, s: u64| !r.value.is_valid() && state::writer(s) == Some(cpu);
+            self.stale.update(&mut self.memory.cells, |r, s| if own(r, s) { 0 } else { s });
+        }
+    }
+
+    /// The CPU has read the entry as it is now, valid: with FEAT_ETS2 no later access of its faults on what it was.
+    pub(super) fn note_read(&mut self, actor: u8, slot: SlotId) {
+        self.note_seen(actor, |_, r| r.slot == slot);
+    }
+    /// The CPU has translated through the entries as they are now.
+    pub(super) fn note_translated(&mut self, actor: u8, va: Va) {
+        self.note_seen(actor, |g, r| spans(g, r, va));
+    }
+    fn note_seen(&mut self, actor: u8, what: impl Fn(&Geometry, &Record) -> bool) {
+        if !self.options.orders_faults() || self.stale.is_empty() {
+            return;
+        }
+        let (g, me) = (self.geometry, 1u64 << self.cpu_of(actor));
+        let seen = |r: &Record| !r.value.is_valid() && what(&g, r);
+        self.stale.update(&mut self.memory.cells, |r, s| if seen(r) { state::without(s, me) } else { s });
+    }
+
+    /// Whether `note_read` or `note_translated`, which look at it, would change the record.
+    pub(super) fn is_news(&self, actor: u8, r: &Record) -> bool {
+        self.options.orders_faults() && !r.value.is_valid() && self.holders_of(r) >> self.cpu_of(actor) & 1 != 0
+    }
+
+    /// An ISB or an exception entry of these CPUs: they take no longer an invalid entry that is published as gone, nor
+    /// what they have invalidated.
     pub(super) fn synchronize_context(&mut self, cpus: u64) {
-        if !self.options.ets && !self.stale.is_empty() {
-            self.stale.update(&mut self.memory.cells, |r, s| if unseen(r, s) { state::without(s, cpus) } else { s });
+        if !self.options.ets2() && !self.stale.is_empty() {
+            let cpus = cpus & self.everybody();
+            self.stale.update(&mut self.memory.cells, |r, s| if ends(r, s) { state::without(s, cpus) } else { s });
         }
     }
 
@@ -176,7 +261,7 @@ impl World {
     pub(super) fn late(&self, cpus: u64) -> impl Iterator<Item = &Record> {
         let held = move |r: &&Record| {
             let s = self.memory.cells.get(r.cell);
-            unseen(r, s) && s & cpus & state::HOLDERS != 0
+            ends(r, s) && s & cpus & state::HOLDERS != 0
         };
         self.stale.iter().filter(held)
     }
@@ -202,6 +287,9 @@ impl World {
         let cpu = self.cpu_of(actor);
         match barrier {
             Barrier::DsbIsh | Barrier::DsbIshst if state::writer(s) == Some(cpu) => true,
+            Barrier::SmpMb | Barrier::SmpWmb => {
+                self.options.orders_faults() && !r.value.is_valid() && state::writer(s) == Some(cpu)
+            }
             _ => self.barrier_completes(actor, barrier, r),
         }
     }
@@ -285,18 +373,18 @@ fn held_by_agent(s: u64) -> bool {
     s >> AGENT & 1 != 0 && state::writer(s).is_none()
 }
 
-/// An old invalid entry whose successor is published.
-fn unseen(r: &Record, s: u64) -> bool {
-    !r.value.is_valid() && state::writer(s).is_none()
+/// A context synchronisation ends it: an old invalid entry whose successor is published, or what is invalidated.
+fn ends(r: &Record, s: u64) -> bool {
+    (!r.value.is_valid() && state::writer(s).is_none()) || s & state::UNSYNCHRONIZED != 0
 }
 
 /// The record translates `va`.
-fn spans(g: &vmemmap_arch::Geometry, r: &Record, va: Va) -> bool {
+fn spans(g: &Geometry, r: &Record, va: Va) -> bool {
     va.since(r.va) < g.entry_span(r.level)
 }
 
 /// The invalidate reaches the record. A last-level operation does not reach table entries.
-pub(super) fn covers(g: &vmemmap_arch::Geometry, r: &Record, op: Tlbi) -> bool {
+pub(super) fn covers(g: &Geometry, r: &Record, op: Tlbi) -> bool {
     let here = op.pages().is_none_or(|(va, pages)| {
         // The operand is a page number.
         let va = va.align_down(g.page_size());

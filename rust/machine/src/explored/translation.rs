@@ -174,7 +174,11 @@ impl World {
         if self.options.conflict == Conflict::AtAccess {
             self.judge_conflicts(actor, va);
         }
+        let alone = self.candidates.len() == 1 && self.candidates[0].live;
         self.alternatives(cpu, va, access);
+        if alone && outcome == 0 {
+            self.note_translated(actor, va);
+        }
         let outcome = usize::from(outcome);
         match self.candidates.get(outcome) {
             Some(chosen) => Ok(*chosen),
