@@ -19,9 +19,10 @@ ARROWS = {
     "machine": {"arch"},
     "image": {"arch"},
     "explore": {"arch"},
+    "litmus": {"arch", "machine"},
     "lab": {"arch", "kernel", "machine", "explore"},
     "bench": {"arch", "kernel", "machine", "explore", "lab"},
-    "python": {"arch", "kernel", "machine", "image", "explore", "lab", "bench"},
+    "python": {"arch", "kernel", "machine", "image", "explore", "litmus", "lab", "bench"},
 }
 UNSAFE = {"rust/machine/src/native/arena.rs", "rust/explore/src/runtime/coroutine.rs", "rust/python/src/arrays.rs"}
 MAX_LINES = 700
@@ -35,6 +36,7 @@ CIRCLES: dict[str, list[set[str]]] = {
     "image": [],
     "explore": [],
     "lab": [],
+    "litmus": [],
     "bench": [],
     "python": [{"arrays", "machine"}],
     "kernel": [{"memory_block", "memory_hotplug"}, {"mmu", "sparse_vmemmap"}],

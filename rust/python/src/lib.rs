@@ -15,6 +15,7 @@ mod exploring;
 mod image;
 mod interrupt;
 mod layout;
+mod litmus;
 mod machine;
 mod ptdump;
 mod survey;
@@ -43,6 +44,8 @@ mod _core {
     use crate::image::{TableImage, ptdump_region};
     #[pymodule_export]
     use crate::layout::{layout, policies};
+    #[pymodule_export]
+    use crate::litmus::litmus;
     #[pymodule_export]
     use crate::machine::{Machine, operations};
     #[pymodule_export]

@@ -1,0 +1,73 @@
+"""``vmemmap litmus``."""
+
+from __future__ import annotations
+
+import click
+
+from . import HOLDS, INCONCLUSIVE, MISUSE, VIOLATED, json_option, print_json, print_notes
+
+
+@click.command("litmus")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--memory",
+    type=click.Choice(["sc", "views", "promises"]),
+    default="sc",
+    show_default=True,
+    help="sc: the explored machine; views: weak memory in program order; promises: weak memory, exact.",
+)
+@click.option(
+    "--ets",
+    type=click.Choice(["none", "2", "3"]),
+    default="2",
+    show_default=True,
+    help="FEAT_ETS2 of the CPUs; a test that asks for more by its Variant has more.",
+)
+@click.option("--kinds", metavar="KINDS", help="A kinds file of herd to compare with.")
+@click.option("--budget", default="60s", show_default=True, help="Steps (5000) or time (10s) for each test.")
+@json_option
+def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, budget: str, as_json: bool) -> int:
+    """Run herd's AArch64 litmus tests and answer as herd does.
+
+    A construct that is none of the core is refused by file and line; in a run of several files such tests are counted
+    and listed. Exit codes: 0 done, 1 a test differs from KINDS, 2 wrong call or the only file is refused, 3 a test is
+    undecided.
+
+    \b
+    Examples:
+      vmemmap litmus MP.litmus
+      vmemmap litmus MP.litmus --memory promises --ets none
+      vmemmap litmus tests/*.litmus --memory views --kinds kinds.txt --json
+    """
+    from ..errors import SpecError
+    from ..lab import litmus
+    from ..spec import parse_budget
+
+    expected, notes = ({}, []) if kinds is None else litmus.read_kinds(kinds)
+    print_notes(notes)
+    answers = litmus.run(
+        files,
+        memory=memory,
+        ets=ets,
+        kinds=expected,
+        budget=parse_budget(budget),
+    )
+    if len(files) == 1 and answers.unsupported:
+        raise SpecError(answers.unsupported[0].text())
+    if as_json:
+        print_json(answers.to_dict())
+    else:
+        for answer in answers.tests:
+            click.echo(answer.found["text"])
+        print_notes(f"unsupported: {refused.text()}" for refused in answers.unsupported)
+        for answer in answers.differences:
+            click.echo(f"{answer.name}: {answer.observation}, and {answer.kind} in {kinds}")
+        if kinds is not None or answers.unsupported:
+            counted = answers.counts()
+            words = [f"{n} {what}" for what, n in counted.items() if kinds is not None or what == "unsupported"]
+            click.echo(", ".join(words), err=kinds is None)
+    if answers.differences:
+        return VIOLATED
+    if answers.unknown:
+        return INCONCLUSIVE
+    return HOLDS if answers.tests else MISUSE

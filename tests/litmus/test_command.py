@@ -1,0 +1,92 @@
+"""`vmemmap litmus`: what is refused and how, exit codes, comparison with a kinds file, what herd's tools read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import shapes
+
+from vmemmap.cli import HOLDS, INCONCLUSIVE, MISUSE, VIOLATED, main
+
+MESSAGE = shapes.text("message", ["z = 1; f = 1", "f?; z?"], "1.0=1 & 1.1=0")
+
+
+@pytest.fixture
+def message(tmp_path: Path) -> Path:
+    path = tmp_path / "message.litmus"
+    path.write_text(MESSAGE)
+    return path
+
+
+def test_the_answer_is_herds_block(message: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["litmus", str(message), "--memory", "promises"]) == HOLDS
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["Test message Allowed", "States 4"]
+    assert lines[2] == "1:X1=0; 1:X3=0;"
+    assert lines[6:9] == ["Ok", "Witnesses", "Positive: 1 Negative: 3"]
+    assert lines[9] == "Condition exists (1:X1=1 /\\ 1:X3=0)"
+    assert lines[10] == "Observation message Sometimes 1 3"
+
+
+def test_a_kinds_file_decides_the_exit_code(message: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kinds = tmp_path / "kinds.txt"
+    for kind, memory, code in (
+        ("Allowed", "promises", HOLDS),
+        ("Forbidden", "promises", VIOLATED),
+        ("Allowed", "sc", VIOLATED),
+        ("Forbidden", "sc", HOLDS),
+    ):
+        kinds.write_text(f"# of herd\nmessage   {kind}\nother\n")
+        arguments = ["litmus", str(message), "--memory", memory, "--kinds", str(kinds), "--json"]
+        assert main(arguments) == code, (kind, memory)
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["tests"][0]["agrees"] is (code == HOLDS)
+        assert len(answer["differences"]) == code
+
+
+def test_a_budget_that_is_used_up_leaves_the_question_open(message: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for memory in ("sc", "views", "promises"):
+        assert main(["litmus", str(message), "--memory", memory, "--budget", "2"]) == INCONCLUSIVE
+        assert "Observation message Unknown" in capsys.readouterr().out
+
+
+REFUSED = [
+    ("MOV W2,#1", "SVC #0", "SVC"),
+    ("MOV W2,#1", "LDP X2,X3,[X0]", "LDP"),
+    ("AArch64 message", "X86 message", "AArch64"),
+    ("P0 | P1", "P0 | P0.F", "P0.F"),
+    ("AArch64 message", "AArch64 message\nTTHM=HA", "TTHM"),
+    ("AArch64 message", "AArch64 message\nVariant=memtag", "memtag"),
+    ("exists (", "exists (2:X0=1 /\\ ", "thread"),
+    ("0:X1=z;", "0:X1=(oa:PA(z), attrs:1);", "attrs"),
+    ("0:X1=z;", "(* not closed", "comment"),
+    ("0:X1=z;", "int z[2];", "array"),
+]
+
+
+@pytest.mark.parametrize(("what", "instead", "named"), REFUSED, ids=[row[2] for row in REFUSED])
+def test_what_is_none_of_the_core_is_refused_by_line(
+    message: Path, capsys: pytest.CaptureFixture[str], what: str, instead: str, named: str
+) -> None:
+    assert what in MESSAGE
+    text = MESSAGE.replace(what, instead, 1)
+    message.write_text(text)
+    assert main(["litmus", str(message)]) == MISUSE
+    error = capsys.readouterr().err
+    place, line, *_ = error.removeprefix("vmemmap: ").split(":")
+    assert place == str(message)
+    assert named in error
+    assert 1 <= int(line) <= len(text.splitlines())
+
+
+def test_of_several_files_those_that_are_refused_are_counted(
+    message: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.litmus"
+    other.write_text(MESSAGE.replace("MOV W2,#1", "UDF #0", 1))
+    assert main(["litmus", str(message), str(other), "--json"]) == HOLDS
+    answer = json.loads(capsys.readouterr().out)
+    assert [test["name"] for test in answer["tests"]] == ["message"]
+    assert [refused["file"] for refused in answer["unsupported"]] == [str(other)]
