@@ -341,7 +341,7 @@ fn operations_on_one_contiguous_set_conflict() {
         set(b, 1, Desc::NONE);
     };
     let invalidate = |_: &Bench| Op::Tlbi(Tlbi::Vaale1is(page(0)));
-    // An invalidate covers entry 0 only once the clear of entry 1 is published; if stores are ordered, once it is there.
+    // An invalidate covers entry 0 only once the clear of entry 1 is published; if stores are ordered, once made.
     must_conflict(WorldOptions::default(), cleared, invalidate, |_| Op::Barrier(Barrier::DsbIshst));
     let clear = |b: &Bench| Op::Write { at: b.pte(1), new: Desc::NONE, order: Order::Plain };
     must_conflict(WorldOptions { ordering: Ordering::Ordered, ..WorldOptions::default() }, made, invalidate, clear);

@@ -44,8 +44,8 @@ pub struct WorldOptions {
     /// A spurious fault (a new entry not yet published) counts as a hole (I2).
     pub spurious_fault_is_fatal: bool,
     /// FEAT_ETS2: a new entry is seen by every later translation of its own CPU, of those that the writer's release,
-    /// DMB or DSB orders, and of those that saw it. Without it a CPU may take the old invalid entry until its own ISB or
-    /// exception entry.
+    /// DMB or DSB orders, and of those that saw it. Without it a CPU may take the old invalid entry until its own ISB
+    /// or exception entry.
     pub ets: Ets,
     /// When an invalidate covers a store, and when a new entry cannot fault any more.
     pub ordering: Ordering,
