@@ -68,13 +68,14 @@ def _shown(text: object) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "...'"
 
 
-def did_you_mean(name: str, known: Iterable[str], rest: str) -> str:
+def did_you_mean(name: str, known: Iterable[str], rest: str, brief: str | None = None) -> str:
     """What to put behind a name that there is not: ``: did you mean R6? (vmemmap list shows them)``.
 
     Args:
         name: What was typed.
         known: What there is.
-        rest: What would be right, said in any case.
+        rest: What would be right.
+        brief: What is said instead of it where a name is near.
 
     Returns:
         Text that begins with a colon.
@@ -83,7 +84,7 @@ def did_you_mean(name: str, known: Iterable[str], rest: str) -> str:
 
     folded = {one.lower(): one for one in known}
     near = get_close_matches(name.lower(), folded, n=3) if len(name) <= 200 else []
-    return f": did you mean {', '.join(folded[one] for one in near)}? ({rest})" if near else f": {rest}"
+    return f": did you mean {', '.join(folded[one] for one in near)}? ({brief or rest})" if near else f": {rest}"
 
 
 def parse_size(size: int | str, what: str = "size") -> int:
@@ -400,7 +401,9 @@ def parse_policy(text: str, known: Mapping[str, Sequence[str]] | None = None) ->
         raise SpecError(f"policy {_shown(text)}: {_shown(name)} is no policy name")
     if known is not None:
         if name not in known:
-            expected = did_you_mean(name, known, f"expected one of {', '.join(known)}")
+            # A line has room for a few.
+            brief = f"there are {len(known)} policies" if len(known) > 12 else None
+            expected = did_you_mean(name, known, f"expected one of {', '.join(known)}", brief)
             raise SpecError(f"policy {_shown(name)} is unknown{expected}")
         if value not in known[name]:
             expected = did_you_mean(value, known[name], f"expected one of {', '.join(known[name])}")

@@ -63,7 +63,7 @@ def redescribe(description: Path, **keys: object) -> None:
         (["layout", "--memstart", "-1"], "a multiple of 2M"),
         (["where", "0x48000", "--memstart", "0x40000001"], "a multiple of 2M"),
         (["campaign"], "no command given: resume, run, show; vmemmap campaign --help"),
-        ([], "layout, list, map"),
+        ([], "layout, list, litmus, map"),
         (["oops", "-", "--root", "0x40000000"], "--root"),
         (["estimate", "--memory", "lots"], "memory"),
         (["estimate", "--memory", "1G", "--hugepages", "2M=2G"], "memory"),
