@@ -94,7 +94,7 @@ smoke: $(VENV)/.created
 	done
 
 test-python: arrows
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 # Larger runs of what `make test` samples (docs/search.md, §4.4): about an hour.
 nightly: $(VENV)/.built $(VENV)/.dev
