@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,3 +108,10 @@ def test_a_program_is_followed_by_its_way_back() -> None:
     assert repeatable([], [add, online, alloc]) == [add, online, alloc, free, offline, remove]
     assert repeatable([alloc], [free, alloc]) == [free, alloc]
     assert repeatable([], [add, online, offline, remove]) == [add, online, offline, remove]
+
+
+def test_a_scenario_file_that_exits_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "exits.py"
+    path.write_text("raise SystemExit(7)\n")
+    with pytest.raises(vmemmap.SpecError, match="SystemExit: 7"):
+        vmemmap.explore(str(path))

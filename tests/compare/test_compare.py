@@ -20,7 +20,8 @@ ARM64 = machine_file.load("arm64")
     [
         (["R3", "--cpus", "0"], "--cpus 0"),
         (["R3", "--cpus", "5000"], "--cpus 5000"),
-        (["R3", "--policy", "updat"], "policy 'updat': there is no such row"),
+        (["R3", "--policy", "updat"], "no policy 'updat': did you mean update?"),
+        (["R3", "--variant", "nope"], "no variant 'nope'"),
         (["R99"], "no scenario 'R99'"),
         (["R33"], "--policy is missing"),
         (["R3", "--only", "Z"], "--only Z: there is no such row; rows are off, shipped"),

@@ -51,6 +51,7 @@ def test_a_good_file_is_read_and_so_is_every_machine_of_the_package(tmp_path: Pa
         ({"read": 'read = { ns = 1, source = "s", unit = "us" }'}, "latency.read: unknown key 'unit'"),
         ({"read": None}, "latency.read: it is missing"),
         ({"name": "name = "}, "m.toml: "),
+        ({"about": 'about = "a\\u001b[31m"'}, "about: a text of one line"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, str | None], said: str) -> None:

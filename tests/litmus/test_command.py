@@ -63,6 +63,9 @@ REFUSED = [
     ("0:X1=z;", "0:X1=(oa:PA(z), attrs:1);", "attrs"),
     ("0:X1=z;", "(* not closed", "comment"),
     ("0:X1=z;", "int z[2];", "array"),
+    ("exists (", "exists " + "(" * 20_000, "nested"),
+    ("exists (", "exists " + "~" * 20_000 + "(", "nested"),
+    ("MOV W2,#1", ";\n ".join(["MOV W2,#1 |"] * 1_001) + ";\n MOV W2,#1", "1000 instructions"),
 ]
 
 
@@ -90,3 +93,32 @@ def test_of_several_files_those_that_are_refused_are_counted(
     answer = json.loads(capsys.readouterr().out)
     assert [test["name"] for test in answer["tests"]] == ["message"]
     assert [refused["file"] for refused in answer["unsupported"]] == [str(other)]
+
+
+def test_a_thread_may_be_as_long_as_it_is_said(message: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message.write_text(MESSAGE.replace("MOV W2,#1", ";\n ".join(["MOV W2,#1 |"] * 900) + ";\n MOV W2,#1", 1))
+    for memory in ("views", "promises"):
+        assert main(["litmus", str(message), "--memory", memory]) == HOLDS
+        assert "Observation message Sometimes 1 3" in capsys.readouterr().out
+
+
+def test_what_is_no_test_is_counted_in_a_run_of_many(
+    message: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    binary, ended = tmp_path / "binary", tmp_path / "ended.litmus"
+    binary.write_bytes(b"\xff\xfe\x00")
+    ended.write_text("\ufeff" + MESSAGE.rstrip() + ";\n")
+    arguments = ["litmus", str(binary), str(message), str(ended), "--memory", "promises"]
+    assert main([*arguments, "--json"]) == HOLDS
+    answer = json.loads(capsys.readouterr().out)
+    assert [test["observation"] for test in answer["tests"]] == ["Sometimes", "Sometimes"]
+    assert [refused["file"] for refused in answer["unsupported"]] == [str(binary)]
+    assert main([*arguments, str(tmp_path / "none")]) == MISUSE
+    said = capsys.readouterr()
+    assert "none" in said.err and not said.out
+    assert main([*arguments, "--kinds", str(binary)]) == MISUSE
+    assert "no kinds file" in capsys.readouterr().err
+    kinds = tmp_path / "kinds.txt"
+    kinds.write_text("another Allowed\n")
+    assert main([*arguments, "--kinds", str(kinds)]) == HOLDS
+    assert "names none of the tests" in capsys.readouterr().err

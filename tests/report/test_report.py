@@ -174,7 +174,20 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     trace = str(folder / "trace.json")
     found = {name: folder / f"{name}.html" for name in ("report", "explore", "check", "diff", "replay")}
     write(document(), found["report"], (CAPTURES / "6.1-4k/B.ptdump.txt").read_text(), 4096)
-    explore = ["explore", "R6", "--variant", "mmap-only", "--html", str(found["explore"]), "--trace-out", trace]
+    explore = [
+        "explore",
+        "R6",
+        "--variant",
+        "mmap-only",
+        "--kernel",
+        "6.12",
+        "--seed",
+        "3",
+        "--html",
+        str(found["explore"]),
+        "--trace-out",
+        trace,
+    ]
     assert main(explore) == 1
     assert main(["check", b, "--html", str(found["check"])]) == 0
     assert main(["diff", a, b, "--html", str(found["diff"])]) == 1
@@ -189,7 +202,7 @@ def test_each_command_makes_the_same_kind_of_page(pages: dict[str, Path]) -> Non
         assert 'id="glossary"' in text and "default-src 'none'" in text and "https://" not in text
         assert ("data-player" in text) == (name in ("report", "explore", "replay")) or "[data-player]" in text
     assert "Before: A.npz" in pages["diff"].read_text() and "After: B.npz" in pages["diff"].read_text()
-    assert "vmemmap explore R6 --variant mmap-only" in pages["explore"].read_text()
+    assert "vmemmap explore R6 --variant mmap-only --kernel 6.12 --seed 3" in pages["explore"].read_text()
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import cast
 
 import click
+from click.core import ParameterSource
 
 from ..errors import VmemmapError
 
-__all__ = ["html_option", "save", "vmemmap_text"]
+__all__ = ["as_typed", "html_option", "save", "vmemmap_text"]
 
 html_option = click.option(
     "--html",
@@ -18,6 +20,29 @@ html_option = click.option(
     metavar="FILE",
     help="Save the answer as a page that opens in a browser without a network.",
 )
+
+
+#: Options that say where the answer goes, and not what it is.
+_WHERE = frozenset({"html", "as_json", "trace_out"})
+
+
+def as_typed() -> list[str]:
+    """The words that give the answer of the running command again: all that was typed but where the answer goes."""
+    context = click.get_current_context()
+    words = ["vmemmap", *context.command_path.split()[1:]]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        value: object = context.params.get(name)
+        if name in _WHERE or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        values = [str(one) for one in cast("tuple[object, ...]", value if isinstance(value, tuple) else (value,))]
+        if isinstance(parameter, click.Argument):
+            words += values
+        elif isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(parameter.opts[0])
+        else:
+            words += [word for one in values for word in (parameter.opts[0], one)]
+    return words
 
 
 def save(path: Path | None, page: Callable[[], str]) -> None:

@@ -9,7 +9,7 @@ import click
 
 from ..errors import SpecError
 from . import HOLDS, _complete, json_option, print_json
-from ._html import html_option, save
+from ._html import as_typed, html_option, save
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,6 +89,7 @@ def command(
     elif resolved.corpus is not None and resolved.corpus in comparing.WITHOUT_POLICY and variant is None:
         choices = comparing.without_policy(resolved.corpus)
     else:
+        resolved.variant(variant)
         raise SpecError(
             f"compare {scenario}: --policy is missing; only R3 (the approaches A to D) and R32 (the condition of May "
             "2021), without a variant, have rows of their own"
@@ -104,7 +105,8 @@ def command(
     if html is not None:
         from ..report.compare import compare_page
 
-        save(html, lambda: compare_page(answer, machine.about, ["vmemmap", "compare", scenario]))
+        words = as_typed()
+        save(html, lambda: compare_page(answer, machine.about, words))
     if as_json:
         print_json(answer)
     else:

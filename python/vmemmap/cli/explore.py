@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, _complete, json_option, print_json
-from ._html import html_option, save
+from ._html import as_typed, html_option, save
 
 
 @click.command("explore")
@@ -81,9 +81,8 @@ def command(
     if html is not None:
         from ..report.pages import explore_page
 
-        chosen_variant = ["--variant", result.variant] if variant is not None else []
-        sets = [word for setting in settings for word in ("--set", setting)]
-        save(html, lambda: explore_page(result, ["vmemmap", "explore", scenario, *chosen_variant, *sets]))
+        words = as_typed()
+        save(html, lambda: explore_page(result, words))
     if as_json:
         print_json(result.to_dict())
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import HOLDS, INCONCLUSIVE, MISUSE, VIOLATED, json_option, print_json, print_notes
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, MISUSE, VIOLATED, json_option, print_json, print_notes
 
 
 @click.command("litmus")
@@ -14,7 +14,7 @@ from . import HOLDS, INCONCLUSIVE, MISUSE, VIOLATED, json_option, print_json, pr
     type=click.Choice(["sc", "views", "promises"]),
     default="sc",
     show_default=True,
-    help="sc: the explored machine; views: weak memory in program order; promises: weak memory, exact.",
+    help="sc: the explored machine; views: weak memory in program order; promises: stores early too.",
 )
 @click.option(
     "--ets",
@@ -45,20 +45,32 @@ def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, bu
 
     expected, notes = ({}, []) if kinds is None else litmus.read_kinds(kinds)
     print_notes(notes)
-    answers = litmus.run(
-        files,
-        memory=memory,
-        ets=ets,
-        kinds=expected,
-        budget=parse_budget(budget),
-    )
+    answers = litmus.Answers(memory, ets)
+
+    def said(answer: litmus.Answer | litmus.Unsupported) -> None:
+        if isinstance(answer, litmus.Answer) and not as_json:
+            click.echo(answer.found["text"])
+
+    interrupted = False
+    try:
+        litmus.run(
+            files,
+            memory=memory,
+            ets=ets,
+            kinds=expected,
+            budget=parse_budget(budget),
+            answers=answers,
+            each=said,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+    if kinds is not None and not any(answer.kind for answer in answers.tests):
+        print_notes([f"{kinds} names none of the tests that were run"])
     if len(files) == 1 and answers.unsupported:
         raise SpecError(answers.unsupported[0].text())
     if as_json:
         print_json(answers.to_dict())
     else:
-        for answer in answers.tests:
-            click.echo(answer.found["text"])
         print_notes(f"unsupported: {refused.text()}" for refused in answers.unsupported)
         for answer in answers.differences:
             click.echo(f"{answer.name}: {answer.observation}, and {answer.kind} in {kinds}")
@@ -66,6 +78,8 @@ def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, bu
             counted = answers.counts()
             words = [f"{n} {what}" for what, n in counted.items() if kinds is not None or what == "unsupported"]
             click.echo(", ".join(words), err=kinds is None)
+    if interrupted:
+        return INTERRUPTED
     if answers.differences:
         return VIOLATED
     if answers.unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 import time
@@ -60,6 +61,8 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
     from .. import report
     from ..acceptance import acceptance, found, policy_table
 
+    if math.isnan(seconds):
+        raise SpecError("--seconds nan: expected a number from 0.1 to 86400")
     begin = time.monotonic()
     log = Console(stderr=True)
     terminal = Console(width=None if Console().is_terminal else 165)

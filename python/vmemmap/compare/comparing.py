@@ -15,7 +15,7 @@ from ..errors import SpecError
 from ..lab.description import Environment, Value
 from ..lab.lab import Result, explore, merge, resolve
 from ..lab.scenario import Scenario, Variant
-from ..spec import format_size
+from ..spec import did_you_mean, format_size
 from .approaches import APPROACHES, CONDITIONS, Approach, approach
 from .machine_file import MAX_CPUS, CostedMachine
 from .workload import Counts, Work, modelled, run
@@ -45,6 +45,8 @@ class Choice:
     environment: Environment = field(default_factory=dict[str, Value])
     #: The comparison that it is a row of, if that names no policy.
     corpus: str | None = None
+    #: The variant that its policies are put over, where it is none itself.
+    base: str | None = None
 
 
 def without_policy(corpus: str) -> list[Choice]:
@@ -106,7 +108,8 @@ def choices_of(name: str, policy: str, variant: str | None = None) -> list[Choic
     base = scenario.variant(variant)
     known = _core.policies()
     if policy not in known:
-        raise SpecError(f"policy {policy!r}: there is no such row; rows are {', '.join(known)}")
+        there_are = did_you_mean(policy, known, f"policies are {', '.join(known)}", f"there are {len(known)} policies")
+        raise SpecError(f"no policy {policy!r}{there_are}")
     granule = scenario.set_up(base).document["machine"]["granule"]
     rows: list[Choice] = []
     for value, sentence in known[policy].items():
@@ -115,7 +118,8 @@ def choices_of(name: str, policy: str, variant: str | None = None) -> list[Choic
             f"{base.name}, {policy}={value}", "safe", (), policies, base.kernel, base.arguments, base.environment
         )
         title = f"{policy}={value}: {sentence}"
-        rows.append(Choice(f"{policy}={value}", title, base.kernel, policies, ((scenario, searched),), granule))
+        searches, over = ((scenario, searched),), f"{base.name} --set {policy}={value}"
+        rows.append(Choice(f"{policy}={value}", title, base.kernel, policies, searches, granule, base=over))
     return rows
 
 
@@ -177,7 +181,7 @@ class Row:
         scenario, variant = self.choice.searches[0]
         if scenario is approach:
             return f"vmemmap compare {self.choice.corpus} --only {self.choice.name}"
-        return f"vmemmap explore {scenario.corpus or scenario.name} --variant {variant.name}"
+        return f"vmemmap explore {scenario.corpus or scenario.name} --variant {self.choice.base or variant.name}"
 
     def to_dict(self) -> dict[str, object]:
         """A row of ``compare --json``.

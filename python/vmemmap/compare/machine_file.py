@@ -107,6 +107,8 @@ def _text(path: str, table: Mapping[str, Any], key: str) -> str:
     text = table.get(key)
     if not isinstance(text, str) or not text.strip():
         raise SpecError(f"{path}: {key}: a text is missing")
+    if not text.isprintable():
+        raise SpecError(f"{path}: {key}: a text of one line is expected, without control characters")
     return text
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -134,10 +134,17 @@ def read_kinds(path: str | Path) -> tuple[dict[str, str], list[str]]:
 
     Returns:
         The kind of each test, and what is said of lines that are none of that.
+
+    Raises:
+        SpecError: A file that is no text.
     """
     kinds: dict[str, str] = {}
     notes: list[str] = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: no text, hence no kinds file") from error
+    for number, line in enumerate(text.splitlines(), 1):
         words = line.split("#")[0].split()
         if not words:
             continue
@@ -145,6 +152,8 @@ def read_kinds(path: str | Path) -> tuple[dict[str, str], list[str]]:
         if kind not in OBSERVED:
             notes.append(f"{path}:{number}: no test's name with Allowed, Forbidden or Required: {line.strip()}")
         else:
+            if kinds.get(words[0], kind) != kind:
+                notes.append(f"{path}:{number}: {words[0]} was {kinds[words[0]]} above; {kind} is taken")
             kinds[words[0]] = kind
     return kinds, notes
 
@@ -156,6 +165,8 @@ def run(
     ets: str = "2",
     kinds: Mapping[str, str] | None = None,
     budget: Budget | None = None,
+    answers: Answers | None = None,
+    each: Callable[[Answer | Unsupported], None] | None = None,
 ) -> Answers:
     """Run litmus tests of herd's AArch64 format.
 
@@ -165,23 +176,31 @@ def run(
         ets: FEAT_ETS2 of the CPUs: ``none``, ``2`` or ``3``. A test that asks for more by its own ``Variant`` has more.
         kinds: What is expected of each test, by name.
         budget: Steps or seconds for each test; without one each runs to its end.
+        answers: Where answers go as they come; whoever is interrupted has those that came before.
+        each: Called with each answer.
 
     Returns:
         An answer for each test that is read, and why the others are not.
 
     Raises:
-        SpecError: A file that is no text.
+        OSError: A file that cannot be opened; then none was run.
     """
-    answers = Answers(memory, ets)
+    answers = Answers(memory, ets) if answers is None else answers
     budget = budget or Budget()
     for path in files:
+        with Path(path).open("rb"):
+            pass
+    for path in files:
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise SpecError(f"{path}: no text, hence no litmus test") from error
-        found = json.loads(_core.litmus(text, memory, ets, budget.executions, budget.seconds))
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            found: dict[str, Any] = {"refused": "no text, hence no litmus test", "line": 1}
+        else:
+            found = json.loads(_core.litmus(text, memory, ets, budget.executions, budget.seconds))
         if "refused" in found:
             answers.unsupported.append(Unsupported(str(path), found["line"], found["refused"]))
         else:
             answers.tests.append(Answer(str(path), found, (kinds or {}).get(found["name"])))
+        if each is not None:
+            each(answers.unsupported[-1] if "refused" in found else answers.tests[-1])
     return answers

@@ -250,7 +250,7 @@ def from_file(path: Path) -> tuple[Scenario, ...]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpecError(f"{path}: {type(error).__name__}: {error}") from error
     found = tuple(_in_module(module))
     if not found:

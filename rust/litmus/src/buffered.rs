@@ -85,14 +85,19 @@ impl Search<'_, '_> {
     }
 
     /// `false`: the budget is used up.
-    fn go(&mut self, block: &mut Block<'_>, thread: Thread) -> Result<bool, Unsupported> {
-        if !self.left.step() {
-            return Ok(false);
-        }
-        let events = &block.state.events;
-        match thread.step(self.setting, events)? {
+    fn go(&mut self, block: &mut Block<'_>, mut thread: Thread) -> Result<bool, Unsupported> {
+        let step = loop {
+            if !self.left.step() {
+                return Ok(false);
+            }
+            match thread.step(self.setting, &block.state.events)? {
+                Step::Local(next) => thread = next,
+                step => break step,
+            }
+        };
+        match step {
+            Step::Local(_) => {}
             Step::End => self.end(block, &thread),
-            Step::Local(next) => return self.go(block, next),
             Step::Ways(ways) => {
                 if ways.len() > 1 && !block.seen.insert(thread.clone()) {
                     return Ok(true);

@@ -9,6 +9,9 @@ use crate::test::{
     ZERO,
 };
 
+/// Most instructions of a thread. Loops count once; each instruction may take a frame of the searches' stack.
+const MAX_INSTRUCTIONS: usize = 1000;
+
 /// A column of the test: cells of one thread from the top, each with its line.
 ///
 /// # Errors
@@ -27,9 +30,12 @@ pub fn thread(cells: &[(String, usize)]) -> Result<Thread, Refusal> {
         if cursor.is_done() {
             continue;
         }
+        if thread.code.len() >= MAX_INSTRUCTIONS {
+            return Err(cursor.refuse(&format!("a thread has at most {MAX_INSTRUCTIONS} instructions, so not also")));
+        }
         let (instruction, target) = Reader { cursor: &mut cursor, words: &words }.instruction()?;
         if !cursor.is_done() {
-            return Err(cursor.refuse("an instruction was to end at"));
+            return Err(cursor.refuse("an instruction was to end before"));
         }
         if let Some(label) = target {
             targets.push((thread.code.len(), label, *line));

@@ -13,16 +13,19 @@ pub fn read(test: &mut Test, words: &[Token], line: usize) -> Result<(), Refusal
     let mut cursor = Cursor::new(words, line);
     let mut asked = false;
     while !cursor.is_done() {
+        if asked && cursor.accept(";") {
+            continue;
+        }
         if cursor.accept("locations") {
             locations(&mut cursor, test)?;
         } else if cursor.accept("filter") {
-            test.filter = Some(any(&mut cursor, test)?);
+            test.filter = Some(any(&mut cursor, test, 0)?);
         } else if !asked {
             test.quantifier = quantifier(&mut cursor)?;
-            test.condition = any(&mut cursor, test)?;
+            test.condition = any(&mut cursor, test, 0)?;
             asked = true;
         } else {
-            return Err(cursor.refuse("the test was to end at"));
+            return Err(cursor.refuse("the test was to end before"));
         }
     }
     if !asked {
@@ -109,22 +112,25 @@ fn place(cursor: &mut Cursor<'_>, test: &mut Test) -> Result<Place, Refusal> {
     Ok(found)
 }
 
-fn any(cursor: &mut Cursor<'_>, test: &mut Test) -> Result<Proposition, Refusal> {
-    let mut parts = vec![all(cursor, test)?];
+/// Deepest nesting of a condition, which is read, copied and judged by recursion.
+const MAX_DEPTH: u32 = 200;
+
+fn any(cursor: &mut Cursor<'_>, test: &mut Test, depth: u32) -> Result<Proposition, Refusal> {
+    let mut parts = vec![all(cursor, test, depth)?];
     while cursor.accept("\\/") {
-        parts.push(all(cursor, test)?);
+        parts.push(all(cursor, test, depth)?);
     }
     if cursor.accept("=>") {
-        let then = any(cursor, test)?;
+        let then = any(cursor, test, depth + 1)?;
         return Ok(Proposition::Or(vec![Proposition::Not(Box::new(joined(parts, Proposition::Or))), then]));
     }
     Ok(joined(parts, Proposition::Or))
 }
 
-fn all(cursor: &mut Cursor<'_>, test: &mut Test) -> Result<Proposition, Refusal> {
-    let mut parts = vec![atom(cursor, test)?];
+fn all(cursor: &mut Cursor<'_>, test: &mut Test, depth: u32) -> Result<Proposition, Refusal> {
+    let mut parts = vec![atom(cursor, test, depth)?];
     while cursor.accept("/\\") {
-        parts.push(atom(cursor, test)?);
+        parts.push(atom(cursor, test, depth)?);
     }
     Ok(joined(parts, Proposition::And))
 }
@@ -140,12 +146,15 @@ fn joined(mut parts: Vec<Proposition>, join: impl Fn(Vec<Proposition>) -> Propos
     }
 }
 
-fn atom(cursor: &mut Cursor<'_>, test: &mut Test) -> Result<Proposition, Refusal> {
+fn atom(cursor: &mut Cursor<'_>, test: &mut Test, depth: u32) -> Result<Proposition, Refusal> {
+    if depth > MAX_DEPTH {
+        return Err(cursor.refuse("a condition may not be nested as deep as here:"));
+    }
     if cursor.accept("~") || cursor.accept("not") {
-        return Ok(Proposition::Not(Box::new(atom(cursor, test)?)));
+        return Ok(Proposition::Not(Box::new(atom(cursor, test, depth + 1)?)));
     }
     if cursor.accept("(") {
-        let inside = any(cursor, test)?;
+        let inside = any(cursor, test, depth + 1)?;
         cursor.expect(")")?;
         return Ok(inside);
     }

@@ -153,7 +153,7 @@ fn initial(variables: &mut Variables, text: &str, line: usize) -> Result<Vec<(In
             }
         }
         if !cursor.is_done() && cursor.peek() != Some(";") {
-            return Err(cursor.refuse("an initial value was to end at"));
+            return Err(cursor.refuse("an initial value was to end before"));
         }
     }
     Ok(found)

@@ -91,16 +91,22 @@ impl Search<'_, '_> {
         Ok(went.then_some(runs))
     }
 
-    fn go(&mut self, runs: &mut Runs, thread: Thread, pending: Vec<Time>) -> Result<bool, Unsupported> {
-        if !self.left.step() {
-            return Ok(false);
-        }
-        match thread.step(self.setting, &runs.events)? {
+    fn go(&mut self, runs: &mut Runs, mut thread: Thread, pending: Vec<Time>) -> Result<bool, Unsupported> {
+        let step = loop {
+            if !self.left.step() {
+                return Ok(false);
+            }
+            match thread.step(self.setting, &runs.events)? {
+                Step::Local(next) => thread = next,
+                step => break step,
+            }
+        };
+        match step {
+            Step::Local(_) => {}
             Step::End => self.end(runs, &thread, &pending),
             Step::Invalidate { thread, entries, broadcast, after } => {
                 return self.invalidate(runs, thread, pending, (&entries, broadcast, after));
             }
-            Step::Local(thread) => return self.go(runs, thread, pending),
             Step::Ways(ways) => {
                 if ways.len() > 1 && !runs.seen.insert((thread, pending.clone(), runs.new_events())) {
                     return Ok(true);
