@@ -6,17 +6,15 @@ program: a row that differs is a fault of the model or of the derivation, and th
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..lab.lab import Result, explore, merge
+from ..lab.lab import Result, merge
 from ..lab.neighbours import Neighbours, lone_block
 from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import SECTION_SIZE, Setup
+from ..lab.together import Search, as_finished
 from ..machine.machine import Machine
 
 TABLE = "table freed in use"
@@ -358,34 +356,12 @@ def explore_all(workers: int, seconds: float) -> Generator[Row, None, None]:
         key=lambda case: (case.kernel in HEAD_MOVES, TABLE in case.violates, case.granule == "16K"),
         reverse=True,
     )
-    deadline = time.monotonic() + seconds
 
-    stop = threading.Event()
-
-    def look(*_: int) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-
-    def one(case: Case) -> Row:
-        found: list[Result] = []
-        for variant in case.variants():
-            if stop.is_set():
-                raise CancelledError
-            budget = max(1.0, deadline - time.monotonic())
-            found.append(explore(policy_case, variant=variant, budget=budget, shorten=SHORTEN, progress=look))
-        if stop.is_set():
-            raise CancelledError
+    def one(case: Case, search: Search) -> Row:
+        found = [search(policy_case, variant) for variant in case.variants()]
         return Row(case, groups.index(case.group), merge(found), cost(case))
 
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(one, case) for case in rows]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            # Closed before its end, on Ctrl-C above all: nobody waits for what is not wanted any more.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    return as_finished(rows, one, seconds=seconds, shorten=SHORTEN, workers=workers)
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:

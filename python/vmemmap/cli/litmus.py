@@ -47,21 +47,12 @@ def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, bu
     print_notes(notes)
     answers = litmus.Answers(memory, ets)
 
-    def said(answer: litmus.Answer | litmus.Unsupported) -> None:
-        if isinstance(answer, litmus.Answer) and not as_json:
-            click.echo(answer.found["text"])
-
     interrupted = False
     try:
-        litmus.run(
-            files,
-            memory=memory,
-            ets=ets,
-            kinds=expected,
-            budget=parse_budget(budget),
-            answers=answers,
-            each=said,
-        )
+        for answer in litmus.as_they_come(files, memory=memory, ets=ets, kinds=expected, budget=parse_budget(budget)):
+            answers.add(answer)
+            if isinstance(answer, litmus.Answer) and not as_json:
+                click.echo(answer.found["text"])
     except KeyboardInterrupt:
         interrupted = True
     if kinds is not None and not any(answer.kind for answer in answers.tests):

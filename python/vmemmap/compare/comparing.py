@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from .. import _core
 from ..errors import SpecError
 from ..lab.description import Environment, Value
-from ..lab.lab import Result, explore, merge, resolve
+from ..lab.lab import Result, merge, resolve
 from ..lab.scenario import Scenario, Variant
+from ..lab.together import Search, as_finished
 from ..spec import did_you_mean, format_size
 from .approaches import APPROACHES, CONDITIONS, Approach, approach
 from .machine_file import MAX_CPUS, CostedMachine
@@ -277,20 +274,8 @@ def _as_they_finish(
     seconds: float,
     shorten: float | None,
 ) -> Generator[Row, None, None]:
-    deadline = time.monotonic() + seconds
-    stop = threading.Event()
-
-    def look(*_: int) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-
-    def one(choice: Choice) -> Row:
-        found: list[Result] = []
-        for scenario, variant in choice.searches:
-            if stop.is_set():
-                raise CancelledError
-            budget = max(1.0, deadline - time.monotonic())
-            found.append(explore(scenario, variant=variant, budget=budget, shorten=shorten, progress=look))
+    def one(choice: Choice, search: Search) -> Row:
+        found = [search(scenario, variant) for scenario, variant in choice.searches]
         works = tuple(
             run(machine, kernel=choice.kernel, granule=choice.granule, policies=choice.policies, cpus=n, seed=seed)
             for n in cpus
@@ -299,14 +284,7 @@ def _as_they_finish(
 
     # Those with a split first: their searches are the longest.
     order = sorted(choices, key=lambda choice: "split" in choice.policies, reverse=True)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        futures = [pool.submit(one, choice) for choice in order]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    return as_finished(order, one, seconds=seconds, shorten=shorten)
 
 
 def scope(rows: Sequence[Row]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +12,7 @@ from .. import _core
 from ..errors import SpecError
 from ..spec import Budget
 
-__all__ = ["Answer", "Answers", "Unsupported", "read_kinds", "run"]
+__all__ = ["Answer", "Answers", "Unsupported", "as_they_come", "read_kinds", "run"]
 
 OBSERVED: Final = {
     "Forbidden": ("Never",),
@@ -84,6 +84,17 @@ class Answers:
     ets: str
     tests: list[Answer] = field(default_factory=list[Answer])
     unsupported: list[Unsupported] = field(default_factory=list[Unsupported])
+
+    def add(self, answer: Answer | Unsupported) -> None:
+        """Takes in one more.
+
+        Args:
+            answer: As `as_they_come` yields it.
+        """
+        if isinstance(answer, Answer):
+            self.tests.append(answer)
+        else:
+            self.unsupported.append(answer)
 
     @property
     def differences(self) -> list[Answer]:
@@ -165,8 +176,6 @@ def run(
     ets: str = "2",
     kinds: Mapping[str, str] | None = None,
     budget: Budget | None = None,
-    answers: Answers | None = None,
-    each: Callable[[Answer | Unsupported], None] | None = None,
 ) -> Answers:
     """Run litmus tests of herd's AArch64 format.
 
@@ -176,8 +185,6 @@ def run(
         ets: FEAT_ETS2 of the CPUs: ``none``, ``2`` or ``3``. A test that asks for more by its own ``Variant`` has more.
         kinds: What is expected of each test, by name.
         budget: Steps or seconds for each test; without one each runs to its end.
-        answers: Where answers go as they come; whoever is interrupted has those that came before.
-        each: Called with each answer.
 
     Returns:
         An answer for each test that is read, and why the others are not.
@@ -185,7 +192,35 @@ def run(
     Raises:
         OSError: A file that cannot be opened; then none was run.
     """
-    answers = Answers(memory, ets) if answers is None else answers
+    answers = Answers(memory, ets)
+    for answer in as_they_come(files, memory=memory, ets=ets, kinds=kinds, budget=budget):
+        answers.add(answer)
+    return answers
+
+
+def as_they_come(
+    files: Sequence[str | Path],
+    *,
+    memory: str = "sc",
+    ets: str = "2",
+    kinds: Mapping[str, str] | None = None,
+    budget: Budget | None = None,
+) -> Generator[Answer | Unsupported, None, None]:
+    """The same as `run`, one after the other: whoever is interrupted has those that came before.
+
+    Args:
+        files: The tests, one in each file.
+        memory: ``sc``, ``views`` or ``promises``.
+        ets: FEAT_ETS2 of the CPUs: ``none``, ``2`` or ``3``.
+        kinds: What is expected of each test, by name.
+        budget: Steps or seconds for each test; without one each runs to its end.
+
+    Yields:
+        Of each test an answer, or why it is not read.
+
+    Raises:
+        OSError: A file that cannot be opened; then none was run.
+    """
     budget = budget or Budget()
     for path in files:
         with Path(path).open("rb"):
@@ -194,13 +229,10 @@ def run(
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
-            found: dict[str, Any] = {"refused": "no text, hence no litmus test", "line": 1}
-        else:
-            found = json.loads(_core.litmus(text, memory, ets, budget.executions, budget.seconds))
+            yield Unsupported(str(path), 1, "no text, hence no litmus test")
+            continue
+        found = json.loads(_core.litmus(text, memory, ets, budget.executions, budget.seconds))
         if "refused" in found:
-            answers.unsupported.append(Unsupported(str(path), found["line"], found["refused"]))
+            yield Unsupported(str(path), found["line"], found["refused"])
         else:
-            answers.tests.append(Answer(str(path), found, (kinds or {}).get(found["name"])))
-        if each is not None:
-            each(answers.unsupported[-1] if "refused" in found else answers.tests[-1])
-    return answers
+            yield Answer(str(path), found, (kinds or {}).get(found["name"]))

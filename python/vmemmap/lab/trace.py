@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from itertools import groupby, pairwise
 from typing import Any, TextIO, cast
 
@@ -83,6 +83,11 @@ class Step:
         return word(self.old) if self.old is not None else ""
 
 
+def _column(item: Field[Any]) -> str:
+    """``int``, ``str`` or ``bool``, whether or not a step may lack it."""
+    return str(item.type).split(" ")[0]
+
+
 class Trace(tuple[Step, ...]):
     """The steps of an execution, in order: a tuple that becomes a table."""
 
@@ -103,7 +108,7 @@ class Trace(tuple[Step, ...]):
             raise SpecError("to_arrow needs pyarrow: pip install 'vmemmap[arrow]'") from error
         arrow: Any = pyarrow
         kinds = {"int": arrow.uint64(), "str": arrow.string(), "bool": arrow.bool_()}
-        schema = arrow.schema([(item.name, kinds[str(item.type).split(" ")[0]]) for item in fields(Step)])
+        schema = arrow.schema([(item.name, kinds[_column(item)]) for item in fields(Step)])
         return arrow.Table.from_pylist([asdict(step) for step in self], schema=schema)
 
     def to_pandas(self) -> Any:
@@ -123,7 +128,7 @@ class Trace(tuple[Step, ...]):
         library: Any = pandas
         kinds = {"int": "UInt64", "str": "object", "bool": "bool"}
         columns = {
-            item.name: library.array([getattr(step, item.name) for step in self], kinds[str(item.type).split(" ")[0]])
+            item.name: library.array([getattr(step, item.name) for step in self], kinds[_column(item)])
             for item in fields(Step)
         }
         return library.DataFrame(columns)
