@@ -12,6 +12,7 @@ use vmemmap_arch::{Cpu, Frame, Level, VaRange};
 
 use super::walk::{NR_RESET_STRUCT_PAGE, RemapWalk};
 use crate::pgtable::{leaf, offset, read_once, set_entry};
+use crate::policy::PteUpdate;
 use crate::{Kernel, mutants};
 
 /// First half of a remap: every tail page reads as the shared frame does, and is read-only at its own address.
@@ -63,7 +64,22 @@ pub(super) fn unprotect_tails<C: Cpu>(
 }
 
 /// What a restored tail is mapped with until all of them name frames of their own.
+pub(super) const RESTORED_PROT: u64 = prot::PAGE_KERNEL_RO;
+
+/// Whether `update` changes permissions and addresses one after the other.
 #[inline]
-pub(super) const fn restored_read_only() -> u64 {
-    prot::PAGE_KERNEL_RO
+pub(super) const fn protects_first(update: PteUpdate) -> bool {
+    match update {
+        PteUpdate::ReadOnlyFirst => true,
+        PteUpdate::Store
+        | PteUpdate::Swap
+        | PteUpdate::ClearThenSet
+        | PteUpdate::ClearThenSetEach
+        | PteUpdate::Bbm
+        | PteUpdate::BbmEach
+        | PteUpdate::BbmFaultWaits
+        | PteUpdate::BbmFaultWaitsIrqsOff
+        | PteUpdate::BbmStopMachine
+        | PteUpdate::BbmIpiPause => false,
+    }
 }

@@ -3,6 +3,7 @@
 
 use vmemmap_arch::{Cpu, Entry, Frame, Kind, Level, LockId, Mode, Slot, Va, VaRange};
 
+use super::read_only_first::protects_first;
 use super::split::vmemmap_split_pmd;
 use super::update::pte_pass;
 use super::walk::{Action, Pass, RemapWalk};
@@ -64,24 +65,6 @@ fn read_only_first<C: Cpu>(k: &Kernel, cpu: &C, range: &VaRange, walk: &mut Rema
     flush_tlb_kernel_range(k, cpu, range.clone());
     walk.nr_walked = 0;
     walk_pass(k, cpu, range, walk, second)
-}
-
-/// Whether `update` changes permissions and addresses one after the other.
-#[inline]
-const fn protects_first(update: PteUpdate) -> bool {
-    match update {
-        PteUpdate::ReadOnlyFirst => true,
-        PteUpdate::Store
-        | PteUpdate::Swap
-        | PteUpdate::ClearThenSet
-        | PteUpdate::ClearThenSetEach
-        | PteUpdate::Bbm
-        | PteUpdate::BbmEach
-        | PteUpdate::BbmFaultWaits
-        | PteUpdate::BbmFaultWaitsIrqsOff
-        | PteUpdate::BbmStopMachine
-        | PteUpdate::BbmIpiPause => false,
-    }
 }
 
 /// A change of all PTEs of a hugepage that clears all of them before it sets the first.

@@ -3,7 +3,7 @@
 
 use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, Mode, Order, Slot, Va, VaRange};
 
-use super::read_only_first::{protect_tails, restored_read_only, unprotect_tails};
+use super::read_only_first::{RESTORED_PROT, protect_tails, protects_first, unprotect_tails};
 use super::walk::{Action, NR_RESET_STRUCT_PAGE, Pass, RemapWalk};
 use crate::features::{FrameOrder, RestoreSource, Rollback};
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry, set_pte};
@@ -401,18 +401,10 @@ fn vmemmap_restore_pte<C: Cpu>(
 #[inline]
 const fn restored_as(k: &Kernel) -> (u64, u16) {
     let reset = if k.features.restore_resets { NR_RESET_STRUCT_PAGE } else { 0 };
-    match k.policies.update {
-        PteUpdate::ReadOnlyFirst => (restored_read_only() | k.extra_prot, 0),
-        PteUpdate::Store
-        | PteUpdate::Swap
-        | PteUpdate::ClearThenSet
-        | PteUpdate::ClearThenSetEach
-        | PteUpdate::Bbm
-        | PteUpdate::BbmEach
-        | PteUpdate::BbmFaultWaits
-        | PteUpdate::BbmFaultWaitsIrqsOff
-        | PteUpdate::BbmStopMachine
-        | PteUpdate::BbmIpiPause => (mutants::restored_prot(k) | k.extra_prot, reset),
+    if protects_first(k.policies.update) {
+        (RESTORED_PROT | k.extra_prot, 0)
+    } else {
+        (mutants::restored_prot(k) | k.extra_prot, reset)
     }
 }
 
