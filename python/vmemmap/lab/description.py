@@ -119,6 +119,8 @@ class Scope(TypedDict, total=False):
     environment: str
     machine: str
     strategy: str
+    #: "every execution", "every execution up to its first violation" or "some executions", within the bounds.
+    covered: str
     bounds: str
 
 

@@ -130,7 +130,21 @@ pub struct Scope {
     pub actors: Vec<String>,
     pub rounds: BTreeMap<String, u32>,
     pub strategy: String,
+    pub covered: Covered,
     pub bounds: String,
+}
+
+/// How much of the executions within the declared bounds was covered. A violation of a judged invariant ends its
+/// execution in the search that decides the verdict; what lies behind is searched afterwards, with work of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub enum Covered {
+    #[serde(rename = "every execution")]
+    Whole,
+    /// All that can be violated first is known; what is violated only behind that may not be.
+    #[serde(rename = "every execution up to its first violation")]
+    ToFirstViolation,
+    #[serde(rename = "some executions")]
+    Part,
 }
 
 /// The answer, with the keys of `explore --json`.
@@ -140,7 +154,7 @@ pub struct Outcome {
     pub variant: String,
     pub digest: String,
     pub verdict: Verdict,
-    /// Every execution within the declared bounds was covered.
+    /// Every execution within the declared bounds was covered, at least up to its first violation (`Scope::covered`).
     pub exhaustive: bool,
     pub interrupted: bool,
     pub executions: u64,
@@ -332,13 +346,16 @@ impl Check<'_> {
         // A violation ends its execution: whether anything else holds is only known once what lies behind was searched
         // as well.
         let mut seen_all = exhaustive && !violated;
-        let mut cut = false;
         let looks_behind = self.options.strategy == Strategy::Exhaustive && self.options.shorten_seconds != 0.0;
         if violated && report.ended != Ended::Interrupted && looks_behind {
             let behind = self.beyond(runner, &mut counterexamples, progress);
             seen_all = behind && exhaustive;
-            cut = !behind;
         }
+        let covered = match (exhaustive, seen_all) {
+            (false, _) => Covered::Part,
+            (true, false) => Covered::ToFirstViolation,
+            (true, true) => Covered::Whole,
+        };
         let verdict = match (violated, exhaustive) {
             (true, _) => Verdict::Violated,
             (false, true) => Verdict::Safe,
@@ -377,7 +394,7 @@ impl Check<'_> {
             judged: crate::counterexample::trace::names(judged),
             invariants,
             invariant_steps: counterexamples.iter().map(|(i, w)| (*i, w.steps)).collect(),
-            scope: self.scope(&runner.inner().model.memory_model(), &report, cut),
+            scope: self.scope(&runner.inner().model.memory_model(), &report, covered),
             violation: first.as_ref().map(|w| w.violation.clone()),
             trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
@@ -507,15 +524,15 @@ impl Check<'_> {
         })
     }
 
-    fn scope(&self, memory_model: &str, report: &Report, cut: bool) -> Scope {
+    fn scope(&self, memory_model: &str, report: &Report, covered: Covered) -> Scope {
         let mut bounds = Vec::new();
         match report.ended {
             Ended::Exhausted => {}
             Ended::Budget => bounds.push(String::from("budget used up")),
             Ended::Interrupted => bounds.push(String::from("interrupted")),
         }
-        if cut {
-            bounds.push(String::from("the search behind the first violation was cut"));
+        if covered == Covered::ToFirstViolation {
+            bounds.push(String::from("behind the first violation of an execution not all was searched"));
         }
         if report.overflowed {
             bounds.push(format!(
@@ -528,6 +545,7 @@ impl Check<'_> {
             actors: self.subject.actors.iter().map(|(name, _)| name.clone()).collect(),
             rounds: self.rounds(),
             strategy: self.strategy(),
+            covered,
             bounds: bounds.join(", "),
         }
     }
