@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vmemmap.compare import published
+from vmemmap.comparison import published
 
 FOLDER = Path(__file__).resolve().parent.parent / "python/vmemmap/data/machines"
 

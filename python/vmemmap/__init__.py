@@ -15,23 +15,28 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ._core import VERSION as __version__
     from ._core import policies
+    from .comparison.comparison import Comparison, compare
     from .dumps.checking import check
     from .dumps.difference import diff
     from .dumps.struct_page import StructPage
     from .errors import ImageError, InternalError, KernelError, SpecError, VmemmapError
-    from .lab.lab import Result, StressResult, explore, stress
+    from .lab.exploration import Result, explore
+    from .lab.litmus import LitmusAnswers, litmus
     from .lab.replay import ReplayResult, replay
     from .lab.scenario import Actor, Operation, Scenario, Variant, scenario
+    from .lab.stressing import StressResult, stress
     from .machine.hugetlb import HugeTLBPool
     from .machine.machine import Machine, Translation
     from .machine.memory import MemoryBlock, MemoryRange
 
 __all__ = [
     "Actor",
+    "Comparison",
     "HugeTLBPool",
     "ImageError",
     "InternalError",
     "KernelError",
+    "LitmusAnswers",
     "Machine",
     "MemoryBlock",
     "MemoryRange",
@@ -47,8 +52,10 @@ __all__ = [
     "VmemmapError",
     "__version__",
     "check",
+    "compare",
     "diff",
     "explore",
+    "litmus",
     "policies",
     "replay",
     "scenario",
@@ -60,13 +67,16 @@ _WHERE = {
     name: module
     for module, names in {
         "_core": ("policies",),
+        "comparison.comparison": ("Comparison", "compare"),
         "dumps.checking": ("check",),
         "dumps.difference": ("diff",),
         "dumps.struct_page": ("StructPage",),
         "errors": ("ImageError", "InternalError", "KernelError", "SpecError", "VmemmapError"),
-        "lab.lab": ("Result", "StressResult", "explore", "stress"),
+        "lab.exploration": ("Result", "explore"),
+        "lab.litmus": ("LitmusAnswers", "litmus"),
         "lab.replay": ("ReplayResult", "replay"),
         "lab.scenario": ("Actor", "Operation", "Scenario", "Variant", "scenario"),
+        "lab.stressing": ("StressResult", "stress"),
         "machine.hugetlb": ("HugeTLBPool",),
         "machine.machine": ("Machine", "Translation"),
         "machine.memory": ("MemoryBlock", "MemoryRange"),

@@ -24,7 +24,7 @@ from .spec import parse_budget
 
 if TYPE_CHECKING:
     from .lab.expectation import Case, Miss
-    from .lab.lab import Result
+    from .lab.exploration import Result
     from .machine.machine import Machine
 
 __all__ = ["vmemmap_machine", "vmemmap_result"]
@@ -328,7 +328,7 @@ def vmemmap_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     yield machine
     if not at_rest:
         return
-    from .lab.lab import order
+    from .lab.asked import order
 
     seen, left = machine.violations, machine.check()
     if seen or left:

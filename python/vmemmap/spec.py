@@ -5,7 +5,7 @@ what would be right.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ __all__ = [
     "MachineSpec",
     "check_hugepage_size",
     "check_machine",
+    "check_policy",
     "check_whole_pages",
     "did_you_mean",
     "format_size",
@@ -400,15 +401,29 @@ def parse_policy(text: str, known: Mapping[str, Sequence[str]] | None = None) ->
     if not _NAME.fullmatch(name):
         raise SpecError(f"policy {_shown(text)}: {_shown(name)} is no policy name")
     if known is not None:
-        if name not in known:
-            # A line has room for a few.
-            brief = f"there are {len(known)} policies" if len(known) > 12 else None
-            expected = did_you_mean(name, known, f"expected one of {', '.join(known)}", brief)
-            raise SpecError(f"policy {_shown(name)} is unknown{expected}")
-        if value not in known[name]:
-            expected = did_you_mean(value, known[name], f"expected one of {', '.join(known[name])}")
-            raise SpecError(f"policy {name} is {_shown(value)}{expected}")
+        check_policy(name, value, known)
     return name, value
+
+
+def check_policy(name: str, value: str, known: Mapping[str, Collection[str]]) -> None:
+    """Refuse what is no policy, or no choice of it.
+
+    Args:
+        name: Of the policy.
+        value: The choice.
+        known: Choices by policy.
+
+    Raises:
+        SpecError: No such policy, or no such choice; the line names what is near, or all there is.
+    """
+    if name not in known:
+        # A line has room for a few.
+        brief = f"there are {len(known)} policies" if len(known) > 12 else None
+        expected = did_you_mean(str(name), known, f"expected one of {', '.join(known)}", brief)
+        raise SpecError(f"policy {_shown(name)} is unknown{expected}")
+    if value not in known[name]:
+        expected = did_you_mean(str(value), known[name], f"expected one of {', '.join(known[name])}")
+        raise SpecError(f"policy {name} is {_shown(value)}{expected}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,14 @@ def test_what_is_no_seed_is_refused(seed: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policies", "right"), [({"update": 3}, "store, swap"), ({"colour": 1}, "mapping, update")], ids=str
+    ("policies", "right"),
+    [
+        ({"update": 3}, "store, swap"),
+        ({"colour": 1}, "no argument 'colour': arguments are granule, .* and the policies"),
+        ({"granul": "4K"}, "did you mean granule"),
+        ({"updat": "bbm"}, "did you mean update"),
+    ],
+    ids=str,
 )
 def test_what_is_no_policy_is_refused_with_what_there_is(policies: Any, right: str) -> None:
     with pytest.raises(vmemmap.SpecError, match=right):

@@ -119,6 +119,13 @@ def test_manual_and_reference_have_every_option_of_every_command() -> None:
         ("vmemmap explore R6 --variant mm", "mmap-only"),
         ("vmemmap stress R6 --set upd", "update="),
         ("vmemmap explore R6 --set update=b", "update=bbm"),
+        ("vmemmap compare R33 --policy upd", "update"),
+        ("vmemmap compare R3 --only C-b", "C-base-pages"),
+        ("vmemmap compare R33 --policy update --only update=b", "update=bbm"),
+        ("vmemmap compare R3 --machine arm", "arm64"),
+        ("vmemmap compare R6 --variant mm", "mmap-only"),
+        ("vmemmap litmus x.litmus --memory v", "views"),
+        ("vmemmap list r0", "r06_ptdump_vs_hot_remove"),
     ],
 )
 def test_the_shell_completes_what_is_typed(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vmemmap.compare import comparing, machine_file, page, published
+from vmemmap.comparison import comparing, machine_file, page, published
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/the-question.md").read_text(encoding="utf-8")
 
@@ -14,7 +14,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs/the-question.md").read_text(
 @pytest.mark.parametrize("name", ["C-6.1", "C-moves-head", "D-irq"])
 def test_a_line_of_the_approaches_is_what_a_search_and_a_run_say(name: str) -> None:
     chosen = [choice for choice in comparing.the_approaches() if choice.name == name]
-    rows = comparing.compare(chosen, machine_file.load("arm64"), page.CPUS, shorten=None)
+    rows = comparing.compare_choices(chosen, machine_file.load("arm64"), page.CPUS, shorten=None)
     assert page.approach_line(rows[0]) in PAGE.splitlines()
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import shapes
 
+import vmemmap
 from vmemmap.lab import litmus
 
 NEVER, SOMETIMES, ALWAYS = "Never", "Sometimes", "Always"
@@ -95,9 +96,21 @@ SHAPES: dict[str, tuple[list[str], str, str, str, str, str]] = {
 def run(tmp_path: Path, name: str, text: str, memory: str, ets: str) -> litmus.Answer:
     path = tmp_path / f"{name}.litmus"
     path.write_text(text)
-    answers = litmus.run([path], memory=memory, ets=ets)
+    answers = litmus.litmus([path], memory=memory, ets=ets)
     assert not answers.unsupported, answers.unsupported[0].text()
     return answers.tests[0]
+
+
+def test_litmus_tests_are_run_in_python_and_shown(tmp_path: Path) -> None:
+    path = tmp_path / "message.litmus"
+    path.write_text(shape("message"))
+    answers = vmemmap.litmus(path, memory="views", kinds={"message": "Allowed"}, budget="10s")
+    assert [answer.agrees for answer in answers.tests] == [True]
+    assert "<td" in answers._repr_html_() and "message" in answers._repr_html_()
+    with pytest.raises(vmemmap.SpecError, match="did you mean views"):
+        vmemmap.litmus(path, memory="view")
+    with pytest.raises(vmemmap.SpecError, match="ets is"):
+        vmemmap.litmus(path, ets="4")
 
 
 def shape(name: str) -> str:

@@ -144,6 +144,16 @@ def document() -> dict[str, Any]:
             "facts": [["violations", "0"]],
             "violations": [],
         },
+        "modelled": {
+            "machine": "arm64",
+            "about": "assumed",
+            "cpus": 64,
+            "page": "hugepage",
+            "rows": [
+                {"group": "4K pages", "label": "update=store, 6.1", "ns": 20_000.0, "frames_saved": 6},
+                {"group": "4K pages", "label": "update=bbm, 6.1", "ns": 40_000.0, "frames_saved": 6},
+            ],
+        },
         "rows": [
             _row("update=store"),
             _row("update=clear-then-set-each", cells=cells, result=fell, words="I6 violated", cost=None),

@@ -19,6 +19,7 @@ from vmemmap.cli import main
 from vmemmap.dumps.ptdump import parse_ptdump
 from vmemmap.lab.trace import Step, Violation
 from vmemmap.report import render, write
+from vmemmap.report.charts import Column, chart
 from vmemmap.report.glossary import TERMS, linked
 from vmemmap.report.lanes import conflicts, descriptor
 from vmemmap.report.mapped import mapped
@@ -159,6 +160,36 @@ def test_a_map_shows_every_mapped_byte_once(name: str) -> None:
         assert abs(sum(width for _, width, _ in bar.pieces) - 640) < 0.1
 
 
+def test_bars_are_as_long_as_their_share_of_the_largest() -> None:
+    rows = [{"group": "a", "label": str(n), "ns": n, "saved": None} for n in (0, 5, 20)]
+    drawn = chart(rows, [Column("time", "ns", str), Column("saved", "saved", str, gain=True)])
+    assert drawn is not None
+    ((_, _, listed),) = drawn.groups
+    assert [bars for _, bars in listed] == [((0.0, "0.0"), None), ((25.0, "5.0"), None), ((100.0, "20.0"), None)]
+    assert chart([], []) is None
+
+
+def test_paper_has_dark_ink_and_no_head_over_a_step(pages: dict[str, Path], browser: Any) -> None:
+    """Also where the screen is dark."""
+    look(browser, pages["report"], scheme="dark")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        style = (
+            "const s = getComputedStyle(document.querySelector(arguments[0])); return s.getPropertyValue(arguments[1])"
+        )
+        assert browser.execute_script(style, ".heads", "position") == "static"
+        assert browser.execute_script(style, ".lanes", "overflow-y") == "visible"
+        assert browser.execute_script(style, ".bar", "print-color-adjust") == "exact"
+        for name in ("ink", "lane0", "lane1", "lane2", "lane3"):
+            colour = browser.execute_script(style, ":root", f"--{name}").strip().lstrip("#")
+            levels = [
+                int(digit * (2 // (len(colour) // 3)), 16) for digit in re.findall("." * (len(colour) // 3), colour)
+            ]
+            assert sum(levels) < 3 * 128, f"--{name} is pale on paper"
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_terms_are_linked_once_and_text_stays_text() -> None:
     page = str(linked("HVO <b> beside HVO and a TLBI"))
     assert page.count('href="#term-hvo"') == 1 and page.count('href="#term-tlbi"') == 1 and "&lt;b&gt;" in page
@@ -172,8 +203,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     a, b = str(CAPTURES / "6.1-4k/A.npz"), str(CAPTURES / "6.1-4k/B.npz")
     trace = str(folder / "trace.json")
-    found = {name: folder / f"{name}.html" for name in ("report", "explore", "check", "diff", "replay")}
-    write(document(), found["report"], (CAPTURES / "6.1-4k/B.ptdump.txt").read_text(), 4096)
+    found = {name: folder / f"{name}.html" for name in ("report", "explore", "check", "diff", "replay", "compare")}
+    write(
+        document(),
+        found["report"],
+        [(f"{name}.npz", (CAPTURES / f"6.1-4k/{name}.ptdump.txt").read_text()) for name in "AB"],
+        4096,
+    )
     explore = [
         "explore",
         "R6",
@@ -190,6 +226,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ]
     assert main(explore) == 1
     assert main(["check", b, "--html", str(found["check"])]) == 0
+    compare = ["compare", "R3", "--policy", "fault", "--cpus", "2", "--cpus", "64", "--html", str(found["compare"])]
+    assert main(compare) == 0
     assert main(["diff", a, b, "--html", str(found["diff"])]) == 1
     assert main(["replay", trace, "--format", "html", "--out", str(found["replay"])]) == 1
     return found
@@ -200,7 +238,9 @@ def test_each_command_makes_the_same_kind_of_page(pages: dict[str, Path]) -> Non
         text = path.read_text()
         assert path.stat().st_size < 3_000_000
         assert 'id="glossary"' in text and "default-src 'none'" in text and "https://" not in text
-        assert ("data-player" in text) == (name in ("report", "explore", "replay")) or "[data-player]" in text
+        assert ("data-player" in text) == (
+            name in ("report", "explore", "replay", "compare")
+        ) or "[data-player]" in text
     assert "Before: A.npz" in pages["diff"].read_text() and "After: B.npz" in pages["diff"].read_text()
     assert "vmemmap explore R6 --variant mmap-only --kernel 6.12 --seed 3" in pages["explore"].read_text()
 
@@ -297,7 +337,7 @@ def test_axe_finds_no_fault(pages: dict[str, Path], browser: Any) -> None:
         "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(found => done(found.violations"
         ".filter(v => ['serious', 'critical'].includes(v.impact)).map(v => [v.id, v.nodes[0].html])))"
     )
-    for name in ("report", "explore", "diff"):
+    for name in pages:
         for width, scheme in ((400, "light"), (400, "dark"), (1400, "light"), (1400, "dark")):
             look(browser, pages[name], width, scheme)
             browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmemmap.lab.lab import stress
+from vmemmap.lab.stressing import stress
 from vmemmap.scenarios.r31_price_of_the_wait import PAGES
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vmemmap.errors import VmemmapError
-from vmemmap.lab.lab import explore
+from vmemmap.lab.exploration import explore
 from vmemmap.lab.neighbours import Neighbours
 from vmemmap.lab.scenario import Actor, Scenario, Variant, scenario
 from vmemmap.lab.setup import Setup

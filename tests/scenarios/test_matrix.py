@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from vmemmap.cli import vmemmap
-from vmemmap.lab.matrix import NOT_MODELLED, matrix
+from vmemmap.cli import main, vmemmap
+from vmemmap.lab.matrix import NOT_MODELLED, Cell, matrix
 from vmemmap.lab.scenario import Absent, registry
 from vmemmap.spec import KERNELS
 
@@ -27,10 +29,8 @@ def test_a_scenario_of_the_corpus_knows_every_kernel_and_names_its_own_variants(
 
 @pytest.mark.parametrize("name", ["R2", "R6"])
 def test_a_cell_is_what_its_command_finds(name: str) -> None:
-    seen: list[tuple[int, int]] = []
-    cells = matrix([name], lambda done, total: seen.append((done, total)))
+    cells = matrix([name])
     assert [cell.kernel for cell in cells] == list(KERNELS)
-    assert seen == [(n, len(KERNELS)) for n in range(1, len(KERNELS) + 1)]
     for cell in cells:
         assert cell.corpus == name
         assert cell.why
@@ -62,3 +62,27 @@ def test_the_page_says_what_its_scenarios_say() -> None:
             other = "" if variant.kernel == kernel else f" --kernel {kernel}"
             command = f"vmemmap explore {corpus} --variant {variant.name}{other}"
             assert f"`{command}`" in page, f"{corpus}: make kernels-table"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_shows_the_cells_that_were_found(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def some(names: Sequence[str]) -> Iterator[tuple[int, Cell]]:
+        yield 12, Cell("R6", "6.1", "safe", None, "I1 held", "vmemmap explore R6")
+        yield 12, Cell("R3", "7.3", "violated", "I19", "I19: x", "vmemmap explore R3")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vmemmap.lab.matrix.cells", some)
+    assert main(["list", "--matrix", "R3", "R6", *(["--json"] if as_json else [])]) == 130
+    shown = capsys.readouterr()
+    assert shown.err == "vmemmap: note: interrupted: 2 of 12 cells\n"
+    if as_json:
+        assert [cell["corpus"] for cell in json.loads(shown.out)] == ["R3", "R6"]
+    else:
+        table = shown.out.splitlines()
+        assert (
+            table[0].split() == ["6.1", "7.3"]
+            and table[1].split() == ["R3", "I19"]
+            and table[2].split() == ["R6", "safe"]
+        )

@@ -10,7 +10,7 @@ import pytest
 
 import vmemmap.lab.scenario as scenarios
 from vmemmap.errors import SpecError
-from vmemmap.lab.lab import Result, explore
+from vmemmap.lab.exploration import Result, explore
 from vmemmap.lab.neighbours import WINDOW, Neighbours
 from vmemmap.lab.scenario import Actor, Operation, Variant, find, registry, scenario
 from vmemmap.lab.setup import DRAM, Setup

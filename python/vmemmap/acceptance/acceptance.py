@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import __version__
-from ..lab.lab import StressResult, stress
 from ..lab.memory import Block
 from ..lab.scenario import Actor, Scenario, Variant, scenario
 from ..lab.setup import STRUCT_PAGE, Setup
+from ..lab.stressing import StressResult, stress
 from .found import Found
 from .policy_table import COLUMNS, Row
 

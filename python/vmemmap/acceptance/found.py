@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import _core
 from ..dumps.image import kind_of, read_ptdump
 from ..dumps.releases import hvo_left_open
-from ..errors import ImageError
+from ..errors import ImageError, KernelError
 from ..lab.setup import STRUCT_PAGE, Setup
 from ..machine.machine import DRAM, Machine
 from ..sizing.answers import CoreLayout
@@ -48,6 +48,8 @@ class Found:
     hotplug: tuple[tuple[int, int], ...]
     #: The text of its vmemmap.
     dump: str = ""
+    #: What more hugepages would make of it: in words, and the text. A dump's text has no frames to try it on.
+    after: tuple[str, str] | None = None
 
     def configure(self, m: Setup) -> None:
         """Set a setup to this machine."""
@@ -136,7 +138,26 @@ def _from_image(path: Path) -> Found:
         stays=tuple((block.start, block.size) for block in blocks if block.state == "online"),
         hotplug=extra,
         dump=dump,
+        after=_more_hugepages(machine),
     )
+
+
+#: Hugepages that are added to the input to show what HVO makes of its vmemmap.
+MORE = 32
+
+
+def _more_hugepages(machine: Machine) -> tuple[str, str] | None:
+    """The vmemmap after as many of `MORE` hugepages more as there is room for; None if there is none for any."""
+    # The PMD's size comes second, whatever the granule.
+    size, pool = list(machine.hugetlb.items())[1]
+    had = pool.nr_hugepages
+    machine.hvo = True
+    try:
+        pool.nr_hugepages = had + MORE
+    except KernelError:
+        return None
+    added = pool.nr_hugepages - had
+    return (f"{added} hugepages of {size} more, optimised", machine.ptdump("vmemmap")) if added else None
 
 
 def _optimised(machine: Machine, pages: list[tuple[int, int]]) -> tuple[int, int]:

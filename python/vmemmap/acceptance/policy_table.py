@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..lab.lab import Result, merge
+from ..lab.exploration import Result, merge
 from ..lab.neighbours import Neighbours, lone_block
 from ..lab.scenario import Actor, Variant, scenario
 from ..lab.setup import SECTION_SIZE, Setup

@@ -10,7 +10,8 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from ..errors import InternalError, VmemmapError
-from ..lab.lab import explore, stress
+from ..lab.exploration import explore
+from ..lab.stressing import stress
 from ..spec import Budget
 from .job import Case, Job
 from .version import code

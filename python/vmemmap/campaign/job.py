@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from ..errors import SpecError
+from ..lab.asked import chosen
 from ..lab.description import Description
-from ..lab.lab import MAX_DEPTH, STRATEGIES, chosen
+from ..lab.exploration import MAX_DEPTH, STRATEGIES
 from ..lab.scenario import Scenario, Variant, find
 from ..spec import format_size, parse_granule, parse_kernel
 

@@ -30,6 +30,10 @@ def _is_watched() -> bool:
     return sys.stderr.isatty()
 
 
+def _rate(each_second: float) -> str:
+    return f"{each_second:,.0f}" if each_second >= 10 else f"{each_second:.2g}"
+
+
 class _Bar:
     """A bar of rich, which is imported and begun only once it is wanted."""
 
@@ -43,7 +47,7 @@ class _Bar:
         if seconds < AFTER_SECONDS:
             return
         shown = self._shown or self._begin()
-        rate = f"{count / seconds:,.0f} {self._unit}/s" if self._unit else ""
+        rate = f"{_rate(count / seconds)} {self._unit}/s" if self._unit else ""
         words = ", ".join(part for part in (f"{count:,} {self._unit}" if self._unit else "", rate, detail) if part)
         shown.update(shown.task_ids[0], completed=done, words=words)
 

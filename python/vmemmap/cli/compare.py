@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import SpecError
-from . import HOLDS, _complete, json_option, print_json
+from ..lab import saving
+from . import HOLDS, INTERRUPTED, _complete, json_option, print_json, print_notes
 from ._html import as_typed, html_option, save
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..compare.comparing import Row
-    from ..compare.published import Predicted
-
-#: Of all searches together, so that the whole page stays below a minute.
-SEARCH_SECONDS = 50.0
+    from ..comparison.comparing import Row
+    from ..comparison.published import Predicted
 
 #: Columns of times: what is timed, and which quantile.
 TIMES = (
@@ -32,12 +31,29 @@ TIMES = (
 @click.command("compare")
 @click.argument("scenario", required=False, shell_complete=_complete.scenarios)
 @click.option(
-    "--policy", help="Whose choices; without one, R3 compares A to D and what is beside them, R32 layouts and kernels."
+    "--policy",
+    shell_complete=_complete.policy_names,
+    help="Whose choices; without one, R3 compares A to D and what is beside them, R32 layouts and kernels.",
 )
-@click.option("--variant", help="Which variant of the scenario; the first listed by default.")
-@click.option("--only", multiple=True, metavar="NAME", help="Only the rows of this name; may be repeated.")
+@click.option(
+    "--variant", shell_complete=_complete.variants, help="Which variant of the scenario; the first listed by default."
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=_complete.rows,
+    help="Only the rows of this name; may be repeated.",
+)
 @click.option("--cpus", multiple=True, type=int, help="CPUs of the modelled machine; may be repeated.")
-@click.option("--machine", "source", default="arm64", show_default=True, help="Machine file (TOML), or its name.")
+@click.option(
+    "--machine",
+    "source",
+    default="arm64",
+    show_default=True,
+    shell_complete=_complete.machines,
+    help="Machine file (TOML), or its name.",
+)
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=0, show_default=True, help="Of modelled CPUs.")
 @click.option("--published", is_flag=True, help="Instead: published times, and what the model says of each.")
 @html_option
@@ -68,12 +84,12 @@ def command(
       vmemmap compare R33 --policy update --html update.html
       vmemmap compare --published
     """
-    from ..compare import comparing, machine_file
-    from ..compare.published import table
-    from ..lab.lab import resolve
-    from ._progress import waiting
+    from ..comparison.comparing import check_cpus
+    from ..comparison.comparison import compare
+    from ..comparison.published import table
+    from ._progress import bar, waiting
 
-    comparing.check_cpus(cpus)
+    check_cpus(cpus)
     if published:
         with waiting("calibrating and predicting"):
             cells, _ = table()
@@ -81,36 +97,31 @@ def command(
         return HOLDS
     if scenario is None:
         raise SpecError("compare: a scenario is missing, such as R3; vmemmap list shows them")
-    machine = machine_file.load(source)
-    resolved = resolve(scenario)
-    name = resolved.name
-    if policy is not None:
-        choices = comparing.choices_of(scenario, policy, variant)
-    elif resolved.corpus is not None and resolved.corpus in comparing.WITHOUT_POLICY and variant is None:
-        choices = comparing.without_policy(resolved.corpus)
-    else:
-        resolved.variant(variant)
-        raise SpecError(
-            f"compare {scenario}: --policy is missing; only R3 (the approaches A to D) and R32 (the condition of May "
-            "2021), without a variant, have rows of their own"
-        )
-    known = [choice.name for choice in choices]
-    for wanted in only:
-        if wanted not in known:
-            raise SpecError(f"--only {wanted}: there is no such row; rows are {', '.join(known)}")
-    choices = [choice for choice in choices if not only or choice.name in only]
-    with waiting(f"comparing {len(choices)} choices"):
-        rows = comparing.compare(choices, machine, cpus, seed=seed, seconds=SEARCH_SECONDS)
-    answer = {"scenario": name, "machine": machine.name, "rows": [row.to_dict() for row in rows]}
     if html is not None:
+        saving.check(html, "the page")
+    with bar(f"comparing on {scenario}", 1.0, "choices") as tick:
+
+        def progress(done: int, total: int) -> None:
+            if tick is not None:
+                tick(done / total, done, f"of {total}")
+
+        found = compare(
+            scenario, policy=policy, variant=variant, only=only, cpus=cpus, machine=source, seed=seed, progress=progress
+        )
+    if html is not None and found.rows:
         from ..report.compare import compare_page
 
         words = as_typed()
-        save(html, lambda: compare_page(answer, machine.about, words))
+        save(
+            html, lambda: compare_page(found.to_dict(), [row.result for row in found.rows], found.machine.about, words)
+        )
     if as_json:
-        print_json(answer)
-    else:
-        _print(name, rows)
+        print_json(found.to_dict())
+    elif found.rows:
+        _print(found.scenario, found.rows)
+    if found.interrupted:
+        print_notes([f"interrupted: {len(found.rows)} choices are answered, {', '.join(found.missing)} not"])
+        return INTERRUPTED
     return HOLDS
 
 
@@ -124,11 +135,11 @@ def _new_table(*columns: str) -> Table:
     return table
 
 
-def _print(name: str, rows: list[Row]) -> None:
+def _print(name: str, rows: Sequence[Row]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from ..compare import comparing
+    from ..comparison import comparing
 
     console = Console(width=None if Console().is_terminal else 165)
     machine, size = rows[0].machine, comparing.size_name(rows[0].choice.granule)
@@ -151,7 +162,7 @@ def _print(name: str, rows: list[Row]) -> None:
         console.print(f"[dim]scope: {escape(words)}[/dim]", highlight=False)
 
 
-def _costs(rows: list[Row]) -> Table:
+def _costs(rows: Sequence[Row]) -> Table:
     counted = ("TLBI", "DSB", "IPI", "grace\nperiods", "splits", "hole us", "frames\nsaved")
     table = _new_table("choice", "kernel", "CPUs", *counted, *(title for _, title, _ in TIMES))
     for row in rows:
@@ -180,7 +191,7 @@ def _answer_published(cells: list[Predicted], as_json: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from ..compare.published import unmap_range
+    from ..comparison.published import unmap_range
 
     before, after = unmap_range()
     change = (after / before - 1) * 100

@@ -54,7 +54,8 @@ def command(
       vmemmap explore R1 --strategy pct --depth 5 --seed 7 --budget 5000
     """
     from ..lab import saving, trace
-    from ..lab.lab import chosen, explore
+    from ..lab.asked import chosen
+    from ..lab.exploration import explore
     from ..spec import parse_budget
     from ._progress import searching
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
-from . import HOLDS, INCONCLUSIVE, _complete, json_option, print_json
+from ..spec import KERNELS
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, _complete, json_option, print_json, print_notes
 
 if TYPE_CHECKING:
     from ..lab.matrix import Cell
@@ -21,7 +23,7 @@ def command(scenarios: tuple[str, ...], as_matrix: bool, as_json: bool) -> int:
     """List the scenarios, or those named: corpus number, variants, and what each variant is expected to show.
 
     With --matrix the answer is found, not listed: one exploration for each kernel behaviour and scenario. It takes a
-    minute or two; the cells done are counted on standard error. Exit code 3 if a cell was not decided.
+    minute or two. Exit code 3 if a cell was not decided; 130 if interrupted, with the cells that were found.
 
     \b
     Examples:
@@ -50,29 +52,40 @@ def command(scenarios: tuple[str, ...], as_matrix: bool, as_json: bool) -> int:
 
 
 def _matrix(scenarios: Sequence[str], as_json: bool) -> int:
-    from ..lab.matrix import matrix
+    from ..lab import matrix
+    from ._progress import bar
 
-    def progress(done: int, total: int) -> None:
-        if done % 20 == 0 or done == total:
-            click.echo(f"vmemmap: {done} of {total} cells", err=True)
-
-    cells = matrix(scenarios, None if as_json and scenarios else progress)
+    found: list[Cell] = []
+    total: int | None = None
+    interrupted = False
+    try:
+        with bar("exploring the matrix", 1.0, "cells") as tick, closing(matrix.cells(scenarios)) as cells:
+            for total, cell in cells:
+                found.append(cell)
+                if tick is not None:
+                    tick(len(found) / total, len(found), f"of {total}")
+    except KeyboardInterrupt:
+        interrupted = True
+    cells_found = matrix.in_order(found if scenarios or interrupted else [*found, *matrix.not_modelled()])
     if as_json:
-        print_json([cell.to_dict() for cell in cells])
-    else:
-        _print(cells)
-    return INCONCLUSIVE if any(cell.verdict == "inconclusive" for cell in cells) else HOLDS
+        print_json([cell.to_dict() for cell in cells_found])
+    elif cells_found:
+        _print(cells_found)
+    if interrupted:
+        print_notes([f"interrupted: {len(found)} of {total or 'all'} cells"])
+        return INTERRUPTED
+    return INCONCLUSIVE if any(cell.verdict == "inconclusive" for cell in found) else HOLDS
 
 
 def _print(cells: Sequence[Cell]) -> None:
-    kernels = list(dict.fromkeys(cell.kernel for cell in cells))
+    kernels = [kernel for kernel in KERNELS if any(cell.kernel == kernel for cell in cells)]
     rows = list(dict.fromkeys(cell.corpus for cell in cells))
-    by_place = {(cell.corpus, cell.kernel): cell for cell in cells}
+    words = {(cell.corpus, cell.kernel): _word(cell) for cell in cells}
     width = max(len(corpus) for corpus in rows)
     click.echo(" " * width + "".join(f"  {kernel:8}" for kernel in kernels).rstrip())
     for corpus in rows:
-        words = (_word(by_place[corpus, kernel]) for kernel in kernels)
-        click.echo(f"{corpus:{width}}" + "".join(f"  {word:8}" for word in words).rstrip())
+        line = "".join(f"  {words.get((corpus, kernel), ''):8}" for kernel in kernels)
+        click.echo(f"{corpus:{width}}{line}".rstrip())
     click.echo("\nI…: the invariant that falls, safe: every interleaving searched, -: not applicable.\n")
     for cell in cells:
         click.echo(f"{cell.corpus:{width}}  {cell.kernel:8}  {cell.command or 'not applicable'}: {cell.why}")

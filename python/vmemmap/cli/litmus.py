@@ -8,7 +8,7 @@ from . import HOLDS, INCONCLUSIVE, INTERRUPTED, MISUSE, VIOLATED, json_option, p
 
 
 @click.command("litmus")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path())
 @click.option(
     "--memory",
     type=click.Choice(["sc", "views", "promises"]),
@@ -23,7 +23,7 @@ from . import HOLDS, INCONCLUSIVE, INTERRUPTED, MISUSE, VIOLATED, json_option, p
     show_default=True,
     help="FEAT_ETS2 of the CPUs; a test that asks for more by its Variant has more.",
 )
-@click.option("--kinds", metavar="KINDS", help="A kinds file of herd to compare with.")
+@click.option("--kinds", metavar="KINDS", type=click.Path(), help="A kinds file of herd to compare with.")
 @click.option("--budget", default="60s", show_default=True, help="Steps (5000) or time (10s) for each test.")
 @json_option
 def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, budget: str, as_json: bool) -> int:
@@ -42,17 +42,24 @@ def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, bu
     from ..errors import SpecError
     from ..lab import litmus
     from ..spec import parse_budget
+    from ._progress import bar
 
     expected, notes = ({}, []) if kinds is None else litmus.read_kinds(kinds)
     print_notes(notes)
-    answers = litmus.Answers(memory, ets)
+    answers = litmus.LitmusAnswers(memory, ets)
 
     interrupted = False
+    limit = parse_budget(budget)
     try:
-        for answer in litmus.as_they_come(files, memory=memory, ets=ets, kinds=expected, budget=parse_budget(budget)):
-            answers.add(answer)
-            if isinstance(answer, litmus.Answer) and not as_json:
-                click.echo(answer.found["text"])
+        with bar("running litmus tests", float(len(files)), "tests") as tick:
+            for done, answer in enumerate(
+                litmus.as_they_come(files, memory=memory, ets=ets, kinds=expected, budget=limit), 1
+            ):
+                answers.add(answer)
+                if isinstance(answer, litmus.Answer) and not as_json:
+                    click.echo(answer.found["text"])
+                if tick is not None:
+                    tick(done, done, f"of {len(files)}")
     except KeyboardInterrupt:
         interrupted = True
     if kinds is not None and not any(answer.kind for answer in answers.tests):

@@ -43,7 +43,7 @@ def command(
       vmemmap replay hole.json --set update=bbm --tolerant
     """
     from ..lab import saving
-    from ..lab.lab import chosen
+    from ..lab.asked import chosen
     from ..lab.replay import replay
 
     if out is not None:

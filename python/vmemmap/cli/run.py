@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import SpecError
+from ..spec import parse_granule
 from . import json_option, print_json
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
 
     from .. import report
     from ..acceptance import acceptance, found, policy_table
+    from ._progress import waiting
 
     if math.isnan(seconds):
         raise SpecError("--seconds nan: expected a number from 0.1 to 86400")
@@ -90,18 +92,55 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
     except KeyboardInterrupt:
         run.interrupted = True
     run.rows = policy_table.in_order(run.rows)
-    run.seconds = time.monotonic() - begin
     document = run.to_dict()
+    if not run.interrupted:
+        with waiting("modelling costs"):
+            document["modelled"] = _modelled(run.rows)
+    run.seconds = time.monotonic() - begin
+    document["seconds"] = run.seconds
     if as_json:
         print_json(document)
     else:
         _print_result(terminal, run)
     if run.acceptance is not None:
-        report.write(document, out / "report.html", run.found.dump, run.found.granule)
+        after = [(f"After: {words}", text) for words, text in [run.found.after] if text] if run.found.after else []
+        dumps = [(f"Before: vmemmap of {run.found.path.name}" if after else "Its vmemmap", run.found.dump), *after]
+        report.write(document, out / "report.html", dumps, run.found.granule)
         (out / "result.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
         if not as_json:
             terminal.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return run.exit_code
+
+
+PAGE = "hugepage of the PMD's size"
+#: CPUs of the modelled machine.
+CPUS = 64
+
+
+def _modelled(rows: Sequence[Row]) -> dict[str, object]:
+    """What each policy that optimises costs on a modelled machine, as ``vmemmap compare`` says it of the approaches."""
+    from ..comparison import machine_file, workload
+
+    machine = machine_file.load("arm64")
+    found: dict[tuple[str, str, str], dict[str, object]] = {}
+    for row in rows:
+        case = row.case
+        key = (case.granule, case.policy, case.kernel)
+        if row.cost is None or key in found:
+            continue
+        work = workload.run(machine, kernel=case.kernel, granule=case.granule, policies=case.policies, cpus=CPUS)
+        found[key] = {
+            "group": f"{case.granule} pages",
+            "label": f"{case.policy}, {case.kernel}",
+            "policies": dict(case.policies),
+            "kernel": case.kernel,
+            "ns": round(
+                sum(work.phases[phase].quantile(0.5) for phase in ("allocate in a batch", "free in a batch")), 1
+            ),
+            "frames_saved": row.cost.frames_saved,
+        }
+    ordered = sorted(found.values(), key=lambda row: parse_granule(str(row["group"]).split()[0]))
+    return {"machine": machine.name, "about": machine.about, "cpus": CPUS, "page": PAGE, "rows": ordered}
 
 
 @contextmanager

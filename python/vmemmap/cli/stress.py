@@ -58,8 +58,9 @@ def command(
       vmemmap stress R33 --variant 4k-split-bbm-6.1 --threads 8 --seconds 10
       vmemmap stress R6 --seconds 3600 --snapshots soak.jsonl
     """
-    from ..lab.lab import chosen, stress
+    from ..lab.asked import chosen
     from ..lab.snapshots import snapshots as saving
+    from ..lab.stressing import stress
     from ._progress import bar
 
     policies = chosen(settings)

@@ -123,6 +123,18 @@ class Difference:
         return lines
 
     @property
+    def word_by_word(self) -> list[str]:
+        """What no other line of the summary has words for; the first of it."""
+        lines = [
+            f"{_count(c.count, 'descriptor')} of level {c.level} from {c.address:#018x}: "
+            f"{c.old:#018x} became {c.new:#018x}"
+            for c in self.other[:10]
+        ]
+        if len(self.other) > 10:
+            lines.append(f"and more like these, {_count(self.other_count, 'descriptor')} in all")
+        return lines
+
+    @property
     def summary(self) -> str:
         """In words, one change a line."""
         if self.without_vmemmap:
@@ -149,13 +161,7 @@ class Difference:
         for verb, frames in (("given up", self.frames_lost), ("gained", self.frames_gained)):
             if frames:
                 lines.append(f"{_count(frames, 'frame')} {verb}")
-        for c in self.other[:10]:
-            lines.append(
-                f"{_count(c.count, 'descriptor')} of level {c.level} from {c.address:#018x}: "
-                f"{c.old:#018x} became {c.new:#018x}"
-            )
-        if len(self.other) > 10:
-            lines.append(f"and more like these, {_count(self.other_count, 'descriptor')} in all")
+        lines += self.word_by_word
         changed = f"{_count(self.changed, 'descriptor')} of vmemmap changed" if self else "vmemmap is the same"
         if not self.exact:
             changed += " as far as a text shows it: it has no output addresses"

@@ -12,7 +12,8 @@ from typing import TypedDict, cast
 from .. import _core
 from ..errors import SpecError
 from ..spec import Budget, parse_budget
-from .lab import AnyScenario, Result, check_strategy, chosen, explore, resolve
+from .asked import AnyScenario, chosen, resolve
+from .exploration import Result, check_strategy, explore
 from .scenario import Expect, Scenario, Variant
 
 __all__ = ["Case", "Miss", "cases", "parse_cases"]

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from .. import _core
 from ..errors import SpecError
-from ..spec import Budget
+from ..shown import html_table
+from ..spec import Budget, did_you_mean, parse_budget
 
-__all__ = ["Answer", "Answers", "Unsupported", "as_they_come", "read_kinds", "run"]
+__all__ = ["Answer", "LitmusAnswers", "Unsupported", "as_they_come", "litmus", "read_kinds"]
 
 OBSERVED: Final = {
     "Forbidden": ("Never",),
@@ -20,6 +21,9 @@ OBSERVED: Final = {
     "Required": ("Always",),
 }
 """What a kind of a kinds file says may be observed."""
+
+MEMORIES: Final = ("sc", "views", "promises")
+ETS: Final = ("none", "2", "3")
 
 _SHORT: Final = {"Forbid": "Forbidden", "Allow": "Allowed", "Require": "Required"}
 
@@ -77,7 +81,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Answers:
+class LitmusAnswers:
     """Of a run of many tests."""
 
     memory: str
@@ -120,6 +124,12 @@ class Answers:
             "unknown": len(self.unknown),
             "unsupported": len(self.unsupported),
         }
+
+    def _repr_html_(self) -> str:
+        rows = [(answer.name, answer.observation, answer.kind or "") for answer in self.tests]
+        rows += [(refused.file, "unsupported", refused.text()) for refused in self.unsupported]
+        title = f"{len(self.tests)} tests, memory {self.memory}, ETS {self.ets}"
+        return html_table(title, ("test", "observation", "kind"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The run as JSON holds it.
@@ -169,31 +179,35 @@ def read_kinds(path: str | Path) -> tuple[dict[str, str], list[str]]:
     return kinds, notes
 
 
-def run(
-    files: Sequence[str | Path],
+def litmus(
+    files: str | Path | Sequence[str | Path],
     *,
     memory: str = "sc",
     ets: str = "2",
     kinds: Mapping[str, str] | None = None,
-    budget: Budget | None = None,
-) -> Answers:
+    budget: Budget | int | float | str | None = None,
+) -> LitmusAnswers:
     """Run litmus tests of herd's AArch64 format.
 
     Args:
-        files: The tests, one in each file.
-        memory: ``sc``, ``views`` or ``promises``.
+        files: The tests, one in each file; or one file.
+        memory: ``sc`` (the explored machine), ``views`` (weak memory in program order) or ``promises`` (stores early
+            too).
         ets: FEAT_ETS2 of the CPUs: ``none``, ``2`` or ``3``. A test that asks for more by its own ``Variant`` has more.
         kinds: What is expected of each test, by name.
-        budget: Steps or seconds for each test; without one each runs to its end.
+        budget: Steps, or seconds as a float or text (``10s``), for each test; without one each runs to its end.
 
     Returns:
         An answer for each test that is read, and why the others are not.
 
     Raises:
         OSError: A file that cannot be opened; then none was run.
+        SpecError: No such memory, ETS or budget.
     """
-    answers = Answers(memory, ets)
-    for answer in as_they_come(files, memory=memory, ets=ets, kinds=kinds, budget=budget):
+    answers = LitmusAnswers(memory, ets)
+    listed = [files] if isinstance(files, (str, Path)) else files
+    limit = budget if budget is None or isinstance(budget, Budget) else parse_budget(budget)
+    for answer in as_they_come(listed, memory=memory, ets=ets, kinds=kinds, budget=limit):
         answers.add(answer)
     return answers
 
@@ -206,7 +220,7 @@ def as_they_come(
     kinds: Mapping[str, str] | None = None,
     budget: Budget | None = None,
 ) -> Generator[Answer | Unsupported, None, None]:
-    """The same as `run`, one after the other: whoever is interrupted has those that came before.
+    """The same as `litmus`, one after the other: whoever is interrupted has those that came before.
 
     Args:
         files: The tests, one in each file.
@@ -220,7 +234,12 @@ def as_they_come(
 
     Raises:
         OSError: A file that cannot be opened; then none was run.
+        SpecError: No such memory or ETS.
     """
+    for what, given, known in (("memory", memory, MEMORIES), ("ets", ets, ETS)):
+        if given not in known:
+            expected = did_you_mean(str(given), known, f"expected one of {', '.join(known)}")
+            raise SpecError(f"{what} is {given!r}{expected}")
     budget = budget or Budget()
     for path in files:
         with Path(path).open("rb"):

@@ -6,23 +6,22 @@ table is written down beforehand but which variant *is* that kernel, and why a k
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ..spec import KERNELS
 from .answers import CellDict
-from .lab import Result, explore
+from .exploration import Result
 from .scenario import Absent, Scenario, find, registry
+from .together import Search, as_finished
 
-__all__ = ["NOT_MODELLED", "Cell", "cells", "matrix"]
+__all__ = ["NOT_MODELLED", "Cell", "cells", "in_order", "matrix", "not_modelled"]
 
 CellVerdict = Literal["violated", "safe", "inconclusive", "not applicable"]
 
-BUDGET: Final = "60s"
-"""Of one cell. What it does not decide is inconclusive, and says so."""
+BUDGET: Final = 60.0
+"""Seconds of one cell. What it does not decide is inconclusive, and says so."""
 
 NOT_MODELLED: Final = {
     "R48": "no scenario: a memmap counter that a failed section lowers; no section fails to populate half way here",
@@ -73,14 +72,14 @@ class _Job:
     corpus: str
     kernel: str
 
-    def run(self) -> Cell:
+    def run(self, search: Search) -> Cell:
         found = self.scenario.on(self.kernel)
         if isinstance(found, Absent):
             return Cell(self.corpus, self.kernel, "not applicable", None, found.why, None)
         variant, kernel = found
         other = "" if kernel == variant.kernel else f" --kernel {kernel}"
         command = f"vmemmap explore {self.corpus} --variant {variant.name}{other}"
-        result = explore(self.scenario, variant=variant, kernel=kernel, budget=BUDGET)
+        result = search(self.scenario, replace(variant, kernel=kernel))
         return Cell(self.corpus, kernel, result.verdict, _fell(result), _why(result), command)
 
 
@@ -97,36 +96,43 @@ def _why(result: Result) -> str:
     return f"{' '.join(result.judged)} held; {searched}{beside}"
 
 
-def cells(names: Sequence[str] = (), *, workers: int | None = None) -> Iterator[tuple[int, int, Cell]]:
-    """Explore the cells of the matrix, in its order.
+def cells(names: Sequence[str] = (), *, workers: int | None = None) -> Generator[tuple[int, Cell], None, None]:
+    """Explore the cells of the matrix; whoever stops listening has those that came before.
 
     Args:
         names: Scenarios by name or corpus number; all that have a number by default.
         workers: Explorations at a time; as many as there are CPUs by default.
 
     Yields:
-        How many cells are done, how many there are, and the cell.
+        How many cells there are, and a cell, in the order in which they are done.
 
     Raises:
         SpecError: No such scenario.
     """
     scenarios = [find(name) for name in names] or list(registry())
     jobs = [_Job(s, s.corpus or s.name, kernel) for s in scenarios for kernel in KERNELS if s.corpus or names]
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        try:
-            for done, cell in enumerate(pool.map(_Job.run, jobs), 1):
-                yield done, len(jobs), cell
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for cell in as_finished(jobs, _Job.run, each=BUDGET, workers=workers):
+        yield len(jobs), cell
 
 
-def matrix(names: Sequence[str] = (), progress: Callable[[int, int], object] | None = None) -> list[Cell]:
+def in_order(found: Iterable[Cell]) -> list[Cell]:
+    """The cells as the matrix lists them.
+
+    Args:
+        found: Cells.
+
+    Returns:
+        By corpus number, then by kernel.
+    """
+    return sorted(found, key=lambda cell: (_number(cell.corpus), cell.corpus, KERNELS.index(cell.kernel)))
+
+
+def matrix(names: Sequence[str] = ()) -> list[Cell]:
     """The matrix of kernels and races.
 
     Args:
         names: Scenarios by name or corpus number; by default all that have a number, and the numbers that have no
             scenario.
-        progress: Called with cells done and cells in all.
 
     Returns:
         The cells, by corpus number, then by kernel.
@@ -134,24 +140,22 @@ def matrix(names: Sequence[str] = (), progress: Callable[[int, int], object] | N
     Raises:
         SpecError: No such scenario.
     """
-    found: list[Cell] = []
-    for done, total, cell in cells(names):
-        found.append(cell)
-        if progress is not None:
-            progress(done, total)
-    if not names:
-        found += _not_modelled({cell.corpus for cell in found})
-    return sorted(found, key=lambda cell: _number(cell.corpus))
+    found = [cell for _, cell in cells(names)]
+    return in_order(found if names else [*found, *not_modelled()])
 
 
 def _number(corpus: str) -> int:
     return int(corpus[1:]) if corpus[1:].isdigit() else 0
 
 
-def _not_modelled(shown: Iterable[str]) -> list[Cell]:
-    missing = [corpus for corpus in NOT_MODELLED if corpus not in set(shown)]
+def not_modelled() -> list[Cell]:
+    """Numbers of the corpus that no scenario has.
+
+    Returns:
+        A cell of each for each kernel.
+    """
     return [
-        Cell(corpus, kernel, "not applicable", None, NOT_MODELLED[corpus], None)
-        for corpus in missing
+        Cell(corpus, kernel, "not applicable", None, why, None)
+        for corpus, why in NOT_MODELLED.items()
         for kernel in KERNELS
     ]

@@ -47,6 +47,10 @@ class Variant:
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
     environment: Environment = field(default_factory=dict[str, Value])
 
+    def __post_init__(self) -> None:
+        if self.expect not in ("safe", "violated"):
+            raise SpecError(f"variant {self.name!r}: expect is {self.expect!r}: expected safe or violated")
+
     def to_dict(self) -> VariantDict:
         """As ``vmemmap list --json`` has it.
 
@@ -152,6 +156,8 @@ class Scenario:
             VmemmapError: What the scenario function itself meets.
             SpecError: The scenario function fails, or describes something impossible.
         """
+        if not isinstance(policies, Mapping):
+            raise SpecError(f"policies is {policies!r}: expected choices by policy, like {{'update': 'bbm'}}")
         m = Setup(kernel=variant.kernel, policies={**variant.policies, **policies}, environment=variant.environment)
         try:
             actors = as_actors(self.describe(m, **variant.arguments))

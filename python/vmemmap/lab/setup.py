@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, cast
 
+from .. import _core
 from ..errors import SpecError
-from ..spec import HUGEPAGE_SIZES, check_machine, format_size, parse_granule, parse_kernel, parse_size
+from ..spec import HUGEPAGE_SIZES, check_machine, check_policy, format_size, parse_granule, parse_kernel, parse_size
 from .actor import Actor
 from .description import FORMAT, ActorDocument, Description, Document, Environment, MachineDocument, Scope, Value
 from .hugetlb import Pool
@@ -93,6 +94,9 @@ class Setup:
     _scope: dict[str, str] = field(init=False, default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
+        known = _core.policies()
+        for name, value in self.policies.items():
+            check_policy(name, value, known)
         self.configure()
 
     def configure(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
-from .lab import Result, explore
+from .exploration import Result, explore
 from .scenario import Scenario, Variant
 
 __all__ = ["Search", "as_finished"]
@@ -25,16 +26,18 @@ def as_finished(
     items: Iterable[T],
     one: Callable[[T, Search], R],
     *,
-    seconds: float,
-    shorten: float | None,
+    seconds: float = math.inf,
+    each: float = math.inf,
+    shorten: float | None = None,
     workers: int | None = None,
 ) -> Generator[R, None, None]:
-    """Call `one` for each item, some at a time.
+    """Call `one` for each item, some at a time. `seconds` or `each` bounds the explorations.
 
     Args:
         items: What is asked, in the order in which it is begun.
         one: Answers one item, exploring by the `Search` that it is given.
         seconds: Budget of all explorations together.
+        each: Budget of one.
         shorten: As `vmemmap.explore` takes it.
         workers: How many at a time; as many as there are CPUs by default.
 
@@ -51,18 +54,18 @@ def as_finished(
     def search(scenario: Scenario, variant: Variant) -> Result:
         if stop.is_set():
             raise CancelledError
-        budget = max(1.0, deadline - time.monotonic())
+        budget = min(each, max(1.0, deadline - time.monotonic()))
         found = explore(scenario, variant=variant, budget=budget, shorten=shorten, progress=look)
         if stop.is_set():
             raise CancelledError
         return found
 
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        futures = [pool.submit(one, item, search) for item in items]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            # Closed before its end, on Ctrl-C above all: nobody waits for what is not wanted any more.
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    futures = [pool.submit(one, item, search) for item in items]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        # Closed before its end, on Ctrl-C above all: what was found is there at once, and nobody waits for the rest.
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)

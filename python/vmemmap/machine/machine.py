@@ -14,9 +14,10 @@ from ..shown import html_table
 from ..spec import (
     MachineSpec,
     check_machine,
+    check_policy,
+    did_you_mean,
     parse_granule,
     parse_kernel,
-    parse_policy,
     parse_size,
     parse_switch,
     parse_va_bits,
@@ -538,11 +539,27 @@ def _word(value: int, what: str) -> int:
 
 
 def _policies(given: Mapping[str, object]) -> dict[str, str]:
-    """Keywords as rows of the core's table: ``free_order="..."`` → ``{"free-order": "..."}``."""
+    """Keywords as rows of the core's table: ``free_order="..."`` → ``{"free-order": "..."}``.
+
+    Raises:
+        SpecError: No such argument, policy or choice.
+    """
+    from inspect import signature
+
     from .. import _core
 
-    known = {row: tuple(choices) for row, choices in _core.policies().items()}
-    return dict(parse_policy(f"{name.replace('_', '-')}={value}", known) for name, value in given.items())
+    known = _core.policies()
+    chosen: dict[str, str] = {}
+    for name, value in given.items():
+        row = name.replace("_", "-")
+        if row not in known:
+            arguments = list(signature(Machine.__init__).parameters)[1:-1]
+            rest = f"arguments are {', '.join(arguments)} and the policies that vmemmap.policies() lists"
+            near = [*arguments, *(one.replace("-", "_") for one in known)]
+            raise SpecError(f"a machine has no argument {name!r}{did_you_mean(name, near, rest, rest)}")
+        check_policy(row, str(value), known)
+        chosen[row] = str(value)
+    return chosen
 
 
 def _document(spec: MachineSpec) -> dict[str, object]:

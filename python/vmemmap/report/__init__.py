@@ -10,7 +10,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,12 +18,13 @@ from markupsafe import Markup
 from .. import __version__
 from ..lab.saving import whole
 from ..lab.trace import Step, Violation, switches
+from .charts import Column, chart
 from .glossary import TERMS, anchor, linked
 from .kinds import Case, kinds
-from .mapped import mapped_text
+from .mapped import Map, mapped_text
 from .player import player
 
-__all__ = ["environment", "render", "write"]
+__all__ = ["duration", "environment", "render", "write"]
 
 
 def environment() -> Environment:
@@ -37,7 +38,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     shown.filters["thousands"] = lambda value: f"{value:,}"
-    shown.filters["ns"] = _duration
+    shown.filters["ns"] = duration
     shown.filters["terms"] = linked
     shown.filters["anchor"] = anchor
     script = shown.get_template("player.js").render()
@@ -54,11 +55,18 @@ def environment() -> Environment:
     return shown
 
 
-def _duration(ns: float) -> str:
+def duration(ns: float) -> str:
+    """Nanoseconds as people write them."""
     for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
         if ns >= size:
             return f"{ns / size:.3g} {unit}"
     return f"{ns:.0f} ns"
+
+
+_MODELLED: Final = (
+    Column("modelled time of a page", "ns", duration),
+    Column("frames saved, net", "frames_saved", lambda n: f"{n:g}", gain=True),
+)
 
 
 def _cases(rows: Sequence[Mapping[str, Any]]) -> list[Case]:
@@ -77,9 +85,14 @@ def _cases(rows: Sequence[Mapping[str, Any]]) -> list[Case]:
     return found
 
 
-def render(document: Mapping[str, Any], dump: str = "", granule: int = 4096) -> str:
-    """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it; `dump` is the text of the
-    input's vmemmap.
+def _maps(dumps: Sequence[tuple[str, str]], granule: int) -> list[tuple[str, Map]]:
+    """Titles and drawings of those that show a vmemmap."""
+    return [(title, found) for title, text in dumps if (found := mapped_text(text, granule)) is not None]
+
+
+def render(document: Mapping[str, Any], dumps: Sequence[tuple[str, str]] = (), granule: int = 4096) -> str:
+    """The page for what `vmemmap run` found, as `acceptance.RunResult.to_dict` gives it; `dumps` are titles and texts
+    of the vmemmaps that are drawn.
     """
     rows: list[dict[str, Any]] = [{**row, "anchor": f"row-{index}"} for index, row in enumerate(document["rows"])]
     cases = _cases(rows)
@@ -104,14 +117,15 @@ def render(document: Mapping[str, Any], dump: str = "", granule: int = 4096) -> 
             drawn=drawn,
             costs=costs,
             most=most,
-            map=mapped_text(dump, granule),
+            maps=_maps(dumps, granule),
+            modelled=chart(document.get("modelled", {}).get("rows", ()), _MODELLED),
         )
     )
 
 
-def write(document: Mapping[str, Any], path: Path, dump: str = "", granule: int = 4096) -> None:
+def write(document: Mapping[str, Any], path: Path, dumps: Sequence[tuple[str, str]] = (), granule: int = 4096) -> None:
     """Write the page, whole or not at all."""
-    text = render(document, dump, granule)
+    text = render(document, dumps, granule)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as file:
         file.write(text)

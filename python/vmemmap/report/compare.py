@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import environment
+from ..lab.exploration import Result
+from . import duration, environment
+from .charts import Column, chart
+from .player import Player, player
 
 __all__ = ["compare_page"]
 
-WIDTH, LINE, LABEL = 760, 16, 150
 SHOWN = "allocate in a batch"
 """The operation of the bars: others are in the table."""
 
 
-def _bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    """Bars on a logarithmic scale, one for each choice and number of CPUs."""
-    timed: list[tuple[str, int, float]] = []
+def _without_name(row: Mapping[str, Any]) -> str:
+    """What its title says beside its name."""
+    return str(row["title"]).removeprefix(f"{row['name']}: ")
+
+
+def _timed(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, object]]:
+    """What is drawn: a bar for each choice and number of CPUs."""
+    return [
+        {"group": row["name"], "title": _without_name(row), "label": f"{figure['cpus']} CPUs", "ns": figure["p50_ns"]}
+        for row in rows
+        for figure in row["modelled"]
+        if figure["operation"] == SHOWN
+    ]
+
+
+def _times(rows: Sequence[Mapping[str, Any]], operations: Sequence[str]) -> list[tuple[str, int, list[object]]]:
+    """A line for each choice and number of CPUs, with the figures of every operation in their order."""
+    found: dict[tuple[str, int], dict[str, object]] = {}
     for row in rows:
         for figure in row["modelled"]:
-            if figure["operation"] == SHOWN:
-                timed.append((row["name"], figure["cpus"], figure["p50_ns"]))
-    if not timed:
-        return {}
-    low, high = min(ns for *_, ns in timed) / 2, max(ns for *_, ns in timed)
-    scale = (WIDTH - LABEL - 110) / max(math.log(high / low), 1e-9)
-    bars = [
-        {
-            "name": name,
-            "cpus": cpus,
-            "first": not number or timed[number - 1][0] != name,
-            "y": number * LINE,
-            "width": round(max(1.0, math.log(ns / low) * scale), 1),
-            "ns": ns,
-        }
-        for number, (name, cpus, ns) in enumerate(timed)
-    ]
-    return {"bars": bars, "width": WIDTH, "height": len(bars) * LINE, "label": LABEL}
+            found.setdefault((row["name"], figure["cpus"]), {})[figure["operation"]] = figure
+    return [(name, cpus, [one.get(operation) for operation in operations]) for (name, cpus), one in found.items()]
 
 
-def compare_page(document: Mapping[str, Any], about: str, command: Sequence[str]) -> str:
+def _drawn(row: Mapping[str, Any], result: Result) -> Player | None:
+    """The counterexample of a row: of the judged invariant, or of any other where none of them is violated."""
+    found = result.trace_of(row["invariant"]) if row["invariant"] else None
+    if found is None:
+        return None
+    violation, steps, _ = found
+    return player(steps, violation, f"{row['name']}: {violation.invariant}", result.scope.get("granule", "4K"))
+
+
+def compare_page(document: Mapping[str, Any], results: Sequence[Result], about: str, command: Sequence[str]) -> str:
     """The page.
 
     Args:
         document: The object of ``compare --json``.
+        results: What the search of each row found.
         about: The modelled machine, in words.
         command: What was typed.
 
@@ -53,6 +63,8 @@ def compare_page(document: Mapping[str, Any], about: str, command: Sequence[str]
         HTML.
     """
     rows = document["rows"]
+    operations = list(dict.fromkeys(figure["operation"] for row in rows for figure in row["modelled"]))
+    saved = [{"group": "", "label": row["name"], "frames_saved": row["frames_saved"]} for row in rows]
     return (
         environment()
         .get_template("compare.html")
@@ -60,7 +72,14 @@ def compare_page(document: Mapping[str, Any], about: str, command: Sequence[str]
             document=document,
             rows=rows,
             about=about,
-            chart=_bars(rows),
+            chart=chart(_timed(rows), [Column("modelled time of a page", "ns", duration)]),
+            savings=chart(saved, [Column("frames saved", "frames_saved", lambda n: f"{n:g}", gain=True)]),
+            operations=operations,
+            times=_times(rows, operations),
+            falls=[
+                (row, drawn) for row, one in zip(rows, results, strict=True) if (drawn := _drawn(row, one)) is not None
+            ],
+            said={row["name"]: _without_name(row) for row in rows},
             shown=SHOWN,
             scopes=list(dict.fromkeys(row["scope"] for row in rows)),
             command=shlex.join(command),

@@ -31,7 +31,10 @@ TERMS: Final[Mapping[str, str]] = {
     "granule": "The size of a base page: 4K, 16K or 64K.",
     "policy": "One of the ways in which a kernel could do a thing, such as update=store or split=bbm.",
     "scope": "What a verdict covers: actors, rounds, layout, memory model, and what is absent.",
-    "exhaustive": "The search ended by itself: every interleaving within the scope, up to commutation, was looked at.",
+    "exhaustive": (
+        "The search ended by itself: every interleaving within the scope, up to commutation, was looked at; where "
+        "something is violated, at least up to the first violation of each."
+    ),
     "invariant": "A numbered sentence about every state or step: held, violated, not judged or not visible.",
     "context switch": "The scheduler goes on with another actor. Shortest is the trace with the fewest.",
     "block": "One descriptor that maps a whole range, 2M with 4K pages, instead of a table of pages.",

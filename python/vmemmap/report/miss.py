@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..lab import saving, trace
 from ..lab.expectation import Miss
-from ..lab.lab import Result
+from ..lab.exploration import Result
 from ..lab.replay import replay
 from .replay import text as replay_text
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..dumps.checking import Check
 from ..dumps.difference import Difference
-from ..lab.lab import Result
+from ..lab.exploration import Result
 from ..spec import GRANULES
 from . import environment
 from .mapped import mapped_text
@@ -45,7 +45,7 @@ def explore_page(result: Result, command: Sequence[str]) -> str:
         ("steps", f"{result.steps:,}"),
         *([("states", f"{result.states:,}")] if result.states is not None else []),
         ("seconds", f"{result.seconds:.2f}"),
-        ("exhaustive", "yes" if result.exhaustive else "no"),
+        ("search", result.extent),
         ("kernel", result.kernel),
         ("policies", ", ".join(f"{row}={value}" for row, value in sorted(result.policies.items()))),
     ]
@@ -112,7 +112,8 @@ def diff_page(answer: Difference, texts: Sequence[str], command: Sequence[str]) 
         .get_template("diff.html")
         .render(
             names=names,
-            lines=answer.summary.splitlines(),
+            lines=[line for line in answer.summary.splitlines() if line not in answer.word_by_word],
+            raw=answer.word_by_word,
             notes=answer.notes,
             maps=maps,
             counts=counts,

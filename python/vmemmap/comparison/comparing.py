@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from .. import _core
 from ..errors import SpecError
+from ..lab.asked import AnyScenario, resolve
 from ..lab.description import Environment, Value
-from ..lab.lab import Result, merge, resolve
+from ..lab.exploration import Result, merge
 from ..lab.scenario import Scenario, Variant
 from ..lab.together import Search, as_finished
 from ..spec import did_you_mean, format_size
@@ -17,7 +19,7 @@ from .approaches import APPROACHES, CONDITIONS, Approach, approach
 from .machine_file import MAX_CPUS, CostedMachine
 from .workload import Counts, Work, modelled, run
 
-__all__ = ["WITHOUT_POLICY", "Choice", "Row", "choices_of", "compare", "the_approaches", "without_policy"]
+__all__ = ["WITHOUT_POLICY", "Choice", "Row", "choices_of", "compare_choices", "the_approaches", "without_policy"]
 
 #: Seconds for making a trace shorter, and for proving that none is.
 SHORTEN = 1.0
@@ -87,11 +89,11 @@ def _approach(each: Approach, corpus: str) -> Choice:
     )
 
 
-def choices_of(name: str, policy: str, variant: str | None = None) -> list[Choice]:
+def choices_of(of: AnyScenario, policy: str, variant: str | None = None) -> list[Choice]:
     """The rows of a comparison of all choices of one policy, on a variant of a scenario.
 
     Args:
-        name: A scenario, as `vmemmap.explore` takes it.
+        of: A scenario, as `vmemmap.explore` takes it.
         policy: Name of a policy.
         variant: Its variant; the first by default.
 
@@ -101,7 +103,7 @@ def choices_of(name: str, policy: str, variant: str | None = None) -> list[Choic
     Raises:
         SpecError: No such scenario, variant or policy.
     """
-    scenario = resolve(name)
+    scenario = resolve(of)
     base = scenario.variant(variant)
     known = _core.policies()
     if policy not in known:
@@ -233,7 +235,7 @@ def check_cpus(cpus: Sequence[int]) -> None:
             raise SpecError(f"--cpus {count}: a modelled machine has 1 to {MAX_CPUS} CPUs")
 
 
-def compare(
+def compare_choices(
     choices: Sequence[Choice],
     machine: CostedMachine,
     cpus: Sequence[int] = (),
@@ -259,10 +261,11 @@ def compare(
     """
     check_cpus(cpus)
     rows: dict[str, Row] = {}
-    for row in _as_they_finish(choices, machine, tuple(cpus) or machine.cpus, seed, seconds, shorten):
-        rows[row.choice.name] = row
-        if tell is not None:
-            tell(row)
+    with closing(_as_they_finish(choices, machine, tuple(cpus) or machine.cpus, seed, seconds, shorten)) as found:
+        for row in found:
+            rows[row.choice.name] = row
+            if tell is not None:
+                tell(row)
     return [rows[choice.name] for choice in choices]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vmemmap import _core
-from vmemmap.compare import machine_file
+from vmemmap.comparison import machine_file
 from vmemmap.errors import SpecError
 
 NAMES = [name for name, _ in _core.latencies()]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+import vmemmap
 from vmemmap.cli import main
-from vmemmap.compare import comparing, machine_file, published, workload
-from vmemmap.compare.approaches import APPROACHES, CONDITIONS
-from vmemmap.compare.workload import Counts
+from vmemmap.comparison import comparing, comparison, machine_file, published, workload
+from vmemmap.comparison.approaches import APPROACHES, CONDITIONS
+from vmemmap.comparison.workload import Counts
 
 ARM64 = machine_file.load("arm64")
 
@@ -24,7 +25,7 @@ ARM64 = machine_file.load("arm64")
         (["R3", "--variant", "nope"], "no variant 'nope'"),
         (["R99"], "no scenario 'R99'"),
         (["R33"], "--policy is missing"),
-        (["R3", "--only", "Z"], "--only Z: there is no such row; rows are off, shipped"),
+        (["R3", "--only", "Z"], "--only Z: there is no such row: rows are off, shipped"),
         (["R3", "--machine", "sparc"], "machine sparc"),
         ([], "a scenario is missing"),
     ],
@@ -40,6 +41,37 @@ def test_a_wrong_call_is_one_line_and_exit_2(
 def answered(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
     assert main(["compare", *arguments, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_what_was_answered_before_ctrl_c_is_shown_as_partial(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it came while the second row was awaited."""
+
+    def one_row(choices: Any, *asked: Any, tell: Any, **more: Any) -> None:
+        tell(answers(choices[:1], *asked, **more)[0])
+        raise KeyboardInterrupt
+
+    answers = comparing.compare_choices
+    monkeypatch.setattr(comparison, "compare_choices", one_row)
+    assert main(["compare", "R3", "--policy", "fault", "--cpus", "2", "--json"]) == 130
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert [row["name"] for row in found["rows"]] == ["fault=oops"]
+    assert (found["interrupted"], found["missing"]) == (True, ["fault=recheck", "fault=wait"])
+    assert shown.err == "vmemmap: note: interrupted: 1 choices are answered, fault=recheck, fault=wait not\n"
+    assert main(["compare", "R3", "--policy", "fault", "--cpus", "2"]) == 130
+    assert "fault=oops" in capsys.readouterr().out
+
+
+def test_the_comparison_is_a_value_in_python_too() -> None:
+    seen: list[tuple[int, int]] = []
+    found = vmemmap.compare("R3", policy="fault", cpus=[2], progress=lambda *done: seen.append(done))
+    assert seen == [(1, 3), (2, 3), (3, 3)] and not found.interrupted
+    page = found._repr_html_()
+    assert page.count("<tr>") == 4 and "fault=recheck" in page
+    with pytest.raises(vmemmap.SpecError, match="did you mean fault=oops"):
+        vmemmap.compare("R3", policy="fault", only=["fault=ops"])
 
 
 def test_a_policy_has_a_row_for_each_choice_with_the_keys_of_the_interface(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +115,7 @@ BREAKS = {
 
 def test_approaches_break_what_was_derived() -> None:
     chosen = [choice for choice in comparing.the_approaches() if choice.name in BREAKS]
-    rows = comparing.compare(chosen, ARM64, (2,))
+    rows = comparing.compare_choices(chosen, ARM64, (2,))
     assert {row.choice.name: set(row.result.judged_violated) for row in rows} == BREAKS
     by_name = {row.choice.name: row for row in rows}
     for row in rows:

@@ -1,31 +1,20 @@
-"""Exploration and stress: what is asked of the core, and what its answers mean."""
+"""Exploration: what is asked of the search, and what its answers mean."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
 from .. import _core
-from ..errors import InternalError, SpecError
+from ..errors import SpecError
 from ..shown import html_table
-from ..spec import Budget, parse_budget, parse_kernel, parse_policy
-from .answers import (
-    ActorCount,
-    Counterexample,
-    Exploration,
-    ExploreDict,
-    Latency,
-    StressDict,
-    StressReport,
-    TraceFile,
-    Verdict,
-)
-from .description import ActorDocument, Description, Document, Scope
-from .repetition import repeatable
-from .scenario import Describe, Scenario, Variant, find
-from .scenario import scenario as _scenario
+from ..spec import Budget, did_you_mean, parse_budget, parse_kernel
+from .answers import Counterexample, Exploration, ExploreDict, TraceFile, Verdict
+from .asked import AnyScenario, answer, check_seed, image, order, resolve
+from .description import Description, Document, Scope
+from .scenario import Variant
 from .setup import kinds
 from .trace import Step, Trace, Violation, switches
 
@@ -34,22 +23,11 @@ STRATEGIES = ("exhaustive", "random", "pct")
 MAX_DEPTH = 1000
 """Greatest depth of PCT."""
 
+#: How much a search covered, as the core says it, the most first.
+EXTENTS = ("every execution", "every execution up to its first violation", "some executions")
+TO_FIRST_VIOLATION = EXTENTS[1]
+
 DEFAULT_BUDGET = Budget(seconds=60.0)
-
-#: A scenario, its name or corpus number, or a bare function of a `Setup`.
-AnyScenario = Scenario | str | Describe
-
-
-def order(invariant: str) -> int:
-    """For sorting by number: ``I6`` before ``I19``.
-
-    Args:
-        invariant: ``I1`` and so on.
-
-    Returns:
-        Its number.
-    """
-    return int(invariant[1:])
 
 
 @dataclass(frozen=True)
@@ -108,6 +86,16 @@ class Result:
         return f"{text}, {' '.join(besides)} violated" if besides else text
 
     @property
+    def extent(self) -> str:
+        """How far the search went. What ends an execution is its first violation of a judged invariant: behind it a
+        search of its own looks, which may end before it has seen all.
+        """
+        if not self.exhaustive:
+            return "not exhaustive"
+        to_first = self.scope.get("covered") == TO_FIRST_VIOLATION
+        return "exhaustive up to the first violation of each execution" if to_first else "exhaustive"
+
+    @property
     def scope_words(self) -> str:
         """What the verdict covers, in the one line that stands beside it."""
         return scope_words(self.scope)
@@ -143,10 +131,9 @@ class Result:
         explore`` prints.
         """
         states = f", {self.states:,} states" if self.states is not None else ""
-        how = "exhaustive" if self.exhaustive else "not exhaustive"
         lines = [
             f"{self.scenario} {self.variant}: {self.words} [{self.scope_words}]",
-            f"{self.executions:,} executions, {self.steps:,} steps{states}, {self.seconds:.2f} s, {how}",
+            f"{self.executions:,} executions, {self.steps:,} steps{states}, {self.seconds:.2f} s, {self.extent}",
         ]
         for name in self.violated:
             steps = self.invariant_steps.get(name)
@@ -256,22 +243,6 @@ def scope_words(scope: Scope) -> str:
     return "; ".join(part for part in parts if part)
 
 
-def chosen(settings: Iterable[str]) -> dict[str, str]:
-    """Policies as typed, ``["update=bbm"]`` → ``{"update": "bbm"}``, against the table that the core holds.
-
-    Args:
-        settings: Texts like ``update=bbm``.
-
-    Returns:
-        Choice by policy.
-
-    Raises:
-        SpecError: No such policy, or no such choice; the line lists what there is.
-    """
-    known = {row: tuple(values) for row, values in _core.policies().items()}
-    return dict(parse_policy(setting, known) for setting in settings)
-
-
 def check_strategy(strategy: str) -> None:
     """Refuse what is no strategy.
 
@@ -282,47 +253,8 @@ def check_strategy(strategy: str) -> None:
         SpecError: No such strategy.
     """
     if strategy not in STRATEGIES:
-        raise SpecError(f"strategy is {strategy!r}: expected one of {', '.join(STRATEGIES)}")
-
-
-def resolve(scenario: AnyScenario) -> Scenario:
-    """The scenario that is meant.
-
-    Args:
-        scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
-
-    Returns:
-        The scenario.
-
-    Raises:
-        SpecError: No such scenario, or something that is none.
-    """
-    if isinstance(scenario, Scenario):
-        return scenario
-    if isinstance(scenario, str):
-        return find(scenario)
-    # What is callable without a name of its own, such as a `functools.partial`, would be a scenario without one.
-    if callable(scenario) and hasattr(scenario, "__name__"):
-        return _scenario(title=scenario.__name__, sources=[])(scenario)
-    raise SpecError(f"{scenario!r} is no scenario")
-
-
-def _answer(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InternalError(f"the core answered with no JSON: {error}") from error
-
-
-def _image(description: Description) -> _core.TableImage | None:
-    """The tables that the machine starts from, if the description names an image."""
-    path = description.document["machine"]["image"]
-    if path is None:
-        return None
-    from ..dumps.image import read_npz
-
-    image = read_npz(path, kernel=description.kernel)
-    return _core.TableImage(image.pa, image.level, image.words, image.description)
+        expected = did_you_mean(str(strategy), STRATEGIES, f"expected one of {', '.join(STRATEGIES)}")
+        raise SpecError(f"strategy is {strategy!r}{expected}")
 
 
 def _budget(budget: Budget | int | float | str | None) -> Budget:
@@ -372,7 +304,9 @@ def explore(
     check_strategy(strategy)
     if depth is not None and (strategy != "pct" or not isinstance(depth, int) or not 1 <= depth <= MAX_DEPTH):
         raise SpecError(f"depth is {depth!r}: it goes with strategy pct and is between 1 and {MAX_DEPTH}")
-    _check_seed(seed)
+    check_seed(seed)
+    if shorten is not None and (isinstance(shorten, bool) or not isinstance(shorten, (int, float)) or not shorten >= 0):
+        raise SpecError(f"shorten is {shorten!r}: expected seconds, 0 for none")
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     as_listed = not policies and kernel in (None, chosen.kernel)
@@ -390,10 +324,8 @@ def explore(
         options["shorten_seconds"] = shorten
     if depth is not None:
         options["depth"] = depth
-    answered = _core.explore(
-        description.json(), json.dumps(options), _image(description), progress, description.sources
-    )
-    raw = cast("Exploration", _answer(answered))
+    answered = _core.explore(description.json(), json.dumps(options), image(description), progress, description.sources)
+    raw = cast("Exploration", answer(answered))
     violation = Violation.from_dict(raw["violation"]) if raw["violation"] else None
     return Result(
         scenario=resolved.name,
@@ -463,6 +395,7 @@ def merge(results: Sequence[Result]) -> Result:
             "actors": [" beside ".join(result.scope.get("actors", ())) for result in results],
             "rounds": {},
             "absent": sorted(set[str].intersection(*(set(result.scope.get("absent", ())) for result in results))),
+            "covered": max((r.scope.get("covered", EXTENTS[-1]) for r in results), key=EXTENTS.index),
             "bounds": "; ".join(dict.fromkeys(bounds for r in results if (bounds := r.scope.get("bounds")))),
         },
         interrupted=any(result.interrupted for result in results),
@@ -474,140 +407,3 @@ def _absent(description: Description, raw: Exploration) -> list[str]:
     """Kinds of actor that are absent: those that steps in Python turned out to be are not."""
     done = kinds(operation for steps in raw.get("asked", {}).values() for operation in steps["operations"])
     return sorted(set(description.scope.get("absent", ())) - done)
-
-
-@dataclass(frozen=True)
-class StressResult:
-    """What a stress did and saw. `to_dict` is exactly the object that ``vmemmap stress --json`` prints."""
-
-    scenario: str
-    variant: str
-    policies: Mapping[str, str]
-    operations: int
-    seconds: float
-    threads: int
-    checked: bool
-    violations: tuple[Violation, ...]
-    counters: Mapping[str, int]
-    latency_ns: Mapping[str, Latency]
-    actors: tuple[ActorCount, ...]
-    overlaps: Mapping[str, int]
-    interrupted: bool = False
-    raw: StressReport = field(default_factory=lambda: cast("StressReport", {}), repr=False)
-
-    @property
-    def violation_count(self) -> int:
-        """All that happened; `violations` may be cut to the first of each kind."""
-        return max(self.raw.get("violation_count", 0), len(self.violations))
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How often each invariant was violated, by number."""
-        counted = self.raw.get("violations_by_invariant", {})
-        return {i: counted[i] for i in sorted(counted, key=order)}
-
-    def _repr_html_(self) -> str:
-        title = f"{self.scenario} {self.variant}: {self.violation_count:,} violations in {self.operations:,} operations"
-        rows = [(name, *(f"{value:,}" for value in latency.values())) for name, latency in self.latency_ns.items()]
-        head = ("operation, ns", *(next(iter(self.latency_ns.values())) if self.latency_ns else ()))
-        return html_table(title, head, rows)
-
-    def to_dict(self) -> StressDict:
-        """The object of ``stress --json``.
-
-        Returns:
-            The object that ``--json`` prints.
-        """
-        return {
-            **self.raw,
-            "scenario": self.scenario,
-            "variant": self.variant,
-            "policies": dict(self.policies),
-            "operations": self.operations,
-            "seconds": self.seconds,
-            "threads": self.threads,
-            "checked": self.checked,
-            "violations": [violation.to_dict() for violation in self.violations],
-            "counters": dict(self.counters),
-            "latency_ns": dict(self.latency_ns),
-            "actors": list(self.actors),
-            "overlaps": dict(self.overlaps),
-            "interrupted": self.interrupted,
-        }
-
-
-def stress(
-    scenario: AnyScenario,
-    *,
-    variant: str | Variant | None = None,
-    policies: Mapping[str, str] | None = None,
-    threads: int | None = None,
-    seconds: float = 2.0,
-    seed: int | None = None,
-    checked: bool = True,
-    progress: Callable[[int, int, float, dict[str, int]], object] | None = None,
-) -> StressResult:
-    """Run a scenario's actors in real threads on the native machine, each repeating its program until the time is over.
-    What a program takes away it puts back before the next round (`vmemmap.lab.repetition`); steps that look at results
-    do that themselves.
-
-    Args:
-        scenario: A `Scenario`, its name or corpus number, ``FILE.py[:NAME]``, or a bare scenario function.
-        variant: One of its variants, by name; the first by default.
-        policies: Choices by policy, such as ``{"update": "bbm"}``; they override those of the variant.
-        threads: One for each actor by default; more repeat the actors in turn. At most 256.
-        seconds: How long; at most a day.
-        seed: 64 bits; the same seed draws the same executions.
-        checked: Check each access, as a sanitizer does: frame generations, presence, permissions.
-        progress: Called now and then with operations, violations, seconds and the machine's counters so far.
-
-    Returns:
-        Operations, violations, counters, latencies in nanoseconds.
-
-    Raises:
-        SpecError: No such scenario, variant or policy; a time or a number of threads that makes no sense.
-    """
-    if not 0.0 < seconds <= 86_400.0:
-        raise SpecError(f"seconds is {seconds}: expected more than 0, at most a day")
-    if threads is not None and not 1 <= threads <= 256:
-        raise SpecError(f"threads is {threads}: expected 1 to 256")
-    _check_seed(seed)
-    resolved = resolve(scenario)
-    chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
-    description = resolved.set_up(chosen, policies or {})
-    options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
-    document = json.dumps(_repeated(description.document))
-    answered = _core.stress(document, json.dumps(options), _image(description), progress, description.sources)
-    raw = cast("StressReport", _answer(answered))
-    return StressResult(
-        scenario=resolved.name,
-        variant=chosen.name,
-        policies=dict(description.policies),
-        operations=raw["operations"],
-        seconds=float(raw["seconds"]),
-        threads=raw["threads"],
-        checked=checked,
-        violations=tuple(Violation.from_dict(violation) for violation in raw["violations"]),
-        counters=raw["counters"],
-        latency_ns=raw["latency_ns"],
-        actors=tuple(raw["actors"]),
-        overlaps=raw["overlaps"],
-        interrupted=raw["interrupted"],
-        raw=raw,
-    )
-
-
-def _repeated(document: Document) -> Document:
-    """A scenario document whose programs can be run over and over."""
-    setup = document["setup"]
-
-    def often(actor: ActorDocument) -> ActorDocument:
-        # Steps that look at results put back themselves what they took.
-        return actor if actor["program"] is None else {**actor, "program": repeatable(setup, actor["program"])}
-
-    return {**document, "actors": [often(actor) for actor in document["actors"]]}
-
-
-def _check_seed(seed: int | None) -> None:
-    if seed is not None and not (isinstance(seed, int) and 0 <= seed < 1 << 64):
-        raise SpecError(f"seed is {seed!r}: expected an integer of 64 bits")
