@@ -117,7 +117,7 @@ fn is_taken_for_table<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> bool {
     }
 }
 
-/// `split_contpte`, `split_contpmd`: the run loses its CONT bits; or, of a block by itself, `split_pmd`.
+/// `split_contpte`, `split_contpmd`: the run loses its CONT bits; or, of a block by itself, `split_pud`, `split_pmd`.
 fn split_leaf<C: Cpu>(
     k: &Kernel,
     cpu: &C,
@@ -145,22 +145,23 @@ fn split_leaf<C: Cpu>(
     if slot.level == Level::PTE || va.is_aligned(k.geometry.entry_span(slot.level)) {
         return Ok(());
     }
-    split_pmd(k, cpu, slot, entry, may_sleep)
+    split_block(k, cpu, slot, entry, may_sleep)
 }
 
-/// `split_pmd`: a table of the same pages, filled before it is published.
-fn split_pmd<C: Cpu>(
+/// `split_pud`, `split_pmd`: a table of the same blocks or pages of the level below, filled before it is published.
+fn split_block<C: Cpu>(
     k: &Kernel,
     cpu: &C,
-    pmd: Slot<C::Tok>,
+    block: Slot<C::Tok>,
     entry: Entry<C::Tok>,
     may_sleep: bool,
 ) -> Result<(), Errno> {
-    cpu.label("split_pmd");
+    cpu.label(if block.level == Level::PMD { "split_pmd" } else { "split_pud" });
+    let level = block.level.next();
     let request = Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep, top_down: false };
     let table = cpu.alloc(request).ok_or(Errno::ENOMEM)?;
     table_constructed(k, cpu);
-    let mut attributes = entry.desc.with(Attr::TABLE_BIT);
+    let mut attributes = if level == Level::PTE { entry.desc.with(Attr::TABLE_BIT) } else { entry.desc };
     match k.policies.split_invalid {
         SplitInvalid::MakesValid => attributes = attributes.without(Attr::NG).with(Attr::VALID),
         SplitInvalid::Keeps | SplitInvalid::TakesForTable => {}
@@ -170,12 +171,12 @@ fn split_pmd<C: Cpu>(
     }
     let base = k.geometry.output(entry.desc);
     for index in 0..k.geometry.entries() as u16 {
-        let at = Slot { table: table.pa, index, level: Level::PTE, tok: table.tok };
-        let pa = base.plus(u64::from(index) << k.geometry.page_shift());
+        let at = Slot { table: table.pa, index, level, tok: table.tok };
+        let pa = base.plus(u64::from(index) * k.geometry.entry_span(level));
         cpu.write(at, k.geometry.with_output(attributes, pa), vmemmap_arch::Order::Plain);
     }
     cpu.barrier(vmemmap_arch::Barrier::DsbIshst);
-    set_entry(cpu, pmd, k.geometry.descriptor(table.pa, k.features.linear_table));
+    set_entry(cpu, block, k.geometry.descriptor(table.pa, k.features.linear_table));
     Ok(())
 }
 
@@ -191,7 +192,8 @@ pub fn linear_map_split_to_ptes<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, pages: u6
     let mut done = Ok(());
     while addr < end && done.is_ok() {
         let (slot, entry) = walk(cpu, addr);
-        if slot.level == Level::PMD && is_leaf(k, entry.desc, slot.level) {
+        let is_block = slot.level != Level::PTE && is_leaf(k, entry.desc, slot.level);
+        if is_block {
             // Any address inside the block; with the others stopped, from what is free at once (GFP_ATOMIC).
             done = split_leaf(
                 k,
@@ -202,6 +204,10 @@ pub fn linear_map_split_to_ptes<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn, pages: u6
                 addr.plus(k.geometry.page_size()),
                 false,
             );
+        }
+        // What was a block of blocks is looked at again.
+        if is_block && slot.level != Level::PMD {
+            continue;
         }
         addr = addr.align_down(k.geometry.entry_span(Level::PMD)).plus(k.geometry.entry_span(Level::PMD));
     }
