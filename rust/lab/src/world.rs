@@ -199,11 +199,23 @@ impl Model for Explored {
     }
 }
 
+/// Most boot memory of an explored machine, in bytes. Its struct pages are mapped one by one, and a document from
+/// elsewhere is not to take this host's memory.
+pub const MAX_BOOT: u64 = 64 << 30;
+
+/// Most bytes from the first to the last of its memory: a kernel has variables for each section and hugepage.
+pub const MAX_SPAN: u64 = 1 << 40;
+
 /// Why a machine cannot be explored.
 #[derive(Debug, Error)]
 pub enum WorldError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(
+        "RAM: {boot} bytes from boot, {span} bytes from its first to its last: an explored machine has at most \
+         {MAX_BOOT} and {MAX_SPAN}, each of whose descriptors it keeps a history of"
+    )]
+    Large { boot: u64, span: u64 },
     #[error("boot: {0}")]
     Boot(Errno),
     #[error(transparent)]
@@ -213,8 +225,13 @@ pub enum WorldError {
 /// An empty machine for this kernel and so many actors.
 ///
 /// # Errors
-/// `Config`.
+/// `Config`, `Large`.
 pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<Explored, WorldError> {
+    let boot = kernel.ram().iter().filter(|r| r.boot).fold(0, |sum: u64, r| sum.saturating_add(r.bytes));
+    let span = kernel.vars.limit.since(kernel.vars.base);
+    if boot > MAX_BOOT || span > MAX_SPAN {
+        return Err(WorldError::Large { boot, span });
+    }
     let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
     let config = MachineConfig {
         geometry: kernel.geometry,
@@ -230,7 +247,7 @@ pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<Explo
 /// A machine as it is when user space starts, on which `setup` has happened; marked, ready to be explored.
 ///
 /// # Errors
-/// `Config`, `Boot` if memory is too small for its own struct pages, `Setup` if an operation of the setup fails.
+/// `Config`, `Large`, `Boot` if memory is too small for its own struct pages, `Setup` if an operation of the setup fails.
 pub fn booted(kernel: &Kernel, actors: u8, options: WorldOptions, setup: &[Operation]) -> Result<Explored, WorldError> {
     let mut world = empty(kernel, actors, options)?;
     alone(&mut world, &kernel.geometry, |cpu| boot::boot(kernel, cpu))?.map_err(WorldError::Boot)?;
