@@ -1,4 +1,6 @@
-//! What the targets run. `rust/explore/tests/fuzzed.rs` runs the same functions with proptest, on any toolchain.
+//! What the targets run. `rust/lab/tests/fuzzed.rs` runs the same functions with proptest, on any toolchain.
 
+pub mod bytes;
 pub mod ptdump_text;
+pub mod sequential;
 pub mod table_image;

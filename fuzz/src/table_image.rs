@@ -8,6 +8,8 @@ use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{Policies, Ram};
 use vmemmap_lab::live::{LiveMachine, RealSection, RealTables};
 
+use crate::bytes::Bytes;
+
 const GEOMETRIES: [(Granule, u32); 10] = [
     (Granule::K4, 48),
     (Granule::K64, 48),
@@ -21,24 +23,6 @@ const GEOMETRIES: [(Granule, u32); 10] = [
     (Granule::K64, 52),
 ];
 const BASE: u64 = 1 << 30;
-
-/// The input, taken from the front; 0 once there is none left.
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn byte(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        *first
-    }
-    fn number(&mut self, bytes: u32) -> u64 {
-        (0..bytes).fold(0, |value, _| value << 8 | u64::from(self.byte()))
-    }
-    /// One time in `of`, if there is input.
-    fn rarely(&mut self, of: u8) -> bool {
-        self.byte() % of == of - 1
-    }
-}
 
 /// How far an input came.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

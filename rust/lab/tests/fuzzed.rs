@@ -5,8 +5,12 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+#[path = "../../../fuzz/src/bytes.rs"]
+mod bytes;
 #[path = "../../../fuzz/src/ptdump_text.rs"]
 mod ptdump_text;
+#[path = "../../../fuzz/src/sequential.rs"]
+mod sequential;
 #[path = "../../../fuzz/src/table_image.rs"]
 mod table_image;
 
@@ -67,6 +71,16 @@ proptest! {
         }
         data.extend(spice);
         table_image::run(&data);
+    }
+}
+
+proptest! {
+    // Four machines are booted for each.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn sequences_end_alike_on_every_machine(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        sequential::run(&data);
     }
 }
 
