@@ -9,15 +9,25 @@ use crate::native::sync::AtomicU64;
 
 #[cfg(not(loom))]
 mod storage {
+    use core::ptr::NonNull;
+
     use memmap2::{Advice, MmapOptions, MmapRaw};
 
     use super::{AtomicU64, io};
 
     #[derive(Debug)]
     pub struct Storage {
-        map: MmapRaw,
+        /// Unmapped when the storage is dropped.
+        _map: MmapRaw,
+        /// Its first word. That it is not null is known to the compiler, so that a look-up is one comparison.
+        first: NonNull<AtomicU64>,
         words: usize,
     }
+
+    // SAFETY: what `first` points to is atomics, of a mapping that this storage owns.
+    unsafe impl Send for Storage {}
+    // SAFETY: likewise.
+    unsafe impl Sync for Storage {}
 
     impl Storage {
         pub fn new(words: usize) -> io::Result<Self> {
@@ -26,20 +36,21 @@ mod storage {
             // Sparse use: a huge page for each touched word would cost 512 times the memory. A kernel without THP
             // refuses.
             let _ = map.advise(Advice::NoHugePage);
-            Ok(Self { map, words })
+            let first = NonNull::new(map.as_mut_ptr().cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
+            Ok(Self { _map: map, first, words })
         }
 
         #[inline]
         pub fn words(&self) -> &[AtomicU64] {
             // SAFETY:
-            // 1. `map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, zero-filled
+            // 1. `_map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, zero-filled
             //    by the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence as the
             //    returned slice.
             // 2. `AtomicU64` has the size and bit validity of `u64`; every bit pattern is a value.
-            // 3. Nothing else ever makes a reference or a non-atomic access to the mapping: `map` is private to this
-            //    module, and this is the only use of its pointer.
+            // 3. Nothing else ever makes a reference or a non-atomic access to the mapping: its pointer is private to this
+            //    module, and this is the only use of it.
             // 4. `words * 8` was checked not to overflow, and mapping it succeeded, so it is at most `isize::MAX`.
-            unsafe { core::slice::from_raw_parts(self.map.as_mut_ptr().cast::<AtomicU64>(), self.words) }
+            unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.words) }
         }
     }
 }
