@@ -60,6 +60,9 @@ def test_every_command_has_an_example_that_can_be_typed(entry: Entry) -> None:
         (["explore", "R6", "--set", "updat=bbm"], "did you mean update?"),
         (["explore", "R6", "--set", "update=bmb"], "did you mean bbm"),
         (["explore", "R6", "--varriant", "x"], "--variant"),
+        (["explore"], "Missing argument 'SCENARIO'. Such as: vmemmap explore R6"),
+        (["diff", "a.npz"], "Such as: vmemmap diff "),
+        (["check", "a.npz", "b.npz"], "Such as: vmemmap check "),
         (["ptdump", "--machine", "granul=4K"], "did you mean granule?"),
     ],
 )

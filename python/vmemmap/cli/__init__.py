@@ -207,6 +207,15 @@ def _complain(text: str) -> None:
     click.echo(f"vmemmap: {printable}", err=True)
 
 
+def _example(error: click.UsageError) -> str:
+    """What would be right, where an argument is missing or one too many: what the help shows first."""
+    command = error.ctx.command if error.ctx is not None else None
+    lines = ((command.help or "") if command is not None else "").splitlines()
+    shown = next((line.strip() for line in lines if line.strip().startswith("vmemmap ")), None)
+    wrong_number = isinstance(error, click.MissingParameter) or "unexpected extra argument" in error.format_message()
+    return f" Such as: {shown}" if shown is not None and wrong_number else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code. Never raises for what a caller or an input can cause."""
     try:
@@ -225,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         group, name = error.ctx.command, error.ctx.command_path
         commands = group.list_commands(error.ctx) if isinstance(group, click.Group) else []
         _complain(f"no command given: {', '.join(commands)}; {name} --help tells more")
+    except click.UsageError as error:
+        _complain(error.format_message() + _example(error))
     except click.ClickException as error:
         _complain(error.format_message())
     except VmemmapError as error:
