@@ -60,6 +60,7 @@ EXPECTED: dict[str, tuple[Callable[[Path], list[str]], list[str]]] = {
         ],
     ),
     "check_vmcore.py": (a_vmcore, ["clean: 3 tables, 8 optimised hugepages"]),
+    "soak.py": (no_arguments, ["violations: 0"]),
     "diff_captures.py": (two_captures, ["513 descriptors of vmemmap changed", "optimised: PFN 0x40000, 2048 KiB"]),
 }
 
