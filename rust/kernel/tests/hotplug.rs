@@ -4,6 +4,7 @@ use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::*;
 use vmemmap_kernel::mmzone::{pfn_to_online_page, pfn_valid};
+use vmemmap_kernel::sparse_vmemmap::{__populate_section_memmap, Altmap, Storage};
 use vmemmap_kernel::state::{Scalar, Section, section_flag};
 use vmemmap_kernel::{Errno, Kernel, Operation, Policies, Ram, boot, memory_block};
 use vmemmap_machine::{Machine, MachineConfig, RamRange};
@@ -449,6 +450,31 @@ fn devices_come_and_go_by_sub_sections() {
     assert_eq!(device(5, false), Ok(1));
     assert_eq!((lab.m.frames_free(), lab.tables()), (free, tables));
     assert_eq!(lab.run(Operation::DeviceAdd { start: Pa(BASE), bytes: 2 * MIB }), Err(Errno::EINVAL));
+    lab.assert_clean();
+}
+
+/// With 64K pages a page of vmemmap holds the struct pages of 32 sub-sections: whoever comes later finds it mapped.
+#[test]
+fn sub_sections_share_a_page_of_vmemmap_with_those_before_them() {
+    let lab = Lab::new(Granule::K64, 48, Version::V6_12, 2, Policies::default());
+    let add = |n: u64| lab.run(Operation::DeviceAdd { start: lab.hot(0).plus(n * 2 * MIB), bytes: 2 * MIB });
+    assert_eq!(add(0), Ok(1));
+    let (mapped, free) = (lab.leaf(lab.page_va(lab.hot(0))), lab.m.frames_free());
+    assert_eq!(add(1), Ok(1));
+    assert_eq!((lab.leaf(lab.page_va(lab.hot(0))), lab.m.frames_free()), (mapped, free));
+    lab.assert_clean();
+}
+
+/// What alignment takes is gone too: a block that would end beyond the storage is made of pages.
+#[test]
+fn descriptor_storage_gives_no_more_than_it_has() {
+    let lab = Lab::new(Granule::K4, 48, Version::V6_1, 2, Policies::default());
+    let pfn = lab.k.geometry.pfn(lab.hot(0));
+    let mut storage = Altmap { base_pfn: Pfn(pfn.0 + 1), reserve: 0, free: 700, align: 0, alloc: 0 };
+    let per = lab.k.geometry.pages_per_section();
+    __populate_section_memmap(&lab.k, &lab.m.checked_cpu(0), pfn, per, &mut Storage::Altmap(&mut storage)).unwrap();
+    assert_eq!(lab.leaf(lab.page_va(lab.hot(0))).0, Level::PTE);
+    assert_eq!((storage.alloc, storage.align), (512, 0));
     lab.assert_clean();
 }
 

@@ -182,6 +182,24 @@ fn self_hosted_storage_is_refused() {
     }
 }
 
+/// A split by itself flushes what it split; in a batch all splits are flushed at once, and so are all remaps.
+#[test]
+fn a_split_is_flushed_by_itself_or_with_its_batch() {
+    let tlbi = |m: &Lab, count| {
+        let before = m.counters().tlbi;
+        set_max_huge_pages(&m.k, &m.cpu(), PMD, count).unwrap();
+        m.counters().tlbi - before
+    };
+    // 6.1: the 512 pages of vmemmap that the block mapped, then the seven that the hugepage gives up. Since 6.12: all of
+    // the TLB for the splits of the batch, all of it for the remaps.
+    for (version, splits, remaps) in [(Version::V6_1, 512 + 7, 7), (Version::V6_12, 2, 2)] {
+        let m = blocks(version);
+        assert_eq!(tlbi(&m, 1), splits, "{version:?}");
+        // The second page lies in the block that the first has split.
+        assert_eq!(tlbi(&m, 2), remaps, "{version:?}");
+    }
+}
+
 #[test]
 fn grace_periods_are_one_per_page_or_one_per_batch_since_6_12() {
     let resize = |m: &Lab, count| {
