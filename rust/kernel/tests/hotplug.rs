@@ -214,6 +214,12 @@ fn errors_of_add_and_remove_are_the_kernels() {
     assert_eq!(lab.remove(0, 2), Err(Errno::EBUSY));
     assert_eq!(lab.remove(4, 1), Err(Errno::EINVAL));
     assert_eq!(lab.run(Operation::MemoryOfflineAndRemove { start: lab.hot(0), bytes: 2 * lab.section() }), Ok(2));
+    // Nothing at all is no range of blocks, whatever is done with it.
+    assert_eq!(lab.add(0, 0), Err(Errno::EINVAL));
+    assert_eq!(lab.add(0, 1), Ok(1));
+    for done in [lab.online(0, 0), lab.offline(0, 0), lab.remove(0, 0)] {
+        assert_eq!(done, Err(Errno::EINVAL));
+    }
     lab.assert_clean();
 }
 

@@ -200,6 +200,19 @@ fn a_split_is_flushed_by_itself_or_with_its_batch() {
     }
 }
 
+/// `set_pte`: a valid entry of the kernel is followed by `dsb ishst` and `isb`, so that no later access faults on it.
+#[test]
+fn every_valid_entry_is_followed_by_its_barriers() {
+    let m = base_pages(Version::V6_1);
+    for count in [1, 0] {
+        let before = m.counters();
+        set_max_huge_pages(&m.k, &m.cpu(), PMD, count).unwrap();
+        let after = m.counters();
+        // Seven entries, and a flush: a barrier before its invalidates, one after them.
+        assert_eq!((after.dsb - before.dsb, after.isb - before.isb), (7 + 2, 7 + 1), "{count}");
+    }
+}
+
 #[test]
 fn grace_periods_are_one_per_page_or_one_per_batch_since_6_12() {
     let resize = |m: &Lab, count| {
