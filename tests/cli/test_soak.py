@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 PROGRAM = [sys.executable, "-c", "import sys; from vmemmap.cli import main; sys.exit(main())"]
 
@@ -37,6 +40,26 @@ def test_snapshots_outlive_kill_9_and_count_up(tmp_path: Path) -> None:
     assert found[-1]["rss_bytes"] > 0
     seconds = [int(line["seconds"]) for line in found]
     assert len(set(seconds)) == len(seconds), "one a second"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_ends_it_with_an_answer_wherever_it_was_started(number: signal.Signals, tmp_path: Path) -> None:
+    file = tmp_path / "soak.jsonl"
+    command = [*PROGRAM, "stress", "R6", "--seconds", "60", "--json", "--snapshots", str(file)]
+    # As a shell starts what goes on in the background.
+    ignoring = [
+        sys.executable,
+        "-c",
+        "import os, signal, sys; signal.signal(2, signal.SIG_IGN); os.execv(*sys.argv[1:2], sys.argv[1:])",
+    ]
+    process = subprocess.Popen([*ignoring, *command], stdout=subprocess.PIPE, text=True)
+    while not file.exists() or not file.read_bytes().count(b"\n"):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    answer = json.loads(process.communicate()[0])
+    assert (process.returncode, answer["interrupted"], answer["violations"]) == (130, True, [])
+    assert answer["operations"] > 0
 
 
 def test_snapshots_overwrite_nothing(tmp_path: Path) -> None:

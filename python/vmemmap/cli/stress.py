@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+import signal
+from collections.abc import Callable, Generator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -65,6 +66,7 @@ def command(
 
     policies = chosen(settings)
     with ExitStack() as stack:
+        stack.enter_context(_terminable())
         saved = stack.enter_context(saving(snapshots)) if snapshots is not None else None
         tick = stack.enter_context(bar(f"stressing {scenario}", seconds, "operations"))
 
@@ -108,3 +110,24 @@ def command(
     if result.interrupted:
         return INTERRUPTED
     return VIOLATED if result.violation_count else HOLDS
+
+
+@contextmanager
+def _terminable() -> Generator[None, None, None]:
+    """SIGTERM, and Ctrl-C that a parent in the background had ignored, end a soak of hours like any Ctrl-C: what it
+    found so far is its answer."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = {number: signal.signal(number, interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:
+        # Not in the main thread, where nobody sends signals.
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
