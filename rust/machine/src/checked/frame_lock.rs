@@ -4,7 +4,9 @@
 //! Reading or storing a descriptor pins its table (`pins`), which takes no locked instruction; what is stored is stored
 //! by one exchange. Freeing a table holds it exclusively, and waits for who has pinned it. A walk that stands for
 //! hardware goes hand over hand: it holds a table until it has the next one, and the leaf's table and frame until the
-//! data access is done. So every access happens before or after a free, never during it. Who holds a table exclusively
+//! data access is done. So every access happens before or after a free, never during it. What a walk has read but does
+//! not hold yet may be replaced and freed meanwhile, its invalidate included: then the entry no longer says what was
+//! read, and the walk begins again, as a translation that an invalidate has reached. Who holds a table exclusively
 //! waits for pins alone, nobody waits while it has pinned one, and shared holders wait downwards only; there is no
 //! cycle to deadlock in.
 
@@ -150,14 +152,23 @@ impl Machine {
     /// The fault; `access` has not run then.
     pub(crate) fn walk_locked<R>(&self, va: Va, store: bool, access: impl FnOnce(u64, u64) -> R) -> Result<R, Fault> {
         let g = self.geometry();
-        let mut table = self.frame_of(self.root());
-        let mut level = g.top();
+        let root = self.frame_of(self.root());
+        let (mut table, mut level) = (root, g.top());
         self.lock_frame(table, Hold::Shared);
         let result = loop {
             let at = self.word_number(self.frame_pa(table), u64::from(g.index(va, level)));
-            let relaxed = std::sync::atomic::Ordering::Relaxed;
-            let desc = Desc(self.words.get(at).map_or(0, |w| w.load(relaxed)));
-            let named = self.named.get(at).map_or(0, |w| w.load(relaxed));
+            let acquire = std::sync::atomic::Ordering::Acquire;
+            let read = || {
+                let desc = Desc(self.words.get(at).map_or(0, |w| w.load(acquire)));
+                (desc, self.named.get(at).map_or(0, |w| w.load(acquire)))
+            };
+            let (desc, named) = read();
+            let again = |held: u64, next: u64| {
+                self.unlock_frame(next, Hold::Shared);
+                self.unlock_frame(held, Hold::Shared);
+                self.lock_frame(root, Hold::Shared);
+                (root, g.top())
+            };
             let fault = |invariant, frame| Fault { invariant, desc, level, frame };
             match g.kind(desc, level) {
                 Kind::Table(pa) => {
@@ -165,10 +176,15 @@ impl Machine {
                     let Some(state) = self.lock_frame(next, Hold::Shared) else {
                         break Err(fault(Invariant::TreeWellFormed, next));
                     };
-                    self.unlock_frame(table, Hold::Shared);
                     let tok = Self::recorded(named, next).unwrap_or_else(|| state.generation());
+                    let judged = Self::judge_table(state, tok);
+                    if judged != Judged::Good && read() != (desc, named) {
+                        (table, level) = again(table, next);
+                        continue;
+                    }
+                    self.unlock_frame(table, Hold::Shared);
                     table = next;
-                    match Self::judge_table(state, tok) {
+                    match judged {
                         Judged::Good => level = level.next(),
                         Judged::Freed => break Err(fault(Invariant::NoStaleWalkCache, next)),
                         Judged::Never => break Err(fault(Invariant::TreeWellFormed, next)),
@@ -184,7 +200,12 @@ impl Machine {
                     let Some(state) = self.lock_frame(frame, Hold::Shared) else {
                         break Err(fault(Invariant::TreeWellFormed, frame));
                     };
-                    let result = match self.judge_leaf(frame, state, Self::recorded(named, named_frame)) {
+                    let judged = self.judge_leaf(frame, state, Self::recorded(named, named_frame));
+                    if judged != Judged::Good && read() != (desc, named) {
+                        (table, level) = again(table, frame);
+                        continue;
+                    }
+                    let result = match judged {
                         Judged::Good => Ok(access(frame, (pa.0 & (g.page_size() - 1)) >> 3)),
                         _ => Err(fault(Invariant::NoUseOfFreedFrame, frame)),
                     };
@@ -208,5 +229,71 @@ impl Machine {
         };
         let (a, b) = (contents(a), contents(b));
         a.0 == b.0 && a.0 != Contents::Words && (a.0 != Contents::Other || a.1 == b.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use vmemmap_arch::descriptor::prot;
+    use vmemmap_arch::{Alloc, Cpu, Geometry, Granule, Order, Pa, Slot, Zone};
+
+    use super::*;
+    use crate::config::{MachineConfig, RamRange};
+
+    /// Makes `frame` look busy, lets a walk come as far as it, and meanwhile lets `change` happen and the frame be freed.
+    fn freed_under_a_walk(change: impl Fn(&Machine, u64, Slot<u32>)) -> (u64, usize) {
+        let geometry = Geometry::new(Granule::K4, 39).unwrap();
+        let ram = vec![RamRange { start: Pa(1 << 30), bytes: 1 << 27, boot: true }];
+        let config = MachineConfig { geometry, ram, cpus: 2, vars: 0, root: None, seed: 1 };
+        let m = Machine::new(&config).unwrap();
+        let cpu = m.checked_cpu(0);
+        let alloc = |kind| {
+            let request = Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: false, top_down: false };
+            cpu.alloc(request).unwrap()
+        };
+        let va = Va(0xffff_ff80_0000_0000);
+        let mut at = Slot { table: cpu.root().pa, index: 0, level: geometry.top(), tok: cpu.root().tok };
+        while at.level != Level::PTE {
+            let table = alloc(FrameKind::Table);
+            cpu.write(at, geometry.descriptor(table.pa, prot::TABLE), Order::Plain);
+            at = Slot { table: table.pa, index: 0, level: at.level.next(), tok: table.tok };
+        }
+        let (old, new) = (alloc(FrameKind::Data), alloc(FrameKind::Data));
+        cpu.store_frame(old, 0, 1);
+        cpu.store_frame(new, 0, 2);
+        cpu.write(at, geometry.descriptor(old.pa, prot::PAGE_KERNEL), Order::Plain);
+        let (old, table) = (m.frame_of(old.pa), m.frame_of(at.table));
+        m.lock_frame(old, Hold::Exclusive);
+        let found = thread::scope(|scope| {
+            let walk = scope.spawn(|| m.checked_cpu(1).load(va, Order::Plain));
+            // It holds the leaf's table: what it does next is to read the entry and wait for the frame.
+            while !m.states.get(table).has(bit::READERS) {
+                thread::yield_now();
+            }
+            for _ in 0..1000 {
+                thread::yield_now();
+            }
+            change(&m, m.frame_of(new.pa), at);
+            m.states.update(old, |s| Some(s.freed(Contents::Poison))).unwrap();
+            m.unlock_frame(old, Hold::Exclusive);
+            walk.join().unwrap()
+        });
+        (found, m.violations().len())
+    }
+
+    #[test]
+    fn a_walk_whose_entry_was_replaced_begins_again() {
+        let replaced = |m: &Machine, new: u64, at| {
+            let desc = m.geometry().descriptor(m.frame_pa(new), prot::PAGE_KERNEL);
+            m.checked_cpu(0).write(at, desc, Order::Plain);
+        };
+        assert_eq!(freed_under_a_walk(replaced), (2, 0));
+    }
+
+    #[test]
+    fn a_walk_whose_entry_stayed_is_i3() {
+        assert_eq!(freed_under_a_walk(|_, _, _| {}), (0, 1));
     }
 }
