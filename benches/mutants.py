@@ -235,17 +235,25 @@ def files(group: str, seen: Counter[str]) -> list[str]:
     return sorted(found, key=lambda file: -seen[file])
 
 
+TOOK: Final[dict[str, float]] = {}
+"""Seconds of each program when it was last run without a kill."""
+
+
 def failing(group: str, seen: Counter[str]) -> str | None:
     """The first test of the group that fails; `None` if none does.
 
-    Program by program, so that nothing is built beyond the one that fails; first those that `seen` killed most.
+    Program by program, so that nothing is built beyond the one that fails; first those that `seen` killed most, last
+    those that take long.
     """
     if group in PYTHON:
         return next((killer for file in files(group, seen) if (killer := pytest([file])) is not None), None)
     for package in RUST[group]:
-        for target in sorted(targets(package), key=lambda target: -seen[f"{package} {' '.join(target)}"]):
-            if (killer := cargo_test(package, *target)) is not None:
+        programs = {f"{package} {' '.join(target)}": target for target in targets(package)}
+        for name in sorted(programs, key=lambda name: (-seen[name], TOOK.get(name, 0.0))):
+            began = time.monotonic()
+            if (killer := cargo_test(package, *programs[name])) is not None:
                 return killer
+            TOOK[name] = time.monotonic() - began
     return None
 
 
