@@ -128,7 +128,7 @@ sanitize: $(VENV)/.built $(VENV)/.dev
 	$(TSAN) -p vmemmap-kernel --test threads
 	$(TSAN) -p vmemmap-machine --test native --test checked -- --skip sixteen_tebibytes
 	PYTHONMALLOC=malloc valgrind --error-limit=no --log-file=$(MEMCHECK_LOG) \
-	    $(BIN)/python -m pytest -q --timeout 0 tests/api/test_machine.py -k "not ctrl_c"
+	    $(BIN)/python -m pytest -q --timeout 0 tests/api/test_machine.py -k "not ctrl_c and not loaded_machine"
 	@if grep -nE '_core\.|\.rs:[0-9]' $(MEMCHECK_LOG); then echo "make: memcheck reports the extension ($(MEMCHECK_LOG))" >&2; exit 1; fi
 
 # The tables of docs/kernels.md, found again: every kernel behaviour against every race, one exploration each. CHECK=1 only compares.
