@@ -93,3 +93,14 @@ fn seeds_reach_the_end() {
         assert_eq!(table_image::run(&fs::read(&seed).unwrap()), Reached::Dump, "{}", seed.display());
     }
 }
+
+#[test]
+fn seeded_sequences_do_most_of_what_they_say() {
+    let seeds = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/sequential"));
+    let seeds: Vec<_> = fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(seeds.len(), 8, "two for each granule, and for gigantic pages");
+    for seed in seeds {
+        let reached = sequential::run(&fs::read(&seed).unwrap());
+        assert!(reached.operations == 31 && reached.done >= 20, "{reached:?}: {}", seed.display());
+    }
+}
