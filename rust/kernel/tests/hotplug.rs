@@ -3,6 +3,8 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::*;
+use vmemmap_kernel::hugetlb_vmemmap::remap::walk_range;
+use vmemmap_kernel::hugetlb_vmemmap::walk::{Action, RemapWalk};
 use vmemmap_kernel::mmzone::{pfn_to_online_page, pfn_valid};
 use vmemmap_kernel::sparse_vmemmap::{__populate_section_memmap, Altmap, Storage};
 use vmemmap_kernel::state::{Scalar, Section, section_flag};
@@ -285,6 +287,19 @@ fn mutant_that_keeps_hugepages_removes_an_optimised_one() {
     lab.offline(0, 1).unwrap();
     lab.remove(0, 1).unwrap();
     assert!(lab.m.violations_of(Invariant::RemoveMeetsNoOptimised) > 0);
+}
+
+/// 6.1's own walk descends without looking, and reads physical address 0 as a table; 6.12's leaves out what is not there.
+#[test]
+fn a_remap_where_nothing_is_mapped_walks_into_nothing_in_6_1_only() {
+    for (version, breaks) in [(Version::V6_1, true), (Version::V6_12, false)] {
+        let lab = Lab::new(Granule::K4, 48, version, 2, Policies::default());
+        let start = lab.page_va(lab.hot(0));
+        let range = start..start.plus(2 * lab.k.geometry.page_size());
+        let mut walk = RemapWalk::new(Action::Restore);
+        let _ = walk_range(&lab.k, &lab.m.checked_cpu(0), &range, &mut walk);
+        assert_eq!(lab.m.violations_of(Invariant::TreeWellFormed) > 0, breaks, "{version:?}");
+    }
 }
 
 #[test]

@@ -288,3 +288,16 @@ fn a_part_of_a_gigabyte_block_is_split_level_by_level() {
         m.assert_clean(name);
     }
 }
+
+/// `set_pte` of one page after the other: each that is valid has its barriers, and the range one flush.
+#[test]
+fn valid_pages_of_the_linear_map_have_their_barriers() {
+    let m = lab(Granule::K4, Version::V7_3);
+    let pfn = Pfn(m.k.geometry.pfn(Pa(BASE)).0 + 0x8000);
+    for (on, each) in [(false, 0), (true, 8)] {
+        let before = m.counters();
+        Operation::SetMemoryValid { pfn, pages: 8, on }.run(&m.k, &m.cpu()).unwrap();
+        let after = m.counters();
+        assert_eq!((after.dsb - before.dsb, after.isb - before.isb), (each + 2, each + 1), "{on}");
+    }
+}
