@@ -1,7 +1,7 @@
 //! Descriptors against kernel-semantics §1.2 to §1.4: composed values, 52-bit encodings, kinds, predicates.
 
 use vmemmap_arch::descriptor::{PresentBit, mair, prot};
-use vmemmap_arch::{Attr, Desc, Geometry, Granule, Kind, Level, OutputFormat, Pa};
+use vmemmap_arch::{Attr, Desc, Geometry, Granule, Kind, Level, OutputFormat, Pa, Template, Va};
 
 fn geometry(granule: Granule, va_bits: u32) -> Geometry {
     Geometry::new(granule, va_bits).unwrap()
@@ -118,4 +118,65 @@ fn writable_and_the_barrier_predicate_read_the_bits_they_should() {
     assert!(!Desc(prot::PAGE_KERNEL & !Attr::UXN.bits()).is_valid_not_user());
     assert!(!Desc(prot::PAGE_KERNEL & !1).is_valid_not_user());
     assert!(Desc(prot::PROT_SECT_NORMAL_6_1).is_sect() && Desc(prot::TABLE).is_table_type());
+}
+
+#[test]
+fn a_bit_is_set_once_and_a_block_is_told_by_its_type() {
+    let page = Desc(prot::PAGE_KERNEL | 0x4000_0000);
+    assert_eq!(page.with(Attr::AF), page, "it has the bit already");
+    assert_eq!(page.without(Attr::AF).with(Attr::AF), page);
+    for (word, table, sect) in [(0, false, false), (1, false, true), (2, false, false), (3, true, false)] {
+        assert_eq!((Desc(word).is_table_type(), Desc(word).is_sect()), (table, sect), "{word}");
+    }
+}
+
+/// Arm ARM, D8.3.1: what lies between the lowest address bit of the format and of the leaf, and above the highest, is
+/// RES0 in a leaf; nT (bit 16) is not, in a block; NS (bit 5) is.
+#[test]
+fn reserved_bits_of_a_leaf_are_those_of_the_architecture() {
+    let top = 0x3_0000_0000_0000u64;
+    for (granule, va_bits, level, reserved) in [
+        (Granule::K4, 48, 3, top),
+        (Granule::K4, 48, 2, top | 0x1e_f000),
+        (Granule::K4, 48, 1, top | 0x3ffe_f000),
+        (Granule::K16, 48, 3, top | 0x3000),
+        (Granule::K16, 48, 2, top | 0x1fe_f000),
+        (Granule::K64, 48, 3, top | 0xf000),
+        (Granule::K64, 48, 2, top | 0x1ffe_f000),
+        (Granule::K64, 52, 3, top),
+        (Granule::K64, 52, 2, top | 0x1ffe_0000),
+        (Granule::K4, 52, 3, 0),
+        (Granule::K4, 52, 2, 0x1e_f000),
+    ] {
+        let found = geometry(granule, va_bits).reserved_leaf_bits(Level(level));
+        assert_eq!(found, reserved | 1 << 5, "{granule:?} {va_bits} level {level}: {found:#x}");
+    }
+}
+
+#[test]
+fn an_output_address_is_the_same_bit_by_bit() {
+    for (granule, va_bits) in
+        [(Granule::K4, 48), (Granule::K16, 48), (Granule::K64, 48), (Granule::K64, 52), (Granule::K4, 52)]
+    {
+        let g = geometry(granule, va_bits);
+        let bits = g.output_bits();
+        for bit in 0..64 {
+            let desc = Desc(1 << bit);
+            assert_eq!(bits.of(desc), g.output(desc), "{granule:?} {va_bits} bit {bit}");
+        }
+    }
+}
+
+/// `memmap_init`, `page_init_poison`, `prep_compound_tail` by word.
+#[test]
+fn a_template_gives_the_words_of_its_struct_pages() {
+    let head = 0xffff_fdff_c000_0000;
+    let words = |template: Template| [0, 1, 2, 3, 4, 5, 6, 7].map(|index| template.word(index));
+    assert_eq!(words(Template::ZERO), [0; 8]);
+    assert_eq!(words(Template::POISON), [u64::MAX; 8]);
+    assert_eq!(words(Template::FREE), [0, 0, 0, 0, 0, 0, 0xffff_ffff, 0]);
+    let tail = [0, head | 1, 0, 0xdead_0000_0000_0400, 0, 0, 0xffff_ffff, 0];
+    assert_eq!(words(Template::tail_of(Va(head))), tail);
+    assert_eq!(words(Template::tail(head | 1)), tail);
+    assert_eq!(Template::from_bits(Template::tail_of(Va(head)).bits()), Template::tail_of(Va(head)));
 }

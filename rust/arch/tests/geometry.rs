@@ -170,3 +170,10 @@ fn addr_end_stops_at_the_boundary_or_at_the_end_whichever_is_first() {
     assert_eq!(g.addr_end(Va(0xffff_ffff_ffff_0000), Va(0), Level::PMD), Va(0));
     assert_eq!(g.addr_end(Va(0xffff_ff80_0000_0000), Va(u64::MAX), Level::P4D), Va(u64::MAX));
 }
+
+#[test]
+fn a_page_of_vmemmap_holds_the_struct_pages_of_64_bytes_that_fit() {
+    for (granule, va_bits, struct_pages) in [(Granule::K4, 48, 64), (Granule::K16, 48, 256), (Granule::K64, 48, 1024)] {
+        assert_eq!(Geometry::new(granule, va_bits).unwrap().struct_pages_per_page(), struct_pages);
+    }
+}
