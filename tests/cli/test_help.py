@@ -156,7 +156,11 @@ def test_long_work_shows_its_rate_on_a_terminal(monkeypatch: pytest.MonkeyPatch)
     with _progress.bar("stressing R6", 10.0, "operations") as tick:
         assert tick is not None
         tick(5.0, 1234, "2 violations")
+    with _progress.bar("comparing", 1.0, "choices") as tick:
+        assert tick is not None
+        tick(0.5, 3, "of 6")
     text = terminal.getvalue()
+    assert "3 of 6 choices" in text and "choices/s" in text
     assert "stressing R6" in text and "1,234 operations" in text and "operations/s" in text and "2 violations" in text
 
 

@@ -6,7 +6,7 @@ without pause beside a memory block that is added and removed without pause, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .. import __version__
@@ -217,6 +217,8 @@ class RunResult:
         }
 
 
-def accept(found: Found, seconds: float) -> Acceptance:
+def accept(
+    found: Found, seconds: float, progress: Callable[[int, int, float, dict[str, int]], object] | None = None
+) -> Acceptance:
     """Run the acceptance test with real threads on the checked machine."""
-    return Acceptance(stress(beside_hotplug(found), seconds=seconds))
+    return Acceptance(stress(beside_hotplug(found), seconds=seconds, progress=progress))

@@ -22,7 +22,8 @@ __all__ = ["AFTER_SECONDS", "Tick", "bar", "searching", "waiting"]
 AFTER_SECONDS: Final = 2.0
 """Shorter work shows nothing."""
 
-#: Called with how much of the total is done, how many things that is, and what else there is to say.
+#: Called with how much of the total is done, how many things that is, and what else there is to say; "of 44" stands
+#: behind the number.
 Tick = Callable[[float, int, str], None]
 
 
@@ -48,7 +49,9 @@ class _Bar:
             return
         shown = self._shown or self._begin()
         rate = f"{_rate(count / seconds)} {self._unit}/s" if self._unit else ""
-        words = ", ".join(part for part in (f"{count:,} {self._unit}" if self._unit else "", rate, detail) if part)
+        of, detail = (f" {detail}", "") if detail.startswith("of ") else ("", detail)
+        counted = f"{count:,}{of} {self._unit}" if self._unit else ""
+        words = ", ".join(part for part in (counted, rate, detail) if part)
         shown.update(shown.task_ids[0], completed=done, words=words)
 
     def _begin(self) -> Progress:

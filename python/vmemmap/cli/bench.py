@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from . import INTERRUPTED, json_option, print_json
@@ -22,7 +24,7 @@ def command(quick: bool, as_json: bool) -> int | None:
       vmemmap bench --quick --json
     """
     from .. import _core
-    from ..bench import Row, rows
+    from ..bench import NAMES, Row, rows
 
     if _core.BUILD_PROFILE != "release":
         click.echo(f"vmemmap: this is a {_core.BUILD_PROFILE} build; its times mean nothing", err=True)
@@ -33,6 +35,9 @@ def command(quick: bool, as_json: bool) -> int | None:
     try:
         for row in rows(quick=quick):
             found.append(row)
+            if as_json and sys.stderr.isatty():
+                # A bar that moves would be measured too.
+                click.echo(f"vmemmap: {len(found)} of {len(NAMES)} rows: {row.name}", err=True)
             if not as_json:
                 figures = f"{row.value:11.4g} {row.limit:11.4g} {row.unit:12} {row.ratio:8.3f} {row.ratio_median:8.3f}"
                 click.echo(f"{row.name:22} {figures}  {row.what}")

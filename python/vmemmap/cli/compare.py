@@ -86,13 +86,17 @@ def command(
     """
     from ..comparison.comparing import check_cpus
     from ..comparison.comparison import compare
-    from ..comparison.published import table
-    from ._progress import bar, waiting
+    from ..comparison.published import SOURCES, table
+    from ._progress import bar
 
     check_cpus(cpus)
     if published:
-        with waiting("calibrating and predicting"):
-            cells, _ = table()
+        cells: list[Predicted] = []
+        with bar("calibrating and predicting", float(len(SOURCES)), "machines") as tick:
+            for done, source_of in enumerate(SOURCES, 1):
+                cells += table([source_of])[0]
+                if tick is not None:
+                    tick(done, done, f"of {len(SOURCES)}")
         _answer_published(cells, as_json)
         return HOLDS
     if scenario is None:

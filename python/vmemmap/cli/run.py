@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ from . import json_option, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
 
     from ..acceptance.acceptance import RunResult
     from ..acceptance.policy_table import Cell, Row
@@ -57,16 +55,14 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
       vmemmap run --input capture.npz --seconds 30 --out report
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from .. import report
     from ..acceptance import acceptance, found, policy_table
-    from ._progress import waiting
+    from ._progress import bar, waiting
 
     if math.isnan(seconds):
         raise SpecError("--seconds nan: expected a number from 0.1 to 86400")
     begin = time.monotonic()
-    log = Console(stderr=True)
     terminal = Console(width=None if Console().is_terminal else 165)
     tables = found.find(source or found.shipped())
     run = acceptance.RunResult(tables, datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
@@ -77,18 +73,22 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
         raise SpecError(f"{out}: the report cannot be saved there")
     if not as_json:
         _print_facts(terminal, run)
-    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=log, transient=True) as progress:
-            with _clock(progress, "acceptance test, real threads", seconds):
-                run.acceptance = acceptance.accept(tables, seconds)
-            run.interrupted = run.acceptance.result.interrupted
-            task = progress.add_task("exploring policies", total=run.expected_rows)
-            if not run.interrupted:
-                with closing(policy_table.explore_all(os.cpu_count() or 1, EXPLORE_SECONDS)) as rows:
-                    for row in rows:
-                        run.rows.append(row)
-                        progress.advance(task)
+        with bar("acceptance test, real threads", seconds, "operations") as tick:
+
+            def look(operations: int, violations: int, so_far: float, _counters: dict[str, int]) -> None:
+                if tick is not None:
+                    tick(so_far, operations, f"{violations:,} violations" if violations else "")
+
+            run.acceptance = acceptance.accept(tables, seconds, look if tick is not None else None)
+        run.interrupted = run.acceptance.result.interrupted
+        if not run.interrupted:
+            explored = policy_table.explore_all(os.cpu_count() or 1, EXPLORE_SECONDS)
+            with bar("exploring policies", float(run.expected_rows), "policies") as tick, closing(explored) as rows:
+                for row in rows:
+                    run.rows.append(row)
+                    if tick is not None:
+                        tick(len(run.rows), len(run.rows), f"of {run.expected_rows}")
     except KeyboardInterrupt:
         run.interrupted = True
     run.rows = policy_table.in_order(run.rows)
@@ -141,26 +141,6 @@ def _modelled(rows: Sequence[Row]) -> dict[str, object]:
         }
     ordered = sorted(found.values(), key=lambda row: parse_granule(str(row["group"]).split()[0]))
     return {"machine": machine.name, "about": machine.about, "cpus": CPUS, "page": PAGE, "rows": ordered}
-
-
-@contextmanager
-def _clock(progress: Progress, name: str, seconds: float) -> Generator[None, None, None]:
-    """A bar that follows the time, while the core works in this thread and may be interrupted there."""
-    task: TaskID = progress.add_task(name, total=round(seconds * 10))
-    over = threading.Event()
-
-    def tick() -> None:
-        while not over.wait(0.1):
-            progress.advance(task)
-
-    ticker = threading.Thread(target=tick, daemon=True)
-    ticker.start()
-    try:
-        yield
-    finally:
-        over.set()
-        ticker.join()
-        progress.update(task, completed=round(seconds * 10))
 
 
 def _print_facts(console: Console, run: RunResult) -> None:
