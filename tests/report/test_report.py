@@ -329,7 +329,8 @@ def test_a_page_is_whole_without_its_script(pages: dict[str, Path], browser: Any
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-def test_axe_finds_no_fault(pages: dict[str, Path], browser: Any) -> None:
+@pytest.mark.parametrize("name", ["report", "explore", "check", "diff", "compare"])
+def test_axe_finds_no_fault(pages: dict[str, Path], browser: Any, name: str) -> None:
     axe = pytest.importorskip("axe_core_python")
     source = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     browser.set_script_timeout(60)
@@ -337,12 +338,11 @@ def test_axe_finds_no_fault(pages: dict[str, Path], browser: Any) -> None:
         "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(found => done(found.violations"
         ".filter(v => ['serious', 'critical'].includes(v.impact)).map(v => [v.id, v.nodes[0].html])))"
     )
-    for name in pages:
-        for width, scheme in ((400, "light"), (400, "dark"), (1400, "light"), (1400, "dark")):
-            look(browser, pages[name], width, scheme)
-            browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
-            browser.execute_script(source)
-            assert browser.execute_async_script(run) == [], (name, width, scheme)
+    for width, scheme in ((400, "light"), (400, "dark"), (1400, "light"), (1400, "dark")):
+        look(browser, pages[name], width, scheme)
+        browser.execute_script("for (const one of document.querySelectorAll('details')) one.open = true")
+        browser.execute_script(source)
+        assert browser.execute_async_script(run) == [], (name, width, scheme)
 
 
 def test_the_version_is_on_the_page() -> None:
