@@ -289,7 +289,8 @@ fn mutant_that_keeps_hugepages_removes_an_optimised_one() {
     assert!(lab.m.violations_of(Invariant::RemoveMeetsNoOptimised) > 0);
 }
 
-/// 6.1's own walk descends without looking, and reads physical address 0 as a table; 6.12's leaves out what is not there.
+/// 6.1's own walk descends without looking, and reads physical address 0 as a table; 6.12's leaves out what is not
+/// there.
 #[test]
 fn a_remap_where_nothing_is_mapped_walks_into_nothing_in_6_1_only() {
     for (version, breaks) in [(Version::V6_1, true), (Version::V6_12, false)] {
