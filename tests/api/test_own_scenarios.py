@@ -16,6 +16,7 @@ import pytest
 import vmemmap
 from vmemmap.acceptance.policy_table import cases, explore_all
 from vmemmap.lab.repetition import repeatable
+from vmemmap.lab.together import Search, as_finished
 
 
 def own(function: Callable[..., Any]) -> vmemmap.Scenario:
@@ -103,6 +104,23 @@ def test_ctrl_c_ends_the_exploration_of_policies_before_its_end() -> None:
             seen += 1
     timer.join()
     assert seen < len(cases())
+
+
+def test_whoever_stops_listening_does_not_wait_for_what_still_runs() -> None:
+    release, ended = threading.Event(), threading.Event()
+
+    def one(number: int, _search: Search) -> int:
+        if number:
+            release.wait(60)
+            ended.set()
+        return number
+
+    answers = as_finished([0, 1], one, seconds=60, workers=2)
+    assert next(answers) == 0
+    answers.close()
+    waited = ended.is_set()
+    release.set()
+    assert not waited
 
 
 def test_a_program_is_followed_by_its_way_back() -> None:
