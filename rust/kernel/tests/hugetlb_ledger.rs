@@ -190,8 +190,8 @@ fn a_split_is_flushed_by_itself_or_with_its_batch() {
         set_max_huge_pages(&m.k, &m.cpu(), PMD, count).unwrap();
         m.counters().tlbi - before
     };
-    // 6.1: the 512 pages of vmemmap that the block mapped, then the seven that the hugepage gives up. Since 6.12: all of
-    // the TLB for the splits of the batch, all of it for the remaps.
+    // 6.1: the 512 pages of vmemmap that the block mapped, then the seven that the hugepage gives up. Since 6.12: all
+    // of the TLB for the splits of the batch, all of it for the remaps.
     for (version, splits, remaps) in [(Version::V6_1, 512 + 7, 7), (Version::V6_12, 2, 2)] {
         let m = blocks(version);
         assert_eq!(tlbi(&m, 1), splits, "{version:?}");

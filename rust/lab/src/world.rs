@@ -247,7 +247,8 @@ pub fn empty(kernel: &Kernel, actors: u8, options: WorldOptions) -> Result<Explo
 /// A machine as it is when user space starts, on which `setup` has happened; marked, ready to be explored.
 ///
 /// # Errors
-/// `Config`, `Large`, `Boot` if memory is too small for its own struct pages, `Setup` if an operation of the setup fails.
+/// `Config`, `Large`, `Boot` if memory is too small for its own struct pages, `Setup` if an operation of the setup
+/// fails.
 pub fn booted(kernel: &Kernel, actors: u8, options: WorldOptions, setup: &[Operation]) -> Result<Explored, WorldError> {
     let mut world = empty(kernel, actors, options)?;
     alone(&mut world, &kernel.geometry, |cpu| boot::boot(kernel, cpu))?.map_err(WorldError::Boot)?;

@@ -242,7 +242,8 @@ mod tests {
     use super::*;
     use crate::config::{MachineConfig, RamRange};
 
-    /// Makes `frame` look busy, lets a walk come as far as it, and meanwhile lets `change` happen and the frame be freed.
+    /// Makes `frame` look busy, lets a walk come as far as it, and meanwhile lets `change` happen and the frame be
+    /// freed.
     fn freed_under_a_walk(change: impl Fn(&Machine, u64, Slot<u32>)) -> (u64, usize) {
         let geometry = Geometry::new(Granule::K4, 39).unwrap();
         let ram = vec![RamRange { start: Pa(1 << 30), bytes: 1 << 27, boot: true }];

@@ -43,12 +43,12 @@ mod storage {
         #[inline]
         pub fn words(&self) -> &[AtomicU64] {
             // SAFETY:
-            // 1. `_map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, zero-filled
-            //    by the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence as the
-            //    returned slice.
+            // 1. `_map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, filled
+            //    with zeroes by the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence
+            //    as the returned slice.
             // 2. `AtomicU64` has the size and bit validity of `u64`; every bit pattern is a value.
-            // 3. Nothing else ever makes a reference or a non-atomic access to the mapping: its pointer is private to this
-            //    module, and this is the only use of it.
+            // 3. Nothing else ever makes a reference or a non-atomic access to the mapping: its pointer is private to
+            //    this module, and this is the only use of it.
             // 4. `words * 8` was checked not to overflow, and mapping it succeeded, so it is at most `isize::MAX`.
             unsafe { core::slice::from_raw_parts(self.first.as_ptr(), self.words) }
         }
