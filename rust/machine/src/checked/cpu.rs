@@ -9,7 +9,7 @@ use vmemmap_arch::{
 
 use super::{Checked, TABLE_POISON};
 use crate::checked::frame_lock::Hold;
-use crate::native::contents::apply_rmw;
+use crate::native::contents::Reached;
 use crate::native::counters::Count;
 use crate::native::frame_state::{Contents, bit};
 use crate::native::promises::name_of;
@@ -70,7 +70,7 @@ impl Cpu for Checked<'_> {
     }
     fn store(&self, va: Va, value: u64, _order: Order) {
         self.data(va, true, "store to", |frame, index| {
-            self.machine.real_word(frame, index).map(|w| w.store(value, Ordering::Release))
+            self.machine.store_word(frame, index, value, Order::Release)
         });
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
@@ -81,11 +81,13 @@ impl Cpu for Checked<'_> {
             }
         }
         self.data(va, true, "read-modify-write of", |frame, index| {
-            self.machine.real_word(frame, index).map(|w| apply_rmw(w, op, order))
+            self.machine.rmw_word(frame, index, op, order)
         })
     }
     fn fill(&self, va: Va, template: Template) {
-        self.data(va, true, "store to", |frame, _| self.machine.set_template(frame, template));
+        self.data(va, true, "store to", |frame, _| {
+            self.machine.set_template(frame, template).map_or(Reached::Outside, Reached::Done)
+        });
     }
     fn attempt(&self, access: Data<u32>) -> Result<u64, Fault> {
         self.cpu.attempted(|| access.perform(self))
@@ -171,25 +173,27 @@ impl Cpu for Checked<'_> {
     }
     fn copy_frame(&self, from: Frame<u32>, to: Frame<u32>) {
         self.direct(from, "copy from", |from| {
-            self.direct(to, "copy to", |to| self.machine.copy_words(from, to));
+            self.direct(to, "copy to", |to| self.machine.copy_words(from, to).directly());
             Some(())
         });
     }
     fn copy_from_va(&self, from: Va, to: Frame<u32>) {
         self.data(from, false, "copy from", |from, _| {
-            self.direct(to, "copy to", |to| self.machine.copy_words(from, to));
-            Some(())
+            self.direct(to, "copy to", |to| Some(Some(self.machine.copy_words(from, to))))
+                .unwrap_or(Reached::Done(()))
         });
     }
     fn fill_frame(&self, frame: Frame<u32>, template: Template) {
         self.direct(frame, "fill of", |f| self.machine.set_template(f, template));
     }
     fn load_frame(&self, frame: Frame<u32>, index: u16) -> u64 {
-        self.direct(frame, "load of a word of", |f| self.machine.read_word(f, u64::from(index), Order::Acquire))
+        self.direct(frame, "load of a word of", |f| {
+            self.machine.read_word(f, u64::from(index), Order::Acquire).directly()
+        })
     }
     fn store_frame(&self, frame: Frame<u32>, index: u16, value: u64) {
         self.direct(frame, "store to a word of", |f| {
-            self.machine.real_word(f, u64::from(index)).map(|w| w.store(value, Ordering::Release))
+            self.machine.store_word(f, u64::from(index), value, Order::Release).directly()
         });
     }
     fn list_push(&self, list: &mut FrameList<u32>, frame: Frame<u32>) {

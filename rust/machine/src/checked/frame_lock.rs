@@ -12,7 +12,7 @@
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
 
-use crate::native::frame_state::{Contents, State, bit};
+use crate::native::frame_state::{State, bit};
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
 
@@ -217,18 +217,6 @@ impl Machine {
         };
         self.unlock_frame(table, Hold::Shared);
         result
-    }
-
-    /// Whether two frames hold the same template; words are not compared.
-    pub(crate) fn same_template(&self, a: u64, b: u64) -> bool {
-        let contents = |f| {
-            (
-                self.states.get(f).contents(),
-                self.states.template(f).map(|t| t.load(std::sync::atomic::Ordering::Relaxed)),
-            )
-        };
-        let (a, b) = (contents(a), contents(b));
-        a.0 == b.0 && a.0 != Contents::Words && (a.0 != Contents::Other || a.1 == b.1)
     }
 }
 

@@ -17,9 +17,11 @@ use vmemmap_arch::bbm::{FeatBbm, bbm_required};
 use vmemmap_arch::{Desc, Entry, Frame, Invariant, LockId, Slot, Va};
 
 use crate::checked::frame_lock::{Fault, Hold, Judged};
+use crate::native::contents::Reached;
 use crate::native::counters::Count;
 use crate::native::cpu::Native;
 use crate::native::frame_state::{PackedEvent, State};
+use crate::native::locks::Patience;
 use crate::native::machine::Machine;
 use crate::native::promises::SPINLOCKS;
 
@@ -167,7 +169,7 @@ impl<'m> Checked<'m> {
     fn judge_store(&self, at: Slot<u32>, old: Desc, new: Desc, promised: u64) {
         let m = self.machine;
         let g = m.geometry();
-        let same = || m.same_template(m.frame_of(g.output(old)), m.frame_of(g.output(new)));
+        let same = || m.hold_same(m.frame_of(g.output(old)), m.frame_of(g.output(new)));
         if bbm_required(g, at.level, old, new, FeatBbm::Level0, same).is_some() {
             self.cpu.tally.count(Count::BreakBeforeMake);
         }
@@ -187,13 +189,19 @@ impl<'m> Checked<'m> {
     }
 
     // ---- data -------------------------------------------------------------------------------------------------
-    fn data<R: Default>(&self, va: Va, store: bool, what: &str, access: impl FnOnce(u64, u64) -> Option<R>) -> R {
+    /// Access what `va` translates to; again, if the frame was taken out of the tables in between.
+    fn data<R: Default>(&self, va: Va, store: bool, what: &str, access: impl Fn(u64, u64) -> Reached<R>) -> R {
         self.cpu.tally.count(if store { Count::Store } else { Count::Load });
-        match self.machine.walk_locked(va, store, access) {
-            Ok(value) => value.unwrap_or_default(),
-            Err(fault) => {
-                self.fault(va, what, fault);
-                R::default()
+        let mut patience = Patience::default();
+        loop {
+            match self.machine.walk_locked(va, store, &access) {
+                Ok(Reached::Done(value)) => return value,
+                Ok(Reached::Listed) => patience.wait(),
+                Ok(Reached::Outside) => return R::default(),
+                Err(fault) => {
+                    self.fault(va, what, fault);
+                    return R::default();
+                }
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What a frame holds: a template until somebody stores into it, then its own words at its true physical address.
+//! What a frame holds: a symbol, and when somebody has stored into it what no symbol says, its own words at its true
+//! physical address.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,6 +8,7 @@ use vmemmap_arch::{Order, Pa, Rmw, Template};
 
 use crate::native::frame_state::{Contents, State, bit};
 use crate::native::machine::Machine;
+use crate::native::symbol::Symbol;
 use crate::native::sync::relax;
 
 /// Memory order of a load.
@@ -51,6 +53,24 @@ pub fn apply_rmw(at: &AtomicU64, op: Rmw, order: Order) -> u64 {
     }
 }
 
+/// The word that `op` leaves where it finds `found`.
+#[inline]
+const fn result_of(op: Rmw, found: u64) -> u64 {
+    match op {
+        Rmw::FetchAdd(n) => found.wrapping_add(n as u64),
+        Rmw::FetchOr(n) => found | n,
+        Rmw::FetchAnd(n) => found & n,
+        Rmw::Swap(n) => n,
+        Rmw::CompareExchange { old, new } | Rmw::StoreExclusive { old, new } => {
+            if found == old {
+                new
+            } else {
+                found
+            }
+        }
+    }
+}
+
 impl Contents {
     fn of(template: Template) -> Self {
         match template {
@@ -62,37 +82,145 @@ impl Contents {
     }
 }
 
+/// What a frame holds at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Held {
+    Symbol(Symbol),
+    Words,
+    /// Nothing: it is on a list.
+    Listed,
+}
+
+/// What came of an access to the contents of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reached<T> {
+    Done(T),
+    /// The frame is on a list, and no entry names it, or will in a moment: who came by an address translates it again.
+    Listed,
+    /// It is no memory of the machine.
+    Outside,
+}
+
+impl<T> Reached<T> {
+    #[inline]
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Reached<U> {
+        match self {
+            Reached::Done(value) => Reached::Done(change(value)),
+            Reached::Listed => Reached::Listed,
+            Reached::Outside => Reached::Outside,
+        }
+    }
+    /// Of who has the frame itself at hand and no address: a frame on a list reads as 0.
+    #[inline]
+    pub(crate) fn directly(self) -> Option<T>
+    where
+        T: Default,
+    {
+        match self {
+            Reached::Done(value) => Some(value),
+            Reached::Listed => Some(T::default()),
+            Reached::Outside => None,
+        }
+    }
+}
+
+/// The symbol word of a frame that is just getting words: of those whose contents are `Other` never for long.
+const FROZEN: u64 = 0;
+
+/// A symbol changes by compare-and-exchange. Before words are made of it the symbol word is set to `FROZEN`, under
+/// `CONTENTS_BUSY`: a store to a field came before that and is in the words, or it fails and is made to them.
 impl Machine {
-    /// The template of a frame; `None` if its words are real.
-    fn template_of(&self, frame: u64, state: State) -> Option<Template> {
-        match state.contents() {
-            Contents::Zero => Some(Template::ZERO),
-            Contents::Poison => Some(Template::POISON),
-            Contents::Free => Some(Template::FREE),
-            Contents::Other => Some(Template::from_bits(self.states.template(frame)?.load(Ordering::Acquire))),
-            Contents::Words => None,
+    #[inline]
+    fn held(&self, frame: u64) -> Option<Held> {
+        let word = self.states.word(frame)?;
+        loop {
+            let state = State(word.load(Ordering::Acquire));
+            let template = match state.contents() {
+                Contents::Words => return Some(Held::Words),
+                Contents::Zero => Template::ZERO,
+                Contents::Poison => Template::POISON,
+                Contents::Free => Template::FREE,
+                Contents::Other => {
+                    let bits = self.states.symbol(frame)?.load(Ordering::Acquire);
+                    // Otherwise the symbol may belong to what the frame holds now.
+                    if bits != FROZEN && State(word.load(Ordering::Acquire)).contents() == Contents::Other {
+                        return Some(Symbol::stored(bits).map_or(Held::Listed, Held::Symbol));
+                    }
+                    relax();
+                    continue;
+                }
+            };
+            return Symbol::of(template).map(Held::Symbol);
         }
     }
     /// Whether every struct page of a frame reads as `template` because nobody stored into it.
     #[inline]
     pub(crate) fn is_filled(&self, frame: u64, template: Template) -> bool {
-        let Some(word) = self.states.word(frame) else { return false };
-        self.template_of(frame, State(word.load(Ordering::Acquire))) == Some(template)
+        matches!(self.held(frame), Some(Held::Symbol(symbol)) if symbol.template() == Some(template))
     }
-    /// Word `index` of a frame; `None` outside the machine.
-    pub(crate) fn read_word(&self, frame: u64, index: u64, order: Order) -> Option<u64> {
-        let state = State(self.states.word(frame)?.load(Ordering::Acquire));
-        match self.template_of(frame, state) {
-            Some(t) => Some(t.word((index & 7) as u8)),
-            None => Some(self.word_at(self.frame_pa(frame), index)?.load(load_order(order))),
+    /// Whether two frames read alike because they hold the same symbol; words are not compared.
+    pub(crate) fn hold_same(&self, a: u64, b: u64) -> bool {
+        matches!((self.held(a), self.held(b)), (Some(Held::Symbol(a)), Some(Held::Symbol(b))) if a == b)
+    }
+    /// Word `index` of a frame.
+    #[inline]
+    pub(crate) fn read_word(&self, frame: u64, index: u64, order: Order) -> Reached<u64> {
+        match self.held(frame) {
+            Some(Held::Symbol(symbol)) => Reached::Done(symbol.word(index)),
+            Some(Held::Words) => match self.word_at(self.frame_pa(frame), index) {
+                Some(word) => Reached::Done(word.load(load_order(order))),
+                None => Reached::Outside,
+            },
+            Some(Held::Listed) => Reached::Listed,
+            None => Reached::Outside,
         }
     }
-    /// A frame's own word, made real if need be; `None` outside the machine.
-    pub(crate) fn real_word(&self, frame: u64, index: u64) -> Option<&AtomicU64> {
-        if self.states.get(frame).contents() != Contents::Words {
-            self.materialise(frame)?;
+    #[inline]
+    pub(crate) fn store_word(&self, frame: u64, index: u64, value: u64, order: Order) -> Reached<()> {
+        match self.change_symbol(frame, index, |_| value) {
+            Some(done) => done.map(|_| ()),
+            None => match self.word_at(self.frame_pa(frame), index) {
+                Some(word) => {
+                    word.store(value, store_order(order));
+                    Reached::Done(())
+                }
+                None => Reached::Outside,
+            },
         }
-        self.word_at(self.frame_pa(frame), index)
+    }
+    /// The word before.
+    #[inline]
+    pub(crate) fn rmw_word(&self, frame: u64, index: u64, op: Rmw, order: Order) -> Reached<u64> {
+        if let Some(done) = self.change_symbol(frame, index, |found| result_of(op, found)) {
+            return done;
+        }
+        match self.word_at(self.frame_pa(frame), index) {
+            Some(word) => Reached::Done(apply_rmw(word, op, order)),
+            None => Reached::Outside,
+        }
+    }
+    /// The change as one of a symbol, and the word before; `None` if the frame has words, or got them.
+    #[inline]
+    fn change_symbol(&self, frame: u64, index: u64, new: impl Fn(u64) -> u64) -> Option<Reached<u64>> {
+        loop {
+            let symbol = match self.held(frame) {
+                Some(Held::Symbol(symbol)) => symbol,
+                Some(Held::Words) => return None,
+                Some(Held::Listed) => return Some(Reached::Listed),
+                None => return Some(Reached::Outside),
+            };
+            let old = symbol.word(index);
+            match (symbol.with_word(index, new(old)), self.states.symbol(frame)) {
+                (Some(new), _) if new == symbol => return Some(Reached::Done(old)),
+                (Some(new), Some(at)) => {
+                    let (old_bits, new_bits) = (symbol.bits(), new.bits());
+                    if at.compare_exchange(old_bits, new_bits, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                        return Some(Reached::Done(old));
+                    }
+                }
+                _ => self.materialise(frame)?,
+            }
+        }
     }
 
     fn lock_contents(&self, frame: u64) -> Option<State> {
@@ -110,67 +238,133 @@ impl Machine {
         let dirty = if dirty { bit::DIRTY } else { 0 };
         let _ = self.states.update(frame, |s| Some(State(s.with_contents(contents).0 & !bit::CONTENTS_BUSY | dirty)));
     }
+    /// Give a frame words of its own that read as its symbol does; not if it is on a list.
+    #[inline(never)]
     fn materialise(&self, frame: u64) -> Option<()> {
         let state = self.lock_contents(frame)?;
-        if let Some(template) = self.template_of(frame, state) {
-            let clean = !state.has(bit::DIRTY);
-            let values: [u64; 8] = core::array::from_fn(|i| template.word(i as u8));
-            for (i, word) in self.words_of(frame).iter().enumerate() {
-                let value = values[i & 7];
-                // Words never written are 0 already; leave those untouched that are to be 0.
-                if !(clean && value == 0) {
-                    word.store(value, Ordering::Relaxed);
-                }
+        let symbol = match state.contents() {
+            Contents::Words => None,
+            Contents::Zero => Symbol::of(Template::ZERO),
+            Contents::Poison => Symbol::of(Template::POISON),
+            Contents::Free => Symbol::of(Template::FREE),
+            Contents::Other => {
+                let freeze = |bits| Symbol::stored(bits).map(|_| FROZEN);
+                let at = self.states.symbol(frame)?;
+                at.fetch_update(Ordering::AcqRel, Ordering::Acquire, freeze).ok().and_then(Symbol::stored)
+            }
+        };
+        match symbol {
+            Some(symbol) => {
+                self.write_words(frame, symbol, state);
+                self.unlock_contents(frame, Contents::Words, true);
+            }
+            None => self.unlock_contents(frame, state.contents(), false),
+        }
+        Some(())
+    }
+    fn write_words(&self, frame: u64, symbol: Symbol, state: State) {
+        let clean = !state.has(bit::DIRTY);
+        for (i, word) in (0..).zip(self.words_of(frame)) {
+            let value = symbol.word(i);
+            // Words never written are 0 already; leave those untouched that are to be 0.
+            if !(clean && value == 0) {
+                word.store(value, Ordering::Relaxed);
             }
         }
-        self.unlock_contents(frame, Contents::Words, true);
-        Some(())
     }
     /// Make every struct page of a frame read as `template`. `None` outside the machine.
+    #[inline]
     pub(crate) fn set_template(&self, frame: u64, template: Template) -> Option<()> {
         self.states.word(frame)?;
-        let contents = Contents::of(template);
-        if contents == Contents::Other {
-            // Before the state says so. Whoever makes words of the template that was there has one of the two.
-            self.states.template(frame)?.store(template.bits(), Ordering::Release);
+        match Contents::of(template) {
+            Contents::Other => self.set_symbol(frame, Symbol::of(template), template),
+            contents => {
+                let free = |s: State| (!s.has(bit::CONTENTS_BUSY)).then(|| s.with_contents(contents));
+                while self.states.update(frame, free).is_err() {
+                    relax();
+                }
+                Some(())
+            }
         }
-        while self.states.update(frame, |s| (!s.has(bit::CONTENTS_BUSY)).then(|| s.with_contents(contents))).is_err() {
-            relax();
+    }
+    /// Make a frame hold a symbol whose word is stored, or words where `template` has none.
+    #[inline]
+    fn set_symbol(&self, frame: u64, symbol: Option<Symbol>, template: Template) -> Option<()> {
+        let word = self.states.word(frame)?;
+        let at = self.states.symbol(frame)?;
+        let state = State(word.load(Ordering::Acquire));
+        if let Some(symbol) = symbol
+            && state.contents() != Contents::Other
+            && !state.has(bit::CONTENTS_BUSY)
+        {
+            // Nobody looks at the symbol word before the state says so.
+            at.store(symbol.bits(), Ordering::Release);
+            let new = state.with_contents(Contents::Other).0;
+            if word.compare_exchange(state.0, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return Some(());
+            }
+        }
+        self.lock_contents(frame)?;
+        match symbol {
+            Some(symbol) => {
+                at.store(symbol.bits(), Ordering::Release);
+                self.unlock_contents(frame, Contents::Other, false);
+            }
+            None => {
+                at.store(FROZEN, Ordering::Release);
+                for (i, word) in self.words_of(frame).iter().enumerate() {
+                    word.store(template.word((i & 7) as u8), Ordering::Relaxed);
+                }
+                self.unlock_contents(frame, Contents::Words, true);
+            }
         }
         Some(())
     }
-    /// Copy one frame to another. `None` if either lies outside the machine.
-    pub(crate) fn copy_words(&self, from: u64, to: u64) -> Option<()> {
-        let state = State(self.states.word(from)?.load(Ordering::Acquire));
-        if let Some(template) = self.template_of(from, state) {
-            return self.set_template(to, template);
-        }
-        self.states.word(to)?;
-        self.lock_contents(to)?;
-        for (x, y) in self.words_of(from).iter().zip(self.words_of(to)) {
-            y.store(x.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
-        self.unlock_contents(to, Contents::Words, true);
-        Some(())
+    /// Copy one frame to another.
+    pub(crate) fn copy_words(&self, from: u64, to: u64) -> Reached<()> {
+        let copied = match self.held(from) {
+            Some(Held::Symbol(symbol)) => match symbol.template() {
+                Some(template) => self.set_template(to, template),
+                None => self.set_symbol(to, Some(symbol), symbol.tails()),
+            },
+            Some(Held::Listed) => return Reached::Listed,
+            Some(Held::Words) => self.lock_contents(to).map(|_| {
+                for (x, y) in self.words_of(from).iter().zip(self.words_of(to)) {
+                    y.store(x.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+                self.unlock_contents(to, Contents::Words, true);
+            }),
+            None => None,
+        };
+        copied.map_or(Reached::Outside, Reached::Done)
     }
     /// Copy a frame whose struct pages from number `reset` on are equal tails, as a template, so that the copy costs no
     /// memory of the host. `false` if they are not, and nothing is copied then.
     pub(crate) fn copy_as_tails(&self, from: u64, to: u64, reset: u16) -> bool {
-        if reset == 0 || self.states.get(from).contents() != Contents::Words || self.states.word(to).is_none() {
+        if reset == 0 || self.states.word(to).is_none() {
             return false;
         }
-        let pages = self.words_of(from).get(usize::from(reset) * 8..).unwrap_or_default();
+        let tail = match self.held(from) {
+            Some(Held::Symbol(symbol)) if reset > 2 => Some(symbol.tails()),
+            Some(Held::Symbol(symbol)) => symbol.template(),
+            Some(Held::Words) => self.equal_tails(from, reset),
+            Some(Held::Listed) | None => None,
+        };
+        tail.is_some_and(|tail| tail.bits() & 1 != 0 && self.set_template(to, tail).is_some())
+    }
+    /// The template of a frame's words from struct page `reset` on, if they are those of equal tails.
+    fn equal_tails(&self, frame: u64, reset: u16) -> Option<Template> {
+        let pages = self.words_of(frame).get(usize::from(reset) * 8..)?;
         let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
-        let Some(tail) = pages.get(usize::from(word::COMPOUND_HEAD)) else { return false };
-        let tail = Template::from_bits(load(tail));
+        let tail = Template::from_bits(load(pages.get(usize::from(word::COMPOUND_HEAD))?));
         let values: [u64; 8] = core::array::from_fn(|i| tail.word(i as u8));
         // Without a branch for each: they are equal nearly always.
-        let differ = || pages.iter().enumerate().fold(0, |or, (i, word)| or | load(word) ^ values[i & 7]);
-        tail.bits() & 1 != 0 && differ() == 0 && self.set_template(to, tail).is_some()
+        let differ = pages.iter().enumerate().fold(0, |or, (i, word)| or | load(word) ^ values[i & 7]);
+        (differ == 0).then_some(tail)
     }
     /// Word `index` of a frame as any CPU would read it, without a trace; for tests and exports.
     #[must_use]
     pub fn frame_word(&self, pa: Pa, index: u16) -> Option<u64> {
-        self.read_word(self.frame_of(pa), u64::from(index), Order::Plain)
+        self.read_word(self.frame_of(pa), u64::from(index), Order::Plain).directly()
     }
 }

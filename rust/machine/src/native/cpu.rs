@@ -13,7 +13,7 @@ use vmemmap_arch::{
     LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
-use crate::native::contents::{apply_rmw, load_order, rmw_order, store_order};
+use crate::native::contents::{Reached, apply_rmw, load_order, rmw_order, store_order};
 use crate::native::counters::{Count, Tally};
 use crate::native::frame_state::bit;
 use crate::native::locks::Patience;
@@ -113,6 +113,19 @@ impl<'m> Native<'m> {
     pub(super) fn words_from(&self, at: Slot<()>, count: usize) -> Option<&[AtomicU64]> {
         let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
         self.machine.words.words().get(first..first.checked_add(count)?)
+    }
+    /// Access what `va` translates to; again, if the frame was taken out of the tables in between.
+    #[inline]
+    fn reach<T: Default>(&self, va: Va, access: Access, perform: impl Fn(u64, u64) -> Reached<T>) -> T {
+        let mut patience = Patience::default();
+        loop {
+            let Some((frame, index)) = self.translate(va, access) else { return T::default() };
+            match perform(frame, index) {
+                Reached::Done(value) => return value,
+                Reached::Outside => return self.outside(frame),
+                Reached::Listed => patience.wait(),
+            }
+        }
     }
     /// A word that data access found outside memory.
     fn outside<T: Default>(&self, frame: u64) -> T {
@@ -366,16 +379,11 @@ impl Cpu for Native<'_> {
 
     fn load(&self, va: Va, order: Order) -> u64 {
         self.tally.count(Count::Load);
-        let Some((frame, index)) = self.translate(va, Access::Load) else { return 0 };
-        self.machine.read_word(frame, index, order).unwrap_or_else(|| self.outside(frame))
+        self.reach(va, Access::Load, |frame, index| self.machine.read_word(frame, index, order))
     }
     fn store(&self, va: Va, value: u64, order: Order) {
         self.tally.count(Count::Store);
-        let Some((frame, index)) = self.translate(va, Access::Store) else { return };
-        match self.machine.real_word(frame, index) {
-            Some(word) => word.store(value, store_order(order)),
-            None => self.outside(frame),
-        }
+        self.reach(va, Access::Store, |frame, index| self.machine.store_word(frame, index, value, order));
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
         self.tally.count(Count::Store);
@@ -386,11 +394,7 @@ impl Cpu for Native<'_> {
                 return found;
             }
         }
-        let Some((frame, index)) = self.translate(va, Access::Store) else { return 0 };
-        match self.machine.real_word(frame, index) {
-            Some(word) => apply_rmw(word, op, order),
-            None => self.outside(frame),
-        }
+        self.reach(va, Access::Store, |frame, index| self.machine.rmw_word(frame, index, op, order))
     }
     fn fill(&self, va: Va, template: Template) {
         self.tally.count(Count::Store);
@@ -448,12 +452,11 @@ impl Cpu for Native<'_> {
     }
     fn copy_frame(&self, from: Frame<()>, to: Frame<()>) {
         let (from, to) = (self.machine.frame_of(from.pa), self.machine.frame_of(to.pa));
-        self.machine.copy_words(from, to).unwrap_or_else(|| self.outside(to));
+        self.machine.copy_words(from, to).directly().unwrap_or_else(|| self.outside(to));
     }
     fn copy_from_va(&self, from: Va, to: Frame<()>) {
-        let Some((from, _)) = self.translate(from, Access::Load) else { return };
         let to = self.machine.frame_of(to.pa);
-        self.machine.copy_words(from, to).unwrap_or_else(|| self.outside(to));
+        self.reach(from, Access::Load, |from, _| self.machine.copy_words(from, to));
     }
     fn copy_tail_frame(&self, from: Frame<()>, to: Frame<()>, reset: u16) {
         if !self.machine.copy_as_tails(self.machine.frame_of(from.pa), self.machine.frame_of(to.pa), reset) {
@@ -472,14 +475,12 @@ impl Cpu for Native<'_> {
     }
     fn load_frame(&self, frame: Frame<()>, index: u16) -> u64 {
         let f = self.machine.frame_of(frame.pa);
-        self.machine.read_word(f, u64::from(index), Order::Plain).unwrap_or_else(|| self.outside(f))
+        self.machine.read_word(f, u64::from(index), Order::Plain).directly().unwrap_or_else(|| self.outside(f))
     }
     fn store_frame(&self, frame: Frame<()>, index: u16, value: u64) {
         let f = self.machine.frame_of(frame.pa);
-        match self.machine.real_word(f, u64::from(index)) {
-            Some(word) => word.store(value, Ordering::Relaxed),
-            None => self.outside(f),
-        }
+        let stored = self.machine.store_word(f, u64::from(index), value, Order::Plain);
+        stored.directly().unwrap_or_else(|| self.outside(f));
     }
     #[inline(always)]
     fn list_push(&self, list: &mut FrameList<()>, frame: Frame<()>) {

@@ -21,7 +21,7 @@ pub enum Contents {
     Zero = 0,
     Poison = 1,
     Free = 2,
-    /// The frame's template word says.
+    /// The frame's symbol word says.
     Other = 3,
     /// The frame's own words are real.
     Words = 4,
@@ -152,10 +152,8 @@ pub struct FrameStates {
     states: Arena,
     /// States of the frames that chunks begin with: all that a large hugepage has, and close together.
     heads: Arena,
-    /// `Template::bits`, where the contents are `Other`.
-    templates: Arena,
-    /// Links of frames on a `FrameList`: previous in the high half, next in the low half; itself: none.
-    links: Arena,
+    /// Symbols, where the contents are `Other`; the links of frames that are on a `FrameList` (`symbol`).
+    symbols: Arena,
     /// Generation with which a frame was put on its list.
     list_toks: Arena,
     freed: Arena,
@@ -171,8 +169,7 @@ impl FrameStates {
         Ok(Self {
             states: map()?,
             heads,
-            templates: map()?,
-            links: map()?,
+            symbols: map()?,
             list_toks: map()?,
             freed: map()?,
             held: map()?,
@@ -205,19 +202,15 @@ impl FrameStates {
         }
     }
     #[must_use]
-    pub fn template(&self, frame: u64) -> Option<&AtomicU64> {
-        self.templates.get(frame)
-    }
-    #[must_use]
     #[inline]
-    pub fn link(&self, frame: u64) -> Option<&AtomicU64> {
-        self.links.get(frame)
+    pub fn symbol(&self, frame: u64) -> Option<&AtomicU64> {
+        self.symbols.get(frame)
     }
     /// Of all frames, for who needs many.
     #[must_use]
     #[inline]
-    pub fn links(&self) -> &[AtomicU64] {
-        self.links.words()
+    pub fn symbols(&self) -> &[AtomicU64] {
+        self.symbols.words()
     }
     #[must_use]
     pub fn list_tok(&self, frame: u64) -> Option<&AtomicU64> {

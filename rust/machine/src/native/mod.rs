@@ -6,7 +6,8 @@
 //! | `cpu`, `walk`, `lists` | a CPU without checks, its translations, its lists of frames |
 //! | `arena` | the words (the only `unsafe`) |
 //! | `frames`, `magazines` | the page frame allocator, and the frames that CPUs keep at hand |
-//! | `frame_state`, `ranges`, `contents` | what a frame is, hotplug's part, what it holds |
+//! | `frame_state`, `ranges` | what a frame is, hotplug's part |
+//! | `contents`, `symbol` | what a frame holds: words, or all of them as one |
 //! | `locks`, `pins`, `promises`, `injection`, `counters` | what CPUs share besides memory |
 //! | `sync` | the atomics, of the standard library or of loom |
 
@@ -36,6 +37,8 @@ pub mod pins;
 pub(crate) mod promises;
 #[cfg(not(loom))]
 pub(crate) mod ranges;
+#[cfg(not(loom))]
+mod symbol;
 mod sync;
 #[cfg(not(loom))]
 mod walk;
