@@ -69,9 +69,7 @@ impl Cpu for Checked<'_> {
         self.data(va, false, "load of", |frame, index| self.machine.read_word(frame, index, order))
     }
     fn store(&self, va: Va, value: u64, _order: Order) {
-        self.data(va, true, "store to", |frame, index| {
-            self.machine.store_word(frame, index, value, Order::Release)
-        });
+        self.data(va, true, "store to", |frame, index| self.machine.store_word(frame, index, value, Order::Release));
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
         if let Rmw::StoreExclusive { old, .. } = op {
@@ -80,9 +78,7 @@ impl Cpu for Checked<'_> {
                 return found;
             }
         }
-        self.data(va, true, "read-modify-write of", |frame, index| {
-            self.machine.rmw_word(frame, index, op, order)
-        })
+        self.data(va, true, "read-modify-write of", |frame, index| self.machine.rmw_word(frame, index, op, order))
     }
     fn fill(&self, va: Va, template: Template) {
         self.data(va, true, "store to", |frame, _| {
@@ -179,8 +175,7 @@ impl Cpu for Checked<'_> {
     }
     fn copy_from_va(&self, from: Va, to: Frame<u32>) {
         self.data(from, false, "copy from", |from, _| {
-            self.direct(to, "copy to", |to| Some(Some(self.machine.copy_words(from, to))))
-                .unwrap_or(Reached::Done(()))
+            self.direct(to, "copy to", |to| Some(Some(self.machine.copy_words(from, to)))).unwrap_or(Reached::Done(()))
         });
     }
     fn fill_frame(&self, frame: Frame<u32>, template: Template) {

@@ -229,6 +229,7 @@ mod tests {
 
     use super::*;
     use crate::config::{MachineConfig, RamRange};
+    use crate::native::frame_state::Contents;
 
     /// Makes `frame` look busy, lets a walk come as far as it, and meanwhile lets `change` happen and the frame be
     /// freed.

@@ -14,7 +14,7 @@ use core::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::bbm::{FeatBbm, bbm_required};
-use vmemmap_arch::{Desc, Entry, Frame, Invariant, LockId, Slot, Va};
+use vmemmap_arch::{Desc, Entry, Frame, Invariant, Level, LockId, Slot, Va};
 
 use crate::checked::frame_lock::{Fault, Hold, Judged};
 use crate::native::contents::Reached;
@@ -162,6 +162,9 @@ impl<'m> Checked<'m> {
             (Entry { desc: old, tok: m.token(old, at.level, before) }, found.is_ok())
         });
         if let Some((entry, true)) = done {
+            if at.level != Level::PTE {
+                m.stored_above_ptes();
+            }
             self.judge_store(at, entry.desc, new, promised);
         }
         done

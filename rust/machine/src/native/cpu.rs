@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use vmemmap_arch::{
     Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind,
-    LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
 };
 
 use crate::native::contents::{Reached, apply_rmw, load_order, rmw_order, store_order};
@@ -19,6 +19,7 @@ use crate::native::frame_state::bit;
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
 use crate::native::ranges::{BadFree, Freeing};
+use crate::native::walk::Walked;
 
 /// One CPU of a machine, for one thread.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub struct Native<'m> {
     pub(crate) tally: Tally,
     pub(crate) label: Cell<&'static str>,
     pub(crate) rcu_depth: Cell<u32>,
+    pub(super) walked: Cell<Walked>,
     /// `attempt` is under way: a translation fault is its answer and no violation.
     pub(crate) attempt: Cell<Attempt>,
 }
@@ -64,6 +66,7 @@ impl<'m> Native<'m> {
             tally: Tally::default(),
             label: Cell::new("start"),
             rcu_depth: Cell::new(0),
+            walked: Cell::new(Walked::NONE),
             attempt: Cell::new(Attempt::Not),
         }
     }
@@ -125,6 +128,13 @@ impl<'m> Native<'m> {
                 Reached::Outside => return self.outside(frame),
                 Reached::Listed => patience.wait(),
             }
+        }
+    }
+    /// A descriptor was stored in a table of that level.
+    #[inline(always)]
+    fn stored(&self, level: Level) {
+        if level != Level::PTE {
+            self.machine.stored_above_ptes();
         }
     }
     /// A word that data access found outside memory.
@@ -293,15 +303,16 @@ impl Cpu for Native<'_> {
                 fence(Ordering::AcqRel);
             }
         }
+        self.stored(at.level);
     }
     #[inline]
-    fn update_each(&self, at: Slot<()>, count: usize, mut each: impl FnMut(u16, Entry<()>) -> Option<Desc>) {
-        let Some(words) = self.words_from(at, count) else {
-            self.wild(at.table);
+    fn update_each(&self, slot: Slot<()>, count: usize, mut each: impl FnMut(u16, Entry<()>) -> Option<Desc>) {
+        let Some(words) = self.words_from(slot, count) else {
+            self.wild(slot.table);
             return;
         };
         let mut writes = 0;
-        for (index, at) in (at.index..).zip(words) {
+        for (index, at) in (slot.index..).zip(words) {
             if let Some(new) = each(index, Entry { desc: Desc(word(at)), tok: () }) {
                 at.store(new.0, Ordering::Relaxed);
                 writes += 1;
@@ -309,6 +320,7 @@ impl Cpu for Native<'_> {
         }
         self.tally.add(Count::Read, count as u64);
         self.tally.add(Count::Write, writes);
+        self.stored(slot.level);
     }
     #[inline]
     fn write(&self, at: Slot<()>, new: Desc, order: Order) {
@@ -319,6 +331,7 @@ impl Cpu for Native<'_> {
                 self.wild(at.table);
             }
         }
+        self.stored(at.level);
     }
     #[inline]
     fn swap(&self, at: Slot<()>, new: Desc, order: Order) -> Entry<()> {
@@ -327,6 +340,7 @@ impl Cpu for Native<'_> {
             Some(word) => Desc(word.swap(new.0, rmw_order(order))),
             None => self.wild(at.table),
         };
+        self.stored(at.level);
         Entry { desc, tok: () }
     }
     #[inline(always)]
@@ -352,17 +366,20 @@ impl Cpu for Native<'_> {
             fence(if full { Ordering::SeqCst } else { Ordering::AcqRel });
             each(Entry { desc: Desc(old), tok: () });
         }
+        self.stored(at.level);
     }
     #[inline]
     fn compare_exchange(&self, at: Slot<()>, old: Desc, new: Desc, order: Order) -> Result<Entry<()>, Entry<()>> {
         self.tally.count(Count::Exchange);
         let entry = |word| Entry { desc: Desc(word), tok: () };
-        match self.machine.word_at(at.table, u64::from(at.index)) {
+        let found = match self.machine.word_at(at.table, u64::from(at.index)) {
             Some(word) => {
                 word.compare_exchange(old.0, new.0, rmw_order(order), load_order(order)).map(entry).map_err(entry)
             }
             None => Err(Entry { desc: self.wild(at.table), tok: () }),
-        }
+        };
+        self.stored(at.level);
+        found
     }
 
     #[inline]

@@ -166,14 +166,7 @@ impl FrameStates {
     pub fn new(frames: u64) -> io::Result<Self> {
         let map = || Arena::new(frames);
         let heads = Arena::new(frames.div_ceil(CHUNK))?;
-        Ok(Self {
-            states: map()?,
-            heads,
-            symbols: map()?,
-            list_toks: map()?,
-            freed: map()?,
-            held: map()?,
-        })
+        Ok(Self { states: map()?, heads, symbols: map()?, list_toks: map()?, freed: map()?, held: map()? })
     }
     #[inline]
     #[must_use]

@@ -8,17 +8,16 @@
 //! chunks never touch the bitmap: each chunk's word goes from 0 to `WHOLE` by one compare-and-exchange.
 //!
 //! CPUs keep single frames at hand (`magazines`). A word of 0 is the initial state (free in boot memory, absent
-//! elsewhere), so untouched memory costs nothing. A hint remembers the lowest (and, for allocation from the top,
-//! highest) chunk that may have room; it is lowered whenever a chunk goes from full to not full, and its version keeps
-//! a late raise from hiding that.
+//! elsewhere), so untouched memory costs nothing. Which chunks may have room, of their own or as wholes, is kept in
+//! trees of bits (`rooms`), which whoever makes room and whoever finds none keep right.
 
 use std::io;
 
 use vmemmap_arch::Zone;
 
 use crate::native::arena::Arena;
-use crate::native::hint::{Hint, POSITION};
 use crate::native::magazines::{GROUP, Magazines, Rest};
+use crate::native::rooms::Rooms;
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
 /// Frames in a chunk.
@@ -95,8 +94,8 @@ pub struct Frames {
     nr_chunks: u64,
     /// Chunks of each range, sorted; those that share a chunk are merged.
     spans: Vec<Span>,
-    /// By zone, by whether whole chunks are wanted, by direction.
-    hints: [[[Hint; 2]; 2]; 2],
+    /// By zone, by whether whole chunks are wanted.
+    rooms: [[Rooms; 2]; 2],
     magazines: Magazines,
     /// Free frames but those in magazines.
     free: Padded,
@@ -133,13 +132,13 @@ impl Frames {
             }
         }
         spans.retain(|s| s.first < s.end);
-        let hints = || [Hint::new(), Hint::new()];
+        let rooms = || Ok::<_, io::Error>([Rooms::new(nr_chunks)?, Rooms::new(nr_chunks)?]);
         let this = Self {
             chunks: Arena::new(nr_chunks)?,
             bits: Arena::new(nr_chunks * WORDS)?,
             nr_chunks,
             spans,
-            hints: [[hints(), hints()], [hints(), hints()]],
+            rooms: [rooms()?, rooms()?],
             magazines: Magazines::new(cpus),
             free: Padded(AtomicU64::new(ram.iter().filter(|r| r.boot).map(|r| r.end - r.first).sum())),
         };
@@ -357,56 +356,51 @@ impl Frames {
         taken.then_some(at)
     }
 
-    fn search(&self, order: u8, movable: bool, top_down: bool) -> Option<u64> {
-        let n = 1u64 << order;
-        let whole = order >= CHUNK_ORDER;
-        let hint = &self.hints[usize::from(movable)][usize::from(whole)][usize::from(top_down)];
-        let seen = hint.load();
-        let start = seen & POSITION;
-        let step = if whole { n / CHUNK } else { 1 };
-        let mut hint_open = true;
-        let mut visit = |position: u64, chunk: u64| -> Option<u64> {
-            let need = if whole { CHUNK } else { 1 };
-            if hint_open && self.chunk(chunk).has_room(need, movable) {
-                // With runs of several chunks, those skipped by alignment may have room.
-                if step == 1 {
-                    hint.raise(seen, position);
-                }
-                hint_open = false;
-            }
-            if whole {
-                return self.take_chunks(chunk, step, movable).then_some(chunk * CHUNK);
-            }
-            self.reserve(chunk, n, movable)?;
-            let found = self.find_bits(chunk, order, top_down);
-            self.reserved(chunk, n, found.is_some());
-            found
-        };
-        if top_down {
-            for s in self.spans.iter().rev() {
-                let mut c = s.end.min(self.nr_chunks.saturating_sub(start)) / step * step;
-                while c >= s.first + step {
-                    c -= step;
-                    if let Some(found) = visit(self.nr_chunks - 1 - c, c) {
-                        return Some(found);
-                    }
-                }
-            }
-        } else {
-            for s in &self.spans {
-                let mut c = s.first.max(start / step * step).next_multiple_of(step);
-                while c + step <= s.end {
-                    if let Some(found) = visit(c, c) {
-                        return Some(found);
-                    }
-                    c += step;
-                }
-            }
+    /// Take these of 64 frames, all or none, wherever they are.
+    pub fn take_mask(&self, word: u64, mask: u64) -> bool {
+        let (chunk, frames) = (word / WORDS, u64::from(mask.count_ones()));
+        if self.reserve(chunk, frames, self.chunk(chunk).zone() == Zone::Movable).is_none() {
+            return false;
         }
-        if hint_open && step == 1 {
-            hint.raise(seen, self.nr_chunks);
+        let taken = self.take_in_word(word, mask);
+        self.reserved(chunk, frames, taken);
+        if taken {
+            self.free.0.fetch_sub(frames, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    fn search(&self, order: u8, movable: bool, top_down: bool) -> Option<u64> {
+        let whole = order >= CHUNK_ORDER;
+        let step = if whole { 1 << (order - CHUNK_ORDER) } else { 1 };
+        let rooms = &self.rooms[usize::from(movable)][usize::from(whole)];
+        let mut at = if top_down { self.nr_chunks.checked_sub(1) } else { Some(0) };
+        while let Some(from) = at {
+            let chunk = if top_down { rooms.last(from) } else { rooms.next(from) }?;
+            let first = chunk / step * step;
+            let found = if whole {
+                let inside = |s: &Span| first >= s.first && first + step <= s.end;
+                (self.spans.iter().any(inside) && self.take_chunks(first, step, movable)).then_some(first * CHUNK)
+            } else {
+                self.take_part(chunk, order, movable, top_down)
+            };
+            if found.is_some() {
+                return found;
+            }
+            let has_room = || self.chunk(chunk).has_room(if whole { CHUNK } else { 1 }, movable);
+            if !has_room() {
+                rooms.has_none(chunk, has_room);
+            }
+            at = if top_down { first.checked_sub(1) } else { Some(first + step) };
         }
         None
+    }
+    fn take_part(&self, chunk: u64, order: u8, movable: bool, top_down: bool) -> Option<u64> {
+        let n = 1u64 << order;
+        self.reserve(chunk, n, movable)?;
+        let found = self.find_bits(chunk, order, top_down);
+        self.reserved(chunk, n, found.is_some());
+        found
     }
 
     fn reserve(&self, chunk: u64, frames: u64, movable: bool) -> Option<()> {
@@ -431,18 +425,14 @@ impl Frames {
             self.made_room(chunk, old, old.used() - frames);
         }
     }
-    /// Lower the hints if the chunk went from full to not full, or became wholly free.
+    /// Say so if the chunk went from full to not full, or became wholly free.
     fn made_room(&self, chunk: u64, old: Chunk, used: u64) {
-        let hints = &self.hints[usize::from(old.zone() == Zone::Movable)];
-        let both = |h: &[Hint; 2]| {
-            h[0].lower(chunk);
-            h[1].lower(self.nr_chunks - 1 - chunk);
-        };
+        let rooms = &self.rooms[usize::from(old.zone() == Zone::Movable)];
         if old.used() == CHUNK || old.is_isolated() {
-            both(&hints[0]);
+            rooms[0].may_have(chunk);
         }
         if used == 0 {
-            both(&hints[1]);
+            rooms[1].may_have(chunk);
         }
     }
 

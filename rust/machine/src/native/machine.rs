@@ -42,6 +42,8 @@ pub struct Machine {
     records_void: Mutex<bool>,
     violations: Sink,
     step: CachePadded<AtomicU64>,
+    /// How often a descriptor was stored above the tables of PTEs.
+    pub(crate) upper_stores: CachePadded<AtomicU64>,
     pub(crate) frames_total: AtomicU64,
     pub(crate) self_hosted: AtomicU64,
     booting: AtomicBool,
@@ -114,6 +116,7 @@ impl Machine {
             records_void: Mutex::new(false),
             violations: Sink::default(),
             step: CachePadded(AtomicU64::new(1)),
+            upper_stores: CachePadded(AtomicU64::new(1)),
             frames_total: AtomicU64::new(boot_frames),
             self_hosted: AtomicU64::new(0),
             booting: AtomicBool::new(true),
@@ -240,6 +243,59 @@ impl Machine {
         }
         true
     }
+    /// `adopt_frame` of each frame that these PTEs of a table map, as runs of single frames; those that are adopted
+    /// already, since another PTE maps them too, are left.
+    ///
+    /// # Errors
+    /// The first of them that is taken or absent.
+    pub fn adopt_leaves(
+        &self,
+        table: Pa,
+        ptes: core::ops::Range<usize>,
+        kind: FrameKind,
+        reserved: bool,
+    ) -> Result<(), Pa> {
+        let (mut word, mut mask, mut last) = (0, 0u64, None);
+        for pte in self.table_words(table).and_then(|words| words.get(ptes)).unwrap_or_default() {
+            let desc = Desc(pte.load(Ordering::Relaxed));
+            let Kind::Page(pa) = self.geometry.kind(desc, Level::PTE) else { continue };
+            if last.replace(pa) == Some(pa) {
+                continue;
+            }
+            let frame = self.frame_of(pa);
+            if frame / 64 != word {
+                self.adopt_in_word(word, mask, kind, reserved)?;
+                (word, mask) = (frame / 64, 0);
+            }
+            if self.states.get(frame).kind() != Some(kind) {
+                mask |= 1 << (frame % 64);
+            }
+        }
+        self.adopt_in_word(word, mask, kind, reserved)
+    }
+    /// Of 64 frames those in `mask`.
+    fn adopt_in_word(&self, word: u64, mask: u64, kind: FrameKind, reserved: bool) -> Result<(), Pa> {
+        if mask == 0 {
+            return Ok(());
+        }
+        let frames = (0..64).filter(|bit| mask >> bit & 1 != 0).map(|bit| word * 64 + bit);
+        if !self.frames.take_mask(word, mask) {
+            let mut taken = frames.clone().filter(|&f| self.frames.is_used(f));
+            return Err(self.frame_pa(taken.next().unwrap_or(word * 64 + u64::from(mask.trailing_zeros()))));
+        }
+        let flags = if reserved { bit::RESERVED } else { 0 };
+        for frame in frames {
+            let _ = self.states.update(frame, |s| {
+                let generation = s.generation().wrapping_add(1) | 1;
+                Some(s.allocated(generation, kind, 0, false, flags).with_contents(Contents::Zero))
+            });
+        }
+        Ok(())
+    }
+    /// What CPUs remember of walks holds no longer.
+    pub(crate) fn stored_above_ptes(&self) {
+        self.upper_stores.0.fetch_add(1, Ordering::AcqRel);
+    }
     /// Store the words of a table page of an image. The page becomes a reserved table of init_mm.
     /// `false` if it lies outside the machine, is longer than a page, or belongs to something else.
     pub fn write_table_raw(&self, table: Pa, words: &[u64], level: Level) -> bool {
@@ -251,6 +307,7 @@ impl Machine {
         {
             return false;
         }
+        self.stored_above_ptes();
         for (i, &w) in (0..).zip(words) {
             if w == 0 {
                 continue;
@@ -259,7 +316,9 @@ impl Machine {
                 return false;
             };
             at.store(w, Ordering::Relaxed);
-            named.store(0, Ordering::Relaxed);
+            if named.load(Ordering::Relaxed) != 0 {
+                named.store(0, Ordering::Relaxed);
+            }
             if let Kind::Table(next) = self.geometry.kind(Desc(w), level) {
                 let _ = self.states.update(self.frame_of(next), |s| s.kind().map(|_| State(s.0 | bit::LINKED)));
             }

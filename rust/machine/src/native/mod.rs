@@ -5,7 +5,7 @@
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
 //! | `cpu`, `walk`, `lists` | a CPU without checks, its translations, its lists of frames |
 //! | `arena` | the words (the only `unsafe`) |
-//! | `frames`, `magazines` | the page frame allocator, and the frames that CPUs keep at hand |
+//! | `frames`, `rooms`, `magazines` | the page frame allocator, where it looks, the frames that CPUs keep at hand |
 //! | `frame_state`, `ranges` | what a frame is, hotplug's part |
 //! | `contents`, `symbol` | what a frame holds: words, or all of them as one |
 //! | `locks`, `pins`, `promises`, `injection`, `counters` | what CPUs share besides memory |
@@ -22,7 +22,6 @@ pub mod cpu;
 #[cfg(not(loom))]
 pub(crate) mod frame_state;
 pub mod frames;
-mod hint;
 #[cfg(not(loom))]
 mod injection;
 #[cfg(not(loom))]
@@ -37,6 +36,7 @@ pub mod pins;
 pub(crate) mod promises;
 #[cfg(not(loom))]
 pub(crate) mod ranges;
+mod rooms;
 #[cfg(not(loom))]
 mod symbol;
 mod sync;

@@ -1,14 +1,41 @@
 //! Where a virtual address translates to, by the tables as they are now: there are no TLBs.
+//!
+//! A CPU remembers the last table of PTEs that it walked to, as long as no descriptor above such tables was stored
+//! (`Machine::upper_stores`): what it finds is what a walk from the root would.
+
+use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{Desc, Invariant, Kind, Level, Pa, Slot, Va};
 
 use crate::native::cpu::{Access, Native, word};
+
+/// The table of PTEs that a walk ended in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walked {
+    /// The address that its first entry maps.
+    first: Va,
+    table: Pa,
+    /// `Machine::upper_stores` before the walk.
+    version: u64,
+}
+
+impl Walked {
+    /// None: no table maps that address first.
+    pub const NONE: Self = Self { first: Va(u64::MAX), table: Pa(0), version: 0 };
+}
 
 impl Native<'_> {
     /// Walk the tables as they are now: the last table, its level, and what was read there. `None`: reported.
     #[inline]
     fn walk(&self, va: Va) -> Option<(Pa, Level, Desc)> {
         let g = self.machine.geometry();
+        let version = self.machine.upper_stores.0.load(Ordering::Acquire);
+        let first = va.align_down(g.entry_span(Level::PMD));
+        let last = self.walked.get();
+        if last.first == first && last.version == version {
+            let at = self.machine.word_at(last.table, u64::from(g.index(va, Level::PTE)))?;
+            return Some((last.table, Level::PTE, Desc(word(at))));
+        }
         let mut table = self.machine.root();
         let mut level = g.top();
         loop {
@@ -22,7 +49,12 @@ impl Native<'_> {
                     table = next;
                     level = level.next();
                 }
-                _ => return Some((table, level, desc)),
+                _ => {
+                    if level == Level::PTE {
+                        self.walked.set(Walked { first, table, version });
+                    }
+                    return Some((table, level, desc));
+                }
             }
         }
     }
