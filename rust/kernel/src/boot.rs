@@ -205,10 +205,29 @@ fn adopt_struct_pages<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, online: bool) {
     let end = va.plus(g.section_vmemmap());
     let template = if online { Template::FREE } else { Template::POISON };
     while va < end {
-        if leaf_of(k, cpu, va).is_some_and(|(_, writable)| writable) {
-            cpu.fill(va, template);
+        let (slot, entry) = pgtable::walk(cpu, va);
+        if slot.level != Level::PTE {
+            if entry.desc.is_writable() && matches!(g.kind(entry.desc, slot.level), Kind::Block(_)) {
+                cpu.fill(va, template);
+            }
+            va = va.plus(g.page_size());
+            continue;
         }
-        va = va.plus(g.page_size());
+        // The pages of one table; those that may be written are filled as far as they come side by side.
+        let next = g.addr_end(va, end, Level::PMD);
+        let count = (next.since(va) >> g.page_shift()) as usize;
+        let (mut at, mut first) = (va, va);
+        let fill = |from: Va, to: Va| cpu.fill_each(from, to.since(from) >> g.page_shift(), template);
+        cpu.read_each(slot, count, |_, pte| {
+            let writable = pte.desc.is_writable() && matches!(g.kind(pte.desc, Level::PTE), Kind::Page(_));
+            if !writable {
+                fill(first, at);
+                first = at.plus(g.page_size());
+            }
+            at = at.plus(g.page_size());
+        });
+        fill(first, next);
+        va = next;
     }
 }
 

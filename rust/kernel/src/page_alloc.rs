@@ -107,9 +107,14 @@ fn bad_tail<C: Cpu>(k: &Kernel, cpu: &C, head: Va, tail: Va) -> Option<&'static 
 
 /// `free_tail_page_prepare` (6.1: `free_tail_pages_check`) of the tails of a compound page of which `restored` vmemmap
 /// pages at the end may have been written by a restore: their first struct pages stand for all tails.
-pub fn free_tail_page_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Va, restored: impl Iterator<Item = u64>) {
+pub fn free_tail_page_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Va, order: u8, restored: impl Iterator<Item = u64>) {
+    let word = tail_word(k, head, order);
     for i in restored {
         let first = head.plus(i << k.geometry.page_shift());
+        let right = |slot| tail_head(k, nth_page(first, slot), word) == Some(head);
+        if (0..SPECIAL).all(right) && cpu.skip_filled(first, 1, Template::tail(word)) == 1 {
+            continue;
+        }
         for slot in 0..SPECIAL {
             let tail = nth_page(first, slot);
             if let Some(message) = bad_tail(k, cpu, head, tail) {

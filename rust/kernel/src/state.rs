@@ -152,7 +152,12 @@ pub struct VarMap {
     hpage_shift: u32,
     sections: u32,
     hpages: u32,
+    /// Slots of the smallest size for each page of the next one, or 1 where all are few.
+    stride: u32,
 }
+
+/// So many slots, in 4 GiB of 64K pages, take 1 MiB as they come.
+const FEW_SLOTS: u32 = 1 << 16;
 
 impl VarMap {
     #[must_use]
@@ -160,13 +165,17 @@ impl VarMap {
         let section_shift = geometry.section_shift();
         let hpage_shift = geometry.hugetlb_sizes().0[0].trailing_zeros() + geometry.page_shift();
         let bytes = limit.0 - base.0;
+        let hpages = (bytes >> hpage_shift) as u32;
+        let (sizes, _) = geometry.hugetlb_sizes();
+        let stride = if hpages <= FEW_SLOTS { 1 } else { (sizes[1] / sizes[0]) as u32 };
         Self {
             base,
             limit,
             section_shift,
             hpage_shift,
             sections: (bytes >> section_shift) as u32,
-            hpages: (bytes >> hpage_shift) as u32,
+            hpages: hpages.next_multiple_of(stride),
+            stride,
         }
     }
     #[must_use]
@@ -244,6 +253,8 @@ impl VarMap {
     #[must_use]
     #[inline]
     pub const fn hpage(&self, slot: u32, field: Hpage) -> Var {
-        Var(self.hpage_base() + slot * HPAGE_WORDS + field as u32)
+        // First the slots where a page of the second size may begin: a machine of terabytes has nothing but those.
+        let place = slot % self.stride * (self.hpages / self.stride) + slot / self.stride;
+        Var(self.hpage_base() + place * HPAGE_WORDS + field as u32)
     }
 }

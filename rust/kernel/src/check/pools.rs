@@ -1,7 +1,6 @@
 //! The pools of a machine at rest against its tables and its struct pages (I8 to I11, I24; kernel-semantics §12).
 
 use vmemmap_arch::contents::word;
-use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Invariant, Level, Pa, STRUCT_PAGE_SIZE, Zone};
 
 use super::view::{Checker, Marks, StateView, Violation, page_word};
@@ -109,7 +108,7 @@ fn shared_frame<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
                     checker.view.var(var).filter(|&pa| pa != 0).map(Pa)
                 }
                 None => {
-                    let last = walk(checker.view, at(vmemmap_pages(k, page.pages).max(1) - 1))?;
+                    let last = checker.walk(at(vmemmap_pages(k, page.pages).max(1) - 1))?;
                     last.output.filter(|_| !last.desc.is_writable())
                 }
             }
@@ -140,7 +139,7 @@ pub(crate) fn hugepage<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violat
     let reuse = (reserved <= count).then(|| shared_frame(checker, page)).flatten();
     for i in 0..count.max(1) {
         let va = head.plus(i << k.geometry.page_shift());
-        let Some(found) = walk(checker.view, va) else { continue };
+        let Some(found) = checker.walk(va) else { continue };
         let Some(pa) = found.output else { continue };
         let shared = i >= reserved && Some(pa) == reuse;
         if i >= reserved && flagged && !shared {

@@ -1,8 +1,12 @@
 //! What the checks look at, and where they report to.
 
+use core::cell::Cell;
+
 use vmemmap_arch::rules::Broken;
-use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Desc, FrameKind, Invariant, InvariantSet, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var};
+use vmemmap_arch::tables::{Walk, walk};
+use vmemmap_arch::{
+    Desc, FrameKind, Invariant, InvariantSet, Kind, Level, Pa, Pfn, STRUCT_PAGE_SIZE, TableView, Va, Var,
+};
 
 use crate::Kernel;
 use crate::state::{ZONE_TAILS, ZONES};
@@ -90,6 +94,10 @@ pub(crate) struct Checker<'a, V: ?Sized, M: ?Sized, F> {
     pub view: &'a V,
     pub marks: &'a mut M,
     sink: F,
+    /// How many violations there were.
+    pub reported: u64,
+    /// The table of PTEs that was walked to last, and the address that its first one maps: nothing changes at rest.
+    last_table: Cell<Option<(Va, Pa)>>,
     pub visible: InvariantSet,
     /// The vmemmap page that tails may share which follow it.
     pub run: Option<SharedRun>,
@@ -133,21 +141,35 @@ pub(crate) struct Leaf {
 pub(crate) struct SharedRun {
     pub first: Va,
     pub pa: Pa,
+    /// The last tail that shares its frame, if nothing was wrong with it.
+    pub judged: Option<Leaf>,
 }
 
 impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'a, V, M, F> {
     pub fn new(view: &'a V, marks: &'a mut M, sink: F) -> Self {
-        Self { view, marks, sink, visible: InvariantSet::NONE, run: None, tails: ZoneTails::NONE, memmap_frames: 0 }
+        Self {
+            view,
+            marks,
+            sink,
+            reported: 0,
+            last_table: Cell::new(None),
+            visible: InvariantSet::NONE,
+            run: None,
+            tails: ZoneTails::NONE,
+            memmap_frames: 0,
+        }
     }
 
     pub fn report(&mut self, invariant: Invariant, address: u64, message: &'static str) {
         self.visible.insert(invariant);
+        self.reported += 1;
         (self.sink)(Violation::at_rest(invariant, address, message, None));
     }
 
     /// The same with the descriptor that shows it.
     pub fn report_entry(&mut self, invariant: Invariant, va: Va, level: Level, desc: Desc, message: &'static str) {
         self.visible.insert(invariant);
+        self.reported += 1;
         (self.sink)(Violation::at_rest(invariant, va.0, message, Some((level, desc))));
     }
 
@@ -158,9 +180,28 @@ impl<'a, V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<
         }
     }
 
+    /// Where a walk of `va` ends. From the last table on, if that maps it.
+    pub fn walk(&self, va: Va) -> Option<Walk> {
+        let g = self.view.geometry();
+        let first = va.align_down(g.entry_span(Level::PMD));
+        if let Some((_, table)) = self.last_table.get().filter(|(from, _)| *from == first) {
+            let index = g.index(va, Level::PTE);
+            let desc = self.view.word(table, usize::from(index))?;
+            let output = match g.kind(desc, Level::PTE) {
+                Kind::Page(pa) | Kind::Block(pa) => Some(pa.plus(va.0 & (g.page_size() - 1))),
+                Kind::None | Kind::Invalid | Kind::Table(_) | Kind::Reserved => None,
+            };
+            return Some(Walk { table, index, level: Level::PTE, desc, output });
+        }
+        let found = walk(self.view, va)?;
+        if found.level == Level::PTE {
+            self.last_table.set(Some((first, found.table)));
+        }
+        Some(found)
+    }
     /// Physical address that `va` translates to.
     pub fn translate(&self, va: Va) -> Option<Pa> {
-        walk(self.view, va)?.output
+        self.walk(va)?.output
     }
 }
 

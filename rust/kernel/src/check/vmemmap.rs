@@ -4,7 +4,6 @@
 use vmemmap_arch::contents::word;
 use vmemmap_arch::descriptor::{Attr, prot};
 use vmemmap_arch::rules::{self, Broken};
-use vmemmap_arch::tables::walk;
 use vmemmap_arch::{FrameKind, Invariant, Level, Pa, Pfn, STRUCT_PAGE_SIZE, Va};
 
 use super::pools::hugepage;
@@ -75,6 +74,10 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
     }
 
     pub fn vmemmap_leaf(&mut self, leaf: Leaf) {
+        if self.is_judged(leaf) {
+            return;
+        }
+        let before = self.reported;
         let k = self.view.kernel();
         let g = k.geometry;
         let (vars, pages) = (k.vars, g.entry_span(leaf.level) >> g.page_shift());
@@ -111,9 +114,21 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
             self.run = None;
         } else if self.follows_run(leaf) {
             self.shared_leaf(leaf);
+            let clean = self.reported == before;
+            self.run = self.run.map(|run| SharedRun { judged: clean.then_some(leaf), ..run });
         } else {
             self.own_leaf(leaf, pages);
         }
+    }
+
+    /// Whether `leaf` is one more tail of a run, with the descriptor of one with which nothing was wrong, and of the
+    /// same sub-section: then nothing is wrong with it either.
+    fn is_judged(&self, leaf: Leaf) -> bool {
+        let k = self.view.kernel();
+        let Some(judged) = self.run.and_then(|run| run.judged) else { return false };
+        let unit = k.geometry.pages_per_subsection() * STRUCT_PAGE_SIZE;
+        let place = |va: Va| va.since(k.layout.vmemmap_start) / unit;
+        judged.desc == leaf.desc && place(judged.va) == place(leaf.va) && self.follows_run(leaf)
     }
 
     pub fn report_leaf(&mut self, invariant: Invariant, leaf: Leaf, message: &'static str) {
@@ -219,7 +234,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         }
         // After a stray tail come the others of the same head.
         if !taken || writable {
-            self.run = (leaf.level == Level::PTE).then_some(SharedRun { first: leaf.va, pa: leaf.pa });
+            self.run = (leaf.level == Level::PTE).then_some(SharedRun { first: leaf.va, pa: leaf.pa, judged: None });
         }
     }
 
@@ -411,8 +426,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         }
         let start = k.layout.page_va(head);
         let leaf = |i: u64| {
-            walk(self.view, start.plus(i << k.geometry.page_shift()))
-                .and_then(|w| Some((w.output?, w.desc.is_writable())))
+            self.walk(start.plus(i << k.geometry.page_shift())).and_then(|w| Some((w.output?, w.desc.is_writable())))
         };
         let (first, second) = (leaf(0), leaf(1));
         // How many of the pages after the kept ones share the frame of the last kept one.

@@ -18,7 +18,7 @@ impl<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)> Checker<'_, 
         let page = self.view.geometry().page_size();
         match self.run {
             Some(run) if leaf.va == run.first.plus(page) && leaf.pa != run.pa => {
-                self.run = Some(SharedRun { first: run.first, pa: leaf.pa });
+                self.run = Some(SharedRun { first: run.first, pa: leaf.pa, judged: None });
             }
             Some(run) if leaf.pa == run.pa && leaf.va > run.first.plus(page) => {}
             Some(run) if leaf.va > run.first.plus(page) => self.report_leaf(

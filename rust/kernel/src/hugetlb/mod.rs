@@ -450,7 +450,8 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
 /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.
 fn destroy_compound<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) {
     cpu.label("__free_pages");
-    free_tail_page_prepare(k, cpu, page.va(k), k.features.reserved_vmemmap_pages..vmemmap_pages(k, page.pages));
+    let restored = k.features.reserved_vmemmap_pages..vmemmap_pages(k, page.pages);
+    free_tail_page_prepare(k, cpu, page.va(k), page.order(), restored);
     free_pages_prepare(k, cpu, page.head, page.order());
 }
 
