@@ -3,7 +3,7 @@
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Attr, Desc, Level, Pa, Pfn, TableView, Va};
+use vmemmap_arch::{Attr, Desc, Kind, Level, Pa, Pfn, TableView, Va};
 
 use crate::table_image::TableImage;
 
@@ -46,22 +46,33 @@ impl TableImage {
     /// Sections whose vmemmap is mapped, by address, looked for in every range of RAM.
     #[must_use]
     pub fn sections(&self) -> Vec<SectionState> {
+        let mut online = self.meta().blocks_online.clone();
+        if let Some(blocks) = &mut online {
+            blocks.sort_unstable();
+        }
+        let found = self.section_starts().into_iter();
+        found.filter_map(|(start, early)| self.section(start, early, online.as_deref())).collect()
+    }
+
+    /// Where sections may begin, by address, and whether they hold RAM that was there at boot.
+    fn section_starts(&self) -> Vec<(Pa, bool)> {
         let g = self.geometry();
         let size = g.section_size();
-        let mut starts: Vec<(u64, bool)> = Vec::new();
+        let mut starts: Vec<(Pa, bool)> = Vec::new();
         for (range, boot) in &self.meta().ram {
             let mut at = range.start.0 & !(size - 1);
             while at < range.end.0 {
-                starts.push((at, *boot));
+                starts.push((Pa(at), *boot));
                 at += size;
             }
         }
         starts.sort_unstable_by_key(|s| (s.0, !s.1));
         starts.dedup_by_key(|s| s.0);
-        starts.into_iter().filter_map(|(start, early)| self.section(Pa(start), early)).collect()
+        starts
     }
 
-    fn section(&self, start: Pa, early: bool) -> Option<SectionState> {
+    /// `blocks_online`: sorted.
+    fn section(&self, start: Pa, early: bool, blocks_online: Option<&[u64]>) -> Option<SectionState> {
         let g = self.geometry();
         let block = if self.meta().block_size == 0 { g.section_size() } else { self.meta().block_size };
         let first = self.layout().page_va(g.pfn(start));
@@ -77,10 +88,7 @@ impl TableImage {
                 inside += 1;
             }
         }
-        let online = match &self.meta().blocks_online {
-            Some(blocks) => blocks.contains(&(start.0 / block)),
-            None => true,
-        };
+        let online = blocks_online.is_none_or(|blocks| blocks.binary_search(&(start.0 / block)).is_ok());
         // Boot vmemmap may well lie in the section it describes; only a hot-added one is self-hosted by that.
         let self_hosted = !early && inside != 0;
         (mapped != 0).then_some(SectionState { start, early, online, style, mapped, self_hosted })
@@ -131,10 +139,10 @@ impl TableImage {
     pub fn vmemmap_extra_prot(&self) -> u64 {
         let g = self.geometry();
         let known = prot::PAGE_KERNEL | prot::PROT_SECT_NORMAL_6_12 | Attr::TABLE_BIT.bits() | g.address_mask();
-        self.sections()
+        self.section_starts()
             .iter()
-            .find_map(|s| {
-                self.leaves(self.layout().page_va(g.pfn(s.start)), g.section_vmemmap())
+            .find_map(|(start, _)| {
+                self.leaves(self.layout().page_va(g.pfn(*start)), g.section_vmemmap())
                     .find(|l| l.frame.is_some() && l.desc.is_writable())
             })
             .map_or(0, |leaf| leaf.desc.0 & !known)
@@ -164,7 +172,7 @@ impl TableImage {
 
     /// Every leaf, and every hole, of [start, start + bytes), in order.
     fn leaves(&self, start: Va, bytes: u64) -> Leaves<'_> {
-        Leaves { image: self, at: start, left: bytes }
+        Leaves { image: self, at: start, left: bytes, table: None }
     }
 }
 
@@ -190,6 +198,30 @@ struct Leaves<'a> {
     image: &'a TableImage,
     at: Va,
     left: u64,
+    /// The table of PTEs that the last leaf is in, and the address that its first one maps.
+    table: Option<(Va, &'a [u64])>,
+}
+
+impl<'a> Leaves<'a> {
+    /// Level and descriptor of the leaf that `at` is in, and where that translates to. A table is looked for once.
+    fn look(&mut self) -> Option<(Level, Desc, Option<Pa>)> {
+        let (image, at, g) = (self.image, self.at, self.image.geometry());
+        let first = at.align_down(g.entry_span(Level::PMD));
+        if let Some((_, words)) = self.table.filter(|(from, _)| *from == first) {
+            let desc = Desc(*words.get(usize::from(g.index(at, Level::PTE)))?);
+            let output = match g.kind(desc, Level::PTE) {
+                Kind::Page(pa) | Kind::Block(pa) => Some(pa.plus(at.0 & (g.page_size() - 1))),
+                Kind::None | Kind::Invalid | Kind::Table(_) | Kind::Reserved => None,
+            };
+            return Some((Level::PTE, desc, output));
+        }
+        // A verified image has every table that a descriptor names.
+        let found = walk(image, at)?;
+        if found.level == Level::PTE {
+            self.table = image.words(found.table).map(|words| (first, words));
+        }
+        Some((found.level, found.desc, found.output))
+    }
 }
 
 impl Iterator for Leaves<'_> {
@@ -199,12 +231,11 @@ impl Iterator for Leaves<'_> {
         if self.left == 0 {
             return None;
         }
-        // A verified image has every table that a descriptor names.
-        let found = walk(self.image, self.at)?;
-        let span = self.image.geometry().entry_span(found.level);
+        let (level, desc, frame) = self.look()?;
+        let span = self.image.geometry().entry_span(level);
         let bytes = (span - (self.at.0 & (span - 1))).min(self.left);
         self.at = self.at.plus(bytes);
         self.left -= bytes;
-        Some(Leaf { desc: found.desc, level: found.level, bytes, frame: found.output })
+        Some(Leaf { desc, level, bytes, frame })
     }
 }
