@@ -6,7 +6,7 @@ use vmemmap_arch::{Geometry, Granule, Layout, Level, Pa, Pfn, Va, Version};
 use vmemmap_image::{ImageMeta, Ptdump, TableImage, TextWriter};
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{Policies, Ram};
-use vmemmap_lab::live::{LiveMachine, RealSection, RealTables};
+use vmemmap_lab::live::{HugepageRun, LiveMachine, RealMachine, RealSection, RealTables};
 
 use crate::bytes::Bytes;
 
@@ -184,10 +184,9 @@ pub fn run(data: &[u8]) -> Reached {
         seed = seed.wrapping_mul(0xd129_0d3b_3b6f_0a5d).wrapping_add(1);
         assert!(walk(&image, Va(seed)).is_some(), "every table that is named is there");
     }
-    let real = RealTables {
+    let machine = RealMachine {
         layout: *image.layout(),
         root: meta.root,
-        tables: image.tables().collect(),
         ram: meta
             .ram
             .iter()
@@ -197,10 +196,11 @@ pub fn run(data: &[u8]) -> Reached {
             .iter()
             .map(|s| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted })
             .collect(),
-        hugepages: meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages)).collect(),
+        hugepages: HugepageRun::of(meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages))),
         hvo: meta.hvo,
         extra_prot: image.vmemmap_extra_prot(),
     };
+    let real = RealTables { machine, tables: image.tables().collect() };
     let live = match LiveMachine::load(&real, Policies::default(), data.len() % 2 == 1) {
         Ok(live) => live,
         Err(error) => {

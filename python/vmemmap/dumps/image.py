@@ -18,7 +18,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Literal, cast
+from typing import IO, Any, Final, Literal, Protocol, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -53,8 +53,9 @@ _BROKEN_ARCHIVE: Final = (
 )
 # Arrays above this are stored as they are: packing half a gigabyte takes a minute, writing it a second.
 _PACK_LIMIT: Final = 64 << 20
-# Rows of an array that are written at a time.
+# Rows of an array that are written at a time, and bytes of one that are read.
 _ROWS: Final = 1 << 12
+_PIECE: Final = 1 << 22
 # Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
 _MOST_PACKED: Final = 1100
 # Array → its dimensions and the types it may have, as .npy spells them; the first is the one that is written.
@@ -79,6 +80,22 @@ class Image:
     words: NDArray[np.uint64]
     """The descriptors, one row for each table page."""
     description: Description
+
+
+class Rows(Protocol):
+    """What is written of an array: one that is never held as a whole gives rows as they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and words in each."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]: ...
 
 
 def kind_of(path: str | os.PathLike[str]) -> Literal["npz", "ptdump", "vmcore"]:
@@ -262,10 +279,18 @@ def _read_array(path: Path, archive: zipfile.ZipFile, name: str) -> NDArray[Any]
             bytes_needed *= length
         if bytes_needed > member.file_size:
             raise ImageError(f"{where} claims the shape {_shape(shape)}, but has {member.file_size} bytes")
-        data = stream.read(bytes_needed + 1)
-    if len(data) != bytes_needed:
-        raise ImageError(f"{where} has {len(data)} bytes, but its shape {_shape(shape)} takes {bytes_needed}")
-    return np.reshape(np.frombuffer(data, dtype=dtype), shape)
+        # Piece by piece into the array itself: of half a gigabyte there is one copy.
+        data, read = np.empty(bytes_needed // dtype.itemsize, dtype=dtype), 0
+        target = memoryview(cast("Any", data)).cast("B") if bytes_needed else memoryview(bytearray())
+        while piece := stream.read(_PIECE):
+            kept = piece[: bytes_needed - read]
+            target[read : read + len(kept)] = kept
+            read += len(piece)
+            if read > bytes_needed:
+                break
+    if read != bytes_needed:
+        raise ImageError(f"{where} has {read} bytes, but its shape {_shape(shape)} takes {bytes_needed}")
+    return np.reshape(data, shape)
 
 
 def _npy_header(where: str, stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -299,14 +324,15 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _write_arrays(file: IO[bytes], image: Image) -> None:
-    arrays: Mapping[str, NDArray[Any]] = {"pa": image.pa, "level": image.level, "words": image.words}
+    arrays: Mapping[str, Rows] = {"pa": image.pa, "level": image.level, "words": image.words}
     # Tables repeat so much that the fastest setting already packs them well.
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, allowZip64=True) as archive:
         for name, array in arrays.items():
             archive.compression = zipfile.ZIP_DEFLATED if array.nbytes <= _PACK_LIMIT else zipfile.ZIP_STORED
             # Opened by name a member has the time 1980-01-01: equal tables make equal files.
             with archive.open(f"{name}.npy", "w", force_zip64=array.nbytes >= 1 << 31) as stream:
-                array = np.ascontiguousarray(array, dtype=_ARRAYS[name][1][0])
-                npy.write_array_header_1_0(stream, npy.header_data_from_array_1_0(array))
-                for start in range(0, len(array), _ROWS):
-                    stream.write(array[start : start + _ROWS].tobytes())
+                descr = _ARRAYS[name][1][0]
+                header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+                npy.write_array_header_1_0(stream, header)
+                for start in range(0, array.shape[0], _ROWS):
+                    stream.write(np.ascontiguousarray(array[start : start + _ROWS], dtype=descr).tobytes())

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -21,10 +23,75 @@ from .reading import read_at_most
 from .releases import behaviour_of_release, kernel_behaviour
 from .va_layout import generation_of
 
-__all__ = ["Description", "describe", "read_description"]
+__all__ = ["Description", "HugepageRuns", "describe", "read_description"]
 
 _LIMIT: Final = 64 << 20
 _MISSING: Final = object()
+_LISTED: Final = 1 << 16
+"""Most hugepages that are listed one by one; more are written as runs."""
+_COUNT_LIMIT: Final = 1 << 24
+"""Most hugepages in runs, which a few bytes can claim: 32 TiB of 2M pages."""
+
+
+class HugepageRuns(Sequence[tuple[int, int]]):
+    """(PFN of the head, length in base pages) of each HugeTLB page, kept as runs of those side by side: terabytes have
+    millions.
+    """
+
+    __slots__ = ("_ends", "runs")
+
+    def __init__(self, runs: Sequence[tuple[int, int, int]]) -> None:
+        """Hold these runs.
+
+        Args:
+            runs: (PFN of the first head, length of each in base pages, number of pages).
+        """
+        self.runs = tuple(runs)
+        self._ends = tuple(accumulate(count for _, _, count in self.runs))
+
+    @staticmethod
+    def of(runs: Sequence[tuple[int, int, int]]) -> Sequence[tuple[int, int]]:
+        """The pages as a tuple, if they are few, else as runs.
+
+        Args:
+            runs: As above.
+
+        Returns:
+            The pages.
+        """
+        pages = HugepageRuns(runs)
+        return pages if len(pages) > _LISTED else tuple(sorted(pages))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(index)
+        run = bisect_right(self._ends, place)
+        first, length, count = self.runs[run]
+        return first + (place - self._ends[run] + count) * length, length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for first, length, count in self.runs:
+            for n in range(count):
+                yield first + n * length, length
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HugepageRuns) and self.runs == other.runs
+
+    def __hash__(self) -> int:
+        return hash(self.runs)
+
+    def counted(self) -> dict[int, int]:
+        """Number of pages by length."""
+        counts: Counter[int] = Counter()
+        for _, length, count in self.runs:
+            counts[length] += count
+        return counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +115,7 @@ class Description:
     """Numbers of the memory blocks that are online; ``None`` if the JSON does not say."""
     block_size: int
     """``memory_block_size_bytes``; 0 if the JSON does not say."""
-    hugepages: tuple[tuple[int, int], ...]
+    hugepages: Sequence[tuple[int, int]]
     """(PFN of the head, length in base pages) of each HugeTLB page."""
     hvo: bool
     """``vm.hugetlb_optimize_vmemmap``."""
@@ -242,7 +309,9 @@ def _block_size(guest: _Keys) -> int:
     return size
 
 
-def _hugepages(guest: _Keys) -> tuple[tuple[int, int], ...]:
+def _hugepages(guest: _Keys) -> Sequence[tuple[int, int]]:
+    if "hugetlb_runs_pfn_npages_count" in guest.data:
+        return _hugepage_runs(guest)
     pages: list[tuple[int, int]] = []
     for i, item in enumerate(guest.items("hugetlb_heads_pfn_npages")):
         key = f"hugetlb_heads_pfn_npages[{i}]"
@@ -252,6 +321,22 @@ def _hugepages(guest: _Keys) -> tuple[tuple[int, int], ...]:
             raise guest.bad(key, "[PFN of the head, base pages]")
         pages.append((pfn, count))
     return tuple(pages)
+
+
+def _hugepage_runs(guest: _Keys) -> HugepageRuns:
+    runs: list[tuple[int, int, int]] = []
+    total = 0
+    for i, item in enumerate(guest.items("hugetlb_runs_pfn_npages_count")):
+        key, expected = f"hugetlb_runs_pfn_npages_count[{i}]", "[PFN of the first head, base pages of each, pages]"
+        values = cast("list[object]", item) if isinstance(item, list) else []
+        if len(values) != 3:
+            raise guest.bad(key, expected)
+        first, length, count = (guest.address(key, value) for value in values)
+        total += count
+        if first < 0 or length <= 0 or count <= 0 or total > _COUNT_LIMIT or first + count * length >= 1 << 52:
+            raise guest.bad(key, expected)
+        runs.append((first, length, count))
+    return HugepageRuns(runs)
 
 
 def _pools(guest: _Keys, granule: int) -> tuple[tuple[int, int], ...]:
@@ -270,11 +355,16 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
     """The JSON object for ``description``, with a capture's keys."""
     d = description
     levels, counts = np.unique(np.asarray(level).astype(np.int8), return_counts=True)
-    counted = Counter(pages for _, pages in d.hugepages)
+    runs = d.hugepages if isinstance(d.hugepages, HugepageRuns) else None
+    counted = Counter(pages for _, pages in d.hugepages) if runs is None else runs.counted()
     pools = {f"{pages * d.granule >> 10}kB": nr for pages, nr in {**counted, **dict(d.pools)}.items()}
     guest: dict[str, Any] = {
         "hugepages": {name: str(count) for name, count in sorted(pools.items())},
-        "hugetlb_heads_pfn_npages": [list(page) for page in d.hugepages],
+        **(
+            {"hugetlb_heads_pfn_npages": [list(page) for page in d.hugepages]}
+            if runs is None
+            else {"hugetlb_runs_pfn_npages_count": [list(run) for run in runs.runs]}
+        ),
         "hugetlb_optimize_vmemmap": int(d.hvo),
         "memory_block_size_bytes": d.block_size or section_size(d.granule),
     }

@@ -117,6 +117,11 @@ class HugeTLBPool:
         """(PFN of the head, length in base pages) of each page, by PFN."""
         return self._core.pages(self._index)
 
+    @property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """The same as runs of pages side by side: (PFN of the first head, length of each, number of pages)."""
+        return self._core.page_runs(self._index)
+
     def allocate(self, count: int | None = None, *, pfns: Iterable[int] | None = None) -> list[int]:
         """Fresh pages into the pool: `count` of them anywhere, or exactly those with these head PFNs.
 

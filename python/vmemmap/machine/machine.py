@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from ..dumps.struct_page import StructPage
 from ..errors import SpecError
@@ -169,6 +169,22 @@ class Tables(Mapping[int, "NDArray[np.uint64]"]):
         return TablesCopy(*self._core.image_arrays())
 
 
+class _Rows:
+    """The words of tables, copied as they are asked for."""
+
+    __slots__ = ("_core", "_pa", "shape")
+
+    def __init__(self, core: _core.Machine, pa: NDArray[np.uint64]) -> None:
+        self._core, self._pa, self.shape = core, pa, (len(pa), core.granule // 8)
+
+    @property
+    def nbytes(self) -> int:
+        return self.shape[0] * self.shape[1] * 8
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.uint64]:
+        return self._core.rows(self._pa[rows].tolist())
+
+
 class Machine:
     """An arm64 machine with its kernel: boots with ``boot_memory`` at 1 GiB and room for ``hotplug_memory`` above it.
 
@@ -312,6 +328,8 @@ class Machine:
         machine = cls.__new__(cls)
         try:
             tables = _core.TableImage(image.pa, image.level, image.words, d)
+            # The copy is the machine's to use up: of terabytes each is half a gigabyte.
+            del image
             machine._adopt(_core.Machine.load(tables, json.dumps(chosen), checked), d)
         except ValueError as error:
             lacks = "".join(
@@ -328,11 +346,14 @@ class Machine:
         """
         from ..dumps.image import Image, write_npz
 
-        pa, level, words = self._core.image_arrays()
+        tables = self.tables
+        pa, level = tables.pa, cast("Any", tables.level).view("u1")
+        # `write_npz` asks it for rows only.
+        words = cast("NDArray[np.uint64]", _Rows(self._core, pa))
         write_npz(path, Image(pa=pa, level=level, words=words, description=self._describe()))
 
     def _describe(self) -> Description:
-        from ..dumps.image_json import Description
+        from ..dumps.image_json import Description, HugepageRuns
 
         core = self._core
         layout = core.layout()
@@ -348,7 +369,7 @@ class Machine:
             ram=tuple((start, start + size, boot) for start, size, boot in core.ram()),
             blocks_online=tuple(b.start // b.size for b in self.memory.blocks if b.state == "online"),
             block_size=core.section_size,
-            hugepages=tuple(sorted(page for pool in self.hugetlb.values() for page in pool.pages)),
+            hugepages=HugepageRuns.of([run for pool in self.hugetlb.values() for run in pool.runs]),
             hvo=core.hvo,
         )
         return fresh if self._description is None else replace(fresh, kernel_text=self._description.kernel_text)

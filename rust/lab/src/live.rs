@@ -35,14 +35,19 @@ pub enum LiveError {
 /// Tables of a real kernel, and what is known beside them.
 #[derive(Clone, Debug)]
 pub struct RealTables<'a> {
-    pub layout: Layout,
-    pub root: Pa,
+    pub machine: RealMachine,
     /// Address, level and words of each table page.
     pub tables: Vec<(Pa, Level, &'a [u64])>,
+}
+
+/// What is known of a real kernel's machine beside its tables.
+#[derive(Clone, Debug)]
+pub struct RealMachine {
+    pub layout: Layout,
+    pub root: Pa,
     pub ram: Vec<Ram>,
     pub sections: Vec<RealSection>,
-    /// Head and length in base pages.
-    pub hugepages: Vec<(Pfn, u64)>,
+    pub hugepages: Vec<HugepageRun>,
     pub hvo: bool,
     /// Attribute bits that boot options add to every mapping.
     pub extra_prot: u64,
@@ -55,6 +60,35 @@ pub struct RealSection {
     pub early: bool,
     pub online: bool,
     pub self_hosted: bool,
+}
+
+/// HugeTLB pages of one length side by side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HugepageRun {
+    pub first: Pfn,
+    /// Length of each in base pages.
+    pub pages: u64,
+    pub count: u64,
+}
+
+impl HugepageRun {
+    /// Pages as (head, length), joined as far as they come side by side.
+    #[must_use]
+    pub fn of(pages: impl IntoIterator<Item = (Pfn, u64)>) -> Vec<Self> {
+        let mut runs: Vec<Self> = Vec::new();
+        for (head, pages) in pages {
+            match runs.last_mut() {
+                Some(run) if run.pages == pages && run.first.0.checked_add(run.count * pages) == Some(head.0) => {
+                    run.count += 1;
+                }
+                _ => runs.push(Self { first: head, pages, count: 1 }),
+            }
+        }
+        runs
+    }
+    pub fn heads(self) -> impl Iterator<Item = Pfn> {
+        (0..self.count).map(move |n| self.first.plus(n * self.pages))
+    }
 }
 
 /// A pool as sysfs shows it.
@@ -133,6 +167,50 @@ macro_rules! on_cpu {
     }};
 }
 
+/// A machine that is being made of a real kernel's tables. Step by step, so that who holds the tables may let them go
+/// before the rest of the machine is there.
+#[derive(Debug)]
+pub struct Loading(LiveMachine);
+
+impl Loading {
+    /// An empty machine of that kernel.
+    ///
+    /// # Errors
+    /// `Config`, or what `real` contradicts.
+    pub fn new(real: &RealMachine, policies: Policies, checked: bool) -> Result<Self, LiveError> {
+        let mut kernel = Kernel::new(real.layout, policies, &real.ram, real.hvo);
+        kernel.extra_prot = real.extra_prot;
+        let live = LiveMachine::empty(kernel, Some(real.root), checked)?;
+        live.online_hot_added(real)?;
+        Ok(Self(live))
+    }
+    /// Address, level and words of each table page.
+    ///
+    /// # Errors
+    /// A table that overlaps another, or lies outside RAM.
+    pub fn tables<'a>(self, tables: impl IntoIterator<Item = (Pa, Level, &'a [u64])>) -> Result<Self, LiveError> {
+        for (pa, level, words) in tables {
+            if !self.0.machine.write_table_raw(pa, words, level) {
+                return Err(LiveError::Table(pa));
+            }
+        }
+        Ok(self)
+    }
+    /// What the tables map is in use; struct pages and pools are made to fit.
+    ///
+    /// # Errors
+    /// What the tables contradict.
+    pub fn finish(self, real: &RealMachine) -> Result<LiveMachine, LiveError> {
+        let live = self.0;
+        for section in &real.sections {
+            live.adopt_vmemmap(section)?;
+        }
+        on_cpu!(live, |cpu| live.adopt(cpu, real))?;
+        live.machine.seal_boot();
+        Ok(live)
+    }
+}
+
 impl LiveMachine {
     fn empty(kernel: Kernel, root: Option<Pa>, checked: bool) -> Result<Self, LiveError> {
         let ram = kernel.ram().iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
@@ -161,24 +239,10 @@ impl LiveMachine {
     /// # Errors
     /// What the tables contradict.
     pub fn load(real: &RealTables<'_>, policies: Policies, checked: bool) -> Result<Self, LiveError> {
-        let mut kernel = Kernel::new(real.layout, policies, &real.ram, real.hvo);
-        kernel.extra_prot = real.extra_prot;
-        let live = Self::empty(kernel, Some(real.root), checked)?;
-        live.online_hot_added(real)?;
-        for (pa, level, words) in &real.tables {
-            if !live.machine.write_table_raw(*pa, words, *level) {
-                return Err(LiveError::Table(*pa));
-            }
-        }
-        for section in &real.sections {
-            live.adopt_vmemmap(section)?;
-        }
-        on_cpu!(live, |cpu| live.adopt(cpu, real))?;
-        live.machine.seal_boot();
-        Ok(live)
+        Loading::new(&real.machine, policies, checked)?.tables(real.tables.iter().copied())?.finish(&real.machine)
     }
 
-    fn adopt<C: Cpu>(&self, cpu: &C, real: &RealTables<'_>) -> Result<(), LiveError> {
+    fn adopt<C: Cpu>(&self, cpu: &C, real: &RealMachine) -> Result<(), LiveError> {
         let g = self.kernel.geometry;
         let early = real.ram.iter().filter(|r| r.boot);
         let early = early.map(|r| Adopted { start: r.start, bytes: r.bytes, early: true, online: Some(Zone::Normal) });
@@ -188,17 +252,19 @@ impl LiveMachine {
             Adopted { start: s.start, bytes: g.section_size(), early: false, online }
         });
         boot::adopt(&self.kernel, cpu, &early.chain(added).collect::<Vec<_>>()).map_err(LiveError::Boot)?;
-        for &(head, pages) in &real.hugepages {
-            let h = self.hstate_of(pages).ok_or(LiveError::Hugepage(head.0))?;
-            if !self.machine.adopt_frame(g.pa(head), pages.trailing_zeros() as u8, FrameKind::Huge, false) {
-                return Err(LiveError::Hugepage(head.0));
+        for run in &real.hugepages {
+            let h = self.hstate_of(run.pages).ok_or(LiveError::Hugepage(run.first.0))?;
+            for head in run.heads() {
+                if !self.machine.adopt_frame(g.pa(head), run.pages.trailing_zeros() as u8, FrameKind::Huge, false) {
+                    return Err(LiveError::Hugepage(head.0));
+                }
+                hugetlb::adopt::adopt_page(&self.kernel, cpu, head, h).map_err(LiveError::Boot)?;
             }
-            hugetlb::adopt::adopt_page(&self.kernel, cpu, head, h).map_err(LiveError::Boot)?;
         }
         Ok(())
     }
 
-    fn online_hot_added(&self, real: &RealTables<'_>) -> Result<(), LiveError> {
+    fn online_hot_added(&self, real: &RealMachine) -> Result<(), LiveError> {
         let bytes = self.kernel.geometry.section_size();
         for s in real.sections.iter().filter(|s| !s.early && s.online) {
             on_cpu!(self, |cpu| cpu.range_op(s.start, bytes, RangeOp::OnlineMovable))
@@ -215,6 +281,17 @@ impl LiveMachine {
         while at < g.section_vmemmap() {
             let Some(found) = walk(&self.machine, start.plus(at)) else { return Err(LiveError::Table(section.start)) };
             let span = g.entry_span(found.level);
+            if found.level == Level::PTE {
+                let end = (at + (g.entries() as u64 - u64::from(found.index)) * span).min(g.section_vmemmap());
+                let ptes = usize::from(found.index)..usize::from(found.index) + ((end - at) / span) as usize;
+                if !section.self_hosted {
+                    self.machine
+                        .adopt_leaves(found.table, ptes, FrameKind::Vmemmap, section.early)
+                        .map_err(LiveError::VmemmapFrame)?;
+                }
+                at = end;
+                continue;
+            }
             if let Some(pa) = found.output {
                 let order = (span >> g.page_shift()).trailing_zeros() as u8;
                 let known = matches!(self.machine.frame_use(pa), Some((FrameKind::Vmemmap, ..)));
@@ -383,19 +460,43 @@ impl LiveMachine {
         let (sizes, _) = self.kernel.geometry.hugetlb_sizes();
         let vars = &self.kernel.vars;
         let mut pages = Vec::new();
+        self.each_slot(h, |slot| pages.push((self.kernel.geometry.pfn(vars.hpage_pa(slot)), sizes[usize::from(h)])));
+        pages.sort_unstable();
+        pages
+    }
+    /// The same as runs, without ever holding the list: of a pool of millions.
+    #[must_use]
+    pub fn page_runs(&self, h: u8) -> Vec<HugepageRun> {
+        let (sizes, _) = self.kernel.geometry.hugetlb_sizes();
+        let Some(&pages) = sizes.get(usize::from(h)) else { return Vec::new() };
+        let vars = &self.kernel.vars;
+        let smallest = self.kernel.geometry.hugetlb_sizes().0[0];
+        let slots = (vars.limit.since(vars.base) >> self.kernel.geometry.page_shift()).div_ceil(smallest);
+        let mut listed = vec![0u64; slots.div_ceil(64) as usize];
+        self.each_slot(h, |slot| {
+            if let Some(word) = listed.get_mut((slot / 64) as usize) {
+                *word |= 1 << (slot % 64);
+            }
+        });
+        let words = (0..).zip(&listed).filter(|(_, word)| **word != 0);
+        let slots =
+            words.flat_map(|(n, word)| (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| n * 64 + bit));
+        HugepageRun::of(slots.map(|slot| (self.kernel.geometry.pfn(vars.hpage_pa(slot)), pages)))
+    }
+    /// Each page of a pool, by its slot, in no order.
+    fn each_slot(&self, h: u8, mut each: impl FnMut(u32)) {
+        let vars = &self.kernel.vars;
         for list in [Hstate::FreeList, Hstate::ActiveList] {
             let mut at = self.hstate_var(h, list);
             // A list that another thread changes meanwhile could lead in a circle.
             let mut left = self.hstate_var(h, Hstate::NrHugePages).saturating_add(1);
             while at != 0 && left != 0 {
                 let slot = (at - 1) as u32;
-                pages.push((self.kernel.geometry.pfn(vars.hpage_pa(slot)), sizes[usize::from(h)]));
+                each(slot);
                 at = self.machine.var(vars.hpage(slot, Hpage::Next));
                 left -= 1;
             }
         }
-        pages.sort_unstable();
-        pages
     }
     /// How many pages of a pool are optimised, by their tables: two vmemmap pages of tails share a frame.
     #[must_use]

@@ -43,7 +43,7 @@ impl Shape {
     #[staticmethod]
     fn of_image(py: Python<'_>, image: &TableImage) -> PyResult<Self> {
         guarded(py, || {
-            let image = Arc::clone(&image.0);
+            let image = image.get()?;
             let layout = *image.layout();
             let shape = abandonable(py, move || vmemmap_image::Shape::of_image(&image))?;
             Ok(Self { shape: Arc::new(shape), layout })
@@ -166,7 +166,7 @@ fn described<'py>(py: Python<'py>, d: &Diff, known: &Shape) -> PyResult<Bound<'p
 #[pyfunction]
 pub fn diff_elsewhere(py: Python<'_>, a: &TableImage, b: &TableImage) -> PyResult<u64> {
     guarded(py, || {
-        let (a, b) = (Arc::clone(&a.0), Arc::clone(&b.0));
+        let (a, b) = (a.get()?, b.get()?);
         abandonable(py, move || changed_elsewhere(&a, &b))
     })
 }
@@ -187,7 +187,7 @@ pub fn check_image<'py>(
     contents: Option<(Py<PyAny>, Option<u64>)>,
 ) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
-        let image = Arc::clone(&image.0);
+        let image = image.get()?;
         let (read, head_mask) = contents.map_or((None, None), |(read, head_mask)| (Some(read), head_mask));
         let mut left_out: Vec<Pa> = left_out.into_iter().map(Pa).collect();
         left_out.sort_unstable();

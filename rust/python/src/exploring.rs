@@ -152,7 +152,7 @@ pub fn stress(
             call.call1(py, (p.operations, p.violations, seconds, counters)).map(drop)
         };
         let any = steps.iter().any(Option::is_some);
-        let image = image.map(|image| image.0.clone());
+        let image = image.map(TableImage::get).transpose()?;
         let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress), source: &Source<'_>| {
             let tables = image.as_deref().map(real_tables);
             session::stress(document, options, tables.as_ref(), any.then_some(source), stop, note)

@@ -1,6 +1,6 @@
 //! Dumps: text checked and cut, arrays turned into a verified `TableImage`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
@@ -8,7 +8,7 @@ use vmemmap_arch::{Pa, Pfn, Va};
 use vmemmap_image::{ImageError, ImageMeta, SectionState};
 use vmemmap_kernel::Ram;
 use vmemmap_lab::document::{geometry, version};
-use vmemmap_lab::live::{RealSection, RealTables};
+use vmemmap_lab::live::{HugepageRun, RealMachine, RealSection, RealTables};
 
 use crate::errors::{Error, guarded};
 
@@ -32,9 +32,25 @@ struct Description {
     ram: Vec<(u64, u64, bool)>,
     blocks_online: Option<Vec<u64>>,
     block_size: u64,
-    hugepages: Vec<(u64, u64)>,
+    hugepages: Hugepages,
     hvo: bool,
     notes: Vec<String>,
+}
+
+/// (PFN of the head, length in base pages) of each hugepage: a sequence of pairs, or one that knows its `runs`.
+struct Hugepages(Vec<(u64, u64)>);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Hugepages {
+    type Error = PyErr;
+
+    fn extract(pages: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let Some(runs) = pages.getattr_opt("runs")? else { return Ok(Self(pages.extract()?)) };
+        let runs: Vec<(u64, u64, u64)> = runs.extract()?;
+        let each = |(first, pages, count): (u64, u64, u64)| {
+            (0..count).map(move |n| (first.saturating_add(n.saturating_mul(pages)), pages))
+        };
+        Ok(Self(runs.into_iter().flat_map(each).collect()))
+    }
 }
 
 impl Description {
@@ -49,7 +65,7 @@ impl Description {
             ram: self.ram.into_iter().map(|(start, end, boot)| (Pa(start)..Pa(end), boot)).collect(),
             blocks_online: self.blocks_online,
             block_size: self.block_size,
-            hugepages: self.hugepages,
+            hugepages: self.hugepages.0,
             hvo: self.hvo,
         })
     }
@@ -57,20 +73,24 @@ impl Description {
 
 /// What a live machine is made from.
 pub fn real_tables(image: &vmemmap_image::TableImage) -> RealTables<'_> {
+    RealTables { machine: real_machine(image), tables: image.tables().collect() }
+}
+
+/// The same without the tables.
+pub fn real_machine(image: &vmemmap_image::TableImage) -> RealMachine {
     let meta = image.meta();
     let section =
         |s: SectionState| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted };
-    RealTables {
+    RealMachine {
         layout: *image.layout(),
         root: meta.root,
-        tables: image.tables().collect(),
         ram: meta
             .ram
             .iter()
             .map(|(range, boot)| Ram { start: range.start, bytes: range.end.since(range.start), boot: *boot })
             .collect(),
         sections: image.sections().into_iter().map(section).collect(),
-        hugepages: meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages)).collect(),
+        hugepages: HugepageRun::of(meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages))),
         hvo: meta.hvo,
         extra_prot: image.vmemmap_extra_prot(),
     }
@@ -78,7 +98,25 @@ pub fn real_tables(image: &vmemmap_image::TableImage) -> RealTables<'_> {
 
 /// Verified tables of one kernel.
 #[pyclass(frozen, module = "vmemmap._core")]
-pub struct TableImage(pub Arc<vmemmap_image::TableImage>);
+pub struct TableImage(Mutex<Option<Arc<vmemmap_image::TableImage>>>);
+
+impl TableImage {
+    /// # Errors
+    /// A machine has used it up.
+    pub fn get(&self) -> Result<Arc<vmemmap_image::TableImage>, Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(Self::used_up)
+    }
+    /// For a machine that is made of it: nothing is left, so that memory holds the tables once.
+    ///
+    /// # Errors
+    /// Another machine has used it up.
+    pub fn take(&self) -> Result<Arc<vmemmap_image::TableImage>, Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(Self::used_up)
+    }
+    fn used_up() -> Error {
+        Error::Spec("the tables were used up by a machine that was made of them".into())
+    }
+}
 
 #[pymethods]
 impl TableImage {
@@ -131,6 +169,7 @@ fn build<'py>(
             let image = build(meta, pa, &level, words, width)?;
             if taken_as { Ok(image) } else { image.verify_version().map(|()| image) }
         });
-        Ok(TableImage(Arc::new(image.map_err(|error| Error::Image(error.to_string()))?)))
+        let image = Arc::new(image.map_err(|error| Error::Image(error.to_string()))?);
+        Ok(TableImage(Mutex::new(Some(image))))
     })
 }

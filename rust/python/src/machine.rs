@@ -17,12 +17,12 @@ use vmemmap_kernel::operation::Row;
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{MAX_RAM_RANGES, Operation, Policies, Ram, check};
 use vmemmap_lab::document::{self, MachineDocument, OperationDocument};
-use vmemmap_lab::live::{BlockState, LiveMachine};
+use vmemmap_lab::live::{BlockState, HugepageRun, LiveError, LiveMachine, Loading};
 use vmemmap_machine::{Violation, first_frame_alignment};
 
 use crate::arrays;
 use crate::errors::{Error, guarded};
-use crate::image::{TableImage, real_tables};
+use crate::image::{TableImage, real_machine};
 use crate::interrupt::{abandonable, interruptible};
 use crate::layout;
 
@@ -109,6 +109,12 @@ impl Machine {
         self.live.machine().table_words(pa)
     }
 
+    fn copy_row(&self, pa: Pa, width: usize, words: &mut Vec<u64>) {
+        let page = self.table_words(pa).unwrap_or_default();
+        words.extend(page.iter().map(|w| w.load(Ordering::Relaxed)));
+        words.resize(words.len().next_multiple_of(width), 0);
+    }
+
     fn sorted_tables(&self) -> Vec<(Pa, Level)> {
         let mut tables = self.live.machine().tables();
         tables.sort_unstable();
@@ -137,22 +143,27 @@ impl Machine {
         })
     }
 
-    /// A real kernel's tables as a live machine; `policies` is a JSON object of rows.
+    /// A real kernel's tables as a live machine, which uses up the image; `policies` is a JSON object of rows.
     #[staticmethod]
     fn load(py: Python<'_>, image: &TableImage, policies: &str, checked: bool) -> PyResult<Self> {
         guarded(py, || {
             let mut rows: BTreeMap<String, String> = json(policies, "policies")?;
             let live = py.detach(|| {
-                let map = image.0.linear_map();
+                let image = image.take()?;
+                let map = image.linear_map();
                 rows.entry("linear-map".into()).or_insert_with(|| if map.blocks { "blocks" } else { "pages" }.into());
                 let chosen = document::policies(rows.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
-                let mut real = real_tables(&image.0);
+                let mut real = real_machine(&image);
                 real.ram.sort_unstable_by_key(|r| r.start);
                 let slots = slots(&real.layout, &real.ram);
                 real.ram.extend(&slots);
                 real.ram.sort_unstable_by_key(|r| r.start);
-                let live =
-                    LiveMachine::load(&real, chosen, checked).map_err(|error| Error::Image(error.to_string()))?;
+                let refused = |error: LiveError| Error::Image(error.to_string());
+                let loading = Loading::new(&real, chosen, checked).map_err(refused)?;
+                let loading = loading.tables(image.tables()).map_err(refused)?;
+                // The tables are in the machine now; of terabytes they are half a gigabyte.
+                drop(image);
+                let live = loading.finish(&real).map_err(refused)?;
                 Ok::<_, Error>(Self { live: Box::new(live), slots })
             })?;
             Ok(live)
@@ -239,6 +250,14 @@ impl Machine {
     fn pages(&self, py: Python<'_>, hstate: u8) -> PyResult<Vec<(u64, u64)>> {
         guarded(py, || {
             Ok(py.detach(|| self.live.pages(hstate)).into_iter().map(|(pfn, pages)| (pfn.0, pages)).collect())
+        })
+    }
+
+    /// The same as runs: (PFN of the first head, base pages of each, number of pages) of those side by side.
+    fn page_runs(&self, py: Python<'_>, hstate: u8) -> PyResult<Vec<(u64, u64, u64)>> {
+        guarded(py, || {
+            let of = |run: HugepageRun| (run.first.0, run.pages, run.count);
+            Ok(py.detach(|| self.live.page_runs(hstate)).into_iter().map(of).collect())
         })
     }
 
@@ -409,6 +428,21 @@ impl Machine {
         })
     }
 
+    /// The words of these table pages, copied: a row for each; of what is none, zeros.
+    fn rows<'py>(&self, py: Python<'py>, pas: Vec<u64>) -> PyResult<Bound<'py, PyArray2<u64>>> {
+        guarded(py, || {
+            let width = self.live.kernel().geometry.entries();
+            let words = py.detach(|| {
+                let mut words = Vec::with_capacity(pas.len() * width);
+                for pa in &pas {
+                    self.copy_row(Pa(*pa), width, &mut words);
+                }
+                words
+            });
+            Ok(words.into_pyarray(py).reshape([pas.len(), width])?)
+        })
+    }
+
     /// Every table page, copied: addresses, levels, words.
     fn image_arrays<'py>(&self, py: Python<'py>) -> PyResult<ImageArrays<'py>> {
         guarded(py, || {
@@ -417,9 +451,7 @@ impl Machine {
                 let tables = self.sorted_tables();
                 let mut words = Vec::with_capacity(tables.len() * width);
                 for (pa, _) in &tables {
-                    let page = self.table_words(*pa).unwrap_or_default();
-                    words.extend(page.iter().map(|w| w.load(Ordering::Relaxed)));
-                    words.resize(words.len().next_multiple_of(width), 0);
+                    self.copy_row(*pa, width, &mut words);
                 }
                 let (pa, level): (Vec<u64>, Vec<u8>) = tables.iter().map(|(pa, level)| (pa.0, level.0 as u8)).unzip();
                 (pa, level, words)

@@ -29,7 +29,7 @@ const fn state_name(state: HugepageState) -> &'static str {
 #[pyfunction]
 pub fn survey<'py>(py: Python<'py>, image: &TableImage) -> PyResult<Bound<'py, PyDict>> {
     guarded(py, || {
-        let image = &image.0;
+        let image = image.get()?;
         let (found, states, linear, extra) = py.detach(|| {
             let states: Vec<_> =
                 image.meta().hugepages.iter().map(|&(pfn, n)| (pfn, n, image.hugepage_state(Pfn(pfn), n))).collect();

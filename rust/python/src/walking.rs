@@ -1,7 +1,5 @@
 //! A walk of tables, step by step, and what a descriptor is.
 
-use std::sync::Arc;
-
 use pyo3::prelude::*;
 use vmemmap_arch::tables::walk_noting;
 use vmemmap_arch::{Desc, Geometry, Kind, Level, Va};
@@ -30,9 +28,10 @@ fn decode(g: &Geometry, level: Level, word: u64) -> (&'static str, Option<u64>) 
 #[pyfunction]
 pub fn walk(py: Python<'_>, image: &TableImage, va: u64) -> PyResult<Vec<Step>> {
     guarded(py, || {
-        let g = image.0.meta().geometry;
+        let image = image.get()?;
+        let g = image.meta().geometry;
         let mut steps = Vec::new();
-        let _ = walk_noting(&*image.0, Va(va), |w| {
+        let _ = walk_noting(&*image, Va(va), |w| {
             let (kind, output) = decode(&g, w.level, w.desc.0);
             steps.push((w.level.0, w.table.0, w.index, w.desc.0, kind, output));
         });
@@ -64,7 +63,7 @@ pub fn descriptor(
 #[pyfunction]
 pub fn mapping(py: Python<'_>, image: &TableImage, bounds: Vec<u64>) -> PyResult<Vec<(usize, i8, bool, u64)>> {
     guarded(py, || {
-        let image = Arc::clone(&image.0);
+        let image = image.get()?;
         let found = abandonable(py, move || vmemmap_image::mapping::mapping(&image, &bounds))?;
         Ok(found.into_iter().map(|((region, level, contiguous), bytes)| (region, level, contiguous, bytes)).collect())
     })
