@@ -341,6 +341,10 @@ fn mutant_of_the_failed_populate_leaves_its_bits_in_the_map() {
         lab.m.var(lab.k.vars.subsection_map(section, 0)) != 0
     });
     assert!(left);
+    // What is there already is not added again, and the section does not get a usage that nobody would free.
+    lab.m.fail_alloc(0, 0);
+    assert_eq!(lab.add(0, 1), Err(Errno::EEXIST));
+    assert_eq!(lab.m.var(lab.k.vars.section(section, Section::Usage)), 0);
 }
 
 #[test]

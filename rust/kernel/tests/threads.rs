@@ -1,21 +1,27 @@
 //! The actors of the May 2021 thread as real threads on the checked machine: HugeTLB beside a block that comes and
 //! goes, ptdump and lockless walkers reading.
 
+use std::sync::Barrier;
 use std::thread;
 
 use vmemmap_arch::*;
+use vmemmap_kernel::policy::Mapping;
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram, boot};
 use vmemmap_machine::{Machine, MachineConfig, RamRange};
 
 const BASE: u64 = 0x4000_0000;
 
 fn machine(granule: Granule, version: Version, policies: Policies) -> (Kernel, Machine) {
+    machine_of(granule, version, policies, 2)
+}
+
+fn machine_of(granule: Granule, version: Version, policies: Policies, sections: u64) -> (Kernel, Machine) {
     let g = Geometry::new(granule, if granule == Granule::K16 { 47 } else { 48 }).unwrap();
     let size = g.section_size();
     let layout = Layout::new(g, version, BASE as i64).unwrap();
     let ram = [
-        Ram { start: Pa(BASE), bytes: 2 * size, boot: true },
-        Ram { start: Pa(BASE + 8 * size), bytes: 2 * size, boot: false },
+        Ram { start: Pa(BASE), bytes: sections * size, boot: true },
+        Ram { start: Pa(BASE + sections.max(8) * size), bytes: 2 * size, boot: false },
     ];
     let k = Kernel::new(layout, policies, &ram, true);
     let ranges = ram.iter().map(|r| RamRange { start: r.start, bytes: r.bytes, boot: r.boot }).collect();
@@ -122,4 +128,38 @@ fn speculative_references_and_poison_meet_hugepages_that_come_and_go() {
         run_actors(&k, &m, &[(&hugetlb, 200), (&readers, 400), (&hugetlb, 200)]);
         assert!(m.violations().is_empty(), "{version:?} {:#?}", m.violations().first());
     }
+}
+
+/// Two pages in one block are optimised at once: both make a table for it, one publishes, the other gives its own back.
+/// Block after block, until that was seen; on a host with one CPU it may never be.
+#[test]
+fn who_loses_the_race_for_a_split_gives_its_table_back() {
+    let lost = (0..40).any(|_| {
+        let (k, m) =
+            machine_of(Granule::K4, Version::V6_1, Policies { mapping: Mapping::Blocks, ..Default::default() }, 34);
+        let g = k.geometry;
+        // The first section has the frames of the boot.
+        (1..33).any(|section| {
+            let pages = [0, 1].map(|n| Some(Pfn(g.pfn(Pa(BASE)).0 + section * g.pages_per_section() + n * 512)));
+            let (free, freed) = (m.frames_free(), m.counters().tables_freed);
+            let together = Barrier::new(2);
+            thread::scope(|scope| {
+                for (number, at) in (0..).zip(pages) {
+                    let (m, k, together) = (&m, &k, &together);
+                    scope.spawn(move || {
+                        let cpu = m.checked_cpu(number);
+                        together.wait();
+                        Operation::HugetlbAlloc { hstate: 1, at }.run(k, &cpu).unwrap();
+                    });
+                }
+            });
+            for at in pages {
+                Operation::HugetlbFree { hstate: 1, at }.run(&k, &m.checked_cpu(0)).unwrap();
+            }
+            assert_eq!(free - m.frames_free(), 1, "section {section}: one table for its block");
+            assert!(m.violations().is_empty(), "{:?}", m.violations());
+            m.counters().tables_freed != freed
+        })
+    });
+    println!("a split was lost: {lost}");
 }
