@@ -5,7 +5,7 @@ use vmemmap_arch::*;
 use vmemmap_kernel::pgtable::pgtable_range_aligned;
 use vmemmap_kernel::ptdump::{PROT_MASK, PtdumpSink, ptdump_check_wx, ptdump_walk_pgd, whole_range};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram, boot};
-use vmemmap_machine::{Machine, MachineConfig, RamRange};
+use vmemmap_machine::{Machine, MachineConfig, Native, RamRange};
 
 const BASE: u64 = 0x4000_0000;
 
@@ -29,7 +29,7 @@ fn machine(granule: Granule, va_bits: u32, version: Version, sections: u64) -> (
     let k = Kernel::new(layout, Policies::default(), &[ram], true);
     let ranges = vec![RamRange { start: ram.start, bytes: ram.bytes, boot: true }];
     let m =
-        Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 1, vars: k.vars.count(), root: None, seed: 1 })
+        Machine::new(&MachineConfig { geometry: g, ram: ranges, cpus: 2, vars: k.vars.count(), root: None, seed: 1 })
             .unwrap();
     boot::boot(&k, &m.checked_cpu(0)).unwrap();
     m.seal_boot();
@@ -141,6 +141,10 @@ fn no_page_is_writable_and_executable_until_one_is() {
     assert_eq!(Operation::PtdumpCheckWx.run(&k, &cpu), Ok(1));
     assert_eq!(ptdump_check_wx(&k, &cpu).uxn_pages, 1);
     assert_eq!(m.violations_of(Invariant::NoWritableExecutable), 2);
+    // Code of the kernel is executable and read-only: that is none.
+    let (slot, entry) = vmemmap_kernel::pgtable::walk(&cpu, k.layout.linear_va(Pa(BASE + 0x5000)));
+    vmemmap_kernel::pgtable::set_entry(&cpu, slot, entry.desc.without(Attr::PXN).with(Attr::RDONLY));
+    assert_eq!(Operation::PtdumpCheckWx.run(&k, &cpu), Ok(1));
 }
 
 /// kernel-semantics §4.5: which tables of which levels may be freed, for a table at the start of vmemmap and for one in
@@ -180,5 +184,42 @@ fn floor_and_ceiling_allow_what_the_table_of_the_specification_says() {
             pgtable_range_aligned(&range, l.vmemmap_start, l.vmemmap_end, span)
         });
         assert_eq!(freed, expected, "{granule:?}/{va_bits} {version:?} level {}", level.0);
+    }
+}
+
+/// Asks at each range of a dump whether somebody could remove memory, or change init_mm.
+struct Elsewhere<'m> {
+    cpu: Native<'m>,
+    free: Vec<bool>,
+}
+
+impl Elsewhere<'_> {
+    fn is_free(&self) -> bool {
+        [LockId::MemHotplug, LockId::InitMmMmap].into_iter().any(|lock| {
+            let taken = self.cpu.try_acquire(lock, Mode::Write);
+            if taken {
+                self.cpu.release(lock, Mode::Write);
+            }
+            taken
+        })
+    }
+}
+
+impl PtdumpSink for Elsewhere<'_> {
+    fn marker(&mut self, _: &'static str) {}
+    fn range(&mut self, _: Va, _: Va, _: i8, _: u64) {
+        self.free.push(self.is_free());
+    }
+}
+
+/// The last range is told when the walk is over ("Flush out the last page").
+#[test]
+fn a_dump_keeps_hot_remove_and_huge_vmalloc_away_while_it_walks() {
+    for version in Version::ALL {
+        let (k, m) = machine(Granule::K4, 48, version, 2);
+        let mut sink = Elsewhere { cpu: m.cpu(1), free: Vec::new() };
+        ptdump_walk_pgd(&k, &m.cpu(0), whole_range(&k), &mut sink);
+        assert_eq!(sink.free.pop(), Some(true), "{version:?}: given back");
+        assert!(sink.free.len() > 3 && !sink.free.contains(&true), "{version:?}");
     }
 }
