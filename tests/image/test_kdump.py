@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ from vmcore_builder import STATES, Capture
 
 from vmemmap.dumps.physical_memory import joined
 from vmemmap.dumps.storage import open_storage
+from vmemmap.dumps.unpack import Unpackable, unpack
 from vmemmap.dumps.vmcore import Vmcore, read_vmcore
 from vmemmap.errors import ImageError
+
+PAGE = 4096
 
 OF_EACH_MACHINE = [next(s for s in STATES if s.parent.name == name) for name in ("6.1-4k", "6.1-64k", "6.12-4k")]
 
@@ -118,3 +122,10 @@ def test_a_header_that_cannot_be_is_named(at: int, value: bytes, reason: str, sm
     with pytest.raises(ImageError) as caught:
         read_vmcore(tmp_path / "core")
     assert str(caught.value).startswith(f"{tmp_path / 'core'}: header of the kdump-compressed dump: {reason}")
+
+
+@pytest.mark.parametrize("length", [0, 100, PAGE - 1, PAGE + 1])
+def test_a_page_that_unpacks_to_another_length_is_damaged(length: int) -> None:
+    with pytest.raises(Unpackable, match=r"expected the block of 4,096|damaged zlib data"):
+        unpack(1, zlib.compress(bytes(length)), PAGE)
+    assert unpack(1, zlib.compress(bytes(PAGE)), PAGE) == bytes(PAGE)

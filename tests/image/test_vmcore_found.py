@@ -18,7 +18,7 @@ from vmemmap import _core
 from vmemmap.dumps.checking import check
 from vmemmap.dumps.releases import behaviour_of_layout, behaviour_of_release
 from vmemmap.dumps.search import search
-from vmemmap.dumps.va_layout import GENERATIONS
+from vmemmap.dumps.va_layout import GENERATIONS, page_end
 from vmemmap.dumps.vmcore import read_vmcore
 from vmemmap.errors import ImageError, SpecError
 from vmemmap.machine.machine import Machine
@@ -191,3 +191,19 @@ def test_memory_of_any_contents_has_no_root_but_its_own(
     assert found.image.description.root_pa == ROOT
     assert [root.pa for root in search(found.memory, None, None).roots] == [ROOT]
     found.memory.close()
+
+
+@pytest.mark.parametrize(
+    ("granule", "va_bits", "end"),
+    [
+        (4096, 39, 0xFFFF_FFC0_0000_0000),
+        (4096, 48, 0xFFFF_8000_0000_0000),
+        (4096, 52, 0xFFFF_8000_0000_0000),
+        (16384, 47, 0xFFFF_C000_0000_0000),
+        (16384, 52, 0xFFFF_C000_0000_0000),
+        (65536, 52, 0xFFFF_8000_0000_0000),
+    ],
+)
+def test_the_linear_map_ends_where_the_least_bits_have_their_middle(granule: int, va_bits: int, end: int) -> None:
+    """``_PAGE_END(VA_BITS_MIN)``, and that is 47 with 16K pages."""
+    assert page_end(granule, va_bits) == end
