@@ -12,7 +12,8 @@
 //! | 61–52, 14–1 | of that word | fields | |
 //! | 31–0 | of that word | bit 0 is set | the neighbours |
 //!
-//! The templates that need no word (`ZERO`, `POISON`, `FREE`) are known by `Contents` and are symbols by their own bits.
+//! The templates that need no word (`ZERO`, `POISON`, `FREE`) are known by `Contents` and are symbols by their own
+//! bits.
 
 use vmemmap_arch::Template;
 use vmemmap_arch::contents::{TAIL_MAPPING, word};
