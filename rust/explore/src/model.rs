@@ -212,6 +212,11 @@ pub trait Model {
     fn locks(&self, _actor: u8) -> Held {
         Held::default()
     }
+    /// `locks`, and the lock that the operation waits for, if it is one that takes a lock and cannot execute before:
+    /// what nobody else can hold, in a way that excludes it, in any state in which the operation executes.
+    fn locks_at(&self, actor: u8, _op: &Self::Op) -> Held {
+        self.locks(actor)
+    }
     /// A lock was taken under another for the first time in this exploration (R17), and nobody has asked for it yet.
     fn new_order(&mut self) -> Option<NewOrder> {
         None

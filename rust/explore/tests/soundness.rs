@@ -263,6 +263,22 @@ fn readers_of_a_lock_do_not_keep_each_other_out() {
     assert_ne!(ends(Reduction { fault, ..Reduction::MERGED }), naive);
 }
 
+/// Who holds a lock is not kept apart from those who wait for it by giving it back; who comes to it is not yet in.
+#[test]
+fn giving_a_lock_back_is_no_scheduling_point_and_taking_it_is_one() {
+    let section = |n| [Op::Lock(0), Op::Write(0, n), Op::Unlock(0)].map(Line::Do).to_vec();
+    let programs = Programs(vec![section(1), section(2)]);
+    let ends = |reduction: Reduction| {
+        search(&programs, Reduction { keep_finished: true, ..reduction }, Flaw::None, InvariantSet::NONE, u64::MAX)
+    };
+    let (_, naive) = ends(Reduction::NAIVE);
+    let (merged, finals) = ends(Reduction::MERGED);
+    assert_eq!(finals, naive);
+    // Both wait; one is done and the other has the choice no more; two ends.
+    assert_eq!(merged.states, 3);
+    assert_ne!(ends(Reduction { fault: Fault::HoldsWhatItTakes, ..Reduction::MERGED }).1, naive);
+}
+
 #[test]
 fn what_happens_under_a_lock_is_no_scheduling_point_for_others_under_it() {
     let section = [Op::Lock(0), Op::Write(0, 1), Op::Swap(0, 2), Op::Read(0), Op::Unlock(0)];
@@ -292,6 +308,7 @@ fn seeded_faults_of_the_reduction_are_noticed() {
             (Flaw::NoControl, Reduction::CACHE_SLEEP),
             (Flaw::NoControl, Reduction::MERGED),
             (Flaw::EnterReadsNoMask, Reduction::MERGED),
+            (Flaw::UnlockReadsNoControl, Reduction::MERGED),
         ] {
             let mut differ = 0;
             corpus_of(

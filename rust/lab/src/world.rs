@@ -125,6 +125,10 @@ impl Model for Explored {
         let (any, alone) = World::locks(self, actor);
         Held { any, alone }
     }
+    fn locks_at(&self, actor: u8, op: &Op) -> Held {
+        let (any, alone) = World::locks_at(self, actor, op);
+        Held { any, alone }
+    }
     #[inline]
     fn new_order(&mut self) -> Option<NewOrder> {
         World::new_order(self).map(|o| NewOrder { actor: o.actor, held: o.held, taken: o.taken })

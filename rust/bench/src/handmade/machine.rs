@@ -210,6 +210,16 @@ impl Model for Handmade {
         }
         held
     }
+    fn locks_at(&self, actor: u8, op: &Op) -> Held {
+        let held = self.locks(actor);
+        match *op {
+            Op::Lock(l, mode) => {
+                let bit = 1 << l as usize;
+                Held { any: held.any | bit, alone: held.alone | if mode == Mode::Write { bit } else { 0 } }
+            }
+            _ => held,
+        }
+    }
     fn violations(&self) -> Vec<Violation> {
         let all = self.0.violated.iter();
         let message = || String::from("the handmade model");

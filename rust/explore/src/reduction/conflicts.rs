@@ -235,7 +235,11 @@ impl Sharing {
     /// all others are past their last access that could, or make each under a lock that the actor holds.
     ///
     /// Both stay so until the actor moves: phases only grow, and whoever needs the lock waits for it.
-    pub fn is_independent(&mut self, actor: u8, held: Held, phases: &[u32; MAX_ACTORS]) -> bool {
+    ///
+    /// `held` now; `at_it`, with the lock that the operation itself waits for. Who takes a lock makes that access under
+    /// it, too: while it is held, nobody can. So giving it back is independent of all those who wait for it (Lipton's
+    /// left mover), and taking it is not: it is not held before.
+    pub fn is_independent(&mut self, actor: u8, held: Held, at_it: Held, phases: &[u32; MAX_ACTORS]) -> bool {
         let me = usize::from(actor);
         let keeps_out = if self.fault == Fault::ReadersExclude { Held { alone: held.any, ..held } } else { held };
         let mut independent = true;
@@ -247,7 +251,7 @@ impl Sharing {
                 independent =
                     others.map(|a| (phases[a], self.taken[row + a])).all(|(now, u)| u.is_past(way, now, keeps_out));
             }
-            self.note(location, actor, way, phases[me], held);
+            self.note(location, actor, way, phases[me], at_it);
         }
         if independent {
             for i in 0..self.met.len() {

@@ -54,6 +54,8 @@ pub enum Fault {
     BrokenAssumptionUnnoticed,
     /// Readers of a lock are taken to keep each other out.
     ReadersExclude,
+    /// An actor that is about to take a lock is taken to hold it.
+    HoldsWhatItTakes,
     /// An outcome is forgotten with what led to it.
     OutcomeForgotten,
     /// No fault: nothing is learned before the search.

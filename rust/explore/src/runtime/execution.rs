@@ -156,10 +156,11 @@ impl<M: Model> Inner<M> {
         if !self.sharing.learn(actor, &self.scratch) {
             return true;
         }
-        let held = self.model.locks(actor);
+        let at_it = self.model.locks_at(actor, op);
+        let held = if self.fault == Fault::HoldsWhatItTakes { at_it } else { self.model.locks(actor) };
         let phases =
             std::array::from_fn(|a| if a < self.sharing.actors() { self.actors[a].phase() } else { phase::FINISHED });
-        self.sharing.is_independent(actor, held, &phases)
+        self.sharing.is_independent(actor, held, at_it, &phases)
     }
 
     #[inline]

@@ -61,6 +61,8 @@ pub enum Flaw {
     ExpectTouchesNothing,
     /// Operations do not say that they need their CPU.
     NoControl,
+    /// Whoever gives a lock back only asks whether it may run.
+    UnlockReadsNoControl,
     /// Masking is invisible: no interrupt reads it.
     EnterReadsNoMask,
 }
@@ -75,6 +77,7 @@ pub struct Toy {
 const PAUSE: u32 = (WORDS + 2 * LOCKS) as u32;
 const CPU: u32 = PAUSE + 1;
 const MASK: u32 = PAUSE + 2;
+const QUEUES: u32 = PAUSE + 3;
 
 impl Toy {
     /// Who keeps the actor from running at all.
@@ -130,13 +133,18 @@ impl Model for Toy {
             return;
         }
         if self.flaw != Flaw::NoControl {
-            out.touch(PAUSE, Access::EnablednessRead);
+            // Whoever gives a lock back decides whether others go.
+            let unlocks = matches!(op, Op::Unlock(_) | Op::WriteUnlock(_) | Op::ReadUnlock(_));
+            let decides = unlocks && self.flaw != Flaw::UnlockReadsNoControl;
+            let access = if decides { Access::Read } else { Access::EnablednessRead };
+            out.touch(PAUSE, access);
             if actor == 0 {
-                out.touch(CPU, Access::EnablednessRead);
+                out.touch(CPU, access);
             }
         }
         let lock = |l: u8| WORDS as u32 + u32::from(l);
         let sem = |l: u8| (WORDS + LOCKS) as u32 + u32::from(l);
+        let queue = |l: u8| QUEUES + u32::from(l);
         match (*op, self.flaw) {
             (Op::Write(..), Flaw::WriteTouchesNothing)
             | (Op::Read(_), Flaw::ReadTouchesNothing)
@@ -159,9 +167,17 @@ impl Model for Toy {
             (Op::Read(w) | Op::Expect(w), _) => out.read(u32::from(w)),
             (Op::Write(w, _) | Op::Swap(w, _) | Op::Cas(w, ..), _) => out.write(u32::from(w)),
             (Op::Lock(l) | Op::Unlock(l), _) => out.write(lock(l)),
-            (Op::Queue(l) | Op::WriteLock(l) | Op::WriteUnlock(l) | Op::ReadLock(l) | Op::ReadUnlock(l), _) => {
-                out.write(sem(l))
+            (Op::Queue(l), _) => out.touch(queue(l), Access::CommutingUpdate),
+            (Op::WriteLock(l), _) => {
+                out.write(sem(l));
+                out.touch(queue(l), Access::CommutingUpdate);
             }
+            (Op::WriteUnlock(l), _) => out.write(sem(l)),
+            (Op::ReadLock(l), _) => {
+                out.read(sem(l));
+                out.read(queue(l));
+            }
+            (Op::ReadUnlock(l), _) => out.read(sem(l)),
         }
     }
     fn observed(reply: u64) -> u64 {
@@ -249,6 +265,18 @@ impl Model for Toy {
             }
         }
         held
+    }
+    fn locks_at(&self, actor: u8, op: &Op) -> Held {
+        let held = self.locks(actor);
+        match *op {
+            Op::Lock(l) => Held { any: held.any | 1 << l, alone: held.alone | 1 << l },
+            Op::WriteLock(l) => {
+                let bit = 1 << (LOCKS + l as usize);
+                Held { any: held.any | bit, alone: held.alone | bit }
+            }
+            Op::ReadLock(l) => Held { any: held.any | 1 << (LOCKS + l as usize), ..held },
+            _ => held,
+        }
     }
     fn violations(&self) -> Vec<Violation> {
         self.violated()

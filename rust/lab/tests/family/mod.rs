@@ -258,6 +258,9 @@ impl Model for Watched {
     fn locks(&self, actor: u8) -> Held {
         Model::locks(&self.world, actor)
     }
+    fn locks_at(&self, actor: u8, op: &Op) -> Held {
+        Model::locks_at(&self.world, actor, op)
+    }
     fn overflowed(&self) -> bool {
         Model::overflowed(&self.world)
     }

@@ -59,7 +59,6 @@ impl World {
             Op::Read { at, .. } => {
                 if let Some((slot, desc)) = self.touch_table(at, out) {
                     out.read(self.memory.word_cell(slot));
-                    self.touch_generation(desc, out);
                     if desc.is_valid() {
                         let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
                         news.for_each(|r| self.touch_end(r, out));
@@ -159,20 +158,24 @@ impl World {
                 out.write(fixed.self_hosted);
             }
             Op::IsSelfHosted { .. } => out.read(fixed.self_hosted),
-            Op::Queue { lock }
-            | Op::Acquire { lock, mode: Mode::Write }
+            Op::Queue { lock } => out.commuting_update(self.queue_location(lock)),
+            Op::Acquire { lock, mode: Mode::Write }
             | Op::TryAcquire { lock, mode: Mode::Write }
             | Op::Release { lock, mode: Mode::Write } => {
                 out.write(self.lock_cell(lock));
+                if !matches!(op, Op::Release { .. }) {
+                    // Its writer leaves the queue.
+                    out.commuting_update(self.queue_location(lock));
+                }
                 if lock.is_spinlock() {
                     out.write(self.context_cell(actor));
                 }
             }
-            Op::Acquire { lock, mode: Mode::Read }
-            | Op::TryAcquire { lock, mode: Mode::Read }
-            | Op::Release { lock, mode: Mode::Read } => {
+            Op::Acquire { lock, mode: Mode::Read } | Op::TryAcquire { lock, mode: Mode::Read } => {
                 out.read(self.lock_cell(lock));
+                out.read(self.queue_location(lock));
             }
+            Op::Release { lock, mode: Mode::Read } => out.read(self.lock_cell(lock)),
             Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => {
                 out.read(self.var_cell(var));
             }
@@ -184,7 +187,8 @@ impl World {
                 out.read(fixed.rcu_state);
                 out.write(self.context_cell(actor));
             }
-            Op::RcuSnapshot | Op::RcuWait => out.write(fixed.rcu_state),
+            // Each has a snapshot of its own: grace periods commute with each other, not with read sections.
+            Op::RcuSnapshot | Op::RcuWait => out.commuting_update(fixed.rcu_state),
             Op::IrqDisable | Op::IrqEnable => out.write(self.context_cell(actor)),
             Op::SendIpi { line } => out.write(self.var_cell(line)),
             Op::InterruptEnter => self.touch_interrupt(actor, true, out),
@@ -238,15 +242,6 @@ impl World {
         Some((slot, self.memory.desc(slot)))
     }
 
-    /// The reply names a frame by its generation.
-    fn touch_generation(&self, desc: Desc, out: &mut impl Touch) {
-        if desc.is_valid()
-            && let Some(id) = self.memory.find(self.geometry.output(desc))
-        {
-            out.read(self.memory.cell(id, offset::LIFE));
-        }
-    }
-
     /// Whether, and where, walks reach the table.
     fn touch_reach(&self, table: FrameId, out: &mut impl Touch) {
         let mut id = table;
@@ -263,7 +258,6 @@ impl World {
         let Some((slot, old)) = self.touch_table(at, out) else { return };
         let g = self.geometry;
         out.write(self.memory.word_cell(slot));
-        self.touch_generation(old, out);
         self.touch_reach(slot.table, out);
         let va = self.reach(slot.table).map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(at.level)));
         if let Some(va) = va.filter(|va| self.is_linear_leaf(*va, at.level, old, new)) {

@@ -222,19 +222,23 @@ impl World {
 
     // ---- access sets ----
     /// What decides whether the actor may run at all.
+    ///
+    /// Whoever gives a lock back decides whether others go, too: if its CPU is taken away before, those who took it may
+    /// wait for the lock for ever. So it does read this, and is a scheduling point wherever an interrupt may come.
     pub(super) fn touch_control(&self, actor: u8, op: &Op, out: &mut impl Touch) {
         if matches!(op, Op::Speculate { .. }) {
             return;
         }
         let me = self.context_of(actor);
+        let commutes = !matches!(op, Op::Release { .. });
         if me != Context::Nmi {
-            out.enabledness_read(self.fixed.pause);
+            out.relation_read(self.fixed.pause, commutes);
         }
         let beside = self.beside[usize::from(actor)];
         if beside != 0 && me != Context::Nmi {
-            out.enabledness_read(self.cpu_cell(self.cpu_of(actor)));
+            out.relation_read(self.cpu_cell(self.cpu_of(actor)), commutes);
             if me == Context::Task || matches!(op, Op::InterruptEnter) {
-                actors(beside).for_each(|a| out.enabledness_read(self.context_cell(a)));
+                actors(beside).for_each(|a| out.relation_read(self.context_cell(a), commutes));
             }
         }
     }

@@ -53,6 +53,12 @@ impl World {
     pub(super) fn lock_cell(&self, lock: LockId) -> Cell {
         self.fixed.locks + 2 * lock.index() as Cell
     }
+    /// Location of the writers that queue. Only readers that come ask for them: a writer that queues commutes with
+    /// other writers, and with whoever gives the lock back.
+    #[inline]
+    pub(super) fn queue_location(&self, lock: LockId) -> Cell {
+        self.lock_cell(lock) + 1
+    }
     fn owner(&self, lock: LockId) -> Option<u8> {
         ((self.memory.cells.get(self.lock_cell(lock)) & 0xff) as u8).checked_sub(1)
     }
@@ -172,6 +178,21 @@ impl World {
     pub fn locks(&self, actor: u8) -> (u64, u64) {
         let cell = self.fixed.held + 2 * Cell::from(actor);
         (self.memory.cells.get(cell), self.memory.cells.get(cell + 1))
+    }
+
+    /// Those of `locks` that the actor holds, and the one that this operation waits for: whenever it executes, nobody
+    /// else holds one of them in a way that keeps it out.
+    #[must_use]
+    pub fn locks_at(&self, actor: u8, op: &Op) -> (u64, u64) {
+        let (any, alone) = self.locks(actor);
+        match *op {
+            Op::Acquire { lock, mode } => {
+                let (bit, writes) = (1 << lock.index(), mode == Mode::Write);
+                let keeps_out = writes || is_rwsem(lock);
+                (any | if keeps_out { bit } else { 0 }, alone | if writes { bit } else { 0 })
+            }
+            _ => (any, alone),
+        }
     }
 
     /// Keeps `locks` in step with a lock that was taken or released.
