@@ -162,6 +162,11 @@ pub trait Model {
 
     /// Back to the state in which the search began.
     fn reset(&mut self);
+    /// From the next `reset` on: a model with fewer conflicts, in which each execution of this one has its like (the
+    /// same schedule, the same replies) that violates as much, or more. `false`: there is none.
+    fn over_approximate(&mut self, _on: bool) -> bool {
+        false
+    }
     /// The state now, to go back to while it is an ancestor: no `rollback` to an earlier mark, and no `reset`, came
     /// between.
     fn checkpoint(&mut self) -> Self::Mark;

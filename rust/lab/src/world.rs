@@ -60,6 +60,10 @@ impl Model for Explored {
     fn reset(&mut self) {
         World::reset(self);
     }
+    fn over_approximate(&mut self, on: bool) -> bool {
+        World::over_approximate(self, on);
+        true
+    }
     fn checkpoint(&mut self) -> Mark {
         World::checkpoint(self)
     }

@@ -5,15 +5,15 @@
 mod common;
 mod family;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 use family::mutants::MUTANTS;
 use family::programs::{Corpus, Shape};
 use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, shrunk};
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi};
-use vmemmap_explore::check::verdict::{Options, ask};
+use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi, Until, Var};
+use vmemmap_explore::check::verdict::{Options, Status, Verdict, ask};
 use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::reduction::options::Fault;
 use vmemmap_explore::reduction::options::Reduction;
@@ -157,6 +157,71 @@ fn programs_with_locks_and_rcu_reach_the_final_states_of_the_naive_search() {
     let waiting = compare(103, WAITING, 800, &REDUCED, Reduction::NAIVE, NAIVE_LIMIT);
     assert!(mixed.programs + waiting.programs > 800, "{mixed:?} {waiting:?}");
     assert!(mixed.deadlocks + waiting.deadlocks > 60, "{mixed:?} {waiting:?}");
+}
+
+/// The over-approximation violates whatever the machine does, on each of these programs, and is itself searched without
+/// loss; the answer that begins with it is that without it.
+#[test]
+fn the_over_approximation_violates_all_that_the_machine_does() {
+    let mut compared = 0;
+    for (seed, shape) in [(111, TABLES), (112, MIXED), (113, WAITING)] {
+        let mut corpus = Corpus::new(seed, shape);
+        for nth in 0..300 {
+            let programs = corpus.draw();
+            let world = programs.setup.world.clone();
+            let (mut world, machine, _) = whole(world, None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
+            world.over_approximate(true);
+            let (world, beyond, all) = whole(world, None, &programs, Reduction::NAIVE, NAIVE_LIMIT);
+            if machine.ended != Ended::Exhausted || beyond.ended != Ended::Exhausted {
+                continue;
+            }
+            compared += 1;
+            for reduction in REDUCED {
+                let (_, reduced, finals) = whole(world.clone(), None, &programs, reduction, u64::MAX);
+                assert!(
+                    comparable(&programs, &finals, reduction) == comparable(&programs, &all, reduction),
+                    "seed {seed}, program {nth}, {reduction:?}: {programs:?}"
+                );
+                let lost: Vec<_> = machine.found.keys().filter(|i| !reduced.found.contains_key(i)).collect();
+                assert!(lost.is_empty(), "seed {seed}, program {nth}: {lost:?} {programs:?}");
+            }
+            let judged: Vec<_> = beyond.found.keys().copied().take(1).collect();
+            let [first, plain] = [Reduction::PRODUCT, Reduction::MERGED].map(|r| answer(&programs, &judged, r));
+            assert_eq!(first, plain, "seed {seed}, program {nth}, {judged:?}: {programs:?}");
+        }
+    }
+    assert!(compared > 700, "{compared} programs");
+}
+
+/// Verdict, and what is known of each invariant.
+fn answer(programs: &Programs, judged: &[Invariant], reduction: Reduction) -> (Verdict, BTreeMap<Invariant, Status>) {
+    let shared = Shared::new(Watched::new(programs.setup.world.clone(), None));
+    let mut runner = Runner::new(&shared, programs).expect("stacks");
+    let options = Options { reduction, ..Options::default() };
+    let outcome = ask(&mut runner, &programs.subject(judged), &options, &|| false, &mut |_| {});
+    (outcome.verdict, outcome.invariants)
+}
+
+/// One actor clears an entry and frees the frame when the other has done the invalidate for it: sound, and a violation
+/// where invalidates reach only what their own CPU overwrote.
+#[test]
+fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
+    let (order, past) = (Order::Plain, Past::Quiet);
+    let setup = Rc::new(Setup::new(&WorldOptions { strict: true, ..WorldOptions::default() }, 2, past));
+    let set = |var, value| Op::VarStore { var: Var(var), value, order };
+    let wait = |var| Op::WaitUntil { var: Var(var), condition: Until::Equals(1) };
+    let clear = Op::Write { at: setup.pte(0, 0), new: Desc::NONE, order };
+    let free = Op::Free { frame: setup.frames[0], order: 0, kind: FrameKind::Vmemmap };
+    let lines = [
+        vec![clear, Op::Barrier(Barrier::DsbIshst), set(0, 1), wait(1), free],
+        vec![wait(0), Op::Tlbi(Tlbi::Vmalle1is), Op::Barrier(Barrier::DsbIsh), set(1, 1)],
+    ];
+    let lines = lines.map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
+    let programs = Programs { lines, setup, past };
+    let judged = [Invariant::NoStaleTranslation];
+    assert_eq!(answer(&programs, &judged, Reduction::PRODUCT).0, Verdict::Safe);
+    let fault = Fault::Unconfirmed;
+    assert_eq!(answer(&programs, &judged, Reduction { fault, ..Reduction::PRODUCT }).0, Verdict::Violated);
 }
 
 /// The breadth-first proof and the depth-first search see the same states: what one proves to be the shortest trace is

@@ -201,6 +201,7 @@ proptest! {
         places in 0..PLACES.len(),
         linear in any::<bool>(),
         iommu in any::<bool>(),
+        own_only in any::<bool>(),
         ets in proptest::sample::select(vec![Ets::None, Ets::Two, Ets::Three]),
         ordering in proptest::sample::select(vec![Ordering::Published, Ordering::Ordered]),
         conflict in proptest::sample::select(vec![Conflict::AtWrite, Conflict::AtAccess, Conflict::Amalgamate,
@@ -216,6 +217,7 @@ proptest! {
                 ..WorldOptions::default() };
         let b = Bench::new(options);
         b.world.borrow_mut().place(&PLACES[places]);
+        b.world.borrow_mut().over_approximate(own_only);
         for (one, two) in pairs {
             let (one, two) = (decode(&b, one), decode(&b, two));
             replay(&b, &prefix);

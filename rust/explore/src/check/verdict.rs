@@ -11,10 +11,10 @@ use crate::counterexample::replay::{self, Replayed};
 use crate::counterexample::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
 use crate::counterexample::{minimise, shortest};
 use crate::model::{InvariantSet, Model};
-use crate::reduction::options::Reduction;
+use crate::reduction::options::{Fault, Reduction};
 use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
-use crate::runtime::schedule::Found;
+use crate::runtime::schedule::{Cost, Found};
 use crate::search::dfs::Search;
 use crate::search::limits::Limits;
 use crate::search::random::{Draw, sample};
@@ -74,7 +74,7 @@ impl Default for Options {
             seconds: Some(60.0),
             step_bound: 100_000,
             states: 20_000_000,
-            reduction: Reduction::MERGED,
+            reduction: Reduction::PRODUCT,
             shorten_seconds: f64::INFINITY,
             settle_seconds: f64::INFINITY,
         }
@@ -300,6 +300,44 @@ impl Check<'_> {
         end.is_finite().then(|| self.began + Duration::from_secs_f64(end.max(0.0)))
     }
 
+    /// A search. Where the model has an over-approximation that is asked first, `known` are the invariants of which
+    /// a counterexample is at hand.
+    ///
+    /// What does not go wrong there goes wrong nowhere. What does counts once an execution of the model itself has shown
+    /// it; if one stays without, the model itself is searched.
+    fn search<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        ending: InvariantSet,
+        known: InvariantSet,
+        (deadline, work): (Option<Instant>, u64),
+        progress: &mut dyn FnMut(Progress),
+    ) -> Report {
+        let asks_first = self.options.strategy == Strategy::Exhaustive && self.options.reduction.over_approximate;
+        if asks_first && runner.over_approximate(true) {
+            let mut report = self.run(runner, ending, deadline, work, progress);
+            let found = std::mem::take(&mut report.found);
+            let mut unasked = |_| {};
+            let mut search = Search::new(runner, self.options.reduction, &mut unasked);
+            let prefixes: Vec<_> = found.into_iter().map(|(i, found)| (i, search.prefix_of(&found.choices))).collect();
+            search.runner.over_approximate(false);
+            let mut confirmed = true;
+            for (invariant, prefix) in prefixes {
+                let choices = search.retrace(&prefix);
+                let mut shown = search.runner.follow(&choices, invariant);
+                if self.options.reduction.fault == Fault::Unconfirmed {
+                    shown.get_or_insert(Found { choices, cost: Cost { switches: 0, steps: 0 } });
+                }
+                confirmed &= shown.is_some() || known.contains(invariant);
+                report.found.extend(shown.map(|shown| (invariant, shown)));
+            }
+            if confirmed || report.ended == Ended::Interrupted {
+                return report;
+            }
+        }
+        self.run(runner, ending, deadline, work, progress)
+    }
+
     fn run<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
@@ -338,7 +376,8 @@ impl Check<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Outcome {
         let judged = self.subject.judged();
-        let report = self.run(runner, judged, self.at(0.8, f64::INFINITY), u64::MAX, progress);
+        let limits = (self.at(0.8, f64::INFINITY), u64::MAX);
+        let report = self.search(runner, judged, InvariantSet::NONE, limits, progress);
         let visible = runner.inner().model.visible();
         let mut counterexamples = self.counterexamples(runner, judged, &report, progress);
         let violated = report.has_found(judged);
@@ -474,7 +513,8 @@ impl Check<'_> {
         let spent = self.began.elapsed().as_secs_f64();
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
         let work = runner.work().saturating_add(unless_timed(self.options.shorten_seconds, BEHIND_WORK));
-        let report = self.run(runner, InvariantSet::NONE, deadline, work, progress);
+        let known = counterexamples.keys().fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)));
+        let report = self.search(runner, InvariantSet::NONE, known, (deadline, work), progress);
         let seen_all = report.exhaustive();
         let more = Report {
             found: report.found.into_iter().filter(|(i, _)| !counterexamples.contains_key(i)).collect(),

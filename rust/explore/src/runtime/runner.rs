@@ -96,6 +96,13 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         grew
     }
 
+    /// See `Model::over_approximate`. All actors have to start again.
+    pub(crate) fn over_approximate(&mut self, on: bool) -> bool {
+        let mut inner = self.inner();
+        inner.dead_continuations.clear();
+        inner.model.over_approximate(on)
+    }
+
     pub(crate) fn grew(&self) -> bool {
         self.inner().sharing.grew()
     }

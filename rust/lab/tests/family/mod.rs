@@ -234,6 +234,9 @@ impl Model for Watched {
     fn reset(&mut self) {
         self.world.reset();
     }
+    fn over_approximate(&mut self, on: bool) -> bool {
+        Model::over_approximate(&mut self.world, on)
+    }
     fn is_local(op: &Op) -> bool {
         <Explored as Model>::is_local(op)
     }

@@ -80,7 +80,7 @@ impl World {
             }
             Op::Tlbi(tlbi) => {
                 self.touch_maintenance(actor, false, out);
-                self.touch_tlbi(tlbi, out);
+                self.touch_tlbi(actor, tlbi, out);
             }
             Op::Load { va, .. } => self.touch_access(actor, va, out, |w, f, out| {
                 out.read(w.memory.cell(f, offset::TEMPLATE));
@@ -448,8 +448,11 @@ impl World {
 
     /// What is published as gone of the addresses, now or by the time that the operation executes: no invalidate
     /// reaches more.
-    fn touch_tlbi(&mut self, tlbi: Tlbi, out: &mut impl Touch) {
+    fn touch_tlbi(&mut self, actor: u8, tlbi: Tlbi, out: &mut impl Touch) {
+        // Of its own CPU alone: nobody else publishes it.
+        let own_only = self.reaches_own_only && !tlbi.is_local() && !self.shares_cpu(actor);
         match tlbi.pages() {
+            _ if own_only => {}
             Some((va, pages)) => {
                 for n in 0..pages {
                     let va = va.plus(u64::from(n) << self.geometry.page_shift());

@@ -29,6 +29,8 @@ pub(super) mod state {
     const WRITERS: u64 = 0x1f << WRITER;
     /// Without FEAT_ETS2: its invalidate is complete, and who is left of the CPUs has no context synchronisation since.
     pub const UNSYNCHRONIZED: u64 = 1 << 54;
+    /// CPU + 1 that overwrote it, for good; only where `World::reaches_own_only`.
+    const OWNER: u32 = 55;
 
     pub const fn unpublished(cpus: u64, writer: u8) -> u64 {
         PRESENT | cpus | (writer as u64 + 1) << WRITER
@@ -39,6 +41,12 @@ pub(super) mod state {
             Some(cpu) => Some(cpu as u8),
             None => None,
         }
+    }
+    pub const fn owned_by(s: u64, cpu: u8) -> u64 {
+        s | (cpu as u64 + 1) << OWNER
+    }
+    pub const fn is_owned_by(s: u64, cpu: u8) -> bool {
+        s >> OWNER & 0x1f == cpu as u64 + 1
     }
     pub const fn published(s: u64) -> u64 {
         s & !WRITERS

@@ -96,7 +96,9 @@ impl World {
         if holders == 0 {
             return;
         }
-        let state = state::unpublished(holders, self.cpu_of(actor));
+        let cpu = self.cpu_of(actor);
+        let state = state::unpublished(holders, cpu);
+        let state = if self.reaches_own_only { state::owned_by(state, cpu) } else { state };
         for asid in self.spaces(level, value) {
             let index = self.intern(slot, level, value, va, asid);
             self.stale.add(&mut self.memory.cells, index, state);
@@ -162,6 +164,7 @@ impl World {
         let g = self.geometry;
         let (cpu, ets2, ordered) = (self.cpu_of(actor), self.options.ets2(), self.options.is_ordered());
         let me = 1u64 << cpu;
+        let own_only = self.reaches_own_only && !op.is_local();
         let contiguous = self.stale.iter().any(|r| r.value.has(Attr::CONT));
         let back = if contiguous { self.refillable(actor, op) } else { Vec::new() };
         self.stale.update(&mut self.memory.cells, |r, s| {
@@ -172,6 +175,7 @@ impl World {
                 || ((ets2 || !ordered) && !r.value.is_valid())
                 || state::writer(s).is_some_and(|writer| writer == cpu || !ordered)
                 || !covers(&g, r, op)
+                || (own_only && !state::is_owned_by(s, cpu))
                 || back.binary_search(&r.cell).is_ok()
             {
                 return s;

@@ -70,6 +70,8 @@ pub struct World {
     pub(super) spurious_faults: u64,
     /// A translation fault goes to a handler now.
     pub(super) attempting: bool,
+    /// See `over_approximate`.
+    pub(super) reaches_own_only: bool,
     pub(super) orders: LockOrders,
     pub(super) candidates: Vec<Candidate>,
     pub(super) outputs: Vec<Output>,
@@ -113,6 +115,7 @@ impl World {
             overflow: false,
             spurious_faults: 0,
             attempting: false,
+            reaches_own_only: false,
             orders: LockOrders::default(),
             candidates: Vec::new(),
             outputs: Vec::new(),
@@ -146,6 +149,15 @@ impl World {
         self.links_log.clear();
         self.orders.forget();
         self.forget();
+    }
+
+    /// From the next `reset` on, a broadcast invalidate reaches only what its own CPU overwrote, if `on`.
+    ///
+    /// So a stale value may live longer than it can, and never shorter. An access chooses among the live value and the
+    /// stale ones, and each rule judges one that is there, so whatever goes wrong on the machine goes wrong here, in an
+    /// execution with the same schedule; more may. In return, nobody's barriers decide what another's invalidate does.
+    pub fn over_approximate(&mut self, on: bool) {
+        self.reaches_own_only = on;
     }
 
     /// Back to the state of `mark`. Costs as much as was written since.
