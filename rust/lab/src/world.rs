@@ -212,7 +212,7 @@ impl Model for Explored {
 pub const MAX_BOOT: u64 = 64 << 30;
 
 /// Most bytes from the first to the last of its memory: a kernel has variables for each section and hugepage.
-pub const MAX_SPAN: u64 = 1 << 40;
+pub const MAX_SPAN: u64 = 2 << 40;
 
 /// Why a machine cannot be explored.
 #[derive(Debug, Error)]

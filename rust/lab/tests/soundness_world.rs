@@ -197,7 +197,7 @@ fn the_over_approximation_violates_all_that_the_machine_does() {
 fn answer(programs: &Programs, judged: &[Invariant], reduction: Reduction) -> (Verdict, BTreeMap<Invariant, Status>) {
     let shared = Shared::new(Watched::new(programs.setup.world.clone(), None));
     let mut runner = Runner::new(&shared, programs).expect("stacks");
-    let options = Options { reduction, ..Options::default() };
+    let options = Options { reduction, over_approximate_after: 0, ..Options::default() };
     let outcome = ask(&mut runner, &programs.subject(judged), &options, &|| false, &mut |_| {});
     (outcome.verdict, outcome.invariants)
 }

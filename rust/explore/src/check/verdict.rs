@@ -42,6 +42,8 @@ const BEHIND_WORK: u64 = 4_000_000;
 const SHORTEN_WORK: u64 = 12_000_000;
 /// The part of it that goes into making traces shorter before they are proven shortest.
 const MINIMISE_WORK: u64 = 9_500_000;
+/// About half a second: most searches are over by then.
+const BEFORE_WORK: u64 = 500_000;
 
 /// How to explore.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -56,6 +58,8 @@ pub struct Options {
     /// States kept at most.
     pub states: usize,
     pub reduction: Reduction,
+    /// Work of a search of the model after which, without a violation, it gives way to its over-approximation.
+    pub over_approximate_after: u64,
     /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what is violated
     /// behind a first violation. 0: traces stay as they were found, and nothing more is looked for. Infinite: a fixed
     /// amount of work ends both, the same on every host.
@@ -75,6 +79,7 @@ impl Default for Options {
             step_bound: 100_000,
             states: 20_000_000,
             reduction: Reduction::PRODUCT,
+            over_approximate_after: BEFORE_WORK,
             shorten_seconds: f64::INFINITY,
             settle_seconds: f64::INFINITY,
         }
@@ -266,6 +271,10 @@ pub fn again<M: Model, A: Actors<M>>(
     replay::replay(runner, trace, &subject.digest, how)
 }
 
+fn set_of<'i>(invariants: impl Iterator<Item = &'i Invariant>) -> InvariantSet {
+    invariants.fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)))
+}
+
 /// The pairs of locks that were taken in both orders.
 fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversion> {
     let orders = &runner.inner().lock_orders;
@@ -300,57 +309,94 @@ impl Check<'_> {
         end.is_finite().then(|| self.began + Duration::from_secs_f64(end.max(0.0)))
     }
 
-    /// A search. Where the model has an over-approximation that is asked first, `known` are the invariants of which
+    /// A search, and whether it was one of the over-approximation. Where the model has an over-approximation that is asked first, `known` are the invariants of which
     /// a counterexample is at hand.
     ///
     /// What does not go wrong there goes wrong nowhere. What does counts once an execution of the model itself has shown
-    /// it; if one stays without, the model itself is searched.
+    /// it; if one stays without, the model itself is searched. A search that is soon over, or soon finds what ends
+    /// executions, needs none of this.
     fn search<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
         ending: InvariantSet,
         known: InvariantSet,
-        (deadline, work): (Option<Instant>, u64),
+        limits: (Option<Instant>, u64),
         progress: &mut dyn FnMut(Progress),
-    ) -> Report {
-        let asks_first = self.options.strategy == Strategy::Exhaustive && self.options.reduction.over_approximate;
-        if asks_first && runner.over_approximate(true) {
-            let mut report = self.run(runner, ending, deadline, work, progress);
-            let found = std::mem::take(&mut report.found);
-            let mut unasked = |_| {};
-            let mut search = Search::new(runner, self.options.reduction, &mut unasked);
-            let prefixes: Vec<_> = found.into_iter().map(|(i, found)| (i, search.prefix_of(&found.choices))).collect();
-            search.runner.over_approximate(false);
-            let mut confirmed = true;
-            for (invariant, prefix) in prefixes {
-                let choices = search.retrace(&prefix);
-                let mut shown = search.runner.follow(&choices, invariant);
-                if self.options.reduction.fault == Fault::Unconfirmed {
-                    shown.get_or_insert(Found { choices, cost: Cost { switches: 0, steps: 0 } });
-                }
-                confirmed &= shown.is_some() || known.contains(invariant);
-                report.found.extend(shown.map(|shown| (invariant, shown)));
+    ) -> (Report, bool) {
+        let work = runner.work();
+        if self.asks_first() {
+            let little = self.options.over_approximate_after;
+            let report = self.run(runner, ending, (limits.0, limits.1.min(little)), self.settle(), progress);
+            if report.ended != Ended::Budget || runner.work() - work < little {
+                return (report, false);
             }
-            if confirmed || report.ended == Ended::Interrupted {
-                return report;
+            if !report.has_found(ending) && runner.over_approximate(true) {
+                // Up to a first violation, which is the model's or not: if not, nothing is gained by going on.
+                let mut report = self.run(runner, ending, limits, Some(Duration::ZERO), progress);
+                let mut confirmed = self.confirm(runner, &mut report, known);
+                let waits = self.options.settle_seconds != 0.0;
+                if confirmed && report.ended == Ended::Budget && report.has_found(ending) && waits {
+                    let first = report.first;
+                    runner.over_approximate(true);
+                    report = Report { first, ..self.run(runner, ending, limits, self.settle(), progress) };
+                    confirmed = self.confirm(runner, &mut report, known);
+                }
+                if confirmed || report.ended == Ended::Interrupted {
+                    return (report, true);
+                }
             }
         }
-        self.run(runner, ending, deadline, work, progress)
+        (self.run(runner, ending, limits, self.settle(), progress), false)
+    }
+
+    /// Whether the over-approximation is asked, where the search takes long.
+    fn asks_first(&self) -> bool {
+        let o = self.options;
+        o.strategy == Strategy::Exhaustive && o.executions.is_none() && o.reduction.over_approximate
+    }
+
+    /// Back to the model itself: of what was found in its over-approximation stays what an execution of the model shows.
+    /// Whether that is all of it, or `known`.
+    fn confirm<M: Model, A: Actors<M>>(
+        &self,
+        runner: &mut Runner<'_, M, A>,
+        report: &mut Report,
+        known: InvariantSet,
+    ) -> bool {
+        let found = std::mem::take(&mut report.found);
+        let prefixes: Vec<_> = found.into_iter().map(|(i, found)| (i, runner.prefix_of(&found.choices))).collect();
+        runner.over_approximate(false);
+        let mut confirmed = true;
+        for (invariant, prefix) in prefixes {
+            let choices = runner.retrace(&prefix);
+            let mut shown = runner.follow(&choices, invariant);
+            if self.options.reduction.fault == Fault::Unconfirmed {
+                shown.get_or_insert(Found { choices, cost: Cost { switches: 0, steps: 0 } });
+            }
+            confirmed &= shown.is_some() || known.contains(invariant);
+            report.found.extend(shown.map(|shown| (invariant, shown)));
+        }
+        confirmed
+    }
+
+    fn settle(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.options.settle_seconds).ok()
     }
 
     fn run<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
         ending: InvariantSet,
-        deadline: Option<Instant>,
-        work: u64,
+        (deadline, work): (Option<Instant>, u64),
+        settle: Option<Duration>,
         progress: &mut dyn FnMut(Progress),
     ) -> Report {
+        let work = runner.work().saturating_add(work);
         let mut limits = Limits {
             executions: self.options.executions.unwrap_or(u64::MAX),
             deadline,
             work,
-            settle: Duration::try_from_secs_f64(self.options.settle_seconds).ok(),
+            settle,
             settle_work: unless_timed(self.options.settle_seconds, SETTLE_WORK),
             states: self.options.states,
             stop: self.stop,
@@ -377,18 +423,18 @@ impl Check<'_> {
     ) -> Outcome {
         let judged = self.subject.judged();
         let limits = (self.at(0.8, f64::INFINITY), u64::MAX);
-        let report = self.search(runner, judged, InvariantSet::NONE, limits, progress);
+        let (report, beside) = self.search(runner, judged, InvariantSet::NONE, limits, progress);
         let visible = runner.inner().model.visible();
         let mut counterexamples = self.counterexamples(runner, judged, &report, progress);
         let violated = report.has_found(judged);
         let exhaustive = report.exhaustive();
         // A violation ends its execution: whether anything else holds is only known once what lies behind was searched
         // as well.
-        let mut seen_all = exhaustive && !violated;
+        let (mut seen_all, mut behind) = (exhaustive && !violated, InvariantSet::NONE);
         let looks_behind = self.options.strategy == Strategy::Exhaustive && self.options.shorten_seconds != 0.0;
         if violated && report.ended != Ended::Interrupted && looks_behind {
-            let behind = self.beyond(runner, &mut counterexamples, progress);
-            seen_all = behind && exhaustive;
+            let (all, found) = self.beyond(runner, beside, &mut counterexamples, progress);
+            (seen_all, behind) = (all && exhaustive, found);
         }
         let covered = match (exhaustive, seen_all) {
             (false, _) => Covered::Part,
@@ -401,7 +447,7 @@ impl Check<'_> {
             (false, false) => Verdict::Inconclusive,
         };
         let status = |i: Invariant| {
-            if counterexamples.contains_key(&i) || report.found.contains_key(&i) {
+            if counterexamples.contains_key(&i) || report.found.contains_key(&i) || behind.contains(i) {
                 Status::Violated
             } else if !visible.contains(i) {
                 Status::NotVisible
@@ -502,26 +548,32 @@ impl Check<'_> {
         counterexamples
     }
 
-    /// What else is violated behind a first violation, which ends executions in the search itself. `true` if all of it
-    /// was seen.
+    /// What else is violated behind a first violation, which ends executions in the search itself; whether all of it was
+    /// seen, and what was.
     fn beyond<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
+        beside: bool,
         counterexamples: &mut BTreeMap<Invariant, Counterexample>,
         progress: &mut dyn FnMut(Progress),
-    ) -> bool {
+    ) -> (bool, InvariantSet) {
         let spent = self.began.elapsed().as_secs_f64();
         let deadline = self.at(1.0, spent + self.options.shorten_seconds);
-        let work = runner.work().saturating_add(unless_timed(self.options.shorten_seconds, BEHIND_WORK));
-        let known = counterexamples.keys().fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)));
-        let report = self.search(runner, InvariantSet::NONE, known, (deadline, work), progress);
-        let seen_all = report.exhaustive();
+        let work = unless_timed(self.options.shorten_seconds, BEHIND_WORK);
+        let known = set_of(counterexamples.keys());
+        // Where one of the two has been searched, it is known who meets whom.
+        let report = if beside {
+            self.search(runner, InvariantSet::NONE, known, (deadline, work), progress).0
+        } else {
+            self.run(runner, InvariantSet::NONE, (deadline, work), None, progress)
+        };
+        let (seen_all, found) = (report.exhaustive(), set_of(report.found.keys()));
         let more = Report {
             found: report.found.into_iter().filter(|(i, _)| !counterexamples.contains_key(i)).collect(),
             ..Report::new()
         };
         counterexamples.extend(self.counterexamples(runner, InvariantSet::NONE, &more, progress));
-        seen_all
+        (seen_all, found)
     }
 
     fn counterexample<M: Model, A: Actors<M>>(

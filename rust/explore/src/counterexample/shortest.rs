@@ -74,9 +74,17 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
     'again: loop {
         // A search whose executions ended early may not have met everything that actors share. What is learned here
         // starts the proof anew, and what was found is said in the points that there are now.
-        if runner.adopt_shared(false) {
-            for (invariant, f) in found.iter_mut() {
-                if let Some(now) = runner.follow(&f.choices, *invariant) {
+        if runner.grew() {
+            let prefixes: Vec<_> = found.values().map(|f| runner.prefix_of(&f.choices)).collect();
+            runner.adopt_shared(false);
+            for ((invariant, f), prefix) in found.iter_mut().zip(prefixes) {
+                // Choices of before may still be followed, and are shorter if somebody's start was not needed; where
+                // they lead elsewhere, they were at these operations.
+                let now = runner.follow(&f.choices, *invariant).or_else(|| {
+                    let choices = runner.retrace(&prefix);
+                    runner.follow(&choices, *invariant)
+                });
+                if let Some(now) = now {
                     *f = now;
                 }
             }

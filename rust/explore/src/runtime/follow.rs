@@ -5,7 +5,7 @@ use vmemmap_arch::Invariant;
 use crate::model::{MAX_ACTORS, Model};
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
-use crate::runtime::schedule::{Choice, Cost, Found, goes_on};
+use crate::runtime::schedule::{Choice, Cost, Found, PrefixStep, goes_on};
 
 impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// Runs these choices as far as they can be followed (one that cannot is left out), then whoever can go, until
@@ -65,6 +65,42 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
                 return None;
             }
         }
+    }
+
+    /// The prefix that these choices are, which does not depend on what is known of who meets whom where.
+    pub(crate) fn prefix_of(&mut self, choices: &[Choice]) -> Vec<PrefixStep> {
+        let mut operations = self.start();
+        let mut prefix = Vec::new();
+        for &choice in choices {
+            let actor = usize::from(choice.actor);
+            if self.halted() || self.outcomes(actor) <= choice.outcome {
+                break;
+            }
+            operations[actor] += 1 + self.advance(actor, choice.outcome, Phase::Frontier);
+            prefix.push(PrefixStep { choice, until: operations[actor] });
+        }
+        prefix
+    }
+
+    /// The choices that lead on the way of this prefix, by what is known now of who meets whom where.
+    pub(crate) fn retrace(&mut self, prefix: &[PrefixStep]) -> Vec<Choice> {
+        let mut operations = self.start();
+        let mut made = Vec::new();
+        for &PrefixStep { choice, until } in prefix {
+            let actor = usize::from(choice.actor);
+            let mut outcome = choice.outcome;
+            while operations[actor] < until && !self.halted() {
+                let outcomes = self.outcomes(actor);
+                if outcomes == 0 {
+                    break;
+                }
+                let choice = Choice { outcome: outcome.min(outcomes - 1), ..choice };
+                operations[actor] += 1 + self.advance(actor, choice.outcome, Phase::Frontier);
+                made.push(choice);
+                outcome = 0;
+            }
+        }
+        made
     }
 
     /// An actor runs to its first scheduling point. `true` if `target` is violated.

@@ -5,6 +5,7 @@ use std::cell::RefMut;
 use std::io;
 
 use crate::model::{AccessSet, InvariantSet, MAX_ACTORS, Model};
+use crate::reduction::conflicts::Sharing;
 use crate::reduction::options::Fusion;
 use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
@@ -36,6 +37,8 @@ pub struct Runner<'env, M: Model, A: Actors<M>> {
     before: Vec<Before<M>>,
     /// Buffers of steps taken back.
     spare: Vec<Saved>,
+    over_approximates: bool,
+    sharing_of_other: Sharing,
 }
 
 impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
@@ -57,6 +60,8 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             count,
             before: Vec::new(),
             spare: Vec::new(),
+            over_approximates: false,
+            sharing_of_other: Sharing::default(),
         })
     }
 
@@ -96,11 +101,17 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         grew
     }
 
-    /// See `Model::over_approximate`. All actors have to start again.
+    /// See `Model::over_approximate`. All actors have to start again. What is known of who meets whom where is known of
+    /// each of the two: fewer accesses conflict in the over-approximation.
     pub(crate) fn over_approximate(&mut self, on: bool) -> bool {
-        let mut inner = self.inner();
-        inner.dead_continuations.clear();
-        inner.model.over_approximate(on)
+        let mut inner = self.shared.inner.borrow_mut();
+        let has = inner.model.over_approximate(on);
+        if has && self.over_approximates != on {
+            self.over_approximates = on;
+            std::mem::swap(&mut inner.sharing, &mut self.sharing_of_other);
+            inner.dead_continuations.clear();
+        }
+        has
     }
 
     pub(crate) fn grew(&self) -> bool {

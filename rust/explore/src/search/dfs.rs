@@ -270,7 +270,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let found: Vec<(Invariant, Vec<Choice>)> =
             self.report.found.iter().map(|(invariant, found)| (*invariant, found.choices.clone())).collect();
         for (invariant, choices) in found {
-            let prefix = self.prefix_of(&choices);
+            let prefix = self.runner.prefix_of(&choices);
             self.found_earlier.insert(invariant, prefix);
         }
         self.runner.adopt_shared(true);
@@ -281,7 +281,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report.iterations += 1;
         self.report.found.clear();
         for (invariant, prefix) in self.found_beside.clone() {
-            let choices = self.retrace(&prefix);
+            let choices = self.runner.retrace(&prefix);
             if let Some(found) = self.runner.follow(&choices, invariant) {
                 self.report.found.insert(invariant, found);
             }
@@ -303,7 +303,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     fn keep_earlier(&mut self) {
         for (invariant, prefix) in std::mem::take(&mut self.found_earlier) {
             if !self.report.found.contains_key(&invariant) {
-                let choices = self.retrace(&prefix);
+                let choices = self.runner.retrace(&prefix);
                 if let Some(found) = self.runner.follow(&choices, invariant) {
                     self.report.found.insert(invariant, found);
                 }

@@ -108,40 +108,4 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         }
         followed.unwrap_or(prefix.len())
     }
-
-    /// The prefix that these choices are, which does not depend on what is known of who meets whom where.
-    pub(crate) fn prefix_of(&mut self, choices: &[Choice]) -> Vec<PrefixStep> {
-        let mut operations = self.runner.start();
-        let mut prefix = Vec::new();
-        for &choice in choices {
-            let actor = usize::from(choice.actor);
-            if self.runner.halted() || self.runner.outcomes(actor) <= choice.outcome {
-                break;
-            }
-            operations[actor] += 1 + self.runner.advance(actor, choice.outcome, Phase::Frontier);
-            prefix.push(PrefixStep { choice, until: operations[actor] });
-        }
-        prefix
-    }
-
-    /// The choices that lead on the way of this prefix, by what is known now of who meets whom where.
-    pub(crate) fn retrace(&mut self, prefix: &[PrefixStep]) -> Vec<Choice> {
-        let mut operations = self.runner.start();
-        let mut made = Vec::new();
-        for &PrefixStep { choice, until } in prefix {
-            let actor = usize::from(choice.actor);
-            let mut outcome = choice.outcome;
-            while operations[actor] < until && !self.runner.halted() {
-                let outcomes = self.runner.outcomes(actor);
-                if outcomes == 0 {
-                    break;
-                }
-                let choice = Choice { outcome: outcome.min(outcomes - 1), ..choice };
-                operations[actor] += 1 + self.runner.advance(actor, choice.outcome, Phase::Frontier);
-                made.push(choice);
-                outcome = 0;
-            }
-        }
-        made
-    }
 }
