@@ -1,4 +1,5 @@
-//! The check of a machine at rest: each damage is told in the words of its rule, and nothing else has to be wrong for it.
+//! The check of a machine at rest: each damage is told in the words of its rule, and nothing else has to be wrong for
+//! it.
 
 mod lab;
 

@@ -19,7 +19,21 @@ use crate::native::frame_state::bit;
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
 use crate::native::ranges::{BadFree, Freeing};
-use crate::native::walk::Walked;
+
+/// The table of PTEs that a walk ended in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walked {
+    /// The address that its first entry maps.
+    pub first: Va,
+    pub table: Pa,
+    /// `Machine::upper_stores` before the walk.
+    pub version: u64,
+}
+
+impl Walked {
+    /// None: no table maps that address first.
+    pub const NONE: Self = Self { first: Va(u64::MAX), table: Pa(0), version: 0 };
+}
 
 /// One CPU of a machine, for one thread.
 #[derive(Debug)]

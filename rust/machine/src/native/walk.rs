@@ -7,22 +7,7 @@ use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{Desc, Invariant, Kind, Level, Pa, Slot, Va};
 
-use crate::native::cpu::{Access, Native, word};
-
-/// The table of PTEs that a walk ended in.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Walked {
-    /// The address that its first entry maps.
-    first: Va,
-    table: Pa,
-    /// `Machine::upper_stores` before the walk.
-    version: u64,
-}
-
-impl Walked {
-    /// None: no table maps that address first.
-    pub const NONE: Self = Self { first: Va(u64::MAX), table: Pa(0), version: 0 };
-}
+use crate::native::cpu::{Access, Native, Walked, word};
 
 impl Native<'_> {
     /// Walk the tables as they are now: the last table, its level, and what was read there. `None`: reported.
