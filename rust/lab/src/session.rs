@@ -90,9 +90,9 @@ impl Default for ExploreOptions {
     }
 }
 
-/// All reductions, as the product has them; or fewer, which takes longer and must give the same answer. Not for everyday
-/// use, hence no option of the command line. `merged` leaves out the over-approximation only; with fewer than that, no
-/// observation is forgotten either. `cache` also counts the interleavings.
+/// All reductions, as the product has them; or fewer, which takes longer and must give the same answer. Not for
+/// everyday use, hence no option of the command line. `merged` leaves out the over-approximation only; with fewer than
+/// that, no observation is forgotten either. `cache` also counts the interleavings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReductionName {

@@ -309,12 +309,12 @@ impl Check<'_> {
         end.is_finite().then(|| self.began + Duration::from_secs_f64(end.max(0.0)))
     }
 
-    /// A search, and whether it was one of the over-approximation. Where the model has an over-approximation that is asked first, `known` are the invariants of which
-    /// a counterexample is at hand.
+    /// A search, and whether it was one of the over-approximation. Where the model has an over-approximation that is
+    /// asked first, `known` are the invariants of which a counterexample is at hand.
     ///
-    /// What does not go wrong there goes wrong nowhere. What does counts once an execution of the model itself has shown
-    /// it; if one stays without, the model itself is searched. A search that is soon over, or soon finds what ends
-    /// executions, needs none of this.
+    /// What does not go wrong there goes wrong nowhere. What does counts once an execution of the model itself has
+    /// shown it; if one stays without, the model itself is searched. A search that is soon over, or soon finds what
+    /// ends executions, needs none of this.
     fn search<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
@@ -355,8 +355,8 @@ impl Check<'_> {
         o.strategy == Strategy::Exhaustive && o.executions.is_none() && o.reduction.over_approximate
     }
 
-    /// Back to the model itself: of what was found in its over-approximation stays what an execution of the model shows.
-    /// Whether that is all of it, or `known`.
+    /// Back to the model itself: of what was found in its over-approximation stays what an execution of the model
+    /// shows. Whether that is all of it, or `known`.
     fn confirm<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
@@ -548,8 +548,8 @@ impl Check<'_> {
         counterexamples
     }
 
-    /// What else is violated behind a first violation, which ends executions in the search itself; whether all of it was
-    /// seen, and what was.
+    /// What else is violated behind a first violation, which ends executions in the search itself; whether all of it
+    /// was seen, and what was.
     fn beyond<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
