@@ -212,6 +212,8 @@ pub enum Op {
         n: u32,
         why: &'static str,
     },
+    /// A store that waits in the buffer of this CPU becomes visible to all. Of the buffer itself, no code does it.
+    Commit,
     Round {
         state: u64,
     },
@@ -341,6 +343,7 @@ impl Op {
             Op::Exclusive { begin: true, .. } => "exclusive",
             Op::Exclusive { begin: false, .. } => "exclusive_end",
             Op::Choose { .. } => "choose",
+            Op::Commit => "commit",
             Op::Round { .. } => "round",
         }
     }

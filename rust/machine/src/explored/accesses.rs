@@ -45,7 +45,12 @@ impl World {
             return;
         }
         let fixed = self.fixed;
+        if matches!(op, Op::Commit) {
+            return self.touch_commit(actor, out);
+        }
         self.touch_control(actor, op, out);
+        self.touch_buffer(actor, out);
+        self.touch_late(actor, op, out);
         if op.releases() && self.options.orders_faults() {
             self.touch_maintenance(actor, true, out);
             self.touch_barrier(actor, Barrier::SmpWmb, out);
@@ -60,14 +65,14 @@ impl World {
                 if let Some((slot, desc)) = self.touch_table(at, out) {
                     out.read(self.memory.word_cell(slot));
                     if desc.is_valid() {
-                        let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
-                        news.for_each(|r| self.touch_end(r, out));
+                        self.touch_news(actor, at, out);
                     }
                 }
             }
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
                 self.touch_maintenance(actor, false, out);
                 self.touch_store(at, new, out);
+                self.touch_news(actor, at, out);
             }
             Op::Barrier(barrier) => {
                 let completes = match barrier {
@@ -193,14 +198,17 @@ impl World {
             Op::SendIpi { line } => out.write(self.var_cell(line)),
             Op::InterruptEnter => self.touch_interrupt(actor, true, out),
             Op::InterruptExit => self.touch_interrupt(actor, false, out),
-            Op::StopMachineBegin | Op::StopMachineEnd => self.touch_stop(actor, out),
+            Op::StopMachineBegin | Op::StopMachineEnd => {
+                self.touch_all_buffers(out);
+                self.touch_stop(actor, out);
+            }
             Op::MemoryGone { start, bytes } => {
                 out.write(fixed.gone);
                 self.linear_records(start, bytes).for_each(|r| out.read(r.cell));
             }
             Op::ExpectStable { .. } => out.write(fixed.stable),
             Op::Exclusive { what, .. } => out.write(self.exclusive_cell(what)),
-            Op::Choose { .. } => {}
+            Op::Choose { .. } | Op::Commit => {}
             Op::Root
             | Op::SplitFrame { .. }
             | Op::IsReserved { .. }
@@ -242,6 +250,14 @@ impl World {
         Some((slot, self.memory.desc(slot)))
     }
 
+    /// What `note_read` would change.
+    fn touch_news(&self, actor: u8, at: Slot<Tok>, out: &mut impl Touch) {
+        if let Ok(slot) = self.table_of(at) {
+            let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
+            news.for_each(|r| self.touch_end(r, out));
+        }
+    }
+
     /// Whether, and where, walks reach the table.
     fn touch_reach(&self, table: FrameId, out: &mut impl Touch) {
         let mut id = table;
@@ -255,24 +271,38 @@ impl World {
     }
 
     fn touch_store(&mut self, at: Slot<Tok>, new: Desc, out: &mut impl Touch) {
-        let Some((slot, old)) = self.touch_table(at, out) else { return };
+        if let Some((slot, _)) = self.touch_table(at, out) {
+            self.touch_entry_of(slot, at.level, new, out);
+        }
+    }
+
+    /// A store that is on its way.
+    pub(super) fn touch_entry(&mut self, actor: u8, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
+        out.read(self.memory.cell(slot.table, offset::LIFE));
+        self.touch_entry_of(slot, level, new, out);
+        let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
+        news.for_each(|r| self.touch_end(r, out));
+    }
+
+    fn touch_entry_of(&mut self, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
+        let old = self.memory.desc(slot);
         let g = self.geometry;
         out.write(self.memory.word_cell(slot));
         self.touch_reach(slot.table, out);
-        let va = self.reach(slot.table).map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(at.level)));
-        if let Some(va) = va.filter(|va| self.is_linear_leaf(*va, at.level, old, new)) {
-            self.touch_linear_leaf(slot, at.level, va, old, new, out);
+        let va = self.reach(slot.table).map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(level)));
+        if let Some(va) = va.filter(|va| self.is_linear_leaf(*va, level, old, new)) {
+            self.touch_linear_leaf(slot, level, va, old, new, out);
             return;
         }
         // Leaves below, or behind a stale entry, may be of the linear map.
-        if matches!(g.kind(old, at.level), Kind::Table(_)) || va.is_none() {
+        if matches!(g.kind(old, level), Kind::Table(_)) || va.is_none() {
             out.read(self.fixed.gone);
         }
         if !va.is_some_and(|va| self.is_vmalloc(va)) {
             out.read(self.fixed.stable);
         }
         for desc in [old, new] {
-            match g.kind(desc, at.level) {
+            match g.kind(desc, level) {
                 Kind::Table(pa) => {
                     let id = self.memory.frame(pa);
                     out.write(self.memory.cell(id, offset::PARENT));
@@ -294,27 +324,27 @@ impl World {
             }
         }
         if let Some(va) = va {
-            let address_key = self.address_key_of(at.level, va);
+            let address_key = self.address_key_of(level, va);
             // Others end a stale value only once it is published, and then meet the barrier that did that; who may use
             // it meets the entry.
             let alone = !self.stale.iter().any(|r| r.address_key == address_key);
-            let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, at.level, *value).is_none());
+            let fresh = alone && [old, new].iter().all(|value| self.set_of(slot, level, *value).is_none());
             let mut touch = |location| if fresh { out.enabledness_read(location) } else { out.write(location) };
             for value in [seen(old), seen(new)] {
-                for asid in self.spaces(at.level, value) {
-                    let index = self.intern(slot, at.level, value, va, asid);
+                for asid in self.spaces(level, value) {
+                    let index = self.intern(slot, level, value, va, asid);
                     touch(self.stale.cell(index));
                 }
             }
             out.relation_read(address_key, fresh);
             // An invalidate of another CPU reaches what was overwritten before it.
             self.touch_retired(address_key, out);
-            if let Kind::Table(next) = g.kind(old, at.level) {
-                self.touch_below(next, at.level.next(), va, out);
+            if let Kind::Table(next) = g.kind(old, level) {
+                self.touch_below(next, level.next(), va, out);
             }
         } else {
-            for va in self.places_behind_stale(slot, at.level) {
-                let address_key = self.address_key_of(at.level, va);
+            for va in self.places_behind_stale(slot, level) {
+                let address_key = self.address_key_of(level, va);
                 self.touch_retired(address_key, out);
             }
             out.write(self.memory.cell(slot.table, offset::MAPPED));
@@ -328,8 +358,8 @@ impl World {
             }
         }
         if !self.stale.is_empty() {
-            self.touch_stale_around(slot, at.level, new, out);
-            self.touch_set(slot, at.level, new, out);
+            self.touch_stale_around(slot, level, new, out);
+            self.touch_set(slot, level, new, out);
         }
     }
 
@@ -372,7 +402,7 @@ impl World {
             if r.slot == slot {
                 out.write(r.cell);
                 if r.value.is_valid() && new.is_valid() {
-                    outputs.push(Output { desc: r.value, level, pa: 0, live: false });
+                    outputs.push(Output { desc: r.value, level, pa: 0, live: false, early: false });
                 }
             } else if r.level.next() == level && g.kind(r.value, r.level) == table {
                 out.read(r.cell);
@@ -499,7 +529,7 @@ impl World {
                 out.read(self.memory.cell(slot.table, offset::LIFE));
             });
             match end {
-                End::Leaf(desc, level, pa) => outputs.push(Output { desc, level, pa, live: true }),
+                End::Leaf(desc, level, pa) => outputs.push(Output { desc, level, pa, live: true, early: false }),
                 End::FreedTable(pa) => freed.push(pa),
                 End::None => {}
             }
@@ -511,7 +541,7 @@ impl World {
             }
             if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
                 let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));
-                outputs.push(Output { desc: r.value, level: r.level, pa, live: false });
+                outputs.push(Output { desc: r.value, level: r.level, pa, live: false, early: false });
             }
         }
         for pa in freed {
@@ -561,6 +591,9 @@ impl World {
     }
     fn touch_copy_target(&mut self, to: Frame<Tok>, out: &mut impl Touch) {
         let to = self.memory.frame(to.pa);
+        self.touch_frame_contents(to, out);
+    }
+    pub(super) fn touch_frame_contents(&mut self, to: FrameId, out: &mut impl Touch) {
         out.read(self.memory.cell(to, offset::LIFE));
         out.write(self.memory.cell(to, offset::TEMPLATE));
         out.write(self.memory.cell(to, offset::CONTENTS));
@@ -568,6 +601,9 @@ impl World {
     }
     fn touch_linear(&mut self, frame: Frame<Tok>, index: u16, store: bool, out: &mut impl Touch) {
         let id = self.memory.frame(frame.pa);
+        self.touch_frame_word(id, index, store, out);
+    }
+    pub(super) fn touch_frame_word(&mut self, id: FrameId, index: u16, store: bool, out: &mut impl Touch) {
         out.read(self.memory.cell(id, offset::LIFE));
         out.read(self.memory.cell(id, offset::TEMPLATE));
         let word = self.memory.word_location(id, index);
@@ -640,7 +676,7 @@ impl World {
     }
 
     /// Who maps the frame now, live or stale.
-    fn touch_mappers(&self, id: FrameId, out: &mut impl Touch) {
+    pub(super) fn touch_mappers(&self, id: FrameId, out: &mut impl Touch) {
         let g = self.geometry;
         let pa = self.memory.pa(id);
         for slot in self.memory.named(id) {

@@ -12,6 +12,8 @@ pub(super) struct Candidate {
     pub level: Level,
     pub frame: FrameId,
     pub live: bool,
+    /// It may be from before the entry was none for the last time, or one that gives the same result is.
+    pub early: bool,
 }
 
 /// A leaf that a walk or a stale value ends in, and the address that it gives.
@@ -21,6 +23,7 @@ pub(super) struct Output {
     pub level: Level,
     pub pa: u64,
     pub live: bool,
+    pub early: bool,
 }
 
 /// How a walk ended.

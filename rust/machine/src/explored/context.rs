@@ -43,9 +43,13 @@ impl World {
         self.places[..n].copy_from_slice(&places[..n]);
         self.all_cpus = places[..n].iter().fold(0, |m, p| m | 1 << p.cpu);
         for (a, place) in places[..n].iter().enumerate() {
-            let beside = (0..n).filter(|b| *b != a && places[*b].cpu == place.cpu);
-            self.beside[a] = beside.fold(0, |m, b| m | 1 << b);
+            let runs = |p: &Place| p.context != Context::StoreBuffer;
+            let beside = (0..n).filter(|b| *b != a && places[*b].cpu == place.cpu && runs(&places[*b]));
+            self.beside[a] = if runs(place) { beside.fold(0, |m, b| m | 1 << b) } else { 0 };
         }
+        let buffers = places[..n].iter().filter(|p| p.context == Context::StoreBuffer);
+        self.buffered = buffers.fold(0, |m, p| m | 1 << p.cpu);
+        self.reserve_late();
     }
 
     #[inline]
@@ -187,6 +191,9 @@ impl World {
             return 0;
         }
         let me = self.context_of(actor);
+        if me == Context::StoreBuffer {
+            return 0;
+        }
         let stopped = if me == Context::Nmi { 0 } else { self.stopper() & !(1 << actor) };
         let beside = self.beside[usize::from(actor)];
         if matches!(op, Op::InterruptEnter) {
@@ -199,7 +206,7 @@ impl World {
         match me {
             Context::Nmi => stopped,
             Context::Irq => stopped | nmi,
-            Context::Task => {
+            Context::Task | Context::StoreBuffer => {
                 let tasks = actors(beside).filter(|a| self.context_of(*a) == Context::Task && !self.is_preemptible(*a));
                 tasks.fold(stopped | irq | nmi, |m, a| m | 1 << a)
             }
@@ -212,7 +219,7 @@ impl World {
         match self.context_of(actor) {
             Context::Task => irq | nmi != 0,
             Context::Irq => nmi != 0,
-            Context::Nmi => false,
+            Context::Nmi | Context::StoreBuffer => false,
         }
     }
     /// An interrupt that nothing has raised.
@@ -226,7 +233,7 @@ impl World {
     /// Whoever gives a lock back decides whether others go, too: if its CPU is taken away before, those who took it may
     /// wait for the lock for ever. So it does read this, and is a scheduling point wherever an interrupt may come.
     pub(super) fn touch_control(&self, actor: u8, op: &Op, out: &mut impl Touch) {
-        if matches!(op, Op::Speculate { .. }) {
+        if matches!(op, Op::Speculate { .. } | Op::Commit) {
             return;
         }
         let me = self.context_of(actor);

@@ -101,6 +101,7 @@ impl World {
             }
             Op::Exclusive { what, .. } => d.place = what.to_string(),
             Op::Choose { why, .. } => d.place = why.into(),
+            Op::Commit => d.place = format!("store buffer of CPU {}", self.cpu_of(actor)),
             Op::RcuWait | Op::StopMachineBegin => d.place = format!("actors {:#x}", self.waits_for(actor, op)),
             _ => {}
         }
@@ -233,6 +234,9 @@ impl World {
     pub fn kind_of(&self, location: u32) -> LocationKind {
         if let Some(kind) = self.fixed.kind_of(location, self.vars as usize) {
             return kind;
+        }
+        if self.is_late(location) {
+            return LocationKind::Buffer;
         }
         if self.stale.has_location(location) {
             return LocationKind::Stale;

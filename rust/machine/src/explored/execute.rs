@@ -17,14 +17,34 @@ impl World {
             return Reply::of(0);
         }
         self.step += 1;
+        if self.buffered != 0 {
+            if outcome != 0 && self.waiting_outcomes(actor, op) != 0 {
+                let ways = self.ways_of(actor, op);
+                if outcome >= ways
+                    && let Some(reply) = self.wait(actor, op, outcome - ways)
+                {
+                    return reply;
+                }
+            }
+            match Self::drains(op) {
+                true => self.forget_late(actor),
+                false => self.expose_late(actor, op),
+            }
+        }
         if op.releases() {
             self.release_entries(actor);
         }
         match *op {
             Op::Root => Reply { value: self.memory.pa(self.root).0, tok: self.memory.life(self.root).generation() },
             Op::Read { at, .. } => self.read_entry(actor, at),
-            Op::Write { at, new, .. } | Op::Swap { at, new, .. } => self.write_entry(actor, at, new, |_| true),
-            Op::CompareExchange { at, old, new, .. } => self.write_entry(actor, at, new, |found| found == old),
+            // A store is told nothing of what it replaces.
+            Op::Write { at, new, .. } => {
+                self.write_entry(actor, at, new, false, |_| true);
+                Reply::of(0)
+            }
+            Op::Swap { at, new, .. } => self.write_entry(actor, at, new, true, |_| true),
+            Op::CompareExchange { at, old, new, .. } => self.write_entry(actor, at, new, true, |found| found == old),
+            Op::Commit => self.commit(actor, outcome),
             Op::Load { va, .. } => Reply::of(self.access(actor, va, Access::Load, outcome)),
             Op::Rmw { va, op, .. } => Reply::of(self.access(actor, va, Access::Rmw(op), outcome)),
             Op::Attempt(access) => self.attempt(actor, access, outcome),
@@ -43,7 +63,10 @@ impl World {
                 Reply::of(self.memory.find(frame.pa).is_some_and(|f| self.memory.life(f).is_self_hosted()).into())
             }
             Op::TryAcquire { lock, mode } => Reply::of(self.try_acquire(actor, lock, mode).into()),
-            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => Reply::of(self.memory.cells.get(self.var_cell(var))),
+            Op::VarLoad { var, .. } | Op::WaitUntil { var, .. } => {
+                let cell = self.var_cell(var);
+                Reply::of(self.forwarded_var(actor, cell).unwrap_or_else(|| self.memory.cells.get(cell)))
+            }
             Op::VarRmw { var, op, .. } => {
                 let cell = self.var_cell(var);
                 let old = self.memory.cells.get(cell);

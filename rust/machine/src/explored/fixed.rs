@@ -2,6 +2,7 @@
 
 use vmemmap_arch::{Invariant, LockId};
 
+use super::buffer::STORE_BUFFER;
 use super::cells::{ASIDE, Cell, Cells};
 use super::location::LocationKind;
 use super::place::MAX_ACTORS;
@@ -30,6 +31,8 @@ pub(super) struct Fixed {
     pub stale: Cell,
     pub gone: Cell,
     pub vars: Cell,
+    /// Of each CPU: the stores that wait, the oldest first.
+    pub buffers: Cell,
 }
 
 impl Fixed {
@@ -55,11 +58,12 @@ impl Fixed {
             stale: c.reserve(2 * ASIDE as usize + 1) + ASIDE,
             gone: c.reserve(1),
             vars: c.reserve(vars),
+            buffers: c.reserve(actors * usize::from(STORE_BUFFER)),
         }
     }
 
     /// First and number of the cells of each field, and what they are.
-    pub fn rows(&self, vars: usize) -> [(Cell, usize, LocationKind); 18] {
+    pub fn rows(&self, vars: usize) -> [(Cell, usize, LocationKind); 19] {
         let actors = usize::from(MAX_ACTORS);
         [
             (self.locks, 2 * LockId::COUNT, LocationKind::Lock),
@@ -80,6 +84,7 @@ impl Fixed {
             (self.stale, 1, LocationKind::Stale),
             (self.gone, 1, LocationKind::Other),
             (self.vars, vars, LocationKind::Var),
+            (self.buffers, actors * usize::from(STORE_BUFFER), LocationKind::Buffer),
         ]
     }
 

@@ -39,5 +39,7 @@ pub enum LocationKind {
     Failures,
     /// A variable of the kernel.
     Var,
+    /// Stores that wait in a CPU's buffer.
+    Buffer,
     Other,
 }

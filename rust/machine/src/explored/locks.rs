@@ -267,7 +267,7 @@ impl World {
             Op::InterruptEnter if self.is_silent(actor) => return 0,
             _ => 0,
         };
-        own | self.barred_by(actor, op)
+        own | self.barred_by(actor, op) | self.awaited_buffers(actor, op)
     }
 
     /// Whether the operation cannot execute now.

@@ -371,6 +371,19 @@ impl Memory {
         self.cells.set(self.cell(from, offset::COPIED), u64::from(to) + 1);
         self.cells.set(self.cell(to, offset::COPIED), 0);
     }
+    /// The template, and the words that differ from it.
+    #[must_use]
+    pub fn contents(&self, id: FrameId) -> (Template, Vec<(u16, u64)>) {
+        let template = self.template(id);
+        let mut words: Vec<(u16, u64)> = self.frames[id as usize]
+            .words
+            .iter()
+            .map(|index| (*index, self.word(id, *index)))
+            .filter(|(index, word)| *word != template.word((index & 7) as u8))
+            .collect();
+        words.sort_unstable();
+        (template, words)
+    }
     #[must_use]
     pub fn same_contents(&self, a: FrameId, b: FrameId) -> bool {
         let (ta, tb) = (self.template(a), self.template(b));

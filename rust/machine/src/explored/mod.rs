@@ -8,6 +8,7 @@
 mod accesses;
 mod allocator;
 mod attempt;
+mod buffer;
 mod candidates;
 mod cells;
 mod conflict;
@@ -32,6 +33,7 @@ mod violations;
 mod world;
 
 pub use accesses::Touch;
+pub use buffer::STORE_BUFFER;
 pub use describe::Described;
 pub use direct::Direct;
 pub use location::LocationKind;

@@ -26,9 +26,9 @@ pub enum Conflict {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Ordering {
     /// The DSB of its own CPU. Stricter than the architecture where another CPU invalidates.
-    #[default]
     Published,
     /// As in Arm's model (docs/memory-model.md): it came before. An own store waits for an own DSB.
+    #[default]
     Ordered,
 }
 
@@ -49,6 +49,9 @@ pub struct WorldOptions {
     pub ets: Ets,
     /// When an invalidate covers a store, and when a new entry cannot fault any more.
     pub ordering: Ordering,
+    /// How many plain stores of a CPU may wait in its buffer, up to `STORE_BUFFER`; 0: sequentially consistent memory. It
+    /// has an effect on CPUs that some actor stands for the buffer of (`Context::StoreBuffer`).
+    pub store_buffer: u8,
     /// A store of an `Attempt` through a read-only translation is a reply and no violation. For litmus tests: kernel
     /// code has no such handler.
     pub permission_faults: bool,
@@ -97,7 +100,8 @@ impl Default for WorldOptions {
             conflict: Conflict::AtWrite,
             spurious_fault_is_fatal: false,
             ets: Ets::Two,
-            ordering: Ordering::Published,
+            ordering: Ordering::Ordered,
+            store_buffer: 0,
             permission_faults: false,
             alloc_failures: 0,
             fail_alloc: Vec::new(),

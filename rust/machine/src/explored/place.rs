@@ -16,6 +16,8 @@ pub enum Context {
     /// A pseudo-NMI (GIC priority masking): also enters while `irq_disable` masks interrupts, and interrupts an
     /// interrupt.
     Nmi,
+    /// No work of the CPU's, but the store buffer beside it: its stores commit whatever the CPU does (`Op::Commit`).
+    StoreBuffer,
 }
 
 impl Context {
@@ -23,7 +25,7 @@ impl Context {
     pub(super) const fn shift(self) -> u32 {
         match self {
             Context::Nmi => 8,
-            Context::Task | Context::Irq => 0,
+            Context::Task | Context::Irq | Context::StoreBuffer => 0,
         }
     }
 }

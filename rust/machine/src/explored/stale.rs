@@ -31,9 +31,14 @@ pub(super) mod state {
     pub const UNSYNCHRONIZED: u64 = 1 << 54;
     /// CPU + 1 that overwrote it, for good; only where `World::reaches_own_only`.
     const OWNER: u32 = 55;
+    /// Of a valid value: the descriptor was none after it, and that is over. Who uses the value has not seen more.
+    pub const BEFORE_NONE: u64 = 1 << 60;
 
     pub const fn unpublished(cpus: u64, writer: u8) -> u64 {
         PRESENT | cpus | (writer as u64 + 1) << WRITER
+    }
+    pub const fn is_before_none(s: u64) -> bool {
+        s & BEFORE_NONE != 0
     }
     /// CPU whose DSB the walkers still wait for.
     pub const fn writer(s: u64) -> Option<u8> {

@@ -2,6 +2,7 @@
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Slot, Va};
 
+use super::buffer::Store;
 use super::memory::{FrameId, SlotId};
 use super::world::World;
 use crate::op::{Reply, Tok};
@@ -47,7 +48,7 @@ impl World {
         Ok(SlotId { table, index: at.index })
     }
 
-    fn slot_or_violation(&mut self, actor: u8, at: Slot<Tok>) -> Option<SlotId> {
+    pub(super) fn slot_or_violation(&mut self, actor: u8, at: Slot<Tok>) -> Option<SlotId> {
         match self.table_of(at) {
             Ok(slot) => Some(slot),
             Err(message) => {
@@ -58,13 +59,19 @@ impl World {
     }
 
     /// A descriptor with the generation of the frame that it names.
-    fn entry(&self, desc: Desc) -> Reply {
+    pub(super) fn entry(&self, desc: Desc) -> Reply {
         let tok = if desc.is_valid() { self.memory.generation(self.geometry.output(desc)) } else { 0 };
         Reply { value: desc.0, tok }
     }
 
     pub(super) fn read_entry(&mut self, actor: u8, at: Slot<Tok>) -> Reply {
         let Some(slot) = self.slot_or_violation(actor, at) else { return Reply::of(0) };
+        if let Some(own) = self.forwarded_entry(actor, slot) {
+            return self.entry(own);
+        }
+        if self.buffered != 0 {
+            self.judge_initialised(actor, slot);
+        }
         let desc = self.memory.desc(slot);
         if desc.is_valid() {
             self.note_read(actor, slot);
@@ -72,18 +79,34 @@ impl World {
         self.entry(desc)
     }
 
-    /// `accept`: stored only if the old word pleases it.
-    pub(super) fn write_entry(&mut self, actor: u8, at: Slot<Tok>, new: Desc, accept: impl Fn(Desc) -> bool) -> Reply {
+    /// `accept`: stored only if the old word pleases it. `reads`: the CPU sees the old word.
+    pub(super) fn write_entry(
+        &mut self,
+        actor: u8,
+        at: Slot<Tok>,
+        new: Desc,
+        reads: bool,
+        accept: impl Fn(Desc) -> bool,
+    ) -> Reply {
         let Some(slot) = self.slot_or_violation(actor, at) else { return Reply::of(0) };
         let old = self.memory.desc(slot);
         let reply = self.entry(old);
-        if accept(old) && old != new {
+        let stores = accept(old);
+        if stores && old != new {
+            if self.buffered != 0 {
+                self.remember(actor, Store::Entry { slot, level: at.level, new });
+            }
             self.store_entry(actor, slot, at.level, old, new);
+        }
+        // Also one that changes nothing, and one that is seen and left: both come before each later translation that
+        // faults.
+        if (stores && new.is_valid()) || (reads && old.is_valid()) {
+            self.note_read(actor, slot);
         }
         reply
     }
 
-    fn store_entry(&mut self, actor: u8, slot: SlotId, level: Level, old: Desc, new: Desc) {
+    pub(super) fn store_entry(&mut self, actor: u8, slot: SlotId, level: Level, old: Desc, new: Desc) {
         let g = self.geometry;
         let place = self.reach(slot.table);
         let va = place.map(|p| p.va.plus(u64::from(slot.index) << g.level_shift(level)));

@@ -96,6 +96,10 @@ impl World {
         if holders == 0 {
             return;
         }
+        if !value.is_valid() && !self.stale.is_empty() {
+            let earlier = |r: &Record| r.slot == slot && r.value.is_valid();
+            self.stale.update(&mut self.memory.cells, |r, s| if earlier(r) { s | state::BEFORE_NONE } else { s });
+        }
         let cpu = self.cpu_of(actor);
         let state = state::unpublished(holders, cpu);
         let state = if self.reaches_own_only { state::owned_by(state, cpu) } else { state };

@@ -2,10 +2,11 @@
 
 use vmemmap_arch::{Frame, FrameKind, Invariant, Kind, Level, Template, Va};
 
+use super::buffer::Store;
 use super::candidates::{Access, Candidate, End, Output};
 use super::memory::{FrameId, SlotId};
 use super::options::Conflict;
-use super::stale::AGENT;
+use super::stale::{AGENT, state};
 use super::world::World;
 use crate::op::{Reply, Tok};
 
@@ -62,7 +63,7 @@ impl World {
         found.clear();
         named.clear();
         self.for_each_walk(Some(cpu), va, |table, level, live| match self.walk_from(table, level, va, |_| ()) {
-            End::Leaf(desc, level, pa) => named.push(Output { desc, level, pa, live }),
+            End::Leaf(desc, level, pa) => named.push(Output { desc, level, pa, live, early: !live }),
             end => fault(end),
         });
         if !self.stale.is_empty() {
@@ -70,14 +71,16 @@ impl World {
             for r in self.usable(cpu, va) {
                 if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
                     let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));
-                    named.push(Output { desc: r.value, level: r.level, pa, live: false });
+                    let early = state::is_before_none(self.memory.cells.get(r.cell));
+                    named.push(Output { desc: r.value, level: r.level, pa, live: false, early });
                 }
             }
         }
-        for &Output { desc, level, pa, live } in &named {
+        for &Output { desc, level, pa, live, early } in &named {
             let frame = self.memory.frame(vmemmap_arch::Pa(pa));
-            if !found.iter().any(|c: &Candidate| c.frame == frame && c.desc == desc) {
-                found.push(Candidate { desc, level, frame, live });
+            match found.iter_mut().find(|c: &&mut Candidate| c.frame == frame && c.desc == desc) {
+                Some(known) => known.early |= early,
+                None => found.push(Candidate { desc, level, frame, live, early }),
             }
         }
         found.sort_unstable_by_key(|c| (!c.live, c.desc.0, c.frame));
@@ -100,9 +103,12 @@ impl World {
                 Access::Load => memory.word(k.frame, index) == memory.word(c.frame, index),
                 _ => k.frame == c.frame && k.desc.is_writable() == c.desc.is_writable(),
             };
-            if !self.candidates[..kept].iter().any(same) {
-                self.candidates[kept] = c;
-                kept += 1;
+            match self.candidates[..kept].iter().position(same) {
+                Some(k) => self.candidates[k].early |= c.early,
+                None => {
+                    self.candidates[kept] = c;
+                    kept += 1;
+                }
             }
         }
         self.candidates.truncate(kept);
@@ -149,10 +155,11 @@ impl World {
     fn translate(&mut self, actor: u8, va: Va, access: Access, outcome: u16) -> Result<Candidate, u64> {
         let cpu = self.cpu_of(actor);
         if self.stale.is_empty()
+            && self.buffered == 0
             && let End::Leaf(desc, level, pa) = self.walk_from(self.root, self.geometry.top(), va, |_| ())
         {
             let frame = self.memory.frame(vmemmap_arch::Pa(pa));
-            let only = Candidate { desc, level, frame, live: true };
+            let only = Candidate { desc, level, frame, live: true, early: false };
             self.judge_candidate(actor, va, access, only);
             return Ok(only);
         }
@@ -167,6 +174,9 @@ impl World {
         if let Some(pa) = freed {
             self.violate(Invariant::NoStaleWalkCache, actor, pa, "a hardware walk goes through a freed table");
         }
+        if self.buffered != 0 {
+            self.judge_waiting(actor, va, access);
+        }
         self.note_spurious(actor, cpu, va);
         for i in 0..self.candidates.len() {
             self.judge_candidate(actor, va, access, self.candidates[i]);
@@ -174,16 +184,30 @@ impl World {
         if self.options.conflict == Conflict::AtAccess {
             self.judge_conflicts(actor, va);
         }
-        let alone = self.candidates.len() == 1 && self.candidates[0].live;
         self.alternatives(cpu, va, access);
-        if alone && outcome == 0 {
-            self.note_translated(actor, va);
-        }
         let outcome = usize::from(outcome);
-        match self.candidates.get(outcome) {
-            Some(chosen) => Ok(*chosen),
+        match self.candidates.get(outcome).copied() {
+            Some(chosen) => {
+                if !chosen.early {
+                    self.note_translated(actor, va);
+                }
+                Ok(chosen)
+            }
             None if self.candidates.is_empty() => Err(0),
             None => Err(self.suffer(actor, va, outcome - self.candidates.len())),
+        }
+    }
+
+    /// Stores that wait elsewhere, on the walk and in what it leads to.
+    fn judge_waiting(&mut self, actor: u8, va: Va, access: Access) {
+        let mut slots = Vec::new();
+        self.walk_from(self.root, self.geometry.top(), va, |slot| slots.push(slot));
+        for slot in slots {
+            self.judge_initialised(actor, slot);
+        }
+        for i in 0..self.candidates.len() {
+            let index = matches!(access, Access::Load | Access::Rmw(_)).then(|| self.word_index(va));
+            self.judge_exposed(actor, va.0, self.candidates[i].frame, index);
         }
     }
 
@@ -212,7 +236,7 @@ impl World {
     }
 
     /// Whether a walk can find the frame.
-    fn is_mapped(&self, id: FrameId) -> bool {
+    pub(super) fn is_mapped(&self, id: FrameId) -> bool {
         self.memory.named(id).iter().any(|slot| self.names_now(*slot, id))
     }
 
@@ -278,7 +302,7 @@ impl World {
 
     // ---- through the linear map, which translates everything always ----
     /// The frame of a handle, if it is still the one that was named.
-    fn linear(&mut self, actor: u8, frame: Frame<Tok>) -> FrameId {
+    pub(super) fn linear(&mut self, actor: u8, frame: Frame<Tok>) -> FrameId {
         let id = self.memory.frame(frame.pa);
         let life = self.memory.life(id);
         if life.is_freed() || (life.is_allocated() && life.generation() != frame.tok) {
@@ -297,6 +321,7 @@ impl World {
     }
     pub(super) fn store_frame(&mut self, actor: u8, frame: Frame<Tok>, index: u16, value: u64) {
         let id = self.linear(actor, frame);
+        self.remember(actor, Store::Word { frame: id, index, value });
         self.memory.set_word(id, index, value);
         if !self.stale.is_empty() {
             self.judge_contents(actor, id);
@@ -305,6 +330,7 @@ impl World {
     pub(super) fn fill_frame(&mut self, actor: u8, frame: Frame<Tok>, template: Template) {
         let id = self.linear(actor, frame);
         if !self.memory.life(id).is(FrameKind::Table) {
+            self.remember(actor, Store::Contents { frame: id, template, words: Vec::new() });
             self.memory.fill(id, template);
         }
         if !self.stale.is_empty() {
@@ -313,16 +339,23 @@ impl World {
     }
     pub(super) fn copy_frame(&mut self, actor: u8, from: Frame<Tok>, to: Frame<Tok>) {
         let (from, to) = (self.linear(actor, from), self.linear(actor, to));
-        self.copy(from, to);
+        self.copy(actor, from, to);
     }
     pub(super) fn copy_from_va(&mut self, actor: u8, from: Va, to: Frame<Tok>, outcome: u16) {
         let to = self.linear(actor, to);
-        if let Ok(c) = self.translate(actor, from, Access::Copy, outcome) {
-            self.copy(c.frame, to);
+        if let Some(from) = self.copy_source(actor, from, outcome) {
+            self.copy(actor, from, to);
         }
     }
-    fn copy(&mut self, from: FrameId, to: FrameId) {
+    pub(super) fn copy_source(&mut self, actor: u8, from: Va, outcome: u16) -> Option<FrameId> {
+        self.translate(actor, from, Access::Copy, outcome).ok().map(|c| c.frame)
+    }
+    fn copy(&mut self, actor: u8, from: FrameId, to: FrameId) {
         if from != to && !self.memory.life(to).is(FrameKind::Table) {
+            if self.buffered != 0 {
+                let (template, words) = self.memory.contents(from);
+                self.remember(actor, Store::Contents { frame: to, template, words });
+            }
             self.memory.settle_risks(from);
             self.memory.copy(from, to);
         }

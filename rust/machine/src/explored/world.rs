@@ -5,6 +5,7 @@ use vmemmap_arch::{
     Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, InvariantSet, Level, Pa, Rmw, TableView, Var,
 };
 
+use super::buffer::Numbered;
 use super::candidates::{Access, Candidate, Mishaps, Output};
 use super::cells::{Cell, Position};
 use super::fixed::Fixed;
@@ -52,6 +53,11 @@ pub struct World {
     pub(super) all_cpus: u16,
     /// Of each actor, the others on its CPU.
     pub(super) beside: [u16; MAX_ACTORS as usize],
+    /// CPUs whose stores may wait, as bits.
+    pub(super) buffered: u16,
+    pub(super) stores: Numbered,
+    /// First cell of the stores that may be late, if there are such.
+    pub(super) late: Cell,
     pub(super) options: WorldOptions,
     pub(super) memory: Memory,
     pub(super) allocator: Allocator,
@@ -100,6 +106,9 @@ impl World {
             places: core::array::from_fn(|actor| Place { cpu: actor as u8, ..Place::default() }),
             all_cpus: ((1u32 << config.cpus) - 1) as u16,
             beside: [0; MAX_ACTORS as usize],
+            buffered: 0,
+            stores: Numbered::default(),
+            late: 0,
             options,
             memory,
             allocator: Allocator::default(),
@@ -214,10 +223,16 @@ impl World {
 
     /// In how many ways the operation can go now; 0 = blocked.
     pub fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
-        if self.is_blocked(actor, op) {
+        if self.is_blocked(actor, op) || self.waits_for_stores(actor, op) {
             return 0;
         }
+        self.ways_of(actor, op) + if self.buffered == 0 { 0 } else { self.waiting_outcomes(actor, op) }
+    }
+
+    /// The same but for waiting.
+    pub(super) fn ways_of(&mut self, actor: u8, op: &Op) -> u16 {
         match *op {
+            Op::Commit => self.commit_outcomes(actor),
             Op::Load { va, .. } => self.access_outcomes(actor, va, Access::Load),
             Op::Store { va, value, .. } => self.access_outcomes(actor, va, Access::Rmw(Rmw::Swap(value))),
             Op::Rmw { va, op, .. } => self.access_outcomes(actor, va, Access::Rmw(op)),

@@ -341,14 +341,11 @@ impl Machine {
     /// Mark frames inside a hot-added range as storage of their own descriptors.
     pub(crate) fn claim_storage(&self, start: Pa, frames: u64) {
         let first = self.frame_of(start);
-        let all = first..first.saturating_add(frames);
-        // One generation for all, as in `mark_run`: a block may map them.
-        let newest = all.clone().map(|f| self.states.get(f).generation()).max().unwrap_or(0);
-        let generation = newest.wrapping_add(2) | 1;
-        for f in all {
-            if let Ok(old) =
-                self.states.update(f, |s| Some(s.allocated(generation, FrameKind::Vmemmap, 0, false, bit::SELF_HOSTED)))
-                && !old.has(bit::SELF_HOSTED)
+        for f in first..first.saturating_add(frames) {
+            if let Ok(old) = self.states.update(f, |s| {
+                let generation = s.generation().wrapping_add(2) | 1;
+                Some(s.allocated(generation, FrameKind::Vmemmap, 0, false, bit::SELF_HOSTED))
+            }) && !old.has(bit::SELF_HOSTED)
             {
                 self.self_hosted.fetch_add(1, Ordering::Relaxed);
             }
