@@ -178,6 +178,11 @@ pub trait Model {
     fn outcomes(&mut self, actor: u8, op: &Self::Op) -> u16;
     /// Adds what the operation would touch if it executed now.
     fn access_set(&mut self, actor: u8, op: &Self::Op, out: &mut AccessSet);
+    /// Of an operation whose outcomes nobody can tell apart who does not conflict with the first of them (a store that
+    /// happens now, or waits): adds what that one touches. `false`: it is none such, and nothing is added.
+    fn first_for_all(&mut self, _actor: u8, _op: &Self::Op, _out: &mut AccessSet) -> bool {
+        false
+    }
     /// # Panics
     /// May panic if `outcome` is not below `outcomes` of this moment.
     fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Self::Reply;

@@ -119,7 +119,7 @@ impl<M: Model> Inner<M> {
             }
             Phase::Frontier => true,
         };
-        if self.fusion == Fusion::Local || !self.touch(actor, op) || self.model.outcomes(actor, op) != 1 {
+        if self.fusion == Fusion::Local || !self.goes_alone(actor, op) {
             return false;
         }
         // Now and then, at a place that depends on nothing but the actor's own state, so that searches which come there
@@ -153,6 +153,23 @@ impl<M: Model> Inner<M> {
     pub fn touch(&mut self, actor: u8, op: &M::Op) -> bool {
         self.scratch.clear();
         self.model.access_set(actor, op, &mut self.scratch);
+        self.learn(actor, op)
+    }
+
+    /// Whether the pending operation is a singleton persistent set: enabled, independent as above, and with one outcome
+    /// that matters. Of a store that may wait, that is the first: it happens now. If nobody conflicts with it, nobody
+    /// can tell when it does, neither what comes after it on its own CPU.
+    pub fn goes_alone(&mut self, actor: u8, op: &M::Op) -> bool {
+        self.first_alone(actor, op) || (self.touch(actor, op) && self.model.outcomes(actor, op) == 1)
+    }
+
+    fn first_alone(&mut self, actor: u8, op: &M::Op) -> bool {
+        self.scratch.clear();
+        self.model.first_for_all(actor, op, &mut self.scratch) && self.learn(actor, op)
+    }
+
+    /// Learns the locations of the access set made last; whether it is independent.
+    fn learn(&mut self, actor: u8, op: &M::Op) -> bool {
         if !self.sharing.learn(actor, &self.scratch) {
             return true;
         }
@@ -169,7 +186,7 @@ impl<M: Model> Inner<M> {
         self.work += 1;
         // The access set may have changed since it became pending.
         if !invisible && self.fusion == Fusion::Invisible && self.phase == Phase::Frontier {
-            self.touch(actor, op);
+            let _ = (outcome == 0 && self.first_alone(actor, op)) || self.touch(actor, op);
         }
         let text = self.record.is_some().then(|| self.model.describe(actor, op));
         let taken = (text.is_some() && outcome != 0).then(|| self.model.alternative(actor, op, outcome));

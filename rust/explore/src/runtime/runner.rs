@@ -309,8 +309,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             // Who went last has just been asked, when its operation became pending.
             if last != Some(actor)
                 && let Some(op) = state.pending
-                && inner.touch(actor, &op)
-                && inner.model.outcomes(actor, &op) == 1
+                && inner.goes_alone(actor, &op)
             {
                 return Some(actor);
             }

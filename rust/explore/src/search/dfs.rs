@@ -396,6 +396,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 return End::Over;
             }
             self.push(1 << actor, sleep, actor, key);
+            // Or the first stands for all.
+            self.nodes.last_mut().expect("pushed just now").outcomes = 1;
             return End::Running;
         }
         if self.reduction.cache && !self.cache.insert(key) {
