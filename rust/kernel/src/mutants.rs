@@ -2,7 +2,7 @@
 //! the hook is what the kernel does. A fault that no hook names does not compile.
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Cpu, Frame, Slot};
+use vmemmap_arch::{Barrier, Cpu, Desc, Frame, Order, Slot};
 
 use crate::Kernel;
 use crate::pgtable::{leaf, set_entry};
@@ -50,6 +50,10 @@ faults! {
     split_no_retest: SplitNoRetest,
     /// `split_vmemmap_huge_pmd` fills its table last.
     publish_early: PublishEarly,
+    /// `split_vmemmap_huge_pmd` fills and publishes its table without barriers (`fill_entry`).
+    unordered_table: UnorderedTable,
+    /// `smp_wmb` before `set_pte_at` in a restore and in the copy of the head (`content_wmb`).
+    unordered_content: UnorderedContent,
     /// `add_hugetlb_page` of a page whose restore failed.
     surplus_lost: SurplusLost,
     /// `remove_hugetlb_page` of a free page, all pages being surplus.
@@ -119,4 +123,30 @@ pub(crate) fn next_frame<T: Copy>(
     }
     *previous = take();
     *previous
+}
+
+/// An entry of a table that nobody reaches yet.
+#[inline]
+pub(crate) fn fill_entry<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    if unordered_table(k) {
+        cpu.write(at, new, Order::Plain);
+    } else {
+        set_entry(cpu, at, new);
+    }
+}
+
+/// `smp_wmb` before the table is published.
+#[inline]
+pub(crate) fn table_wmb<C: Cpu>(k: &Kernel, cpu: &C) {
+    if !unordered_table(k) {
+        cpu.barrier(Barrier::SmpWmb);
+    }
+}
+
+/// `smp_wmb` before the entry that exposes what was copied.
+#[inline]
+pub(crate) fn content_wmb<C: Cpu>(k: &Kernel, cpu: &C) {
+    if !unordered_content(k) {
+        cpu.barrier(Barrier::SmpWmb);
+    }
 }

@@ -408,22 +408,6 @@ fn self_hosted_blocks_take_their_own_first_frames() {
     assert_eq!(lab.run(op), Err(Errno::EINVAL));
 }
 
-/// A hugepage that was there has used up generations of its first frame alone; a block maps them all.
-#[test]
-fn storage_where_a_hugepage_was_belongs_to_its_block() {
-    let lab = Lab::with_hvo(Granule::K4, 48, Version::V6_1, 2, Policies::default(), true);
-    let (start, bytes, at) = (lab.hot(0), lab.section(), Some(lab.k.geometry.pfn(lab.hot(0))));
-    lab.add(0, 1).unwrap();
-    lab.online(0, 1).unwrap();
-    lab.run(Operation::HugetlbAlloc { hstate: 1, at }).unwrap();
-    lab.run(Operation::HugetlbFree { hstate: 1, at }).unwrap();
-    lab.offline(0, 1).unwrap();
-    lab.remove(0, 1).unwrap();
-    assert_eq!(lab.run(Operation::MemoryAdd { start, bytes, memmap_on_memory: true }), Ok(1));
-    assert_eq!(lab.leaf(lab.page_va(start)).0, Level::PMD);
-    lab.assert_clean();
-}
-
 #[test]
 fn a_block_with_a_poisoned_page_comes_online_again_in_6_1_only() {
     for (version, expected) in [(Version::V6_1, Ok(1)), (Version::V6_12, Err(Errno::EHWPOISON))] {

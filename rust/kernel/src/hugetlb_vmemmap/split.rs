@@ -2,7 +2,7 @@
 //! of 6.12; kernel-semantics §H6).
 
 use vmemmap_arch::descriptor::prot;
-use vmemmap_arch::{Alloc, Barrier, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
+use vmemmap_arch::{Alloc, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
 
 use crate::mmu::{table_constructed, table_destructed};
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, pmd_leaf, read_once, set_entry};
@@ -51,7 +51,7 @@ pub(super) fn vmemmap_split_pmd<C: Cpu>(
         for i in 0..g.entries() as u64 {
             let addr = start.plus(i << g.page_shift());
             let entry = leaf(g, first.plus(i << g.page_shift()), prot::PAGE_KERNEL | k.extra_prot);
-            set_entry(cpu, offset(cpu, table, Level::PTE, addr), entry);
+            mutants::fill_entry(k, cpu, offset(cpu, table, Level::PTE, addr), entry);
         }
     };
     if !mutants::publish_early(k) {
@@ -70,7 +70,7 @@ pub(super) fn vmemmap_split_pmd<C: Cpu>(
                     "a split publishes its table over what another split published",
                 );
             }
-            cpu.barrier(Barrier::SmpWmb);
+            mutants::table_wmb(k, cpu);
             if mutants::publish_early(k) && read_once(cpu, offset(cpu, table, Level::PTE, start)).desc.is_none() {
                 cpu.warn(Invariant::InitialisedBeforeReachable, start.0, "a table is published before it is filled");
             }

@@ -266,7 +266,7 @@ fn remap_head<C: Cpu>(
     let mut addr = range.start;
     let mut at = offset(cpu, table, Level::PTE, addr);
     if let Some(head) = walk.head.take_if(|_| addr != range.end) {
-        cpu.barrier(Barrier::SmpWmb);
+        mutants::content_wmb(k, cpu);
         if let Some(old) = put(at, addr, leaf(g, head.pa, mutants::head_prot(k) | k.extra_prot)) {
             cpu.list_push(&mut walk.frames, cpu.frame_of(old, g.output(old.desc)));
         }
@@ -389,7 +389,7 @@ fn vmemmap_restore_pte<C: Cpu>(
             RestoreSource::ReusePage => cpu.copy_tail_from_va(reuse_va(k, walk, va), frame, reset),
             RestoreSource::MappedFrame => cpu.copy_tail_frame(source, frame, reset),
         }
-        cpu.barrier(Barrier::SmpWmb);
+        mutants::content_wmb(k, cpu);
         exchange_pte(k, cpu, at, va, leaf(g, frame.pa, prot));
         if flushes_each_entry(k) {
             flush_tlb_kernel_range(k, cpu, va..va.plus(page));
