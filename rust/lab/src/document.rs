@@ -148,6 +148,8 @@ pub struct EnvironmentDocument {
     pub ets: EtsDocument,
     /// When an invalidate covers a store, and when a new entry cannot fault any more.
     pub ordering: OrderingName,
+    /// `sc`: sequentially consistent memory; `views`: plain stores wait in their CPU's buffer (docs/memory-model.md).
+    pub memory: MemoryName,
     /// FEAT_BBM of all CPUs, or of each.
     pub feat_bbm: OneOrEach<BbmLevel>,
     /// What an access does that could use two translations that break-before-make should have kept apart.
@@ -188,6 +190,7 @@ impl Default for EnvironmentDocument {
             spurious_fault: SpuriousFault::default(),
             ets: EtsDocument::default(),
             ordering: OrderingName::default(),
+            memory: MemoryName::default(),
             feat_bbm: OneOrEach::One(BbmLevel::Level0),
             conflict: ConflictName::default(),
             asids: Vec::new(),
@@ -218,9 +221,17 @@ pub enum EtsName {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderingName {
-    #[default]
     Published,
+    #[default]
     Ordered,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryName {
+    #[default]
+    Sc,
+    Views,
 }
 
 impl Default for EtsDocument {

@@ -81,6 +81,14 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
     fn run(&self, actor: usize, port: &ActorPort<'_, M>) {
         let me = &self.scenario.actors[actor];
         let cpu = OpCpu::new(KernelPort { port, geometry: &self.kernel.geometry });
+        if me.context == Context::StoreBuffer {
+            port.recurs();
+            loop {
+                // What commits is a matter of the machine's state alone.
+                port.boundary(0);
+                port.call(Op::Commit);
+            }
+        }
         let mut position = 0;
         let mut rounds = 0;
         if me.line.is_some() {

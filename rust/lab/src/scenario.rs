@@ -78,6 +78,20 @@ impl Scenario {
             line: Some(kernel.vars.scalar(Scalar::IpiCpuPause)),
         }));
     }
+    /// In weak memory, each CPU has a store buffer whose stores commit in their own time.
+    pub fn add_store_buffers(&mut self) {
+        let mut cpus: Vec<u8> = self.actors.iter().map(|a| a.cpu).collect();
+        cpus.sort_unstable();
+        cpus.dedup();
+        self.actors.extend(cpus.into_iter().map(|cpu| Actor {
+            name: format!("store buffer of CPU {cpu}"),
+            cpu,
+            rounds: 1,
+            body: Body::Program(Vec::new()),
+            context: Context::StoreBuffer,
+            line: None,
+        }));
+    }
     /// What the engine is told of it.
     #[must_use]
     pub fn subject(&self) -> Subject {

@@ -13,7 +13,8 @@ use vmemmap_kernel::{Errno, Kernel, Operation, Policies};
 use vmemmap_machine::explored::{Conflict, Ordering, WorldOptions};
 
 use crate::document::{
-    ActorDocument, BbmLevel, ConflictName, Document, DocumentError, OneOrEach, Oracle, OrderingName, SpuriousFault,
+    ActorDocument, BbmLevel, ConflictName, Document, DocumentError, MemoryName, OneOrEach, Oracle, OrderingName,
+    SpuriousFault,
 };
 use crate::live::{LiveError, LiveMachine, RealTables};
 use crate::programs;
@@ -186,6 +187,10 @@ fn setup(document: &Document) -> Vec<Operation> {
     document.setup.iter().map(|o| o.operation()).collect()
 }
 
+/// Stores of a CPU that may wait at a time in weak memory. One shows every pair of stores out of order; two, a store
+/// that two others are late for.
+const WAITING: u8 = 2;
+
 /// What the environment may do on this kernel's machine.
 fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
     let (l, e) = (&kernel.layout, &document.environment);
@@ -199,6 +204,7 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
             OrderingName::Published => Ordering::Published,
             OrderingName::Ordered => Ordering::Ordered,
         },
+        store_buffer: if e.memory == MemoryName::Views { WAITING } else { 0 },
         feat_bbm: match &e.feat_bbm {
             OneOrEach::One(level) => vec![feat_bbm(*level)],
             OneOrEach::Each(levels) => levels.iter().copied().map(feat_bbm).collect(),
@@ -222,6 +228,9 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
 fn prepared(document: &Document, kernel: &Kernel) -> Result<(Scenario, Explored), SessionError> {
     let mut scenario = scenario(document)?;
     scenario.add_ipi_handlers(kernel);
+    if document.environment.memory == MemoryName::Views {
+        scenario.add_store_buffers();
+    }
     let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document))?;
     world.place(&scenario.places());
     Ok((scenario, world))
@@ -343,6 +352,10 @@ pub fn replay(trace: &str, asked: &str) -> Result<serde_json::Value, SessionErro
     let trace = Trace::parse(trace)?;
     let asked: ReplayOptions = options(asked)?;
     let mut document = Document::parse(&trace.document.to_string())?;
+    if trace.document["environment"]["ordering"].is_null() {
+        // Of a time when there was no choice.
+        document.environment.ordering = OrderingName::Published;
+    }
     let changed = !asked.policies.is_empty();
     document.machine.policies.extend(asked.policies);
     if document.machine.image.is_some() {

@@ -61,8 +61,10 @@ impl Model for Explored {
         World::reset(self);
     }
     fn over_approximate(&mut self, on: bool) -> bool {
-        World::over_approximate(self, on);
-        true
+        // Where a longer life of translations would keep a store waiting, an execution would have no like.
+        let is = self.options().store_buffer == 0;
+        World::over_approximate(self, on && is);
+        is
     }
     fn checkpoint(&mut self) -> Mark {
         World::checkpoint(self)
@@ -81,6 +83,15 @@ impl Model for Explored {
     #[inline]
     fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
         World::access_set(self, actor, op, &mut Touched(out));
+        World::touch_wait(self, actor, op, &mut Touched(out));
+    }
+    fn first_for_all(&mut self, actor: u8, op: &Op, out: &mut AccessSet) -> bool {
+        let waits = World::waits_or_not(self, actor, op);
+        if waits {
+            World::access_set(self, actor, op, &mut Touched(out));
+            World::touch_exposed(self, actor, op, &mut Touched(out));
+        }
+        waits
     }
     #[inline]
     fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
@@ -92,6 +103,8 @@ impl Model for Explored {
     }
     fn no_ops(&self, op: &Op, n: usize) -> NoOps {
         match *op {
+            // The own buffer may have another answer.
+            Op::Read { .. } if !World::buffers_are_empty(self) => NoOps::Alike(0),
             Op::Read { at, .. } => NoOps::Reads(World::none_from(self, at, n)),
             Op::Tlbi(Tlbi::Vaale1is(first)) => NoOps::Alike(World::unreached_from(self, first, n)),
             _ => NoOps::Alike(0),
@@ -113,7 +126,11 @@ impl Model for Explored {
     }
     #[inline]
     fn may_never_come(&self, actor: u8, op: &Op) -> bool {
-        matches!(op, Op::InterruptEnter) && World::may_never_come(self, actor)
+        match op {
+            Op::InterruptEnter => World::may_never_come(self, actor),
+            Op::Commit => World::has_drained(self, actor),
+            _ => false,
+        }
     }
     fn is_interrupted(&self, actor: u8) -> bool {
         World::is_interrupted(self, actor)
@@ -168,6 +185,12 @@ impl Model for Explored {
                 (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value)))
             }
             Op::VarAdd { n, .. } => text.new = text.old.map(|old| old.wrapping_add(*n as u64)),
+            Op::Commit => {
+                if let Some((address, new)) = World::committed(self, reply.value) {
+                    (text.address, text.new) = (address, Some(new));
+                    text.about.extend(address);
+                }
+            }
             Op::Alloc(_) => {
                 text.address = (reply != Reply::NOTHING).then_some(reply.value);
                 text.about.extend(text.address);
@@ -181,12 +204,16 @@ impl Model for Explored {
     fn memory_model(&self) -> String {
         let o = self.options();
         let oracle = if o.strict { "strict" } else { "observed" };
-        let mut words = format!("sequentially consistent memory, stale translations per slot, {oracle} oracle");
+        let memory = match o.store_buffer {
+            0 => "sequentially consistent memory".to_owned(),
+            n => format!("weak memory (up to {n} plain stores of a CPU wait unordered; loads are in order)"),
+        };
+        let mut words = format!("{memory}, stale translations per slot, {oracle} oracle");
         let parts = [
             (o.spurious_fault_is_fatal, ", spurious faults fatal"),
             (o.ets == Ets::None, ", without FEAT_ETS2"),
             (o.ets == Ets::Three, ", with FEAT_ETS3"),
-            (o.is_ordered(), ", stores ordered as in Arm's model"),
+            (!o.is_ordered(), ", a store counts from its CPU's DSB on"),
             (o.conflict == Conflict::AtAccess, ", conflicting translations judged at the access too"),
             (o.conflict == Conflict::Amalgamate, ", loads may mix conflicting translations"),
             (o.conflict == Conflict::Abort, ", conflicting translations may abort"),
@@ -203,7 +230,12 @@ impl Model for Explored {
         words
     }
     fn visible(&self) -> InvariantSet {
-        InvariantSet::ALL.minus(InvariantSet::of(&[Invariant::ContentBeforePte, Invariant::SingleCopyAtomic]))
+        let torn = InvariantSet::only(Invariant::SingleCopyAtomic);
+        let hidden = match self.options().store_buffer {
+            0 => torn.or(InvariantSet::only(Invariant::ContentBeforePte)),
+            _ => torn,
+        };
+        InvariantSet::ALL.minus(hidden)
     }
 }
 

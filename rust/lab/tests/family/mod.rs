@@ -21,7 +21,7 @@ use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::search::report::{Final, Report};
 use vmemmap_lab::world::Explored;
-use vmemmap_machine::explored::{Conflict, LocationKind, Mark, World, WorldOptions};
+use vmemmap_machine::explored::{Conflict, Context, LocationKind, Mark, Ordering, Place, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{Ets, MachineConfig, RamRange};
 
@@ -74,6 +74,8 @@ impl Setup {
             RamRange { start: Pa(1 << 30), bytes: 64 << 20, boot: true },
             RamRange { start: Pa(2 << 30), bytes: 128 << 20, boot: false },
         ];
+        // Each CPU may have a store buffer beside it.
+        let cpus = if options.store_buffer == 0 { cpus } else { 2 * cpus };
         let config = MachineConfig { geometry: g, ram, cpus, vars: 8, root: None, seed: 0 };
         let options = WorldOptions { pool_frames: 64, ..options.clone() };
         let mut world = World::new(&config, options).expect("a machine");
@@ -182,7 +184,18 @@ pub fn options() -> Vec<WorldOptions> {
             feat_bbm: vec![FeatBbm::Level1],
             ..plain.clone()
         },
-        WorldOptions { strict: true, iommu: true, ets: Ets::None, conflict: Conflict::Abort, ..plain },
+        WorldOptions { strict: true, iommu: true, ets: Ets::None, conflict: Conflict::Abort, ..plain.clone() },
+        WorldOptions { ordering: Ordering::Published, spurious_fault_is_fatal: true, ..plain },
+    ]
+}
+
+/// The machines of the tests in weak memory.
+pub fn weak_options() -> Vec<WorldOptions> {
+    let plain = WorldOptions { store_buffer: 2, ..WorldOptions::default() };
+    vec![
+        plain.clone(),
+        WorldOptions { store_buffer: 1, strict: false, spurious_fault_is_fatal: true, ..plain.clone() },
+        WorldOptions { ets: Ets::None, ..plain },
     ]
 }
 
@@ -230,6 +243,20 @@ impl Model for Watched {
                 out.touch(location, access);
             }
         }
+    }
+    fn first_for_all(&mut self, actor: u8, op: &Op, out: &mut AccessSet) -> bool {
+        let Some(mutant) = self.mutant else { return Model::first_for_all(&mut self.world, actor, op, out) };
+        self.scratch.clear();
+        let is = Model::first_for_all(&mut self.world, actor, op, &mut self.scratch);
+        for Touched { location, access } in self.scratch.iter() {
+            if !(mutant.loses)(op, self.world.kind_of(location)) {
+                out.touch(location, access);
+            }
+        }
+        is
+    }
+    fn may_never_come(&self, actor: u8, op: &Op) -> bool {
+        Model::may_never_come(&self.world, actor, op)
     }
     fn reset(&mut self) {
         self.world.reset();
@@ -322,9 +349,22 @@ impl Programs {
             name: "family B".into(),
             variant: format!("{:?}", self.past),
             digest: String::new(),
-            actors: (0..self.lines.len()).map(|i| (Actors::name(self, i).to_owned(), 1)).collect(),
+            actors: (0..self.count()).map(|i| (Actors::name(self, i).to_owned(), 1)).collect(),
             judged: judged.to_vec(),
         }
+    }
+
+    /// Whether each CPU has a store buffer: actors after those that have lines.
+    pub fn is_weak(&self) -> bool {
+        self.setup.world.options().store_buffer != 0
+    }
+
+    /// Where everybody runs.
+    fn places(&self) -> Vec<Place> {
+        let cpus = 0..self.lines.len() as u8;
+        let tasks = cpus.clone().map(|cpu| Place { cpu, ..Place::default() });
+        let buffers = cpus.filter(|_| self.is_weak());
+        tasks.chain(buffers.map(|cpu| Place { cpu, context: Context::StoreBuffer, line: None })).collect()
     }
 
     /// The frame that a reply names: that of an allocation, or the output of an entry.
@@ -336,12 +376,19 @@ impl Programs {
 
 impl Actors<Watched> for Programs {
     fn count(&self) -> usize {
-        self.lines.len()
+        self.lines.len() * if self.is_weak() { 2 } else { 1 }
     }
     fn name(&self, actor: usize) -> &str {
-        ["a", "b", "c", "d"][actor]
+        ["a", "b", "c", "d", "e", "f", "g", "h"][actor]
     }
     fn run(&self, actor: usize, port: &ActorPort<'_, Watched>) {
+        if actor >= self.lines.len() {
+            port.recurs();
+            loop {
+                port.boundary(0);
+                port.call(Op::Commit);
+            }
+        }
         let mut seen = Reply::default();
         let mut skip = false;
         for (nth, line) in (0..).zip(&self.lines[actor]) {
@@ -380,7 +427,11 @@ pub fn search(
     ending: InvariantSet,
     executions: u64,
 ) -> (World, Report, HashSet<Final>) {
-    let shared = Shared::new(Watched::new(world, mutant));
+    let mut watched = Watched::new(world, mutant);
+    if programs.is_weak() {
+        watched.world.place(&programs.places());
+    }
+    let shared = Shared::new(watched);
     let (report, finals) = finals(&shared, programs, reduction, ending, executions);
     (shared.into_model().world.0, report, finals)
 }

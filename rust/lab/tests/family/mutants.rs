@@ -5,9 +5,9 @@ use vmemmap_machine::op::Op;
 
 use super::Mutant;
 
-const ALL_KINDS: [LocationKind; 19] = [
+const ALL_KINDS: [LocationKind; 20] = [
     Life, Mapped, Parent, Contents, Named, Compared, Outdated, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise,
-    Runs, Failures, Var, Other,
+    Runs, Failures, Var, Buffer, Other,
 ];
 
 impl Mutant {
@@ -82,4 +82,13 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant::new("promises about other actors", |_, l| l == Promise),
     Mutant::new("runs of frames", |_, l| l == Runs),
     Mutant::new("variables", |_, l| l == Var),
+];
+
+/// Rules of weak memory. Not here: a commit without its buffer, since what it stores to says the same.
+pub const WEAK_MUTANTS: &[Mutant] = &[
+    Mutant::new("a store that waits without its buffer", |op, l| stores(op) && l == Buffer),
+    Mutant::new("a commit without the entry", |op, l| matches!(op, Op::Commit) && l == Entry),
+    Mutant::new("a commit without the variable", |op, l| matches!(op, Op::Commit) && l == Var),
+    Mutant::new("a commit without stale values", |op, l| matches!(op, Op::Commit) && l == Stale),
+    Mutant::new("a barrier without the buffer", |op, l| matches!(op, Op::Barrier(_)) && l == Buffer),
 ];

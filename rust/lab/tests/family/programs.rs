@@ -13,7 +13,7 @@ use vmemmap_arch::{
 };
 use vmemmap_machine::op::{Op, Tok};
 
-use super::{Line, Past, Programs, Setup, options, page};
+use super::{Line, Past, Programs, Setup, options, page, weak_options};
 
 const PLAIN: Order = Order::Plain;
 
@@ -26,7 +26,17 @@ const OPERATIONS: &[Weighted<Op>] = &[
     (10, |d| d.store_entry(|at, new| Op::Write { at, new, order: PLAIN })),
     (3, |d| d.store_entry(|at, new| Op::Swap { at, new, order: PLAIN })),
     (2, |d| d.store_entry(|at, new| Op::CompareExchange { at, old: Desc::NONE, new, order: PLAIN })),
-    (5, |d| Op::Barrier(d.of(&[Barrier::DsbIsh, Barrier::DsbIsh, Barrier::DsbIshst, Barrier::DsbNsh, Barrier::Isb]))),
+    (6, |d| {
+        Op::Barrier(d.of(&[
+            Barrier::DsbIsh,
+            Barrier::DsbIsh,
+            Barrier::DsbIshst,
+            Barrier::DsbNsh,
+            Barrier::Isb,
+            Barrier::SmpWmb,
+            Barrier::SmpRmb,
+        ]))
+    }),
     (5, |d| Op::Tlbi(d.invalidate())),
     (5, |d| Op::Load { va: d.va(), order: PLAIN }),
     (4, |d| Op::Store { va: d.va(), value: d.small(), order: PLAIN }),
@@ -46,6 +56,8 @@ const OPERATIONS: &[Weighted<Op>] = &[
     (1, |d| Op::TryAcquire { lock: LockId::MemHotplug, mode: d.of(&[Mode::Read, Mode::Write]) }),
     (1, |d| Op::VarLoad { var: d.var(), order: PLAIN }),
     (1, |d| Op::VarStore { var: d.var(), value: d.small(), order: PLAIN }),
+    (1, |d| Op::VarStore { var: d.var(), value: d.small(), order: Order::Release }),
+    (1, |d| d.store_entry(|at, new| Op::Write { at, new, order: Order::Release })),
     (1, |d| Op::VarAdd { var: d.var(), n: 1, order: PLAIN }),
     (1, |d| Op::VarRmw { var: d.var(), op: Rmw::FetchAdd(1), order: PLAIN }),
     (1, |d| Op::WaitUntil { var: d.var(), condition: d.of(&[Until::Equals(0), Until::Differs(0), Until::AtLeast(2)]) }),
@@ -232,6 +244,8 @@ pub struct Shape {
     pub actors: (usize, usize),
     /// Lines of each of two actors, and of each of more.
     pub lines: (usize, usize),
+    /// Plain stores wait in store buffers.
+    pub weak: bool,
 }
 
 /// Programs one after the other, each on a machine of its own.
@@ -247,7 +261,7 @@ impl Corpus {
     }
 
     pub fn draw(&mut self) -> Programs {
-        let options = options();
+        let options = if self.shape.weak { weak_options() } else { options() };
         let (which, past) = (self.rng.random_range(0..options.len()), self.rng.random_range(0..Past::ALL.len()));
         let cpus = self.shape.actors.1 as u8;
         let setup = self
