@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use vmemmap_machine::config::Ets;
+use vmemmap_machine::explored::STORE_BUFFER;
 
 use crate::budget::{Budget, Left};
 use crate::outcome::{Final, Watched};
@@ -61,13 +62,15 @@ pub fn run(text: &str, options: &Options, stop: &dyn Fn() -> bool) -> Result<Ans
     let found = match options.memory {
         Memory::Views => buffered::search(&setting, &watched, &mut left),
         Memory::Promises => promises::search(&setting, &watched, &mut left),
-        Memory::Sc => sequential::search(&test, ets, &watched, &mut left),
+        Memory::Sc => sequential::search(&test, (ets, 0), &watched, &mut left),
+        Memory::Explored => sequential::search(&test, (ets, STORE_BUFFER), &watched, &mut left),
     };
     let found = found.map_err(|u| Refusal::new(1, &format!("P{}, instruction {}: {}", u.thread, u.at + 1, u.what)))?;
     let (with, without): (Vec<&Final>, Vec<&Final>) = found.ends.iter().partition(|end| watched.is_witness(end));
     let observation = match (with.len(), without.len()) {
         (1.., 1..) => Observation::Sometimes,
-        _ if !found.complete => Observation::Unknown,
+        // Nor does it decide anything if no execution came to an end: each was cut in a loop.
+        _ if !found.complete || found.ends.is_empty() => Observation::Unknown,
         (0, _) => Observation::Never,
         (_, 0) => Observation::Always,
     };
@@ -108,6 +111,7 @@ impl Memory {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sc => "sc",
+            Self::Explored => "explored",
             Self::Views => "views",
             Self::Promises => "promises",
         }
@@ -159,7 +163,15 @@ fn block(test: &Test, answer: &Answer, (with, without): (usize, usize), cut: boo
         text.push('\n');
     }
     text += if cut { "Loop " } else { "" };
-    text += if answer.ok { "Ok\n" } else { "No\n" };
+    let decided = match test.quantifier {
+        Quantifier::Exists | Quantifier::NotExists => with != 0,
+        Quantifier::Forall => without != 0,
+    };
+    text += match answer.ok {
+        _ if answer.observation == Observation::Unknown && !decided => "Unknown\n",
+        true => "Ok\n",
+        false => "No\n",
+    };
     text += &format!("Witnesses\nPositive: {} Negative: {}\n", answer.positive, answer.negative);
     let quantifier = match test.quantifier {
         Quantifier::Exists => "exists",

@@ -50,6 +50,8 @@ pub enum Memory {
     /// The explored machine as it searches kernel code: sequentially consistent, with its TLB.
     #[default]
     Sc,
+    /// The same with the store buffers that `explore --memory views` has: for comparison, no mode of the command.
+    Explored,
     /// Program order, with a buffer for plain stores and early invalidates.
     Views,
     /// Exact.

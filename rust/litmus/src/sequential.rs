@@ -4,7 +4,7 @@
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Attr, Barrier, Data, Desc, Frame, FrameKind, Level, Order, Pa, Rmw, Slot, TableView, Tlbi, Va};
 use vmemmap_machine::config::{Ets, MachineConfig, RamRange};
-use vmemmap_machine::explored::{Ordering, World, WorldOptions};
+use vmemmap_machine::explored::{Context, Ordering, Place as On, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::views::{FaultKind, Orders};
 
@@ -55,9 +55,17 @@ struct Search<'a, 'b> {
 
 /// # Errors
 /// An access that is none of the core, or is not made in sequentially consistent memory.
-pub fn search(test: &Test, ets: Ets, watched: &Watched<'_>, left: &mut Left<'_>) -> Result<Found, Unsupported> {
-    let world =
-        machine(test, ets).ok_or_else(|| Unsupported { thread: 0, at: 0, what: "no such machine".to_owned() })?;
+pub fn search(
+    test: &Test,
+    (ets, store_buffer): (Ets, u8),
+    watched: &Watched<'_>,
+    left: &mut Left<'_>,
+) -> Result<Found, Unsupported> {
+    let world = machine(test, ets, store_buffer).ok_or_else(|| Unsupported {
+        thread: 0,
+        at: 0,
+        what: "no such machine".to_owned(),
+    })?;
     let (world, slots) = world;
     let threads = test.threads.iter().enumerate().map(|(n, thread)| Thread {
         number: n as u8,
@@ -92,12 +100,12 @@ fn shown(desc: Desc) -> u64 {
 }
 
 /// A machine with the test's pages mapped, and the slots of their entries.
-fn machine(test: &Test, ets: Ets) -> Option<(World, Vec<Slot<Tok>>)> {
+fn machine(test: &Test, ets: Ets, store_buffer: u8) -> Option<(World, Vec<Slot<Tok>>)> {
     let g = geometry();
     let config = MachineConfig {
         geometry: g,
         ram: vec![RamRange { start: Pa(RAM), bytes: 1 << 28, boot: true }],
-        cpus: test.threads.len() as u8,
+        cpus: 2 * test.threads.len() as u8,
         vars: 1,
         root: None,
         seed: 0,
@@ -105,6 +113,7 @@ fn machine(test: &Test, ets: Ets) -> Option<(World, Vec<Slot<Tok>>)> {
     let options = WorldOptions {
         ets,
         ordering: Ordering::Ordered,
+        store_buffer,
         permission_faults: true,
         pool_frames: 1,
         ..WorldOptions::default()
@@ -147,6 +156,12 @@ fn machine(test: &Test, ets: Ets) -> Option<(World, Vec<Slot<Tok>>)> {
     }
     let slots = (0..n).map(|v| Slot { index: g.index(page(v), Level::PTE), ..at }).collect();
     world.reset();
+    let tasks = 0..test.threads.len() as u8;
+    let mut places: Vec<On> = tasks.clone().map(|cpu| On { cpu, ..On::default() }).collect();
+    if store_buffer != 0 {
+        places.extend(tasks.map(|cpu| On { cpu, context: Context::StoreBuffer, line: None }));
+    }
+    world.place(&places);
     Some((world, slots))
 }
 
@@ -180,6 +195,22 @@ impl Search<'_, '_> {
                     None => Reply::of(0),
                 };
                 self.after(&mut next, at, instruction, reply)?;
+                let went = self.go(next)?;
+                self.world.rollback(&mark);
+                if !went {
+                    return Ok(false);
+                }
+            }
+        }
+        for buffer in state.threads.len()..2 * state.threads.len() {
+            for outcome in 0..self.world.outcomes(buffer as u8, &Op::Commit) {
+                done = false;
+                let mark = self.world.checkpoint();
+                self.world.execute(buffer as u8, &Op::Commit, outcome);
+                let mut next = state.clone();
+                for v in 0..self.test.variables.len() {
+                    self.note_kind(&mut next, v);
+                }
                 let went = self.go(next)?;
                 self.world.rollback(&mark);
                 if !went {
@@ -321,17 +352,21 @@ impl Search<'_, '_> {
         let word = match target {
             Target::Page(_) => reply.value,
             Target::Entry(v) => {
-                let now =
-                    self.world.word(self.slots[usize::from(v)].table, usize::from(self.slots[usize::from(v)].index));
-                let now = shown(now.unwrap_or_default());
-                if Fields::of(now).is_some_and(|f| !f.valid || !f.af) {
-                    state.kinds[usize::from(v)] = kind_of(now);
-                }
+                self.note_kind(state, v);
                 shown(Desc(reply.value))
             }
         };
         state.threads[at].registers.set(to, Value::of(word, 0));
         Ok(())
+    }
+
+    /// Why the entry faults, if it does now.
+    fn note_kind(&self, state: &mut Threads, variable: u16) {
+        let slot = self.slots[usize::from(variable)];
+        let now = shown(self.world.word(slot.table, usize::from(slot.index)).unwrap_or_default());
+        if Fields::of(now).is_some_and(|f| !f.valid || !f.af) {
+            state.kinds[usize::from(variable)] = kind_of(now);
+        }
     }
 
     fn end(&mut self, state: &Threads) {
