@@ -22,8 +22,8 @@ from vmemmap.lab.neighbours import Neighbours, lone_block
 from vmemmap.lab.setup import Setup
 from vmemmap.scenarios.r28_split_before_capabilities import linear_block, set_valid
 
-EXEMPT = {"I22", "I23"}
-"""Broken only by weak memory or torn stores, which no machine here has yet (kernel-semantics §12)."""
+EXEMPT = {"I23"}
+"""Broken only by torn stores, which no machine here has (kernel-semantics §12)."""
 
 EXPLORED_ONLY = {"I4", "I5", "I19"}
 """What a TLB holds, and the architecture's rule: a checked machine runs on the host's memory, without a modelled
@@ -182,6 +182,12 @@ def two_removals(m: Setup) -> Sequence[Actor]:
     return [pair.hot_remove(), Actor("another", [m.memory.remove(other)])]
 
 
+def restore_beside_a_reader(m: Setup) -> Sequence[Actor]:
+    pair = Neighbours.of(m, "4K")
+    m.setup(*(m.pmd_hugepage.allocate(pfn) for pfn in pair.hugepages))
+    return [Actor("HVO", [m.pmd_hugepage.free(pfn) for pfn in pair.hugepages]), pair.reader()]
+
+
 def invalid_block_split(m: Setup) -> Sequence[Actor]:
     """2 MiB of the linear map are made invalid, then one page of it valid again."""
     first = linear_block(m)
@@ -209,6 +215,7 @@ class Broken:
     holes.
     """
     strategy: str = "exhaustive"
+    memory: str = "sc"
 
     @property
     def name(self) -> str:
@@ -229,7 +236,15 @@ class Broken:
             self.happens
         )  # type: ignore[arg-type]
         budget = 20.0 if self.strategy == "exhaustive" else 50
-        return vmemmap.explore(scenario, variant=variant, strategy=self.strategy, seed=1, budget=budget, shorten=0.0)
+        return vmemmap.explore(
+            scenario,
+            variant=variant,
+            memory=self.memory,
+            strategy=self.strategy,
+            seed=1,
+            budget=budget,
+            shorten=0.0,
+        )
 
 
 def _keywords(policies: Mapping[str, str]) -> dict[str, Any]:
@@ -275,6 +290,23 @@ TABLE = [
     # Two actors that fill a table of 512 entries each: more than is searched exhaustively in a moment.
     Broken("I20", "explored", hvo_twice_in_a_block, {"mutant": "split-no-retest"}, strategy="random"),
     mutant("I21", "access", optimise, "publish-early"),
+    Broken(
+        "I21",
+        "explored",
+        hvo_beside_a_reader,
+        {**BLOCKS, "mutant": "unordered-table"},
+        sound=BLOCKS,
+        besides=frozenset({"I2", "I10", "I19"}),
+        memory="views",
+    ),
+    Broken(
+        "I22",
+        "explored",
+        restore_beside_a_reader,
+        {"mutant": "unordered-content"},
+        besides=frozenset({"I10", "I19"}),
+        memory="views",
+    ),
     mutant("I24", "at rest", restore_that_fails, "surplus-lost"),
     mutant("I24", "at rest", restore_that_fails, "surplus-lost", "7.3"),
     mutant("I24", "at rest", dissolve_a_surplus_page, "surplus-kept"),

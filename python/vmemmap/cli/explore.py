@@ -22,6 +22,11 @@ from ._html import as_typed, html_option, save
     shell_complete=_complete.policies,
     help="Override a policy of the variant.",
 )
+@click.option(
+    "--memory",
+    type=click.Choice(["sc", "views"]),
+    help="sc: sequentially consistent; views: plain stores wait in store buffers. That of the variant by default.",
+)
 @click.option("--strategy", default="exhaustive", show_default=True, help="exhaustive, random or pct.")
 @click.option("--depth", type=int, help="Of pct, which preempts one time less in an execution; 3 by default.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For random and pct.")
@@ -34,6 +39,7 @@ def command(
     variant: str | None,
     kernel: str | None,
     settings: tuple[str, ...],
+    memory: str | None,
     strategy: str,
     depth: int | None,
     seed: int | None,
@@ -51,6 +57,7 @@ def command(
       vmemmap explore R6
       vmemmap explore R33 --variant 4k-split-bbm-6.1 --trace-out hole.json
       vmemmap explore R32 --set update=bbm --budget 10s --html found.html
+      vmemmap explore R12 --memory views
       vmemmap explore R1 --strategy pct --depth 5 --seed 7 --budget 5000
     """
     from ..lab import saving, trace
@@ -69,6 +76,7 @@ def command(
             variant=variant,
             kernel=kernel,
             policies=chosen(settings),
+            memory=memory,
             strategy=strategy,
             depth=depth,
             seed=seed,

@@ -31,6 +31,7 @@ The JSON that it takes (format 1); addresses and sizes are integers, in bytes un
                                    // seen until the CPU's own ISB or exception
         "ordering": "published" | "ordered",  // what a store of a descriptor must have done before an invalidate covers
                                    // it: its CPU's DSB, or, as in Arm's model, come before (docs/memory-model.md)
+        "memory": "sc" | "views",  // views: plain stores wait in the buffer of their CPU (docs/memory-model.md)
         "feat_bbm": "0" | "1" | "2" | "noabort" | [of each CPU, ...],  // ID_AA64MMFR2_EL1.BBM, or BBML2_NOABORT
         "conflict": "at_write" | "at_access" | "amalgamate" | "abort",  // what an access may do with two translations
                                    // that break-before-make should have kept apart (I19 is judged at the write anyway)

@@ -21,6 +21,7 @@ from .trace import Step, Trace, Violation, switches
 STRATEGIES = ("exhaustive", "random", "pct")
 
 MAX_DEPTH = 1000
+MEMORIES = ("sc", "views")
 """Greatest depth of PCT."""
 
 #: How much a search covered, as the core says it, the most first.
@@ -269,6 +270,7 @@ def explore(
     variant: str | Variant | None = None,
     kernel: str | None = None,
     policies: Mapping[str, str] | None = None,
+    memory: str | None = None,
     strategy: str = "exhaustive",
     depth: int | None = None,
     seed: int | None = None,
@@ -284,6 +286,8 @@ def explore(
         kernel: Kernel behaviour instead of the variant's; the expectation stands only without another one.
         policies: Choices by policy that override those of the variant; the expectation stands only without
             them.
+        memory: ``sc`` (sequentially consistent) or ``views`` (plain stores wait in their CPU's buffer);
+            that of the variant by default, and the expectation stands only with that.
         strategy: ``exhaustive`` (every interleaving up to commutation, sleep sets and persistent sets:
             Godefroid, LNCS 1032), ``random``, or ``pct`` (Burckhardt et al., ASPLOS 2010).
         depth: Of ``pct``, which preempts at most depth - 1 times in an execution; 3 by default.
@@ -312,6 +316,11 @@ def explore(
     as_listed = not policies and kernel in (None, chosen.kernel)
     if kernel is not None:
         chosen = replace(chosen, kernel=parse_kernel(kernel))
+    if memory is not None and memory != chosen.environment.get("memory", "sc"):
+        if memory not in MEMORIES:
+            raise SpecError(f"memory is {memory!r}: {' or '.join(MEMORIES)}")
+        chosen = replace(chosen, environment={**chosen.environment, "memory": memory})
+        as_listed = False
     description = resolved.set_up(chosen, policies or {})
     limit = _budget(budget)
     options: dict[str, object] = {

@@ -84,14 +84,20 @@ def device_removal(m: Setup, granule: str = "4K", beside: str = "HVO") -> Sequen
     return [other, Actor("device removal", [m.device_remove(start, m.section)])]
 
 
+_PUBLISHED = {"ordering": "published"}
+"""Stricter than the architecture, so safe is safe; and no invalidate of one actor has to be tried before and after each
+of the 256 stores of the other, whose translations it does not reach.
+"""
+
+
 @scenario(
     title="a 1G page beside the hot remove of the neighbouring section, 16K pages",
     sources=["derived: kernel-semantics §2.3, §4.6"],
     judged=["I1", "I5", "I6", "I13", "I25"],
     variants=[
-        Variant("store-6.1", "safe"),
-        Variant("clear-then-set-6.1", "safe", (), {"update": "clear-then-set"}),
-        Variant("bbm-6.1", "safe", (), {"update": "bbm"}),
+        Variant("store-6.1", "safe", environment=_PUBLISHED),
+        Variant("clear-then-set-6.1", "safe", (), {"update": "clear-then-set"}, environment=_PUBLISHED),
+        Variant("bbm-6.1", "safe", (), {"update": "bbm"}, environment=_PUBLISHED),
     ],
 )
 def gigantic_page(m: Setup) -> Sequence[Actor]:
