@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants kernels-table mutants fuzz sanitize arrows bench bench-table bench-against bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants views-table kernels-table mutants fuzz sanitize arrows bench bench-table bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -108,6 +108,10 @@ nightly: $(VENV)/.built $(VENV)/.dev
 	for round in 1 2 3 4 5 6 7 8 9 10; do \
 	    VMEMMAP_RANDOM=1 $(BIN)/python -m pytest -q --timeout 0 $$(grep -rl "from hypothesis" tests --include="test_*.py") || exit 1; \
 	done
+
+# The corpus in weak memory beside sequentially consistent memory (docs/memory-model.md).
+views-table: $(VENV)/.built
+	$(BIN)/python benches/views.py
 
 # Every variant explored again and compared with the table that is kept; WRITE=1 keeps the new one.
 VARIANTS := docs/variants.tsv
