@@ -415,7 +415,7 @@ rows! {
         NoDeviceLock = "no-device-lock": "add and remove without device_hotplug_lock and mem_hotplug_lock (I17)",
         SplitNoRetest = "split-no-retest": "the split publishes its table without testing again (I20)",
         PublishEarly = "publish-early": "the split publishes the table before filling it (I21)",
-        UnorderedTable = "unordered-table": "the split fills its table without the barriers of set_pte, and publishes it \
+        UnorderedTable = "unordered-table": "the split fills its table without the barriers of set_pte, publishes it \
             without smp_wmb (I21, in weak memory)",
         UnorderedContent = "unordered-content": "restore and the copy of the head map their frames without smp_wmb \
             (I22, in weak memory)",

@@ -250,14 +250,6 @@ impl World {
         Some((slot, self.memory.desc(slot)))
     }
 
-    /// What `note_read` would change.
-    fn touch_news(&self, actor: u8, at: Slot<Tok>, out: &mut impl Touch) {
-        if let Ok(slot) = self.table_of(at) {
-            let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
-            news.for_each(|r| self.touch_end(r, out));
-        }
-    }
-
     /// Whether, and where, walks reach the table.
     fn touch_reach(&self, table: FrameId, out: &mut impl Touch) {
         let mut id = table;
@@ -450,7 +442,7 @@ impl World {
     }
 
     /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
-    fn touch_end(&self, r: &Record, out: &mut impl Touch) {
+    pub(super) fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
         out.commuting_update(r.address_key);
         if r.value.has(Attr::CONT) || !self.options.ets2() {

@@ -1,16 +1,15 @@
 //! Store buffers: the weak memory of an explored machine (docs/memory-model.md, "Weak memory in `explore`").
 //!
-//! A plain store may wait in its CPU's buffer. Then it becomes visible, *commits*, as a step of its own: one of an actor
-//! that stands for the buffer (`Context::StoreBuffer`), at any time, after later stores to other words too. Those to one
-//! word commit in order. Barriers and releases wait until the buffer is empty, and so does an access that would fault.
-//! What a CPU does to a word of its own that waits, but for a load, waits too.
+//! A plain store may wait in its CPU's buffer. Then it becomes visible, *commits*, as a step of its own: of an actor
+//! that stands for the buffer (`Context::StoreBuffer`), at any time, after later stores to other words too. Those to
+//! one word commit in order. Barriers and releases wait until the buffer is empty, and so does an access that would
+//! fault. What a CPU does to a word of its own that waits, but for a load, waits too.
 //!
 //! Stores to what nobody can reach yet (a table that is linked nowhere, a frame that is mapped nowhere) happen at once,
 //! and are remembered until a barrier. The store that makes it reachable then has a choice: those to one such table or
 //! frame may be *late*, that is, wait in the buffer still. Nobody could tell before.
 
-use rustc_hash::FxHashMap;
-use vmemmap_arch::{Barrier, Data, Desc, Frame, Invariant, Kind, Level, Order, Template, Va};
+use vmemmap_arch::{Barrier, Data, Desc, Frame, Invariant, Kind, Level, Order, Va};
 
 use super::accesses::Touch;
 use super::candidates::End;
@@ -18,110 +17,13 @@ use super::cells::Cell;
 use super::memory::{FrameId, SlotId, offset};
 use super::place::{Context, MAX_ACTORS};
 use super::stale::Record;
+use super::waiting::{STORE_BUFFER, Store, Target, Waiting};
 use super::world::World;
 use crate::op::{Op, Reply, Tok};
-
-/// Most stores that may wait in one buffer.
-pub const STORE_BUFFER: u8 = 4;
 
 /// Most stores of a CPU since its last barrier that are remembered because one may be late: the entries of a table, and
 /// more.
 const LATE: Cell = 8192 + 64;
-
-/// A store that its CPU has made and that nobody else sees yet.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Waiting {
-    /// Who made it.
-    pub actor: u8,
-    pub store: Store,
-}
-
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) enum Store {
-    Entry {
-        slot: SlotId,
-        level: Level,
-        new: Desc,
-    },
-    /// Entries of a table that no walk reached when they were stored.
-    Entries {
-        table: FrameId,
-        level: Level,
-        words: Vec<(u16, Desc)>,
-    },
-    Word {
-        frame: FrameId,
-        index: u16,
-        value: u64,
-    },
-    /// All words of a frame: a template, and what differs from it.
-    Contents {
-        frame: FrameId,
-        template: Template,
-        words: Vec<(u16, u64)>,
-    },
-    Var {
-        cell: Cell,
-        value: u64,
-    },
-}
-
-/// What stores are ordered by: those to one commit as they were made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Target {
-    Entry(SlotId),
-    Table(FrameId),
-    Frame(FrameId),
-    Var(Cell),
-}
-
-impl Store {
-    /// What it leaves in that entry.
-    fn entry(&self, at: SlotId) -> Option<Desc> {
-        match self {
-            Store::Entry { slot, new, .. } => (*slot == at).then_some(*new),
-            Store::Entries { table, words, .. } if *table == at.table => {
-                words.iter().find(|(index, _)| *index == at.index).map(|(_, new)| *new)
-            }
-            _ => None,
-        }
-    }
-    const fn target(&self) -> Target {
-        match *self {
-            Store::Entry { slot, .. } => Target::Entry(slot),
-            Store::Entries { table, .. } => Target::Table(table),
-            Store::Word { frame, .. } | Store::Contents { frame, .. } => Target::Frame(frame),
-            Store::Var { cell, .. } => Target::Var(cell),
-        }
-    }
-}
-
-/// Each store that ever waited has a number, which the cells of the buffers hold.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Numbered {
-    all: Vec<Waiting>,
-    by_content: FxHashMap<Waiting, u32>,
-    /// What stores that may be late have replaced.
-    late: Vec<Store>,
-    late_by_content: FxHashMap<Store, u32>,
-}
-
-impl Numbered {
-    fn number(&mut self, waiting: Waiting) -> u32 {
-        let next = self.all.len() as u32;
-        *self.by_content.entry(waiting).or_insert_with_key(|w| {
-            self.all.push(w.clone());
-            next
-        })
-    }
-    fn number_late(&mut self, late: Store) -> u32 {
-        let next = self.late.len() as u32;
-        *self.late_by_content.entry(late).or_insert_with_key(|l| {
-            self.late.push(l.clone());
-            next
-        })
-    }
-}
 
 impl World {
     /// Whether stores of the actor's CPU may wait: somebody stands for its buffer.

@@ -2,10 +2,10 @@
 
 use vmemmap_arch::{Invariant, LockId};
 
-use super::buffer::STORE_BUFFER;
 use super::cells::{ASIDE, Cell, Cells};
 use super::location::LocationKind;
 use super::place::MAX_ACTORS;
+use super::waiting::STORE_BUFFER;
 
 /// Cells (and locations) that every machine has.
 #[derive(Clone, Copy, Debug, Default)]

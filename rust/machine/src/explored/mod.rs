@@ -30,10 +30,10 @@ mod tables;
 mod tlb;
 mod translation;
 mod violations;
+mod waiting;
 mod world;
 
 pub use accesses::Touch;
-pub use buffer::STORE_BUFFER;
 pub use describe::Described;
 pub use direct::Direct;
 pub use location::LocationKind;
@@ -41,4 +41,5 @@ pub use lock_order::NewOrder;
 pub use options::{Conflict, Ordering, WorldOptions};
 pub use place::{Context, MAX_ACTORS, Place};
 pub use violations::Violation;
+pub use waiting::STORE_BUFFER;
 pub use world::{Mark, World};

@@ -49,8 +49,8 @@ pub struct WorldOptions {
     pub ets: Ets,
     /// When an invalidate covers a store, and when a new entry cannot fault any more.
     pub ordering: Ordering,
-    /// How many plain stores of a CPU may wait in its buffer, up to `STORE_BUFFER`; 0: sequentially consistent memory. It
-    /// has an effect on CPUs that some actor stands for the buffer of (`Context::StoreBuffer`).
+    /// How many plain stores of a CPU may wait in its buffer, up to `STORE_BUFFER`; 0: sequentially consistent memory.
+    /// It has an effect on CPUs that some actor stands for the buffer of (`Context::StoreBuffer`).
     pub store_buffer: u8,
     /// A store of an `Attempt` through a read-only translation is a reply and no violation. For litmus tests: kernel
     /// code has no such handler.

@@ -2,8 +2,8 @@
 
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Pa, Slot, Va};
 
-use super::buffer::Store;
 use super::memory::{FrameId, SlotId};
+use super::waiting::Store;
 use super::world::World;
 use crate::op::{Reply, Tok};
 

@@ -4,13 +4,14 @@
 //! overwritten, is invalidated by a TLBI issued after it was published (its DSB is pending), and completed when the
 //! same CPU's DSB completes that invalidate (kernel-semantics §10.1).
 
-use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, Tlbi, Va};
+use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, Slot, Tlbi, Va};
 
 use super::accesses::Touch;
 use super::cells::Cell;
 use super::memory::{FrameId, SlotId};
 use super::stale::{AGENT, Record, publication, seen, state};
 use super::world::World;
+use crate::op::Tok;
 
 /// Most stale values of one descriptor; more make the result inconclusive.
 const BOUND: usize = 4;
@@ -117,6 +118,14 @@ impl World {
         if self.options.is_ordered() {
             out.commuting_update(publication(address_key));
             out.commuting_update(self.fixed.stale);
+        }
+    }
+
+    /// What `note_read` would change.
+    pub(super) fn touch_news(&self, actor: u8, at: Slot<Tok>, out: &mut impl Touch) {
+        if let Ok(slot) = self.table_of(at) {
+            let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
+            news.for_each(|r| self.touch_end(r, out));
         }
     }
 

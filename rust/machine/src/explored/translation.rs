@@ -2,11 +2,11 @@
 
 use vmemmap_arch::{Frame, FrameKind, Invariant, Kind, Level, Template, Va};
 
-use super::buffer::Store;
 use super::candidates::{Access, Candidate, End, Output};
 use super::memory::{FrameId, SlotId};
 use super::options::Conflict;
 use super::stale::{AGENT, state};
+use super::waiting::Store;
 use super::world::World;
 use crate::op::{Reply, Tok};
 

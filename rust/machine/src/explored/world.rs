@@ -5,7 +5,6 @@ use vmemmap_arch::{
     Alloc, Asid, Desc, Frame, FrameKind, Geometry, Invariant, InvariantSet, Level, Pa, Rmw, TableView, Var,
 };
 
-use super::buffer::Numbered;
 use super::candidates::{Access, Candidate, Mishaps, Output};
 use super::cells::{Cell, Position};
 use super::fixed::Fixed;
@@ -16,6 +15,7 @@ use super::place::{MAX_ACTORS, Place};
 use super::pools::Allocator;
 use super::stale::{Kept, Stale};
 use super::violations::{Violation, Violations};
+use super::waiting::Numbered;
 use crate::config::{ConfigError, MachineConfig, RamRange};
 use crate::op::{Op, Reply, Tok};
 
