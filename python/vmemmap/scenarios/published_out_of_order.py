@@ -11,9 +11,9 @@ step split, or restore                          reader of the struct pages
 5    the stores of step 1 become visible
 ==== ========================================== ==========================================
 
-Under sequential consistency (``--memory sc``) nothing is wrong, and I22 is not visible. In weak memory (``memory views``) the stores of step 1 are plain, so one
-of them may come after that of step 3: the reader finds no translation in a table that is reachable (I2, I21), or what
-the frame held before (I22).
+Under sequential consistency (``--memory sc``) nothing is wrong, and I22 is not visible. In weak memory (``memory
+views``) the stores of step 1 are plain, so one of them may come after that of step 3: the reader finds no translation
+in a table that is reachable (I2, I21), or what the frame held before (I22).
 
 Derived by hand, and then run. On arm64 the ``smp_wmb`` of `split_vmemmap_huge_pmd` is not what keeps the table in
 order: `set_pte` ends with ``dsb(ishst)`` for every kernel entry, so leaving out ``smp_wmb`` alone changes nothing. A
