@@ -3,6 +3,7 @@
 
 use vmemmap_bench::{BenchError, Effort, measure, rows};
 
+#[allow(clippy::print_stdout)]
 fn main() -> Result<(), BenchError> {
     let mut named: Vec<String> = std::env::args().skip(1).collect();
     let quick = named.iter().position(|word| word == "--quick").map(|at| named.remove(at));

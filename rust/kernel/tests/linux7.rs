@@ -268,18 +268,18 @@ fn a_mask_finds_another_head_where_vmemmap_is_not_aligned_to_the_folio() {
 #[test]
 fn a_part_of_a_gigabyte_block_is_split_level_by_level() {
     let policies = Policies { linear_map: LinearMap::Blocks, ..Policies::default() };
-    let split: [(&str, fn(Pfn) -> Operation); 2] = [
-        ("set_memory_valid", |pfn| Operation::SetMemoryValid { pfn, pages: 8, on: false }),
-        ("linear_map_split_to_ptes", |pfn| Operation::LinearMapSplitToPtes { pfn, pages: 8 }),
-    ];
-    for (name, operation) in split {
+    for valid in [false, true] {
+        let name = if valid { "linear_map_split_to_ptes" } else { "set_memory_valid" };
         let m = Lab::new(Granule::K4, Version::V7_3, 16, true, policies);
         let g = m.k.geometry;
         let pfn = Pfn(g.pfn(Pa(BASE)).0 + 0x10200);
+        let operation = match valid {
+            true => Operation::LinearMapSplitToPtes { pfn, pages: 8 },
+            false => Operation::SetMemoryValid { pfn, pages: 8, on: false },
+        };
         let at = |pfn: u64| walk(&m.m, m.k.layout.linear_va(g.pa(Pfn(pfn)))).expect("a tree");
         assert_eq!(at(pfn.0).level, Level::PUD, "{name}: one block at first");
-        operation(pfn).run(&m.k, &m.cpu()).unwrap();
-        let valid = name != "set_memory_valid";
+        operation.run(&m.k, &m.cpu()).unwrap();
         for (n, level) in [(0, Level::PTE), (7, Level::PTE), (8, Level::PTE), (512, Level::PMD)] {
             let found = at(pfn.0 + n);
             let output = (valid || n >= 8).then_some(g.pa(Pfn(pfn.0 + n)));

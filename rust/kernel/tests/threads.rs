@@ -161,5 +161,5 @@ fn who_loses_the_race_for_a_split_gives_its_table_back() {
             m.counters().tables_freed != freed
         })
     });
-    println!("a split was lost: {lost}");
+    eprintln!("a split was lost: {lost}");
 }
