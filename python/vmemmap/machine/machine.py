@@ -170,7 +170,12 @@ class Tables(Mapping[int, "NDArray[np.uint64]"]):
 
 
 class _Rows:
-    """The words of tables, copied as they are asked for."""
+    """The words of tables, copied as they are asked for.
+
+    Args:
+        core: The machine.
+        pa: Physical addresses of the tables (n).
+    """
 
     __slots__ = ("_core", "_pa", "shape")
 
