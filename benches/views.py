@@ -1,6 +1,6 @@
 """The corpus in weak memory beside sequentially consistent memory, as a table (`make views-table`).
 
-    views.py [--budget 5s] [--table docs/views.tsv]
+    views.py [--budget 20s] [--table docs/views.tsv]
 
 A row: corpus, variant (the first of each scenario), and under `sc` and `views` the verdict with the judged invariants
 that are violated, whether the search was exhaustive, and its states; then how many times the seconds of `sc` the search
@@ -47,7 +47,7 @@ def row(name: str, variant: str, budget: str) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--budget", default="5s")
+    parser.add_argument("--budget", default="20s")
     parser.add_argument("--table", type=Path, default=Path("docs/views.tsv"))
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
