@@ -115,6 +115,8 @@ impl World {
                 w.touch_judged(f, out);
             }),
             Op::IommuInvalidate => {
+                // What is published as gone by the time that it executes.
+                out.read(self.fixed.stale);
                 for r in self.stale.iter().filter(|r| self.at_agent(r)) {
                     out.read(publication(r.address_key));
                     if !self.is_unpublished(r) {

@@ -72,9 +72,13 @@ pub(super) mod state {
     pub const fn not_invalidated(s: u64) -> u64 {
         s & !(0xffff << INVALIDATED | 0xffff << INVALIDATED_HERE | UNSYNCHRONIZED)
     }
-    /// These lose it; without any holder it is gone.
+    /// These lose it; without any holder it is gone. Of what the agent alone still holds, no invalidate by a CPU counts.
     pub const fn without(s: u64, holders: u64) -> u64 {
-        if s & HOLDERS & !holders == 0 { 0 } else { s & !holders }
+        match s & HOLDERS & !holders {
+            0 => 0,
+            left if left == 1 << AGENT => PRESENT | left | s & WRITERS,
+            _ => s & !holders,
+        }
     }
 }
 
