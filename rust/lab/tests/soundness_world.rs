@@ -20,6 +20,7 @@ use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::report::{Ended, Final, Report};
+use vmemmap_machine::config::Ets;
 use vmemmap_machine::explored::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::Op;
 
@@ -225,6 +226,20 @@ fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
     assert_eq!(answer(&programs, &judged, Reduction::PRODUCT).0, Verdict::Safe);
     let fault = Fault::Unconfirmed;
     assert_eq!(answer(&programs, &judged, Reduction { fault, ..Reduction::PRODUCT }).0, Verdict::Violated);
+}
+
+/// An IOMMU's invalidate touches what others overwrite and publish before it executes, though nothing is there yet.
+#[test]
+fn an_iommu_invalidate_does_not_go_before_what_it_would_end() {
+    for ets in [Ets::None, Ets::Two] {
+        let past = Past::Quiet;
+        let setup = Rc::new(Setup::new(&WorldOptions { ets, iommu: true, ..WorldOptions::default() }, 2, past));
+        let relink = Op::Swap { at: setup.pmd(), new: setup.table(1), order: Order::Plain };
+        let lines = [vec![Op::IommuInvalidate], vec![relink, Op::Barrier(Barrier::DsbIsh)]];
+        let lines = lines.map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
+        let programs = Programs { lines, setup, past };
+        assert!(!differs(&programs, UNREHEARSED, Reduction::NAIVE), "{ets:?}");
+    }
 }
 
 #[test]
