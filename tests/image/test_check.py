@@ -50,6 +50,20 @@ def test_the_text_of_a_capture_is_clean_as_far_as_a_text_shows(path: Path) -> No
         assert answer.counts[name] == image.counts[name], name
 
 
+def test_tails_of_the_right_number_at_the_wrong_place_are_found(tmp_path: Path) -> None:
+    """Seven read-only pages are the tails of a 2M hugepage only behind the first struct page of one."""
+    text = (CAPTURES / "6.12-4k" / "B.ptdump.txt").read_text()
+    for here, moved in (
+        ("8000-0xfffffdffc0019000          68K", "8000-0xfffffdffc001a000          72K"),
+        ("0xfffffdffc0019000-0xfffffdffc0020000", "0xfffffdffc001a000-0xfffffdffc0021000"),
+        ("0xfffffdffc0020000-0xfffffdffc0051000         196K", "0xfffffdffc0021000-0xfffffdffc0051000         192K"),
+    ):
+        assert text.count(here) == 1
+        text = text.replace(here, moved)
+    (tmp_path / "moved.txt").write_text(text)
+    assert [(v.invariant, v.address) for v in check(tmp_path / "moved.txt").violations] == [("I9", 0xFFFFFDFFC001A000)]
+
+
 def can_show(damage: Damage, image: Image) -> bool:
     tree = Tree(image, random.Random(0))
     return {
