@@ -72,7 +72,8 @@ pub(super) mod state {
     pub const fn not_invalidated(s: u64) -> u64 {
         s & !(0xffff << INVALIDATED | 0xffff << INVALIDATED_HERE | UNSYNCHRONIZED)
     }
-    /// These lose it; without any holder it is gone. Of what the agent alone still holds, no invalidate by a CPU counts.
+    /// These lose it; without any holder it is gone. Of what the agent alone still holds, no invalidate by a CPU
+    /// counts.
     pub const fn without(s: u64, holders: u64) -> u64 {
         match s & HOLDERS & !holders {
             0 => 0,
