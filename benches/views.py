@@ -11,23 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+
+from variants import vmemmap
 
 MEMORIES = ("sc", "views")
 COLUMNS = ("corpus", "variant", *(f"{m}{part}" for m in MEMORIES for part in ("", "-exhaustive", "-states")), "times")
-
-
-def vmemmap(*arguments: str) -> Any:
-    command = [str(Path(sys.executable).with_name("vmemmap")), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode not in (0, 1, 3):
-        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
 
 
 def row(name: str, variant: str, budget: str) -> dict[str, str]:
