@@ -248,15 +248,7 @@ impl World {
     fn is_exposed(&self, frame: FrameId) -> bool {
         let (g, pa) = (self.geometry, self.memory.pa(frame));
         let stale = |r: &Record| r.value.is_valid() && pa.since(g.output(r.value)) < g.entry_span(r.level);
-        let block = |level: Level| {
-            let start = pa.align_down(g.entry_span(level));
-            self.memory.find(start).is_some_and(|block| {
-                let maps =
-                    |s: &SlotId| self.names_now(*s, block) && g.kind(self.memory.desc(*s), level) == Kind::Block(start);
-                self.memory.named(block).iter().any(maps)
-            })
-        };
-        self.is_mapped(frame) || self.stale.iter().any(stale) || [Level::PMD, Level::PUD].into_iter().any(block)
+        self.is_mapped(frame) || self.stale.iter().any(stale) || self.is_in_mapped_block(frame)
     }
     /// All stores so far are ordered before those to come.
     pub(super) fn forget_late(&mut self, actor: u8) {

@@ -344,19 +344,7 @@ impl World {
     pub(super) fn judge_mapped(&mut self, actor: u8, id: FrameId, kind: FrameKind) {
         let g = self.geometry;
         let pa = self.memory.pa(id);
-        let mut start = pa;
-        let mut live = self.memory.named(id).iter().any(|s| self.names_now(*s, id));
-        for level in [Level::PMD, Level::PUD] {
-            start = start.align_down(g.entry_span(level));
-            if start != pa
-                && let Some(block) = self.memory.find(start)
-            {
-                let maps =
-                    |s: &SlotId| self.names_now(*s, block) && g.kind(self.memory.desc(*s), level) == Kind::Block(start);
-                live |= self.memory.named(block).iter().any(maps);
-            }
-        }
-        if live {
+        if self.is_mapped(id) || self.is_in_mapped_block(id) {
             self.violate(Invariant::NoUseOfFreedFrame, actor, pa.0, "a frame is freed while it is mapped");
         }
         let mut alone = false;

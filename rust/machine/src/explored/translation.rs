@@ -239,6 +239,18 @@ impl World {
     pub(super) fn is_mapped(&self, id: FrameId) -> bool {
         self.memory.named(id).iter().any(|slot| self.names_now(*slot, id))
     }
+    /// Whether it lies in a block that is mapped.
+    pub(super) fn is_in_mapped_block(&self, id: FrameId) -> bool {
+        let (g, pa) = (self.geometry, self.memory.pa(id));
+        [Level::PMD, Level::PUD].into_iter().any(|level| {
+            let start = pa.align_down(g.entry_span(level));
+            self.memory.find(start).is_some_and(|block| {
+                let maps =
+                    |s: &SlotId| self.names_now(*s, block) && g.kind(self.memory.desc(*s), level) == Kind::Block(start);
+                self.memory.named(block).iter().any(maps)
+            })
+        })
+    }
 
     /// A store lands where the VA no longer leads, or in a frame whose copy is made and waits to take its place.
     fn note_risk(&mut self, va: Va, chosen: Candidate, index: u16, new: u64) {
