@@ -80,10 +80,7 @@ pub(crate) fn prove<M: Model, A: Actors<M>>(
             for ((invariant, f), prefix) in found.iter_mut().zip(prefixes) {
                 // Choices of before may still be followed, and are shorter if somebody's start was not needed; where
                 // they lead elsewhere, they were at these operations.
-                let now = runner.follow(&f.choices, *invariant).or_else(|| {
-                    let choices = runner.retrace(&prefix);
-                    runner.follow(&choices, *invariant)
-                });
+                let now = runner.follow(&f.choices, *invariant).or_else(|| runner.follow_prefix(&prefix, *invariant));
                 if let Some(now) = now {
                     *f = now;
                 }

@@ -103,6 +103,12 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
         made
     }
 
+    /// `follow` on the way of this prefix.
+    pub(crate) fn follow_prefix(&mut self, prefix: &[PrefixStep], target: Invariant) -> Option<Found> {
+        let choices = self.retrace(prefix);
+        self.follow(&choices, target)
+    }
+
     /// An actor runs to its first scheduling point. `true` if `target` is violated.
     fn set_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
         path.started |= 1 << actor;

@@ -281,8 +281,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report.iterations += 1;
         self.report.found.clear();
         for (invariant, prefix) in self.found_beside.clone() {
-            let choices = self.runner.retrace(&prefix);
-            if let Some(found) = self.runner.follow(&choices, invariant) {
+            if let Some(found) = self.runner.follow_prefix(&prefix, invariant) {
                 self.report.found.insert(invariant, found);
             }
         }
@@ -302,11 +301,10 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     /// What earlier iterations found, if this one ended before it came to it again.
     fn keep_earlier(&mut self) {
         for (invariant, prefix) in std::mem::take(&mut self.found_earlier) {
-            if !self.report.found.contains_key(&invariant) {
-                let choices = self.runner.retrace(&prefix);
-                if let Some(found) = self.runner.follow(&choices, invariant) {
-                    self.report.found.insert(invariant, found);
-                }
+            if !self.report.found.contains_key(&invariant)
+                && let Some(found) = self.runner.follow_prefix(&prefix, invariant)
+            {
+                self.report.found.insert(invariant, found);
             }
         }
     }
