@@ -162,8 +162,9 @@ pub trait Model {
 
     /// Back to the state in which the search began.
     fn reset(&mut self);
-    /// From the next `reset` on: a model with fewer conflicts, in which each execution of this one has its like (the
-    /// same schedule, the same replies) that violates as much, or more. `false`: there is none.
+    /// From now on, and not before a `checkpoint` is gone back to: a model with fewer conflicts, in which each execution
+    /// of this one has its like (the same schedule, the same replies) that violates as much, or more. `false`: there is
+    /// none.
     fn over_approximate(&mut self, _on: bool) -> bool {
         false
     }

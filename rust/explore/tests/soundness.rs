@@ -3,10 +3,10 @@
 mod common;
 mod toy;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use common::finals;
+use common::{finals, finals_of_parts};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
@@ -15,6 +15,7 @@ use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::reduction::options::Fault;
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
+use vmemmap_explore::runtime::prefix::Prefix;
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::dfs::Search;
 use vmemmap_explore::search::limits::Limits;
@@ -91,6 +92,103 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
 
 fn comparable(finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {
     finals.iter().map(|f| f.but_invisible_work(reduction)).collect()
+}
+
+/// All parts of a split search together, and how each ended.
+fn parts(
+    programs: &Programs,
+    reduction: Reduction,
+    ending: InvariantSet,
+    depth: usize,
+) -> (Vec<Report>, HashSet<Final>) {
+    let (_, reports, finals) = finals_of_parts(Toy::default(), programs, reduction, ending, depth);
+    assert!(reports.iter().all(Report::exhaustive));
+    (reports, finals)
+}
+
+fn violated(reports: &[Report]) -> Vec<Invariant> {
+    let all: BTreeSet<_> = reports.iter().flat_map(|report| report.found.keys().copied()).collect();
+    all.into_iter().collect()
+}
+
+#[test]
+fn the_parts_of_a_split_search_come_to_what_the_whole_comes_to() {
+    let (mut used, mut deadlocks, mut most, mut nth) = (0, 0, 0, 0);
+    for (seed, locks) in [(41, 0), (42, 25), (43, 60), (44, 95)] {
+        let (u, d) = corpus(seed, 250, locks, |programs, naive_report, naive_finals| {
+            for depth in 1..=4 {
+                nth += 1;
+                let all = [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::MERGED, Reduction::CACHE];
+                let reduction = Reduction { keep_finished: true, ..all[nth % all.len()] };
+                let (reports, finals) = parts(programs, reduction, InvariantSet::NONE, depth);
+                assert_eq!(&finals, naive_finals, "seed {seed}, depth {depth}, {reduction:?}, {programs:?}");
+                assert_eq!(
+                    violated(&reports),
+                    violated(std::slice::from_ref(naive_report)),
+                    "seed {seed}, depth {depth}, {reduction:?}, {programs:?}"
+                );
+                most = most.max(reports.len());
+            }
+        });
+        used += u;
+        deadlocks += d;
+    }
+    assert!(used > 400 && deadlocks > 20 && most > 20, "{used} programs, {deadlocks} deadlocks, {most} parts");
+}
+
+#[test]
+fn the_parts_of_a_split_search_with_interrupts_come_to_what_the_whole_comes_to() {
+    let mut used = 0;
+    for (seed, locks) in [(45, 0), (46, 60)] {
+        let (u, _) = corpus_of(
+            seed,
+            120,
+            |rng| random_interrupts(rng, locks),
+            |programs, naive_report, naive_finals| {
+                for depth in 1..=4 {
+                    let reduction = Reduction { keep_finished: true, ..Reduction::MERGED };
+                    let (reports, finals) = parts(programs, reduction, InvariantSet::NONE, depth);
+                    assert_eq!(
+                        comparable(&finals, reduction),
+                        comparable(naive_finals, reduction),
+                        "seed {seed}, depth {depth}, {programs:?}"
+                    );
+                    assert_eq!(violated(&reports), violated(std::slice::from_ref(naive_report)));
+                }
+            },
+        );
+        used += u;
+    }
+    assert!(used > 80, "only {used} programs were small enough");
+}
+
+#[test]
+fn the_parts_of_a_split_search_violate_what_the_whole_does_when_violations_end_executions() {
+    let ending = InvariantSet::of(&[Invariant::NoWalkOfFreedTable, Invariant::AlwaysTranslates, Invariant::LockOrder]);
+    corpus(47, 200, 30, |programs, _, _| {
+        let (expected, _) = search(programs, Reduction::CACHE, Flaw::None, ending, u64::MAX);
+        for depth in 1..=4 {
+            let (reports, _) = parts(programs, Reduction::MERGED, ending, depth);
+            let judged = |all: Vec<Invariant>| all.into_iter().any(|i| ending.contains(i));
+            assert_eq!(judged(violated(&reports)), judged(expected.found.keys().copied().collect()), "{programs:?}");
+        }
+    });
+}
+
+#[test]
+fn a_prefix_that_is_none_is_refused() {
+    for text in ["0 x", "16", "0:", "0:65536", "0|", "0|1,x", "-1", "0 1|2|3", &"0 ".repeat(65)] {
+        assert!(text.parse::<Prefix>().is_err_and(|e| e.starts_with("prefix: ") && e.len() < 120), "{text:?}");
+    }
+    let shared = Shared::new(Toy::default());
+    let programs = Programs(vec![vec![Line::Do(Op::Write(0, 1))], vec![Line::Do(Op::Read(0))]]);
+    let mut runner = Runner::new(&shared, &programs).expect("stacks");
+    for (text, operation) in [("0 0", "operation 2 is 0:0"), ("0:7", "operation 1 is 0:7"), ("5", "operation 1 is 5:0")]
+    {
+        let error = runner.begin_behind(text.parse().expect("a prefix")).expect_err("it cannot be followed");
+        assert!(error.contains(operation), "{error}");
+    }
+    assert_eq!(runner.begin_behind("0 1|0,1".parse().expect("a prefix")), Ok(()));
 }
 
 #[test]

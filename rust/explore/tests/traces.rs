@@ -313,7 +313,7 @@ fn every_violation_of_random_programs_has_a_shortest_trace_that_runs_again() {
 fn sampling_finds_an_easy_window_and_never_says_safe() {
     for strategy in [Strategy::Random, Strategy::Pct { depth: 3 }] {
         let options = Options { strategy, executions: Some(2000), seed: 7, ..Options::default() };
-        let outcome = answer(&window(), &[I1], options);
+        let outcome = answer(&window(), &[I1], options.clone());
         assert_eq!(outcome.verdict, Verdict::Violated, "{strategy:?}, seed 7");
         assert_eq!(outcome.seed, Some(7));
         let harmless = answer(&window(), &[Invariant::AlwaysTranslates], options);

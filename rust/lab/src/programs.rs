@@ -153,7 +153,7 @@ fn next<M: Model>(transcript: &Transcript<'_>, actor: usize, node: u32, port: &A
 /// Whether `transcript` failed on the way is for the caller to ask.
 ///
 /// # Errors
-/// No memory for the actors' stacks.
+/// No memory for the actors' stacks, or a prefix that cannot be followed (`InvalidInput`).
 pub fn explore<M: Model<Op = Op, Reply = Reply>>(
     kernel: &Kernel,
     world: M,
@@ -166,6 +166,9 @@ pub fn explore<M: Model<Op = Op, Reply = Reply>>(
     let shared = Shared::new(world);
     let programs = Programs { kernel, scenario, transcript };
     let mut runner = Runner::new(&shared, &programs)?;
+    if let Some(prefix) = &options.prefix {
+        runner.begin_behind(prefix.clone()).map_err(|text| io::Error::new(io::ErrorKind::InvalidInput, text))?;
+    }
     let stop = || stop() || transcript.is_some_and(Transcript::is_over);
     Ok(ask(&mut runner, &scenario.subject(), options, &stop, progress))
 }

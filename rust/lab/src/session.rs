@@ -22,12 +22,13 @@ use crate::scenario::{Actor, Body, Scenario};
 use crate::script::{Source, Transcript};
 use crate::stress::{self, StressError, StressProgress};
 use crate::world::{Explored, WorldError, booted};
-use vmemmap_explore::check::verdict::{Options, Strategy};
+use vmemmap_explore::check::verdict::{Options, Part, Strategy};
 use vmemmap_explore::counterexample::replay;
 use vmemmap_explore::counterexample::trace::{Trace, TraceError};
 use vmemmap_explore::reduction::options::Reduction;
+use vmemmap_explore::runtime::prefix::{MAX_PREFIX, Prefix};
 use vmemmap_explore::runtime::scripted::ScriptError;
-use vmemmap_explore::search::report::Progress;
+use vmemmap_explore::search::report::{MAX_PREFIXES, Progress};
 
 /// Why there is no answer; one line for people.
 #[derive(Debug, Error)]
@@ -36,6 +37,8 @@ pub enum SessionError {
     Document(#[from] DocumentError),
     #[error("options: {0}")]
     Options(String),
+    #[error("split is {depth}: more than {MAX_PREFIXES} prefixes; fewer operations make fewer")]
+    Split { depth: u32 },
     #[error("this scenario starts from an image; only a stress does so")]
     Image,
     #[error("this scenario starts from an image, and none was given")]
@@ -59,7 +62,7 @@ pub enum SessionError {
 }
 
 /// Options of an exploration; all keys may be absent.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExploreOptions {
     pub strategy: StrategyName,
@@ -73,6 +76,10 @@ pub struct ExploreOptions {
     pub settle_seconds: Option<f64>,
     /// For checking: which reductions an exhaustive search uses.
     pub reduction: ReductionName,
+    /// Only the first so many operations of each execution, and the prefixes behind which others go on.
+    pub split: Option<u32>,
+    /// Only what is behind this one, as such an answer has it.
+    pub prefix: Option<String>,
 }
 
 impl Default for ExploreOptions {
@@ -87,6 +94,8 @@ impl Default for ExploreOptions {
             shorten_seconds: None,
             settle_seconds: None,
             reduction: ReductionName::Product,
+            split: None,
+            prefix: None,
         }
     }
 }
@@ -292,15 +301,28 @@ pub fn explore_with(
         shorten_seconds: asked.shorten_seconds.unwrap_or(f64::INFINITY),
         settle_seconds: asked.settle_seconds.unwrap_or(f64::INFINITY),
         reduction: asked.reduction.into(),
+        split: asked.split,
+        prefix: part(&asked)?,
         ..Options::default()
     };
     let transcript = match source {
         Some(source) => Some(Transcript::new(&(), scenario.actors.iter().map(|a| a.name.clone()).collect(), source)),
         None => programs_only(&scenario).map(|()| None)?,
     };
-    let mut outcome = programs::explore(&kernel, world, &scenario, transcript.as_ref(), &how, stop, progress)?;
+    let mut outcome =
+        programs::explore(&kernel, world, &scenario, transcript.as_ref(), &how, stop, progress).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::InvalidInput => SessionError::Options(error.to_string()),
+                _ => error.into(),
+            }
+        })?;
     if let Some(transcript) = &transcript {
         transcript.check()?;
+    }
+    if let Some(Part::Tree(prefixes)) = &outcome.part
+        && prefixes.len() > MAX_PREFIXES
+    {
+        return Err(SessionError::Split { depth: asked.split.unwrap_or(0) });
     }
     for counterexample in outcome.counterexamples.values_mut() {
         let document = transcript
@@ -316,6 +338,23 @@ pub fn explore_with(
         answer["asked"] = serde_json::to_value(transcript.asked()).unwrap_or_default();
     }
     Ok(answer)
+}
+
+/// Behind which prefix to explore, if not everything.
+fn part(asked: &ExploreOptions) -> Result<Option<Prefix>, SessionError> {
+    let wrong = |text: String| Err(SessionError::Options(text));
+    match (asked.split, &asked.prefix) {
+        (None, None) => Ok(None),
+        _ if asked.strategy != StrategyName::Exhaustive => {
+            wrong("split and prefix: only an exhaustive search has parts".into())
+        }
+        (Some(_), Some(_)) => wrong("split and prefix: a part is not split again".into()),
+        (Some(depth), None) if !(1..=MAX_PREFIX as u32).contains(&depth) => {
+            wrong(format!("split is {depth}: expected 1 to {MAX_PREFIX} operations"))
+        }
+        (Some(_), None) => Ok(None),
+        (None, Some(text)) => text.parse().map(Some).or_else(wrong),
+    }
 }
 
 /// The document with a program of the operations that each actor began, in the place of its steps: so a trace runs

@@ -5,15 +5,15 @@
 mod common;
 mod family;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use family::mutants::{MUTANTS, WEAK_MUTANTS};
 use family::programs::{Corpus, Shape};
-use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, shrunk};
+use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, search_parts, shrunk};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi, Until, Var};
-use vmemmap_explore::check::verdict::{Options, Status, Verdict, ask};
+use vmemmap_explore::check::verdict::{Options, Outcome, Part, Status, Verdict, ask};
 use vmemmap_explore::model::InvariantSet;
 use vmemmap_explore::reduction::options::Fault;
 use vmemmap_explore::reduction::options::Reduction;
@@ -246,6 +246,95 @@ fn an_iommu_invalidate_does_not_go_before_what_it_would_end() {
 fn programs_in_weak_memory_reach_the_final_states_of_the_naive_search() {
     let counts = compare(110, WEAK, 700, &REDUCED, Reduction::NAIVE, 4 * NAIVE_LIMIT);
     assert!(counts.programs > 400 && counts.violated > 100, "{counts:?}");
+}
+
+/// All parts of a split search together come to what the whole comes to; so do the answers, each part on a machine of
+/// its own, with all that the product does.
+fn compare_parts(seed: u64, shape: Shape, n: usize, limit: u64) -> (usize, usize) {
+    let mut corpus = Corpus::new(seed, shape);
+    let (mut compared, mut violated) = (0, 0);
+    for nth in 0..n {
+        let programs = corpus.draw();
+        let depth = 1 + nth % 4;
+        let reduction =
+            Reduction { keep_finished: true, ..[Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP][nth % 3] };
+        let (world, whole, finals) = whole(programs.setup.world.clone(), None, &programs, Reduction::NAIVE, limit);
+        if whole.ended != Ended::Exhausted {
+            continue;
+        }
+        let (_, parts, its) = search_parts(world, &programs, reduction, InvariantSet::NONE, depth);
+        let found: BTreeSet<_> = parts.iter().flat_map(|part| part.found.keys()).collect();
+        assert!(
+            parts.iter().all(Report::exhaustive)
+                && comparable(&programs, &its, reduction) == comparable(&programs, &finals, reduction)
+                && found.into_iter().eq(whole.found.keys()),
+            "seed {seed}, program {nth}, depth {depth}, {reduction:?}, {} parts: {} final states of {}: {programs:?}",
+            parts.len(),
+            its.len(),
+            finals.len()
+        );
+        compared += 1;
+        if programs.is_weak() {
+            continue;
+        }
+        let judged: Vec<_> = whole.found.keys().copied().skip(nth % 3).take(1 + nth % 2).collect();
+        let whole =
+            answer_to(&programs, &judged, &Options { shorten_seconds: f64::INFINITY, ..PART }).expect("no prefix");
+        let mut verdicts = HashSet::new();
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![Options { split: Some(depth as u32), ..PART }];
+        while let Some(options) = waiting.pop() {
+            let part = answer_to(&programs, &judged, &options).expect("a prefix of these programs");
+            assert!(part.exhaustive);
+            for (invariant, its) in &part.counterexamples {
+                assert_eq!(its.violation.invariant, invariant.to_string());
+            }
+            let of = |status| part.invariants.iter().filter(move |(_, s)| **s == status).map(|(i, _)| *i);
+            assert_eq!(
+                of(Status::Violated).collect::<Vec<_>>(),
+                part.counterexamples.keys().copied().collect::<Vec<_>>()
+            );
+            assert_eq!(of(Status::Held).count(), 0, "of a part alone");
+            found.extend(of(Status::Violated));
+            verdicts.insert(part.verdict);
+            if let Some(Part::Tree(prefixes)) = part.part {
+                waiting.extend(prefixes.into_iter().map(|prefix| Options { prefix: Some(prefix), ..PART }));
+            }
+        }
+        let all = if verdicts.contains(&Verdict::Violated) { Verdict::Violated } else { Verdict::Safe };
+        let expected = whole.invariants.iter().filter(|(_, s)| **s == Status::Violated).map(|(i, _)| *i).collect();
+        assert_eq!((all, found), (whole.verdict, expected), "seed {seed}, program {nth}, {judged:?}: {programs:?}");
+        violated += usize::from(all == Verdict::Violated);
+    }
+    (compared, violated)
+}
+
+/// The over-approximation at once, and what was found stays as it was.
+const PART: Options = Options { over_approximate_after: 0, shorten_seconds: 0.0, ..Options::DEFAULT };
+
+fn answer_to(programs: &Programs, judged: &[Invariant], options: &Options) -> Result<Outcome, String> {
+    let shared = Shared::new(Watched::new(programs.setup.world.clone(), None));
+    let mut runner = Runner::new(&shared, programs).expect("stacks");
+    if let Some(prefix) = &options.prefix {
+        runner.begin_behind(prefix.clone())?;
+    }
+    Ok(ask(&mut runner, &programs.subject(judged), options, &|| false, &mut |_| {}))
+}
+
+#[test]
+fn the_parts_of_a_split_search_come_to_what_the_whole_comes_to() {
+    let (mut compared, mut violated) = (0, 0);
+    for (seed, shape) in [(121, TABLES), (122, MIXED), (123, WAITING)] {
+        let (c, v) = compare_parts(seed, shape, 240, NAIVE_LIMIT);
+        (compared, violated) = (compared + c, violated + v);
+    }
+    assert!(compared > 500 && violated > 100, "{compared} programs, {violated} violated");
+}
+
+#[test]
+fn the_parts_of_a_split_search_in_weak_memory_come_to_what_the_whole_comes_to() {
+    let (compared, _) = compare_parts(124, WEAK, 160, 4 * NAIVE_LIMIT);
+    assert!(compared > 80, "{compared} programs");
 }
 
 /// The breadth-first proof and the depth-first search see the same states: what one proves to be the shortest trace is

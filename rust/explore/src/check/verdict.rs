@@ -11,8 +11,9 @@ use crate::counterexample::replay::{self, Replayed};
 use crate::counterexample::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
 use crate::counterexample::{minimise, shortest};
 use crate::model::{InvariantSet, Model};
-use crate::reduction::options::{Fault, Reduction};
+use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::runtime::execution::Actors;
+use crate::runtime::prefix::Prefix;
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::{Cost, Found};
 use crate::search::dfs::Search;
@@ -46,7 +47,7 @@ const MINIMISE_WORK: u64 = 9_500_000;
 const BEFORE_WORK: u64 = 500_000;
 
 /// How to explore.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Options {
     pub strategy: Strategy,
     pub seed: u64,
@@ -67,26 +68,37 @@ pub struct Options {
     /// Seconds that the search goes on, within the budget, to see what else is violated once a judged invariant is.
     /// Infinite: a fixed amount of work ends it.
     pub settle_seconds: f64,
+    /// Of an exhaustive search: only the first so many operations of each execution, every one a choice, and then the
+    /// prefixes behind which others are to go on (`Outcome::prefixes`).
+    pub split: Option<u32>,
+    /// Of an exhaustive search: only what is behind this prefix.
+    pub prefix: Option<Prefix>,
+}
+
+impl Options {
+    pub const DEFAULT: Self = Self {
+        strategy: Strategy::Exhaustive,
+        seed: 0,
+        executions: None,
+        seconds: Some(60.0),
+        step_bound: 100_000,
+        states: 20_000_000,
+        reduction: Reduction::PRODUCT,
+        over_approximate_after: BEFORE_WORK,
+        shorten_seconds: f64::INFINITY,
+        settle_seconds: f64::INFINITY,
+        split: None,
+        prefix: None,
+    };
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            strategy: Strategy::Exhaustive,
-            seed: 0,
-            executions: None,
-            seconds: Some(60.0),
-            step_bound: 100_000,
-            states: 20_000_000,
-            reduction: Reduction::PRODUCT,
-            over_approximate_after: BEFORE_WORK,
-            shorten_seconds: f64::INFINITY,
-            settle_seconds: f64::INFINITY,
-        }
+        Self::DEFAULT
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Safe,
@@ -188,6 +200,16 @@ pub struct Outcome {
     pub first_violation: Option<FirstViolation>,
     /// Locks that were taken in both orders: a warning, never a violation.
     pub lock_order: Vec<Inversion>,
+    /// The part of a split search that this is: verdict, `exhaustive` and invariants speak of it alone.
+    pub part: Option<Part>,
+}
+
+/// A part of an exhaustive search that was split.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// What executions begin with, and where they are gone on with.
+    Tree(Vec<Prefix>),
+    Behind(Prefix),
 }
 
 /// How soon a search met a violation.
@@ -221,7 +243,7 @@ impl Outcome {
                 .collect::<serde_json::Map<_, _>>()
                 .into()
         }
-        serde_json::json!({
+        let mut answer = serde_json::json!({
             "scenario": self.scenario,
             "variant": self.variant,
             "digest": self.digest,
@@ -246,7 +268,15 @@ impl Outcome {
             "first_violation": self.first_violation,
             "interleavings": self.interleavings,
             "lock_order": self.lock_order,
-        })
+        });
+        match &self.part {
+            None => {}
+            Some(Part::Tree(prefixes)) => {
+                answer["prefixes"] = prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+            }
+            Some(Part::Behind(prefix)) => answer["prefix"] = prefix.to_string().into(),
+        }
+        answer
     }
 }
 
@@ -324,18 +354,19 @@ impl Check<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> (Report, bool) {
         let work = runner.work();
+        let sought = self.sought(runner, ending);
         if self.asks_first() {
             let little = self.options.over_approximate_after;
             let report = self.run(runner, ending, (limits.0, limits.1.min(little)), self.settle(), progress);
             if report.ended != Ended::Budget || runner.work() - work < little {
                 return (report, false);
             }
-            if !report.has_found(ending) && runner.over_approximate(true) {
+            if !report.has_found(sought) && runner.over_approximate(true) {
                 // Up to a first violation, which is the model's or not: if not, nothing is gained by going on.
                 let mut report = self.run(runner, ending, limits, Some(Duration::ZERO), progress);
                 let mut confirmed = self.confirm(runner, &mut report, known);
                 let waits = self.options.settle_seconds != 0.0;
-                if confirmed && report.ended == Ended::Budget && report.has_found(ending) && waits {
+                if confirmed && report.ended == Ended::Budget && report.has_found(sought) && waits {
                     let first = report.first;
                     runner.over_approximate(true);
                     report = Report { first, ..self.run(runner, ending, limits, self.settle(), progress) };
@@ -349,10 +380,23 @@ impl Check<'_> {
         (self.run(runner, ending, limits, self.settle(), progress), false)
     }
 
+    /// Violations that settle the search. In a part of one they end no execution, so that what all parts find is what
+    /// is violated, whichever operations stand in the tree.
+    fn sought<M: Model, A: Actors<M>>(&self, runner: &Runner<'_, M, A>, ending: InvariantSet) -> InvariantSet {
+        if self.is_part(runner) { self.subject.judged() } else { ending }
+    }
+
+    fn is_part<M: Model, A: Actors<M>>(&self, runner: &Runner<'_, M, A>) -> bool {
+        self.options.split.is_some() || runner.prefix.is_some()
+    }
+
     /// Whether the over-approximation is asked, where the search takes long.
     fn asks_first(&self) -> bool {
         let o = self.options;
-        o.strategy == Strategy::Exhaustive && o.executions.is_none() && o.reduction.over_approximate
+        o.strategy == Strategy::Exhaustive
+            && o.executions.is_none()
+            && o.reduction.over_approximate
+            && o.split.is_none()
     }
 
     /// Back to the model itself: of what was found in its over-approximation stays what an execution of the model
@@ -392,23 +436,30 @@ impl Check<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Report {
         let work = runner.work().saturating_add(work);
+        // A part is its own search behind the first violation.
+        let settle_work = SETTLE_WORK + if self.is_part(runner) { BEHIND_WORK } else { 0 };
         let mut limits = Limits {
             executions: self.options.executions.unwrap_or(u64::MAX),
             deadline,
             work,
             settle,
-            settle_work: unless_timed(self.options.settle_seconds, SETTLE_WORK),
+            settle_work: unless_timed(self.options.settle_seconds, settle_work),
             states: self.options.states,
             stop: self.stop,
             progress,
         };
         let draw = match self.options.strategy {
             Strategy::Exhaustive => {
-                return Search::new(runner, self.options.reduction, &mut |_| {}).run(
-                    ending,
-                    self.options.step_bound,
-                    &mut limits,
-                );
+                let split = self.options.split;
+                // What is learned of conflicts would change what an operation of a prefix is.
+                let fusion = split.map_or(self.options.reduction.fusion, |_| Fusion::Local);
+                let reduction = Reduction { fusion, ..self.options.reduction };
+                // A tree is of no use with prefixes missing.
+                let sought = if split.is_some() { InvariantSet::NONE } else { self.sought(runner, ending) };
+                return Search::new(runner, reduction, &mut |_| {})
+                    .seeking(sought)
+                    .to_depth(split.map(|depth| depth as usize))
+                    .run(ending, self.options.step_bound, &mut limits);
             }
             Strategy::Random => Draw::Uniform,
             Strategy::Pct { depth } => Draw::Pct { depth },
@@ -423,20 +474,30 @@ impl Check<'_> {
     ) -> Outcome {
         let judged = self.subject.judged();
         let limits = (self.at(0.8, f64::INFINITY), u64::MAX);
-        let (report, beside) = self.search(runner, judged, InvariantSet::NONE, limits, progress);
+        let ending = if self.is_part(runner) { InvariantSet::NONE } else { judged };
+        let (mut report, beside) = self.search(runner, ending, InvariantSet::NONE, limits, progress);
+        let part = match (&runner.prefix, self.options.split) {
+            (Some(prefix), _) => Some(Part::Behind(prefix.clone())),
+            (None, Some(_)) => Some(Part::Tree(std::mem::take(&mut report.prefixes))),
+            (None, None) => None,
+        };
+        if part.is_some() {
+            report.found = runner.leave_prefix(report.found);
+        }
         let visible = runner.inner().model.visible();
-        let mut counterexamples = self.counterexamples(runner, judged, &report, progress);
+        let mut counterexamples = self.counterexamples(runner, ending, &report, part.is_none(), progress);
         let violated = report.has_found(judged);
         let exhaustive = report.exhaustive();
         // A violation ends its execution: whether anything else holds is only known once what lies behind was searched
         // as well.
-        let (mut seen_all, mut behind) = (exhaustive && !violated, InvariantSet::NONE);
-        let looks_behind = self.options.strategy == Strategy::Exhaustive && self.options.shorten_seconds != 0.0;
+        let (mut seen_all, mut behind) = (exhaustive && !violated && part.is_none(), InvariantSet::NONE);
+        let looks_behind =
+            self.options.strategy == Strategy::Exhaustive && self.options.shorten_seconds != 0.0 && part.is_none();
         if violated && report.ended != Ended::Interrupted && looks_behind {
             let (all, found) = self.beyond(runner, beside, &mut counterexamples, progress);
             (seen_all, behind) = (all && exhaustive, found);
         }
-        let covered = match (exhaustive, seen_all) {
+        let covered = match (exhaustive && part.is_none(), seen_all) {
             (false, _) => Covered::Part,
             (true, false) => Covered::ToFirstViolation,
             (true, true) => Covered::Whole,
@@ -479,7 +540,7 @@ impl Check<'_> {
             judged: crate::counterexample::trace::names(judged),
             invariants,
             invariant_steps: counterexamples.iter().map(|(i, w)| (*i, w.steps)).collect(),
-            scope: self.scope(&runner.inner().model.memory_model(), &report, covered),
+            scope: self.scope(&runner.inner().model.memory_model(), &report, covered, part.as_ref()),
             violation: first.as_ref().map(|w| w.violation.clone()),
             trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
@@ -491,15 +552,17 @@ impl Check<'_> {
                 .map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
             interleavings: report.interleavings,
             lock_order,
+            part,
         }
     }
 
-    /// Minimised, then proven shortest as far as the budget goes.
+    /// Minimised, then proven shortest as far as the budget goes, if all of the search is known.
     fn counterexamples<M: Model, A: Actors<M>>(
         &self,
         runner: &mut Runner<'_, M, A>,
         ending: InvariantSet,
         report: &Report,
+        all_known: bool,
         progress: &mut dyn FnMut(Progress),
     ) -> BTreeMap<Invariant, Counterexample> {
         runner.inner().ending = ending;
@@ -521,7 +584,11 @@ impl Check<'_> {
                 stop: self.stop,
                 progress,
             };
-            if found.is_empty() || as_found { BTreeSet::new() } else { shortest::prove(runner, found, &mut limits) }
+            if found.is_empty() || as_found || !all_known {
+                BTreeSet::new()
+            } else {
+                shortest::prove(runner, found, &mut limits)
+            }
         };
         // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin
         // with.
@@ -572,7 +639,7 @@ impl Check<'_> {
             found: report.found.into_iter().filter(|(i, _)| !counterexamples.contains_key(i)).collect(),
             ..Report::new()
         };
-        counterexamples.extend(self.counterexamples(runner, InvariantSet::NONE, &more, progress));
+        counterexamples.extend(self.counterexamples(runner, InvariantSet::NONE, &more, true, progress));
         (seen_all, found)
     }
 
@@ -584,7 +651,13 @@ impl Check<'_> {
         shortest: bool,
         minimal: bool,
     ) -> Option<Counterexample> {
-        let (recording, violation) = record(runner, &found.choices, invariant)?;
+        let (recording, violation) = record(runner, &found.choices, invariant).or_else(|| {
+            // Of every operation (`Runner::leave_prefix`).
+            runner.inner().fusion = Fusion::Local;
+            let recorded = record(runner, &found.choices, invariant);
+            runner.inner().fusion = Fusion::Invisible;
+            recorded
+        })?;
         let trace = Trace {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -616,8 +689,17 @@ impl Check<'_> {
         })
     }
 
-    fn scope(&self, memory_model: &str, report: &Report, covered: Covered) -> Scope {
+    fn scope(&self, memory_model: &str, report: &Report, covered: Covered, part: Option<&Part>) -> Scope {
         let mut bounds = Vec::new();
+        match part {
+            None => {}
+            Some(Part::Tree(prefixes)) => bounds.push(format!(
+                "the first {} operations of each execution, without what is behind {} prefixes",
+                self.options.split.unwrap_or(0),
+                prefixes.len()
+            )),
+            Some(Part::Behind(prefix)) => bounds.push(format!("what is behind the prefix {prefix}")),
+        }
         match report.ended {
             Ended::Exhausted => {}
             Ended::Budget => bounds.push(String::from("budget used up")),

@@ -12,16 +12,26 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     /// `target` is violated. Returns what was really chosen, up to there. An actor starts when it is first chosen, so
     /// that what is violated in a start hides nothing that another does without it.
     pub(crate) fn follow(&mut self, choices: &[Choice], target: Invariant) -> Option<Found> {
-        self.reset();
+        let started = if self.prefix.is_some() {
+            self.start();
+            // Then it is for whoever searched the prefix to say.
+            if self.inner().violated().contains(target) {
+                return None;
+            }
+            u16::MAX
+        } else {
+            self.reset();
+            0
+        };
         let mut path = Path {
             leads: [0; MAX_ACTORS],
-            started: 0,
+            started,
             made: Vec::with_capacity(choices.len()),
             cost: Cost { switches: 0, steps: 0 },
         };
         for choice in choices {
             let actor = usize::from(choice.actor);
-            if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
+            if path.started & 1 << actor == 0 && self.set_one_out(&mut path, actor, target) {
                 return Some(path.found(actor));
             }
             if self.halted() {
@@ -38,7 +48,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
             }
         }
         for actor in 0..self.count() {
-            if path.started & 1 << actor == 0 && self.set_out(&mut path, actor, target) {
+            if path.started & 1 << actor == 0 && self.set_one_out(&mut path, actor, target) {
                 return Some(path.found(actor));
             }
             if self.halted() {
@@ -110,7 +120,7 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     }
 
     /// An actor runs to its first scheduling point. `true` if `target` is violated.
-    fn set_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
+    fn set_one_out(&mut self, path: &mut Path, actor: usize, target: Invariant) -> bool {
         path.started |= 1 << actor;
         let before = self.inner().steps;
         path.leads[actor] = self.advance(actor, 0, Phase::Frontier);

@@ -6,6 +6,7 @@ pub mod coroutine;
 pub(crate) mod deadlock;
 pub mod execution;
 pub(crate) mod follow;
+pub mod prefix;
 pub mod runner;
 pub mod schedule;
 pub mod scripted;

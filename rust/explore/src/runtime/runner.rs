@@ -11,6 +11,7 @@ use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
 use crate::runtime::coroutine::{Coroutine, Saved, Stacks, Suspender};
 use crate::runtime::execution::{ActorPort, Actors, Answer, Inner, Phase, Shared, TRANSITION};
+use crate::runtime::prefix::Prefix;
 
 /// Invisible operations at an actor's end that are worth remembering to leave out.
 const LONG_INVISIBLE_WORK: u32 = 64;
@@ -37,8 +38,10 @@ pub struct Runner<'env, M: Model, A: Actors<M>> {
     before: Vec<Before<M>>,
     /// Buffers of steps taken back.
     spare: Vec<Saved>,
-    over_approximates: bool,
+    pub(crate) over_approximates: bool,
     sharing_of_other: Sharing,
+    /// With which each execution begins.
+    pub(crate) prefix: Option<Prefix>,
 }
 
 impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
@@ -62,6 +65,7 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
             spare: Vec::new(),
             over_approximates: false,
             sharing_of_other: Sharing::default(),
+            prefix: None,
         })
     }
 
@@ -178,9 +182,17 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         }
     }
 
-    /// Everybody up to the first scheduling point; how many operations each ran before it.
+    /// Everybody up to the first scheduling point, or to the end of the prefix; how many operations each ran before it.
     pub(crate) fn start(&mut self) -> [u32; MAX_ACTORS] {
         self.reset();
+        let Some(prefix) = self.prefix.take() else { return self.set_out() };
+        let (ran, _) = self.along(&prefix.choices);
+        self.prefix = Some(prefix);
+        ran
+    }
+
+    /// Everybody up to the first scheduling point; how many operations each ran before it.
+    pub(crate) fn set_out(&mut self) -> [u32; MAX_ACTORS] {
         let mut ran = [0; MAX_ACTORS];
         for (actor, ran) in ran.iter_mut().enumerate().take(self.count()) {
             *ran = self.advance(actor, 0, Phase::Frontier);

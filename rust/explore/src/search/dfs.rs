@@ -53,19 +53,22 @@ use std::time::{Duration, Instant};
 use vmemmap_arch::Invariant;
 
 use crate::model::{AccessSet, InvariantSet, MAX_ACTORS, Model};
-use crate::reduction::history::KeyBuilder;
+use crate::reduction::history::{KeyBuilder, roll};
 use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::reduction::sleep;
 use crate::runtime::execution::{Actors, Phase};
+use crate::runtime::prefix::Prefix;
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::{Choice, Cost, PrefixStep, goes_on};
 use crate::search::limits::{Clock, Limits};
-use crate::search::report::{Ended, Final, Progress, Report};
+use crate::search::report::{Ended, Final, MAX_PREFIXES, Progress, Report};
 
 struct Node {
     /// Enabled and not asleep.
     open: u16,
     sleep: u16,
+    /// Of those who sleep: whose going first was not searched here (`Prefix::asleep`), since they have not woken.
+    elsewhere: u16,
     done: u16,
     choice: Choice,
     /// Of the chosen actor; 0 = not asked yet.
@@ -111,6 +114,12 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     /// What was violated beside the search, by the schedule prefix that led there.
     pub(crate) found_beside: BTreeMap<Invariant, Vec<PrefixStep>>,
     directed: bool,
+    /// Operations after which executions end, if they are to be gone on with elsewhere.
+    depth: Option<usize>,
+    /// See `Prefix::asleep`.
+    asleep_before: u16,
+    /// Violations that settle it, if not those that end executions.
+    sought: Option<InvariantSet>,
 }
 
 impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
@@ -133,7 +142,25 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             found_beside: BTreeMap::new(),
             found_earlier: BTreeMap::new(),
             directed: false,
+            depth: None,
+            asleep_before: 0,
+            sought: None,
         }
+    }
+
+    /// A violation of these is what the search is for (`Limits::settle`), whether it ends its execution or not.
+    #[must_use]
+    pub fn seeking(self, sought: InvariantSet) -> Self {
+        Self { sought: Some(sought), ..self }
+    }
+
+    /// Nothing behind so many choices is searched: the prefixes that lead there are kept (`Report::prefixes`). Together
+    /// with a search behind each of them this search visits all that a search of its own would, each operation being a
+    /// choice (`Fusion::Local`): what its theorem needs, that a sleeping actor's going first was searched *before*, may
+    /// be at any time, since no search looks at what another has found.
+    #[must_use]
+    pub fn to_depth(self, depth: Option<usize>) -> Self {
+        Self { depth, ..self }
     }
 
     /// Search everything, or until a limit. Violations of `ending` end their execution.
@@ -150,6 +177,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             inner.checkpoints = true;
             inner.record = None;
         }
+        let sought = self.sought.unwrap_or(ending);
         let first_steps = self.runner.inner().total_steps;
         let began = Instant::now();
         let mut clock = Clock::new();
@@ -165,7 +193,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if let Some(node) = self.nodes.last_mut() {
                 node.ways += self.ways_on;
             }
-            if self.report.first.is_none() && self.report.has_found(ending) {
+            if self.report.first.is_none() && self.report.has_found(sought) {
                 self.report.first = Some((self.report.executions, began.elapsed()));
             }
             {
@@ -175,7 +203,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if self.runner.unanswered() {
                 break Ended::Interrupted;
             }
-            if limits.settle == Some(Duration::ZERO) && self.report.has_found(ending) {
+            if limits.settle == Some(Duration::ZERO) && self.report.has_found(sought) {
                 break Ended::Budget;
             }
             let grew = self.runner.grew() && self.reduction.fault != Fault::NoFixpoint;
@@ -202,11 +230,14 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             } else {
                 break Ended::Exhausted;
             }
-            if self.report.executions >= limits.executions || self.cache.len() + self.passed.len() > limits.states {
+            if self.report.executions >= limits.executions
+                || self.cache.len() + self.passed.len() > limits.states
+                || self.report.prefixes.len() > MAX_PREFIXES
+            {
                 break Ended::Budget;
             }
             let work = self.runner.work();
-            if !self.report.has_found(ending) {
+            if !self.report.has_found(sought) {
                 violated_at = None;
             } else if work - violated_at.get_or_insert_with(|| (Instant::now(), work)).1 >= limits.settle_work {
                 break Ended::Budget;
@@ -280,10 +311,17 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         (self.began_at, self.grew_at) = (self.report.executions, None);
         self.report.iterations += 1;
         self.report.found.clear();
+        self.report.prefixes.clear();
         for (invariant, prefix) in self.found_beside.clone() {
             if let Some(found) = self.runner.follow_prefix(&prefix, invariant) {
                 self.report.found.insert(invariant, found);
             }
+        }
+        if let Some(asleep) = self.runner.prefix.as_ref().map(|prefix| prefix.asleep) {
+            self.asleep_before = asleep;
+            self.runner.start();
+            (self.start_ran, self.leads) = ([0; MAX_ACTORS], [0; MAX_ACTORS]);
+            return if self.runner.halted() { End::Over } else { self.arrive(asleep, None) };
         }
         self.runner.reset();
         for actor in 0..self.runner.count() {
@@ -382,6 +420,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             let inner = self.runner.inner();
             (inner.key(count, self.reduction.keep_finished), inner.actors[..count].iter().all(|a| a.finished))
         };
+        // Nothing is learned here of what follows their going first, so that {them} is not known to be persistent: they
+        // wait, as for a lock, for something that conflicts with what they are about to do, and who waits is part of
+        // the state.
+        let elsewhere = sleep & self.nodes.last().map_or(u16::MAX, |n| n.elsewhere) & self.asleep_before;
+        let visited = if elsewhere == 0 { key } else { roll(key, u64::from(elsewhere)) };
         if finished {
             self.finish(key);
             return End::Over;
@@ -389,16 +432,16 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let (enabled, blocked) = self.runner.enabled();
         // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if
         // somebody was here before, so was all that follows.
-        if let Some(actor) = self.runner.singleton_persistent_set(enabled, last) {
-            if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(key)) {
+        if let Some(actor) = self.runner.singleton_persistent_set(enabled & !elsewhere, last) {
+            if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(visited)) {
                 return End::Over;
             }
-            self.push(1 << actor, sleep, actor, key);
+            self.push(1 << actor, (sleep, elsewhere), actor, key);
             // Or the first stands for all.
             self.nodes.last_mut().expect("pushed just now").outcomes = 1;
             return End::Running;
         }
-        if self.reduction.cache && !self.cache.insert(key) {
+        if self.reduction.cache && !self.cache.insert(visited) {
             self.ways_on = self.ways.as_ref().and_then(|ways| ways.get(&key)).copied().unwrap_or(1.0);
             return End::Over;
         }
@@ -421,15 +464,20 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         if open == 0 {
             return End::Over;
         }
+        if self.depth == Some(self.nodes.len()) {
+            self.report.prefixes.push(Prefix { choices: chosen(&self.nodes), asleep: sleep });
+            return End::Over;
+        }
         let actor = goes_on(open, last);
-        self.push(open, sleep, actor, key);
+        self.push(open, (sleep, elsewhere), actor, key);
         End::Running
     }
 
-    fn push(&mut self, open: u16, sleep: u16, actor: u8, key: u128) {
+    fn push(&mut self, open: u16, (sleep, elsewhere): (u16, u16), actor: u8, key: u128) {
         self.nodes.push(Node {
             open,
             sleep,
+            elsewhere,
             done: 0,
             choice: Choice { actor, outcome: 0 },
             outcomes: 0,

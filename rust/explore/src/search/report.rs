@@ -7,7 +7,11 @@ use vmemmap_arch::Invariant;
 
 use crate::model::InvariantSet;
 use crate::reduction::options::{Fusion, Reduction};
+use crate::runtime::prefix::Prefix;
 use crate::runtime::schedule::{Choice, Cost, Found};
+
+/// Prefixes at most that one search is split into.
+pub const MAX_PREFIXES: usize = 10_000;
 
 /// How far a search is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,6 +48,8 @@ pub struct Report {
     pub found: BTreeMap<Invariant, Found>,
     /// When an invariant that ends executions was first violated: after so many executions, and how long.
     pub first: Option<(u64, Duration)>,
+    /// Where executions were cut to be gone on with elsewhere (`Search::to_depth`).
+    pub prefixes: Vec<Prefix>,
 }
 
 impl Report {
@@ -58,6 +64,7 @@ impl Report {
             interleavings: None,
             found: BTreeMap::new(),
             first: None,
+            prefixes: Vec::new(),
         }
     }
     /// Whether what was not found does not exist, within the declared bounds.

@@ -25,7 +25,7 @@ use vmemmap_machine::explored::{Conflict, Context, LocationKind, Mark, Ordering,
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{Ets, MachineConfig, RamRange};
 
-use crate::common::finals;
+use crate::common::{finals, finals_of_parts};
 
 pub const BASE: Va = Va(0xffff_ffff_0000_0000);
 /// Start of the block: 2 MiB that hold two of the frames.
@@ -434,6 +434,22 @@ pub fn search(
     let shared = Shared::new(watched);
     let (report, finals) = finals(&shared, programs, reduction, ending, executions);
     (shared.into_model().world.0, report, finals)
+}
+
+/// The same of a search that is split by the prefixes of so many operations.
+pub fn search_parts(
+    world: World,
+    programs: &Programs,
+    reduction: Reduction,
+    ending: InvariantSet,
+    depth: usize,
+) -> (World, Vec<Report>, HashSet<Final>) {
+    let mut watched = Watched::new(world, None);
+    if programs.is_weak() {
+        watched.world.place(&programs.places());
+    }
+    let (watched, reports, finals) = finals_of_parts(watched, programs, reduction, ending, depth);
+    (watched.world.0, reports, finals)
 }
 
 /// The same programs with as few lines as still make `differs` true.

@@ -160,7 +160,7 @@ impl World {
         self.forget();
     }
 
-    /// From the next `reset` on, a broadcast invalidate reaches only what its own CPU overwrote, if `on`.
+    /// From now on a broadcast invalidate reaches only what its own CPU has overwritten since, if `on`.
     ///
     /// So a stale value may live longer than it can, and never shorter. An access chooses among the live value and the
     /// stale ones, and each rule judges one that is there, so whatever goes wrong on the machine goes wrong here, in an
