@@ -162,9 +162,9 @@ pub trait Model {
 
     /// Back to the state in which the search began.
     fn reset(&mut self);
-    /// From now on, and not before a `checkpoint` is gone back to: a model with fewer conflicts, in which each execution
-    /// of this one has its like (the same schedule, the same replies) that violates as much, or more. `false`: there is
-    /// none.
+    /// From now on: a model with fewer conflicts, in which each execution of this one has its like (the same schedule,
+    /// the same replies) that violates as much, or more. `false`: there is none. Called after a `reset`, or where an
+    /// execution is not gone back behind.
     fn over_approximate(&mut self, _on: bool) -> bool {
         false
     }

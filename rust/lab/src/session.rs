@@ -22,11 +22,12 @@ use crate::scenario::{Actor, Body, Scenario};
 use crate::script::{Source, Transcript};
 use crate::stress::{self, StressError, StressProgress};
 use crate::world::{Explored, WorldError, booted};
-use vmemmap_explore::check::verdict::{Options, Part, Strategy};
+use vmemmap_explore::check::part::Part;
+use vmemmap_explore::check::verdict::{Options, Strategy};
 use vmemmap_explore::counterexample::replay;
 use vmemmap_explore::counterexample::trace::{Trace, TraceError};
 use vmemmap_explore::reduction::options::Reduction;
-use vmemmap_explore::runtime::prefix::{MAX_PREFIX, Prefix};
+use vmemmap_explore::runtime::schedule::{MAX_PREFIX, Prefix};
 use vmemmap_explore::runtime::scripted::ScriptError;
 use vmemmap_explore::search::report::{MAX_PREFIXES, Progress};
 

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use vmemmap_arch::Invariant;
 
+use crate::check::lock_order::{Inversion, inversions};
+use crate::check::part::Part;
 use crate::check::subject::Subject;
 use crate::counterexample::replay::{self, Replayed};
 use crate::counterexample::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
@@ -13,8 +15,8 @@ use crate::counterexample::{minimise, shortest};
 use crate::model::{InvariantSet, Model};
 use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::runtime::execution::Actors;
-use crate::runtime::prefix::Prefix;
 use crate::runtime::runner::Runner;
+use crate::runtime::schedule::Prefix;
 use crate::runtime::schedule::{Cost, Found};
 use crate::search::dfs::Search;
 use crate::search::limits::Limits;
@@ -204,30 +206,11 @@ pub struct Outcome {
     pub part: Option<Part>,
 }
 
-/// A part of an exhaustive search that was split.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Part {
-    /// What executions begin with, and where they are gone on with.
-    Tree(Vec<Prefix>),
-    Behind(Prefix),
-}
-
 /// How soon a search met a violation.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub struct FirstViolation {
     pub executions: u64,
     pub seconds: f64,
-}
-
-/// Two locks taken in both orders. Whether actors can meet so that each holds one and waits for the other is for the
-/// search to find (I25); where it did not, a lock that both hold, or these actors, may be why.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Inversion {
-    pub locks: [&'static str; 2],
-    /// Who was first seen to take the second under the first, and the first under the second.
-    pub actors: [String; 2],
-    /// The kernel functions in which they did.
-    pub places: [&'static str; 2],
 }
 
 impl Outcome {
@@ -269,12 +252,9 @@ impl Outcome {
             "interleavings": self.interleavings,
             "lock_order": self.lock_order,
         });
-        match &self.part {
-            None => {}
-            Some(Part::Tree(prefixes)) => {
-                answer["prefixes"] = prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().into();
-            }
-            Some(Part::Behind(prefix)) => answer["prefix"] = prefix.to_string().into(),
+        if let Some(part) = &self.part {
+            let (key, value) = part.to_json();
+            answer[key] = value;
         }
         answer
     }
@@ -303,20 +283,6 @@ pub fn again<M: Model, A: Actors<M>>(
 
 fn set_of<'i>(invariants: impl Iterator<Item = &'i Invariant>) -> InvariantSet {
     invariants.fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)))
-}
-
-/// The pairs of locks that were taken in both orders.
-fn inversions<M: Model, A: Actors<M>>(runner: &Runner<'_, M, A>) -> Vec<Inversion> {
-    let orders = &runner.inner().lock_orders;
-    let name = |actor: u8| runner.actors().name(usize::from(actor)).to_owned();
-    let mut pairs: Vec<Inversion> = Vec::new();
-    for (i, (one, here)) in orders.iter().enumerate() {
-        if let Some((two, there)) = orders[..i].iter().find(|(o, _)| (o.held, o.taken) == (one.taken, one.held)) {
-            let (locks, actors) = ([two.held.name(), two.taken.name()], [name(two.actor), name(one.actor)]);
-            pairs.push(Inversion { locks, actors, places: [*there, *here] });
-        }
-    }
-    pairs
 }
 
 /// The bound of work, or none where one of time was asked for.
@@ -691,15 +657,7 @@ impl Check<'_> {
 
     fn scope(&self, memory_model: &str, report: &Report, covered: Covered, part: Option<&Part>) -> Scope {
         let mut bounds = Vec::new();
-        match part {
-            None => {}
-            Some(Part::Tree(prefixes)) => bounds.push(format!(
-                "the first {} operations of each execution, without what is behind {} prefixes",
-                self.options.split.unwrap_or(0),
-                prefixes.len()
-            )),
-            Some(Part::Behind(prefix)) => bounds.push(format!("what is behind the prefix {prefix}")),
-        }
+        bounds.extend(part.map(|part| part.bounds(self.options.split)));
         match report.ended {
             Ended::Exhausted => {}
             Ended::Budget => bounds.push(String::from("budget used up")),

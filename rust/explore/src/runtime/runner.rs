@@ -11,7 +11,7 @@ use crate::reduction::phase;
 use crate::runtime::actor::ActorState;
 use crate::runtime::coroutine::{Coroutine, Saved, Stacks, Suspender};
 use crate::runtime::execution::{ActorPort, Actors, Answer, Inner, Phase, Shared, TRANSITION};
-use crate::runtime::prefix::Prefix;
+use crate::runtime::schedule::Prefix;
 
 /// Invisible operations at an actor's end that are worth remembering to leave out.
 const LONG_INVISIBLE_WORK: u32 = 64;

@@ -7,8 +7,7 @@ use vmemmap_arch::Invariant;
 
 use crate::model::InvariantSet;
 use crate::reduction::options::{Fusion, Reduction};
-use crate::runtime::prefix::Prefix;
-use crate::runtime::schedule::{Choice, Cost, Found};
+use crate::runtime::schedule::{Choice, Cost, Found, Prefix};
 
 /// Prefixes at most that one search is split into.
 pub const MAX_PREFIXES: usize = 10_000;
