@@ -377,6 +377,22 @@ fn giving_a_lock_back_is_no_scheduling_point_and_taking_it_is_one() {
     assert_ne!(ends(Reduction { fault: Fault::HoldsWhatItTakes, ..Reduction::MERGED }).1, naive);
 }
 
+/// Who has made one access under a lock may make the next without.
+#[test]
+fn what_was_once_done_under_a_lock_is_not_taken_to_be_done_so_always() {
+    let locked = |inside: &[Op]| [&[Op::Lock(0)], inside, &[Op::Unlock(0)]].concat();
+    let twice = [locked(&[Op::Write(0, 1)]), vec![Op::Write(0, 2)]].concat();
+    let reads = locked(&[Op::Read(0), Op::Read(0)]);
+    let programs =
+        Programs(vec![twice, reads].into_iter().map(|ops| ops.into_iter().map(Line::Do).collect()).collect());
+    let ends = |reduction: Reduction| {
+        let reduction = Reduction { keep_finished: true, ..reduction };
+        search(&programs, reduction, Flaw::None, InvariantSet::NONE, u64::MAX).1
+    };
+    assert_eq!(ends(Reduction::MERGED), ends(Reduction::NAIVE));
+    assert_eq!(ends(UNREHEARSED), ends(Reduction::NAIVE));
+}
+
 #[test]
 fn what_happens_under_a_lock_is_no_scheduling_point_for_others_under_it() {
     let section = [Op::Lock(0), Op::Write(0, 1), Op::Swap(0, 2), Op::Read(0), Op::Unlock(0)];

@@ -1,0 +1,37 @@
+//! What two dumps must share to be compared.
+
+use vmemmap_arch::{Geometry, Granule, Layout, Version};
+use vmemmap_image::Shape;
+use vmemmap_image::diff::{Incomparable, diff};
+
+/// A text without a range, of a kernel of that VA size whose RAM begins there.
+fn shape(granule: Granule, va_bits: u32, memstart: Option<i64>) -> Shape {
+    let geometry = Geometry::new(granule, va_bits).unwrap();
+    let layout = Layout::new(geometry, Version::V6_1, memstart.unwrap_or(0)).unwrap();
+    Shape::of_text(b"---[ vmemmap start ]---\n", &layout, memstart.is_some()).unwrap()
+}
+
+fn of(memstart: Option<i64>) -> Shape {
+    shape(Granule::K4, 48, memstart)
+}
+
+#[test]
+fn dumps_of_two_boots_are_not_compared_whichever_comes_first() {
+    const LOW: i64 = 0x4000_0000;
+    const HIGH: i64 = 0x8000_0000;
+    for (a, b) in [(LOW, HIGH), (HIGH, LOW), (0, LOW), (LOW, 0)] {
+        let pfns = (a as u64 >> 12, b as u64 >> 12);
+        assert_eq!(diff(&of(Some(a)), &of(Some(b))), Err(Incomparable::Memstart(pfns.0, pfns.1)));
+    }
+    // Of which it is known of one alone, or that are one.
+    for (a, b) in [(Some(LOW), Some(LOW)), (Some(LOW), None), (None, Some(HIGH)), (None, None)] {
+        assert!(diff(&of(a), &of(b)).is_ok(), "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn dumps_of_other_pages_or_sizes_are_not_compared() {
+    let (a, b) = (of(None), shape(Granule::K16, 48, None));
+    assert_eq!(diff(&a, &b), Err(Incomparable::Granule("4K", "16K")));
+    assert_eq!(diff(&a, &shape(Granule::K4, 39, None)), Err(Incomparable::VaBits(48, 39)));
+}
