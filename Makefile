@@ -100,6 +100,7 @@ test-python: arrows
 nightly: $(VENV)/.built $(VENV)/.dev
 	$(CARGO) test --release -p vmemmap-explore -p vmemmap-lab --test soundness --test soundness_world -- --ignored --nocapture
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
+	VMEMMAP_ALL_DEPTHS=1 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_parts.py
 	VMEMMAP_KILLS=50 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_killed.py
 	VMEMMAP_ALL_HOSTS=1 $(BIN)/python -m pytest --timeout 0 tests/scenarios/test_hosts.py
 	$(BIN)/python benches/kernels_table.py --against

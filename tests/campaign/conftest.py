@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_campaign import JOBS, SMALL, campaign, jobs
+from small_campaign import JOBS, PARTS, SMALL, campaign, jobs, merged
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +20,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]
     found = jobs(spec)
     assert len(found) == JOBS
     assert all(job["state"] == "finished" for job in found)
+    (search,) = merged(spec)
+    assert (search["verdict"], search["exhaustive"], search["violated"]) == ("violated", True, ["I1", "I18"])
+    assert len(search["jobs"]) == search["finished"] == PARTS
     return found
 
 

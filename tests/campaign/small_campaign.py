@@ -19,6 +19,11 @@ scenarios = ["R6"]
 variants = ["kernel", "mmap-only", "unlocked"]
 
 [[matrix]]
+scenarios = ["R6"]
+variants = ["mmap-only"]
+split = 3
+
+[[matrix]]
 scenarios = ["R33"]
 variants = ["4k-split-bbm-6.1", "4k-split-store-6.1"]
 strategies = ["random", "pct"]
@@ -31,7 +36,9 @@ kind = "stress"
 scenarios = ["R6"]
 seconds = 0.05
 """
-JOBS = 3 + 2 * 2 * 9 + 1
+#: The tree of a split search, and four prefixes.
+PARTS = 1 + 4
+JOBS = 3 + PARTS + 2 * 2 * 9 + 1
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -48,8 +55,14 @@ def jobs(file: Path) -> list[dict[str, Any]]:
     return json.loads(answer.stdout)["jobs"]
 
 
+def merged(file: Path) -> list[dict[str, Any]]:
+    """The verdicts of split searches, without what depends on the host."""
+    found = json.loads(campaign("show", file, "--json").stdout)["searches"]
+    return [{key: value for key, value in search.items() if key != "sum_of_parts"} for search in found]
+
+
 def verdicts(listed: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """What must be the same however often a campaign was killed; a stress counts what happened, which is never twice
     the same."""
-    keys = ("id", "scenario", "variant", "policies", "kernel", "strategy", "seed", "verdict", "violated")
+    keys = ("id", "scenario", "variant", "policies", "kernel", "strategy", "seed", "prefix", "verdict", "violated")
     return [tuple(json.dumps(job[key]) for key in keys) for job in listed if job["kind"] == "explore"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_campaign import JOBS, campaign, command, jobs, verdicts
+from small_campaign import JOBS, PARTS, campaign, command, jobs, merged, verdicts
 
 KILLS = int(os.environ.get("VMEMMAP_KILLS", "4"))
 SEED = int(os.environ.get("VMEMMAP_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
@@ -124,6 +124,8 @@ def test_kill_9_at_random_moments_loses_nothing_and_doubles_nothing(
     assert {job: now.get(job) for job in known} == known
     assert len(now) == JOBS
     assert verdicts(jobs(database)) == verdicts(undisturbed)
+    (search,) = merged(database)
+    assert (search["verdict"], search["exhaustive"], search["finished"]) == ("violated", True, PARTS)
     print(f"kills {sum(kills.values())} ({kills}), lost 0, doubled 0")
 
 

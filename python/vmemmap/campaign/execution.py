@@ -31,6 +31,7 @@ _SAVED: Final = frozenset(
             "violation",
             "first_violation",
             "digest",
+            "prefixes",
         ),
         *(
             "operations",
@@ -86,6 +87,8 @@ def _explored(job: Job, case: Case) -> dict[str, Any]:
         seed=job.seed,
         budget=limit,
         shorten=job.shorten,
+        split=job.split if job.prefix is None else None,
+        prefix=job.prefix,
     )
     if result.interrupted:
         return {"error": "interrupted"}

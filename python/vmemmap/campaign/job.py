@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, cast
 from ..errors import SpecError
 from ..lab.asked import chosen
 from ..lab.description import Description
-from ..lab.exploration import MAX_DEPTH, STRATEGIES
+from ..lab.exploration import MAX_DEPTH, MAX_SPLIT, STRATEGIES
 from ..lab.scenario import Scenario, Variant, find
 from ..spec import format_size, parse_granule, parse_kernel
 
@@ -80,6 +80,9 @@ class Job:
     depth: int | None = None
     executions: int | None = None
     shorten: float | None = None
+    #: Of an exhaustive search in parts: the tree of so many operations, or what is behind one of its prefixes.
+    split: int | None = None
+    prefix: str | None = None
     #: The time budget of an exploration, the length of a stress.
     seconds: float | None = None
     seed: int | None = None
@@ -106,8 +109,8 @@ class Job:
 
     @property
     def group(self) -> Job:
-        """What stays the same when only the seed differs."""
-        return replace(self, seed=None)
+        """What stays the same when only the seed differs, or the part of a split search."""
+        return replace(self, seed=None, prefix=None)
 
     def case(self, allow_code: bool = False) -> Case:
         """Find the scenario, and its variant as this job wants it.
@@ -155,6 +158,8 @@ class Job:
             depth=_integer("depth", document.get("depth"), 1, MAX_DEPTH),
             executions=_integer("executions", document.get("executions"), 1, (1 << 63) - 1),
             shorten=_seconds("shorten", document.get("shorten"), 0.0),
+            split=_integer("split", document.get("split"), 1, MAX_SPLIT),
+            prefix=None if (prefix := document.get("prefix")) is None else _text("prefix", prefix),
             seconds=_seconds("seconds", document.get("seconds"), 0.01),
             seed=_integer("seed", document.get("seed"), 0, (1 << 64) - 1),
             threads=_integer("threads", document.get("threads"), 1, MAX_THREADS),

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import product
+from typing import Final
 
 from ..errors import SpecError
+from ..lab.exploration import explore
 from ..lab.scenario import Scenario, find
+from ..spec import Budget
 from .job import Job, is_code, source_digest
 from .spec import MAX_JOBS, Matrix, Spec
 
 __all__ = ["jobs_of"]
 
 
-def jobs_of(spec: Spec, *, allow_code: bool = False) -> list[Job]:
+_TREE_SECONDS: Final = 60.0
+"""Budget of the search that finds the prefixes of a split one. It has few operations."""
+
+
+def jobs_of(spec: Spec, *, allow_code: bool = False, stop: Callable[[], bool] = lambda: False) -> list[Job]:
     """The jobs of a campaign in the order of its file; one that two matrices ask for stands where it is first asked
     for.
 
@@ -31,15 +39,51 @@ def jobs_of(spec: Spec, *, allow_code: bool = False) -> list[Job]:
                 seen.add(group)
                 _check(matrix, job, allow_code)
             found.setdefault(job.id, job)
+            if job.split is not None:
+                found.update((part.id, part) for part in _parts(matrix, job, allow_code, stop))
             if len(found) > MAX_JOBS:
                 raise SpecError(f"{matrix.where}: more than {MAX_JOBS:,} jobs in one campaign")
     return list(found.values())
 
 
 def _check(matrix: Matrix, job: Job, allow_code: bool) -> None:
-    try:
+    with _named(matrix, job):
         # The whole way that a worker goes: what a file says is checked where it is read.
         job.parse(job.text()).case(allow_code).describe(dict(job.policies))
+
+
+def _parts(matrix: Matrix, job: Job, allow_code: bool, stop: Callable[[], bool]) -> list[Job]:
+    """What is behind each prefix of a split search. Its tree is searched here, to know them, and again as a job, whose
+    answer says which they must have been."""
+
+    def progress(*_: int) -> None:
+        if stop():
+            raise KeyboardInterrupt
+
+    with _named(matrix, job):
+        case = job.case(allow_code)
+        tree = explore(
+            case.scenario,
+            variant=case.variant,
+            policies=dict(job.policies),
+            budget=Budget(seconds=_TREE_SECONDS),
+            shorten=0,
+            split=job.split,
+            progress=progress,
+        )
+        if tree.interrupted:
+            raise KeyboardInterrupt
+        if not tree.exhaustive:
+            raise SpecError(
+                f"split is {job.split}: so many operations alone are not searched in {_TREE_SECONDS:g} s; fewer are"
+            )
+    return [replace(job, prefix=prefix) for prefix in tree.prefixes]
+
+
+@contextmanager
+def _named(matrix: Matrix, job: Job) -> Generator[None]:
+    try:
+        yield
     except SpecError as error:
         changes = [job.scenario, job.variant, *(f"{name}={value}" for name, value in job.policies)]
         changes += [f"kernel {job.kernel}"] if job.kernel else []
@@ -75,6 +119,7 @@ def _jobs(matrix: Matrix, spec: Spec, allow_code: bool) -> Iterator[Job]:
             strategy=strategy,
             depth=matrix.depth if strategy == "pct" else None,
             executions=executions,
+            split=matrix.split,
             shorten=None if matrix.shorten is None else float(matrix.shorten),
             seconds=seconds,
             threads=threads,

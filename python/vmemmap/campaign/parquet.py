@@ -30,11 +30,15 @@ def write(shown: Shown, path: Path) -> None:
                 (name, arrow.string())
                 for name in ("id", "kind", "scenario", "variant", "policies", "kernel", "granule", "strategy")
             ),
-            *((name, arrow.uint64()) for name in ("number", "seed", "executions", "operations", "steps", "states")),
+            *(
+                (name, arrow.uint64())
+                for name in ("number", "seed", "split", "executions", "operations", "steps", "states")
+            ),
             *(
                 (name, arrow.string())
                 for name in ("state", "verdict", "expect", "violated", "invariants", "host", "version")
             ),
+            ("prefix", arrow.string()),
             ("exhaustive", arrow.bool_()),
             ("seconds", arrow.float64()),
             *((name, arrow.string()) for name in ("started", "finished")),

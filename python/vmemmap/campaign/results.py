@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import SpecError
 from ..lab.scenario import find
 from .job import Job, is_code
+from .merged import Merged, Part, merged
 from .store import Result, Round, Store
 
 __all__ = ["Change", "Group", "Rate", "Row", "Shown", "Since", "shown", "trace_of"]
@@ -36,7 +37,8 @@ class Row:
     def differs(self) -> bool:
         """Whether the verdict is another one than the scenario expects; what is not decided differs from nothing. A
         violation that nobody expected, because the job changed what the scenario says, counts."""
-        if self.result is None or self.result.verdict not in ("safe", "violated"):
+        if self.result is None or self.result.verdict not in ("safe", "violated") or self.job.split is not None:
+            # Of a part of a search nothing is expected; see `Shown.searches`.
             return False
         return self.result.verdict != (self.result.expect or "safe")
 
@@ -58,6 +60,8 @@ class Row:
             "granule": job.granule,
             "strategy": job.strategy,
             "depth": job.depth,
+            "split": job.split,
+            "prefix": job.prefix,
             "seed": job.seed,
             "threads": job.threads,
             "budget": {"seconds": job.seconds, "executions": job.executions},
@@ -88,7 +92,7 @@ def _of_variant(job: Job) -> tuple[str | None, dict[str, str]]:
 
 @dataclass
 class Group:
-    """Jobs that differ in their seed only."""
+    """Jobs that differ in their seed only, or are parts of one search."""
 
     job: Job
     rows: list[Row] = field(default_factory=list[Row])
@@ -125,8 +129,24 @@ class Group:
         return self.done / self.seconds if self.seconds else 0.0
 
     @property
+    def merged(self) -> Merged | None:
+        """Of a split search: what its parts say together."""
+        if self.job.split is None:
+            return None
+        return merged(self.job, [Part(row.number, row.job, row.result) for row in self.rows])
+
+    @property
+    def differs(self) -> bool:
+        """Whether a verdict is not the expected one."""
+        found = self.merged
+        return found.differs if found is not None else any(row.differs for row in self.rows)
+
+    @property
     def words(self) -> str:
         """``safe``, ``violated I1 I6``, ``violated I1 3 of 100``, ``4 waiting``, and what of these there is."""
+        if (merged := self.merged) is not None:
+            failed = sum(row.state == "failed" for row in self.rows)
+            return f"{merged.words}, {failed} failed" if failed else merged.words
         parts: list[str] = []
         for verdict, count in sorted(self.verdicts.items(), key=lambda item: item[0] != "violated"):
             text = " ".join([verdict, *self.violated]) if verdict == "violated" else verdict
@@ -213,19 +233,27 @@ class Shown:
         return sum(row.state == state for row in self.rows)
 
     @property
+    def searches(self) -> list[Merged]:
+        """Those that were split."""
+        return [found for group in self.groups if (found := group.merged) is not None]
+
+    @property
     def differing(self) -> list[Row]:
-        """Jobs whose verdict is not the expected one."""
-        return [row for row in self.rows if row.differs]
+        """Jobs whose verdict is not the expected one; of a split search its first."""
+        split = {search.parts[0].number for search in self.searches if search.differs}
+        return [row for row in self.rows if row.differs or row.number in split]
 
     @property
     def undecided(self) -> list[Row]:
-        """Explorations whose budget ran out, and jobs without a result. A stress decides nothing by seeing nothing, nor
-        is it asked to."""
+        """Explorations whose budget ran out, and jobs without a result; of a split search that is not decided, its
+        first. A stress decides nothing by seeing nothing, nor is it asked to."""
+        split = {search.parts[0].number for search in self.searches if search.verdict not in ("safe", "violated")}
         return [
             row
             for row in self.rows
-            if row.result is None
-            or (row.result.verdict != "violated" and row.result.verdict != "safe" and row.job.kind == "explore")
+            if row.number in split
+            or row.result is None
+            or (row.job.kind == "explore" and row.job.split is None and row.result.verdict not in ("safe", "violated"))
         ]
 
     @property
@@ -244,6 +272,7 @@ class Shown:
             "version": self.round.version,
             "started": self.round.started,
             **{state: self.count(state) for state in ("finished", "waiting", "failed")},
+            "searches": [search.to_dict() for search in self.searches],
             "differing": [row.number for row in self.differing],
             "events": [{"at": at, "message": message} for at, message in self.events],
             "jobs": [row.to_dict() for row in self.rows],
@@ -261,7 +290,8 @@ def shown(path: Path, *, since: str | None = None, documents: bool = False) -> S
         latest: dict[str, Result] = {}
         before: dict[str, Result] = {}
         versions: dict[str, None] = {}
-        for result in store.results(documents):
+        # What a part has visited, and which parts there are, stands in its answer.
+        for result in store.results(documents or any(job.split is not None for job in jobs)):
             versions[result.shown_version] = None
             # One of the round's own code is the one that counts; else what a resume under other code has found.
             known = latest.get(result.job)

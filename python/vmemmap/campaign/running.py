@@ -153,7 +153,7 @@ def run(
     if path.suffix != ".toml":
         raise SpecError(f"{path}: a campaign is a file SPEC.toml; resume and show take its database as well")
     spec = load(path)
-    jobs = jobs_of(spec, allow_code=allow_code)
+    jobs = jobs_of(spec, allow_code=allow_code, stop=stop)
 
     def begin(store: Store) -> Round:
         return store.begin(spec.title, jobs, code(), commit(), socket.gethostname())

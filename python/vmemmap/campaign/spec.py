@@ -27,7 +27,7 @@ _toml: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli"
 
 _TOP: Final = ("title", "matrix")
 _BOTH: Final = ("kind", "scenarios", "variants", "policies", "kernels", "granules", "seeds", "seconds")
-_EXPLORE: Final = (*_BOTH, "strategies", "depth", "executions", "shorten")
+_EXPLORE: Final = (*_BOTH, "strategies", "depth", "executions", "shorten", "split")
 _STRESS: Final = (*_BOTH, "threads", "checked")
 
 
@@ -49,6 +49,8 @@ class Matrix:
     executions: tuple[int | None, ...]
     threads: tuple[int | None, ...]
     depth: int | None
+    #: Operations after which an exhaustive search is cut into parts.
+    split: int | None
     shorten: float | None
     checked: bool | None
 
@@ -127,9 +129,17 @@ def _matrix(where: str, table: Mapping[str, Any]) -> Matrix:
         executions=(None,) if timed else tuple(_list(where, table, "executions", int)),
         threads=tuple(_list(where, table, "threads", int, [None])),
         depth=_single(where, table, "depth", int),
+        split=_split(where, table),
         shorten=_single(where, table, "shorten", (int, float)),
         checked=_single(where, table, "checked", bool),
     )
+
+
+def _split(where: str, table: Mapping[str, Any]) -> int | None:
+    depth = _single(where, table, "split", int)
+    if depth is not None and _list(where, table, "strategies", str, ["exhaustive"]) != ["exhaustive"]:
+        raise SpecError(f"{where}: split is {depth}: only an exhaustive search has parts; another matrix samples")
+    return depth
 
 
 _NAMES: Final[Mapping[object, str]] = {str: "text", int: "an integer", bool: "true or false", (int, float): "a number"}

@@ -22,7 +22,7 @@ def _plain(text: object) -> Text:
 
 def _verdict(words: str) -> Text:
     text = _plain(words)
-    text.stylize("red" if "violated" in words else "green" if words == "safe" else "dim")
+    text.stylize("red" if "violated" in words else "green" if words == "safe" or words.startswith("safe in") else "dim")
     return text
 
 
@@ -41,7 +41,8 @@ def _how(job: Job) -> str:
             + (f" {job.threads} threads" if job.threads else "")
             + (" unchecked" if job.checked is False else "")
         )
-    return f"{job.strategy}" + (f" depth {job.depth}" if job.depth else "")
+    split = f" split {job.split}" if job.split else ""
+    return f"{job.strategy}" + (f" depth {job.depth}" if job.depth else "") + split
 
 
 def _rate(group: Group) -> str:
@@ -58,12 +59,12 @@ def _table(*columns: str) -> Table:
 
 
 def print_table(console: Console, shown: Shown) -> None:
-    """One line for all jobs that differ in their seed only."""
+    """One line for all jobs that differ in their seed only, or are parts of one search."""
     table = _table("scenario", "variant", "changed", "how", "jobs", "verdict", "seconds", "rate /s")
     for group in shown.groups:
         job = group.job
         words = _verdict(group.words)
-        if any(row.differs for row in group.rows):
+        if group.differs:
             words.append(
                 ", NOT as expected" if group.finished[0].expect else ", nothing was expected", style="bold red"
             )

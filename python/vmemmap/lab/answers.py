@@ -193,7 +193,14 @@ class _Found(_ExplorationMaybe):
     shortest: bool
 
 
-class Exploration(_Found):
+class _Part(TypedDict, total=False):
+    """Of a search that was split, and of a part of one."""
+
+    prefixes: list[str]
+    prefix: str
+
+
+class Exploration(_Found, _Part):
     """The core's answer to `_core.explore`."""
 
     witnesses: dict[str, Counterexample]

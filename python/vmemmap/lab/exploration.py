@@ -21,6 +21,9 @@ from .trace import Step, Trace, Violation, switches
 STRATEGIES = ("exhaustive", "random", "pct")
 
 MAX_DEPTH = 1000
+
+#: Operations at most after which a search is split.
+MAX_SPLIT = 64
 MEMORIES = ("sc", "views")
 """Greatest depth of PCT."""
 
@@ -85,6 +88,11 @@ class Result:
         else:
             text = f"{' '.join(held or self.judged)} held"
         return f"{text}, {' '.join(besides)} violated" if besides else text
+
+    @property
+    def prefixes(self) -> list[str]:
+        """Of a search that was split: behind which the others are to go on."""
+        return list(self.raw.get("prefixes", ()))
 
     @property
     def extent(self) -> str:
@@ -276,6 +284,8 @@ def explore(
     seed: int | None = None,
     budget: Budget | int | float | str | None = None,
     shorten: float | None = None,
+    split: int | None = None,
+    prefix: str | None = None,
     progress: Callable[[int, int, int], object] | None = None,
 ) -> Result:
     """Explore the interleavings of a scenario.
@@ -296,6 +306,10 @@ def explore(
         shorten: Seconds, within the budget, for making each counterexample the shortest, and as many for
             what is violated behind a first violation; with 0 they stay as found and nothing more is looked
             for. By default a fixed amount of work, so that the answer does not depend on the host.
+        split: Of an exhaustive search: only the first so many operations of each execution; `Result.prefixes`
+            says behind which prefixes others are to go on. ``exhaustive`` and the invariants are those of this
+            part alone, which is never safe by itself; `vmemmap.campaign` merges parts.
+        prefix: Of an exhaustive search: only what is behind this one of `Result.prefixes`.
         progress: Called now and then with executions, steps and states so far; a `KeyboardInterrupt` that
             it raises ends the search with what was found.
 
@@ -333,6 +347,12 @@ def explore(
         options["shorten_seconds"] = shorten
     if depth is not None:
         options["depth"] = depth
+    if split is not None:
+        if isinstance(split, bool) or not isinstance(split, int) or not 1 <= split <= MAX_SPLIT:
+            raise SpecError(f"split is {split!r}: expected 1 to {MAX_SPLIT} operations")
+        options["split"] = split
+    if prefix is not None:
+        options["prefix"] = prefix
     answered = _core.explore(description.json(), json.dumps(options), image(description), progress, description.sources)
     raw = cast("Exploration", answer(answered))
     violation = Violation.from_dict(raw["violation"]) if raw["violation"] else None

@@ -202,7 +202,7 @@ pub struct Outcome {
     pub first_violation: Option<FirstViolation>,
     /// Locks that were taken in both orders: a warning, never a violation.
     pub lock_order: Vec<Inversion>,
-    /// The part of a split search that this is: verdict, `exhaustive` and invariants speak of it alone.
+    /// The part of a split search that this is: `exhaustive` and invariants speak of it alone, and nothing is safe.
     pub part: Option<Part>,
 }
 
@@ -470,8 +470,9 @@ impl Check<'_> {
         };
         let verdict = match (violated, exhaustive) {
             (true, _) => Verdict::Violated,
-            (false, true) => Verdict::Safe,
-            (false, false) => Verdict::Inconclusive,
+            // A part decides nothing by itself.
+            (false, true) if part.is_none() => Verdict::Safe,
+            (false, _) => Verdict::Inconclusive,
         };
         let status = |i: Invariant| {
             if counterexamples.contains_key(&i) || report.found.contains_key(&i) || behind.contains(i) {
