@@ -4,7 +4,8 @@
 
 The faults are in seeded_faults.toml beside this file. The test that is recorded as the killer of a fault is tried
 first, alone; only if it lets the fault live are the groups of tests run until one fails. `--record` writes what was
-found into the list. `--check` runs nothing: it says whether each fault applies and each recorded killer still exists.
+found into the list. `--check` runs nothing: it says whether each fault applies, and has a recorded killer that still
+exists, or an explanation why nothing can kill it.
 
 Exit 1 if a fault lives that should not, or dies though it is said that nothing can kill it; exit 2 if one no longer
 applies, does not compile, or if a killer fails without any fault.
@@ -376,6 +377,9 @@ def main() -> int:
         both = [f.name for f in chosen if f.killed_by is not None and f.alive is not None]
         if both:
             refused(f"killed_by and alive: {', '.join(both)}")
+        unknown = [f.name for f in chosen if f.killed_by is None and f.alive is None]
+        if unknown:
+            refused(f"neither killed_by nor alive (make mutants RECORD=1 finds out): {', '.join(unknown)}")
         print(f"{len(chosen)} faults apply, {sum(f.killed_by is not None for f in chosen)} recorded killers exist")
         return 0
     # A parent in the background may have had it ignored, and whoever inherits that cannot be interrupted by a test.

@@ -231,9 +231,10 @@ mod tests {
     use crate::config::{MachineConfig, RamRange};
     use crate::native::frame_state::Contents;
 
-    /// Makes `frame` look busy, lets a walk come as far as it, and meanwhile lets `change` happen and the frame be
-    /// freed.
-    fn freed_under_a_walk(change: impl Fn(&Machine, u64, Slot<u32>)) -> (u64, usize) {
+    /// Makes what an entry of that level names look busy, lets a walk come as far as it, and meanwhile lets `change`
+    /// happen, with a descriptor of what is to replace it, and what the entry named be freed. The word that the walk
+    /// finds, and what was violated.
+    fn freed_under_a_walk(level: Level, change: impl Fn(&Machine, Slot<u32>, Desc)) -> (u64, Vec<Invariant>) {
         let geometry = Geometry::new(Granule::K4, 39).unwrap();
         let ram = vec![RamRange { start: Pa(1 << 30), bytes: 1 << 27, boot: true }];
         let config = MachineConfig { geometry, ram, cpus: 2, vars: 0, root: None, seed: 1 };
@@ -243,47 +244,59 @@ mod tests {
             let request = Alloc { order: 0, kind, zone: Zone::Normal, at: None, may_sleep: false, top_down: false };
             cpu.alloc(request).unwrap()
         };
-        let va = Va(0xffff_ff80_0000_0000);
+        // A way from an entry of `level` down to a frame that holds `value`, and its descriptor.
+        let way = |value| {
+            let frame = alloc(FrameKind::Data);
+            cpu.store_frame(frame, 0, value);
+            let mut desc = geometry.descriptor(frame.pa, prot::PAGE_KERNEL);
+            let mut named = frame;
+            for at in (level.0 + 1..=Level::PTE.0).rev().map(Level) {
+                named = alloc(FrameKind::Table);
+                cpu.write(Slot { table: named.pa, index: 0, level: at, tok: named.tok }, desc, Order::Plain);
+                desc = geometry.descriptor(named.pa, prot::TABLE);
+            }
+            (named, desc)
+        };
         let mut at = Slot { table: cpu.root().pa, index: 0, level: geometry.top(), tok: cpu.root().tok };
-        while at.level != Level::PTE {
+        while at.level != level {
             let table = alloc(FrameKind::Table);
             cpu.write(at, geometry.descriptor(table.pa, prot::TABLE), Order::Plain);
             at = Slot { table: table.pa, index: 0, level: at.level.next(), tok: table.tok };
         }
-        let (old, new) = (alloc(FrameKind::Data), alloc(FrameKind::Data));
-        cpu.store_frame(old, 0, 1);
-        cpu.store_frame(new, 0, 2);
-        cpu.write(at, geometry.descriptor(old.pa, prot::PAGE_KERNEL), Order::Plain);
+        let ((old, desc), (_, new)) = (way(1), way(2));
+        cpu.write(at, desc, Order::Plain);
         let (old, table) = (m.frame_of(old.pa), m.frame_of(at.table));
         m.lock_frame(old, Hold::Exclusive);
         let found = thread::scope(|scope| {
-            let walk = scope.spawn(|| m.checked_cpu(1).load(va, Order::Plain));
-            // It holds the leaf's table: what it does next is to read the entry and wait for the frame.
+            let walk = scope.spawn(|| m.checked_cpu(1).load(Va(0xffff_ff80_0000_0000), Order::Plain));
+            // It holds the entry's table: what it does next is to read the entry and wait for what that names.
             while !m.states.get(table).has(bit::READERS) {
                 thread::yield_now();
             }
             for _ in 0..1000 {
                 thread::yield_now();
             }
-            change(&m, m.frame_of(new.pa), at);
+            change(&m, at, new);
             m.states.update(old, |s| Some(s.freed(Contents::Poison))).unwrap();
             m.unlock_frame(old, Hold::Exclusive);
             walk.join().unwrap()
         });
-        (found, m.violations().len())
+        (found, m.violations().iter().map(|v| v.invariant).collect())
     }
 
     #[test]
     fn a_walk_whose_entry_was_replaced_begins_again() {
-        let replaced = |m: &Machine, new: u64, at| {
-            let desc = m.geometry().descriptor(m.frame_pa(new), prot::PAGE_KERNEL);
-            m.checked_cpu(0).write(at, desc, Order::Plain);
-        };
-        assert_eq!(freed_under_a_walk(replaced), (2, 0));
+        for level in [Level::PTE, Level::PMD, Level::PUD] {
+            let replaced = |m: &Machine, at, new| m.checked_cpu(0).write(at, new, Order::Plain);
+            assert_eq!(freed_under_a_walk(level, replaced), (2, vec![]), "{level:?}");
+        }
     }
 
     #[test]
-    fn a_walk_whose_entry_stayed_is_i3() {
-        assert_eq!(freed_under_a_walk(|_, _, _| {}), (0, 1));
+    fn a_walk_whose_entry_stayed_is_i3_or_for_a_table_i5() {
+        assert_eq!(freed_under_a_walk(Level::PTE, |_, _, _| {}), (0, vec![Invariant::NoUseOfFreedFrame]));
+        for level in [Level::PMD, Level::PUD] {
+            assert_eq!(freed_under_a_walk(level, |_, _, _| {}), (0, vec![Invariant::NoStaleWalkCache]), "{level:?}");
+        }
     }
 }
