@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,9 +29,10 @@ pytestmark = pytest.mark.timeout(240)
 class Cluster:
     """A scheduler on a free port, and workers of one thread each."""
 
-    def __init__(self, stack: ExitStack, folder: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, tls: tuple[str, ...] = ()) -> None:
         self._stack = stack
         self._folder = folder
+        self._tls = tls
         file = folder / "scheduler.json"
         self._start(
             *(
@@ -43,6 +45,7 @@ class Cluster:
                 "127.0.0.1:0",
                 "--scheduler-file",
                 str(file),
+                *(("--protocol", "tls", *tls) if tls else ()),
             ),
             # A job that kills its workers is given back after two of them.
             DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="1",
@@ -51,14 +54,14 @@ class Cluster:
         while not (file.exists() and file.stat().st_size):
             assert time.monotonic() < end, "the scheduler has not come up"
             time.sleep(0.05)
-        found = re.search(r'"address": "(tcp://[0-9.:]+)"', file.read_text())
+        found = re.search(r'"address": "((?:tcp|tls)://[0-9.:]+)"', file.read_text())
         assert found is not None
         self.address = found[1]
 
     def worker(self, name: str, *options: str, nanny: bool = False, **environment: str) -> subprocess.Popen[str]:
         return self._start(
             *("worker", self.address, "--nthreads", "1", "--name", name, "--nanny" if nanny else "--no-nanny"),
-            *("--local-directory", str(self._folder), "--no-dashboard", *options),
+            *("--local-directory", str(self._folder), "--no-dashboard", *self._tls, *options),
             **environment,
         )
 
@@ -166,8 +169,6 @@ def test_without_a_scheduler_or_without_a_worker_it_is_one_line(
 
 def test_a_worker_with_other_code_is_named(cluster: Cluster, small: Path, tmp_path: Path) -> None:
     # A copy of the package that differs in a comment.
-    import shutil
-
     import vmemmap
 
     copy = tmp_path / "copy"
@@ -202,6 +203,44 @@ def test_tls_options_are_for_a_scheduler_and_all_three_are_needed(small: Path, t
         answer = campaign("run", small, *options)
         assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1), answer
         assert "--tls-" in answer.stderr
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make certificates with")
+def test_tls_options_reach_dask(small: Path, tmp_path: Path) -> None:
+    """A scheduler that takes nobody without a certificate of its CA."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for name in ("ours", "theirs"):
+        fresh = ("-days", "2", "-nodes", "-newkey", "rsa:2048")
+        openssl(
+            *("req", "-x509", "-subj", f"/CN=CA of {name}", *fresh),
+            *("-keyout", f"{name}-ca.key", "-out", f"{name}-ca.pem"),
+        )
+        openssl(*("req", "-subj", f"/CN={name}", *fresh), *("-keyout", f"{name}.key", "-out", f"{name}.csr"))
+        signed = ("-CA", f"{name}-ca.pem", "-CAkey", f"{name}-ca.key", "-CAcreateserial", "-days", "2")
+        openssl("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem")
+
+    def tls(name: str) -> tuple[str, ...]:
+        names = (("--tls-ca-file", "-ca.pem"), ("--tls-cert", ".pem"), ("--tls-key", ".key"))
+        return tuple(part for option, suffix in names for part in (option, str(folder / f"{name}{suffix}")))
+
+    small.write_text('[[matrix]]\nscenarios = ["R6"]\n')
+    with ExitStack() as stack:
+        cluster = Cluster(stack, folder, tls("ours"))
+        assert cluster.address.startswith("tls://")
+        cluster.worker("one")
+        for wrong in ((), tls("theirs")):
+            answer = campaign("run", small, "--scheduler", cluster.address, *wrong)
+            assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1), answer
+            assert cluster.address in answer.stderr
+        assert list(small.parent.glob("small.db*")) == []
+        answer = campaign("run", small, "--scheduler", cluster.address, *tls("ours"))
+        assert answer.returncode == 0, answer
+    assert [job["verdict"] for job in jobs(small)] == ["safe"]
 
 
 def test_dask_says_killed_worker_as_a_broken_executor() -> None:

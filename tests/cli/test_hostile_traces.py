@@ -81,7 +81,7 @@ VALUES = st.one_of(
     st.text(max_size=8),
     st.integers(-10, 1 << 65),
 )
-# How long an execution is depends on numbers that an operation takes; those are no damage, and have no bound.
+# How long an execution is depends on numbers that an operation takes; within their bounds (below) those are no damage.
 LENGTHS = {"start", "end", "bytes", "step", "count", "pages", "rounds"}
 
 
@@ -116,3 +116,31 @@ def test_a_machine_that_would_take_the_memory_of_this_host_is_refused(
     document = copy.deepcopy(saved)
     document["document"]["machine"].update(ram)
     assert "an explored machine has at most" in checked(document, tmp_path / "large.json", capsys)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"op": "pfn_walk", "start": 0, "end": 1 << 60},
+        {"op": "kmemleak_scan", "start": 0, "end": (1 << 64) - 1, "step": 2},
+        {"op": "scan_movable_pages", "start": 0, "end": 1 << 60},
+        {"op": "set_memory_valid", "pfn": 0x40000, "pages": 1 << 60, "on": False},
+        {"op": "linear_map_split_to_ptes", "pfn": 0x40000, "pages": 1 << 60},
+        {"op": "vmalloc_cycle", "pages": 1 << 60},
+    ],
+    ids=lambda operation: operation["op"],
+)
+@pytest.mark.parametrize("place", ["setup", "program"])
+def test_an_operation_that_nobody_would_see_the_end_of_is_refused(
+    saved: dict[str, Any],
+    operation: dict[str, Any],
+    place: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = copy.deepcopy(saved)
+    inner = document["document"]
+    (inner["setup"] if place == "setup" else inner["actors"][0]["program"]).append(operation)
+    code, said = replayed(document, tmp_path / "long.json", capsys)
+    assert code == 2 and len(said.splitlines()) == 1
+    assert f"{operation['op']}: " in said and "pages, and it looks at each; at most 16777216" in said

@@ -65,6 +65,12 @@ class Cluster(Executor):
                 f"scheduler is {address[:200]!r}: expected tcp://HOST:PORT or tls://HOST:PORT, "
                 "as dask scheduler prints it"
             )
+        # What is configured for Dask counts as well.
+        options: Any = security or Security()
+        configured = options.get_connection_args("client")
+        if address.startswith("tls://") and configured.get("ssl_context") is None:
+            # Dask says so as well, and complains once more when its half-made client is collected.
+            raise SpecError(f"scheduler {address}: TLS takes --tls-ca-file, --tls-cert and --tls-key")
         try:
             self._client: Any = Client(
                 address, timeout=_CONNECT_SECONDS, security=security, set_as_default=False, name="vmemmap-campaign"

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from .. import _core
+from ..dumps.reading import read_at_most
 from ..errors import InternalError, SpecError, VmemmapError
 from ..shown import html_table
 from .answers import Divergence, HeldLock, History, Recorded, ReplayDict, ReplayReport, TraceFile
@@ -100,6 +102,10 @@ class ReplayResult:
         }
 
 
+MAX_BYTES: Final = 256 << 20
+"""Of a trace file; one of a million steps has as much."""
+
+
 def _text(trace: TraceFile | Mapping[str, object] | str | Path) -> tuple[str, str]:
     """The JSON of a trace, and where it came from.
 
@@ -113,7 +119,7 @@ def _text(trace: TraceFile | Mapping[str, object] | str | Path) -> tuple[str, st
             raise SpecError(f"trace: {error}") from error
     path = Path(trace)
     try:
-        return path.read_text(encoding="utf-8"), str(path)
+        return read_at_most(path, MAX_BYTES, "trace").decode("utf-8"), str(path)
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not the JSON of a trace: {error}") from error
 

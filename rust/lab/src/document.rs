@@ -43,7 +43,12 @@ pub enum DocumentError {
     Ram(String),
     #[error("actor {name:?}: {what}")]
     Actor { name: String, what: String },
+    #[error("{name}: {pages} pages, and it looks at each; at most {MOST_PAGES}")]
+    Pages { name: String, pages: u64 },
 }
+
+/// Pages that one operation may go through. A document may be a stranger's, and nobody asks a walk to end.
+const MOST_PAGES: u64 = 1 << 24;
 
 /// The machine part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -411,6 +416,23 @@ const fn one_page() -> u64 {
     1
 }
 
+impl OperationDocument {
+    /// Pages that it goes through whether they are there or not; 0 of what ends where memory does.
+    fn pages(&self) -> u64 {
+        match self.operation() {
+            Operation::PfnWalk { start, end, step } | Operation::KmemleakScan { start, end, step } => {
+                end.0.saturating_sub(start.0).div_ceil(step.max(1))
+            }
+            Operation::ScanMovablePages { start, end } => end.0.saturating_sub(start.0),
+            Operation::SetMemoryValid { pages, .. }
+            | Operation::LinearMapSplitToPtes { pages, .. }
+            | Operation::VmallocCycle { pages }
+            | Operation::VmallocAndKeep { pages } => pages,
+            _ => 0,
+        }
+    }
+}
+
 /// `"normal"` or `"movable"`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -580,7 +602,11 @@ impl Document {
                 what: format!("CPU {}, of {MAX_ACTORS}", actor.cpu),
             });
         }
-        Ok(document)
+        let programs = document.actors.iter().flat_map(|a| a.program.iter().flatten());
+        match document.setup.iter().chain(programs).find(|o| o.pages() > MOST_PAGES) {
+            Some(long) => Err(DocumentError::Pages { name: long.kind(), pages: long.pages() }),
+            None => Ok(document),
+        }
     }
     /// # Errors
     /// `Invariant`.
