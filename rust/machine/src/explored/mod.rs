@@ -3,12 +3,13 @@
 //! Kernel code runs against it on the real granule, with full-size tables. All its state is numbered cells, so that it
 //! can be undone, hashed and compared cheaply; nothing here panics or unwinds for anything that kernel code does.
 //!
-//! Bounds: stores that other CPUs see out of order are not modelled.
+//! Memory is sequentially consistent, or has store buffers (`buffer`).
 
 mod accesses;
 mod allocator;
 mod attempt;
 mod buffer;
+mod buffer_accesses;
 mod candidates;
 mod cells;
 mod conflict;
@@ -16,8 +17,10 @@ mod context;
 mod contiguous;
 mod describe;
 mod direct;
+mod drains;
 mod execute;
 mod fixed;
+mod late;
 mod location;
 mod lock_order;
 mod locks;
