@@ -184,6 +184,8 @@ pub trait Model {
     fn first_for_all(&mut self, _actor: u8, _op: &Self::Op, _out: &mut AccessSet) -> bool {
         false
     }
+    /// After `first_for_all`: adds what the other outcomes touch, so that the set is that of `access_set`.
+    fn beyond_first(&mut self, _actor: u8, _op: &Self::Op, _out: &mut AccessSet) {}
     /// # Panics
     /// May panic if `outcome` is not below `outcomes` of this moment.
     fn execute(&mut self, actor: u8, op: &Self::Op, outcome: u16) -> Self::Reply;

@@ -93,6 +93,9 @@ impl Model for Explored {
         }
         waits
     }
+    fn beyond_first(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
+        World::touch_wait(self, actor, op, &mut Touched(out));
+    }
     #[inline]
     fn execute(&mut self, actor: u8, op: &Op, outcome: u16) -> Reply {
         World::execute(self, actor, op, outcome)

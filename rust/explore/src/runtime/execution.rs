@@ -160,12 +160,22 @@ impl<M: Model> Inner<M> {
     /// that matters. Of a store that may wait, that is the first: it happens now. If nobody conflicts with it, nobody
     /// can tell when it does, neither what comes after it on its own CPU.
     pub fn goes_alone(&mut self, actor: u8, op: &M::Op) -> bool {
-        self.first_alone(actor, op) || (self.touch(actor, op) && self.model.outcomes(actor, op) == 1)
+        let (first, alone) = self.touch_first(actor, op);
+        first || (alone && self.model.outcomes(actor, op) == 1)
     }
 
-    fn first_alone(&mut self, actor: u8, op: &M::Op) -> bool {
+    /// `touch`, which is made of what the first outcome touches where that one may stand for all: whether it does, and
+    /// what `touch` says.
+    fn touch_first(&mut self, actor: u8, op: &M::Op) -> (bool, bool) {
         self.scratch.clear();
-        self.model.first_for_all(actor, op, &mut self.scratch) && self.learn(actor, op)
+        if !self.model.first_for_all(actor, op, &mut self.scratch) {
+            return (false, self.touch(actor, op));
+        }
+        if self.learn(actor, op) {
+            return (true, true);
+        }
+        self.model.beyond_first(actor, op, &mut self.scratch);
+        (false, self.learn(actor, op))
     }
 
     /// Learns the locations of the access set made last; whether it is independent.
@@ -186,7 +196,7 @@ impl<M: Model> Inner<M> {
         self.work += 1;
         // The access set may have changed since it became pending.
         if !invisible && self.fusion == Fusion::Invisible && self.phase == Phase::Frontier {
-            let _ = (outcome == 0 && self.first_alone(actor, op)) || self.touch(actor, op);
+            let _ = if outcome == 0 { self.touch_first(actor, op).1 } else { self.touch(actor, op) };
         }
         let text = self.record.is_some().then(|| self.model.describe(actor, op));
         let taken = (text.is_some() && outcome != 0).then(|| self.model.alternative(actor, op, outcome));

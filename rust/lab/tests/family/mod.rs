@@ -220,6 +220,19 @@ impl Watched {
     pub fn new(world: World, mutant: Option<Mutant>) -> Self {
         Self { world: Explored(world), mutant, scratch: AccessSet::default() }
     }
+
+    /// What `make` adds, but for what the mutant loses.
+    fn passes<R>(&mut self, op: &Op, out: &mut AccessSet, make: impl Fn(&mut Explored, &mut AccessSet) -> R) -> R {
+        let Some(mutant) = self.mutant else { return make(&mut self.world, out) };
+        self.scratch.clear();
+        let answer = make(&mut self.world, &mut self.scratch);
+        for Touched { location, access } in self.scratch.iter() {
+            if !(mutant.loses)(op, self.world.kind_of(location)) {
+                out.touch(location, access);
+            }
+        }
+        answer
+    }
 }
 
 impl Model for Watched {
@@ -235,25 +248,13 @@ impl Model for Watched {
     }
 
     fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
-        let Some(mutant) = self.mutant else { return Model::access_set(&mut self.world, actor, op, out) };
-        self.scratch.clear();
-        Model::access_set(&mut self.world, actor, op, &mut self.scratch);
-        for Touched { location, access } in self.scratch.iter() {
-            if !(mutant.loses)(op, self.world.kind_of(location)) {
-                out.touch(location, access);
-            }
-        }
+        self.passes(op, out, |world, out| Model::access_set(world, actor, op, out));
     }
     fn first_for_all(&mut self, actor: u8, op: &Op, out: &mut AccessSet) -> bool {
-        let Some(mutant) = self.mutant else { return Model::first_for_all(&mut self.world, actor, op, out) };
-        self.scratch.clear();
-        let is = Model::first_for_all(&mut self.world, actor, op, &mut self.scratch);
-        for Touched { location, access } in self.scratch.iter() {
-            if !(mutant.loses)(op, self.world.kind_of(location)) {
-                out.touch(location, access);
-            }
-        }
-        is
+        self.passes(op, out, |world, out| Model::first_for_all(world, actor, op, out))
+    }
+    fn beyond_first(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
+        self.passes(op, out, |world, out| Model::beyond_first(world, actor, op, out));
     }
     fn may_never_come(&self, actor: u8, op: &Op) -> bool {
         Model::may_never_come(&self.world, actor, op)
