@@ -81,12 +81,12 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
     fn run(&self, actor: usize, port: &ActorPort<'_, M>) {
         let me = &self.scenario.actors[actor];
         let cpu = OpCpu::new(KernelPort { port, geometry: &self.kernel.geometry });
-        if me.context == Context::StoreBuffer {
+        if let Some(op) = machine_step(me.context) {
             port.recurs();
             loop {
-                // What commits is a matter of the machine's state alone.
+                // What commits, or is loaded, is a matter of the machine's state alone.
                 port.boundary(0);
-                port.call(Op::Commit);
+                port.call(op);
             }
         }
         let mut position = 0;
@@ -135,6 +135,15 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
     }
     fn answer(&self, actor: usize, query: u32) -> Answer {
         self.transcript.map_or(Answer::None, |transcript| transcript.ask(actor, query))
+    }
+}
+
+/// What an actor does that is no work of its CPU's.
+const fn machine_step(context: Context) -> Option<Op> {
+    match context {
+        Context::StoreBuffer => Some(Op::Commit),
+        Context::LoadQueue => Some(Op::LoadEarly),
+        Context::Task | Context::Irq | Context::Nmi => None,
     }
 }
 

@@ -31,12 +31,14 @@ const REDUCED: [Reduction; 5] =
     [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP, Reduction::SLEEP, Reduction::CACHE];
 const NAIVE_LIMIT: u64 = 2_000;
 
-const TABLES: Shape = Shape { sections: 10, actors: (2, 3), lines: (5, 3), weak: false };
-const MIXED: Shape = Shape { sections: 45, actors: (2, 3), lines: (5, 3), weak: false };
-const WAITING: Shape = Shape { sections: 90, actors: (2, 3), lines: (5, 4), weak: false };
+const TABLES: Shape = Shape { sections: 10, actors: (2, 3), lines: (5, 3), weak: false, early: false };
+const MIXED: Shape = Shape { sections: 45, actors: (2, 3), lines: (5, 3), weak: false, early: false };
+const WAITING: Shape = Shape { sections: 90, actors: (2, 3), lines: (5, 4), weak: false, early: false };
 
 /// Store buffers add an actor for each CPU, and an outcome to each store.
-const WEAK: Shape = Shape { sections: 20, actors: (2, 2), lines: (4, 4), weak: true };
+const WEAK: Shape = Shape { sections: 20, actors: (2, 2), lines: (4, 4), weak: true, early: false };
+/// Load queues add another actor for each CPU.
+const EARLY: Shape = Shape { sections: 20, actors: (2, 2), lines: (2, 2), weak: true, early: true };
 
 /// Complete final states, and violations end nothing.
 fn whole(
@@ -222,7 +224,7 @@ fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
         vec![wait(0), Op::Tlbi(Tlbi::Vmalle1is), Op::Barrier(Barrier::DsbIsh), set(1, 1)],
     ];
     let lines = lines.map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
-    let programs = Programs { lines, setup, past };
+    let programs = Programs { lines, setup, past, early: Vec::new() };
     let judged = [Invariant::NoStaleTranslation];
     assert_eq!(answer(&programs, &judged, Reduction::PRODUCT).0, Verdict::Safe);
     let fault = Fault::Unconfirmed;
@@ -238,7 +240,7 @@ fn an_iommu_invalidate_does_not_go_before_what_it_would_end() {
         let relink = Op::Swap { at: setup.pmd(), new: setup.table(1), order: Order::Plain };
         let lines = [vec![Op::IommuInvalidate], vec![relink, Op::Barrier(Barrier::DsbIsh)]];
         let lines = lines.map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
-        let programs = Programs { lines, setup, past };
+        let programs = Programs { lines, setup, past, early: Vec::new() };
         assert!(!differs(&programs, UNREHEARSED, Reduction::NAIVE), "{ets:?}");
     }
 }
@@ -247,6 +249,8 @@ fn an_iommu_invalidate_does_not_go_before_what_it_would_end() {
 fn programs_in_weak_memory_reach_the_final_states_of_the_naive_search() {
     let counts = compare(110, WEAK, 700, &REDUCED, Reduction::NAIVE, 4 * NAIVE_LIMIT);
     assert!(counts.programs > 400 && counts.violated > 100, "{counts:?}");
+    let counts = compare(114, EARLY, 400, &REDUCED, Reduction::NAIVE, 4 * NAIVE_LIMIT);
+    assert!(counts.programs > 150 && counts.violated > 50, "{counts:?}");
 }
 
 /// All parts of a split search together come to what the whole comes to; so do the answers, each part on a machine of
@@ -392,7 +396,7 @@ fn programs_that_lost_final_states_keep_them() {
     let leaf = |setup: &Setup, f: usize, prot| setup.leaf(setup.frames[f], prot);
     let check = |past: Past, without: fn(&Op, LocationKind) -> bool, of: &dyn Fn(&Setup) -> [Vec<Line>; 2]| {
         let setup = Rc::new(Setup::new(&WorldOptions::default(), 2, past));
-        let programs = Programs { lines: of(&setup).to_vec(), setup, past };
+        let programs = Programs { lines: of(&setup).to_vec(), setup, past, early: Vec::new() };
         for reduction in REDUCED {
             assert!(!differs(&programs, reduction, Reduction::NAIVE), "{reduction:?}: {programs:?}");
         }
@@ -446,10 +450,10 @@ fn programs_that_lost_final_states_keep_them() {
 
 /// How many of at most `n` programs give other final states with a rule left out, by mutant: under `CACHE_SLEEP`,
 /// `MERGED`. A mutant noticed `enough` times under both is not tried again; the programs end when none is left.
-fn noticed(mutants: &[Mutant], weak: bool, n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
+fn noticed(mutants: &[Mutant], (weak, early): (bool, bool), n: usize, enough: usize) -> (usize, Vec<[usize; 2]>) {
     let mut counts = vec![[0; 2]; mutants.len()];
     let mut used = 0;
-    let small = |sections| Shape { sections, actors: (2, 2), lines: (3, 3), weak };
+    let small = |sections| Shape { sections, actors: (2, 2), lines: (3, 3), weak, early };
     let mut corpora = [(104, 10), (105, 45), (106, 90)].map(|(seed, sections)| Corpus::new(seed, small(sections)));
     for nth in 0..n {
         let programs = corpora[nth % 3].draw();
@@ -486,16 +490,16 @@ fn noticed(mutants: &[Mutant], weak: bool, n: usize, enough: usize) -> (usize, V
 
 #[test]
 fn an_access_set_with_a_rule_less_is_noticed() {
-    all_are_noticed(MUTANTS, false);
+    all_are_noticed(MUTANTS, false, false);
 }
 
 #[test]
 fn an_access_set_of_weak_memory_with_a_rule_less_is_noticed() {
-    all_are_noticed(WEAK_MUTANTS, true);
+    all_are_noticed(WEAK_MUTANTS, true, false);
 }
 
-fn all_are_noticed(mutants: &[Mutant], weak: bool) {
-    let (used, counts) = noticed(mutants, weak, 30_000, 1);
+fn all_are_noticed(mutants: &[Mutant], weak: bool, early: bool) {
+    let (used, counts) = noticed(mutants, (weak, early), 30_000, 1);
     let missed = |(mutant, [sleep, merged]): (&Mutant, [usize; 2])| {
         let missed = if weak { sleep + merged == 0 } else { (sleep == 0 && !mutant.merged_only) || merged == 0 };
         missed.then_some((mutant.name, sleep, merged))
@@ -508,7 +512,7 @@ fn all_are_noticed(mutants: &[Mutant], weak: bool) {
 #[test]
 #[ignore = "takes minutes; run by make nightly"]
 fn how_often_each_mutant_is_noticed() {
-    let (used, counts) = noticed(MUTANTS, false, 30_000, usize::MAX);
+    let (used, counts) = noticed(MUTANTS, (false, false), 30_000, usize::MAX);
     eprintln!("of {used} programs, differences under CACHE_SLEEP / MERGED:");
     for (mutant, [sleep, merged]) in MUTANTS.iter().zip(counts) {
         eprintln!("{:6} / {:6}  {}", sleep, merged, mutant.name);
@@ -531,7 +535,7 @@ fn more_programs_reach_the_final_states_of_the_naive_search() {
 fn larger_programs_agree_with_the_cached_search() {
     let reduced = [Reduction::MERGED, Reduction::CACHE_SLEEP];
     for (seed, sections) in [(301, 15), (302, 50), (303, 90)] {
-        let shape = Shape { sections, actors: (3, 4), lines: (5, 5), weak: false };
+        let shape = Shape { sections, actors: (3, 4), lines: (5, 5), weak: false, early: false };
         let counts = compare(seed, shape, 1800, &reduced, Reduction::CACHE, 60_000);
         eprintln!("{shape:?}: {counts:?}");
     }

@@ -4,7 +4,7 @@
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Attr, Barrier, Data, Desc, Frame, FrameKind, Level, Order, Pa, Rmw, Slot, TableView, Tlbi, Va};
 use vmemmap_machine::config::{Ets, MachineConfig, RamRange};
-use vmemmap_machine::explored::{Context, Ordering, Place as On, World, WorldOptions};
+use vmemmap_machine::explored::{Context, Early, Ordering, Place as On, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::views::{FaultKind, Orders};
 
@@ -51,6 +51,8 @@ struct Search<'a, 'b> {
     slots: Vec<Slot<Tok>>,
     seen: FxHashSet<(u128, Threads)>,
     found: Found,
+    /// Threads have store buffers and load queues: actors after them.
+    weak: bool,
 }
 
 /// # Errors
@@ -78,7 +80,9 @@ pub fn search(
     });
     let kinds = (0..test.variables.len()).map(|v| kind_of(test.words[usize::from(test.variables.entry_word(v))]));
     let first = Threads { threads: threads.collect(), kinds: kinds.collect() };
-    let mut search = Search { test, watched, left, world, slots, seen: FxHashSet::default(), found: Found::default() };
+    let weak = store_buffer != 0;
+    let mut search =
+        Search { test, watched, left, world, slots, seen: FxHashSet::default(), found: Found::default(), weak };
     let complete = search.go(first)?;
     let mut found = search.found;
     (found.complete, found.steps) = (complete && !search.world.overflowed(), search.left.steps);
@@ -105,7 +109,7 @@ fn machine(test: &Test, ets: Ets, store_buffer: u8) -> Option<(World, Vec<Slot<T
     let config = MachineConfig {
         geometry: g,
         ram: vec![RamRange { start: Pa(RAM), bytes: 1 << 28, boot: true }],
-        cpus: 2 * test.threads.len() as u8,
+        cpus: if store_buffer == 0 { 2 } else { 3 } * test.threads.len() as u8,
         vars: 1,
         root: None,
         seed: 0,
@@ -159,10 +163,31 @@ fn machine(test: &Test, ets: Ets, store_buffer: u8) -> Option<(World, Vec<Slot<T
     let tasks = 0..test.threads.len() as u8;
     let mut places: Vec<On> = tasks.clone().map(|cpu| On { cpu, ..On::default() }).collect();
     if store_buffer != 0 {
-        places.extend(tasks.map(|cpu| On { cpu, context: Context::StoreBuffer, line: None }));
+        for context in [Context::StoreBuffer, Context::LoadQueue] {
+            places.extend(tasks.clone().map(|cpu| On { cpu, context, line: None }));
+        }
     }
     world.place(&places);
+    if store_buffer != 0 {
+        world.load_early(&early(test));
+    }
     Some((world, slots))
+}
+
+/// Words that threads may load early: those whose addresses they begin with. A load whose address depends on another is
+/// made in order (`Search::op`).
+fn early(test: &Test) -> Vec<(u8, Early)> {
+    let mut words = Vec::new();
+    for (cpu, thread) in (0..).zip(&test.threads) {
+        for word in thread.registers {
+            if let Some(Target::Page(v)) = test.variables.target(word)
+                && !words.contains(&(cpu, Early::Word(page(v))))
+            {
+                words.push((cpu, Early::Word(page(v))));
+            }
+        }
+    }
+    words
 }
 
 const fn data(variable: u16) -> Frame<Tok> {
@@ -202,19 +227,26 @@ impl Search<'_, '_> {
                 }
             }
         }
-        for buffer in state.threads.len()..2 * state.threads.len() {
-            for outcome in 0..self.world.outcomes(buffer as u8, &Op::Commit) {
-                done = false;
-                let mark = self.world.checkpoint();
-                self.world.execute(buffer as u8, &Op::Commit, outcome);
-                let mut next = state.clone();
-                for v in 0..self.test.variables.len() {
-                    self.note_kind(&mut next, v);
+        let n = if self.weak { state.threads.len() } else { 0 };
+        for at in 0..n {
+            for (actor, op) in [(n + at, Op::Commit), (2 * n + at, Op::LoadEarly)] {
+                // Nothing is loaded early that nobody loads any more.
+                if op == Op::LoadEarly && !state.threads[at].loads_yet(self.test) {
+                    continue;
                 }
-                let went = self.go(next)?;
-                self.world.rollback(&mark);
-                if !went {
-                    return Ok(false);
+                for outcome in 0..self.world.outcomes(actor as u8, &op) {
+                    done &= op == Op::LoadEarly;
+                    let mark = self.world.checkpoint();
+                    self.world.execute(actor as u8, &op, outcome);
+                    let mut next = state.clone();
+                    for v in 0..self.test.variables.len() {
+                        self.note_kind(&mut next, v);
+                    }
+                    let went = self.go(next)?;
+                    self.world.rollback(&mark);
+                    if !went {
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -255,7 +287,9 @@ impl Search<'_, '_> {
                 None => return Ok(None),
             },
             Instruction::Load { at, order, exclusive: false, .. } => {
-                let order = released(false, order != Acquire::Plain);
+                // After what its address comes from, and the machine does not track that.
+                let depends = self.weak && thread.registers.address(at).view != 0;
+                let order = released(false, depends || order != Acquire::Plain);
                 match self.target(thread, at)? {
                     Target::Page(v) => Op::Attempt(Data::Load { va: page(v), order }),
                     Target::Entry(v) => Op::Read { at: self.slots[usize::from(v)], order },
@@ -356,7 +390,8 @@ impl Search<'_, '_> {
                 shown(Desc(reply.value))
             }
         };
-        state.threads[at].registers.set(to, Value::of(word, 0));
+        // That it comes from a load.
+        state.threads[at].registers.set(to, Value::of(word, self.weak.into()));
         Ok(())
     }
 
@@ -420,6 +455,13 @@ impl Thread {
             return None;
         }
         test.threads[usize::from(self.number)].code.get(usize::from(self.pc)).copied()
+    }
+
+    /// Whether there is a load in what is left of its code.
+    fn loads_yet(&self, test: &Test) -> bool {
+        let code = &test.threads[usize::from(self.number)].code;
+        let loads = |i: &Instruction| matches!(i, Instruction::Load { .. });
+        self.ending == Ending::No && code[code.len().min(self.pc.into())..].iter().any(loads)
     }
 
     /// Does the next instruction if it is between registers.

@@ -186,3 +186,12 @@ fn without_ets2_it_accuses_seldom() {
         assert!(compared > 480 && accused.len() <= compared / 100, "{} of {compared}: {}", accused.len(), accused[0]);
     }
 }
+
+/// More of them (nightly).
+#[test]
+#[ignore = "takes minutes; run by make nightly"]
+fn more_of_what_it_finds_with_store_buffers_is_allowed() {
+    for seed in 21..31 {
+        nothing_beside_the_architecture(seed, 1000, Memory::Explored, Ets::Two);
+    }
+}

@@ -214,6 +214,8 @@ pub enum Op {
     },
     /// A store that waits in the buffer of this CPU becomes visible to all. Of the buffer itself, no code does it.
     Commit,
+    /// A load of this CPU's takes effect before its place in the program. Of the load queue, no code does it.
+    LoadEarly,
     Round {
         state: u64,
     },
@@ -344,6 +346,7 @@ impl Op {
             Op::Exclusive { begin: false, .. } => "exclusive_end",
             Op::Choose { .. } => "choose",
             Op::Commit => "commit",
+            Op::LoadEarly => "load early",
             Op::Round { .. } => "round",
         }
     }

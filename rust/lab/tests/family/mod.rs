@@ -21,7 +21,7 @@ use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::search::report::{Final, Report};
 use vmemmap_lab::world::Explored;
-use vmemmap_machine::explored::{Conflict, Context, LocationKind, Mark, Ordering, Place, World, WorldOptions};
+use vmemmap_machine::explored::{Conflict, Context, Early, LocationKind, Mark, Ordering, Place, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{Ets, MachineConfig, RamRange};
 
@@ -74,8 +74,8 @@ impl Setup {
             RamRange { start: Pa(1 << 30), bytes: 64 << 20, boot: true },
             RamRange { start: Pa(2 << 30), bytes: 128 << 20, boot: false },
         ];
-        // Each CPU may have a store buffer beside it.
-        let cpus = if options.store_buffer == 0 { cpus } else { 2 * cpus };
+        // Each CPU may have a store buffer and a load queue beside it.
+        let cpus = if options.store_buffer == 0 { cpus } else { 3 * cpus };
         let config = MachineConfig { geometry: g, ram, cpus, vars: 8, root: None, seed: 0 };
         let options = WorldOptions { pool_frames: 64, ..options.clone() };
         let mut world = World::new(&config, options).expect("a machine");
@@ -329,11 +329,16 @@ pub struct Programs {
     pub setup: Rc<Setup>,
     pub past: Past,
     pub lines: Vec<Vec<Line>>,
+    /// Words that CPUs load early.
+    pub early: Vec<(u8, Early)>,
 }
 
 impl std::fmt::Debug for Programs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{:?}, {:?}", self.past, self.setup.world.options())?;
+        if !self.early.is_empty() {
+            writeln!(f, "early: {:?}", self.early)?;
+        }
         for (i, lines) in self.lines.iter().enumerate() {
             writeln!(f, "actor {i}:")?;
             for line in lines {
@@ -360,12 +365,21 @@ impl Programs {
         self.setup.world.options().store_buffer != 0
     }
 
+    /// Of actors: tasks, and what is beside each.
+    fn kinds(&self) -> usize {
+        match (self.is_weak(), self.early.is_empty()) {
+            (false, _) => 1,
+            (true, true) => 2,
+            (true, false) => 3,
+        }
+    }
+
     /// Where everybody runs.
     fn places(&self) -> Vec<Place> {
         let cpus = 0..self.lines.len() as u8;
-        let tasks = cpus.clone().map(|cpu| Place { cpu, ..Place::default() });
-        let buffers = cpus.filter(|_| self.is_weak());
-        tasks.chain(buffers.map(|cpu| Place { cpu, context: Context::StoreBuffer, line: None })).collect()
+        let contexts = [Context::Task, Context::StoreBuffer, Context::LoadQueue];
+        let on = |context| cpus.clone().map(move |cpu| Place { cpu, context, line: None });
+        contexts[..self.kinds()].iter().flat_map(|context| on(*context)).collect()
     }
 
     /// The frame that a reply names: that of an allocation, or the output of an entry.
@@ -377,7 +391,7 @@ impl Programs {
 
 impl Actors<Watched> for Programs {
     fn count(&self) -> usize {
-        self.lines.len() * if self.is_weak() { 2 } else { 1 }
+        self.lines.len() * self.kinds()
     }
     fn name(&self, actor: usize) -> &str {
         ["a", "b", "c", "d", "e", "f", "g", "h"][actor]
@@ -387,7 +401,7 @@ impl Actors<Watched> for Programs {
             port.recurs();
             loop {
                 port.boundary(0);
-                port.call(Op::Commit);
+                port.call(if actor < 2 * self.lines.len() { Op::Commit } else { Op::LoadEarly });
             }
         }
         let mut seen = Reply::default();
@@ -431,6 +445,7 @@ pub fn search(
     let mut watched = Watched::new(world, mutant);
     if programs.is_weak() {
         watched.world.place(&programs.places());
+        watched.world.load_early(&programs.early);
     }
     let shared = Shared::new(watched);
     let (report, finals) = finals(&shared, programs, reduction, ending, executions);

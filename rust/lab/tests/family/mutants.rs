@@ -5,9 +5,9 @@ use vmemmap_machine::op::Op;
 
 use super::Mutant;
 
-const ALL_KINDS: [LocationKind; 20] = [
+const ALL_KINDS: [LocationKind; 21] = [
     Life, Mapped, Parent, Contents, Named, Compared, Outdated, Word, Entry, Stale, Lock, Context, Rcu, Pause, Promise,
-    Runs, Failures, Var, Buffer, Other,
+    Runs, Failures, Var, Buffer, Early, Other,
 ];
 
 impl Mutant {

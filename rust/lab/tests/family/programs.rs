@@ -11,6 +11,7 @@ use vmemmap_arch::{
     Alloc, Barrier, Data, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template,
     Tlbi, Until, Va, Var, Zone,
 };
+use vmemmap_machine::explored::Early;
 use vmemmap_machine::op::{Op, Tok};
 
 use super::{Line, Past, Programs, Setup, options, page, weak_options};
@@ -246,6 +247,8 @@ pub struct Shape {
     pub lines: (usize, usize),
     /// Plain stores wait in store buffers.
     pub weak: bool,
+    /// And plain loads take effect early.
+    pub early: bool,
 }
 
 /// Programs one after the other, each on a machine of its own.
@@ -271,8 +274,31 @@ impl Corpus {
         let setup = Rc::clone(setup);
         let actors = self.rng.random_range(self.shape.actors.0..=self.shape.actors.1);
         let longest = if actors == 2 { self.shape.lines.0 } else { self.shape.lines.1 };
-        let lines = (0..actors).map(|_| self.program(&setup, longest)).collect();
-        Programs { setup, past: Past::ALL[past], lines }
+        let mut lines: Vec<Vec<Line>> = (0..actors).map(|_| self.program(&setup, longest)).collect();
+        let early = if self.shape.early { self.early() } else { Vec::new() };
+        self.loads(&early, &mut lines[0]);
+        Programs { setup, past: Past::ALL[past], lines, early }
+    }
+
+    /// One word or two of one CPU.
+    fn early(&mut self) -> Vec<(u8, Early)> {
+        let words = [Early::Var(Var(0)), Early::Word(page(0)), Early::Word(page(1)), Early::Word(page(0).plus(8))];
+        let (first, second) = (self.rng.random_range(0..words.len()), self.rng.random_range(0..words.len()));
+        let both = [(0, words[first]), (0, words[second])];
+        both[..if first == second { 1 } else { 2 }].to_vec()
+    }
+    /// That CPU loads them, in the other order, among the lines of its program.
+    fn loads(&mut self, early: &[(u8, Early)], program: &mut Vec<Line>) {
+        for (_, of) in early {
+            let at = self.rng.random_range(0..=program.len());
+            program.insert(
+                at,
+                Line::Do(match *of {
+                    Early::Var(var) => Op::VarLoad { var, order: PLAIN },
+                    Early::Word(va) => Op::Load { va, order: PLAIN },
+                }),
+            );
+        }
     }
 
     fn program(&mut self, setup: &Rc<Setup>, longest: usize) -> Vec<Line> {

@@ -48,9 +48,13 @@ impl World {
         if matches!(op, Op::Commit) {
             return self.touch_commit(actor, out);
         }
+        if matches!(op, Op::LoadEarly) {
+            return self.touch_load_early(actor, out);
+        }
         self.touch_control(actor, op, out);
         self.touch_buffer(actor, out);
         self.touch_late(actor, op, out);
+        self.touch_early(actor, op, out);
         if op.releases() && self.options.orders_faults() {
             self.touch_maintenance(actor, true, out);
             self.touch_barrier(actor, Barrier::SmpWmb, out);
@@ -210,7 +214,7 @@ impl World {
             }
             Op::ExpectStable { .. } => out.write(fixed.stable),
             Op::Exclusive { what, .. } => out.write(self.exclusive_cell(what)),
-            Op::Choose { .. } | Op::Commit => {}
+            Op::Choose { .. } | Op::Commit | Op::LoadEarly => {}
             Op::Root
             | Op::SplitFrame { .. }
             | Op::IsReserved { .. }
@@ -503,7 +507,7 @@ impl World {
 
     /// Words and frames on every walk that the access, of any CPU or of the agent, may make, then `data` for each frame
     /// it may reach.
-    fn touch_access<T: Touch>(
+    pub(super) fn touch_access<T: Touch>(
         &mut self,
         actor: u8,
         va: Va,

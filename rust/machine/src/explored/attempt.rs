@@ -48,12 +48,14 @@ impl World {
     pub(super) fn attempt(&mut self, actor: u8, access: Data<Tok>, outcome: u16) -> Reply {
         let (n, faults) = self.ways(actor, access);
         if faults && outcome >= n {
+            self.note_fault(actor);
             return Reply::FAULT;
         }
         if self.options.permission_faults
             && self.candidates.get(usize::from(outcome)).is_some_and(|c| !c.desc.is_writable())
             && !matches!(kind(access), Access::Load)
         {
+            self.note_fault(actor);
             return Reply::PERMISSION_FAULT;
         }
         self.attempting = true;

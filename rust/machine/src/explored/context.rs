@@ -43,7 +43,7 @@ impl World {
         self.places[..n].copy_from_slice(&places[..n]);
         self.all_cpus = places[..n].iter().fold(0, |m, p| m | 1 << p.cpu);
         for (a, place) in places[..n].iter().enumerate() {
-            let runs = |p: &Place| p.context != Context::StoreBuffer;
+            let runs = |p: &Place| p.context.runs();
             let beside = (0..n).filter(|b| *b != a && places[*b].cpu == place.cpu && runs(&places[*b]));
             self.beside[a] = if runs(place) { beside.fold(0, |m, b| m | 1 << b) } else { 0 };
         }
@@ -206,7 +206,7 @@ impl World {
         match me {
             Context::Nmi => stopped,
             Context::Irq => stopped | nmi,
-            Context::Task | Context::StoreBuffer => {
+            Context::Task | Context::StoreBuffer | Context::LoadQueue => {
                 let tasks = actors(beside).filter(|a| self.context_of(*a) == Context::Task && !self.is_preemptible(*a));
                 tasks.fold(stopped | irq | nmi, |m, a| m | 1 << a)
             }
@@ -219,7 +219,7 @@ impl World {
         match self.context_of(actor) {
             Context::Task => irq | nmi != 0,
             Context::Irq => nmi != 0,
-            Context::Nmi | Context::StoreBuffer => false,
+            Context::Nmi | Context::StoreBuffer | Context::LoadQueue => false,
         }
     }
     /// An interrupt that nothing has raised.

@@ -102,6 +102,7 @@ impl World {
             Op::Exclusive { what, .. } => d.place = what.to_string(),
             Op::Choose { why, .. } => d.place = why.into(),
             Op::Commit => d.place = format!("store buffer of CPU {}", self.cpu_of(actor)),
+            Op::LoadEarly => d.place = format!("loads of CPU {}", self.cpu_of(actor)),
             Op::RcuWait | Op::StopMachineBegin => d.place = format!("actors {:#x}", self.waits_for(actor, op)),
             _ => {}
         }
@@ -237,6 +238,9 @@ impl World {
         }
         if self.is_late(location) {
             return LocationKind::Buffer;
+        }
+        if self.is_early(location) {
+            return LocationKind::Early;
         }
         if self.stale.has_location(location) {
             return LocationKind::Stale;

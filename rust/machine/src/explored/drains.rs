@@ -44,7 +44,7 @@ impl World {
             // The others' stoppers run.
             return true;
         }
-        if self.buffer_is_empty(cpu) || matches!(op, Op::Commit) {
+        if self.buffer_is_empty(cpu) || matches!(op, Op::Commit | Op::LoadEarly) {
             return false;
         }
         if Self::drains(op) {
@@ -92,7 +92,7 @@ impl World {
 
     /// An own walk comes after the own stores that it meets: so a store to a word that nobody else looks at may as well
     /// happen at once.
-    fn walk_waits(&self, cpu: u8, va: Va) -> bool {
+    pub(super) fn walk_waits(&self, cpu: u8, va: Va) -> bool {
         let mut waits = false;
         self.for_each_walk(Some(cpu), va, |table, level, _| {
             self.walk_from(table, level, va, |slot| waits |= self.entry_waits(cpu, slot));
@@ -129,7 +129,7 @@ impl World {
 
     /// Actors (bits) that stand for buffers which an operation that is blocked may wait for.
     pub(super) fn awaited_buffers(&self, actor: u8, op: &Op) -> u16 {
-        if self.buffered == 0 || matches!(op, Op::Acquire { .. } | Op::Commit) {
+        if self.buffered == 0 || matches!(op, Op::Acquire { .. } | Op::Commit | Op::LoadEarly) {
             return 0;
         }
         let all = matches!(op, Op::StopMachineBegin);

@@ -17,6 +17,12 @@ impl World {
             return Reply::of(0);
         }
         self.step += 1;
+        if !self.early.is_empty() {
+            if let Some(held) = self.loaded_early(actor, op) {
+                return self.take_early(actor, held);
+            }
+            self.order_loads(actor, op);
+        }
         if self.buffered != 0 {
             if outcome != 0 && self.waiting_outcomes(actor, op) != 0 {
                 let ways = self.ways_of(actor, op);
@@ -45,6 +51,7 @@ impl World {
             Op::Swap { at, new, .. } => self.write_entry(actor, at, new, true, |_| true),
             Op::CompareExchange { at, old, new, .. } => self.write_entry(actor, at, new, true, |found| found == old),
             Op::Commit => self.commit(actor, outcome),
+            Op::LoadEarly => self.perform_early(actor, outcome),
             Op::Load { va, .. } => Reply::of(self.access(actor, va, Access::Load, outcome)),
             Op::Rmw { va, op, .. } => Reply::of(self.access(actor, va, Access::Rmw(op), outcome)),
             Op::Attempt(access) => self.attempt(actor, access, outcome),

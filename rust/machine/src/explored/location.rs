@@ -41,5 +41,7 @@ pub enum LocationKind {
     Var,
     /// Stores that wait in a CPU's buffer.
     Buffer,
+    /// What a CPU has loaded early.
+    Early,
     Other,
 }

@@ -18,14 +18,20 @@ pub enum Context {
     Nmi,
     /// No work of the CPU's, but the store buffer beside it: its stores commit whatever the CPU does (`Op::Commit`).
     StoreBuffer,
+    /// Nor this, but the loads of the CPU that take effect before their place in its program (`Op::LoadEarly`).
+    LoadQueue,
 }
 
 impl Context {
+    /// Whether it is work of the CPU's.
+    pub(super) const fn runs(self) -> bool {
+        !matches!(self, Context::StoreBuffer | Context::LoadQueue)
+    }
     /// Its byte in a CPU's cell.
     pub(super) const fn shift(self) -> u32 {
         match self {
             Context::Nmi => 8,
-            Context::Task | Context::Irq | Context::StoreBuffer => 0,
+            Context::Task | Context::Irq | Context::StoreBuffer | Context::LoadQueue => 0,
         }
     }
 }

@@ -126,6 +126,9 @@ impl World {
         if let Kind::Table(next) = g.kind(old, level) {
             self.unlink(actor, slot, level, va, next, new);
         }
+        if let (Some(va), false) = (va, self.early.is_empty()) {
+            self.note_changed(va, g.entry_span(level));
+        }
         let cell = self.memory.word_cell(slot);
         self.memory.cells.set(cell, new.0);
         match g.kind(new, level) {

@@ -87,7 +87,7 @@ impl World {
         (self.candidates, self.outputs) = (found, named);
     }
 
-    fn word_index(&self, va: Va) -> u16 {
+    pub(super) fn word_index(&self, va: Va) -> u16 {
         ((va.0 & (self.geometry.page_size() - 1)) >> 3) as u16
     }
 
@@ -191,6 +191,7 @@ impl World {
                 if !chosen.early {
                     self.note_translated(actor, va);
                 }
+                self.note_access(actor, va, chosen.frame);
                 Ok(chosen)
             }
             None if self.candidates.is_empty() => Err(0),

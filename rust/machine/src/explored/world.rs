@@ -7,6 +7,7 @@ use vmemmap_arch::{
 
 use super::candidates::{Access, Candidate, Mishaps, Output};
 use super::cells::{Cell, Position};
+use super::early::Held;
 use super::fixed::Fixed;
 use super::lock_order::LockOrders;
 use super::memory::{FrameId, Memory, SlotId};
@@ -58,6 +59,8 @@ pub struct World {
     pub(super) stores: Numbered,
     /// First cell of the stores that may be late, if there are such.
     pub(super) late: Cell,
+    /// What CPUs may load early.
+    pub(super) early: Vec<Held>,
     pub(super) options: WorldOptions,
     pub(super) memory: Memory,
     pub(super) allocator: Allocator,
@@ -109,6 +112,7 @@ impl World {
             buffered: 0,
             stores: Numbered::default(),
             late: 0,
+            early: Vec::new(),
             options,
             memory,
             allocator: Allocator::default(),
@@ -223,7 +227,13 @@ impl World {
 
     /// In how many ways the operation can go now; 0 = blocked.
     pub fn outcomes(&mut self, actor: u8, op: &Op) -> u16 {
-        if self.is_blocked(actor, op) || self.waits_for_stores(actor, op) {
+        if self.is_blocked(actor, op) {
+            return 0;
+        }
+        if self.loaded_early(actor, op).is_some() {
+            return 1;
+        }
+        if self.waits_for_stores(actor, op) {
             return 0;
         }
         self.ways_of(actor, op) + if self.buffered == 0 { 0 } else { self.waiting_outcomes(actor, op) }
@@ -233,6 +243,7 @@ impl World {
     pub(super) fn ways_of(&mut self, actor: u8, op: &Op) -> u16 {
         match *op {
             Op::Commit => self.commit_outcomes(actor),
+            Op::LoadEarly => self.early_outcomes(actor),
             Op::Load { va, .. } => self.access_outcomes(actor, va, Access::Load),
             Op::Store { va, value, .. } => self.access_outcomes(actor, va, Access::Rmw(Rmw::Swap(value))),
             Op::Rmw { va, op, .. } => self.access_outcomes(actor, va, Access::Rmw(op)),
