@@ -18,9 +18,28 @@ with it, has the two tests in this order in the program, so the interleaving nee
 sequential consistency finds it. The fix reads the count first, with acquire (`page_count_writable`): a count that is
 not zero was stored after the remap, so the test that follows sees the fake head.
 
-Weak memory as such is not in the model. That the acquire is needed is shown by ``count-first-relaxed``, where
-performing the two tests in the other order is an explicit choice of the environment; it says what that one reordering
-leads to, not which reorderings the architecture allows.
+The third variant is that fix without its acquire (``count-first-plain``; nobody proposed it): sequentially consistent
+memory hides what is wrong with it. Derived by hand, and then run with ``memory views``:
+
+==== ===================================== ==========================================
+step HVO                                   reader
+==== ===================================== ==========================================
+1    count frozen at 0;
+     `synchronize_rcu` returns
+2                                          `rcu_read_lock`; the load of the flags, which
+                                           comes second in the program, takes effect: a
+                                           tail, not `PG_head`
+3    remaps, invalidates, DSB: complete,
+     since that load is over
+4    the hugepage is used: count 1
+5                                          count: 1, not zero; flags: as in step 2
+6                                          compare-and-exchange on read-only memory
+==== ===================================== ==========================================
+
+Neither the branch on the count nor the grace period orders the two loads; the acquire does (``count-first-views``). It
+is the architecture's `MP+shoot+po`: the invalidate waits for a load through the old entry, and does not make it later
+than the load before it. ``count-first-relaxed`` says the same in any memory, by an explicit choice of the environment
+that performs the two tests in the other order.
 """
 
 from __future__ import annotations
@@ -33,6 +52,8 @@ from ..lab.setup import Setup
 
 _STORE = ("I8",)
 _COUNT_FIRST = {"page-ref": "count-first"}
+_PLAIN = {"page-ref": "count-first-plain"}
+_VIEWS = {"memory": "views"}
 _NO_TEST = Absent("no test for a fake head in page_ref_add_unless yet: R1")
 _NO_FAKE_HEADS = Absent("no fake heads since 7.1, hence no test for one: R36")
 
@@ -54,6 +75,9 @@ _NO_FAKE_HEADS = Absent("no fake heads since 7.1, hence no test for one: R36")
         Variant("6.12", "violated", _STORE, kernel="6.12"),
         Variant("count-first-6.12.117", "safe", (), _COUNT_FIRST, "6.12.117"),
         Variant("count-first-6.12", "safe", (), _COUNT_FIRST, "6.12"),
+        Variant("count-first-views", "safe", (), _COUNT_FIRST, "6.12.117", environment=_VIEWS),
+        Variant("count-first-plain", "violated", _STORE, _PLAIN, "6.12.117", environment=_VIEWS),
+        Variant("count-first-plain-sc", "safe", (), _PLAIN, "6.12.117"),
         Variant("count-first-relaxed", "violated", _STORE, {"page-ref": "count-first-relaxed"}, "6.12.117"),
         Variant("never-used", "safe", (), {}, "6.12.117", {"used": False}),
         Variant("other-slot", "safe", (), {}, "6.12.117", {"slot": 1}),

@@ -297,6 +297,7 @@ pub fn page_ref_add_unless<C: Cpu>(k: &Kernel, cpu: &C, page: Va, nr: u32, unles
         PageRef::Rcu => in_rcu(CountTest::Missing),
         PageRef::FakeHeadFirst => in_rcu(CountTest::FakeHeadFirst),
         PageRef::CountFirst => in_rcu(CountTest::CountFirst),
+        PageRef::CountFirstPlain => in_rcu(CountTest::CountFirstPlain),
         PageRef::CountFirstRelaxed => in_rcu(CountTest::CountFirstRelaxed),
     }
 }
@@ -307,6 +308,7 @@ enum CountTest {
     Missing,
     FakeHeadFirst,
     CountFirst,
+    CountFirstPlain,
     CountFirstRelaxed,
 }
 
@@ -319,6 +321,7 @@ fn page_count_writable<C: Cpu>(k: &Kernel, cpu: &C, how: CountTest, page: Va, un
         CountTest::Missing => true,
         CountTest::FakeHeadFirst => real() && counted(Order::Plain),
         CountTest::CountFirst => counted(Order::Acquire) && real(),
+        CountTest::CountFirstPlain => counted(Order::Plain) && real(),
         CountTest::CountFirstRelaxed => {
             match cpu.choose(2, "without the acquire the fake-head test may be performed before the count is read") {
                 0 => counted(Order::Plain) && real(),

@@ -213,8 +213,10 @@ rows! {
             bd225530a4c7 has it (R2)",
         CountFirst = "count-first": "in an RCU read section: the count by a load-acquire, then the fake-head test \
             (page_count_writable)",
-        CountFirstRelaxed = "count-first-relaxed": "count-first without the acquire: either of the two may be \
-            performed first",
+        CountFirstPlain = "count-first-plain": "count-first without the acquire: in weak memory (views) the loads \
+            of the test may take effect before that of the count",
+        CountFirstRelaxed = "count-first-relaxed": "the same with that reordering made by hand, in any memory: either \
+            of the two tests may be performed first",
     }
     /// `CONFIG_HUGETLB_PAGE_OPTIMIZE_VMEMMAP`.
     hvo_config: HvoConfig = "hvo-config" {

@@ -1,10 +1,12 @@
 //! Scenarios as data: who runs, what is judged.
 
+use vmemmap_arch::contents::word;
 use vmemmap_arch::{Invariant, Var};
+use vmemmap_kernel::page::{nth_page, word_va};
 use vmemmap_kernel::policy::{PauseIpi, PmdSplit, PteUpdate, RemapGrace, UserFlush};
 use vmemmap_kernel::state::Scalar;
 use vmemmap_kernel::{Kernel, Operation};
-use vmemmap_machine::explored::{Context, Place};
+use vmemmap_machine::explored::{Context, Early, EarlyLoad, Place};
 
 use vmemmap_explore::check::subject::Subject;
 
@@ -91,6 +93,33 @@ impl Scenario {
             context: Context::StoreBuffer,
             line: None,
         }));
+    }
+    /// In weak memory, some loads take effect early. The words, and an actor for each CPU that loads some.
+    ///
+    /// They are those of `page_ref_add_unless`, whose addresses are the page's that the program names: the fake-head
+    /// test and the count. What comes after them, or before, may find its page through `compound_head`: so they are
+    /// those of a program's first operation, and only the first load of each is early.
+    pub fn add_load_queues(&mut self, kernel: &Kernel) -> Vec<EarlyLoad> {
+        let alone = |cpu| self.actors.iter().filter(|a| a.cpu == cpu && a.context != Context::StoreBuffer).count() == 1;
+        let mut words = Vec::new();
+        for actor in self.actors.iter().filter(|a| a.context == Context::Task && alone(a.cpu)) {
+            let Some([Operation::SpeculativeRef { pfn }, ..]) = actor.body.program() else { continue };
+            let page = kernel.layout.page_va(*pfn);
+            let of = [(page, word::FLAGS), (nth_page(page, 1), word::COMPOUND_HEAD), (page, word::COUNT)];
+            let of = of.map(|(page, word)| Early::Word(word_va(page, word)));
+            words.extend(of.map(|of| EarlyLoad { cpu: actor.cpu, of, once: true }));
+        }
+        let mut cpus: Vec<u8> = words.iter().map(|load| load.cpu).collect();
+        cpus.dedup();
+        self.actors.extend(cpus.into_iter().map(|cpu| Actor {
+            name: format!("early loads of CPU {cpu}"),
+            cpu,
+            rounds: 1,
+            body: Body::Program(Vec::new()),
+            context: Context::LoadQueue,
+            line: None,
+        }));
+        words
     }
     /// What the engine is told of it.
     #[must_use]

@@ -238,11 +238,14 @@ fn world_options(document: &Document, kernel: &Kernel) -> WorldOptions {
 fn prepared(document: &Document, kernel: &Kernel) -> Result<(Scenario, Explored), SessionError> {
     let mut scenario = scenario(document)?;
     scenario.add_ipi_handlers(kernel);
+    let mut early = Vec::new();
     if document.environment.memory == MemoryName::Views {
         scenario.add_store_buffers();
+        early = scenario.add_load_queues(kernel);
     }
     let mut world = booted(kernel, scenario.actors.len() as u8, world_options(document, kernel), &setup(document))?;
     world.place(&scenario.places());
+    world.load_early(&early);
     Ok((scenario, world))
 }
 

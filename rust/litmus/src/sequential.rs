@@ -4,7 +4,7 @@
 use rustc_hash::FxHashSet;
 use vmemmap_arch::{Attr, Barrier, Data, Desc, Frame, FrameKind, Level, Order, Pa, Rmw, Slot, TableView, Tlbi, Va};
 use vmemmap_machine::config::{Ets, MachineConfig, RamRange};
-use vmemmap_machine::explored::{Context, Early, Ordering, Place as On, World, WorldOptions};
+use vmemmap_machine::explored::{Context, Early, EarlyLoad, Ordering, Place as On, World, WorldOptions};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::views::{FaultKind, Orders};
 
@@ -176,14 +176,14 @@ fn machine(test: &Test, ets: Ets, store_buffer: u8) -> Option<(World, Vec<Slot<T
 
 /// Words that threads may load early: those whose addresses they begin with. A load whose address depends on another is
 /// made in order (`Search::op`).
-fn early(test: &Test) -> Vec<(u8, Early)> {
+fn early(test: &Test) -> Vec<EarlyLoad> {
     let mut words = Vec::new();
     for (cpu, thread) in (0..).zip(&test.threads) {
         for word in thread.registers {
-            if let Some(Target::Page(v)) = test.variables.target(word)
-                && !words.contains(&(cpu, Early::Word(page(v))))
-            {
-                words.push((cpu, Early::Word(page(v))));
+            let Some(Target::Page(v)) = test.variables.target(word) else { continue };
+            let load = EarlyLoad { cpu, of: Early::Word(page(v)), once: false };
+            if !words.contains(&load) {
+                words.push(load);
             }
         }
     }

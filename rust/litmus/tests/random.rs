@@ -176,22 +176,21 @@ fn what_views_find_is_allowed() {
     nothing_beside_the_architecture(4, 500, Memory::Views, Ets::None);
 }
 
-/// Known: without FEAT_ETS2 an entry that was not valid lasts until its writer's DSB and the own context
-/// synchronisation after that. A CPU that has translated through a later value, or read it before a DSB, needs only its
-/// own ISB.
 #[test]
-fn without_ets2_it_accuses_seldom() {
-    for memory in [Memory::Sc, Memory::Explored] {
-        let (compared, accused) = beside_the_architecture(5, 600, memory, Ets::None);
-        assert!(compared > 480 && accused.len() <= compared / 100, "{} of {compared}: {}", accused.len(), accused[0]);
-    }
+fn without_ets2_what_it_finds_is_allowed() {
+    nothing_beside_the_architecture(5, 600, Memory::Sc, Ets::None);
+    nothing_beside_the_architecture(6, 400, Memory::Explored, Ets::None);
 }
 
 /// More of them (nightly).
 #[test]
 #[ignore = "takes minutes; run by make nightly"]
-fn more_of_what_it_finds_with_store_buffers_is_allowed() {
+fn more_of_what_the_machine_finds_is_allowed() {
     for seed in 21..31 {
-        nothing_beside_the_architecture(seed, 1000, Memory::Explored, Ets::Two);
+        for memory in [Memory::Sc, Memory::Explored] {
+            for ets in [Ets::Two, Ets::None] {
+                nothing_beside_the_architecture(seed, 1000, memory, ets);
+            }
+        }
     }
 }

@@ -21,7 +21,9 @@ use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::search::report::{Final, Report};
 use vmemmap_lab::world::Explored;
-use vmemmap_machine::explored::{Conflict, Context, Early, LocationKind, Mark, Ordering, Place, World, WorldOptions};
+use vmemmap_machine::explored::{
+    Conflict, Context, EarlyLoad, LocationKind, Mark, Ordering, Place, World, WorldOptions,
+};
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{Ets, MachineConfig, RamRange};
 
@@ -330,7 +332,7 @@ pub struct Programs {
     pub past: Past,
     pub lines: Vec<Vec<Line>>,
     /// Words that CPUs load early.
-    pub early: Vec<(u8, Early)>,
+    pub early: Vec<EarlyLoad>,
 }
 
 impl std::fmt::Debug for Programs {

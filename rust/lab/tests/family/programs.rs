@@ -11,7 +11,7 @@ use vmemmap_arch::{
     Alloc, Barrier, Data, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template,
     Tlbi, Until, Va, Var, Zone,
 };
-use vmemmap_machine::explored::Early;
+use vmemmap_machine::explored::{Early, EarlyLoad};
 use vmemmap_machine::op::{Op, Tok};
 
 use super::{Line, Past, Programs, Setup, options, page, weak_options};
@@ -281,15 +281,16 @@ impl Corpus {
     }
 
     /// One word or two of one CPU.
-    fn early(&mut self) -> Vec<(u8, Early)> {
+    fn early(&mut self) -> Vec<EarlyLoad> {
         let words = [Early::Var(Var(0)), Early::Word(page(0)), Early::Word(page(1)), Early::Word(page(0).plus(8))];
         let (first, second) = (self.rng.random_range(0..words.len()), self.rng.random_range(0..words.len()));
-        let both = [(0, words[first]), (0, words[second])];
+        let once = self.rng.random_bool(0.3);
+        let both = [first, second].map(|n| EarlyLoad { cpu: 0, of: words[n], once });
         both[..if first == second { 1 } else { 2 }].to_vec()
     }
     /// That CPU loads them, in the other order, among the lines of its program.
-    fn loads(&mut self, early: &[(u8, Early)], program: &mut Vec<Line>) {
-        for (_, of) in early {
+    fn loads(&mut self, early: &[EarlyLoad], program: &mut Vec<Line>) {
+        for EarlyLoad { of, .. } in early {
             let at = self.rng.random_range(0..=program.len());
             program.insert(
                 at,

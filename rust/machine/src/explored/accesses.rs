@@ -17,6 +17,7 @@ use super::cells::Cell;
 use super::memory::{FrameId, SlotId, offset};
 use super::options::Conflict;
 use super::stale::{Record, publication, seen};
+use super::tlb::Sight;
 use super::world::World;
 use crate::op::{Op, Tok};
 
@@ -69,14 +70,14 @@ impl World {
                 if let Some((slot, desc)) = self.touch_table(at, out) {
                     out.read(self.memory.word_cell(slot));
                     if desc.is_valid() {
-                        self.touch_news(actor, at, out);
+                        self.touch_news(actor, at, Sight::Read, out);
                     }
                 }
             }
             Op::Write { at, new, .. } | Op::Swap { at, new, .. } | Op::CompareExchange { at, new, .. } => {
                 self.touch_maintenance(actor, false, out);
                 self.touch_store(at, new, out);
-                self.touch_news(actor, at, out);
+                self.touch_news(actor, at, Sight::Written, out);
             }
             Op::Barrier(barrier) => {
                 let completes = match barrier {
@@ -278,8 +279,8 @@ impl World {
     pub(super) fn touch_entry(&mut self, actor: u8, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
         out.read(self.memory.cell(slot.table, offset::LIFE));
         self.touch_entry_of(slot, level, new, out);
-        let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
-        news.for_each(|r| self.touch_end(r, out));
+        let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r, Sight::Written));
+        news.for_each(|r| self.touch_seen(r, out));
     }
 
     fn touch_entry_of(&mut self, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
@@ -447,6 +448,11 @@ impl World {
         }
     }
 
+    /// Of news (`is_news`): with FEAT_ETS2 they end the value, without it they publish it as gone.
+    pub(super) fn touch_seen(&self, r: &Record, out: &mut impl Touch) {
+        if self.options.ets2() { self.touch_end(r, out) } else { self.touch_publication(r, out) }
+    }
+
     /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
     pub(super) fn touch_end(&self, r: &Record, out: &mut impl Touch) {
         let g = self.geometry;
@@ -534,8 +540,8 @@ impl World {
         });
         for r in self.stale.iter().filter(|r| va.since(r.va) < g.entry_span(r.level)) {
             out.read(r.cell);
-            if self.is_news(actor, r) {
-                self.touch_end(r, out);
+            if self.is_news(actor, r, Sight::Translated) {
+                self.touch_seen(r, out);
             }
             if let Kind::Page(pa) | Kind::Block(pa) = g.kind(r.value, r.level) {
                 let pa = pa.0 + (va.0 & (g.entry_span(r.level) - 1));

@@ -235,7 +235,7 @@ impl World {
             self.store_entry(actor, slot, level, old, new);
         }
         if new.is_valid() {
-            self.note_read(actor, slot);
+            self.note_written(actor, slot);
         }
     }
 }

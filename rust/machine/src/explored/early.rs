@@ -28,11 +28,21 @@ pub enum Early {
     Word(Va),
 }
 
+/// A word, the CPU that may load it early, and which of its loads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct EarlyLoad {
+    pub cpu: u8,
+    pub of: Early,
+    /// Only the first of its program: later ones may have an address that comes from a load.
+    pub once: bool,
+}
+
 /// What a CPU may hold of such a word, in cells.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     cpu: u8,
     of: Early,
+    once: bool,
     /// The frame that was read + 1, shifted left by one, and 1; 0: nothing is held. The location of all of it.
     cell: Cell,
 }
@@ -44,6 +54,10 @@ impl Held {
     /// Whether an entry on the way to the word has changed.
     const fn changed(self) -> Cell {
         self.cell + 2
+    }
+    /// Whether it is loaded early no more.
+    const fn spent(self) -> Cell {
+        self.cell + 3
     }
 }
 
@@ -106,9 +120,9 @@ impl World {
     /// Words that CPUs may load early: no load of one there has an address that comes from an earlier load. Call it
     /// after `place`, before anybody runs. CPUs that several actors share, and those without a store buffer, load
     /// nothing early.
-    pub fn load_early(&mut self, words: &[(u8, Early)]) {
+    pub fn load_early(&mut self, words: &[EarlyLoad]) {
         let known = std::mem::take(&mut self.early);
-        for &(cpu, of) in words {
+        for &EarlyLoad { cpu, of, once } in words {
             let alone = (0..self.places.len()).all(|a| self.places[a].cpu != cpu || self.beside[a] == 0);
             if !alone || self.buffered >> cpu & 1 == 0 {
                 continue;
@@ -116,7 +130,7 @@ impl World {
             // Apart, since a search takes even rows of shared locations to go on.
             let again = known.iter().find(|h| (h.cpu, h.of) == (cpu, of)).map(|h| h.cell);
             let cell = again.unwrap_or_else(|| self.memory.cells.reserve(2 * ASIDE as usize) + ASIDE);
-            let held = Held { cpu, of, cell };
+            let held = Held { cpu, of, once, cell };
             self.early.push(held);
             if let Early::Word(va) = of
                 && self.stale_at(va).next().is_some()
@@ -126,7 +140,7 @@ impl World {
         }
     }
     pub(super) fn is_early(&self, location: Cell) -> bool {
-        self.early.iter().any(|h| (h.cell..h.cell + 3).contains(&location))
+        self.early.iter().any(|h| (h.cell..h.cell + 4).contains(&location))
     }
 
     fn early_of(&self, cpu: u8) -> impl Iterator<Item = Held> + '_ {
@@ -134,6 +148,10 @@ impl World {
     }
     fn holds_value(&self, held: Held) -> bool {
         self.memory.cells.get(held.cell) != 0
+    }
+    /// Whether it may be loaded early now.
+    fn is_free(&self, held: Held) -> bool {
+        !self.holds_value(held) && self.memory.cells.get(held.spent()) == 0
     }
     /// What the operation finds loaded already.
     pub(super) fn loaded_early(&self, actor: u8, op: &Op) -> Option<Held> {
@@ -149,7 +167,7 @@ impl World {
     /// without reading what is freed (a guess that goes wrong is no access of anybody's).
     fn early_ways(&mut self, cpu: u8) -> Vec<(Held, u64, u64)> {
         let mut ways = Vec::new();
-        let free: Vec<Held> = self.early_of(cpu).filter(|h| !self.holds_value(*h)).collect();
+        let free: Vec<Held> = self.early_of(cpu).filter(|h| self.is_free(*h)).collect();
         for held in free {
             match held.of {
                 Early::Var(var) => {
@@ -198,6 +216,7 @@ impl World {
         let value = self.memory.cells.get(held.value());
         let frame = (self.memory.cells.get(held.cell) >> 1) as FrameId;
         self.let_go(held);
+        self.spend(held);
         if let (Early::Word(va), Some(frame)) = (held.of, frame.checked_sub(1)) {
             self.note_translated(actor, va);
             self.note_access(actor, va, frame);
@@ -215,6 +234,11 @@ impl World {
         self.memory.cells.set(held.cell, 0);
         self.memory.cells.set(held.value(), 0);
     }
+    fn spend(&mut self, held: Held) {
+        if held.once {
+            self.memory.cells.set(held.spent(), 1);
+        }
+    }
     fn let_all_go(&mut self, of: impl Fn(Held) -> bool) {
         for n in 0..self.early.len() {
             if of(self.early[n]) {
@@ -225,6 +249,10 @@ impl World {
     /// The operation, which is about to execute, orders loads that come after it in the program.
     pub(super) fn order_loads(&mut self, actor: u8, op: &Op) {
         let cpu = self.cpu_of(actor);
+        let loaded = loads(op).and_then(|of| self.early_of(cpu).find(|h| h.of == of));
+        if let Some(held) = loaded {
+            self.spend(held);
+        }
         match effect(op) {
             Effect::Keeps(None) => {}
             // Coherence: of two accesses to one word the second does not see less.
@@ -284,7 +312,7 @@ impl World {
         for held in all {
             out.write(held.cell);
             match held.of {
-                _ if self.holds_value(held) => {}
+                _ if !self.is_free(held) => {}
                 Early::Var(var) => out.read(self.var_cell(var)),
                 Early::Word(va) => self.touch_access(actor, va, out, |w, f, out| {
                     out.read(w.memory.cell(f, offset::TEMPLATE));

@@ -40,7 +40,7 @@ mod world;
 pub use accesses::Touch;
 pub use describe::Described;
 pub use direct::Direct;
-pub use early::Early;
+pub use early::{Early, EarlyLoad};
 pub use location::LocationKind;
 pub use lock_order::NewOrder;
 pub use options::{Conflict, Ordering, WorldOptions};

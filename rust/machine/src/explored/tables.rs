@@ -101,7 +101,7 @@ impl World {
         // Also one that changes nothing, and one that is seen and left: both come before each later translation that
         // faults.
         if (stores && new.is_valid()) || (reads && old.is_valid()) {
-            self.note_read(actor, slot);
+            self.note_written(actor, slot);
         }
         reply
     }

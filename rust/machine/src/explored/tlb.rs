@@ -121,11 +121,11 @@ impl World {
         }
     }
 
-    /// What `note_read` would change.
-    pub(super) fn touch_news(&self, actor: u8, at: Slot<Tok>, out: &mut impl Touch) {
+    /// What `note_read` or `note_written` would change.
+    pub(super) fn touch_news(&self, actor: u8, at: Slot<Tok>, sight: Sight, out: &mut impl Touch) {
         if let Ok(slot) = self.table_of(at) {
-            let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r));
-            news.for_each(|r| self.touch_end(r, out));
+            let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r, sight));
+            news.for_each(|r| self.touch_seen(r, out));
         }
     }
 
@@ -243,26 +243,45 @@ impl World {
         }
     }
 
-    /// The CPU has read the entry as it is now, valid: with FEAT_ETS2 no later access of its faults on what it was.
+    /// The CPU has read or written the entry as it is now, valid.
     pub(super) fn note_read(&mut self, actor: u8, slot: SlotId) {
-        self.note_seen(actor, |_, r| r.slot == slot);
+        self.note_seen(actor, Sight::Read, |_, r| r.slot == slot);
+    }
+    pub(super) fn note_written(&mut self, actor: u8, slot: SlotId) {
+        self.note_seen(actor, Sight::Written, |_, r| r.slot == slot);
     }
     /// The CPU has translated through the entries as they are now.
     pub(super) fn note_translated(&mut self, actor: u8, va: Va) {
-        self.note_seen(actor, |g, r| spans(g, r, va));
+        self.note_seen(actor, Sight::Translated, |g, r| spans(g, r, va));
     }
-    fn note_seen(&mut self, actor: u8, what: impl Fn(&Geometry, &Record) -> bool) {
-        if !self.options.orders_faults() || self.stale.is_empty() {
+    fn note_seen(&mut self, actor: u8, sight: Sight, what: impl Fn(&Geometry, &Record) -> bool) {
+        if !self.options.is_ordered() || self.stale.is_empty() {
             return;
         }
-        let (g, me) = (self.geometry, 1u64 << self.cpu_of(actor));
-        let seen = |r: &Record| !r.value.is_valid() && what(&g, r);
-        self.stale.update(&mut self.memory.cells, |r, s| if seen(r) { state::without(s, me) } else { s });
+        let (g, cpu, ets2) = (self.geometry, self.cpu_of(actor), self.options.ets2());
+        self.stale.update(&mut self.memory.cells, |r, s| match () {
+            () if r.value.is_valid() || !what(&g, r) => s,
+            () if is_everywhere(sight, cpu, s) => {
+                if ets2 {
+                    0
+                } else {
+                    state::published(s)
+                }
+            }
+            () if ets2 => state::without(s, 1 << cpu),
+            () => s,
+        });
     }
 
-    /// Whether `note_read` or `note_translated`, which look at it, would change the record.
-    pub(super) fn is_news(&self, actor: u8, r: &Record) -> bool {
-        self.options.orders_faults() && !r.value.is_valid() && self.holders_of(r) >> self.cpu_of(actor) & 1 != 0
+    /// Whether `note_seen`, which looks at it, would change the record.
+    pub(super) fn is_news(&self, actor: u8, r: &Record, sight: Sight) -> bool {
+        let (s, cpu) = (self.memory.cells.get(r.cell), self.cpu_of(actor));
+        self.options.is_ordered()
+            && !r.value.is_valid()
+            && match self.options.ets2() {
+                true => is_everywhere(sight, cpu, s) || s & state::HOLDERS & 1 << cpu != 0,
+                false => is_everywhere(sight, cpu, s) && state::writer(s).is_some(),
+            }
     }
 
     /// An ISB or an exception entry of these CPUs: they take no longer an invalid entry that is published as gone, nor
@@ -381,6 +400,25 @@ fn held_by_agent(s: u64) -> bool {
 /// A context synchronisation ends it: an old invalid entry whose successor is published, or what is invalidated.
 fn ends(r: &Record, s: u64) -> bool {
     (!r.value.is_valid() && state::writer(s).is_none()) || s & state::UNSYNCHRONIZED != 0
+}
+
+/// How a CPU comes to know the value of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sight {
+    Translated,
+    Read,
+    Written,
+}
+
+/// The store that made the entry valid has been seen from memory, where it has happened then: all that is done from here
+/// on comes after it. A walk is not served from a store buffer, nor is a load by another CPU than the writer. (Who
+/// faults all the same, having done nothing since, might have done so before.)
+fn is_everywhere(sight: Sight, cpu: u8, s: u64) -> bool {
+    match sight {
+        Sight::Translated => true,
+        Sight::Read => state::writer(s) != Some(cpu),
+        Sight::Written => false,
+    }
 }
 
 /// The record translates `va`.
