@@ -8,7 +8,7 @@ mod family;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
-use family::mutants::{MUTANTS, WEAK_MUTANTS};
+use family::mutants::{EARLY_MUTANTS, MUTANTS, WEAK_MUTANTS};
 use family::programs::{Corpus, Shape};
 use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, search_parts, shrunk};
 use vmemmap_arch::descriptor::prot;
@@ -496,6 +496,11 @@ fn an_access_set_with_a_rule_less_is_noticed() {
 #[test]
 fn an_access_set_of_weak_memory_with_a_rule_less_is_noticed() {
     all_are_noticed(WEAK_MUTANTS, true, false);
+}
+
+#[test]
+fn an_access_set_of_early_loads_with_a_rule_less_is_noticed() {
+    all_are_noticed(EARLY_MUTANTS, true, true);
 }
 
 fn all_are_noticed(mutants: &[Mutant], weak: bool, early: bool) {

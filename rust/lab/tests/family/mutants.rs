@@ -20,6 +20,10 @@ impl Mutant {
     }
     /// Whether the operation may lose something at all.
     pub fn concerns(&self, op: &Op) -> bool {
+        // Everybody may have early loads beside it.
+        [*op, Op::LoadEarly].iter().any(|op| self.loses_of(op))
+    }
+    fn loses_of(&self, op: &Op) -> bool {
         ALL_KINDS.iter().any(|kind| (self.loses)(op, *kind))
     }
 }
@@ -91,4 +95,16 @@ pub const WEAK_MUTANTS: &[Mutant] = &[
     Mutant::new("a commit without the variable", |op, l| matches!(op, Op::Commit) && l == Var),
     Mutant::new("a commit without stale values", |op, l| matches!(op, Op::Commit) && l == Stale),
     Mutant::new("a barrier without the buffer", |op, l| matches!(op, Op::Barrier(_)) && l == Buffer),
+];
+
+/// Rules of early loads.
+pub const EARLY_MUTANTS: &[Mutant] = &[
+    Mutant::new("what orders loads, or is one, without what is held", |op, l| {
+        !matches!(op, Op::LoadEarly) && l == Early
+    }),
+    Mutant::new("an early load without what is held", |op, l| matches!(op, Op::LoadEarly) && l == Early),
+    Mutant::new("an early load without the word", |op, l| matches!(op, Op::LoadEarly) && l == Word),
+    Mutant::new("an early load without the variable", |op, l| matches!(op, Op::LoadEarly) && l == Var),
+    Mutant::new("an early load without the entries on its walk", |op, l| matches!(op, Op::LoadEarly) && l == Entry),
+    Mutant::new("an early load without stale values", |op, l| matches!(op, Op::LoadEarly) && l == Stale),
 ];
