@@ -211,7 +211,14 @@ impl Model for Explored {
         let oracle = if o.strict { "strict" } else { "observed" };
         let memory = match o.store_buffer {
             0 => "sequentially consistent memory".to_owned(),
-            n => format!("weak memory (up to {n} plain stores of a CPU wait unordered; loads are in order)"),
+            n => {
+                let loads = match self.early_words() {
+                    0 => "loads are in order".to_owned(),
+                    1 => "loads are in order, but for one word's".to_owned(),
+                    n => format!("loads are in order, but for those of {n} words"),
+                };
+                format!("weak memory (up to {n} plain stores of a CPU wait unordered; {loads})")
+            }
         };
         let mut words = format!("{memory}, stale translations per slot, {oracle} oracle");
         let parts = [

@@ -103,3 +103,13 @@ fn a_translation_is_not_newer_than_the_next() {
                 DSB SY | ;\nSTR X5,[X6] | ;\nexists (1:X0=3 /\\ 1:X3=1)\n";
     both(text, Observation::Never);
 }
+
+/// An early load that went through a new entry has seen it in memory: what comes after does not fault on what it was.
+#[test]
+fn an_early_load_sees_its_entry_in_memory() {
+    let text = "AArch64 seen\n{\nint x=1; int y=2;\n[PTE(x)]=(oa:PA(x), valid:0);\n0:X1=PTE(x); 0:X2=(oa:PA(y)); \
+                0:X3=x;\n1:X1=y; 1:X2=x;\n}\nP0 | P1 ;\nSTLR X2,[X1] | MOV W0,#4 ;\nL0: LDR W4,[X3] | STR \
+                W0,[X1] ;\n | L1: LDR W3,[X2] ;\nexists (0:X4=2 /\\ fault(P1:L1,x))\n";
+    assert_eq!(observed(text, Memory::Promises, Ets::Two), Observation::Never);
+    assert_eq!(observed(text, Memory::Explored, Ets::Two), Observation::Never);
+}

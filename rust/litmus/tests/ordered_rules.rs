@@ -106,3 +106,58 @@ fn an_isb_ends_what_the_own_cpu_invalidated() {
     check(&own(&["DSB SY"]), Ets::Two, Observation::Never);
     check(&own(&["ISB"]), Ets::Two, Observation::Sometimes);
 }
+
+/// `flush_tlb_kernel_range` begins with `dsb(ishst)`: for what another CPU cleared that is enough if the news came by a
+/// lock's read-modify-write, which stores, or if there is a branch on it; an acquire load alone is not ordered before
+/// the invalidate. This is the exact search, and `views`; the explored machine tracks no branches and takes it as
+/// ordered.
+#[test]
+fn a_dsb_of_stores_orders_no_load_before_a_tlbi() {
+    let text = |learns: &'static str, branch: &[&'static str]| {
+        let mut code = vec![learns];
+        code.extend(branch);
+        code.extend(["DSB ST", "LSR X4,X2,#12", "TLBI VAAE1IS,X4", "DSB SY", "ISB", "L0: LDR W3,[X2]", "E:"]);
+        let publish: &[&str] = &["STR X2,[X1]", "DMB ST", "MOV W6,#1", "STR W6,[X5]"];
+        test(VALID, [publish, &code], "1:X0=1 /\\ ~fault(P1:L0,x)")
+    };
+    for (text, expected) in [
+        (text("LDAR W0,[X1]", &[]), Observation::Sometimes),
+        (text("LDAR W0,[X1]", &["CBZ W0,E"]), Observation::Never),
+        (text("SWPA W7,W0,[X1]", &[]), Observation::Never),
+    ] {
+        for memory in [Memory::Promises, Memory::Views] {
+            for ets in [Ets::None, Ets::Two] {
+                let options = Options { memory, ets, budget: Budget::Steps(3_000_000) };
+                let answer = run(&text, &options, &|| false).unwrap_or_else(|e| panic!("{e}\n{text}"));
+                assert_eq!(answer.observation, expected, "{memory:?} {ets:?}\n{text}");
+            }
+        }
+    }
+}
+
+/// A search that is cut says so, whatever the test asks, unless what it found decides.
+#[test]
+fn a_search_that_is_cut_says_unknown() {
+    let text = test(VALID, [&["STR X2,[X1]", "DSB SY"], &["LDR W0,[X1]", "L0: LDR W3,[X2]"]], "1:X0=7");
+    for memory in [Memory::Sc, Memory::Explored, Memory::Views, Memory::Promises] {
+        let asked = |steps| {
+            let options = Options { memory, ets: Ets::Two, budget: Budget::Steps(steps) };
+            run(&text, &options, &|| false).expect("a test of the core")
+        };
+        let (cut, whole) = (asked(1), asked(1_000_000));
+        assert_eq!((cut.observation, cut.complete), (Observation::Unknown, false), "{memory:?}");
+        assert!(cut.text.contains("Unknown"), "{memory:?}: {}", cut.text);
+        assert_eq!((whole.observation, whole.complete), (Observation::Never, true), "{memory:?}");
+    }
+}
+
+/// A loop without an end: no execution came to one, so it is not Never.
+#[test]
+fn a_test_whose_executions_are_all_cut_says_unknown() {
+    let text = test(VALID, [&["L: B L"], &["LDR W0,[X1]"]], "1:X0=0");
+    for memory in [Memory::Sc, Memory::Views, Memory::Promises] {
+        let options = Options { memory, ets: Ets::Two, budget: Budget::Steps(1_000_000) };
+        let answer = run(&text, &options, &|| false).expect("a test of the core");
+        assert_eq!(answer.observation, Observation::Unknown, "{memory:?}");
+    }
+}

@@ -139,6 +139,11 @@ impl World {
             }
         }
     }
+    /// How many words are loaded early, by one CPU or another.
+    #[must_use]
+    pub const fn early_words(&self) -> usize {
+        self.early.len()
+    }
     pub(super) fn is_early(&self, location: Cell) -> bool {
         self.early.iter().any(|h| (h.cell..h.cell + 4).contains(&location))
     }
@@ -206,6 +211,10 @@ impl World {
     pub(super) fn perform_early(&mut self, actor: u8, outcome: u16) -> Reply {
         let ways = self.early_ways(self.cpu_of(actor));
         let Some(&(held, frame, value)) = ways.get(usize::from(outcome)) else { return Reply::of(0) };
+        if let Early::Word(va) = held.of {
+            // The walk is made now. (Where nobody takes the value, this is a fault less.)
+            self.note_translated(actor, va);
+        }
         self.memory.cells.set(held.cell, frame);
         self.memory.cells.set(held.value(), value);
         let number = self.early.iter().position(|h| h.cell == held.cell).map_or(0, |n| n + 1);
@@ -218,7 +227,6 @@ impl World {
         self.let_go(held);
         self.spend(held);
         if let (Early::Word(va), Some(frame)) = (held.of, frame.checked_sub(1)) {
-            self.note_translated(actor, va);
             self.note_access(actor, va, frame);
         }
         Reply::of(value)
