@@ -54,6 +54,8 @@ faults! {
     unordered_table: UnorderedTable,
     /// `smp_wmb` before `set_pte_at` in a restore and in the copy of the head (`content_wmb`).
     unordered_content: UnorderedContent,
+    /// `set_pte` of `vmap_pages_pte_range` (`vmap_entry`).
+    missing_isb: MissingIsb,
     /// `add_hugetlb_page` of a page whose restore failed.
     surplus_lost: SurplusLost,
     /// `remove_hugetlb_page` of a free page, all pages being surplus.
@@ -130,6 +132,17 @@ pub(crate) fn next_frame<T: Copy>(
 pub(crate) fn fill_entry<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, new: Desc) {
     if unordered_table(k) {
         cpu.write(at, new, Order::Plain);
+    } else {
+        set_entry(cpu, at, new);
+    }
+}
+
+/// An entry of vmalloc.
+#[inline]
+pub(crate) fn vmap_entry<C: Cpu>(k: &Kernel, cpu: &C, at: Slot<C::Tok>, new: Desc) {
+    if missing_isb(k) {
+        cpu.write(at, new, Order::Plain);
+        cpu.barrier(Barrier::DsbIshst);
     } else {
         set_entry(cpu, at, new);
     }

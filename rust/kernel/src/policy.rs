@@ -421,6 +421,7 @@ rows! {
             without smp_wmb (I21, in weak memory)",
         UnorderedContent = "unordered-content": "restore and the copy of the head map their frames without smp_wmb \
             (I22, in weak memory)",
+        MissingIsb = "missing-isb": "vmalloc maps its pages without the isb of set_pte (I2, without FEAT_ETS2)",
         SurplusLost = "surplus-lost": "a failed restore puts the page back without counting it as surplus (I24)",
         SurplusKept = "surplus-kept": "dissolve (2021, 6.1) and demote leave a free surplus page counted as surplus, \
             as the kernel has it (I24)",

@@ -6,6 +6,7 @@ use vmemmap_arch::{
     Alloc, Attr, Cpu, Frame, FrameKind, FrameList, Kind, Level, LockId, Mode, Order, Rmw, Slot, Va, Zone,
 };
 
+use crate::mutants;
 use crate::pgtable::{
     __flush_tlb_kernel_pgtable, clear_entry, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once,
     set_entry,
@@ -286,7 +287,7 @@ fn vmap_pages_range<C: Cpu>(k: &Kernel, cpu: &C, start: Va, bytes: u64) -> Resul
         };
         last = Some(pte);
         let frame = data(cpu, 0).ok_or(Errno::ENOMEM)?;
-        set_entry(cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
+        mutants::vmap_entry(k, cpu, pte, leaf(&k.geometry, frame.pa, prot::PAGE_KERNEL | k.extra_prot));
         addr = addr.plus(k.geometry.page_size());
     }
     Ok(())
