@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -126,3 +127,45 @@ def test_lanes_of_text_stand_side_by_side() -> None:
 def test_histories_name_locks_that_are_held(result: ReplayResult) -> None:
     assert any(line.startswith("mem_hotplug_lock held by hot remove since step") for line in history(result))
     assert isinstance(result.violation, Violation)
+
+
+@pytest.fixture(scope="module")
+def weak() -> dict[str, ReplayResult]:
+    """A store that waits, and a load that takes effect early."""
+    replayed: dict[str, ReplayResult] = {}
+    asked = [("table", "published_out_of_order", "table"), ("early", "R2", "count-first-plain")]
+    for name, scenario, variant in asked:
+        trace = vmemmap.explore(scenario, variant=variant, budget="20s", shorten=0.5).trace_file()
+        assert trace is not None
+        replayed[name] = vmemmap.replay(trace)
+    return replayed
+
+
+def test_a_load_that_found_an_old_value_says_why_it_could(weak: dict[str, ReplayResult]) -> None:
+    trace = weak["early"].trace
+    by_number = {step.step: step for step in trace}
+    [old] = [step for step in trace if step.since is not None and step.op != "commit"]
+    assert old.since is not None and by_number[old.since].op == "load early"
+    assert (old.op, old.old, by_number[old.since].old) == ("load", 0, 0)
+    assert f"old, loaded early in step {old.since}, since when nothing orders it: it missed the store of" in old.note
+    missed = by_number[int(old.note.split("it missed the store of step ")[1].split(":")[0])]
+    assert missed.op == "write" and old.since != missed.step < old.step
+
+
+def test_a_store_that_waits_names_its_commit_and_back(weak: dict[str, ReplayResult]) -> None:
+    trace = weak["table"].trace
+    begun = [step for step in trace if "waits in the store buffer" in (step.taken or "")]
+    assert begun, "a store waits"
+    for step in trace:
+        if step.op == "commit":
+            assert step.since in {b.step for b in begun}
+            assert f"waited since step {step.since}" in step.note
+
+
+def test_what_waits_is_drawn_from_its_beginning_to_its_end_on_its_lane(weak: dict[str, ReplayResult]) -> None:
+    drawn = page(weak["early"])
+    assert drawn.count('class="wait from ') == drawn.count('class="wait to ') == 1
+    assert drawn.count('class="wait through ') >= 1
+    lanes = set(re.findall(r'class="wait \w+ lane\d" style="--lane-at: (\d+)"', drawn))
+    heads = re.findall(r'<div class="head lane\d">([^<]*) <span>', drawn)
+    assert [heads[int(lane) - 1] for lane in lanes] == ["early loads of CPU 1"]

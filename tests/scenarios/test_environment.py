@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from vmemmap import _core
 from vmemmap.errors import VmemmapError
 from vmemmap.lab.exploration import explore
 from vmemmap.lab.neighbours import Neighbours
-from vmemmap.lab.scenario import Actor, Scenario, Variant, scenario
+from vmemmap.lab.scenario import Actor, Scenario, Variant, find, scenario
 from vmemmap.lab.setup import Setup
 
 EXCHANGE = {"mapping": "basepages", "update": "store"}
@@ -82,3 +84,28 @@ def test_a_fault_handler_hides_no_operation_of_the_cpu(scenario: str, variant: s
     )
     assert handled.exhaustive and plain.exhaustive
     assert (handled.verdict, handled.invariants) == (plain.verdict, plain.invariants)
+
+
+def test_a_trace_from_before_there_was_a_choice_replays_as_published() -> None:
+    """I19 beside R24 is violated only where a store counts from its own CPU's DSB on."""
+    scenario = find("R24")
+    variant = next(v for v in scenario.variants if v.name == "snapshot")
+    document = json.loads(scenario.set_up(variant).json())
+    document["judged"] = ["I19"]
+    options = json.dumps({"seconds": 30, "shorten_seconds": 1})
+    document["environment"]["ordering"] = "ordered"
+    assert json.loads(_core.explore(json.dumps(document), options))["verdict"] == "safe"
+    document["environment"]["ordering"] = "published"
+    found = json.loads(_core.explore(json.dumps(document), options))
+    assert found["verdict"] == "violated"
+    trace = found["witnesses"]["I19"]["trace"]
+
+    def replayed(ordering: str | None) -> tuple[bool, bool]:
+        trace["document"]["environment"].pop("ordering", None)
+        if ordering is not None:
+            trace["document"]["environment"]["ordering"] = ordering
+        answer = json.loads(_core.replay(json.dumps(trace), "{}"))
+        return answer["fell"], answer["divergence"] is None
+
+    assert replayed("published") == replayed(None) == (True, True)
+    assert replayed("ordered")[0] is False

@@ -47,6 +47,7 @@ class CellDict(TypedDict):
 
 class _StepMaybe(TypedDict, total=False):
     taken: str | None
+    since: int | None
     judgement: bool
 
 

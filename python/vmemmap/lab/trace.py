@@ -37,6 +37,8 @@ class Step:
     place: str = ""
     #: The alternative of the environment that was taken, unless the first.
     taken: str | None = None
+    #: The step in which began what takes effect here: a store that waited, or a load that was made early.
+    since: int | None = None
     #: A judgement on the spot (`warn`), no operation.
     judgement: bool = False
 
@@ -62,6 +64,7 @@ class Step:
             label=str(raw.get("label") or ""),
             place=str(raw.get("place") or ""),
             taken=raw.get("taken"),
+            since=raw.get("since"),
             judgement=bool(raw.get("judgement", False)),
         )
 

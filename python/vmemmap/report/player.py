@@ -67,6 +67,9 @@ class Frame:
     #: (number of the cell, kind, words), and what each CPU may hold of stale translations, if that changes.
     cells: list[tuple[int, str, str]] = field(default_factory=list[tuple[int, str, str]])
     stale: list[list[str]] | None = None
+    #: Which step it is the end of; lanes (from 1) on which something waits here (from, through, to), in words.
+    since: str = ""
+    waits: list[tuple[int, str, str]] = field(default_factory=list[tuple[int, str, str]])
 
     @property
     def number(self) -> str:
@@ -227,6 +230,10 @@ def _framed(trace: Sequence[Step], fatal: int, entries: Sequence[tuple[str, int]
     """Steps that are drawn: where actors meet, the fatal one, and what changes tables that others can reach."""
     meeting = conflicts(trace)
     shown = {fatal, *meeting, *meeting.values()}
+    number = {step.step: index for index, step in enumerate(trace)}
+    for index, step in enumerate(trace):
+        if step.since in number:
+            shown |= {index, number[step.since]}
     run: list[int] = []
 
     def keep() -> None:
@@ -272,7 +279,9 @@ def _single(trace: Sequence[Step], index: int, lane: int, source: int | None, is
     label = step.label or step.note.partition(":")[0]
     place = step.place or (f"{step.address:#x}" if step.address is not None else "")
     said = f"{violated[1]} violated: {violated[2]}" if violated else ""
-    return Frame(lane, (step,), _head(step), place, _change(step), label, step.taken or "", before, said, is_fatal)
+    since = f"began in step {step.since}" if step.since is not None else ""
+    taken = step.taken or ""
+    return Frame(lane, (step,), _head(step), place, _change(step), label, taken, before, said, is_fatal, since=since)
 
 
 def _frames(trace: Sequence[Step], fatal: int, entries: Sequence[tuple[str, int] | None]) -> Iterator[Frame]:
@@ -334,6 +343,7 @@ def player(trace: Sequence[Step], violation: Violation | None, title: str, granu
             if word is not None:
                 first.setdefault(entry, word)
     frames = list(_frames(trace, fatal, entries))
+    _join(frames, {actor: lane for lane, actor in enumerate(actors)})
     at = {step.step: entry for step, entry in zip(trace, entries, strict=True)}
     # Those at which something is drawn come first, before the entries of a table that is merely scanned.
     singles = [at[f.steps[0].step] for f in frames if len(f.steps) == 1 and f.head]
@@ -342,6 +352,25 @@ def player(trace: Sequence[Step], violation: Violation | None, title: str, granu
     order = {entry: number for number, entry in enumerate(entry for _, kept in drawn for entry in kept)}
     _follow(frames, at, order, tables, _Stale(tables, sorted(set(actors.values()))))
     return Player(title, tuple(actors.items()), tuple(table for table, _ in drawn), tuple(frames))
+
+
+def _join(frames: Sequence[Frame], lanes: Mapping[str, int]) -> None:
+    """Draws what begins in one step and takes effect in a later one as a line between the two, on the lane of the store
+    buffer or load queue."""
+    rows = {step.step: row for row, frame in enumerate(frames) for step in frame.steps}
+    for end, last in enumerate(frames):
+        step = last.steps[0]
+        if step.since not in rows:
+            continue
+        begin = rows[step.since]
+        first = frames[begin].steps[0]
+        # A commit is the buffer's, and so is an early load the queue's.
+        waits = step.op == "commit"
+        lane = lanes[step.actor if waits else first.actor] + 1
+        frames[begin].waits.append((lane, "from", "waits" if waits else ""))
+        frames[end].waits.append((lane, "to", "" if waits else "returned"))
+        for frame in frames[begin + 1 : end]:
+            frame.waits.append((lane, "through", ""))
 
 
 def _follow(

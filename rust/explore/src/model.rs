@@ -130,6 +130,14 @@ pub struct Described {
     /// Frames that it is about, by address, the most telling first: the table or frame that it works on, then those
     /// that the words in it lead to.
     pub about: Vec<u64>,
+    /// The operation begins something that takes effect in a later step, or ends what an earlier one began, by a number:
+    /// a store that waits, a load that is made early.
+    pub begins: Option<u64>,
+    pub ends: Option<u64>,
+    /// Of an old value: where, and the word that would be found now.
+    pub instead: Option<(u64, u64)>,
+    /// For the model's own use between `describe` and `describe_after`.
+    pub scratch: usize,
 }
 
 /// A violated invariant as the model reports it, by actor number.

@@ -30,6 +30,9 @@ impl DerefMut for Explored {
     }
 }
 
+/// Early loads among the numbers of what begins and ends, beside stores that wait.
+const EARLY: u64 = 1 << 32;
+
 /// An access set that the machine fills.
 struct Touched<'f>(&'f mut AccessSet);
 
@@ -175,12 +178,28 @@ impl Model for Explored {
     }
     fn describe(&self, actor: u8, op: &Op) -> Described {
         let d = World::describe(self, actor, op);
-        Described { op: d.op.to_owned(), place: d.place, address: d.address, old: d.old, new: d.new, about: d.about }
+        Described {
+            op: d.op.to_owned(),
+            place: d.place,
+            address: d.address,
+            old: d.old,
+            new: d.new,
+            about: d.about,
+            begins: None,
+            ends: d.ends.map(|number| EARLY | number),
+            instead: d.instead,
+            scratch: d.waiting,
+        }
     }
     fn alternative(&mut self, actor: u8, op: &Op, outcome: u16) -> String {
         World::alternative(self, actor, op, outcome)
     }
-    fn describe_after(&self, _actor: u8, op: &Op, reply: Reply, text: &mut Described) {
+    fn describe_after(&self, actor: u8, op: &Op, reply: Reply, text: &mut Described) {
+        if let (waiting, Some(last)) = World::waiting(self, actor)
+            && waiting > text.scratch
+        {
+            text.begins = Some(last);
+        }
         match op {
             // What was found is what was there; a read leaves it there.
             Op::Read { .. } | Op::VarLoad { .. } | Op::Load { .. } | Op::LoadFrame { .. } | Op::WaitUntil { .. } => {
@@ -190,7 +209,12 @@ impl Model for Explored {
                 (text.old, text.new) = (Some(reply.value), Some(op.apply(reply.value)))
             }
             Op::VarAdd { n, .. } => text.new = text.old.map(|old| old.wrapping_add(*n as u64)),
+            Op::LoadEarly => {
+                text.begins = Some(EARLY | u64::from(reply.tok));
+                (text.old, text.address) = (Some(reply.value), World::early_address(self, reply.tok));
+            }
             Op::Commit => {
+                text.ends = Some(reply.value);
                 if let Some((address, new)) = World::committed(self, reply.value) {
                     (text.address, text.new) = (address, Some(new));
                     text.about.extend(address);

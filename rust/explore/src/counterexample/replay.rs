@@ -182,7 +182,9 @@ impl<M: Model, A: Actors<M>> Again<'_, '_, M, A> {
         let outcomes = self.runner.outcomes(actor);
         let mut inner = self.runner.inner();
         let op = inner.actors[actor].pending?;
-        (1..outcomes).find(|outcome| inner.model.alternative(actor as u8, &op, *outcome) == taken)
+        let known = (1..outcomes).find(|outcome| inner.model.alternative(actor as u8, &op, *outcome) == taken);
+        // As traces had it that were written before stores that wait were named.
+        known.or_else(|| (1..outcomes).find(|outcome| format!("choice {outcome} of {outcomes}") == taken))
     }
 
     /// Lets the pending operation execute; its place in the record.

@@ -41,6 +41,10 @@ pub struct TraceStep {
     /// Which alternative of the environment was taken, unless the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<String>,
+    /// Of what took effect in two steps, the first: that of a store whose waiting ends here, or in which a load was made
+    /// early whose old value is returned here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u32>,
     /// A judgement on the spot (`warn`) rather than an operation: no step of the schedule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub judgement: bool,
@@ -314,7 +318,7 @@ impl Recording {
 
     /// All of them.
     pub fn trace_steps<M: Model, A: Actors<M>>(&self, actors: &A) -> Vec<TraceStep> {
-        self.steps.iter().enumerate().map(|(at, step)| trace_step::<M, A>(actors, at, step)).collect()
+        self.steps.iter().enumerate().map(|(at, _)| self.trace_step::<M, A>(actors, at)).collect()
     }
 
     /// For reading: long runs that nobody else can notice are one line.
@@ -324,7 +328,7 @@ impl Recording {
         while at < self.steps.len() {
             let first = &self.steps[at];
             let run = self.steps[at..].iter().take_while(|s| alike(first, s) && s.invisible).count();
-            let mut step = trace_step::<M, A>(actors, at, first);
+            let mut step = self.trace_step::<M, A>(actors, at);
             if run > FOLD {
                 step.note = format!("{} (and {} more like it that nobody else can notice)", step.note, run - 1)
                     .trim_start()
@@ -336,6 +340,62 @@ impl Recording {
             shown.push(step);
         }
         shown
+    }
+
+    fn trace_step<M: Model, A: Actors<M>>(&self, actors: &A, at: usize) -> TraceStep {
+        let step = &self.steps[at];
+        let since = self.since(at);
+        let mut note = Vec::new();
+        if !step.label.is_empty() {
+            note.push(step.label.to_owned());
+        }
+        if !step.text.place.is_empty() {
+            note.push(step.text.place.clone());
+        }
+        note.extend(step.taken.clone());
+        note.extend(since.map(|from| self.words(from, at)));
+        note.extend(step.broke.iter().map(|i| format!("{i} violated: {}", i.short())));
+        let actor = usize::from(step.actor);
+        TraceStep {
+            step: at as u32 + 1,
+            cpu: actors.cpu(actor),
+            actor: actors.name(actor).to_owned(),
+            op: step.text.op.clone(),
+            label: step.label.to_owned(),
+            place: step.text.place.clone(),
+            address: step.text.address,
+            old: step.text.old,
+            new: step.text.new,
+            taken: step.taken.clone(),
+            since: since.map(|from| from as u32 + 1),
+            judgement: step.local,
+            note: note.join(": "),
+        }
+    }
+
+    /// Where what ends here began.
+    fn since(&self, at: usize) -> Option<usize> {
+        let number = self.steps[at].text.ends?;
+        (0..at).rev().find(|from| self.steps[*from].text.begins == Some(number))
+    }
+
+    /// What it is that took effect in two steps. Of an old value: which store it missed.
+    fn words(&self, from: usize, at: usize) -> String {
+        let step = &self.steps[at];
+        let Some((place, word)) = step.text.instead else { return format!("waited since step {}", from + 1) };
+        let missed = (from + 1..at).rev().find(|n| {
+            let other = &self.steps[*n];
+            let there = other.text.address == Some(place) || (place == 0 && other.text.place == step.text.place);
+            other.actor != step.actor && other.text.new == Some(word) && there
+        });
+        let missed = match missed {
+            Some(n) => format!("it missed the store of step {}", n + 1),
+            None => format!("now there is {word:#x} at {place:#x}"),
+        };
+        match step.text.old == Some(word) {
+            true => format!("loaded early, in step {}", from + 1),
+            false => format!("old, loaded early in step {}, since when nothing orders it: {missed}", from + 1),
+        }
     }
 
     pub fn segments<M: Model, A: Actors<M>>(&self, actors: &A) -> Vec<Segment> {
@@ -376,33 +436,6 @@ fn alike(a: &Step, b: &Step) -> bool {
 /// Stable name of a step: operation, kernel function, place.
 pub(crate) fn joined(op: &str, label: &str, place: &str) -> String {
     [op, label, place].iter().filter(|s| !s.is_empty()).copied().collect::<Vec<_>>().join(" ")
-}
-
-fn trace_step<M: Model, A: Actors<M>>(actors: &A, at: usize, step: &Step) -> TraceStep {
-    let mut note = Vec::new();
-    if !step.label.is_empty() {
-        note.push(step.label.to_owned());
-    }
-    if !step.text.place.is_empty() {
-        note.push(step.text.place.clone());
-    }
-    note.extend(step.taken.clone());
-    note.extend(step.broke.iter().map(|i| format!("{i} violated: {}", i.short())));
-    let actor = usize::from(step.actor);
-    TraceStep {
-        step: at as u32 + 1,
-        cpu: actors.cpu(actor),
-        actor: actors.name(actor).to_owned(),
-        op: step.text.op.clone(),
-        label: step.label.to_owned(),
-        place: step.text.place.clone(),
-        address: step.text.address,
-        old: step.text.old,
-        new: step.text.new,
-        taken: step.taken.clone(),
-        judgement: step.local,
-        note: note.join(": "),
-    }
 }
 
 /// Names of a set, `["I1", "I6"]`.

@@ -4,6 +4,7 @@ use vmemmap_arch::{Desc, Frame, Kind, Level, Pa, Slot, Tlbi, Va};
 
 use super::candidates::End;
 use super::cells::Cell;
+use super::early::Early;
 use super::location::LocationKind;
 use super::memory::{FrameId, SlotId, offset};
 use super::world::World;
@@ -24,6 +25,12 @@ pub struct Described {
     /// Frames that it is about, the most telling first: the table or frame that it works on (an access: a freed one
     /// that it may meet, else where the live walk ends), then those that the old and the new descriptor lead to.
     pub about: Vec<u64>,
+    /// Stores that wait in the CPU's buffer by now.
+    pub waiting: usize,
+    /// What began earlier and takes effect here, by its number: a load that its CPU has made early.
+    pub ends: Option<u64>,
+    /// Of such a load: where, and the word that it would find now.
+    pub instead: Option<(u64, u64)>,
 }
 
 impl World {
@@ -106,7 +113,38 @@ impl World {
             Op::RcuWait | Op::StopMachineBegin => d.place = format!("actors {:#x}", self.waits_for(actor, op)),
             _ => {}
         }
+        d.waiting = self.waiting_in(self.cpu_of(actor)).count();
+        self.describe_early(&mut d, actor, op);
         d
+    }
+
+    /// A load that has taken effect already.
+    fn describe_early(&self, d: &mut Described, actor: u8, op: &Op) {
+        let Some(held) = self.loaded_early(actor, op) else { return };
+        d.ends = Some(self.early_number(held));
+        d.instead = match held.of() {
+            Early::Var(var) => Some((0, self.var(var))),
+            Early::Word(va) => match self.walk_from(self.root, self.geometry.top(), va, |_| ()) {
+                End::Leaf(desc, level, pa) => {
+                    let frame = self.memory.find(Pa(pa));
+                    if frame.is_some_and(|frame| self.is_held_of(held, frame)) {
+                        frame.map(|frame| (va.0, self.memory.word(frame, self.word_index(va))))
+                    } else {
+                        Some((va.align_down(self.geometry.entry_span(level)).0, desc.0))
+                    }
+                }
+                End::None | End::FreedTable(_) => None,
+            },
+        };
+    }
+    /// Stores that wait in the buffer of the actor's CPU, and the number of the last.
+    #[must_use]
+    pub fn waiting(&self, actor: u8) -> (usize, Option<u64>) {
+        let cpu = self.cpu_of(actor);
+        let cells = self.buffer_cell(cpu)..;
+        let numbers: Vec<u64> =
+            cells.take(self.waiting_in(cpu).count()).map(|cell| self.memory.cells.get(cell)).collect();
+        (numbers.len(), numbers.last().copied())
     }
 
     fn describe_slot(&self, d: &mut Described, at: Slot<Tok>) {
@@ -185,7 +223,14 @@ impl World {
     pub fn alternative(&mut self, actor: u8, op: &Op, outcome: u16) -> String {
         // Of an access, this leaves the translations that it may use in `candidates`.
         let outcomes = self.outcomes(actor, op);
+        if outcome >= self.ways_of(actor, op) && self.waiting_outcomes(actor, op) != 0 {
+            return match self.late_names(actor, op).get(usize::from(outcome - self.ways_of(actor, op))) {
+                Some(name) => format!("what was stored to {name} waits in the store buffer"),
+                None => String::from("waits in the store buffer"),
+            };
+        }
         match *op {
+            Op::LoadEarly => self.early_name(actor, outcome),
             Op::Alloc(_) => String::from("fails with ENOMEM"),
             Op::Load { .. } | Op::Store { .. } | Op::Rmw { .. } | Op::Fill { .. } | Op::CopyFromVa { .. } => {
                 let Some(c) = self.candidates.get(usize::from(outcome)) else {

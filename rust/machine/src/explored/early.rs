@@ -48,6 +48,9 @@ pub(super) struct Held {
 }
 
 impl Held {
+    pub(super) const fn of(self) -> Early {
+        self.of
+    }
     const fn value(self) -> Cell {
         self.cell + 1
     }
@@ -217,8 +220,7 @@ impl World {
         }
         self.memory.cells.set(held.cell, frame);
         self.memory.cells.set(held.value(), value);
-        let number = self.early.iter().position(|h| h.cell == held.cell).map_or(0, |n| n + 1);
-        Reply { value, tok: number as Tok }
+        Reply { value, tok: self.early_number(held) as Tok }
     }
     /// The load has taken effect already.
     pub(super) fn take_early(&mut self, actor: u8, held: Held) -> Reply {
@@ -231,10 +233,34 @@ impl World {
         }
         Reply::of(value)
     }
-    /// Which word an early load was of.
+    /// Of the word among those that are loaded early, from 1.
+    pub(super) fn early_number(&self, held: Held) -> u64 {
+        self.early.iter().position(|h| h.cell == held.cell).map_or(0, |n| n as u64 + 1)
+    }
+    /// The address of that word, if it has one.
     #[must_use]
-    pub fn early(&self, number: Tok) -> Option<Early> {
-        self.early.get((number as usize).checked_sub(1)?).map(|h| h.of)
+    pub fn early_address(&self, number: Tok) -> Option<u64> {
+        match self.early.get((number as usize).checked_sub(1)?)?.of {
+            Early::Word(va) => Some(va.0),
+            Early::Var(_) => None,
+        }
+    }
+    /// Which word it is, and by which frame.
+    pub(super) fn early_name(&mut self, actor: u8, outcome: u16) -> String {
+        let ways = self.early_ways(self.cpu_of(actor));
+        let Some((held, frame, _)) = ways.get(usize::from(outcome)) else { return String::new() };
+        match held.of {
+            Early::Var(var) => format!("of variable {}", var.0),
+            Early::Word(va) => {
+                let frame = (*frame >> 1) as FrameId;
+                let name = frame.checked_sub(1).map(|frame| self.frame_name(self.memory.pa(frame)));
+                format!("of va {va}, in {}", name.unwrap_or_default())
+            }
+        }
+    }
+    /// Whether the value that is held comes from that frame.
+    pub(super) fn is_held_of(&self, held: Held, frame: FrameId) -> bool {
+        self.memory.cells.get(held.cell) >> 1 == u64::from(frame) + 1
     }
 
     // ---- what orders it ----

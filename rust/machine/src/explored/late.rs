@@ -164,6 +164,15 @@ impl World {
         found
     }
 
+    /// Names of what `late_for` finds.
+    pub(super) fn late_names(&self, actor: u8, op: &Op) -> Vec<String> {
+        let name = |target: &Target| match *target {
+            Target::Table(frame) | Target::Frame(frame) => self.frame_name(self.memory.pa(frame)),
+            Target::Entry(_) | Target::Var(_) => String::new(),
+        };
+        self.late_for(actor, op).iter().map(name).collect()
+    }
+
     // ---- what others see too early ----
     /// Somebody looks at an entry before what was stored there while nobody could reach its table. Now somebody does.
     pub(super) fn judge_initialised(&mut self, actor: u8, slot: SlotId) {
