@@ -156,6 +156,9 @@ def test_a_store_that_waits_names_its_commit_and_back(weak: dict[str, ReplayResu
     trace = weak["table"].trace
     begun = [step for step in trace if "waits in the store buffer" in (step.taken or "")]
     assert begun, "a store waits"
+    drawn = page(weak["table"])
+    assert drawn.count('class="wait from ') == len(begun), "to the end: the violation is that it has not come"
+    assert "store buffer of CPU 0" in drawn
     for step in trace:
         if step.op == "commit":
             assert step.since in {b.step for b in begun}

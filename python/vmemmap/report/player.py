@@ -332,6 +332,9 @@ def player(trace: Sequence[Step], violation: Violation | None, title: str, granu
     fatal = next((i for i, s in enumerate(trace) if violation is not None and s.step == violation.step), len(trace) - 1)
     tables = _Tables(size, trace)
     actors = {step.actor: step.cpu for step in trace}
+    for step in trace:
+        if _WAITS in step.note:
+            actors.setdefault(_buffer(step), step.cpu)
     entries: list[tuple[str, int] | None] = []
     first: dict[tuple[str, int], int] = {}
     for step in trace:
@@ -354,9 +357,26 @@ def player(trace: Sequence[Step], violation: Violation | None, title: str, granu
     return Player(title, tuple(actors.items()), tuple(table for table, _ in drawn), tuple(frames))
 
 
+#: What the core says of a store that waits.
+_WAITS = "waits in the store buffer"
+
+
+def _buffer(step: Step) -> str:
+    """The actor that stands for the store buffer of its CPU."""
+    return f"store buffer of CPU {step.cpu}"
+
+
 def _join(frames: Sequence[Frame], lanes: Mapping[str, int]) -> None:
     """Draws what begins in one step and takes effect in a later one as a line between the two, on the lane of the store
-    buffer or load queue."""
+    buffer or load queue; to the end, if it never does."""
+    begun = {f.steps[0].step: row for row, f in enumerate(frames) if _WAITS in f.steps[0].note}
+    ended = {frame.steps[0].since for frame in frames}
+    for number, row in begun.items():
+        if number not in ended:
+            lane = lanes[_buffer(frames[row].steps[0])] + 1
+            frames[row].waits.append((lane, "from", "waits"))
+            for frame in frames[row + 1 :]:
+                frame.waits.append((lane, "through", ""))
     rows = {step.step: row for row, frame in enumerate(frames) for step in frame.steps}
     for end, last in enumerate(frames):
         step = last.steps[0]

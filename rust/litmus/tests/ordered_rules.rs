@@ -74,6 +74,21 @@ fn what_was_seen_in_memory_is_everywhere() {
     check(&read(&["DSB SY", "ISB"]), Ets::None, Observation::Never);
 }
 
+/// Who uses a value from before the break has seen nothing of what came after it: it may fault yet. (The flag is stored
+/// last and without a barrier, so it tells nothing either.)
+#[test]
+fn a_value_from_before_the_break_says_nothing_of_what_came_after() {
+    let init = "int x=1; int y=2; int f=0;\n0:X1=PTE(x); 0:X2=(oa:PA(x), valid:0); 0:X3=(oa:PA(y)); 0:X5=f; 1:X1=f; \
+                1:X2=x;";
+    let breaks: &[&str] = &["STR X2,[X1]", "STR X3,[X1]", "MOV W6,#1", "STR W6,[X5]"];
+    let text = test(
+        init,
+        [breaks, &["LDR W0,[X1]", "DMB LD", "L0: LDR W3,[X2]", "L1: LDR W4,[X2]"]],
+        "1:X0=1 /\\ 1:X3=1 /\\ fault(P1:L1,x)",
+    );
+    check(&text, Ets::Two, Observation::Sometimes);
+}
+
 /// An invalidate covers what another CPU overwrote, and of the own stores those that a DSB has followed.
 #[test]
 fn an_invalidate_covers_what_came_before_it() {

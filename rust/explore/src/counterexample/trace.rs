@@ -383,7 +383,8 @@ impl Recording {
     fn words(&self, from: usize, at: usize) -> String {
         let step = &self.steps[at];
         let Some((place, word)) = step.text.instead else { return format!("waited since step {}", from + 1) };
-        let missed = (from + 1..at).rev().find(|n| {
+        // It may be older than the early load, which then went through a stale translation.
+        let missed = (0..at).rev().find(|n| {
             let other = &self.steps[*n];
             let there = other.text.address == Some(place) || (place == 0 && other.text.place == step.text.place);
             other.actor != step.actor && other.text.new == Some(word) && there
