@@ -1,4 +1,4 @@
-"""A CPU that makes an entry valid takes it itself after ``dsb(ishst); isb()``: with FEAT_ETS2 neither is needed for that.
+"""A CPU that makes an entry valid takes it itself after ``dsb(ishst); isb()``: with FEAT_ETS2 that needs neither.
 
 ==== ==============================================
 step vmalloc, alone
@@ -9,12 +9,12 @@ step vmalloc, alone
      1 says that nothing is mapped
 ==== ==============================================
 
-Derived by hand, and then run. A DSB publishes the entry to the walkers of all CPUs. Without FEAT_ETS2 it does not order
-a translation of the own CPU: what comes later in the program may have been translated before, until a context
-synchronization event (Arm's model: `I2V-UP-DSB` Sometimes, with ISB Never). So the ``isb()`` of `set_pte` is what keeps
-the own CPU from a fault (I2; ``spurious_fault`` ``fatal``, as where no handler looks again). With FEAT_ETS2, translations
-that fault come after all that is before them in the program, and the fault is Never with or without it. arm64 keeps the
-``isb()`` for CPUs of both kinds; the mutant (``missing-isb``) is nobody's proposal.
+Derived by hand, and then run. A DSB publishes the entry to the walkers of all CPUs. Without FEAT_ETS2 it does not
+order a translation of the own CPU: what comes later in the program may have been translated before, until a context
+synchronization event (Arm's model: `I2V-UP-DSB` Sometimes, with ISB Never). So the ``isb()`` of `set_pte` is what
+keeps the own CPU from a fault (I2; ``spurious_fault`` ``fatal``, as where no handler looks again). With FEAT_ETS2,
+translations that fault come after all that is before them in the program, and the fault is Never with or without it.
+arm64 keeps the ``isb()`` for CPUs of both kinds; the mutant (``missing-isb``) is nobody's proposal.
 """
 
 from __future__ import annotations

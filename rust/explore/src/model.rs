@@ -130,7 +130,7 @@ pub struct Described {
     /// Frames that it is about, by address, the most telling first: the table or frame that it works on, then those
     /// that the words in it lead to.
     pub about: Vec<u64>,
-    /// The operation begins something that takes effect in a later step, or ends what an earlier one began, by a number:
+    /// The operation begins something that takes effect in a later step, or ends what an earlier one began, by number:
     /// a store that waits, a load that is made early.
     pub begins: Option<u64>,
     pub ends: Option<u64>,

@@ -18,8 +18,8 @@ fn both(text: &str, expected: Observation) {
     }
 }
 
-/// Message passing: the data, then the flag; the flag, then `between`, then the data. `Sometimes` if the flag may be new
-/// and the data old.
+/// Message passing: the data, then the flag; the flag, then `between`, then the data. `Sometimes` if the flag may be
+/// new and the data old.
 fn message(between: &[&str], load: &str) -> String {
     let first = ["MOV W0,#1 | LDR W0,[X1] ;", "STR W0,[X1] | {} ;", "DMB ST | {} ;", "STR W0,[X2] | {} ;"];
     let mut text = String::from(

@@ -1,5 +1,5 @@
-//! The ordered rules of the sequentially consistent machine (docs/memory-model.md), each by a shape that falls when it is
-//! left out. What is expected is what the exact search says, too.
+//! The ordered rules of the sequentially consistent machine (docs/memory-model.md), each by a shape that falls when it
+//! is left out. What is expected is what the exact search says, too.
 
 use vmemmap_litmus::{Budget, Memory, Observation, Options, run};
 use vmemmap_machine::Ets;

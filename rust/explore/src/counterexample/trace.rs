@@ -41,8 +41,8 @@ pub struct TraceStep {
     /// Which alternative of the environment was taken, unless the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taken: Option<String>,
-    /// Of what took effect in two steps, the first: that of a store whose waiting ends here, or in which a load was made
-    /// early whose old value is returned here.
+    /// Of what takes effect in two steps, the first: that of a store whose waiting ends here, or in which a load was
+    /// made early whose value is returned here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<u32>,
     /// A judgement on the spot (`warn`) rather than an operation: no step of the schedule.

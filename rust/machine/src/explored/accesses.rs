@@ -10,14 +10,13 @@
 //! *where* an operation looks is in its access set too. For stale translations, which come and go, these are the
 //! address keys (`Record::address_key`).
 
-use vmemmap_arch::{Attr, Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
+use vmemmap_arch::{Barrier, Desc, Frame, FrameKind, Kind, Level, Mode, Pa, RangeOp, Slot, Tlbi, Va};
 
 use super::candidates::{End, Output};
 use super::cells::Cell;
 use super::memory::{FrameId, SlotId, offset};
 use super::options::Conflict;
-use super::stale::{Record, publication, seen};
-use super::tlb::Sight;
+use super::stale::{Sight, publication, seen};
 use super::world::World;
 use crate::op::{Op, Tok};
 
@@ -414,70 +413,6 @@ impl World {
             self.touch_contents(new, out);
         }
         self.outputs = outputs;
-    }
-
-    pub(super) fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
-        if barrier == Barrier::Isb {
-            return self.touch_synchronized(1 << self.cpu_of(actor), out);
-        }
-        for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
-            if self.barrier_completes(actor, barrier, r) || !r.value.is_valid() {
-                self.touch_end(r, out);
-            } else {
-                self.touch_publication(r, out);
-            }
-        }
-    }
-
-    /// What `synchronize_context` changes, or would if a DSB had come before.
-    pub(super) fn touch_synchronized(&self, cpus: u64, out: &mut impl Touch) {
-        if !self.options.ets2() {
-            out.write(self.fixed.stale);
-            self.stale.iter().filter(|r| !r.value.is_valid()).for_each(|r| out.read(r.cell));
-            self.late(cpus).for_each(|r| self.touch_end(r, out));
-        }
-    }
-
-    /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous
-    /// set.
-    fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
-        out.commuting_update(publication(r.address_key));
-        out.commuting_update(self.fixed.stale);
-        if r.value.has(Attr::CONT) || !self.options.ets2() {
-            out.write(r.cell);
-        }
-    }
-
-    /// Of news (`is_news`): with FEAT_ETS2 they end the value, without it they publish it as gone.
-    pub(super) fn touch_seen(&self, r: &Record, out: &mut impl Touch) {
-        if self.options.ets2() { self.touch_end(r, out) } else { self.touch_publication(r, out) }
-    }
-
-    /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
-    pub(super) fn touch_end(&self, r: &Record, out: &mut impl Touch) {
-        let g = self.geometry;
-        out.commuting_update(r.address_key);
-        if r.value.has(Attr::CONT) || !self.options.ets2() {
-            out.write(r.cell);
-        } else {
-            out.commuting_update(r.cell);
-        }
-        if !self.options.ets2() {
-            out.commuting_update(self.fixed.stale);
-        }
-        if !r.value.is_valid() {
-            return;
-        }
-        if let Some(id) = self.memory.find(g.output(r.value)) {
-            let block = matches!(g.kind(r.value, r.level), Kind::Block(_));
-            out.commuting_update(self.memory.cell(id, if block { offset::MAPPED } else { offset::STALE }));
-        }
-        // A store to either frame is no longer judged against it.
-        for desc in [r.value, self.memory.desc(r.slot)] {
-            if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
-                out.commuting_update(self.memory.cell(id, offset::COMPARED));
-            }
-        }
     }
 
     /// What is published as gone of the addresses, now or by the time that the operation executes: no invalidate

@@ -4,7 +4,7 @@ use vmemmap_arch::{Desc, Frame, Kind, Level, Pa, Slot, Tlbi, Va};
 
 use super::candidates::End;
 use super::cells::Cell;
-use super::early::Early;
+use super::held::Early;
 use super::location::LocationKind;
 use super::memory::{FrameId, SlotId, offset};
 use super::world::World;
@@ -122,7 +122,7 @@ impl World {
     fn describe_early(&self, d: &mut Described, actor: u8, op: &Op) {
         let Some(held) = self.loaded_early(actor, op) else { return };
         d.ends = Some(self.early_number(held));
-        d.instead = match held.of() {
+        d.instead = match held.of {
             Early::Var(var) => Some((0, self.var(var))),
             Early::Word(va) => match self.walk_from(self.root, self.geometry.top(), va, |_| ()) {
                 End::Leaf(desc, level, pa) => {

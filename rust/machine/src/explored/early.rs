@@ -10,59 +10,16 @@
 //! addresses that were computed from no earlier load, since address dependencies are not tracked. A load takes effect
 //! early, never late, so it stays before every later store.
 
-use vmemmap_arch::{Barrier, Data, Order, Va, Var};
+use vmemmap_arch::{Barrier, Data, Order, Va};
 
 use super::accesses::Touch;
 use super::candidates::End;
 use super::cells::{ASIDE, Cell};
+use super::held::{Early, EarlyLoad, Held};
 use super::memory::{FrameId, offset};
 use super::waiting::Target;
 use super::world::World;
 use crate::op::{Op, Reply, Tok};
-
-/// A word that a CPU may load early.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Early {
-    Var(Var),
-    /// At a virtual address.
-    Word(Va),
-}
-
-/// A word, the CPU that may load it early, and which of its loads.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct EarlyLoad {
-    pub cpu: u8,
-    pub of: Early,
-    /// Only the first of its program: later ones may have an address that comes from a load.
-    pub once: bool,
-}
-
-/// What a CPU may hold of such a word, in cells.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    cpu: u8,
-    of: Early,
-    once: bool,
-    /// The frame that was read + 1, shifted left by one, and 1; 0: nothing is held. The location of all of it.
-    cell: Cell,
-}
-
-impl Held {
-    pub(super) const fn of(self) -> Early {
-        self.of
-    }
-    const fn value(self) -> Cell {
-        self.cell + 1
-    }
-    /// Whether an entry on the way to the word has changed.
-    const fn changed(self) -> Cell {
-        self.cell + 2
-    }
-    /// Whether it is loaded early no more.
-    const fn spent(self) -> Cell {
-        self.cell + 3
-    }
-}
 
 /// What an operation does to what its CPU holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

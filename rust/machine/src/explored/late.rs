@@ -1,8 +1,8 @@
 //! Late stores: to what nobody could reach when they were made (docs/memory-model.md, "Weak memory in `explore`").
 //!
 //! Stores to a table that is linked nowhere, or to a frame that is mapped nowhere, happen at once, and are remembered
-//! until a barrier. The store that makes it reachable then has a choice: those to one such table or frame may be *late*,
-//! that is, wait in the buffer still. Nobody could tell before.
+//! until a barrier. The store that makes it reachable then has a choice: those to one such table or frame may be
+//! *late*, that is, wait in the buffer still. Nobody could tell before.
 
 use vmemmap_arch::{Invariant, Kind, Order};
 

@@ -220,3 +220,22 @@ pub(super) const fn publication(address_key: Cell) -> Cell {
 pub(super) fn seen(desc: Desc) -> Desc {
     if desc.is_valid() { desc } else { Desc::NONE }
 }
+
+/// How a CPU comes to know the value of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sight {
+    Translated,
+    Read,
+    Written,
+}
+
+/// The store that made the entry valid has been seen from memory, where it has happened then: all that is done from
+/// here on comes after it. A walk is not served from a store buffer, nor is a load by another CPU than the writer. (Who
+/// faults all the same, having done nothing since, might have done so before.)
+pub(super) const fn is_everywhere(sight: Sight, cpu: u8, s: u64) -> bool {
+    match sight {
+        Sight::Translated => true,
+        Sight::Read => !matches!(state::writer(s), Some(writer) if writer == cpu),
+        Sight::Written => false,
+    }
+}

@@ -8,8 +8,8 @@ use vmemmap_arch::{Asid, Attr, Barrier, Desc, FrameKind, Geometry, Invariant, Ki
 
 use super::accesses::Touch;
 use super::cells::Cell;
-use super::memory::{FrameId, SlotId};
-use super::stale::{AGENT, Record, publication, seen, state};
+use super::memory::{FrameId, SlotId, offset};
+use super::stale::{AGENT, Record, Sight, is_everywhere, publication, seen, state};
 use super::world::World;
 use crate::op::Tok;
 
@@ -169,6 +169,70 @@ impl World {
                 if value.is_valid() {
                     self.retire(actor, slot, level, va, value);
                 }
+            }
+        }
+    }
+
+    pub(super) fn touch_barrier(&self, actor: u8, barrier: Barrier, out: &mut impl Touch) {
+        if barrier == Barrier::Isb {
+            return self.touch_synchronized(1 << self.cpu_of(actor), out);
+        }
+        for r in self.stale.iter().filter(|r| self.barrier_touches(actor, barrier, r)) {
+            if self.barrier_completes(actor, barrier, r) || !r.value.is_valid() {
+                self.touch_end(r, out);
+            } else {
+                self.touch_publication(r, out);
+            }
+        }
+    }
+
+    /// What `synchronize_context` changes, or would if a DSB had come before.
+    pub(super) fn touch_synchronized(&self, cpus: u64, out: &mut impl Touch) {
+        if !self.options.ets2() {
+            out.write(self.fixed.stale);
+            self.stale.iter().filter(|r| !r.value.is_valid()).for_each(|r| out.read(r.cell));
+            self.late(cpus).for_each(|r| self.touch_end(r, out));
+        }
+    }
+
+    /// An invalidate may reach the value from here on. Nobody else can tell, but for the other entries of a contiguous
+    /// set.
+    pub(super) fn touch_publication(&self, r: &Record, out: &mut impl Touch) {
+        out.commuting_update(publication(r.address_key));
+        out.commuting_update(self.fixed.stale);
+        if r.value.has(Attr::CONT) || !self.options.ets2() {
+            out.write(r.cell);
+        }
+    }
+
+    /// Of news (`is_news`): with FEAT_ETS2 they end the value, without it they publish it as gone.
+    pub(super) fn touch_seen(&self, r: &Record, out: &mut impl Touch) {
+        if self.options.ets2() { self.touch_end(r, out) } else { self.touch_publication(r, out) }
+    }
+
+    /// Fewer may use the value, or nobody. Who ends it does not matter, nor who is first if several do.
+    pub(super) fn touch_end(&self, r: &Record, out: &mut impl Touch) {
+        let g = self.geometry;
+        out.commuting_update(r.address_key);
+        if r.value.has(Attr::CONT) || !self.options.ets2() {
+            out.write(r.cell);
+        } else {
+            out.commuting_update(r.cell);
+        }
+        if !self.options.ets2() {
+            out.commuting_update(self.fixed.stale);
+        }
+        if !r.value.is_valid() {
+            return;
+        }
+        if let Some(id) = self.memory.find(g.output(r.value)) {
+            let block = matches!(g.kind(r.value, r.level), Kind::Block(_));
+            out.commuting_update(self.memory.cell(id, if block { offset::MAPPED } else { offset::STALE }));
+        }
+        // A store to either frame is no longer judged against it.
+        for desc in [r.value, self.memory.desc(r.slot)] {
+            if let Some(id) = self.memory.find(g.output(desc)).filter(|_| desc.is_valid()) {
+                out.commuting_update(self.memory.cell(id, offset::COMPARED));
             }
         }
     }
@@ -400,25 +464,6 @@ fn held_by_agent(s: u64) -> bool {
 /// A context synchronisation ends it: an old invalid entry whose successor is published, or what is invalidated.
 fn ends(r: &Record, s: u64) -> bool {
     (!r.value.is_valid() && state::writer(s).is_none()) || s & state::UNSYNCHRONIZED != 0
-}
-
-/// How a CPU comes to know the value of an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Sight {
-    Translated,
-    Read,
-    Written,
-}
-
-/// The store that made the entry valid has been seen from memory, where it has happened then: all that is done from here
-/// on comes after it. A walk is not served from a store buffer, nor is a load by another CPU than the writer. (Who
-/// faults all the same, having done nothing since, might have done so before.)
-fn is_everywhere(sight: Sight, cpu: u8, s: u64) -> bool {
-    match sight {
-        Sight::Translated => true,
-        Sight::Read => state::writer(s) != Some(cpu),
-        Sight::Written => false,
-    }
 }
 
 /// The record translates `va`.

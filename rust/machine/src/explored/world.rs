@@ -7,8 +7,8 @@ use vmemmap_arch::{
 
 use super::candidates::{Access, Candidate, Mishaps, Output};
 use super::cells::{Cell, Position};
-use super::early::Held;
 use super::fixed::Fixed;
+use super::held::Held;
 use super::lock_order::LockOrders;
 use super::memory::{FrameId, Memory, SlotId};
 use super::options::WorldOptions;
