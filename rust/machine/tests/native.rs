@@ -178,6 +178,35 @@ fn allocation_takes_the_lowest_or_the_highest_run_or_exactly_the_one_asked_for()
 }
 
 #[test]
+fn a_single_frame_comes_from_a_chunk_in_use_before_it_opens_one_that_is_free() {
+    let m = machine();
+    let cpu = m.cpu(0);
+    let base = Pa(0x4000_0000);
+    let first = cpu.alloc(request(FrameKind::Huge, 8)).unwrap();
+    let rest = Alloc { at: Some(base), ..request(FrameKind::Huge, 9) };
+    assert!(cpu.alloc(rest).is_none(), "the root is in it");
+    let top = Alloc { top_down: true, ..request(FrameKind::Data, 0) };
+    let (high, higher) = (cpu.alloc(top).unwrap(), cpu.alloc(top).unwrap());
+    // Whatever is left of the first chunk.
+    let mut singles = Vec::new();
+    while let Some(f) = cpu.alloc(request(FrameKind::Data, 0))
+        && f.pa < base.plus(2 * MIB)
+    {
+        singles.push(f);
+    }
+    assert_eq!(singles.len(), 512 - 256 - 1);
+    let next = cpu.alloc(request(FrameKind::Data, 0)).unwrap();
+    assert!(next.pa > base.plus(62 * MIB), "{next:?} is in the chunk where two are in use");
+    cpu.free(first, 8, FrameKind::Huge);
+    assert!(cpu.alloc(request(FrameKind::Data, 0)).unwrap().pa < base.plus(2 * MIB));
+    assert!(high.pa > higher.pa);
+    // Highest first, as memblock: whatever is in use.
+    let top = cpu.alloc(Alloc { top_down: true, ..request(FrameKind::Data, 9) }).unwrap();
+    assert_eq!(top.pa, base.plus(60 * MIB));
+    assert_eq!(m.violation_count(), 0);
+}
+
+#[test]
 fn freed_frames_are_found_again_and_counts_come_back() {
     let m = machine();
     let cpu = m.cpu(0);

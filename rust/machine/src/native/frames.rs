@@ -16,6 +16,8 @@ use std::io;
 use vmemmap_arch::Zone;
 
 use crate::native::arena::Arena;
+use crate::native::bitmap::{Bitmap, WORDS};
+use crate::native::chunk::{Chunk, flag};
 use crate::native::magazines::{GROUP, Magazines, Rest};
 use crate::native::rooms::Rooms;
 use crate::native::sync::{AtomicU64, Ordering, relax};
@@ -26,57 +28,6 @@ pub const CHUNK: u64 = 512;
 pub const CHUNK_ORDER: u8 = 9;
 /// Largest order of an allocation.
 pub const MAX_ORDER: u8 = 24;
-
-const WORDS: u64 = CHUNK / 64;
-
-mod flag {
-    pub const USED: u64 = 0x3ff;
-    /// All 512 frames belong to a run of at least a chunk; the bitmap is clear.
-    pub const WHOLE: u64 = 1 << 16;
-    /// Stored inverted in boot chunks.
-    pub const PRESENT: u64 = 1 << 17;
-    pub const MOVABLE: u64 = 1 << 18;
-    pub const ISOLATED: u64 = 1 << 19;
-    /// One for each run of several bitmap words that is being taken.
-    pub const SPREAD: u64 = 1 << 24;
-}
-
-/// State of a chunk, decoded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Chunk(u64);
-
-impl Chunk {
-    #[must_use]
-    pub const fn used(self) -> u64 {
-        self.0 & flag::USED
-    }
-    #[must_use]
-    pub const fn is_whole(self) -> bool {
-        self.0 & flag::WHOLE != 0
-    }
-    #[must_use]
-    pub const fn is_present(self) -> bool {
-        self.0 & flag::PRESENT != 0
-    }
-    #[must_use]
-    pub const fn is_isolated(self) -> bool {
-        self.0 & flag::ISOLATED != 0
-    }
-    const fn is_spread(self) -> bool {
-        self.0 / flag::SPREAD != 0
-    }
-    #[must_use]
-    pub const fn zone(self) -> Zone {
-        if self.0 & flag::MOVABLE != 0 { Zone::Movable } else { Zone::Normal }
-    }
-    /// New allocations of `frames` frames may be made from it.
-    const fn has_room(self, frames: u64, movable: bool) -> bool {
-        self.is_present()
-            && !self.is_isolated()
-            && (self.0 & flag::MOVABLE != 0) == movable
-            && self.used() + frames <= CHUNK
-    }
-}
 
 /// A range of frame indices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,15 +41,33 @@ pub struct Span {
 #[derive(Debug)]
 pub struct Frames {
     chunks: Arena,
-    bits: Arena,
+    bits: Bitmap,
     nr_chunks: u64,
     /// Chunks of each range, sorted; those that share a chunk are merged.
     spans: Vec<Span>,
-    /// By zone, by whether whole chunks are wanted.
-    rooms: [[Rooms; 2]; 2],
+    /// By zone.
+    rooms: [ZoneRooms; 2],
     magazines: Magazines,
     /// Free frames but those in magazines.
     free: Padded,
+}
+
+/// Where a zone may have room.
+#[derive(Debug)]
+struct ZoneRooms {
+    /// For a single frame.
+    any: Rooms,
+    /// The same, in chunks of which some other frame is used. Nothing rests on a chunk being among these.
+    partly_used: Rooms,
+    /// For a whole chunk.
+    whole: Rooms,
+}
+
+impl ZoneRooms {
+    fn new(chunks: u64) -> io::Result<Self> {
+        let of = |open| Rooms::new(chunks, open);
+        Ok(Self { any: of(true)?, partly_used: of(false)?, whole: of(true)? })
+    }
 }
 
 /// On a cache line (pair) of its own.
@@ -132,13 +101,12 @@ impl Frames {
             }
         }
         spans.retain(|s| s.first < s.end);
-        let rooms = || Ok::<_, io::Error>([Rooms::new(nr_chunks)?, Rooms::new(nr_chunks)?]);
         let this = Self {
             chunks: Arena::new(nr_chunks)?,
-            bits: Arena::new(nr_chunks * WORDS)?,
+            bits: Bitmap::new(nr_chunks)?,
             nr_chunks,
             spans,
-            rooms: [rooms()?, rooms()?],
+            rooms: [ZoneRooms::new(nr_chunks)?, ZoneRooms::new(nr_chunks)?],
             magazines: Magazines::new(cpus),
             free: Padded(AtomicU64::new(ram.iter().filter(|r| r.boot).map(|r| r.end - r.first).sum())),
         };
@@ -162,14 +130,12 @@ impl Frames {
         let mut count = 0;
         for word in chunk * WORDS..(chunk + 1) * WORDS {
             let mask = (0..64).filter(|i| gone(word * 64 + i)).fold(0, |mask, i| mask | 1u64 << i);
-            if mask != 0
-                && let Some(w) = self.bits.get(word)
-            {
-                w.fetch_or(mask, Ordering::AcqRel);
+            if mask != 0 && self.bits.set(word, mask) {
                 count += u64::from(mask.count_ones());
             }
         }
         self.update(chunk, |c| Some(c.0 + count));
+        self.rooms.iter().for_each(|zone| zone.partly_used.may_have(chunk));
     }
 
     #[must_use]
@@ -240,28 +206,17 @@ impl Frames {
     /// The frame was found first; the others of its group are the next in that direction.
     fn fill(&self, cpu: u8, first: u64, top_down: bool) {
         let (group, chunk, shift) = (first / GROUP, first / CHUNK, first / GROUP * GROUP % 64);
-        let Some(word) = self.bits.get(first / 64) else { return };
-        let free = |word: u64| !(word >> shift) & ((1 << GROUP) - 1);
-        let wanted = free(word.load(Ordering::Relaxed));
+        let wanted = !(self.bits.word(first / 64) >> shift) & ((1 << GROUP) - 1);
         if wanted == 0 || !self.magazines.begin_filling(cpu, group) {
             return;
         }
         let (wished, mut mask) = (u64::from(wanted.count_ones()), 0);
         if self.reserve(chunk, wished, false).is_some() {
-            let mut old = word.load(Ordering::Relaxed);
-            while let now @ 1.. = free(old) & wanted {
-                match word.compare_exchange(old, old | now << shift, Ordering::AcqRel, Ordering::Relaxed) {
-                    Ok(_) => {
-                        mask = now;
-                        self.free.0.fetch_sub(u64::from(mask.count_ones()), Ordering::Relaxed);
-                        break;
-                    }
-                    Err(other) => old = other,
-                }
-            }
-            let missed = wished - u64::from(mask.count_ones());
-            if missed != 0 {
-                self.unreserve(chunk, missed);
+            mask = self.bits.take_clear(first / 64, wanted << shift) >> shift;
+            let taken = u64::from(mask.count_ones());
+            self.free.0.fetch_sub(taken, Ordering::Relaxed);
+            if taken != wished {
+                self.unreserve(chunk, wished - taken);
             }
         }
         self.magazines.filled(cpu, Rest { group, mask }, top_down);
@@ -280,9 +235,7 @@ impl Frames {
     fn give_back(&self, rest: Rest) {
         let first = rest.group * GROUP;
         self.free.0.fetch_add(u64::from(rest.mask.count_ones()), Ordering::Relaxed);
-        if let Some(word) = self.bits.get(first / 64) {
-            word.fetch_and(!(rest.mask << (first % 64)), Ordering::AcqRel);
-        }
+        self.bits.clear_mask(first / 64, rest.mask << (first % 64));
         self.unreserve(first / CHUNK, u64::from(rest.mask.count_ones()));
     }
     /// Frames that are free, those that CPUs keep at hand among them.
@@ -309,9 +262,7 @@ impl Frames {
             self.drain(cpu);
         }
         self.free.0.fetch_add(frames, Ordering::Relaxed);
-        if let Some(w) = self.bits.get(word) {
-            w.fetch_and(!mask, Ordering::AcqRel);
-        }
+        self.bits.clear_mask(word, mask);
         self.unreserve(word * 64 / CHUNK, frames);
     }
 
@@ -351,7 +302,7 @@ impl Frames {
         }
         let c = at / CHUNK;
         self.reserve(c, n, movable)?;
-        let taken = self.take_bits(at, n);
+        let taken = self.bits.take(at, n);
         self.reserved(c, n, taken);
         taken.then_some(at)
     }
@@ -362,7 +313,7 @@ impl Frames {
         if self.reserve(chunk, frames, self.chunk(chunk).zone() == Zone::Movable).is_none() {
             return false;
         }
-        let taken = self.take_in_word(word, mask);
+        let taken = self.bits.take_in_word(word, mask);
         self.reserved(chunk, frames, taken);
         if taken {
             self.free.0.fetch_sub(frames, Ordering::Relaxed);
@@ -370,24 +321,58 @@ impl Frames {
         taken
     }
 
+    /// The lowest (highest) run in a zone; but a single frame from below out of a chunk that is used already, as the
+    /// kernel splits no larger block while there is a smaller one.
     fn search(&self, order: u8, movable: bool, top_down: bool) -> Option<u64> {
-        let whole = order >= CHUNK_ORDER;
-        let step = if whole { 1 << (order - CHUNK_ORDER) } else { 1 };
-        let rooms = &self.rooms[usize::from(movable)][usize::from(whole)];
+        let rooms = &self.rooms[usize::from(movable)];
+        if order >= CHUNK_ORDER {
+            return self.search_whole(&rooms.whole, order, movable, top_down);
+        }
+        let fragment = |chunk: Chunk| chunk.is_partly_used();
+        let used_already = || self.search_parts(&rooms.partly_used, order, movable, top_down, fragment);
+        let anywhere = || self.search_parts(&rooms.any, order, movable, top_down, |_| true);
+        if order == 0 && !top_down { used_already().or_else(anywhere) } else { anywhere() }
+    }
+    /// A run below a chunk, in a chunk that `suits`.
+    fn search_parts(
+        &self,
+        rooms: &Rooms,
+        order: u8,
+        movable: bool,
+        top_down: bool,
+        suits: impl Fn(Chunk) -> bool,
+    ) -> Option<u64> {
+        let mut at = if top_down { self.nr_chunks.checked_sub(1) } else { Some(0) };
+        while let Some(from) = at {
+            let chunk = if top_down { rooms.last(from) } else { rooms.next(from) }?;
+            let suitable = || {
+                let now = self.chunk(chunk);
+                suits(now) && now.has_room(1, movable)
+            };
+            if suits(self.chunk(chunk))
+                && let Some(found) = self.take_part(chunk, order, movable, top_down)
+            {
+                return Some(found);
+            }
+            if !suitable() {
+                rooms.has_none(chunk, suitable);
+            }
+            at = if top_down { chunk.checked_sub(1) } else { Some(chunk + 1) };
+        }
+        None
+    }
+    /// A run of whole chunks.
+    fn search_whole(&self, rooms: &Rooms, order: u8, movable: bool, top_down: bool) -> Option<u64> {
+        let step = 1 << (order - CHUNK_ORDER);
         let mut at = if top_down { self.nr_chunks.checked_sub(1) } else { Some(0) };
         while let Some(from) = at {
             let chunk = if top_down { rooms.last(from) } else { rooms.next(from) }?;
             let first = chunk / step * step;
-            let found = if whole {
-                let inside = |s: &Span| first >= s.first && first + step <= s.end;
-                (self.spans.iter().any(inside) && self.take_chunks(first, step, movable)).then_some(first * CHUNK)
-            } else {
-                self.take_part(chunk, order, movable, top_down)
-            };
-            if found.is_some() {
-                return found;
+            let inside = |s: &Span| first >= s.first && first + step <= s.end;
+            if self.spans.iter().any(inside) && self.take_chunks(first, step, movable) {
+                return Some(first * CHUNK);
             }
-            let has_room = || self.chunk(chunk).has_room(if whole { CHUNK } else { 1 }, movable);
+            let has_room = || self.chunk(chunk).has_room(CHUNK, movable);
             if !has_room() {
                 rooms.has_none(chunk, has_room);
             }
@@ -398,13 +383,17 @@ impl Frames {
     fn take_part(&self, chunk: u64, order: u8, movable: bool, top_down: bool) -> Option<u64> {
         let n = 1u64 << order;
         self.reserve(chunk, n, movable)?;
-        let found = self.find_bits(chunk, order, top_down);
+        let found = self.bits.find(chunk, order, top_down);
         self.reserved(chunk, n, found.is_some());
         found
     }
 
     fn reserve(&self, chunk: u64, frames: u64, movable: bool) -> Option<()> {
-        self.update(chunk, |c| c.has_room(frames, movable).then_some(c.0 + frames + Self::spread(frames))).map(|_| ())
+        let old = self.update(chunk, |c| c.has_room(frames, movable).then_some(c.0 + frames + Self::spread(frames)))?;
+        if old.used() == 0 {
+            self.rooms[usize::from(movable)].partly_used.may_have(chunk);
+        }
+        Some(())
     }
     /// The second step is over: the frames reserved have become bits, or are given back.
     fn reserved(&self, chunk: u64, frames: u64, taken: bool) {
@@ -429,93 +418,13 @@ impl Frames {
     fn made_room(&self, chunk: u64, old: Chunk, used: u64) {
         let rooms = &self.rooms[usize::from(old.zone() == Zone::Movable)];
         if old.used() == CHUNK || old.is_isolated() {
-            rooms[0].may_have(chunk);
+            rooms.any.may_have(chunk);
+            if used != 0 {
+                rooms.partly_used.may_have(chunk);
+            }
         }
         if used == 0 {
-            rooms[1].may_have(chunk);
-        }
-    }
-
-    /// Set exactly these bits; none if any is set already.
-    fn take_bits(&self, first: u64, n: u64) -> bool {
-        if n < 64 {
-            return self.take_in_word(first / 64, ((1 << n) - 1) << (first % 64));
-        }
-        for i in 0..n / 64 {
-            let taken = self
-                .bits
-                .get(first / 64 + i)
-                .is_some_and(|w| w.compare_exchange(0, u64::MAX, Ordering::AcqRel, Ordering::Relaxed).is_ok());
-            if !taken {
-                for j in 0..i {
-                    if let Some(w) = self.bits.get(first / 64 + j) {
-                        w.store(0, Ordering::Release);
-                    }
-                }
-                return false;
-            }
-        }
-        true
-    }
-    fn take_in_word(&self, word: u64, mask: u64) -> bool {
-        let Some(w) = self.bits.get(word) else { return false };
-        let mut old = w.load(Ordering::Relaxed);
-        while old & mask == 0 {
-            match w.compare_exchange(old, old | mask, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(now) => old = now,
-            }
-        }
-        false
-    }
-    /// Find and take a run in a chunk where that many frames are reserved.
-    fn find_bits(&self, chunk: u64, order: u8, top_down: bool) -> Option<u64> {
-        loop {
-            for i in 0..WORDS {
-                let word = chunk * WORDS + if top_down { WORDS - 1 - i } else { i };
-                let found = if order < 6 {
-                    self.find_in_word(word, order, top_down)
-                } else {
-                    let first = word * 64;
-                    (first.is_multiple_of(1 << order) && self.take_bits(first, 1 << order)).then_some(first)
-                };
-                if found.is_some() {
-                    return found;
-                }
-            }
-            if order != 0 {
-                return None;
-            }
-            // A free bit is promised; another thread is between its two steps.
-            relax();
-        }
-    }
-    /// A run shorter than a word. Bits of `taken` are folded until the one that a run begins with says whether any of
-    /// its frames is taken.
-    fn find_in_word(&self, word: u64, order: u8, top_down: bool) -> Option<u64> {
-        /// Where runs of each order may begin.
-        const BEGINS: [u64; 6] = [
-            u64::MAX,
-            0x5555_5555_5555_5555,
-            0x1111_1111_1111_1111,
-            0x0101_0101_0101_0101,
-            0x0001_0001_0001_0001,
-            0x0000_0001_0000_0001,
-        ];
-        let at = self.bits.get(word)?;
-        let run = (1u64 << (1u32 << order)) - 1;
-        let mut old = at.load(Ordering::Relaxed);
-        loop {
-            let taken = (0..order).fold(old, |bits, fold| bits | bits >> (1u32 << fold));
-            let free = !taken & BEGINS[usize::from(order)];
-            if free == 0 {
-                return None;
-            }
-            let first = if top_down { free.ilog2() } else { free.trailing_zeros() };
-            match at.compare_exchange(old, old | run << first, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Some(word * 64 + u64::from(first)),
-                Err(now) => old = now,
-            }
+            rooms.whole.may_have(chunk);
         }
     }
 
@@ -547,24 +456,15 @@ impl Frames {
                 self.give_chunks(first / CHUNK, n / CHUNK);
             } else {
                 for c in 0..n / CHUNK {
-                    self.clear_bits(first + c * CHUNK, CHUNK);
+                    self.bits.clear(first + c * CHUNK, CHUNK);
                     self.unreserve(first / CHUNK + c, CHUNK);
                 }
             }
             return;
         }
-        self.clear_bits(first, n);
+        self.bits.clear(first, n);
         self.unreserve(first / CHUNK, n);
     }
-    fn clear_bits(&self, first: u64, n: u64) {
-        let mask = if n < 64 { ((1 << n) - 1) << (first % 64) } else { u64::MAX };
-        for i in 0..n.div_ceil(64) {
-            if let Some(w) = self.bits.get(first / 64 + i) {
-                w.fetch_and(!mask, Ordering::AcqRel);
-            }
-        }
-    }
-
     /// Make the parts of a run of whole chunks freeable one by one.
     pub fn split(&self, first: u64, order: u8) {
         if order < CHUNK_ORDER {
@@ -574,11 +474,7 @@ impl Frames {
             if !self.chunk(c).is_whole() {
                 continue;
             }
-            for w in 0..WORDS {
-                if let Some(word) = self.bits.get(c * WORDS + w) {
-                    word.store(u64::MAX, Ordering::Release);
-                }
-            }
+            self.bits.fill(c);
             self.update(c, |c| Some(c.0 & !flag::WHOLE));
         }
     }
@@ -587,15 +483,12 @@ impl Frames {
     #[must_use]
     pub fn is_used(&self, frame: u64) -> bool {
         let c = self.chunk(frame / CHUNK);
-        !c.is_present()
-            || c.is_whole()
-            || self.bits.get(frame / 64).is_none_or(|w| w.load(Ordering::Acquire) >> (frame % 64) & 1 != 0)
-                && !self.magazines.holds(frame)
+        !c.is_present() || c.is_whole() || self.bits.has(frame) && !self.magazines.holds(frame)
     }
     /// 64 frames of the bitmap, the first of them a multiple of 64.
     #[must_use]
     pub fn bits_of(&self, frame: u64) -> u64 {
-        self.bits.get(frame / 64).map_or(0, |w| w.load(Ordering::Acquire))
+        self.bits.word(frame / 64)
     }
 
     /// Let no allocation start in the chunk (or let them again). Returns whether this changed anything.
@@ -623,8 +516,7 @@ impl Frames {
             if !c.is_present() || c.is_whole() {
                 return;
             }
-            let set: u32 = (0..WORDS).map(|w| self.bits_of(chunk * CHUNK + w * 64).count_ones()).sum();
-            if u64::from(set) == c.used() && !c.is_spread() && self.chunk(chunk).used() == c.used() {
+            if self.bits.count(chunk) == c.used() && !c.is_spread() && self.chunk(chunk).used() == c.used() {
                 return;
             }
             relax();
@@ -639,7 +531,7 @@ impl Frames {
         let flags = flag::PRESENT | if movable { flag::MOVABLE } else { 0 };
         if self.chunk(chunk).is_present() {
             for f in first..end {
-                self.clear_bits(f, 1);
+                self.bits.clear(f, 1);
             }
             self.unreserve(chunk, end - first);
             return;
@@ -660,7 +552,7 @@ impl Frames {
         let used = self.chunk(chunk).used();
         if used == 0 || used == CHUNK {
             for w in 0..WORDS {
-                self.clear_bits(chunk * CHUNK + w * 64, 64);
+                self.bits.clear(chunk * CHUNK + w * 64, 64);
             }
             self.update(chunk, |_| Some(0));
         }

@@ -13,6 +13,7 @@
 //! fence is needed. Everybody takes frames out by compare-and-exchange; who takes them all says `MOVING` until they are
 //! back, so that no frame is free and nowhere to be seen.
 
+use crate::native::frames::CHUNK;
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
 /// Frames of a group.
@@ -96,17 +97,14 @@ impl Magazines {
             magazine.store(if rest.mask == 0 { 0 } else { word }, Ordering::Release);
         }
     }
-    /// Whether a frame that is given back ought to be given out before those in the magazine, which would keep it back.
+    /// Whether a frame that is given back may have to be given out before those in the magazine, which would keep it
+    /// back: it comes first, or is of their chunk, which may have nothing else in use now and be taken from last.
     #[inline]
     pub fn precedes(&self, cpu: u8, frame: u64) -> bool {
         let word = self.of(cpu).map_or(0, |magazine| magazine.load(Ordering::Relaxed));
         let Rest { group, mask } = Rest::of(word);
-        let bit = |top_down: bool| u64::from(if top_down { mask.ilog2() } else { mask.trailing_zeros() });
-        match word & TOP_DOWN != 0 {
-            _ if mask == 0 => false,
-            true => frame > group * GROUP + bit(true),
-            false => frame < group * GROUP + bit(false),
-        }
+        let (theirs, back) = (group * GROUP / CHUNK, frame / CHUNK);
+        mask != 0 && if word & TOP_DOWN != 0 { back >= theirs } else { back <= theirs }
     }
     /// Everything out of one CPU's magazine, by `give_back`. Whether there was anything.
     #[inline]

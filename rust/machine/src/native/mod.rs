@@ -5,7 +5,8 @@
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
 //! | `cpu`, `walk`, `lists` | a CPU without checks, its translations, its lists of frames |
 //! | `arena` | the words (the only `unsafe`) |
-//! | `frames`, `rooms`, `magazines` | the page frame allocator, where it looks, the frames that CPUs keep at hand |
+//! | `frames`, `chunk`, `bitmap` | the page frame allocator, the word of a chunk, a bit for each frame |
+//! | `rooms`, `magazines` | where the allocator looks, the frames that CPUs keep at hand |
 //! | `frame_state`, `ranges` | what a frame is, hotplug's part |
 //! | `contents`, `symbol` | what a frame holds: words, or all of them as one |
 //! | `locks`, `pins`, `promises`, `injection`, `counters` | what CPUs share besides memory |
@@ -13,6 +14,8 @@
 
 #[allow(unsafe_code)]
 pub mod arena;
+mod bitmap;
+mod chunk;
 #[cfg(not(loom))]
 pub(crate) mod contents;
 #[cfg(not(loom))]
