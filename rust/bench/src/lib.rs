@@ -9,11 +9,13 @@
 //! | `remap` | the exchanges of a hugepage; a hugepage with its walk and locks |
 //! | `walk` | half a gigabyte of tables, read in order |
 //! | `populate` | tables built; a section added and removed |
+//! | `pool` | hugepages allocated and freed |
 //! | `handmade` | the model that the comparison with other checkers is about |
 //! | `search` | the explorer: steps, executions, a check of three actors |
 
 mod exchange;
 pub mod handmade;
+mod pool;
 mod populate;
 mod remap;
 mod rounds;
@@ -102,7 +104,7 @@ pub type Stop<'s> = &'s dyn Fn() -> bool;
 
 type Measure = fn(Effort, Stop<'_>) -> Result<Figure, BenchError>;
 
-const ROWS: [(&str, Measure); 17] = [
+const ROWS: [(&str, Measure); 18] = [
     ("exchange", exchange::exchange),
     ("exchange-2t-disjoint", exchange::two_threads_disjoint),
     ("exchange-2t-shared", exchange::two_threads_shared),
@@ -114,6 +116,7 @@ const ROWS: [(&str, Measure); 17] = [
     ("ptdump-optimised", walk::ptdump_optimised),
     ("populate", populate::populate),
     ("hotplug-section", populate::hotplug_section),
+    ("pool-free", pool::free),
     ("checked-exchange", exchange::checked),
     ("explore-step", search::step),
     ("explore-executions", search::executions),
