@@ -85,7 +85,7 @@ pub fn bbm_required(
     feat: FeatBbm,
     same_contents: impl FnOnce() -> bool,
 ) -> Option<BbmCase> {
-    if !old.is_valid() || !new.is_valid() || old == new {
+    if !old.is_valid() || !new.is_valid() || changes_permissions_alone(old, new) {
         return None;
     }
     let leaf = |k: Kind| matches!(k, Kind::Page(_) | Kind::Block(_));
@@ -120,6 +120,15 @@ pub fn bbm_required(
         return Some(BbmCase::OutputAddress);
     }
     None
+}
+
+/// Whether two descriptors differ in nothing but what may be changed in place: AP[2:1], AF, GP, DBM, PXN, UXN and the
+/// bits that are software's.
+#[must_use]
+#[inline]
+pub const fn changes_permissions_alone(old: Desc, new: Desc) -> bool {
+    const PERMISSIONS: u64 = 3 << 6 | 1 << 10 | 3 << 50 | 3 << 53 | 0xf << 55;
+    (old.0 ^ new.0) & !PERMISSIONS == 0
 }
 
 /// Normal against Normal-Tagged is no type change (`pgattr_change_is_safe`).

@@ -500,6 +500,12 @@ pub trait Cpu {
     // ---- frames --------------------------------------------------------------------------------------------
     /// `None` is -ENOMEM, real or injected. A table frame comes zeroed.
     fn alloc(&self, request: Alloc) -> Option<Frame<Self::Tok>>;
+    /// `alloc` again and again, at most so often and until one fails; `each` gets what came of it. How many there were.
+    /// A machine without scheduling points may take several at once: nobody knows of a frame that is not handed on yet.
+    #[inline]
+    fn alloc_each(&self, request: Alloc, count: usize, mut each: impl FnMut(Frame<Self::Tok>)) -> usize {
+        (0..count).take_while(|_| self.alloc(request).map(&mut each).is_some()).count()
+    }
     /// Return a run to the allocator. A default token means the run that is there now: the pools know hugepages by
     /// number.
     fn free(&self, frame: Frame<Self::Tok>, order: u8, kind: FrameKind);
@@ -527,6 +533,11 @@ pub trait Cpu {
     fn copy_tail_from_va(&self, from: Va, to: Frame<Self::Tok>, reset: u16) {
         self.copy_from_va(from, to);
         self.reset_tails(to, reset);
+    }
+    /// `copy_tail_from_va` to each of these frames, in order. A machine without TLBs may walk once for all.
+    #[inline]
+    fn copy_tails_from_va(&self, from: Va, to: impl Iterator<Item = Frame<Self::Tok>>, reset: u16) {
+        to.for_each(|to| self.copy_tail_from_va(from, to, reset));
     }
     /// Overwrite the first `reset` struct pages of a frame with as many that follow.
     fn reset_tails(&self, frame: Frame<Self::Tok>, reset: u16) {

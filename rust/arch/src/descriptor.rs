@@ -196,6 +196,12 @@ impl OutputBits {
     pub const fn of(self, desc: Desc) -> Pa {
         Pa((desc.0 & self.in_place) | (desc.0 & self.moved) << self.by)
     }
+    /// `Geometry::descriptor`.
+    #[must_use]
+    #[inline]
+    pub const fn descriptor(self, pa: Pa, prot: u64) -> Desc {
+        Desc((pa.0 & self.in_place) | (pa.0 >> self.by & self.moved) | (prot & !self.moved))
+    }
 }
 
 impl Geometry {
