@@ -88,7 +88,7 @@ fn an_isolated_chunk_gives_nothing_out_after_it_has_settled() {
             thread::spawn(move || frames.alloc(0, Zone::Normal, None, false))
         };
         frames.isolate(0, true);
-        frames.settle(0);
+        frames.settle(0..1);
         let seen = frames.is_used(0);
         let got = other.join().unwrap();
         assert_eq!(got.is_some(), seen);
@@ -109,7 +109,7 @@ fn settling_beside_a_free_in_another_word_still_waits() {
             thread::spawn(move || frames.free(0, 0))
         };
         frames.isolate(0, true);
-        frames.settle(0);
+        frames.settle(0..1);
         let seen = frames.is_used(64);
         let got = alloc.join().unwrap();
         free.join().unwrap();
@@ -132,7 +132,7 @@ fn settling_beside_a_run_that_moves_on_still_waits() {
             thread::spawn(move || frames.alloc(6, Zone::Normal, Some(320), false))
         };
         frames.isolate(0, true);
-        frames.settle(0);
+        frames.settle(0..1);
         let seen = (frames.is_used(320), frames.is_used(128));
         assert_eq!((alloc.join().unwrap().is_some(), run.join().unwrap().is_some()), seen);
     });
@@ -170,7 +170,7 @@ fn an_isolated_chunk_gives_nothing_out_of_a_magazine() {
             })
         };
         frames.isolate(0, true);
-        frames.settle(0);
+        frames.settle(0..1);
         let seen = (0..3).filter(|&f| frames.is_used(f)).count();
         let (first, second) = other.join().unwrap();
         assert_eq!(usize::from(first.is_some()) + usize::from(second.is_some()), seen);
@@ -211,6 +211,24 @@ fn a_frame_that_is_popped_beside_a_drain_has_one_owner() {
         let theirs = other.join().unwrap();
         assert_ne!(mine, theirs);
         assert_eq!(frames.nr_free(), 0);
+    });
+}
+
+#[test]
+fn frames_that_are_popped_together_beside_a_drain_have_one_owner() {
+    model(2, || {
+        let frames = small(4);
+        assert_eq!(frames.alloc_by(Some(0), 0, Zone::Normal, None, false), Some(0));
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.at_hand(0, false, 2).map_or(0, |rest| rest.mask))
+        };
+        frames.drain(0);
+        let mine = frames.alloc_by(Some(1), 0, Zone::Normal, None, true).unwrap();
+        let theirs = other.join().unwrap();
+        assert!(theirs == 0b110 || theirs == 0, "{theirs:b}: the first two, or none");
+        assert_eq!((mine, theirs >> mine & 1), (3, 0));
+        assert_eq!(frames.nr_free(), 3 - u64::from(theirs.count_ones()));
     });
 }
 

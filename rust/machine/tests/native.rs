@@ -178,31 +178,28 @@ fn allocation_takes_the_lowest_or_the_highest_run_or_exactly_the_one_asked_for()
 }
 
 #[test]
-fn a_single_frame_comes_from_a_chunk_in_use_before_it_opens_one_that_is_free() {
+fn single_frames_keep_together() {
     let m = machine();
     let cpu = m.cpu(0);
-    let base = Pa(0x4000_0000);
-    let first = cpu.alloc(request(FrameKind::Huge, 8)).unwrap();
-    let rest = Alloc { at: Some(base), ..request(FrameKind::Huge, 9) };
-    assert!(cpu.alloc(rest).is_none(), "the root is in it");
+    let (base, chunk) = (Pa(0x4000_0000), 2 * MIB);
+    let single = || cpu.alloc(request(FrameKind::Data, 0)).unwrap();
+    // A part of another chunk is used, but as a run.
+    let run = cpu.alloc(Alloc { at: Some(base.plus(chunk)), ..request(FrameKind::Huge, 4) }).unwrap();
+    let highest = cpu.alloc(Alloc { top_down: true, ..request(FrameKind::Data, 0) }).unwrap();
+    // The root is in the first chunk.
+    let rest: Vec<_> = (0..511).map(|_| single()).collect();
+    assert!(rest.iter().all(|frame| frame.pa < base.plus(chunk)));
+    let (beside, below) = (single(), base.plus(64 * MIB - chunk));
+    assert!(beside.pa >= below, "{beside:?} is beside the highest frame, not in a chunk without single ones");
+    cpu.free(rest[9], 0, FrameKind::Data);
+    assert_eq!(single(), rest[9]);
+    // All of the last chunk is free again; it is no better than any other.
+    cpu.free(beside, 0, FrameKind::Data);
+    cpu.free(highest, 0, FrameKind::Data);
+    assert_eq!(single().pa, run.pa.plus(16 << 12));
+    // Highest first, as memblock: whatever is beside it.
     let top = Alloc { top_down: true, ..request(FrameKind::Data, 0) };
-    let (high, higher) = (cpu.alloc(top).unwrap(), cpu.alloc(top).unwrap());
-    // Whatever is left of the first chunk.
-    let mut singles = Vec::new();
-    while let Some(f) = cpu.alloc(request(FrameKind::Data, 0))
-        && f.pa < base.plus(2 * MIB)
-    {
-        singles.push(f);
-    }
-    assert_eq!(singles.len(), 512 - 256 - 1);
-    let next = cpu.alloc(request(FrameKind::Data, 0)).unwrap();
-    assert!(next.pa > base.plus(62 * MIB), "{next:?} is in the chunk where two are in use");
-    cpu.free(first, 8, FrameKind::Huge);
-    assert!(cpu.alloc(request(FrameKind::Data, 0)).unwrap().pa < base.plus(2 * MIB));
-    assert!(high.pa > higher.pa);
-    // Highest first, as memblock: whatever is in use.
-    let top = cpu.alloc(Alloc { top_down: true, ..request(FrameKind::Data, 9) }).unwrap();
-    assert_eq!(top.pa, base.plus(60 * MIB));
+    assert_eq!(cpu.alloc(top).unwrap(), highest);
     assert_eq!(m.violation_count(), 0);
 }
 

@@ -33,25 +33,28 @@ impl Cpu for Checked<'_> {
         let pa = self.machine.root();
         Frame { pa, tok: self.machine.states.get(self.machine.frame_of(pa)).generation() }
     }
+    #[inline]
     fn read(&self, at: Slot<u32>, _order: Order) -> Entry<u32> {
         self.cpu.tally.count(Count::Read);
-        let entry = self.descriptor(at, false, "read", |word, named| {
+        let entry = self.descriptor(&at, false, "read", |word, named| {
             let desc = Desc(word.load(Ordering::Acquire));
             Entry { desc, tok: self.machine.token(desc, at.level, named.load(Ordering::Relaxed)) }
         });
         entry.unwrap_or(Entry { desc: Desc::NONE, tok: 0 })
     }
+    #[inline]
     fn write(&self, at: Slot<u32>, new: Desc, _order: Order) {
         self.cpu.tally.count(Count::Write);
-        let _ = self.exchange(at, new, "store", None);
+        let _ = self.exchange(&at, new, "store", None);
     }
+    #[inline]
     fn swap(&self, at: Slot<u32>, new: Desc, _order: Order) -> Entry<u32> {
         self.cpu.tally.count(Count::Exchange);
-        self.exchange(at, new, "exchange", None).map_or(Entry { desc: Desc::NONE, tok: 0 }, |(entry, _)| entry)
+        self.exchange(&at, new, "exchange", None).map_or(Entry { desc: Desc::NONE, tok: 0 }, |(entry, _)| entry)
     }
     fn compare_exchange(&self, at: Slot<u32>, old: Desc, new: Desc, _order: Order) -> Result<Entry<u32>, Entry<u32>> {
         self.cpu.tally.count(Count::Exchange);
-        match self.exchange(at, new, "compare-and-exchange", Some(old)) {
+        match self.exchange(&at, new, "compare-and-exchange", Some(old)) {
             Some((entry, true)) => Ok(entry),
             Some((entry, false)) => Err(entry),
             None => Err(Entry { desc: Desc::NONE, tok: 0 }),

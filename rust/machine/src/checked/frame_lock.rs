@@ -10,6 +10,8 @@
 //! waits for pins alone, nobody waits while it has pinned one, and shared holders wait downwards only; there is no
 //! cycle to deadlock in.
 
+use std::sync::atomic::AtomicU64;
+
 use vmemmap_arch::{Desc, FrameKind, Invariant, Kind, Level, Va};
 
 use crate::native::frame_state::{State, bit};
@@ -78,19 +80,27 @@ impl Machine {
     #[inline]
     pub(crate) fn pin_table(&self, cpu: u8, table: u64, storing: bool) -> Option<State> {
         let word = self.states.word(table)?;
+        self.watch.pins.pin(cpu, table, storing);
+        let state = State(word.load(std::sync::atomic::Ordering::Acquire));
+        Some(if state.has(bit::WRITER) { self.pin_again(cpu, table, storing, word) } else { state })
+    }
+    /// Somebody holds it exclusively.
+    #[cold]
+    fn pin_again(&self, cpu: u8, table: u64, storing: bool, word: &AtomicU64) -> State {
         let mut patience = Patience::default();
         loop {
+            self.watch.pins.unpin(cpu);
+            patience.wait();
             self.watch.pins.pin(cpu, table, storing);
             let state = State(word.load(std::sync::atomic::Ordering::Acquire));
             if !state.has(bit::WRITER) {
-                return Some(state);
+                return state;
             }
-            self.watch.pins.unpin(cpu);
-            patience.wait();
         }
     }
 
     /// Whether a handle with generation `tok` still names the table that it named.
+    #[inline]
     pub(crate) fn judge_table(state: State, tok: u32) -> Judged {
         if state.kind() == Some(FrameKind::Table) && state.generation() == tok {
             Judged::Good
@@ -115,35 +125,27 @@ impl Machine {
         }
     }
     /// Generation that was recorded with a descriptor, if the record is about the frame that it names.
+    #[inline]
     fn recorded(named: u64, frame: u64) -> Option<u32> {
         (named != 0 && named & 0xffff_ffff == frame & 0xffff_ffff).then_some((named >> 32) as u32)
     }
     /// Token of a descriptor: generation of the frame it names, as of when it was written.
+    #[inline(always)]
     pub(crate) fn token(&self, desc: Desc, level: Level, named: u64) -> u32 {
-        match self.geometry().kind(desc, level) {
-            Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => {
-                let frame = self.frame_of(pa);
-                Self::recorded(named, frame).unwrap_or_else(|| self.states.get(frame).generation())
-            }
-            _ => 0,
-        }
+        let Some(frame) = self.named_frame(desc, level) else { return 0 };
+        Self::recorded(named, frame).unwrap_or_else(|| self.states.get(frame).generation())
     }
     /// The record for a descriptor that is stored now.
+    #[inline(always)]
     pub(crate) fn record_for(&self, desc: Desc, level: Level) -> u64 {
-        match self.geometry().kind(desc, level) {
-            Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => {
-                let frame = self.frame_of(pa);
-                if self.states.word(frame).is_none() {
-                    return 0;
-                }
-                if matches!(self.geometry().kind(desc, level), Kind::Table(_)) {
-                    let unlinked = |s: State| s.kind() == Some(FrameKind::Table) && !s.has(bit::LINKED);
-                    let _ = self.states.update(frame, |s| unlinked(s).then_some(State(s.0 | bit::LINKED)));
-                }
-                u64::from(self.states.get(frame).generation()) << 32 | frame & 0xffff_ffff
-            }
-            _ => 0,
+        let Some(frame) = self.named_frame(desc, level) else { return 0 };
+        let Some(word) = self.states.word(frame) else { return 0 };
+        let state = State(word.load(std::sync::atomic::Ordering::Acquire));
+        if level != Level::PTE && desc.is_table_type() {
+            let unlinked = |s: State| s.kind() == Some(FrameKind::Table) && !s.has(bit::LINKED);
+            let _ = self.states.update(frame, |s| unlinked(s).then_some(State(s.0 | bit::LINKED)));
         }
+        u64::from(state.generation()) << 32 | frame & 0xffff_ffff
     }
 
     /// Translate `va` as hardware does and run `access` on the frame and the word's number in it, all in one step.

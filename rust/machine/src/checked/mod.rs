@@ -13,7 +13,7 @@ pub(crate) mod frame_lock;
 use core::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vmemmap_arch::bbm::{FeatBbm, bbm_required};
+use vmemmap_arch::bbm::{FeatBbm, bbm_required, changes_permissions_alone};
 use vmemmap_arch::{Desc, Entry, Frame, Invariant, Level, LockId, Slot, Va};
 
 use crate::checked::frame_lock::{Fault, Hold, Judged};
@@ -87,7 +87,7 @@ impl<'m> Checked<'m> {
     #[inline]
     fn descriptor<R>(
         &self,
-        at: Slot<u32>,
+        at: &Slot<u32>,
         storing: bool,
         what: &str,
         access: impl FnOnce(&AtomicU64, &AtomicU64) -> R,
@@ -112,7 +112,7 @@ impl<'m> Checked<'m> {
         done
     }
     #[cold]
-    fn no_table(&self, at: Slot<u32>, what: &str) {
+    fn no_table(&self, at: &Slot<u32>, what: &str) {
         self.cpu.report(
             Invariant::TreeWellFormed,
             at.table.0,
@@ -121,7 +121,7 @@ impl<'m> Checked<'m> {
         );
     }
     #[cold]
-    fn freed_table(&self, at: Slot<u32>, what: &str, state: State, judged: Judged) {
+    fn freed_table(&self, at: &Slot<u32>, what: &str, state: State, judged: Judged) {
         let now = match state.kind() {
             None => "is free".to_owned(),
             Some(kind) => format!("is {kind:?} of generation {}", state.generation()),
@@ -141,9 +141,10 @@ impl<'m> Checked<'m> {
         );
     }
 
-    /// Store `new`, if `wanted` is there or none is asked for; the old entry, and whether it was stored.
+    /// Store `new`, if `wanted` is there or none is asked for; the old entry, and whether it was stored. The slot comes
+    /// by reference: a copy would read in one piece what its maker has just stored in several.
     #[inline]
-    fn exchange(&self, at: Slot<u32>, new: Desc, what: &str, wanted: Option<Desc>) -> Option<(Entry<u32>, bool)> {
+    fn exchange(&self, at: &Slot<u32>, new: Desc, what: &str, wanted: Option<Desc>) -> Option<(Entry<u32>, bool)> {
         let m = self.machine;
         let mut promised = 0;
         let done = self.descriptor(at, true, what, |word, named| {
@@ -165,11 +166,14 @@ impl<'m> Checked<'m> {
             if at.level != Level::PTE {
                 m.stored_above_ptes();
             }
-            self.judge_store(at, entry.desc, new, promised);
+            if promised != 0 || !changes_permissions_alone(entry.desc, new) {
+                self.judge_store(at, entry.desc, new, promised);
+            }
         }
         done
     }
-    fn judge_store(&self, at: Slot<u32>, old: Desc, new: Desc, promised: u64) {
+    #[inline(never)]
+    fn judge_store(&self, at: &Slot<u32>, old: Desc, new: Desc, promised: u64) {
         let m = self.machine;
         let g = m.geometry();
         let same = || m.hold_same(m.frame_of(g.output(old)), m.frame_of(g.output(new)));

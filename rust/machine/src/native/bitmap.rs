@@ -5,7 +5,7 @@
 use std::io;
 
 use crate::native::arena::Arena;
-use crate::native::frames::CHUNK;
+use crate::native::chunk::CHUNK;
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
 /// Words of a chunk.

@@ -2,7 +2,8 @@
 
 use vmemmap_arch::Zone;
 
-use crate::native::frames::CHUNK;
+/// Frames in a chunk.
+pub const CHUNK: u64 = 512;
 
 pub(super) mod flag {
     pub const USED: u64 = 0x3ff;
@@ -12,6 +13,8 @@ pub(super) mod flag {
     pub const PRESENT: u64 = 1 << 17;
     pub const MOVABLE: u64 = 1 << 18;
     pub const ISOLATED: u64 = 1 << 19;
+    /// Frames are taken from it one by one (a pageblock of its own, in the kernel), until all of it is free again.
+    pub const SINGLES: u64 = 1 << 20;
     /// One for each run of several bitmap words that is being taken.
     pub const SPREAD: u64 = 1 << 24;
 }
@@ -44,9 +47,8 @@ impl Chunk {
     pub const fn zone(self) -> Zone {
         if self.0 & flag::MOVABLE != 0 { Zone::Movable } else { Zone::Normal }
     }
-    /// Some of it is taken, and some is not.
-    pub(super) const fn is_partly_used(self) -> bool {
-        self.used() != 0 && self.used() != CHUNK
+    pub(super) const fn has_singles(self) -> bool {
+        self.0 & flag::SINGLES != 0
     }
     /// New allocations of `frames` frames may be made from it.
     pub(super) const fn has_room(self, frames: u64, movable: bool) -> bool {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use vmemmap_arch::{
     Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind,
-    Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var,
+    Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var, Zone,
 };
 
 use crate::native::contents::{Reached, apply_rmw, load_order, rmw_order, store_order};
@@ -465,6 +465,19 @@ impl Cpu for Native<'_> {
     fn alloc(&self, request: Alloc) -> Option<Frame<()>> {
         self.take(request).map(|f| Frame { pa: self.machine.frame_pa(f), tok: () })
     }
+    #[inline]
+    fn alloc_each(&self, request: Alloc, count: usize, mut each: impl FnMut(Frame<()>)) -> usize {
+        let m = self.machine;
+        let plain = matches!(request.kind, FrameKind::Vmemmap | FrameKind::Data) && request.zone == Zone::Normal;
+        if !plain || request.order != 0 || request.at.is_some() || m.injection.is_armed(self.cpu) {
+            return (0..count).take_while(|_| self.alloc(request).map(&mut each).is_some()).count();
+        }
+        let frame = |n| Frame { pa: m.frame_pa(n), tok: () };
+        let taken = m.take_each(self.cpu, request.kind, request.top_down, count, |n| each(frame(n)));
+        self.tally.add(Count::FrameAllocated, taken as u64);
+        self.tally.add(Count::AllocFailure, u64::from(taken < count));
+        taken
+    }
     fn free(&self, frame: Frame<()>, order: u8, kind: FrameKind) {
         self.give(frame.pa, order, kind, Freeing::default(), |_| {});
     }
@@ -499,6 +512,12 @@ impl Cpu for Native<'_> {
         let Some((frame, _)) = self.translate(from, Access::Load) else { return };
         let from = Frame { pa: self.machine.frame_pa(frame), tok: () };
         self.copy_tail_frame(from, to, reset);
+    }
+    fn copy_tails_from_va(&self, from: Va, mut to: impl Iterator<Item = Frame<()>>, reset: u16) {
+        let Some(first) = to.next() else { return };
+        let Some((frame, _)) = self.translate(from, Access::Load) else { return };
+        let from = Frame { pa: self.machine.frame_pa(frame), tok: () };
+        core::iter::once(first).chain(to).for_each(|to| self.copy_tail_frame(from, to, reset));
     }
     fn fill_frame(&self, frame: Frame<()>, template: Template) {
         let f = self.machine.frame_of(frame.pa);

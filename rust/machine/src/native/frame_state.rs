@@ -173,6 +173,15 @@ impl FrameStates {
     pub fn word(&self, frame: u64) -> Option<&AtomicU64> {
         if frame.is_multiple_of(CHUNK) { self.heads.get(frame / CHUNK) } else { self.states.get(frame) }
     }
+    /// Before the states around a frame are read and then changed: a host that has no page for them would give one of
+    /// zeroes to read, and make another at the first store.
+    #[inline]
+    pub fn touch(&self, frame: u64) {
+        if let Some(word) = self.states.get(frame) {
+            // A store of what is there; not `fetch_or(0)`, which is compiled to a load.
+            let _ = word.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
     /// A free frame's, if there is no such frame.
     #[inline]
     #[must_use]

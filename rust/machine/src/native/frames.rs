@@ -11,19 +11,19 @@
 //! elsewhere), so untouched memory costs nothing. Which chunks may have room, of their own or as wholes, is kept in
 //! trees of bits (`rooms`), which whoever makes room and whoever finds none keep right.
 
+use core::ops::Range;
 use std::io;
 
 use vmemmap_arch::Zone;
 
 use crate::native::arena::Arena;
 use crate::native::bitmap::{Bitmap, WORDS};
+pub use crate::native::chunk::CHUNK;
 use crate::native::chunk::{Chunk, flag};
 use crate::native::magazines::{GROUP, Magazines, Rest};
 use crate::native::rooms::Rooms;
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
-/// Frames in a chunk.
-pub const CHUNK: u64 = 512;
 /// log2 of `CHUNK`.
 pub const CHUNK_ORDER: u8 = 9;
 /// Largest order of an allocation.
@@ -57,8 +57,8 @@ pub struct Frames {
 struct ZoneRooms {
     /// For a single frame.
     any: Rooms,
-    /// The same, in chunks of which some other frame is used. Nothing rests on a chunk being among these.
-    partly_used: Rooms,
+    /// The same, in chunks from which frames are taken one by one. Nothing rests on a chunk being among these.
+    singles: Rooms,
     /// For a whole chunk.
     whole: Rooms,
 }
@@ -66,7 +66,7 @@ struct ZoneRooms {
 impl ZoneRooms {
     fn new(chunks: u64) -> io::Result<Self> {
         let of = |open| Rooms::new(chunks, open);
-        Ok(Self { any: of(true)?, partly_used: of(false)?, whole: of(true)? })
+        Ok(Self { any: of(true)?, singles: of(false)?, whole: of(true)? })
     }
 }
 
@@ -135,7 +135,6 @@ impl Frames {
             }
         }
         self.update(chunk, |c| Some(c.0 + count));
-        self.rooms.iter().for_each(|zone| zone.partly_used.may_have(chunk));
     }
 
     #[must_use]
@@ -176,6 +175,12 @@ impl Frames {
         }
         self.alloc_afresh(cpu, order, zone, at, top_down, single)
     }
+    /// What `alloc_by` of single frames of the normal zone would give next as long as the CPU has any at hand, at most
+    /// so many.
+    #[inline]
+    pub fn at_hand(&self, cpu: u8, top_down: bool, count: usize) -> Option<Rest> {
+        self.magazines.pop_each(cpu, top_down, count)
+    }
     #[inline(never)]
     fn alloc_afresh(
         &self,
@@ -211,7 +216,7 @@ impl Frames {
             return;
         }
         let (wished, mut mask) = (u64::from(wanted.count_ones()), 0);
-        if self.reserve(chunk, wished, false).is_some() {
+        if self.reserve(chunk, wished, false, true).is_some() {
             mask = self.bits.take_clear(first / 64, wanted << shift) >> shift;
             let taken = u64::from(mask.count_ones());
             self.free.0.fetch_sub(taken, Ordering::Relaxed);
@@ -228,7 +233,7 @@ impl Frames {
     }
     /// What all CPUs keep at hand goes back; what is on its way there too, if it is of a chunk in `awaited`. Whether
     /// there was anything.
-    fn drain_all(&self, awaited: &core::ops::Range<u64>) -> bool {
+    fn drain_all(&self, awaited: &Range<u64>) -> bool {
         let groups = awaited.start * (CHUNK / GROUP)..awaited.end * (CHUNK / GROUP);
         self.magazines.empty_all(&groups, |rest| self.give_back(rest))
     }
@@ -301,7 +306,7 @@ impl Frames {
             return self.take_chunks(at / CHUNK, n / CHUNK, movable).then_some(at);
         }
         let c = at / CHUNK;
-        self.reserve(c, n, movable)?;
+        self.reserve(c, n, movable, order == 0)?;
         let taken = self.bits.take(at, n);
         self.reserved(c, n, taken);
         taken.then_some(at)
@@ -310,7 +315,7 @@ impl Frames {
     /// Take these of 64 frames, all or none, wherever they are.
     pub fn take_mask(&self, word: u64, mask: u64) -> bool {
         let (chunk, frames) = (word / WORDS, u64::from(mask.count_ones()));
-        if self.reserve(chunk, frames, self.chunk(chunk).zone() == Zone::Movable).is_none() {
+        if self.reserve(chunk, frames, self.chunk(chunk).zone() == Zone::Movable, true).is_none() {
             return false;
         }
         let taken = self.bits.take_in_word(word, mask);
@@ -321,17 +326,17 @@ impl Frames {
         taken
     }
 
-    /// The lowest (highest) run in a zone; but a single frame from below out of a chunk that is used already, as the
-    /// kernel splits no larger block while there is a smaller one.
+    /// The lowest (highest) run in a zone; but a single frame from below out of a chunk in which there are single
+    /// frames already: the kernel splits no larger block while there is a smaller one, and keeps what cannot move
+    /// together.
     fn search(&self, order: u8, movable: bool, top_down: bool) -> Option<u64> {
         let rooms = &self.rooms[usize::from(movable)];
         if order >= CHUNK_ORDER {
             return self.search_whole(&rooms.whole, order, movable, top_down);
         }
-        let fragment = |chunk: Chunk| chunk.is_partly_used();
-        let used_already = || self.search_parts(&rooms.partly_used, order, movable, top_down, fragment);
+        let beside_others = || self.search_parts(&rooms.singles, order, movable, top_down, Chunk::has_singles);
         let anywhere = || self.search_parts(&rooms.any, order, movable, top_down, |_| true);
-        if order == 0 && !top_down { used_already().or_else(anywhere) } else { anywhere() }
+        if order == 0 && !top_down { beside_others().or_else(anywhere) } else { anywhere() }
     }
     /// A run below a chunk, in a chunk that `suits`.
     fn search_parts(
@@ -382,16 +387,19 @@ impl Frames {
     }
     fn take_part(&self, chunk: u64, order: u8, movable: bool, top_down: bool) -> Option<u64> {
         let n = 1u64 << order;
-        self.reserve(chunk, n, movable)?;
+        self.reserve(chunk, n, movable, order == 0)?;
         let found = self.bits.find(chunk, order, top_down);
         self.reserved(chunk, n, found.is_some());
         found
     }
 
-    fn reserve(&self, chunk: u64, frames: u64, movable: bool) -> Option<()> {
-        let old = self.update(chunk, |c| c.has_room(frames, movable).then_some(c.0 + frames + Self::spread(frames)))?;
-        if old.used() == 0 {
-            self.rooms[usize::from(movable)].partly_used.may_have(chunk);
+    /// `single`: frames to be taken one by one.
+    fn reserve(&self, chunk: u64, frames: u64, movable: bool, single: bool) -> Option<()> {
+        let singles = if single { flag::SINGLES } else { 0 };
+        let taken = |c: Chunk| (c.0 + frames + Self::spread(frames)) | singles;
+        let old = self.update(chunk, |c| c.has_room(frames, movable).then(|| taken(c)))?;
+        if single && !old.has_singles() {
+            self.rooms[usize::from(movable)].singles.may_have(chunk);
         }
         Some(())
     }
@@ -410,7 +418,8 @@ impl Frames {
         if frames > 64 { flag::SPREAD } else { 0 }
     }
     fn unreserve(&self, chunk: u64, frames: u64) {
-        if let Some(old) = self.update(chunk, |c| Some(c.0.wrapping_sub(frames))) {
+        let left = |c: Chunk| c.0.wrapping_sub(frames) & if c.used() == frames { !flag::SINGLES } else { !0 };
+        if let Some(old) = self.update(chunk, |c| Some(left(c))) {
             self.made_room(chunk, old, old.used() - frames);
         }
     }
@@ -419,8 +428,8 @@ impl Frames {
         let rooms = &self.rooms[usize::from(old.zone() == Zone::Movable)];
         if old.used() == CHUNK || old.is_isolated() {
             rooms.any.may_have(chunk);
-            if used != 0 {
-                rooms.partly_used.may_have(chunk);
+            if used != 0 && old.has_singles() {
+                rooms.singles.may_have(chunk);
             }
         }
         if used == 0 {
@@ -475,7 +484,7 @@ impl Frames {
                 continue;
             }
             self.bits.fill(c);
-            self.update(c, |c| Some(c.0 & !flag::WHOLE));
+            self.update(c, |c| Some(c.0 & !flag::WHOLE | flag::SINGLES));
         }
     }
 
@@ -501,7 +510,7 @@ impl Frames {
         }
         old.is_some()
     }
-    /// Wait until every reservation of an isolated chunk has become bits of frames that are allocated.
+    /// Wait until every reservation of isolated chunks has become bits of frames that are allocated.
     ///
     /// The count of an isolated chunk can only fall, and a free clears its bits before it lowers the count. If the
     /// count was the same before and after the words were read, every reservation in it was there all the time, none of
@@ -509,8 +518,11 @@ impl Frames {
     /// count says are all of them.
     ///
     /// The frames that CPUs keep at hand are no reservations and go back first.
-    pub fn settle(&self, chunk: u64) {
-        self.drain_all(&(chunk..chunk + 1));
+    pub fn settle(&self, chunks: Range<u64>) {
+        self.drain_all(&chunks);
+        chunks.for_each(|chunk| self.settle_one(chunk));
+    }
+    fn settle_one(&self, chunk: u64) {
         loop {
             let c = self.chunk(chunk);
             if !c.is_present() || c.is_whole() {

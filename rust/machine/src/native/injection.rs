@@ -34,6 +34,12 @@ impl Injection {
     pub fn set_probability(&self, probability: f64) {
         self.threshold.store((probability.clamp(0.0, 1.0) * u64::MAX as f64) as u64, Ordering::Relaxed);
     }
+    /// Whether any allocation of this CPU may be made to fail.
+    #[must_use]
+    pub fn is_armed(&self, cpu: u8) -> bool {
+        self.threshold.load(Ordering::Relaxed) != 0
+            || self.cpus.get(usize::from(cpu)).is_some_and(|c| c.0.countdown.load(Ordering::Relaxed) != 0)
+    }
     /// Whether the allocation that this CPU makes now is to fail. Only that CPU calls it, so loads and stores suffice.
     #[must_use]
     pub fn fails(&self, cpu: u8) -> bool {

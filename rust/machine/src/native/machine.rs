@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView};
+use vmemmap_arch::descriptor::OutputBits;
+use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView, Va};
 
 use crate::config::{ConfigError, MachineConfig, RamRange, first_frame_alignment};
 use crate::native::arena::Arena;
@@ -19,6 +20,10 @@ use crate::violation::{Actor, Event, History, Sink, Violation};
 #[derive(Debug)]
 pub struct Machine {
     geometry: Geometry,
+    pub(crate) output: OutputBits,
+    page_shift: u32,
+    /// log2 of the bytes that a table of PTEs maps.
+    pte_table_shift: u32,
     ram: Vec<RamRange>,
     base: u64,
     /// Bytes from `base` to the end of the last range.
@@ -98,6 +103,9 @@ impl Machine {
         let boot_frames: u64 = spans.iter().filter(|s| s.boot).map(|s| s.end - s.first).sum();
         let mut machine = Self {
             geometry,
+            output: geometry.output_bits(),
+            page_shift: geometry.page_shift(),
+            pte_table_shift: geometry.level_shift(Level::PMD),
             ram,
             base,
             bytes,
@@ -200,12 +208,35 @@ impl Machine {
     /// `frame_of`, for many addresses.
     #[inline]
     pub(crate) fn frame_numbers(&self) -> impl Fn(Pa) -> u64 + Copy + use<> {
-        let (base, shift) = (self.base, self.geometry.page_shift());
+        let (base, shift) = (self.base, self.page_shift);
         move |pa| pa.0.wrapping_sub(base) >> shift
+    }
+    /// The first address that the table of PTEs maps which maps `va`, and the index of `va` in it.
+    #[inline]
+    pub(crate) fn pte_table_of(&self, va: Va) -> (Va, u64) {
+        let inside = va.0 & ((1 << self.pte_table_shift) - 1);
+        (Va(va.0 - inside), inside >> self.page_shift)
+    }
+    /// Where in a page an address lies.
+    #[inline]
+    pub(crate) fn in_page(&self, va: Va) -> u64 {
+        va.0 & ((1 << self.page_shift) - 1)
+    }
+    /// Number of the frame that a descriptor names, a table or memory; may lie outside the machine.
+    #[inline]
+    pub(crate) fn named_frame(&self, desc: Desc, level: Level) -> Option<u64> {
+        if level == Level::PTE {
+            // As `kind` says, for most.
+            return desc.is_table_type().then(|| self.frame_of(self.output.of(desc)));
+        }
+        match self.geometry.kind(desc, level) {
+            Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => Some(self.frame_of(pa)),
+            Kind::None | Kind::Invalid | Kind::Reserved => None,
+        }
     }
     #[inline]
     pub(crate) fn frame_pa(&self, frame: u64) -> Pa {
-        Pa(self.base + (frame << self.geometry.page_shift()))
+        Pa(self.base + (frame << self.page_shift))
     }
     #[inline]
     pub(crate) fn word_number(&self, table: Pa, index: u64) -> u64 {

@@ -13,7 +13,7 @@
 //! fence is needed. Everybody takes frames out by compare-and-exchange; who takes them all says `MOVING` until they are
 //! back, so that no frame is free and nowhere to be seen.
 
-use crate::native::frames::CHUNK;
+use crate::native::chunk::CHUNK;
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
 /// Frames of a group.
@@ -75,6 +75,32 @@ impl Magazines {
             let left = if mask & (mask - 1) == 0 { 0 } else { word & !(1 << bit) };
             match magazine.compare_exchange(word, left, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(Rest::of(word).group * GROUP + u64::from(bit)),
+                Err(now) => word = now,
+            }
+        }
+    }
+    /// `pop` of at most `n` at once.
+    #[inline]
+    pub fn pop_each(&self, cpu: u8, top_down: bool, n: usize) -> Option<Rest> {
+        let magazine = self.of(cpu)?;
+        let mut word = magazine.load(Ordering::Acquire);
+        loop {
+            let all = word & MASK;
+            if all == 0 || n == 0 || (word & TOP_DOWN != 0) != top_down {
+                return None;
+            }
+            let mut later = if n < GROUP as usize { all } else { 0 };
+            for _ in 0..n.min(GROUP as usize) {
+                later &= match later {
+                    0 => break,
+                    _ if top_down => !(1 << later.ilog2()),
+                    _ => later - 1,
+                };
+            }
+            let mask = all & !later;
+            let left = if mask == all { 0 } else { word & !mask };
+            match magazine.compare_exchange(word, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(Rest { group: Rest::of(word).group, mask }),
                 Err(now) => word = now,
             }
         }

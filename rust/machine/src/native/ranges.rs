@@ -8,6 +8,7 @@ use crate::native::frame_state::{Contents, State, bit};
 use crate::native::frames::{CHUNK, MAX_ORDER};
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
+use crate::native::magazines::{GROUP, Rest};
 use crate::native::sync::relax;
 
 /// Why a run could not be freed.
@@ -63,6 +64,39 @@ impl Machine {
         Some(first)
     }
 
+    /// `take_run` of single frames that are no tables, at most so many; `each` gets their numbers. How many there were.
+    pub(crate) fn take_each(
+        &self,
+        cpu: u8,
+        kind: FrameKind,
+        top_down: bool,
+        count: usize,
+        mut each: impl FnMut(u64),
+    ) -> usize {
+        let flags = if self.is_booting() { bit::RESERVED } else { 0 };
+        let mut taken = 0;
+        while taken < count {
+            let Some(Rest { group, mask }) = self.frames.at_hand(cpu, top_down, count - taken) else {
+                let Some(frame) = self.frames.alloc_by(Some(cpu), 0, Zone::Normal, None, top_down) else { break };
+                self.states.touch(frame);
+                self.mark_frame(frame, kind, flags);
+                each(frame);
+                taken += 1;
+                continue;
+            };
+            let mut left = mask;
+            while left != 0 {
+                let at = if top_down { left.ilog2() } else { left.trailing_zeros() };
+                left &= !(1 << at);
+                let frame = group * GROUP + u64::from(at);
+                self.mark_frame(frame, kind, flags);
+                each(frame);
+                taken += 1;
+            }
+        }
+        taken
+    }
+
     /// `mark_run` of one frame that is no table.
     #[inline]
     fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
@@ -92,6 +126,9 @@ impl Machine {
     fn zero_words(&self, frame: u64) {
         if self.states.get(frame).has(bit::DIRTY) {
             self.overwrite(frame, 0);
+        } else if let Some(first) = self.words_of(frame).first() {
+            // Entries are read before one is stored, and the host would make the page twice (`FrameStates::touch`).
+            first.store(0, Ordering::Relaxed);
         }
     }
     /// Set every word of a frame.
@@ -302,14 +339,9 @@ impl Machine {
     }
 
     fn isolate(&self, first: u64, end: u64) -> Result<(), InUse> {
-        let mut changed = Vec::new();
-        for (a, _) in Self::chunks_in(first, end) {
-            let c = a / CHUNK;
-            if self.frames.isolate(c, true) {
-                changed.push(c);
-            }
-            self.frames.settle(c);
-        }
+        let chunks = first / CHUNK..end.div_ceil(CHUNK);
+        let changed: Vec<u64> = chunks.clone().filter(|&c| self.frames.isolate(c, true)).collect();
+        self.frames.settle(chunks);
         match self.first_in_use(first, end, |kind| matches!(kind, FrameKind::Table | FrameKind::Vmemmap)) {
             None => Ok(()),
             Some(obstacle) => {

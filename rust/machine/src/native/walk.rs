@@ -15,10 +15,10 @@ impl Native<'_> {
     fn walk(&self, va: Va) -> Option<(Pa, Level, Desc)> {
         let g = self.machine.geometry();
         let version = self.machine.upper_stores.0.load(Ordering::Acquire);
-        let first = va.align_down(g.entry_span(Level::PMD));
+        let (first, index) = self.machine.pte_table_of(va);
         let last = self.walked.get();
         if last.first == first && last.version == version {
-            let at = self.machine.word_at(last.table, u64::from(g.index(va, Level::PTE)))?;
+            let at = self.machine.word_at(last.table, index)?;
             return Some((last.table, Level::PTE, Desc(word(at))));
         }
         let mut table = self.machine.root();
@@ -46,6 +46,9 @@ impl Native<'_> {
     /// The frame that `va` translates to by what a walk read at `level`, and the number of the word in it.
     #[inline]
     pub(super) fn output(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
+        if level == Level::PTE && desc.is_table_type() && (access == Access::Load || desc.is_writable()) {
+            return Some((self.machine.frame_of(self.machine.output.of(desc)), self.machine.in_page(va) >> 3));
+        }
         let g = self.machine.geometry();
         match g.kind(desc, level) {
             Kind::Page(pa) | Kind::Block(pa) if access == Access::Load || desc.is_writable() => {
