@@ -1,5 +1,6 @@
 //! Everything about a kernel that does not change while it runs.
 
+use vmemmap_arch::descriptor::OutputBits;
 use vmemmap_arch::{Geometry, Layout, Pa};
 
 use crate::features::Features;
@@ -24,6 +25,8 @@ pub struct Kernel {
     /// What this kernel does otherwise than another.
     pub features: Features,
     pub geometry: Geometry,
+    /// Where its descriptors have their addresses, for who makes or reads many.
+    pub output: OutputBits,
     pub layout: Layout,
     pub policies: Policies,
     pub vars: VarMap,
@@ -49,6 +52,7 @@ impl Kernel {
         Self {
             features: Features::of(layout.version),
             geometry,
+            output: geometry.output_bits(),
             layout,
             policies,
             vars: VarMap::new(&geometry, Pa(base), Pa(limit)),

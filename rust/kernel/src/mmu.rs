@@ -158,7 +158,7 @@ fn unmap_hotplug_ptes<C: Cpu>(k: &Kernel, cpu: &C, first: Slot<C::Tok>, start: V
         if entry.desc.is_none() {
             return None;
         }
-        if !matches!(k.geometry.kind(entry.desc, Level::PTE), Kind::Page(_)) {
+        if !entry.desc.is_table_type() {
             let addr = start.plus(u64::from(index - first.index) << k.geometry.page_shift());
             cpu.warn(Invariant::TreeWellFormed, addr.0, "unmap_hotplug_range: entry neither none, leaf nor table");
         }
@@ -489,15 +489,25 @@ struct Linear {
 fn init_pte<C: Cpu>(k: &Kernel, cpu: &C, first: Slot<C::Tok>, linear: &Linear, part: &vmemmap_arch::VaRange) {
     let attributes = prot::PAGE_KERNEL_TAGGED | k.extra_prot;
     let start = linear.pa.plus(part.start.since(linear.start));
-    let may_cont = maps_blocks(k);
-    let make = |index: u16| {
-        let offset = u64::from(index - first.index) << k.geometry.page_shift();
-        let (addr, pa) = (part.start.plus(offset), start.plus(offset));
-        let cont = may_cont && linear_cont(k, Level::PTE, addr, linear.start, linear.end, pa);
-        leaf(&k.geometry, pa, if cont { attributes | Attr::CONT.bits() } else { attributes })
-    };
-    let count = (part.end.since(part.start) >> k.geometry.page_shift()) as usize;
-    cpu.write_each(first, count, after_set_pte(Desc(attributes)), make);
+    // Out of the loop, whose stores might change them for all that the compiler knows.
+    let (bits, page) = (k.output, k.geometry.page_size());
+    let count = (part.end.since(part.start) / page) as usize;
+    let then = after_set_pte(Desc(attributes));
+    let mut next = start;
+    if !maps_blocks(k) {
+        return cpu.write_each(first, count, then, move |_| {
+            let pa = next;
+            next = pa.plus(page);
+            bits.descriptor(pa, attributes)
+        });
+    }
+    cpu.write_each(first, count, then, |_| {
+        let pa = next;
+        next = pa.plus(page);
+        let addr = part.start.plus(pa.0 - start.0);
+        let cont = linear_cont(k, Level::PTE, addr, linear.start, linear.end, pa);
+        bits.descriptor(pa, if cont { attributes | Attr::CONT.bits() } else { attributes })
+    });
 }
 
 /// `alloc_init_pud`, `alloc_init_cont_pmd`, `init_pmd`: one table's part of a linear mapping.

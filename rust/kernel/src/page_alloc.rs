@@ -10,6 +10,8 @@
 //! vmemmap page is a copy of the head, made while the head had the HugeTLB type. So under 6.12.117, and only there, an
 //! aligned struct page may keep that type after its page was freed.
 
+use core::ops::Range;
+
 use vmemmap_arch::contents::{TAIL_MAPPING, word};
 use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va};
 
@@ -107,30 +109,42 @@ fn bad_tail<C: Cpu>(k: &Kernel, cpu: &C, head: Va, tail: Va) -> Option<&'static 
 
 /// `free_tail_page_prepare` (6.1: `free_tail_pages_check`) of the tails of a compound page of which `restored` vmemmap
 /// pages at the end may have been written by a restore: their first struct pages stand for all tails.
-pub fn free_tail_page_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Va, order: u8, restored: impl Iterator<Item = u64>) {
+pub fn free_tail_page_prepare<C: Cpu>(k: &Kernel, cpu: &C, head: Va, order: u8, restored: Range<u64>) {
     let word = tail_word(k, head, order);
-    for i in restored {
-        let first = head.plus(i << k.geometry.page_shift());
-        let right = |slot| tail_head(k, nth_page(first, slot), word) == Some(head);
-        if (0..SPECIAL).all(right) && cpu.skip_filled(first, 1, Template::tail(word)) == 1 {
+    let page = |i: u64| head.plus(i << k.geometry.page_shift());
+    let right = |i: u64| (0..SPECIAL).all(|slot| tail_head(k, nth_page(page(i), slot), word) == Some(head));
+    let mut i = restored.start;
+    while i < restored.end {
+        // One walk for all of them, where a machine may walk once for several.
+        let most = if C::KEEPS_TABLES { restored.end - i } else { 1 };
+        let rights = (i..i + most).take_while(|&i| right(i)).count() as u64;
+        let filled = if rights == 0 { 0 } else { cpu.skip_filled(page(i), rights, Template::tail(word)) };
+        i += filled;
+        if filled != 0 || i == restored.end {
             continue;
         }
         for slot in 0..SPECIAL {
-            let tail = nth_page(first, slot);
+            let tail = nth_page(page(i), slot);
             if let Some(message) = bad_tail(k, cpu, head, tail) {
                 cpu.warn(Invariant::RestoredPrivate, tail.0, message);
             }
         }
+        i += 1;
     }
 }
 
 /// `check_new_pages`: a block of 2^order pages comes from the free lists. `__SetPageBuddy` and `__ClearPageBuddy` have
 /// put right the type of its first page, which was the head of a free block; `check_new_pages` would find what the
 /// others have.
+#[inline]
 pub fn check_new_pages<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
-    if !k.features.stray_types() {
-        return;
+    if k.features.stray_types() {
+        check_new_types(k, cpu, first, order);
     }
+}
+
+#[inline(never)]
+fn check_new_types<C: Cpu>(k: &Kernel, cpu: &C, first: Pfn, order: u8) {
     let per_page = k.geometry.struct_pages_per_page();
     let page = k.layout.page_va(first);
     if first.is_aligned(per_page) && folio_test_hugetlb(cpu, page) {

@@ -4,11 +4,11 @@
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{
-    Alloc, Cpu, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Until, Va, Zone,
+    Alloc, Cpu, Desc, Frame, FrameKind, Invariant, Level, Order, Pa, Pfn, Rmw, Slot, Template, Until, Va, Zone,
 };
 
 use crate::page_alloc::check_new_pages;
-use crate::pgtable::{leaf, next_table, offset, pgd_offset_k, read_once, set_entry, set_pte};
+use crate::pgtable::{after_set_pte, leaf, next_table, offset, pgd_offset_k, read_once, set_entry, set_pte};
 use crate::policy::{PgdCopies, SectionUsage};
 use crate::state::{Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, mmu, mutants, page};
@@ -177,6 +177,36 @@ fn vmemmap_pte_populate<C: Cpu>(k: &Kernel, cpu: &C, pte: Slot<C::Tok>, storage:
     Ok(())
 }
 
+/// PTEs that are at most populated by frames allocated together.
+const BATCH: usize = 32;
+
+/// `vmemmap_pte_populate` of so many PTEs that are none: the frames of them all, then the entries. Nobody else can
+/// tell, under `mem_hotplug_lock`.
+#[inline]
+fn vmemmap_ptes_populate<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    first: Slot<C::Tok>,
+    count: usize,
+    early: bool,
+) -> Result<(), Errno> {
+    let (mut frames, mut allocated) = ([Pa(0); BATCH], 0);
+    let request =
+        Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: early };
+    cpu.alloc_each(request, count.min(BATCH), |frame| {
+        if !early {
+            check_new_pages(k, cpu, k.geometry.pfn(frame.pa), 0);
+        }
+        frames[allocated] = frame.pa;
+        allocated += 1;
+    });
+    let (bits, attributes) = (k.output, prot::PAGE_KERNEL | k.extra_prot);
+    let mut frames = frames.iter();
+    let entry = |_| frames.next().map_or(Desc::NONE, |&pa| bits.descriptor(pa, attributes));
+    cpu.write_each(first, allocated, after_set_pte(Desc(attributes)), entry);
+    if allocated == count { Ok(()) } else { Err(Errno::ENOMEM) }
+}
+
 /// `vmemmap_populate_basepages`.
 ///
 /// # Errors
@@ -198,9 +228,15 @@ pub fn vmemmap_populate_basepages<C: Cpu>(
             && let Some(mut pte) = vmemmap_populate_to(k, cpu, addr, Level::PTE, storage)?
         {
             while addr < next {
-                vmemmap_pte_populate(k, cpu, pte, storage)?;
-                pte.index += 1;
-                addr = addr.plus(page);
+                let left = (next.since(addr) >> k.geometry.page_shift()) as usize;
+                let none = if storage.is_altmap() { 0 } else { cpu.skip_none(pte, left.min(BATCH)) };
+                if none == 0 {
+                    vmemmap_pte_populate(k, cpu, pte, storage)?;
+                } else {
+                    vmemmap_ptes_populate(k, cpu, pte, none, storage.early())?;
+                }
+                pte.index += none.max(1) as u16;
+                addr = addr.plus(none.max(1) as u64 * page);
             }
         }
         while addr < next {

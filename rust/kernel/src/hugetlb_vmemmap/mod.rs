@@ -10,7 +10,7 @@ pub mod walk;
 pub(crate) mod zone_tail;
 
 use vmemmap_arch::{
-    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, STRUCT_PAGE_SIZE, Va, VaRange, Zone,
+    Alloc, Cpu, Frame, FrameKind, FrameList, Invariant, LockId, Mode, Order, Pa, STRUCT_PAGE_SIZE, Va, VaRange, Zone,
 };
 
 use crate::features::{EmptyBatch, RestoreSource, SelfHostedTest, TailSource};
@@ -24,6 +24,7 @@ use crate::state::Scalar;
 use crate::static_key::static_branch_add;
 use crate::{Errno, Kernel, mutants};
 use remap::{vmemmap_is_self_hosted, walk_range};
+use update::BATCH;
 use walk::{Action, RemapWalk};
 use zone_tail::vmemmap_get_tail;
 
@@ -85,16 +86,12 @@ fn free_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, list: &mut FrameList<C::T
     }
 }
 
+const VMEMMAP_PAGE: Alloc =
+    Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+
 /// One frame of `alloc_vmemmap_page_list`, or the head's copy.
 fn alloc_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C) -> Option<Frame<C::Tok>> {
-    let frame = cpu.alloc(Alloc {
-        order: 0,
-        kind: FrameKind::Vmemmap,
-        zone: Zone::Normal,
-        at: None,
-        may_sleep: true,
-        top_down: false,
-    })?;
+    let frame = cpu.alloc(VMEMMAP_PAGE)?;
     check_new_pages(k, cpu, k.geometry.pfn(frame.pa), 0);
     Some(frame)
 }
@@ -102,16 +99,23 @@ fn alloc_vmemmap_page<C: Cpu>(k: &Kernel, cpu: &C) -> Option<Frame<C::Tok>> {
 /// `alloc_vmemmap_page_list`: all or nothing.
 fn alloc_vmemmap_page_list<C: Cpu>(k: &Kernel, cpu: &C, count: u64) -> Result<FrameList<C::Tok>, Errno> {
     let mut list = FrameList::new();
-    for _ in 0..count {
-        match alloc_vmemmap_page(k, cpu) {
-            Some(frame) => cpu.list_push(&mut list, frame),
-            None => {
-                while let Some(frame) = cpu.list_pop(&mut list) {
-                    cpu.free(frame, 0, FrameKind::Vmemmap);
-                }
-                return Err(Errno::ENOMEM);
+    let mut left = count as usize;
+    while left != 0 {
+        let batch = left.min(C::LIST_BATCH.clamp(1, BATCH));
+        let (mut fresh, mut allocated) = ([Frame { pa: Pa(0), tok: Default::default() }; BATCH], 0);
+        cpu.alloc_each(VMEMMAP_PAGE, batch, |frame| {
+            check_new_pages(k, cpu, k.geometry.pfn(frame.pa), 0);
+            fresh[allocated] = frame;
+            allocated += 1;
+        });
+        cpu.list_push_each(&mut list, fresh[..allocated].iter().copied());
+        if allocated < batch {
+            while let Some(frame) = cpu.list_pop(&mut list) {
+                cpu.free(frame, 0, FrameKind::Vmemmap);
             }
+            return Err(Errno::ENOMEM);
         }
+        left -= batch;
     }
     Ok(list)
 }

@@ -142,7 +142,7 @@ fn pmd_off_k<C: Cpu>(k: &Kernel, cpu: &C, addr: Va) -> Option<Slot<C::Tok>> {
         if skips_holes(k) && entry.desc.is_none() {
             return None;
         }
-        table = cpu.frame_of(entry, k.geometry.output(entry.desc));
+        table = cpu.frame_of(entry, k.output.of(entry.desc));
         level = level.next();
     }
     Some(offset(cpu, table, Level::PMD, addr))
@@ -162,7 +162,7 @@ fn vmemmap_pmd_entry<C: Cpu>(
     if walk.paused {
         // Split already, and nobody else runs: what the lock would keep out is out.
         let entry = read_once(cpu, pmd);
-        return Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))));
+        return Ok(Some(cpu.frame_of(entry, k.output.of(entry.desc))));
     }
     cpu.acquire(LockId::InitMmPageTable, Mode::Write);
     let entry = read_once(cpu, pmd);
@@ -179,7 +179,7 @@ fn vmemmap_pmd_entry<C: Cpu>(
     if skips_holes(k) && (pmd_leaf(entry.desc) || !entry.desc.is_present(k.features.present_bit)) {
         return Ok(None);
     }
-    Ok(Some(cpu.frame_of(entry, k.geometry.output(entry.desc))))
+    Ok(Some(cpu.frame_of(entry, k.output.of(entry.desc))))
 }
 
 /// Whether the frame that backs `addr` is `PageVmemmapSelfHosted`; `entry` is the PMD entry, read once.

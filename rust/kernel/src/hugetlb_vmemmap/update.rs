@@ -6,7 +6,7 @@ use vmemmap_arch::{Barrier, Cpu, Desc, Entry, Frame, Invariant, Level, LockId, M
 use super::read_only_first::{RESTORED_PROT, protect_tails, protects_first, unprotect_tails};
 use super::walk::{Action, NR_RESET_STRUCT_PAGE, Pass, RemapWalk};
 use crate::features::{FrameOrder, RestoreSource, Rollback};
-use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, read_once, set_entry, set_pte};
+use crate::pgtable::{clear_entry, flush_tlb_kernel_range, offset, read_once, set_entry, set_pte};
 use crate::policy::{Invalidate, PteUpdate};
 use crate::{Kernel, mutants};
 
@@ -37,7 +37,7 @@ pub(super) fn pte_pass<C: Cpu>(
     if walk.nr_walked == 0 && begins_with_reuse_page(k) {
         let at = offset(cpu, table, Level::PTE, addr);
         let entry = read_once(cpu, at);
-        let reuse = cpu.frame_of(entry, k.geometry.output(entry.desc));
+        let reuse = cpu.frame_of(entry, k.output.of(entry.desc));
         walk.shared = Some(reuse);
         if walk.action == Action::Remap {
             mutants::reuse_page(k, cpu, at, reuse);
@@ -203,8 +203,9 @@ fn swap_pte<C: Cpu>(cpu: &C, at: Slot<C::Tok>, new: Desc) -> Entry<C::Tok> {
     old
 }
 
-/// PTEs that are at most changed before the frames that they gave up are listed.
-const BATCH: usize = 8;
+/// PTEs that are at most changed before the frames that they gave up are listed, and frames that are at most allocated
+/// before they are.
+pub(super) const BATCH: usize = 8;
 
 /// PTEs that get the shared frame, and their new word.
 struct Tails<T> {
@@ -226,7 +227,7 @@ fn vmemmap_remap_pte<C: Cpu>(
 ) {
     let Some(tails) = remap_head(k, cpu, table, range, walk, &put) else { return };
     let page = k.geometry.page_size();
-    let output = k.geometry.output_bits();
+    let output = k.output;
     let flush_each = flushes_each_entry(k);
     let Tails { mut at, mut addr, count, new } = tails;
     let mut left = count as usize;
@@ -267,8 +268,8 @@ fn remap_head<C: Cpu>(
     let mut at = offset(cpu, table, Level::PTE, addr);
     if let Some(head) = walk.head.take_if(|_| addr != range.end) {
         mutants::content_wmb(k, cpu);
-        if let Some(old) = put(at, addr, leaf(g, head.pa, mutants::head_prot(k) | k.extra_prot)) {
-            cpu.list_push(&mut walk.frames, cpu.frame_of(old, g.output(old.desc)));
+        if let Some(old) = put(at, addr, k.output.descriptor(head.pa, mutants::head_prot(k) | k.extra_prot)) {
+            cpu.list_push(&mut walk.frames, cpu.frame_of(old, k.output.of(old.desc)));
         }
         if flushes_each_entry(k) {
             flush_tlb_kernel_range(k, cpu, addr..addr.plus(page));
@@ -278,7 +279,7 @@ fn remap_head<C: Cpu>(
         at.index += 1;
     }
     let shared = walk.shared?;
-    let new = leaf(g, shared.pa, mutants::tail_prot(k) | k.extra_prot);
+    let new = k.output.descriptor(shared.pa, mutants::tail_prot(k) | k.extra_prot);
     Some(Tails { at, addr, count: range.end.since(addr) >> g.page_shift(), new })
 }
 
@@ -287,7 +288,7 @@ fn remap_head<C: Cpu>(
 #[inline(always)]
 fn swap_tails<C: Cpu>(k: &Kernel, cpu: &C, tails: Tails<C::Tok>, walk: &mut RemapWalk<C::Tok>) {
     let Tails { mut at, count, new, .. } = tails;
-    let output = k.geometry.output_bits();
+    let output = k.output;
     let mut left = count as usize;
     while left != 0 {
         let batch = left.min(BATCH);
@@ -327,7 +328,7 @@ fn clear_ptes<C: Cpu>(
     while addr != range.end {
         let at = offset(cpu, table, Level::PTE, addr);
         let old = read_once(cpu, at);
-        let frame = cpu.frame_of(old, g.output(old.desc));
+        let frame = cpu.frame_of(old, k.output.of(old.desc));
         if keep {
             cpu.list_push(&mut walk.frames, frame);
         } else if walk.shared.is_none() {
@@ -362,39 +363,69 @@ fn vmemmap_restore_pte<C: Cpu>(
     let page = g.page_size();
     let (prot, reset) = restored_as(k);
     let mut addr = range.start;
+    let mut next = offset(cpu, table, Level::PTE, addr);
     while addr != range.end {
-        let at = offset(cpu, table, Level::PTE, addr);
-        let va = addr;
-        addr = addr.plus(page);
-        let first = walk.nr_walked == 0;
-        walk.nr_walked += 1;
-        let source = match pass {
-            Pass::Set => walk.shared.unwrap_or(table),
-            Pass::Exchange | Pass::Clear | Pass::Protect => {
-                let old = read_once(cpu, at);
-                cpu.frame_of(old, g.output(old.desc))
+        // So many get their frames, then their contents, then the entries: one, where the order of steps is looked at.
+        let mut batch = [Tail { at: next, va: addr, source: table, frame: table }; BATCH];
+        let mut tails = 0;
+        let mut complete = true;
+        while addr != range.end && tails < C::LIST_BATCH.clamp(1, BATCH) {
+            let (at, va) = (next, addr);
+            next.index = next.index.wrapping_add(1);
+            addr = addr.plus(page);
+            let first = walk.nr_walked == 0;
+            walk.nr_walked += 1;
+            let source = match pass {
+                Pass::Set => walk.shared.unwrap_or(table),
+                Pass::Exchange | Pass::Clear | Pass::Protect => {
+                    let old = read_once(cpu, at);
+                    cpu.frame_of(old, k.output.of(old.desc))
+                }
+            };
+            if walk.action == Action::Rollback && rollback_keeps(k, walk, first, source) {
+                continue;
             }
-        };
-        if walk.action == Action::Rollback && rollback_keeps(k, walk, first, source) {
-            continue;
+            if begins_with_reuse_page(k) && walk.shared.is_some_and(|reuse| reuse.pa != source.pa) {
+                cpu.warn(Invariant::RestoredPrivate, va.0, "BUG: restored PTE does not map the reuse page");
+            }
+            let Some(frame) = next_frame(k, cpu, walk) else {
+                complete = false;
+                break;
+            };
+            batch[tails] = Tail { at, va, source, frame };
+            tails += 1;
         }
-        if begins_with_reuse_page(k) && walk.shared.is_some_and(|reuse| reuse.pa != source.pa) {
-            cpu.warn(Invariant::RestoredPrivate, va.0, "BUG: restored PTE does not map the reuse page");
-        }
-        let Some(frame) = next_frame(k, cpu, walk) else {
-            cpu.warn(Invariant::FramesConserved, va.0, "restore ran out of frames");
-            return;
-        };
+        let batch = &batch[..tails];
         match k.features.restore_source {
-            RestoreSource::ReusePage => cpu.copy_tail_from_va(reuse_va(k, walk, va), frame, reset),
-            RestoreSource::MappedFrame => cpu.copy_tail_frame(source, frame, reset),
+            RestoreSource::ReusePage => {
+                let frames = batch.iter().map(|tail| tail.frame);
+                cpu.copy_tails_from_va(reuse_va(k, walk, addr), frames, reset);
+            }
+            RestoreSource::MappedFrame => {
+                batch.iter().for_each(|tail| cpu.copy_tail_frame(tail.source, tail.frame, reset));
+            }
         }
-        mutants::content_wmb(k, cpu);
-        exchange_pte(k, cpu, at, va, leaf(g, frame.pa, prot));
-        if flushes_each_entry(k) {
-            flush_tlb_kernel_range(k, cpu, va..va.plus(page));
+        for tail in batch {
+            mutants::content_wmb(k, cpu);
+            exchange_pte(k, cpu, tail.at, tail.va, k.output.descriptor(tail.frame.pa, prot));
+            if flushes_each_entry(k) {
+                flush_tlb_kernel_range(k, cpu, tail.va..tail.va.plus(page));
+            }
+        }
+        if !complete {
+            cpu.warn(Invariant::FramesConserved, addr.0 - page, "restore ran out of frames");
+            return;
         }
     }
+}
+
+/// A PTE that is restored: what it maps, and what it is to map.
+#[derive(Clone, Copy)]
+struct Tail<T> {
+    at: Slot<T>,
+    va: Va,
+    source: Frame<T>,
+    frame: Frame<T>,
 }
 
 /// Attributes of a restored tail, and how many of its struct pages are reset: approach C does both later.
@@ -418,10 +449,10 @@ fn rollback_keeps<T: Copy>(k: &Kernel, walk: &RemapWalk<T>, first: bool, mapped:
     }
 }
 
-/// `walk->reuse_addr`: the page just below the first restored one, `nr_walked` pages below the one after `va`.
+/// `walk->reuse_addr`: the page just below the first restored one, `nr_walked` pages below `end`, where the walk is.
 #[inline]
-fn reuse_va<T>(k: &Kernel, walk: &RemapWalk<T>, va: Va) -> Va {
-    Va(va.0 - ((walk.nr_walked - 1) << k.geometry.page_shift()))
+fn reuse_va<T>(k: &Kernel, walk: &RemapWalk<T>, end: Va) -> Va {
+    Va(end.0 - (walk.nr_walked << k.geometry.page_shift()))
 }
 
 /// The next frame of the walk's list, in the kernel's order.
