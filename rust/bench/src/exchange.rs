@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Cpu, Desc, Entry, Frame, Level, Order, Slot};
@@ -11,6 +10,7 @@ use vmemmap_machine::{Machine, Native};
 
 use crate::rounds::{Rounds, timed};
 use crate::setup::{self, ENTRIES};
+use crate::threads::{scaled, two};
 use crate::{BenchError, Effort, Figure, Stop};
 
 const RAM: u64 = 64 << 20;
@@ -87,29 +87,6 @@ pub fn checked(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     one_thread(&k, &machine, &machine.checked_cpu(0), effort, stop, what)
 }
 
-/// Seconds from the start of the first to the end of the last of two threads that meet before they start; `thread`
-/// makes what a thread does, on that thread.
-fn two<W: FnOnce()>(thread: impl Fn(usize) -> W + Sync) -> f64 {
-    let arrived = AtomicU64::new(0);
-    let run = |number| {
-        let work = thread(number);
-        // A futex would wake one long after the other.
-        arrived.fetch_add(1, Ordering::AcqRel);
-        while arrived.load(Ordering::Acquire) < 2 {
-            std::hint::spin_loop();
-        }
-        let began = Instant::now();
-        work();
-        (began, Instant::now())
-    };
-    let (mine, theirs) = std::thread::scope(|scope| {
-        let other = scope.spawn(|| run(1));
-        let mine = run(0);
-        (mine, other.join().unwrap_or(mine))
-    });
-    mine.1.max(theirs.1).duration_since(mine.0.min(theirs.0)).as_secs_f64()
-}
-
 struct Pair {
     k: Kernel,
     machine: Machine,
@@ -148,19 +125,31 @@ pub fn two_threads_disjoint(effort: Effort, stop: Stop<'_>) -> Result<Figure, Be
         let (words, plain) = (setup::bare_table(&arena, number), &plain);
         move || exchange_bare(words, plain, pair.passes)
     };
-    let count = effort.rounds(60);
-    let one = Rounds::of(count, stop, || Ok(timed(machine_of(0))), || Ok(timed(bare_of(0))))?;
-    let both = Rounds::of(count, stop, || Ok(two(machine_of)), || Ok(two(bare_of)))?;
+    let what = "exchanges by two unchecked CPUs, each on its own table";
+    let figure = scaled(effort.rounds(60), stop, pair.both() / 2.0, "exchanges/s", what, machine_of, bare_of)?;
     setup::sound(&pair.machine)?;
-    let what = "exchanges by two unchecked CPUs, each on its own table; limit: those of one CPU times what two bare \
-        loops gain over one";
-    let figure = both.rate(pair.both(), "exchanges/s", what.to_owned());
-    let single = one.rate(pair.both() / 2.0, "exchanges/s", String::new());
-    Ok(Figure {
-        limit: single.value * figure.limit / single.limit,
-        limit_median: single.value_median * figure.limit_median / single.limit_median,
-        ..figure
-    })
+    Ok(figure)
+}
+
+/// `checked-exchange-2t`.
+pub fn two_threads_checked(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let pair = Pair { passes: effort.amount(400, 4), ..Pair::new(effort)? };
+    let tables = setup::populated(&pair.k, &pair.machine.checked_cpu(0), 2)?;
+    let found = entries_of(&pair.machine.checked_cpu(0), tables[0]);
+    let plain: Vec<u64> = found.iter().map(|e| e.desc.0).collect();
+    let arena = setup::bare(2)?;
+    let machine_of = |number: usize| {
+        let (cpu, table, found) = (pair.machine.checked_cpu(number as u8), tables[number], &found);
+        move || exchange_all(&cpu, table, found, pair.passes)
+    };
+    let bare_of = |number: usize| {
+        let (words, plain) = (setup::bare_table(&arena, number), &plain);
+        move || exchange_bare(words, plain, pair.passes)
+    };
+    let what = "exchanges by two checked CPUs, each on its own table";
+    let figure = scaled(effort.rounds(60), stop, pair.both() / 2.0, "exchanges/s", what, machine_of, bare_of)?;
+    setup::sound(&pair.machine)?;
+    Ok(figure)
 }
 
 /// `exchange-2t-shared`.

@@ -4,6 +4,7 @@
 //! | module | rows |
 //! |---|---|
 //! | `rounds` | how two sides are measured in turns |
+//! | `threads` | two threads, and what two bare loops gain |
 //! | `setup` | the machine that the rows run on |
 //! | `exchange` | one descriptor, by one CPU or two, with and without checks |
 //! | `remap` | the exchanges of a hugepage; a hugepage with its walk and locks |
@@ -21,6 +22,7 @@ mod remap;
 mod rounds;
 mod search;
 mod setup;
+mod threads;
 mod walk;
 
 use std::io;
@@ -34,6 +36,8 @@ use vmemmap_lab::live::LiveError;
 use vmemmap_lab::world::WorldError;
 
 pub use exchange::bare_exchanges;
+pub use setup::{machine, start};
+pub use walk::leaves;
 
 /// Why there is no figure.
 #[derive(Debug, Error)]
@@ -104,18 +108,23 @@ pub type Stop<'s> = &'s dyn Fn() -> bool;
 
 type Measure = fn(Effort, Stop<'_>) -> Result<Figure, BenchError>;
 
-const ROWS: [(&str, Measure); 18] = [
+const ROWS: [(&str, Measure); 23] = [
     ("exchange", exchange::exchange),
     ("exchange-2t-disjoint", exchange::two_threads_disjoint),
     ("exchange-2t-shared", exchange::two_threads_shared),
+    ("checked-exchange-2t", exchange::two_threads_checked),
     ("optimise-2m", remap::exchanges_by_swap),
+    ("optimise-2m-2t", remap::two_threads),
     ("optimise-2m-store", remap::exchanges_by_store),
     ("optimise-2m-whole", remap::whole),
     ("walk-plain", walk::plain),
+    ("walk-plain-2t", walk::two_threads),
     ("walk-optimised", walk::optimised),
     ("ptdump-optimised", walk::ptdump_optimised),
     ("populate", populate::populate),
+    ("populate-2t", populate::two_threads),
     ("hotplug-section", populate::hotplug_section),
+    ("hotplug-section-2t", populate::hotplug_two_threads),
     ("pool-free", pool::free),
     ("checked-exchange", exchange::checked),
     ("explore-step", search::step),

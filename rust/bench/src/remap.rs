@@ -1,7 +1,7 @@
 //! HVO's remap of one 2M page: seven PTEs to the shared frame.
 
 use std::hint::black_box;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::{Cpu, Desc, Entry, Frame, Level, Order, Slot, Va};
 use vmemmap_kernel::hugetlb_vmemmap::remap::walk_range;
@@ -13,6 +13,7 @@ use vmemmap_machine::{Machine, Native};
 
 use crate::rounds::{Rounds, timed};
 use crate::setup::{self, ENTRIES};
+use crate::threads::scaled;
 use crate::{BenchError, Effort, Figure, Stop};
 
 /// PTEs of the vmemmap of a 2M page: 32 KiB of struct pages.
@@ -33,6 +34,8 @@ struct Pages<'m> {
     k: &'m Kernel,
     cpu: Native<'m>,
     tables: Vec<Frame<()>>,
+    /// The first hugepage that these tables map.
+    first: u64,
     found: Vec<Entry<()>>,
 }
 
@@ -44,7 +47,7 @@ impl Setup {
     fn pages(&self) -> Result<Pages<'_>, BenchError> {
         let cpu = self.machine.cpu(0);
         let tables = setup::populated(&self.k, &cpu, TABLES)?;
-        let mut pages = Pages { k: &self.k, cpu, tables, found: Vec::new() };
+        let mut pages = Pages { k: &self.k, cpu, tables, first: 0, found: Vec::new() };
         pages.found = pages.slots().map(|at| pgtable::read_once(&pages.cpu, at)).collect();
         Ok(pages)
     }
@@ -64,7 +67,7 @@ impl Pages<'_> {
     }
     fn vmemmap_of(&self, hugepage: u64) -> (Frame<()>, Va) {
         let bytes = PTES * self.k.geometry.page_size();
-        (self.tables[(hugepage * PTES) as usize / ENTRIES], setup::start(self.k).plus(hugepage * bytes))
+        (self.tables[(hugepage * PTES) as usize / ENTRIES], setup::start(self.k).plus((self.first + hugepage) * bytes))
     }
     /// Optimise every hugepage once; `one` is what is measured.
     fn round(&self, one: impl Fn(&Self, Frame<()>, Va)) -> f64 {
@@ -79,6 +82,20 @@ impl Pages<'_> {
             });
         }
         seconds
+    }
+}
+
+fn store_bare(words: &[AtomicU64], found: &[Entry<()>]) {
+    for (word, entry) in words.iter().zip(found) {
+        word.store(entry.desc.0, Ordering::Relaxed);
+    }
+}
+/// All but the first of each hugepage.
+fn exchange_bare(words: &[AtomicU64], new: Desc) {
+    for page in words.chunks_exact(PTES as usize) {
+        for word in &page[1..] {
+            black_box(word.swap(new.0, Ordering::AcqRel));
+        }
     }
 }
 
@@ -97,22 +114,59 @@ fn measure(
     let bare = || {
         let mut seconds = 0.0;
         for _ in 0..REPEAT {
-            for (word, entry) in words.iter().zip(&pages.found) {
-                word.store(entry.desc.0, Ordering::Relaxed);
-            }
-            seconds += timed(|| {
-                for page in words.chunks_exact(PTES as usize) {
-                    for word in &page[1..] {
-                        black_box(word.swap(new.0, Ordering::AcqRel));
-                    }
-                }
-            });
+            store_bare(words, &pages.found);
+            seconds += timed(|| exchange_bare(words, new));
         }
         Ok(seconds)
     };
     let rounds = Rounds::of(effort.rounds(150), stop, || Ok(pages.round(&one)), bare)?;
     setup::sound(&setup.machine)?;
     Ok(rounds.nanoseconds(REPEAT * HUGEPAGES, format!("{what}; limit: seven bare AtomicU64::swap")))
+}
+
+/// `optimise-2m-2t`: nothing that two hugepages share is written.
+pub fn two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let setup = Setup::new(PteUpdate::Swap)?;
+    let arena = setup::bare(2 * TABLES)?;
+    // Which tables are whose.
+    let tables = setup::populated(&setup.k, &setup.machine.cpu(0), 2 * TABLES)?;
+    let repeat = effort.amount(REPEAT, 8);
+    let pages_of = |number: usize| {
+        let tables = tables[number * TABLES as usize..][..TABLES as usize].to_vec();
+        let first = number as u64 * HUGEPAGES;
+        let mut pages = Pages { k: &setup.k, cpu: setup.machine.cpu(number as u8), tables, first, found: Vec::new() };
+        pages.found = pages.slots().map(|at| pgtable::read_once(&pages.cpu, at)).collect();
+        pages
+    };
+    let found: Vec<Vec<Entry<()>>> = (0..2).map(|number| pages_of(number).found).collect();
+    let machine_of = |number: usize| {
+        let pages = Pages { found: found[number].clone(), ..pages_of(number) };
+        move || {
+            for _ in 0..repeat {
+                pages.reset();
+                (0..HUGEPAGES).for_each(|hugepage| {
+                    let (table, va) = pages.vmemmap_of(hugepage);
+                    ptes(&pages, table, va);
+                });
+            }
+            pages.reset();
+        }
+    };
+    let bare_of = |number: usize| {
+        let words = &arena.words()[number * TABLES as usize * ENTRIES..][..TABLES as usize * ENTRIES];
+        let found = &found[number];
+        move || {
+            for _ in 0..repeat {
+                store_bare(words, found);
+                exchange_bare(words, found[0].desc);
+            }
+        }
+    };
+    let amount = (repeat * HUGEPAGES) as f64;
+    let what = "2M pages whose PTEs two CPUs exchange, each in its own tables, and what it takes to begin again";
+    let figure = scaled(effort.rounds(60), stop, amount, "pages/s", what, machine_of, bare_of)?;
+    setup::sound(&setup.machine)?;
+    Ok(figure)
 }
 
 fn ptes(pages: &Pages<'_>, table: Frame<()>, start: Va) {

@@ -13,6 +13,7 @@ use vmemmap_machine::Machine;
 
 use crate::rounds::{Rounds, timed};
 use crate::setup::{self, ENTRIES};
+use crate::threads::scaled;
 use crate::{BenchError, Effort, Figure, Stop};
 
 /// 512 MiB of tables: 16 TiB of memory.
@@ -105,7 +106,7 @@ fn total(words: &[AtomicU64]) -> u64 {
 }
 
 /// Software walk of everything below the root that counts the leaves.
-fn count_leaves(setup: &Setup) -> u64 {
+pub fn leaves<C: Cpu>(cpu: &C) -> u64 {
     fn table<C: Cpu>(cpu: &C, at: Slot<C::Tok>) -> u64 {
         let g = cpu.geometry();
         let mut leaves = 0;
@@ -126,14 +127,16 @@ fn count_leaves(setup: &Setup) -> u64 {
         }
         leaves
     }
-    let cpu = setup.machine.cpu(0);
     let root = cpu.root();
-    table(&cpu, Slot { table: root.pa, index: 0, level: setup.k.geometry.top(), tok: root.tok })
+    table(cpu, Slot { table: root.pa, index: 0, level: cpu.geometry().top(), tok: root.tok })
 }
 
 fn ptdump(setup: &Setup) -> u64 {
+    ptdump_of(setup, 0, setup.range.clone())
+}
+fn ptdump_of(setup: &Setup, cpu: u8, range: VaRange) -> u64 {
     let mut count = RangeCount::default();
-    ptdump_walk_pgd(&setup.k, &setup.machine.cpu(0), setup.range.clone(), &mut count);
+    ptdump_walk_pgd(&setup.k, &setup.machine.cpu(cpu), range, &mut count);
     black_box(count.ranges)
 }
 
@@ -147,13 +150,38 @@ pub fn plain(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     )
 }
 
+/// `walk-plain-2t`: each thread has one half; both hold `mem_hotplug_lock` for reading.
+pub fn two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let setup = Setup::new(effort, false, stop)?;
+    let words: Vec<&[AtomicU64]> = leaf_tables(&setup.machine);
+    let (half, span) = (setup.tables / 2, setup.k.geometry.page_size() * ENTRIES as u64);
+    let machine_of = |number: usize| {
+        let start = setup.range.start.plus(number as u64 * half * span);
+        let setup = &setup;
+        move || {
+            ptdump_of(setup, number as u8, start..start.plus(half * span));
+        }
+    };
+    let bare_of = |number: usize| {
+        let mine = &words[number * half as usize..][..half as usize];
+        move || {
+            black_box(mine.iter().fold(0u64, |sum, table| sum.wrapping_add(total(table))));
+        }
+    };
+    let amount = (half * TABLE_BYTES) as f64 / 1e9;
+    let what = "ptdump_walk_pgd without its text by two CPUs, each over one half of the tables";
+    let figure = scaled(effort.rounds(15), stop, amount, "GB/s", what, machine_of, bare_of)?;
+    setup::sound(&setup.machine)?;
+    Ok(figure)
+}
+
 /// `walk-optimised`.
 pub fn optimised(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     Setup::new(effort, true, stop)?.measure(
         effort,
         stop,
         "a walk that counts the leaves, every hugepage optimised",
-        count_leaves,
+        |setup| leaves(&setup.machine.cpu(0)),
     )
 }
 
