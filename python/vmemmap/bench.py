@@ -9,12 +9,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TypedDict
+from threading import Barrier, Thread
+from typing import TYPE_CHECKING, TypedDict
 
 from . import _core
+
+if TYPE_CHECKING:
+    from .machine.hugetlb import HugeTLBPool
 
 __all__ = ["NAMES", "Figure", "Row", "RowDict", "measure", "rows"]
 
@@ -198,11 +202,61 @@ def _python_exchange_bulk(name: str, quick: bool) -> Row:
     return _row(name, "ns", what, 3 if quick else 15, sides)
 
 
+def _together(works: Sequence[Callable[[], object]]) -> float:
+    """Seconds in which threads do these, from the moment that all of them are there."""
+    gate = Barrier(len(works) + 1)
+
+    def run(work: Callable[[], object]) -> None:
+        gate.wait()
+        work()
+
+    threads = [Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    gate.wait()
+    began = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - began
+
+
+def _python_threads(name: str, quick: bool) -> Row:
+    from .machine.machine import Machine
+
+    count, bare = (16, 100_000) if quick else (2_000, 20_000_000)
+    pools = [
+        Machine(kernel="6.1", boot_memory="8G", hvo=True, mapping="basepages", update="swap").hugetlb["2M"]
+        for _ in range(2)
+    ]
+
+    def cycle(pool: HugeTLBPool) -> Callable[[], None]:
+        def work() -> None:
+            for pages in (count, 0):
+                pool.nr_hugepages = pages
+
+        return work
+
+    def exchanges() -> None:
+        _core.bare_exchanges(bare)
+
+    ours, theirs = [cycle(pool) for pool in pools], [exchanges, exchanges]
+    sides = (
+        lambda: _together(ours),
+        lambda: _together(ours[:1]) * _together(theirs) / _together(theirs[:1]),
+    )
+    what = (
+        f"{count} hugepages allocated and freed by each of two Python threads, on a machine of its own; limit: what "
+        "one thread does, times what two bare loops gain over one"
+    )
+    return _rate(_row(name, "pages/s", what, 3 if quick else 9, sides), 2 * count)
+
+
 _OURS: dict[str, Callable[[str, bool], Row]] = {
     "ptdump-text": _ptdump_text,
     "ptdump-parse": _ptdump_parse,
     "ptdump-print": _ptdump_print,
     "python-exchange-bulk": _python_exchange_bulk,
+    "python-2t": _python_threads,
     "import-time": _import_time,
 }
 
