@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants views-table kernels-table mutants fuzz sanitize arrows bench bench-table bench-against bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants views-table kernels-table mutants fuzz sanitize arrows bench bench-table bench-profile bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -170,6 +170,10 @@ bench: $(VENV)/.built $(VENV)/.dev
 # The table of docs/performance.md, as a whole, with commit and host. On a quiet host.
 bench-table: $(VENV)/.built
 	$(BIN)/python benches/table.py
+
+# Where the samples of each row fall, by perf, into docs/performance.md. Builds the rows with debug information.
+bench-profile: $(VENV)/.built
+	$(BIN)/python benches/profile.py --docs
 
 # Old, new and their ratio for each row, beside a build of another commit; fails if a row is worse by more than the margin.
 # ROWS="--rows populate exchange" takes only these; benches/against.py says the rest.

@@ -11,7 +11,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from vmemmap.bench import measure
 
 
-@pytest.mark.parametrize("name", ["exchange", "exchange-2t-disjoint", "exchange-2t-shared", "checked-exchange"])
+@pytest.mark.parametrize(
+    "name", ["exchange", "exchange-2t-disjoint", "exchange-2t-shared", "checked-exchange", "checked-exchange-2t"]
+)
 def test_row_beside_its_limit(benchmark: BenchmarkFixture, name: str) -> None:
     row = benchmark.pedantic(measure, args=(name,), kwargs={"quick": benchmark.disabled}, rounds=1, iterations=1)
     benchmark.extra_info.update(row.to_dict())

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from vmemmap.bench import measure
 
 
-@pytest.mark.parametrize("name", ["populate", "hotplug-section"])
+@pytest.mark.parametrize("name", ["populate", "populate-2t", "hotplug-section", "hotplug-section-2t"])
 def test_row_beside_its_limit(benchmark: BenchmarkFixture, name: str) -> None:
     row = benchmark.pedantic(measure, args=(name,), kwargs={"quick": benchmark.disabled}, rounds=1, iterations=1)
     benchmark.extra_info.update(row.to_dict())

@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from vmemmap.bench import measure
 
 
-@pytest.mark.parametrize("name", ["walk-plain", "walk-optimised", "ptdump-optimised", "ptdump-text"])
+@pytest.mark.parametrize("name", ["walk-plain", "walk-plain-2t", "walk-optimised", "ptdump-optimised", "ptdump-text"])
 def test_row_beside_its_limit(benchmark: BenchmarkFixture, name: str) -> None:
     row = benchmark.pedantic(measure, args=(name,), kwargs={"quick": benchmark.disabled}, rounds=1, iterations=1)
     benchmark.extra_info.update(row.to_dict())
