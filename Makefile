@@ -99,6 +99,7 @@ test-python: arrows
 # Larger runs of what `make test` samples (docs/search.md, §4.4): about an hour.
 nightly: $(VENV)/.built $(VENV)/.dev
 	$(CARGO) test --release -p vmemmap-explore -p vmemmap-lab --test soundness --test soundness_world -- --ignored --nocapture
+	$(CARGO) test --release -p vmemmap-litmus --test random -- --ignored
 	VMEMMAP_CHECK_SECONDS=7200 $(BIN)/python -m pytest -s --timeout 0 tests/scenarios/test_reductions.py
 	VMEMMAP_ALL_DEPTHS=1 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_parts.py
 	VMEMMAP_KILLS=50 $(BIN)/python -m pytest -s --timeout 0 tests/campaign/test_killed.py

@@ -167,6 +167,9 @@ def test_a_store_that_waits_names_its_commit_and_back(weak: dict[str, ReplayResu
 
 def test_what_waits_is_drawn_from_its_beginning_to_its_end_on_its_lane(weak: dict[str, ReplayResult]) -> None:
     drawn = page(weak["early"])
+    assert re.search(
+        r'<span class="after">old, loaded early in step \d+, since when nothing orders it: it missed', drawn
+    )
     assert drawn.count('class="wait from ') == drawn.count('class="wait to ') == 1
     assert drawn.count('class="wait through ') >= 1
     lanes = set(re.findall(r'class="wait \w+ lane\d" style="--lane-at: (\d+)"', drawn))

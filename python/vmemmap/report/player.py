@@ -22,6 +22,8 @@ _INDEXED = re.compile(r"\b(pgd|p4d|pud|pmd|pte)\[(\d+)\] of frame (0x[0-9a-f]+)"
 _FRAME = re.compile(r"\bframe (0x[0-9a-f]+)")
 #: What the core writes of a violation into the note of its step.
 _VIOLATED = re.compile(r"(I\d+) (?:violated|falls): (.*)")
+#: And of what began in an earlier step.
+_BEGAN = re.compile(r"old, loaded early in step [^:]*: [^:]*|loaded early, in step \d+|waited since step \d+")
 #: Descriptors of one table that are drawn; the others of a long scan go the same way.
 MOST_CELLS = 24
 #: Translations of one CPU that are listed.
@@ -279,7 +281,8 @@ def _single(trace: Sequence[Step], index: int, lane: int, source: int | None, is
     label = step.label or step.note.partition(":")[0]
     place = step.place or (f"{step.address:#x}" if step.address is not None else "")
     said = f"{violated[1]} violated: {violated[2]}" if violated else ""
-    since = f"began in step {step.since}" if step.since is not None else ""
+    began = _BEGAN.search(step.note)
+    since = began[0] if began else ""
     taken = step.taken or ""
     return Frame(lane, (step,), _head(step), place, _change(step), label, taken, before, said, is_fatal, since=since)
 
