@@ -18,6 +18,7 @@ import pytest
 
 import vmemmap
 from vmemmap import Actor, KernelError, Machine, Variant
+from vmemmap.lab.description import Environment, Value
 from vmemmap.lab.neighbours import Neighbours, lone_block
 from vmemmap.lab.setup import Setup
 from vmemmap.scenarios.r28_split_before_capabilities import linear_block, set_valid
@@ -182,6 +183,10 @@ def two_removals(m: Setup) -> Sequence[Actor]:
     return [pair.hot_remove(), Actor("another", [m.memory.remove(other)])]
 
 
+def vmalloc_alone(m: Setup) -> Sequence[Actor]:
+    return [Actor("vmalloc", [m.vmalloc(1)])]
+
+
 def restore_beside_a_reader(m: Setup) -> Sequence[Actor]:
     pair = Neighbours.of(m, "4K")
     m.setup(*(m.pmd_hugepage.allocate(pfn) for pfn in pair.hugepages))
@@ -216,6 +221,7 @@ class Broken:
     """
     strategy: str = "exhaustive"
     memory: str = "sc"
+    environment: Environment = field(default_factory=dict[str, Value])
 
     @property
     def name(self) -> str:
@@ -231,7 +237,7 @@ class Broken:
         return {found.invariant for found in (m.violations if self.seen == "access" else m.check())}
 
     def explore(self, policies: Mapping[str, str]) -> vmemmap.Result:
-        variant = Variant("mutant", "violated", (), policies, self.kernel)
+        variant = Variant("mutant", "violated", (), policies, self.kernel, environment=self.environment)
         scenario = vmemmap.scenario(title=self.name, sources=["kernel-semantics §12"], judged=[self.invariant])(
             self.happens
         )  # type: ignore[arg-type]
@@ -266,6 +272,13 @@ TABLE = [
     Broken("I1", "explored", ptdump_beside_removal, {"walker": "mmap-only"}),
     Broken("I2", "explored", hvo_beside_a_reader, {**BLOCKS, "update": "clear-then-set"}, "2021", BLOCKS),
     Broken("I2", "at rest", remove_a_block, {"table-free": "no-scan"}),
+    Broken(
+        "I2",
+        "explored",
+        vmalloc_alone,
+        {"mutant": "missing-isb"},
+        environment={"ets": "none", "spurious_fault": "fatal"},
+    ),
     Broken("I3", "explored", hvo_beside_a_reader, {**BLOCKS, "free-order": "free-then-invalidate"}, "2021", BLOCKS),
     Broken("I4", "explored", hvo_alone, {"free-order": "free-then-invalidate"}),
     Broken("I5", "explored", removal_alone, {"table-free": "last-level-tlbi"}),
