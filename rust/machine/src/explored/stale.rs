@@ -231,11 +231,13 @@ pub(super) enum Sight {
 
 /// The store that made the entry valid has been seen from memory, where it has happened then: all that is done from
 /// here on comes after it. A walk is not served from a store buffer, nor is a load by another CPU than the writer. (Who
-/// faults all the same, having done nothing since, might have done so before.)
-pub(super) const fn is_everywhere(sight: Sight, cpu: u8, s: u64) -> bool {
+/// faults all the same, having done nothing since, might have done so before.) Without FEAT_ETS2, who stores there too
+/// counts as one that has seen it: its DSB is one for both.
+pub(super) const fn is_everywhere(sight: Sight, cpu: u8, s: u64, ets2: bool) -> bool {
+    let own = matches!(state::writer(s), Some(writer) if writer == cpu);
     match sight {
         Sight::Translated => true,
-        Sight::Read => !matches!(state::writer(s), Some(writer) if writer == cpu),
-        Sight::Written => false,
+        Sight::Read => !own,
+        Sight::Written => !own && !ets2,
     }
 }

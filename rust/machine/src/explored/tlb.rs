@@ -325,7 +325,7 @@ impl World {
         let (g, cpu, ets2) = (self.geometry, self.cpu_of(actor), self.options.ets2());
         self.stale.update(&mut self.memory.cells, |r, s| match () {
             () if r.value.is_valid() || !what(&g, r) => s,
-            () if is_everywhere(sight, cpu, s) => {
+            () if is_everywhere(sight, cpu, s, ets2) => {
                 if ets2 {
                     0
                 } else {
@@ -339,13 +339,10 @@ impl World {
 
     /// Whether `note_seen`, which looks at it, would change the record.
     pub(super) fn is_news(&self, actor: u8, r: &Record, sight: Sight) -> bool {
-        let (s, cpu) = (self.memory.cells.get(r.cell), self.cpu_of(actor));
-        self.options.is_ordered()
-            && !r.value.is_valid()
-            && match self.options.ets2() {
-                true => is_everywhere(sight, cpu, s) || s & state::HOLDERS & 1 << cpu != 0,
-                false => is_everywhere(sight, cpu, s) && state::writer(s).is_some(),
-            }
+        let (s, cpu, ets2) = (self.memory.cells.get(r.cell), self.cpu_of(actor), self.options.ets2());
+        let everywhere = is_everywhere(sight, cpu, s, ets2);
+        let changes = if ets2 { everywhere || s & state::HOLDERS & 1 << cpu != 0 } else { everywhere };
+        self.options.is_ordered() && !r.value.is_valid() && changes && (ets2 || state::writer(s).is_some())
     }
 
     /// An ISB or an exception entry of these CPUs: they take no longer an invalid entry that is published as gone, nor
