@@ -209,6 +209,11 @@ pub trait Model {
     fn alias(&self, _location: u32) -> Option<u32> {
         None
     }
+    /// How much has been numbered when it was first met: what locations and fingerprints are made of. Copies of a model
+    /// agree in both for as long as none of them numbers more.
+    fn numbered(&self) -> usize {
+        0
+    }
     /// Hash of everything that later operations can depend on.
     fn fingerprint(&self) -> u128;
     /// Invariants broken since `reset`.

@@ -6,7 +6,7 @@ mod toy;
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use common::{finals, finals_of_parts};
+use common::{finals, finals_by, finals_of_parts};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
@@ -88,6 +88,43 @@ fn every_reduction_reaches_the_final_states_of_the_naive_search() {
     }
     assert!(used > 1200, "only {used} programs were small enough");
     assert!(deadlocks > 50, "only {deadlocks} programs could deadlock");
+}
+
+/// Any number of workers reaches the final states of the naive search, counts the states that one counts, and finds the
+/// same invariants violated, whether violations end executions or not.
+#[test]
+fn any_number_of_workers_answers_what_one_does() {
+    const JUDGED: InvariantSet = InvariantSet::of(&[Invariant::NoWalkOfFreedTable]);
+    let (mut used, mut shared_searches) = (0, 0);
+    for (seed, locks) in [(81, 0), (82, 30), (83, 90)] {
+        let (u, _) = corpus(seed, 500, locks, |programs, naive_report, naive_finals| {
+            for reduction in [Reduction::MERGED, UNREHEARSED, Reduction::CACHE_SLEEP] {
+                let reduction = Reduction { keep_finished: true, ..reduction };
+                let by = |workers: usize, ending: InvariantSet| {
+                    finals_by(workers, &Shared::new(Toy::default()), programs, reduction, ending)
+                };
+                let found = |r: &Report| r.found.iter().map(|(i, f)| (*i, f.clone())).collect::<Vec<_>>();
+                for ending in [InvariantSet::NONE, JUDGED] {
+                    let (one, one_finals) = by(1, ending);
+                    for workers in 2..=3 {
+                        let (report, finals) = by(workers, ending);
+                        let what = format!("seed {seed}, {workers} workers, {reduction:?}, {programs:?}");
+                        assert_eq!(finals, one_finals, "{what}");
+                        assert_eq!(report.states, one.states, "states, {what}");
+                        assert_eq!(found(&report), found(&one), "{what}");
+                        shared_searches += usize::from(report.workers == workers);
+                    }
+                    if ending == InvariantSet::NONE {
+                        assert_eq!(&one_finals, naive_finals, "seed {seed}, {reduction:?}, {programs:?}");
+                        assert!(one.found.keys().eq(naive_report.found.keys()), "seed {seed}, {programs:?}");
+                    }
+                }
+            }
+        });
+        used += u;
+    }
+    assert!(used > 400, "only {used} programs were small enough");
+    assert!(shared_searches > 4 * used, "only {shared_searches} searches of {used} programs were shared");
 }
 
 fn comparable(finals: &HashSet<Final>, reduction: Reduction) -> HashSet<Final> {

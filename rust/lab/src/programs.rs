@@ -71,6 +71,10 @@ impl<M: Model<Op = Op, Reply = Reply>> Actors<M> for Programs<'_> {
     fn cpu(&self, actor: usize) -> u8 {
         self.scenario.actors[actor].cpu
     }
+    fn on_threads(&self) -> bool {
+        // Whoever answers is asked by one.
+        self.transcript.is_none()
+    }
     fn rounds(&self, actor: usize) -> (u32, u32) {
         let me = &self.scenario.actors[actor];
         match &me.body {
@@ -163,7 +167,7 @@ fn next<M: Model>(transcript: &Transcript<'_>, actor: usize, node: u32, port: &A
 ///
 /// # Errors
 /// No memory for the actors' stacks, or a prefix that cannot be followed (`InvalidInput`).
-pub fn explore<M: Model<Op = Op, Reply = Reply>>(
+pub fn explore<M: Model<Op = Op, Reply = Reply> + Clone + Send>(
     kernel: &Kernel,
     world: M,
     scenario: &Scenario,

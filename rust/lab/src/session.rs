@@ -75,6 +75,10 @@ pub struct ExploreOptions {
     /// In the place of the work that bounds it by default, on every host alike.
     pub shorten_seconds: Option<f64>,
     pub settle_seconds: Option<f64>,
+    /// Threads of a long exhaustive search, from 1 up.
+    pub workers: usize,
+    /// For checking: work of an iteration after which they are set to it.
+    pub branches_after: Option<u64>,
     /// For checking: which reductions an exhaustive search uses.
     pub reduction: ReductionName,
     /// Only the first so many operations of each execution, and the prefixes behind which others go on.
@@ -94,6 +98,8 @@ impl Default for ExploreOptions {
             depth: 3,
             shorten_seconds: None,
             settle_seconds: None,
+            workers: 1,
+            branches_after: None,
             reduction: ReductionName::Product,
             split: None,
             prefix: None,
@@ -307,6 +313,8 @@ pub fn explore_with(
         reduction: asked.reduction.into(),
         split: asked.split,
         prefix: part(&asked)?,
+        workers: asked.workers,
+        branches_after: asked.branches_after.unwrap_or(Options::default().branches_after),
         ..Options::default()
     };
     let transcript = match source {

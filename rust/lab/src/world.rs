@@ -120,6 +120,10 @@ impl Model for Explored {
         World::address_key_beside(self, location)
     }
     #[inline]
+    fn numbered(&self) -> usize {
+        World::numbered(self)
+    }
+    #[inline]
     fn fingerprint(&self) -> u128 {
         World::fingerprint(self)
     }

@@ -6,11 +6,11 @@ mod common;
 mod family;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use family::mutants::{EARLY_MUTANTS, MUTANTS, WEAK_MUTANTS};
 use family::programs::{Corpus, Shape};
-use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, search_parts, shrunk};
+use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, search_by, search_parts, shrunk};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Desc, FrameKind, Invariant, Order, Tlbi, Until, Var};
 use vmemmap_explore::check::part::Part;
@@ -166,6 +166,33 @@ fn programs_with_locks_and_rcu_reach_the_final_states_of_the_naive_search() {
     assert!(mixed.deadlocks + waiting.deadlocks > 60, "{mixed:?} {waiting:?}");
 }
 
+/// Any number of workers reaches the final states that one does, and counts as many states; copies of one machine say
+/// the same of each, or the search is one worker's after all.
+#[test]
+fn any_number_of_workers_answers_what_one_does() {
+    let (mut searched, mut shared) = (0, 0);
+    for (seed, shape, n) in [(121, TABLES, 120), (122, MIXED, 120), (123, WAITING, 160), (124, WEAK, 60)] {
+        let mut corpus = Corpus::new(seed, shape);
+        for nth in 0..n {
+            let programs = corpus.draw();
+            for reduction in [Reduction::MERGED, Reduction::CACHE_SLEEP] {
+                let reduction = Reduction { keep_finished: true, ..reduction };
+                let (one, finals) = search_by(1, &programs, reduction);
+                for workers in 2..=3 {
+                    let (report, its) = search_by(workers, &programs, reduction);
+                    let what = format!("seed {seed}, program {nth}, {workers} workers, {reduction:?}: {programs:?}");
+                    assert_eq!(report.states, one.states, "states, {what}");
+                    assert!(its == finals, "final states, {what}");
+                    assert!(report.found == one.found, "found, {what}");
+                    searched += 1;
+                    shared += usize::from(report.workers == workers);
+                }
+            }
+        }
+    }
+    assert!(shared > searched / 3, "{shared} of {searched} searches were shared");
+}
+
 /// The over-approximation violates whatever the machine does, on each of these programs, and is itself searched without
 /// loss; the answer that begins with it is that without it.
 #[test]
@@ -214,7 +241,7 @@ fn answer(programs: &Programs, judged: &[Invariant], reduction: Reduction) -> (V
 #[test]
 fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
     let (order, past) = (Order::Plain, Past::Quiet);
-    let setup = Rc::new(Setup::new(&WorldOptions { strict: true, ..WorldOptions::default() }, 2, past));
+    let setup = Arc::new(Setup::new(&WorldOptions { strict: true, ..WorldOptions::default() }, 2, past));
     let set = |var, value| Op::VarStore { var: Var(var), value, order };
     let wait = |var| Op::WaitUntil { var: Var(var), condition: Until::Equals(1) };
     let clear = Op::Write { at: setup.pte(0, 0), new: Desc::NONE, order };
@@ -236,7 +263,7 @@ fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
 fn an_iommu_invalidate_does_not_go_before_what_it_would_end() {
     for ets in [Ets::None, Ets::Two] {
         let past = Past::Quiet;
-        let setup = Rc::new(Setup::new(&WorldOptions { ets, iommu: true, ..WorldOptions::default() }, 2, past));
+        let setup = Arc::new(Setup::new(&WorldOptions { ets, iommu: true, ..WorldOptions::default() }, 2, past));
         let relink = Op::Swap { at: setup.pmd(), new: setup.table(1), order: Order::Plain };
         let lines = [vec![Op::IommuInvalidate], vec![relink, Op::Barrier(Barrier::DsbIsh)]];
         let lines = lines.map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
@@ -395,7 +422,7 @@ fn programs_that_lost_final_states_keep_them() {
     let done = |tlbi| [Op::Tlbi(tlbi), Op::Barrier(Barrier::DsbIsh)].map(Line::Do).to_vec();
     let leaf = |setup: &Setup, f: usize, prot| setup.leaf(setup.frames[f], prot);
     let check = |past: Past, without: fn(&Op, LocationKind) -> bool, of: &dyn Fn(&Setup) -> [Vec<Line>; 2]| {
-        let setup = Rc::new(Setup::new(&WorldOptions::default(), 2, past));
+        let setup = Arc::new(Setup::new(&WorldOptions::default(), 2, past));
         let programs = Programs { lines: of(&setup).to_vec(), setup, past, early: Vec::new() };
         for reduction in REDUCED {
             assert!(!differs(&programs, reduction, Reduction::NAIVE), "{reduction:?}: {programs:?}");

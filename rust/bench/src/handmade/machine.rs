@@ -107,6 +107,7 @@ const fn mix(cell: u64, value: u64) -> u64 {
 }
 
 /// The machine of the handmade programs: two tables and two locks.
+#[derive(Clone)]
 pub struct Handmade(State);
 
 impl Default for Handmade {

@@ -18,7 +18,7 @@ use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::Prefix;
 use crate::runtime::schedule::{Cost, Found};
-use crate::search::dfs::Search;
+use crate::search::dfs::{BRANCHES_AFTER, Search};
 use crate::search::limits::Limits;
 use crate::search::random::{Draw, sample};
 use crate::search::report::{Ended, Progress, Report};
@@ -60,6 +60,10 @@ pub struct Options {
     pub step_bound: u32,
     /// States kept at most.
     pub states: usize,
+    /// Threads of an exhaustive search that takes long; the answer is the same.
+    pub workers: usize,
+    /// Work of an iteration after which they are set to it, at the earliest.
+    pub branches_after: u64,
     pub reduction: Reduction,
     /// Work of a search of the model after which, without a violation, it gives way to its over-approximation.
     pub over_approximate_after: u64,
@@ -85,6 +89,8 @@ impl Options {
         seconds: Some(60.0),
         step_bound: 100_000,
         states: 20_000_000,
+        workers: 1,
+        branches_after: BRANCHES_AFTER,
         reduction: Reduction::PRODUCT,
         over_approximate_after: BEFORE_WORK,
         shorten_seconds: f64::INFINITY,
@@ -196,6 +202,8 @@ pub struct Outcome {
     pub counterexamples: BTreeMap<Invariant, Counterexample>,
     /// Fixpoint iterations until the set of shared locations was complete.
     pub iterations: u32,
+    /// How many workers searched to the end: one where a search was short, or surprised (`search::parallel`).
+    pub workers: usize,
     /// See `Report`: only an exhausted search with the cache alone counts them.
     pub interleavings: Option<f64>,
     /// When a judged invariant was first violated, from the start of the search.
@@ -248,6 +256,7 @@ impl Outcome {
             "switches": self.switches,
             "witnesses": named(&self.counterexamples),
             "rounds": self.iterations,
+            "workers": self.workers,
             "first_violation": self.first_violation,
             "interleavings": self.interleavings,
             "lock_order": self.lock_order,
@@ -261,7 +270,7 @@ impl Outcome {
 }
 
 /// Check any model with any bodies.
-pub fn ask<M: Model, A: Actors<M>>(
+pub fn ask<M: Model + Clone + Send, A: Actors<M> + Sync>(
     runner: &mut Runner<'_, M, A>,
     subject: &Subject,
     options: &Options,
@@ -311,7 +320,7 @@ impl Check<'_> {
     /// What does not go wrong there goes wrong nowhere. What does counts once an execution of the model itself has
     /// shown it; if one stays without, the model itself is searched. A search that is soon over, or soon finds what
     /// ends executions, needs none of this.
-    fn search<M: Model, A: Actors<M>>(
+    fn search<M: Model + Clone + Send, A: Actors<M> + Sync>(
         &self,
         runner: &mut Runner<'_, M, A>,
         ending: InvariantSet,
@@ -393,7 +402,7 @@ impl Check<'_> {
         Duration::try_from_secs_f64(self.options.settle_seconds).ok()
     }
 
-    fn run<M: Model, A: Actors<M>>(
+    fn run<M: Model + Clone + Send, A: Actors<M> + Sync>(
         &self,
         runner: &mut Runner<'_, M, A>,
         ending: InvariantSet,
@@ -425,6 +434,8 @@ impl Check<'_> {
                 return Search::new(runner, reduction, &mut |_| {})
                     .seeking(sought)
                     .to_depth(split.map(|depth| depth as usize))
+                    .with_workers(self.options.workers)
+                    .branching_after(self.options.branches_after)
                     .run(ending, self.options.step_bound, &mut limits);
             }
             Strategy::Random => Draw::Uniform,
@@ -433,7 +444,7 @@ impl Check<'_> {
         sample(runner, draw, self.options.seed, ending, self.options.step_bound, &mut limits)
     }
 
-    fn answer<M: Model, A: Actors<M>>(
+    fn answer<M: Model + Clone + Send, A: Actors<M> + Sync>(
         &self,
         runner: &mut Runner<'_, M, A>,
         progress: &mut dyn FnMut(Progress),
@@ -514,6 +525,7 @@ impl Check<'_> {
             switches: first.as_ref().map(|w| w.switches),
             counterexamples,
             iterations: report.iterations,
+            workers: report.workers,
             first_violation: report
                 .first
                 .map(|(executions, after)| FirstViolation { executions, seconds: after.as_secs_f64() }),
@@ -584,7 +596,7 @@ impl Check<'_> {
 
     /// What else is violated behind a first violation, which ends executions in the search itself; whether all of it
     /// was seen, and what was.
-    fn beyond<M: Model, A: Actors<M>>(
+    fn beyond<M: Model + Clone + Send, A: Actors<M> + Sync>(
         &self,
         runner: &mut Runner<'_, M, A>,
         beside: bool,

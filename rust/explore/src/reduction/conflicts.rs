@@ -134,7 +134,7 @@ struct Assumed {
 ///
 /// All of it is learned from the executions run. What an iteration assumed and what turns out not to be so ends the
 /// iteration; the last iteration has assumed nothing that is not so in any of its executions.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Sharing {
     locations: Vec<Location>,
     /// Locations where an access that this iteration took for invisible conflicts: invalidated assumptions.
@@ -194,31 +194,32 @@ impl Sharing {
     /// How many reads of these locations, up to the first that is shared, are independent of all other operations,
     /// whenever they execute.
     pub fn no_op_reads(&mut self, actor: u8, found: Range<u32>) -> usize {
-        if let Some((_, known)) = self.no_op_reads.iter().find(|(a, known)| *a == actor && known.contains(&found.start))
-        {
-            return (found.end.min(known.end) - found.start) as usize;
-        }
         let end = found.end as usize;
         if end > self.locations.len() {
             self.locations.resize(end, Location::default());
         }
-        let mut no_op_reads = found.start..found.start;
-        for location in found {
-            let entry = &mut self.locations[location as usize];
-            if entry.row != 0 {
+        let mut at = found.start;
+        while at < found.end {
+            let known = self.no_op_reads.iter().find(|(a, known)| *a == actor && known.contains(&at));
+            if let Some((_, known)) = known {
+                at = known.end.min(found.end);
+                continue;
+            }
+            let from = at;
+            while at < found.end && self.locations[at as usize].row == 0 {
+                let entry = &mut self.locations[at as usize];
+                entry.actors[Way::Read as usize] |= 1 << actor;
+                if entry.invalidated() {
+                    self.invalidated.push(at);
+                }
+                at += 1;
+            }
+            if at == from {
                 break;
             }
-            entry.actors[Way::Read as usize] |= 1 << actor;
-            if entry.invalidated() {
-                self.invalidated.push(location);
-            }
-            no_op_reads.end += 1;
+            self.no_op_reads.push((actor, from..at));
         }
-        let skipped = no_op_reads.len();
-        if skipped != 0 {
-            self.no_op_reads.push((actor, no_op_reads));
-        }
-        skipped
+        (at - found.start) as usize
     }
 
     /// Whether the operation learned last conflicts with accesses of others at other times.
@@ -270,6 +271,53 @@ impl Sharing {
             }
         }
         independent
+    }
+
+    /// What a worker that began with a copy of this learned on its own: whether it makes wrong what another, which
+    /// began so too, assumed on its own. Each has looked at its own.
+    pub fn surprises(&self, learned: &Self, assumed: &Self) -> bool {
+        let new = |at: usize, w: usize| {
+            let (now, before, taken) = (learned.known[at], self.known[at], self.taken[at]);
+            let more = |than: Uses| now.last[w] > than.last[w] || now.held[w].and(than.held[w]) != than.held[w];
+            more(before) && more(taken)
+        };
+        let rows = assumed.assumed.iter().enumerate();
+        rows.filter(|(_, a)| a.actors != [0; WAYS]).any(|(row, a)| {
+            (0..self.actors).any(|actor| {
+                Way::ALL.into_iter().filter(|w| new(row * self.actors + actor, *w as usize)).any(|w| {
+                    let conflicting = w.against().iter().fold(0, |all, w| all | a.actors[*w as usize]);
+                    conflicting & !(1 << actor) != 0
+                })
+            })
+        })
+    }
+
+    /// Takes in what a worker learned that began with a copy of this. Then `grew` says whether all together know of an
+    /// access that was taken for invisible.
+    pub fn merge(&mut self, other: &Self) {
+        if other.locations.len() > self.locations.len() {
+            self.locations.resize(other.locations.len(), Location::default());
+        }
+        for (location, (own, theirs)) in (0..).zip(self.locations.iter_mut().zip(&other.locations)) {
+            for (own, theirs) in own.actors.iter_mut().zip(theirs.actors) {
+                *own |= theirs;
+            }
+            if own.invalidated() {
+                self.invalidated.push(location);
+            }
+        }
+        for (own, theirs) in self.known.iter_mut().zip(&other.known) {
+            for w in 0..WAYS {
+                own.last[w] = own.last[w].max(theirs.last[w]);
+                own.held[w] = own.held[w].and(theirs.held[w]);
+            }
+        }
+        for (own, theirs) in self.assumed.iter_mut().zip(&other.assumed) {
+            for (own, theirs) in own.actors.iter_mut().zip(theirs.actors) {
+                *own |= theirs;
+            }
+        }
+        self.learned |= other.learned;
     }
 
     fn row(&self, location: u32) -> usize {

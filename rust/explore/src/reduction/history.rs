@@ -46,5 +46,8 @@ impl Hasher for KeyHasher {
     fn write_u128(&mut self, key: u128) {
         self.0 = key as u64;
     }
+    fn write_u64(&mut self, key: u64) {
+        self.0 ^= key;
+    }
 }
 pub(crate) type KeyBuilder = BuildHasherDefault<KeyHasher>;

@@ -12,7 +12,7 @@ use vmemmap_arch::{ByInvariant, Invariant, Observed};
 use crate::model::{AccessSet, InvariantSet, MAX_ACTORS, Model, NewOrder, NoOps, Violation};
 use crate::reduction::conflicts::Sharing;
 use crate::reduction::history::{ABSTRACTED, FINISHED, SKIPPED, place, roll};
-use crate::reduction::options::{Fault, Fusion};
+use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::reduction::phase;
 use crate::runtime::actor::{ActorState, Step};
 use crate::runtime::coroutine::Suspender;
@@ -29,6 +29,10 @@ pub trait Actors<M: Model> {
     /// Runs the actor from start to end. May depend on nothing but the replies of its port, and owns nothing that needs
     /// `Drop` while it calls the port (see `coroutine`).
     fn run(&self, actor: usize, port: &ActorPort<'_, M>);
+    /// Whether several searches may run these actors at the same time, each on a thread of its own.
+    fn on_threads(&self) -> bool {
+        true
+    }
     /// Positions of one round of its program, and rounds; if there is such a thing.
     fn rounds(&self, _actor: usize) -> (u32, u32) {
         (0, 1)
@@ -101,10 +105,25 @@ pub(crate) struct Inner<M: Model> {
     /// Histories after which an actor does nothing but long invisible work, and ends: it is not run again. Nobody else
     /// can tell, and what it broke on the way was found the first time.
     pub dead_continuations: FxHashSet<(u8, u128)>,
+    /// One was just met for the first time.
+    pub died: bool,
     scratch: AccessSet,
 }
 
 impl<M: Model> Inner<M> {
+    /// An exhaustive search begins.
+    pub fn begin(&mut self, reduction: Reduction, ending: InvariantSet, step_bound: u32) {
+        self.fusion = reduction.fusion;
+        self.fault = reduction.fault;
+        self.abstracts_observations = reduction.abstract_observations;
+        self.sharing.fault = reduction.fault;
+        self.ending = ending;
+        self.step_bound = step_bound;
+        self.bound_hit = false;
+        self.checkpoints = true;
+        self.record = None;
+    }
+
     /// Whether the operation is to execute without a scheduling point.
     #[inline]
     fn runs_at_once(&mut self, actor: u8, op: &M::Op) -> bool {
@@ -374,6 +393,7 @@ impl<M: Model> Shared<M> {
                 own_violations: Vec::new(),
                 retired: Vec::new(),
                 dead_continuations: FxHashSet::default(),
+                died: false,
                 scratch: AccessSet::default(),
             }),
         }

@@ -270,13 +270,18 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
                 && inner.fusion == Fusion::Invisible
                 && inner.model.violated() == broken
             {
-                inner.dead_continuations.insert(key);
+                inner.died = inner.dead_continuations.insert(key);
             }
         }
         if !inner.halted {
             self.retire_the_idle(&mut inner);
         }
         ran
+    }
+
+    /// Whether the last `advance` was the first to come to what is a dead continuation.
+    pub(crate) fn has_died(&self) -> bool {
+        std::mem::take(&mut self.inner().died)
     }
 
     /// What the actor that ran last has stopped to ask.

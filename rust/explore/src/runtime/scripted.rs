@@ -5,9 +5,10 @@
 //! answer is known it suspends, and the search asks on its own stack: no foreign frame ever lies on a coroutine's,
 //! where CPython 3.14 may abort and where nothing may own anything (see `coroutine`).
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::runtime::execution::Answer;
 use rustc_hash::FxHashMap;
@@ -129,9 +130,14 @@ pub struct Transcript<'s, S: Scripted> {
     context: &'s S::Context,
     names: Vec<String>,
     source: &'s Source<'s, S>,
-    tries: RefCell<Vec<Trie<S>>>,
-    failure: RefCell<Option<ScriptError>>,
-    interrupted: Cell<bool>,
+    tries: Mutex<Vec<Trie<S>>>,
+    failure: Mutex<Option<ScriptError>>,
+    interrupted: AtomicBool,
+}
+
+/// What a thread that panicked left is whole: each change of it is one call.
+fn own<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<'s, S: Scripted> Transcript<'s, S> {
@@ -142,27 +148,27 @@ impl<'s, S: Scripted> Transcript<'s, S> {
             context,
             names,
             source,
-            tries: RefCell::new(tries),
-            failure: RefCell::new(None),
-            interrupted: Cell::new(false),
+            tries: Mutex::new(tries),
+            failure: Mutex::new(None),
+            interrupted: AtomicBool::new(false),
         }
     }
 
     /// Whether the search is to end: the steps failed, or somebody wants it to.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.interrupted.get() || self.failure.borrow().is_some()
+        self.interrupted.load(Relaxed) || own(&self.failure).is_some()
     }
 
     /// # Errors
     /// The steps of an actor failed, or answered differently for the same history.
     pub fn check(&self) -> Result<(), ScriptError> {
-        self.failure.borrow().clone().map_or(Ok(()), Err)
+        own(&self.failure).clone().map_or(Ok(()), Err)
     }
 
     /// Forgets the answers, if they are many: where threads really run, histories repeat less. Nobody is in one now.
     pub fn thin_out(&self) {
-        for trie in self.tries.borrow_mut().iter_mut().filter(|trie| trie.nodes.len() > MANY) {
+        for trie in own(&self.tries).iter_mut().filter(|trie| trie.nodes.len() > MANY) {
             *trie = Trie::default();
         }
     }
@@ -170,7 +176,7 @@ impl<'s, S: Scripted> Transcript<'s, S> {
     /// What the actor does after the history `node`.
     #[must_use]
     pub fn next(&self, actor: usize, node: u32) -> Next<S::Operation> {
-        match &self.tries.borrow()[actor].nodes[node as usize].answer {
+        match &own(&self.tries)[actor].nodes[node as usize].answer {
             None => Next::Unknown,
             Some(None) => Next::End,
             Some(Some((_, operation))) => Next::Run(operation.clone()),
@@ -180,7 +186,7 @@ impl<'s, S: Scripted> Transcript<'s, S> {
     /// The history that goes on from `node` with the result of its operation, as the steps are sent it.
     #[must_use]
     pub fn after(&self, actor: usize, node: u32, result: i64) -> u32 {
-        self.tries.borrow_mut()[actor].child(node, result)
+        own(&self.tries)[actor].child(node, result)
     }
 
     /// Asks what comes after the history `node`. Never on a coroutine's stack.
@@ -190,7 +196,7 @@ impl<'s, S: Scripted> Transcript<'s, S> {
             return Answer::None;
         }
         let (path, results) = {
-            let tries = self.tries.borrow();
+            let tries = own(&self.tries);
             let path = tries[actor].path(node);
             let results: Vec<i64> = path.iter().map(|n| tries[actor].nodes[*n as usize].sent).collect();
             (path, results)
@@ -201,7 +207,7 @@ impl<'s, S: Scripted> Transcript<'s, S> {
         let answers = match (self.source)(actor, &results) {
             Ok(answers) => answers,
             Err(Unanswered::Interrupted) => {
-                self.interrupted.set(true);
+                self.interrupted.store(true, Relaxed);
                 return Answer::None;
             }
             Err(Unanswered::Failed(what)) => {
@@ -212,7 +218,7 @@ impl<'s, S: Scripted> Transcript<'s, S> {
                 });
             }
         };
-        let mut tries = self.tries.borrow_mut();
+        let mut tries = own(&self.tries);
         let nodes = &mut tries[actor].nodes;
         let mut answers = answers.into_iter();
         for (at, node) in std::iter::once(ROOT).chain(path).enumerate() {
@@ -238,20 +244,20 @@ impl<'s, S: Scripted> Transcript<'s, S> {
     }
 
     fn fail(&self, error: ScriptError) -> Answer {
-        *self.failure.borrow_mut() = Some(error);
+        *own(&self.failure) = Some(error);
         Answer::None
     }
 
     /// The operation that the actor does after the history `node`, as it was answered.
     #[must_use]
     pub fn document(&self, actor: usize, node: u32) -> Option<S> {
-        self.tries.borrow()[actor].nodes[node as usize].answer.as_ref()?.as_ref().map(|(document, _)| document.clone())
+        own(&self.tries)[actor].nodes[node as usize].answer.as_ref()?.as_ref().map(|(document, _)| document.clone())
     }
 
     /// By actor, those whose steps were asked for.
     #[must_use]
     pub fn asked(&self) -> BTreeMap<String, Asked> {
-        let tries = self.tries.borrow();
+        let tries = own(&self.tries);
         let of = |trie: &Trie<S>| {
             let answers = trie.nodes.iter().filter_map(|n| n.answer.as_ref());
             let mut operations: Vec<String> = answers.clone().flatten().map(|(document, _)| document.kind()).collect();

@@ -31,9 +31,15 @@
 //! whether the search would come by the very state t(v) there (with persistent sets it may not), only that it has come
 //! by everything that t(v) leads to.
 //!
+//! # Several workers
+//!
+//! They share the states (`search::states`, `search::parallel`), and a state that is met again may still be searched.
+//! So an actor sleeps only where all that its move led to is *settled*: all terminal states behind have been visited.
+//! With one worker whatever has been left is. docs/search.md §4.5 has the proof for any number.
+//!
 //! # What it assumes
 //!
-//! * Depth first: what sleeps has been left. In breadth-first order, and in `counterexample::shortest`, which asks for
+//! * Depth first, or settled: what sleeps has been left. In breadth-first order, and in `counterexample::shortest`, which asks for
 //!   costs, sleep sets are off.
 //! * Acyclic: an operation with a scheduling point adds to its actor's history, a boundary counts its position up, and
 //!   a handler, which begins again, enters only when somebody who has moved on raised its line.
@@ -47,7 +53,7 @@
 //! filter of sleep sets, the fixpoint or the values in histories they fail. Sleep sets remove edges, never states: as
 //! many states must be found without them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use vmemmap_arch::Invariant;
@@ -58,49 +64,81 @@ use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::reduction::sleep;
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
-use crate::runtime::schedule::Prefix;
-use crate::runtime::schedule::{Choice, Cost, PrefixStep, goes_on};
+use crate::runtime::schedule::{Choice, Cost, Prefix, PrefixStep, goes_on};
 use crate::search::limits::{Clock, Limits};
 use crate::search::report::{Ended, Final, MAX_PREFIXES, Progress, Report};
+use crate::search::states::{At, Met, Own, States};
 
-struct Node {
-    /// Enabled and not asleep.
-    open: u16,
+/// A state on the way to where the search is.
+#[derive(Clone, Copy)]
+pub(crate) struct Node {
+    pub at: At,
+    /// Enabled, and to be tried here: not asleep.
+    pub open: u16,
+    /// Whose move leads only to what has been visited.
     sleep: u16,
     /// Of those who sleep: whose going first was not searched here (`Prefix::asleep`), since they have not woken.
     elsewhere: u16,
-    done: u16,
-    choice: Choice,
+    pub done: u16,
+    /// Of those done, whose move leads to what is not settled; of them, of whom a part is somebody else's to try.
+    pub unsettled: u16,
+    pub given: u16,
+    pub choice: Choice,
     /// Of the chosen actor; 0 = not asked yet.
-    outcomes: u16,
+    pub outcomes: u16,
     /// Operations that ran after the chosen one, before the next scheduling point.
     ran: u32,
     /// The same of the chosen actor when it was last picked.
     lead: u32,
-    key: u128,
     /// Ways from here to an end, of the choices tried so far.
     ways: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Running,
-    Over,
+    /// `unsettled`: the state that was come to, if not all terminal states behind it have been visited.
+    Over {
+        unsettled: Option<At>,
+    },
 }
 
+const OVER: End = End::Over { unsettled: None };
+
+/// How a search of several workers ended.
+pub(crate) enum Branched {
+    Over(Ended),
+    /// Nothing of it counts.
+    Surprised,
+}
+
+/// How many, and how they are set to work.
+pub(crate) struct Workers<'r, 'env, M: Model, A: Actors<M>> {
+    pub count: usize,
+    pub set_to: fn(&mut Search<'r, 'env, M, A>, usize, &mut Limits<'_>) -> Branched,
+}
+
+impl<M: Model, A: Actors<M>> Clone for Workers<'_, '_, M, A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Model, A: Actors<M>> Copy for Workers<'_, '_, M, A> {}
+
 /// Depth-first search over all executions of a runner's actors.
-pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
+pub struct Search<'r, 'env, M: Model, A: Actors<M>, S = Own> {
     pub(crate) runner: &'r mut Runner<'env, M, A>,
-    reduction: Reduction,
-    nodes: Vec<Node>,
-    cache: HashSet<u128, KeyBuilder>,
-    /// Where actors were left to go alone.
-    passed: HashSet<u128, KeyBuilder>,
+    pub(crate) reduction: Reduction,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) states: S,
+    /// Of the nodes, by depth: the actors that led to a state that was not settled, and that state.
+    unsettled: Vec<(usize, u8, At)>,
     start_ran: [u32; MAX_ACTORS],
     pub(crate) report: Report,
     /// Operations each actor has run since it was last picked, in this execution.
     leads: [u32; MAX_ACTORS],
-    on_final: &'r mut dyn FnMut(Final),
+    pub(crate) on_final: &'r mut dyn FnMut(Final),
     /// Ways to an end from each state that was left, if they are counted.
     ways: Option<HashMap<u128, f64, KeyBuilder>>,
     /// Ways from where the execution stopped: into a state seen before as many as it has, else one.
@@ -120,16 +158,29 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>> {
     asleep_before: u16,
     /// Violations that settle it, if not those that end executions.
     sought: Option<InvariantSet>,
+    /// What was found stays as it is: from here on several workers may go on, each on ways of its own.
+    pub(crate) branched: bool,
+    /// Work of this iteration after which it branches, and what earlier ones took.
+    branches_after: u64,
+    began_at_work: u64,
+    pub(crate) workers: Option<Workers<'r, 'env, M, A>>,
+    /// Operations that workers executed.
+    pub(crate) steps_of_workers: u64,
 }
 
-impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
-    pub fn new(runner: &'r mut Runner<'env, M, A>, reduction: Reduction, on_final: &'r mut dyn FnMut(Final)) -> Self {
+impl<'r, 'env, M: Model, A: Actors<M>, S: States> Search<'r, 'env, M, A, S> {
+    pub(crate) fn among(
+        runner: &'r mut Runner<'env, M, A>,
+        reduction: Reduction,
+        on_final: &'r mut dyn FnMut(Final),
+        states: S,
+    ) -> Self {
         Self {
             runner,
             reduction,
             nodes: Vec::new(),
-            cache: HashSet::default(),
-            passed: HashSet::default(),
+            states,
+            unsettled: Vec::new(),
             start_ran: [0; MAX_ACTORS],
             report: Report::new(),
             leads: [0; MAX_ACTORS],
@@ -145,7 +196,25 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             depth: None,
             asleep_before: 0,
             sought: None,
+            branched: false,
+            branches_after: BRANCHES_AFTER,
+            began_at_work: 0,
+            workers: None,
+            steps_of_workers: 0,
         }
+    }
+}
+
+impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
+    pub fn new(runner: &'r mut Runner<'env, M, A>, reduction: Reduction, on_final: &'r mut dyn FnMut(Final)) -> Self {
+        Self::among(runner, reduction, on_final, Own::default())
+    }
+
+    /// Work of an iteration after which it branches, at the earliest.
+    #[must_use]
+    pub const fn branching_after(mut self, work: u64) -> Self {
+        self.branches_after = work;
+        self
     }
 
     /// A violation of these is what the search is for (`Limits::settle`), whether it ends its execution or not.
@@ -166,16 +235,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
     /// Search everything, or until a limit. Violations of `ending` end their execution.
     pub fn run(mut self, ending: InvariantSet, step_bound: u32, limits: &mut Limits<'_>) -> Report {
         {
-            let mut inner = self.runner.inner();
-            inner.fusion = self.reduction.fusion;
-            inner.fault = self.reduction.fault;
-            inner.abstracts_observations = self.reduction.abstract_observations;
-            inner.sharing.fault = self.reduction.fault;
-            inner.ending = ending;
-            inner.step_bound = step_bound;
-            inner.bound_hit = false;
-            inner.checkpoints = true;
-            inner.record = None;
+            self.runner.inner().begin(self.reduction, ending, step_bound);
         }
         let sought = self.sought.unwrap_or(ending);
         let first_steps = self.runner.inner().total_steps;
@@ -184,11 +244,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let mut violated_at: Option<(Instant, u64)> = None;
         let mut end = self.begin_iteration();
         let ended = loop {
-            if end == End::Running {
+            let End::Over { unsettled } = end else {
                 self.ways_on = 1.0;
                 end = self.go_on();
                 continue;
-            }
+            };
             self.report.executions += 1;
             if let Some(node) = self.nodes.last_mut() {
                 node.ways += self.ways_on;
@@ -213,6 +273,8 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if grew && self.is_over() {
                 if self.report.iterations == 1 && self.warms_up() {
                     self.warm_up(ending, began, limits);
+                } else if self.warms_up() && self.runner.work() - self.began_at_work >= LONG {
+                    self.sample(ending, began, limits);
                 }
                 end = self.begin_iteration();
             } else if !self.directed
@@ -223,7 +285,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 self.directed = true;
                 self.explore_directed(ending, began, limits);
                 end = self.begin_iteration();
-            } else if self.backtrack() {
+            } else if self.branches(ending.or(sought), grew, limits)
+                && let Branched::Over(ended) = self.branch(limits)
+            {
+                break ended;
+            } else if self.backtrack(unsettled) {
                 end = End::Running;
             } else if grew {
                 end = self.begin_iteration();
@@ -231,7 +297,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 break Ended::Exhausted;
             }
             if self.report.executions >= limits.executions
-                || self.cache.len() + self.passed.len() > limits.states
+                || self.states.len() > limits.states
                 || self.report.prefixes.len() > MAX_PREFIXES
             {
                 break Ended::Budget;
@@ -246,7 +312,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 break Ended::Budget;
             }
             if let Some(now) = clock.tick() {
-                self.report.steps = self.runner.inner().total_steps - first_steps;
+                self.report.steps = self.runner.inner().total_steps - first_steps + self.steps_of_workers;
                 (limits.progress)(self.progress());
                 if (limits.stop)() {
                     break Ended::Interrupted;
@@ -263,13 +329,36 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         if ended == Ended::Budget {
             self.keep_earlier();
         }
-        self.report.steps = self.runner.inner().total_steps - first_steps;
-        self.report.states = self.cache.len() as u64;
+        self.report.steps = self.runner.inner().total_steps - first_steps + self.steps_of_workers;
+        self.report.states = self.report.states.max(self.states.decided.len() as u64);
         // The node popped last was the beginning.
         self.report.interleavings =
             (self.ways.is_some() && self.report.ended == Ended::Exhausted).then_some(self.ways_on);
         (limits.progress)(self.progress());
         self.report
+    }
+
+    /// Whether the iteration has gone on for so long that it will most likely be the last.
+    ///
+    /// From here on nothing better is taken in the place of what was found: what is found now depends on who comes
+    /// first to which state. So it is where one search may become several, and a search of one worker answers the same.
+    fn branches(&mut self, ending: InvariantSet, grew: bool, limits: &Limits<'_>) -> bool {
+        let over = self.branched || grew || self.report.has_found(ending) || !self.reduction.cache;
+        if over || self.runner.work() - self.began_at_work < self.branches_after {
+            return false;
+        }
+        self.branched = true;
+        // What is cut by a count is the same on every host. And a part of a search is one of several already.
+        let cut = limits.work != u64::MAX || limits.executions != u64::MAX;
+        let cut = cut || self.depth.is_some() || self.runner.prefix.is_some();
+        self.workers.is_some() && self.ways.is_none() && !cut
+    }
+
+    fn branch(&mut self, limits: &mut Limits<'_>) -> Branched {
+        match self.workers {
+            Some(Workers { count, set_to }) => set_to(self, count, limits),
+            None => Branched::Surprised,
+        }
     }
 
     fn warms_up(&self) -> bool {
@@ -285,12 +374,12 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         now - grew >= (grew - self.began_at) / 8
     }
 
-    fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         let violated = self.report.found.keys().fold(InvariantSet::NONE, |all, i| all.or(InvariantSet::only(*i)));
         Progress {
             executions: self.report.executions,
             steps: self.report.steps,
-            states: self.cache.len() as u64,
+            states: self.states.decided.len() as u64,
             violated,
         }
     }
@@ -306,9 +395,14 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         }
         self.runner.adopt_shared(true);
         self.nodes.clear();
-        self.cache.clear();
-        self.passed.clear();
-        (self.began_at, self.grew_at) = (self.report.executions, None);
+        self.states.clear();
+        let work = self.runner.work();
+        if self.report.iterations != 0 {
+            // The next is not likely to learn sooner.
+            self.branches_after = self.branches_after.max(work - self.began_at_work);
+        }
+        (self.began_at, self.grew_at, self.began_at_work) = (self.report.executions, None, work);
+        self.branched = false;
         self.report.iterations += 1;
         self.report.found.clear();
         self.report.prefixes.clear();
@@ -321,7 +415,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             self.asleep_before = asleep;
             self.runner.start();
             (self.start_ran, self.leads) = ([0; MAX_ACTORS], [0; MAX_ACTORS]);
-            return if self.runner.halted() { End::Over } else { self.arrive(asleep, None) };
+            return if self.runner.halted() { OVER } else { self.arrive(asleep, None) };
         }
         self.runner.reset();
         for actor in 0..self.runner.count() {
@@ -330,7 +424,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             self.leads[actor] = self.start_ran[actor];
             self.note_start(actor as u8, before);
             if self.runner.halted() {
-                return End::Over;
+                return OVER;
             }
         }
         self.arrive(0, None)
@@ -346,14 +440,16 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             }
         }
     }
+}
 
+impl<M: Model, A: Actors<M>, S: States> Search<'_, '_, M, A, S> {
     /// The choice at the deepest node, to the next one.
-    fn go_on(&mut self) -> End {
+    pub(crate) fn go_on(&mut self) -> End {
         let sleep = self.child_sleep();
         let actor = self.nodes.last().map(|n| n.choice.actor);
         match self.step() {
-            End::Over => End::Over,
             End::Running => self.arrive(sleep, actor),
+            over => over,
         }
     }
 
@@ -372,17 +468,30 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         node.lead = lead;
         self.runner.save(actor);
         node.ran = self.runner.advance(actor, node.choice.outcome, Phase::Frontier);
+        if self.runner.has_died() {
+            // Once more, as it will be left out from now on: a state has one key, whoever comes first.
+            self.runner.undo();
+            self.runner.save(actor);
+            node.ran = self.runner.advance(actor, node.choice.outcome, Phase::Frontier);
+        }
         self.leads[actor] = node.ran;
         let inner = self.runner.inner();
         let broke = inner.violated().minus(known);
-        if !broke.is_empty() {
-            for invariant in broke.iter() {
-                let within = inner.broke_at(invariant) - before;
-                let cost = self.cost(lead + within);
-                self.report.keep(invariant, cost, || chosen(&self.nodes));
+        let halted = inner.halted;
+        for invariant in broke.iter() {
+            if !self.takes(invariant) {
+                continue;
             }
+            let within = inner.broke_at(invariant) - before;
+            let cost = self.cost(lead + within);
+            self.report.keep(invariant, cost, || chosen(&self.nodes));
         }
-        if inner.halted { End::Over } else { End::Running }
+        if halted { OVER } else { End::Running }
+    }
+
+    /// Whether a way to a violation matters.
+    fn takes(&self, invariant: Invariant) -> bool {
+        !(self.branched && self.report.found.contains_key(&invariant))
     }
 
     /// Cost of the current path, of whose last transition only `last_steps` operations count. Operations that an actor
@@ -426,24 +535,37 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let elsewhere = sleep & self.nodes.last().map_or(u16::MAX, |n| n.elsewhere) & self.asleep_before;
         let visited = if elsewhere == 0 { key } else { roll(key, u64::from(elsewhere)) };
         if finished {
-            self.finish(key);
-            return End::Over;
+            self.finish(At { key, decides: true });
+            return OVER;
         }
         let (enabled, blocked) = self.runner.enabled();
         // Nothing is decided here, so this is no state to count. If the actor sleeps, its going first was tried; if
-        // somebody was here before, so was all that follows.
+        // somebody was here before, so was all that follows, or will be.
         if let Some(actor) = self.runner.singleton_persistent_set(enabled & !elsewhere, last) {
-            if sleep & 1 << actor != 0 || (self.reduction.cache && !self.passed.insert(visited)) {
-                return End::Over;
+            if sleep & 1 << actor != 0 {
+                return OVER;
             }
-            self.push(1 << actor, (sleep, elsewhere), actor, key);
-            // Or the first stands for all.
-            self.nodes.last_mut().expect("pushed just now").outcomes = 1;
-            return End::Running;
+            let at = At { key: visited, decides: false };
+            return self.enter(at, key, (1 << actor, 0), (sleep, elsewhere), Some(actor));
         }
-        if self.reduction.cache && !self.cache.insert(visited) {
-            self.ways_on = self.ways.as_ref().and_then(|ways| ways.get(&key)).copied().unwrap_or(1.0);
-            return End::Over;
+        let at = At { key: visited, decides: true };
+        self.enter(at, key, (enabled, blocked), (sleep, elsewhere), last)
+    }
+
+    /// To a state in which these are tried, unless somebody was there.
+    fn enter(
+        &mut self,
+        at: At,
+        key: u128,
+        (enabled, blocked): (u16, u16),
+        (sleep, elsewhere): (u16, u16),
+        last: Option<u8>,
+    ) -> End {
+        if self.reduction.cache
+            && let Met::Known { settled } = self.states.meet(at)
+        {
+            self.ways_on = self.ways.as_ref().and_then(|ways| ways.get(&at.key)).copied().unwrap_or(1.0);
+            return End::Over { unsettled: (!settled).then_some(at) };
         }
         if blocked != 0 {
             let known = self.runner.inner().violated().contains(Invariant::LockOrder);
@@ -456,53 +578,73 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                     let state = Final { key, violated: inner.violated(), deadlock: enabled == 0 };
                     drop(inner);
                     (self.on_final)(state);
-                    return End::Over;
+                    self.states.leave(at, std::iter::empty());
+                    return OVER;
                 }
             }
         }
         let open = enabled & !sleep;
         if open == 0 {
-            return End::Over;
+            self.states.leave(at, std::iter::empty());
+            return OVER;
         }
-        if self.depth == Some(self.nodes.len()) {
+        if at.decides && self.depth == Some(self.nodes.len()) {
             self.report.prefixes.push(Prefix { choices: chosen(&self.nodes), asleep: sleep });
-            return End::Over;
+            self.states.leave(at, std::iter::empty());
+            return OVER;
         }
-        let actor = goes_on(open, last);
-        self.push(open, (sleep, elsewhere), actor, key);
-        End::Running
-    }
-
-    fn push(&mut self, open: u16, (sleep, elsewhere): (u16, u16), actor: u8, key: u128) {
         self.nodes.push(Node {
+            at,
             open,
             sleep,
             elsewhere,
             done: 0,
-            choice: Choice { actor, outcome: 0 },
-            outcomes: 0,
+            unsettled: 0,
+            given: 0,
+            choice: Choice { actor: goes_on(open, last), outcome: 0 },
+            // Of one that goes alone, the first stands for all.
+            outcomes: u16::from(!at.decides),
             ran: 0,
             lead: 0,
-            key,
             ways: 0.0,
         });
+        End::Running
+    }
+
+    /// The deepest node is done with; what it is if it is not settled.
+    fn leave(&mut self) -> Option<At> {
+        let node = self.nodes.pop()?;
+        let depth = self.nodes.len();
+        let from = self.unsettled.partition_point(|(d, ..)| *d < depth);
+        let settled = self.states.leave(node.at, self.unsettled.drain(from..).map(|(.., at)| at));
+        if let Some(known) = &mut self.ways {
+            known.insert(node.at.key, node.ways);
+            self.ways_on = node.ways;
+            if let Some(parent) = self.nodes.last_mut() {
+                parent.ways += node.ways;
+            }
+        }
+        (!settled).then_some(node.at)
     }
 
     /// What was violated in the state that the whole path leads to.
     fn keep_here(&mut self, invariant: Invariant) {
+        if !self.takes(invariant) {
+            return;
+        }
         let cost = self.cost(self.nodes.last().map_or(0, |n| n.ran + 1));
         self.report.keep(invariant, cost, || chosen(&self.nodes));
     }
 
-    fn finish(&mut self, key: u128) {
+    fn finish(&mut self, at: At) {
         let mut inner = self.runner.inner();
         let known = inner.violated();
         inner.model.at_rest();
         let broke = inner.violated().minus(known);
-        let state = Final { key, violated: inner.violated(), deadlock: false };
+        let state = Final { key: at.key, violated: inner.violated(), deadlock: false };
         drop(inner);
         if self.reduction.cache {
-            self.cache.insert(key);
+            let _ = self.states.meet(at) == Met::New && self.states.leave(at, std::iter::empty());
         }
         for invariant in broke.iter() {
             self.keep_here(invariant);
@@ -510,10 +652,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         (self.on_final)(state);
     }
 
-    /// Who sleeps after the choice of the deepest node: all that slept or were tried, and do not conflict with it.
+    /// Who sleeps after the choice of the deepest node: all that slept or were tried and are settled, and do not conflict
+    /// with it.
     fn child_sleep(&mut self) -> u16 {
         let Some(node) = self.nodes.last() else { return 0 };
-        let candidates = if self.reduction.sleep { node.sleep | node.done } else { 0 };
+        let candidates = if self.reduction.sleep { node.sleep | node.done & !node.unsettled } else { 0 };
         if candidates == 0 || self.reduction.fault == Fault::SleepNotFiltered {
             return candidates;
         }
@@ -522,34 +665,57 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         sleep::independent(candidates, self.runner.count(), own, other, |actor, out| self.runner.access_set(actor, out))
     }
 
-    /// To the next untried choice, its node as it was; `false` if there is none.
-    fn backtrack(&mut self) -> bool {
-        while let Some(node) = self.nodes.last_mut() {
+    /// To the next untried choice, its node as it was; `false` if there is none. `unsettled`: what the last choice led
+    /// to, if that is not settled.
+    pub(crate) fn backtrack(&mut self, mut unsettled: Option<At>) -> bool {
+        while let Some(node) = self.nodes.last() {
             self.runner.undo();
             self.leads[usize::from(node.choice.actor)] = node.lead;
-            if node.choice.outcome + 1 < node.outcomes {
-                node.choice.outcome += 1;
-                return true;
-            }
-            node.done |= 1 << node.choice.actor;
-            let rest = node.open & !node.done;
-            if rest != 0 {
-                node.choice = Choice { actor: rest.trailing_zeros() as u8, outcome: 0 };
-                node.outcomes = 0;
-                return true;
-            }
-            let (key, ways) = (node.key, node.ways);
-            self.nodes.pop();
-            if let Some(known) = &mut self.ways {
-                known.insert(key, ways);
-                self.ways_on = ways;
-                if let Some(parent) = self.nodes.last_mut() {
-                    parent.ways += ways;
-                }
+            match self.next(unsettled) {
+                Next::Choice => return true,
+                Next::Left(left) => unsettled = left,
             }
         }
         false
     }
+
+    /// The next choice at the deepest node, where the runner stands.
+    pub(crate) fn next(&mut self, unsettled: Option<At>) -> Next {
+        let depth = self.nodes.len() - 1;
+        let node = &mut self.nodes[depth];
+        let actor = node.choice.actor;
+        if let Some(at) = unsettled {
+            self.unsettled.push((depth, actor, at));
+            node.unsettled |= 1 << actor;
+        }
+        if node.choice.outcome + 1 < node.outcomes {
+            node.choice.outcome += 1;
+            return Next::Choice;
+        }
+        node.done |= 1 << actor;
+        let rest = node.open & !node.done;
+        if rest == 0 {
+            return Next::Left(self.leave());
+        }
+        node.choice = Choice { actor: rest.trailing_zeros() as u8, outcome: 0 };
+        node.outcomes = 0;
+        if node.unsettled != 0 {
+            // What they led to may be settled by now.
+            let from = self.unsettled.partition_point(|(d, ..)| *d < depth);
+            let mut unsettled = self.unsettled.split_off(from);
+            unsettled.retain(|(.., at)| !self.states.is_settled(*at));
+            node.unsettled = unsettled.iter().fold(node.given, |all, (_, actor, _)| all | 1 << actor);
+            self.unsettled.append(&mut unsettled);
+        }
+        Next::Choice
+    }
+}
+
+/// What comes after a choice at a node.
+pub(crate) enum Next {
+    Choice,
+    /// None: the node was left. What it is, if it is not settled.
+    Left(Option<At>),
 }
 
 fn chosen(nodes: &[Node]) -> Vec<Choice> {
@@ -558,3 +724,10 @@ fn chosen(nodes: &[Node]) -> Vec<Choice> {
 
 /// Executions without a violation, after which a search goes on to directed executions.
 const UNDIRECTED: u64 = 1000;
+
+/// Work of an iteration after which what it learned is worth looking for more of the kind. A tenth of a second.
+const LONG: u64 = 500_000;
+
+/// Work of an iteration after which it may be left to several workers: about as much as starting them costs, many times
+/// over.
+pub const BRANCHES_AFTER: u64 = 2_000_000;

@@ -2,6 +2,8 @@
 
 pub mod dfs;
 pub mod limits;
+mod parallel;
 pub(crate) mod probe;
 pub mod random;
 pub mod report;
+pub(crate) mod states;

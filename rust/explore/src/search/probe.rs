@@ -19,6 +19,9 @@ const ENOUGH: usize = 4;
 /// Warm-up executions, of random schedules.
 const WARM_UPS: usize = 20;
 
+/// The part of all work so far that samples may take in vain: one in so many.
+const SAMPLED: u64 = 8;
+
 /// Points of one actor at which a directed execution stops it.
 const STOPS: usize = 128;
 
@@ -40,6 +43,30 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
                 let moves_on = nth >= count && rng.random_range(0..8) == 0;
                 let last = made.last().map_or(nth % count, |t| usize::from(t.choice.actor));
                 if moves_on { rng.random_range(0..count) } else { last }
+            };
+            self.along_prefix(ending, began, next, &mut rng);
+        }
+    }
+
+    /// What a long iteration learned late seldom comes alone: actors that take turns, each in a place of its own, would be
+    /// learned one by one, each in an iteration that is longer than the one before. Random schedules, in long stretches
+    /// and in short ones, find most of it soon, so it goes on with them until a part of all work was in vain.
+    pub(crate) fn sample(&mut self, ending: InvariantSet, began: Instant, limits: &Limits<'_>) {
+        let count = self.runner.count();
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(u64::from(self.report.iterations));
+        let in_vain = self.runner.work() / SAMPLED;
+        let mut until = self.runner.work();
+        for nth in 0.. {
+            if self.runner.adopt_shared(true) {
+                until = self.runner.work() + in_vain;
+            }
+            if self.runner.work() >= until || !self.may_go_on(limits) {
+                return;
+            }
+            let stretch = 2u32 << (2 * (nth % 4));
+            let next = |rng: &mut Xoshiro256PlusPlus, made: &[PrefixStep]| match made.last() {
+                Some(last) if rng.random_range(0..stretch) != 0 => usize::from(last.choice.actor),
+                _ => rng.random_range(0..count),
             };
             self.along_prefix(ending, began, next, &mut rng);
         }

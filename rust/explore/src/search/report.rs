@@ -37,6 +37,8 @@ pub struct Report {
     pub executions: u64,
     pub steps: u64,
     pub states: u64,
+    /// Who searched the last iteration to its end: one, or so many workers.
+    pub workers: usize,
     /// Fixpoint iterations until the set of shared locations stayed as it was.
     pub iterations: u32,
     /// A bound of the model or of the steps per actor was hit.
@@ -58,6 +60,7 @@ impl Report {
             executions: 0,
             steps: 0,
             states: 0,
+            workers: 1,
             iterations: 0,
             overflowed: false,
             interleavings: None,

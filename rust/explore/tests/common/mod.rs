@@ -15,6 +15,24 @@ use vmemmap_explore::search::report::{Final, Progress, Report};
 /// Operations of an actor.
 const STEP_BOUND: u32 = 100_000;
 
+/// The same of so many workers, which begin as soon as they can.
+pub fn finals_by<M: Model + Clone + Send, A: Actors<M> + Sync>(
+    workers: usize,
+    shared: &Shared<M>,
+    actors: &A,
+    reduction: Reduction,
+    ending: InvariantSet,
+) -> (Report, HashSet<Final>) {
+    let mut runner = Runner::new(shared, actors).expect("stacks");
+    let mut finals = HashSet::new();
+    let mut keep = |f: Final| {
+        finals.insert(f);
+    };
+    let search = Search::new(&mut runner, reduction, &mut keep).with_workers(workers).branching_after(0);
+    let report = search.run(ending, STEP_BOUND, &mut limits(u64::MAX, &mut |_| {}));
+    (report, finals)
+}
+
 /// The complete final states that a search comes to.
 pub fn finals<M: Model, A: Actors<M>>(
     shared: &Shared<M>,

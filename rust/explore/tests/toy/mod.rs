@@ -67,7 +67,7 @@ pub enum Flaw {
     EnterReadsNoMask,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Toy {
     pub state: State,
     pub flaw: Flaw,

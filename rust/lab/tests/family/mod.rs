@@ -8,7 +8,7 @@ pub mod mutants;
 pub mod programs;
 
 use std::collections::HashSet;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use vmemmap_arch::bbm::FeatBbm;
 use vmemmap_arch::descriptor::prot;
@@ -27,7 +27,7 @@ use vmemmap_machine::explored::{
 use vmemmap_machine::op::{Op, Reply, Tok};
 use vmemmap_machine::{Ets, MachineConfig, RamRange};
 
-use crate::common::{finals, finals_of_parts};
+use crate::common::{finals, finals_by, finals_of_parts};
 
 pub const BASE: Va = Va(0xffff_ffff_0000_0000);
 /// Start of the block: 2 MiB that hold two of the frames.
@@ -212,6 +212,7 @@ pub struct Mutant {
 }
 
 /// The World, or the World with a rule less.
+#[derive(Clone)]
 pub struct Watched {
     pub world: Explored,
     pub mutant: Option<Mutant>,
@@ -282,6 +283,9 @@ impl Model for Watched {
     fn fingerprint(&self) -> u128 {
         Model::fingerprint(&self.world)
     }
+    fn numbered(&self) -> usize {
+        Model::numbered(&self.world)
+    }
     fn violated(&self) -> InvariantSet {
         Model::violated(&self.world)
     }
@@ -328,7 +332,7 @@ pub enum Line {
 /// Programs, one for each actor, and the machine they run on.
 #[derive(Clone)]
 pub struct Programs {
-    pub setup: Rc<Setup>,
+    pub setup: Arc<Setup>,
     pub past: Past,
     pub lines: Vec<Vec<Line>>,
     /// Words that CPUs load early.
@@ -468,6 +472,15 @@ pub fn search_parts(
     }
     let (watched, reports, finals) = finals_of_parts(watched, programs, reduction, ending, depth);
     (watched.world.0, reports, finals)
+}
+
+/// The same by so many workers, on a copy of the machine.
+pub fn search_by(workers: usize, programs: &Programs, reduction: Reduction) -> (Report, HashSet<Final>) {
+    let mut watched = Watched::new(programs.setup.world.clone(), None);
+    if programs.is_weak() {
+        watched.world.place(&programs.places());
+    }
+    finals_by(workers, &Shared::new(watched), programs, reduction, InvariantSet::NONE)
 }
 
 /// The same programs with as few lines as still make `differs` true.

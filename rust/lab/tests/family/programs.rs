@@ -2,7 +2,7 @@
 //! `SECTIONS`.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -122,7 +122,7 @@ fn lines(ops: &[Op]) -> Vec<Line> {
 
 pub struct Draw<'a> {
     rng: &'a mut Xoshiro256PlusPlus,
-    setup: Rc<Setup>,
+    setup: Arc<Setup>,
     /// Drawn ahead, for closures that look at the setup meanwhile.
     half: u64,
 }
@@ -255,7 +255,7 @@ pub struct Shape {
 pub struct Corpus {
     rng: Xoshiro256PlusPlus,
     shape: Shape,
-    stages: HashMap<(usize, usize), Rc<Setup>>,
+    stages: HashMap<(usize, usize), Arc<Setup>>,
 }
 
 impl Corpus {
@@ -270,8 +270,8 @@ impl Corpus {
         let setup = self
             .stages
             .entry((which, past))
-            .or_insert_with(|| Rc::new(Setup::new(&options[which], cpus, Past::ALL[past])));
-        let setup = Rc::clone(setup);
+            .or_insert_with(|| Arc::new(Setup::new(&options[which], cpus, Past::ALL[past])));
+        let setup = Arc::clone(setup);
         let actors = self.rng.random_range(self.shape.actors.0..=self.shape.actors.1);
         let longest = if actors == 2 { self.shape.lines.0 } else { self.shape.lines.1 };
         let mut lines: Vec<Vec<Line>> = (0..actors).map(|_| self.program(&setup, longest)).collect();
@@ -302,13 +302,13 @@ impl Corpus {
         }
     }
 
-    fn program(&mut self, setup: &Rc<Setup>, longest: usize) -> Vec<Line> {
+    fn program(&mut self, setup: &Arc<Setup>, longest: usize) -> Vec<Line> {
         let length = self.rng.random_range(2..=longest);
         let mut program = Vec::new();
         while program.len() < length {
             let half = self.rng.random_range(0..2);
             let section = self.rng.random_range(0..100) < self.shape.sections;
-            let mut draw = Draw { rng: &mut self.rng, setup: Rc::clone(setup), half };
+            let mut draw = Draw { rng: &mut self.rng, setup: Arc::clone(setup), half };
             if section {
                 let more = draw.weighted(SECTIONS)(&mut draw);
                 if program.is_empty() || program.len() + more.len() <= longest {

@@ -33,6 +33,11 @@ impl Cells {
         self.value.resize(first + n, 0);
         first as Cell
     }
+    /// How many there are.
+    #[must_use]
+    pub fn reserved(&self) -> usize {
+        self.value.len()
+    }
     #[must_use]
     #[inline]
     pub fn get(&self, cell: Cell) -> u64 {

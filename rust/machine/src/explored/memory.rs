@@ -261,6 +261,12 @@ impl Memory {
         self.in_order.range(start..end).map(|(p, f)| (*p, *f))
     }
 
+    /// Cells, which frames, tables and words have; and which entries ever named which frame.
+    #[must_use]
+    pub fn numbered_things(&self) -> usize {
+        self.cells.reserved() + self.naming.len()
+    }
+
     // ---- table words ----
     /// Make the frame able to hold descriptors.
     pub fn make_table(&mut self, id: FrameId) {

@@ -170,6 +170,10 @@ impl Stale {
             self.next_address_key - 2
         })
     }
+    /// Records and address keys.
+    pub fn numbered(&self) -> usize {
+        self.records.len() + self.address_keys.len()
+    }
     pub fn cell(&self, index: u32) -> Cell {
         self.records[index as usize].cell
     }

@@ -88,6 +88,9 @@ pub(super) struct Numbered {
 }
 
 impl Numbered {
+    pub fn numbered(&self) -> usize {
+        self.all.len() + self.late.len()
+    }
     pub fn number(&mut self, waiting: Waiting) -> u32 {
         let next = self.all.len() as u32;
         *self.by_content.entry(waiting).or_insert_with_key(|w| {

@@ -258,6 +258,12 @@ impl World {
         }
     }
 
+    /// How much has a number of those things that get one when they are first met: the numbers decide what locations
+    /// and fingerprints are. It never gets less, so copies of a machine agree in both for as long as it stays.
+    #[must_use]
+    pub fn numbered(&self) -> usize {
+        self.memory.numbered_things() + self.stale.numbered() + self.stores.numbered()
+    }
     /// Hash of everything that later operations can depend on.
     #[must_use]
     #[inline]
