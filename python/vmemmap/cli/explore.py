@@ -31,6 +31,7 @@ from ._html import as_typed, html_option, save
 @click.option("--depth", type=int, help="Of pct, which preempts one time less in an execution; 3 by default.")
 @click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), help="For random and pct.")
 @click.option("--budget", default="60s", show_default=True, help="Executions (5000) or time (10s).")
+@click.option("--workers", type=int, default=1, show_default=True, help="Threads of a long exhaustive search.")
 @click.option("--trace-out", type=click.Path(dir_okay=False, path_type=Path), help="Save the trace of a violation.")
 @html_option
 @json_option
@@ -44,6 +45,7 @@ def command(
     depth: int | None,
     seed: int | None,
     budget: str,
+    workers: int,
     trace_out: Path | None,
     html: Path | None,
     as_json: bool,
@@ -58,6 +60,7 @@ def command(
       vmemmap explore R33 --variant 4k-split-bbm-6.1 --trace-out hole.json
       vmemmap explore R32 --set update=bbm --budget 10s --html found.html
       vmemmap explore R12 --memory views
+      vmemmap explore R45 --workers 2
       vmemmap explore R1 --strategy pct --depth 5 --seed 7 --budget 5000
     """
     from ..lab import saving, trace
@@ -81,6 +84,7 @@ def command(
             depth=depth,
             seed=seed,
             budget=budget,
+            workers=workers,
             progress=progress,
         )
     saved = result.trace_file()

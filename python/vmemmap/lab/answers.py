@@ -169,6 +169,7 @@ class _ExplorationMaybe(TypedDict, total=False):
     first_violation: FirstViolation | None
     interleavings: float | None
     lock_order: list[LockOrder]
+    workers: int
     rounds: int
     switches: int | None
 

@@ -21,6 +21,7 @@ from .trace import Step, Trace, Violation, switches
 STRATEGIES = ("exhaustive", "random", "pct")
 
 MAX_DEPTH = 1000
+MAX_WORKERS = 64
 
 #: Operations at most after which a search is split.
 MAX_SPLIT = 64
@@ -286,6 +287,7 @@ def explore(
     shorten: float | None = None,
     split: int | None = None,
     prefix: str | None = None,
+    workers: int = 1,
     progress: Callable[[int, int, int], object] | None = None,
 ) -> Result:
     """Explore the interleavings of a scenario.
@@ -310,6 +312,9 @@ def explore(
             says behind which prefixes others are to go on. ``exhaustive`` and the invariants are those of this
             part alone, which is never safe by itself; `vmemmap.campaign` merges parts.
         prefix: Of an exhaustive search: only what is behind this one of `Result.prefixes`.
+        workers: Threads that an exhaustive search is shared among once it takes long. Verdict, states, violated
+            invariants and traces are the same with any number; executions and steps are not. Actors with
+            Python steps are searched by one.
         progress: Called now and then with executions, steps and states so far; a `KeyboardInterrupt` that
             it raises ends the search with what was found.
 
@@ -325,6 +330,8 @@ def explore(
     check_seed(seed)
     if shorten is not None and (isinstance(shorten, bool) or not isinstance(shorten, (int, float)) or not shorten >= 0):
         raise SpecError(f"shorten is {shorten!r}: expected seconds, 0 for none")
+    if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= MAX_WORKERS:
+        raise SpecError(f"workers is {workers!r}: expected a number of threads, 1 to {MAX_WORKERS}")
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     as_listed = not policies and kernel in (None, chosen.kernel)
@@ -342,6 +349,7 @@ def explore(
         "seed": seed or 0,
         "executions": limit.executions,
         "seconds": limit.seconds,
+        "workers": workers,
     }
     if shorten is not None:
         options["shorten_seconds"] = shorten
