@@ -33,8 +33,8 @@ def vmemmap(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def explore(name: str, variant: str, expect: str) -> Row:
-    result = vmemmap("explore", name, "--variant", variant, "--json", "--budget", BUDGET)
+def explore(name: str, variant: str, expect: str, threads: int) -> Row:
+    result = vmemmap("explore", name, "--variant", variant, "--json", "--budget", BUDGET, "--workers", str(threads))
     steps = result["invariant_steps"]
     violated = sorted(
         (i for i, status in result["invariants"].items() if status == "violated"), key=lambda i: int(i[1:])
@@ -54,14 +54,14 @@ def explore(name: str, variant: str, expect: str) -> Row:
     return values
 
 
-def explored(workers: int) -> list[Row]:
+def explored(workers: int, threads: int) -> list[Row]:
     jobs = [
         (scenario["corpus"] or scenario["name"], variant["name"], variant["expect"])
         for scenario in vmemmap("list", "--json")
         for variant in scenario["variants"]
     ]
     with ThreadPoolExecutor(workers) as pool:
-        rows = list(pool.map(lambda job: explore(*job), jobs))
+        rows = list(pool.map(lambda job: explore(*job, threads), jobs))
     print(file=sys.stderr)
     return rows
 
@@ -98,10 +98,11 @@ def main() -> int:
     parser.add_argument("--write", type=Path, metavar="TABLE")
     parser.add_argument("--against", type=Path, metavar="TABLE")
     parser.add_argument("--table", type=Path, help="compare this table instead of exploring")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="searches at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each search (vmemmap explore --workers)")
     options = parser.parse_args()
     old = read(options.against) if options.against else None
-    rows = read(options.table) if options.table else explored(options.workers)
+    rows = read(options.table) if options.table else explored(options.workers, options.threads)
     if options.write:
         write(options.write, rows)
     unexpected = [row for row in rows if row["verdict"] != row["expect"]]
