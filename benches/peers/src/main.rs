@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
 use vmemmap_bench::handmade::machine::explore;
 use vmemmap_bench::handmade::{ROWS, Row};
-use vmemmap_explore::check::verdict::{Options, Verdict};
+use vmemmap_explore::check::options::Options;
+use vmemmap_explore::check::outcome::Verdict;
 use vmemmap_explore::reduction::options::Reduction;
 
 /// Runs `check`, which panics where the model's assertions fail. `executions` counts while it runs.

@@ -9,7 +9,9 @@ use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
 
 use crate::scenario::{Body, Scenario};
 use crate::script::{Transcript, sent};
-use vmemmap_explore::check::verdict::{Options, Outcome, again, ask};
+use vmemmap_explore::check::options::Options;
+use vmemmap_explore::check::outcome::Outcome;
+use vmemmap_explore::check::verdict::{again, ask};
 use vmemmap_explore::counterexample::replay;
 use vmemmap_explore::counterexample::report::ReplayReport;
 use vmemmap_explore::counterexample::trace::Trace;

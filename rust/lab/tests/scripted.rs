@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use serde_json::{Value, json};
 use vmemmap_arch::{Invariant, Va};
-use vmemmap_explore::check::verdict::{Options, Verdict, ask};
+use vmemmap_explore::check::options::Options;
+use vmemmap_explore::check::outcome::Verdict;
+use vmemmap_explore::check::verdict::ask;
 use vmemmap_explore::model::Model;
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};

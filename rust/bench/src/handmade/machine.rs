@@ -4,8 +4,10 @@ use vmemmap_arch::Invariant;
 
 use super::{Lock, Memory, Mode, NONE, OWN, Row, Table, Word};
 use crate::BenchError;
+use vmemmap_explore::check::options::Options;
+use vmemmap_explore::check::outcome::Outcome;
 use vmemmap_explore::check::subject::Subject;
-use vmemmap_explore::check::verdict::{Options, Outcome, ask};
+use vmemmap_explore::check::verdict::ask;
 use vmemmap_explore::model::{AccessSet, Described, Held, InvariantSet, Model, Violation};
 use vmemmap_explore::runtime::execution::{ActorPort, Actors, Shared};
 use vmemmap_explore::runtime::runner::Runner;
@@ -301,7 +303,7 @@ pub fn explore(
 mod tests {
     use super::super::ROWS;
     use super::*;
-    use vmemmap_explore::check::verdict::Verdict;
+    use vmemmap_explore::check::outcome::Verdict;
     use vmemmap_explore::reduction::options::Reduction;
 
     fn options(reduction: Reduction) -> Options {

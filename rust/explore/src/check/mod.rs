@@ -1,6 +1,8 @@
 //! What is asked of the actors of a model, and the verdict.
 
 pub mod lock_order;
+pub mod options;
+pub mod outcome;
 pub mod part;
 pub mod subject;
 pub mod verdict;

@@ -1,38 +1,27 @@
-//! What is checked of a scenario, and the answer with what it covers.
+//! What is checked of a scenario: a search, its counterexamples, what lies behind a first violation; then the answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use vmemmap_arch::Invariant;
 
-use crate::check::lock_order::{Inversion, inversions};
+use crate::check::lock_order::inversions;
+use crate::check::options::{Options, Strategy};
+use crate::check::outcome::{Counterexample, Covered, FirstViolation, Outcome, Scope, Status, Verdict};
 use crate::check::part::Part;
 use crate::check::subject::Subject;
 use crate::counterexample::replay::{self, Replayed};
-use crate::counterexample::trace::{Bounds, FORMAT, Trace, TraceStep, TraceViolation, record};
+use crate::counterexample::trace::{Bounds, FORMAT, Trace, record};
 use crate::counterexample::{minimise, shortest};
 use crate::model::{InvariantSet, Model};
 use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::runtime::execution::Actors;
 use crate::runtime::runner::Runner;
-use crate::runtime::schedule::Prefix;
 use crate::runtime::schedule::{Cost, Found};
-use crate::search::dfs::{BRANCHES_AFTER, Search};
+use crate::search::dfs::Search;
 use crate::search::limits::Limits;
 use crate::search::random::{Draw, sample};
 use crate::search::report::{Ended, Progress, Report};
-
-/// How schedules are chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Strategy {
-    #[default]
-    Exhaustive,
-    Random,
-    Pct {
-        depth: u32,
-    },
-}
 
 /// Transitions that a proof may take before anything was minimised.
 const FEW_STATES: u64 = 20_000;
@@ -45,229 +34,6 @@ const BEHIND_WORK: u64 = 4_000_000;
 const SHORTEN_WORK: u64 = 12_000_000;
 /// The part of it that goes into making traces shorter before they are proven shortest.
 const MINIMISE_WORK: u64 = 9_500_000;
-/// About half a second: most searches are over by then.
-const BEFORE_WORK: u64 = 500_000;
-
-/// How to explore.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Options {
-    pub strategy: Strategy,
-    pub seed: u64,
-    /// Budget: executions, seconds, whichever is used up first.
-    pub executions: Option<u64>,
-    pub seconds: Option<f64>,
-    /// Operations per actor; an execution that goes beyond makes the answer inconclusive.
-    pub step_bound: u32,
-    /// States kept at most.
-    pub states: usize,
-    /// Threads of an exhaustive search that takes long; the answer is the same.
-    pub workers: usize,
-    /// Work of an iteration after which they are set to it, at the earliest.
-    pub branches_after: u64,
-    pub reduction: Reduction,
-    /// Work of a search of the model after which, without a violation, it gives way to its over-approximation.
-    pub over_approximate_after: u64,
-    /// Seconds that the proof that a trace is shortest may take, within the budget, and as many to see what is violated
-    /// behind a first violation. 0: traces stay as they were found, and nothing more is looked for. Infinite: a fixed
-    /// amount of work ends both, the same on every host.
-    pub shorten_seconds: f64,
-    /// Seconds that the search goes on, within the budget, to see what else is violated once a judged invariant is.
-    /// Infinite: a fixed amount of work ends it.
-    pub settle_seconds: f64,
-    /// Of an exhaustive search: only the first so many operations of each execution, every one a choice, and then the
-    /// prefixes behind which others are to go on (`Outcome::prefixes`).
-    pub split: Option<u32>,
-    /// Of an exhaustive search: only what is behind this prefix.
-    pub prefix: Option<Prefix>,
-}
-
-impl Options {
-    pub const DEFAULT: Self = Self {
-        strategy: Strategy::Exhaustive,
-        seed: 0,
-        executions: None,
-        seconds: Some(60.0),
-        step_bound: 100_000,
-        states: 20_000_000,
-        workers: 1,
-        branches_after: BRANCHES_AFTER,
-        reduction: Reduction::PRODUCT,
-        over_approximate_after: BEFORE_WORK,
-        shorten_seconds: f64::INFINITY,
-        settle_seconds: f64::INFINITY,
-        split: None,
-        prefix: None,
-    };
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    Safe,
-    Violated,
-    Inconclusive,
-}
-
-/// What is known of one invariant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub enum Status {
-    /// In every execution; only said when all were covered.
-    #[serde(rename = "held")]
-    Held,
-    #[serde(rename = "violated")]
-    Violated,
-    /// Not asked for, or asked for and not decided.
-    #[serde(rename = "not judged")]
-    NotJudged,
-    /// This machine cannot show it.
-    #[serde(rename = "not visible")]
-    NotVisible,
-}
-
-/// The shortest trace known to one violation.
-#[derive(Clone, PartialEq, Debug, Serialize)]
-pub struct Counterexample {
-    pub violation: TraceViolation,
-    /// Operations of the trace, and its context switches.
-    pub steps: u32,
-    pub switches: u32,
-    pub shortest: bool,
-    /// No choice of it can be left out; always so of a shortest one, of others unless the budget ended the minimiser.
-    pub minimal: bool,
-    /// For reading; the trace has every step.
-    pub shown: Vec<TraceStep>,
-    pub trace: Trace,
-    /// Actors and what their operations depended on, one after the other (`ActorPort::past`).
-    #[serde(skip)]
-    pub pasts: Vec<(u8, u32)>,
-}
-
-/// What the verdict covers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Scope {
-    pub memory_model: String,
-    pub actors: Vec<String>,
-    pub rounds: BTreeMap<String, u32>,
-    pub strategy: String,
-    pub covered: Covered,
-    pub bounds: String,
-}
-
-/// How much of the executions within the declared bounds was covered. A violation of a judged invariant ends its
-/// execution in the search that decides the verdict; what lies behind is searched afterwards, with work of its own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub enum Covered {
-    #[serde(rename = "every execution")]
-    Whole,
-    /// All that can be violated first is known; what is violated only behind that may not be.
-    #[serde(rename = "every execution up to its first violation")]
-    ToFirstViolation,
-    #[serde(rename = "some executions")]
-    Part,
-}
-
-/// The answer, with the keys of `explore --json`.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    pub scenario: String,
-    pub variant: String,
-    pub digest: String,
-    pub verdict: Verdict,
-    /// Every execution within the declared bounds was covered, at least up to its first violation (`Scope::covered`).
-    pub exhaustive: bool,
-    pub interrupted: bool,
-    pub executions: u64,
-    pub steps: u64,
-    /// `None` for strategies that do not count them.
-    pub states: Option<u64>,
-    pub seconds: f64,
-    pub seed: Option<u64>,
-    pub judged: Vec<String>,
-    pub invariants: BTreeMap<Invariant, Status>,
-    /// Length of each violation's own shortest known trace.
-    pub invariant_steps: BTreeMap<Invariant, u32>,
-    pub scope: Scope,
-    /// The judged invariant with the shortest trace.
-    pub violation: Option<TraceViolation>,
-    pub trace: Option<Vec<TraceStep>>,
-    pub shortest: bool,
-    pub switches: Option<u32>,
-    /// One for each invariant that was violated, judged or not.
-    pub counterexamples: BTreeMap<Invariant, Counterexample>,
-    /// Fixpoint iterations until the set of shared locations was complete.
-    pub iterations: u32,
-    /// How many workers searched to the end: one where a search was short, or surprised (`search::parallel`).
-    pub workers: usize,
-    /// See `Report`: only an exhausted search with the cache alone counts them.
-    pub interleavings: Option<f64>,
-    /// When a judged invariant was first violated, from the start of the search.
-    pub first_violation: Option<FirstViolation>,
-    /// Locks that were taken in both orders: a warning, never a violation.
-    pub lock_order: Vec<Inversion>,
-    /// The part of a split search that this is: `exhaustive` and invariants speak of it alone, and nothing is safe.
-    pub part: Option<Part>,
-}
-
-/// How soon a search met a violation.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct FirstViolation {
-    pub executions: u64,
-    pub seconds: f64,
-}
-
-impl Outcome {
-    /// The object of `explore --json`; keys of invariants are `I1` to `I34`.
-    ///
-    /// # Panics
-    /// Never: every key is text and every number finite.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        fn named<T: Serialize>(map: &BTreeMap<Invariant, T>) -> serde_json::Value {
-            map.iter()
-                .map(|(i, v)| (i.to_string(), serde_json::to_value(v).unwrap_or_default()))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        }
-        let mut answer = serde_json::json!({
-            "scenario": self.scenario,
-            "variant": self.variant,
-            "digest": self.digest,
-            "verdict": self.verdict,
-            "exhaustive": self.exhaustive,
-            "interrupted": self.interrupted,
-            "executions": self.executions,
-            "steps": self.steps,
-            "states": self.states,
-            "seconds": self.seconds,
-            "seed": self.seed,
-            "judged": self.judged,
-            "invariants": named(&self.invariants),
-            "invariant_steps": named(&self.invariant_steps),
-            "scope": self.scope,
-            "violation": self.violation,
-            "trace": self.trace,
-            "shortest": self.shortest,
-            "switches": self.switches,
-            "witnesses": named(&self.counterexamples),
-            "rounds": self.iterations,
-            "workers": self.workers,
-            "first_violation": self.first_violation,
-            "interleavings": self.interleavings,
-            "lock_order": self.lock_order,
-        });
-        if let Some(part) = &self.part {
-            let (key, value) = part.to_json();
-            answer[key] = value;
-        }
-        answer
-    }
-}
 
 /// Check any model with any bodies.
 pub fn ask<M: Model + Clone + Send, A: Actors<M> + Sync>(

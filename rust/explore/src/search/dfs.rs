@@ -39,8 +39,8 @@
 //!
 //! # What it assumes
 //!
-//! * Depth first, or settled: what sleeps has been left. In breadth-first order, and in `counterexample::shortest`, which asks for
-//!   costs, sleep sets are off.
+//! * Depth first, or settled: what sleeps has been left. In breadth-first order, and in `counterexample::shortest`,
+//!   which asks for costs, sleep sets are off.
 //! * Acyclic: an operation with a scheduling point adds to its actor's history, a boundary counts its position up, and
 //!   a handler, which begins again, enters only when somebody who has moved on raised its line.
 //! * E(v) is a function of the state: what is known of conflicts is taken as it was when the fixpoint iteration began,
@@ -66,44 +66,9 @@ use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::{Choice, Cost, Prefix, PrefixStep, goes_on};
 use crate::search::limits::{Clock, Limits};
+use crate::search::node::{End, Next, Node, OVER};
 use crate::search::report::{Ended, Final, MAX_PREFIXES, Progress, Report};
 use crate::search::states::{At, Met, Own, States};
-
-/// A state on the way to where the search is.
-#[derive(Clone, Copy)]
-pub(crate) struct Node {
-    pub at: At,
-    /// Enabled, and to be tried here: not asleep.
-    pub open: u16,
-    /// Whose move leads only to what has been visited.
-    sleep: u16,
-    /// Of those who sleep: whose going first was not searched here (`Prefix::asleep`), since they have not woken.
-    elsewhere: u16,
-    pub done: u16,
-    /// Of those done, whose move leads to what is not settled; of them, of whom a part is somebody else's to try.
-    pub unsettled: u16,
-    pub given: u16,
-    pub choice: Choice,
-    /// Of the chosen actor; 0 = not asked yet.
-    pub outcomes: u16,
-    /// Operations that ran after the chosen one, before the next scheduling point.
-    ran: u32,
-    /// The same of the chosen actor when it was last picked.
-    lead: u32,
-    /// Ways from here to an end, of the choices tried so far.
-    ways: f64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    Running,
-    /// `unsettled`: the state that was come to, if not all terminal states behind it have been visited.
-    Over {
-        unsettled: Option<At>,
-    },
-}
-
-const OVER: End = End::Over { unsettled: None };
 
 /// How a search of several workers ended.
 pub(crate) enum Branched {
@@ -652,8 +617,8 @@ impl<M: Model, A: Actors<M>, S: States> Search<'_, '_, M, A, S> {
         (self.on_final)(state);
     }
 
-    /// Who sleeps after the choice of the deepest node: all that slept or were tried and are settled, and do not conflict
-    /// with it.
+    /// Who sleeps after the choice of the deepest node: all that slept, or were tried and are settled, and do not
+    /// conflict with it.
     fn child_sleep(&mut self) -> u16 {
         let Some(node) = self.nodes.last() else { return 0 };
         let candidates = if self.reduction.sleep { node.sleep | node.done & !node.unsettled } else { 0 };
@@ -709,13 +674,6 @@ impl<M: Model, A: Actors<M>, S: States> Search<'_, '_, M, A, S> {
         }
         Next::Choice
     }
-}
-
-/// What comes after a choice at a node.
-pub(crate) enum Next {
-    Choice,
-    /// None: the node was left. What it is, if it is not settled.
-    Left(Option<At>),
 }
 
 fn chosen(nodes: &[Node]) -> Vec<Choice> {

@@ -2,6 +2,7 @@
 
 pub mod dfs;
 pub mod limits;
+pub(crate) mod node;
 mod parallel;
 pub(crate) mod probe;
 pub mod random;

@@ -20,8 +20,9 @@ use crate::reduction::options::Reduction;
 use crate::runtime::execution::{Actors, Phase, Shared};
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::{Choice, Found};
-use crate::search::dfs::{Branched, End, Next, Node, Search, Workers};
+use crate::search::dfs::{Branched, Search, Workers};
 use crate::search::limits::Limits;
+use crate::search::node::{End, Next, Node};
 use crate::search::report::{Ended, Final, Progress};
 use crate::search::states::{At, Common, States};
 
