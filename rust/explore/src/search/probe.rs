@@ -48,9 +48,9 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         }
     }
 
-    /// What a long iteration learned late seldom comes alone: actors that take turns, each in a place of its own, would be
-    /// learned one by one, each in an iteration that is longer than the one before. Random schedules, in long stretches
-    /// and in short ones, find most of it soon, so it goes on with them until a part of all work was in vain.
+    /// What a long iteration learned late seldom comes alone: actors that take turns, each in a place of its own, would
+    /// be learned one by one, each in an iteration that is longer than the one before. Random schedules, in long
+    /// stretches and in short ones, find most of it soon, so it goes on with them until a part of all work was in vain.
     pub(crate) fn sample(&mut self, ending: InvariantSet, began: Instant, limits: &Limits<'_>) {
         let count = self.runner.count();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(u64::from(self.report.iterations));
