@@ -135,6 +135,7 @@ impl Cpu for Checked<'_> {
                     .filter(|&i| m.word_at(frame.pa, i).is_some_and(|w| w.load(Ordering::Relaxed) != 0))
                     .count();
                 m.overwrite(first, TABLE_POISON);
+                m.discard_records(first);
             }
         }
         let unlock = |f| {

@@ -11,14 +11,14 @@ use crate::native::sync::AtomicU64;
 mod storage {
     use core::ptr::NonNull;
 
-    use memmap2::{Advice, MmapOptions, MmapRaw};
+    use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
     use super::{AtomicU64, io};
 
     #[derive(Debug)]
     pub struct Storage {
         /// Unmapped when the storage is dropped.
-        _map: MmapRaw,
+        map: MmapRaw,
         /// Its first word. That it is not null is known to the compiler, so that a look-up is one comparison.
         first: NonNull<AtomicU64>,
         words: usize,
@@ -37,13 +37,27 @@ mod storage {
             // refuses.
             let _ = map.advise(Advice::NoHugePage);
             let first = NonNull::new(map.as_mut_ptr().cast::<AtomicU64>()).ok_or(io::ErrorKind::OutOfMemory)?;
-            Ok(Self { _map: map, first, words })
+            Ok(Self { map, first, words })
+        }
+
+        /// Words of whole pages of the host are 0 again, and cost nothing; others stay as they are.
+        pub fn discard(&self, first: usize, words: usize) {
+            /// Of the host; the largest that the architecture has.
+            const PAGE: usize = if cfg!(target_arch = "x86_64") { 1 << 12 } else { 1 << 16 };
+            let (Some(offset), Some(length)) = (first.checked_mul(8), words.checked_mul(8)) else { return };
+            if (offset | length) & (PAGE - 1) != 0 || first.saturating_add(words) > self.words {
+                return;
+            }
+            // SAFETY: the range is one of this private anonymous mapping, checked above, and of whole pages. What is
+            // there is atomics, of which 0 is a value: who loads one meanwhile finds what was there or 0. A kernel that
+            // refuses leaves them as they are.
+            let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
         }
 
         #[inline]
         pub fn words(&self) -> &[AtomicU64] {
             // SAFETY:
-            // 1. `_map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, filled
+            // 1. `map` is a private anonymous mapping of at least `words * 8` bytes, readable and writable, filled
             //    with zeroes by the operating system, page aligned (so 8-aligned), and lives as long as `self`, hence
             //    as the returned slice.
             // 2. `AtomicU64` has the size and bit validity of `u64`; every bit pattern is a value.
@@ -63,6 +77,7 @@ mod storage {
     pub struct Storage(Vec<AtomicU64>);
 
     impl Storage {
+        pub fn discard(&self, _first: usize, _words: usize) {}
         pub fn new(words: usize) -> io::Result<Self> {
             Ok(Self((0..words).map(|_| AtomicU64::new(0)).collect()))
         }
@@ -87,6 +102,10 @@ impl Arena {
     #[inline]
     pub fn words(&self) -> &[AtomicU64] {
         self.0.words()
+    }
+    /// What these words hold no longer matters: the host gets back what it can, where they read as 0 from now on.
+    pub fn discard(&self, first: u64, words: u64) {
+        self.0.discard(first as usize, words as usize);
     }
     /// `None` outside the arena: a wild address is the caller's report, never undefined behaviour.
     #[must_use]

@@ -163,6 +163,12 @@ impl Machine {
             self.forget_records();
         }
     }
+    /// A table that is freed has none. What they took is given back: tables come and go all over memory, and what was
+    /// once touched would stay resident for good.
+    pub(crate) fn discard_records(&self, table: u64) {
+        let entries = self.geometry.entries() as u64;
+        self.named.discard(table.saturating_mul(entries), entries);
+    }
     /// Unchecked CPUs store descriptors without a record; an older record of the same slot could accuse them falsely.
     fn forget_records(&self) {
         for (table, _) in self.tables() {
