@@ -85,14 +85,7 @@ impl Scenario {
         let mut cpus: Vec<u8> = self.actors.iter().map(|a| a.cpu).collect();
         cpus.sort_unstable();
         cpus.dedup();
-        self.actors.extend(cpus.into_iter().map(|cpu| Actor {
-            name: format!("store buffer of CPU {cpu}"),
-            cpu,
-            rounds: 1,
-            body: Body::Program(Vec::new()),
-            context: Context::StoreBuffer,
-            line: None,
-        }));
+        self.add_memory(cpus, "store buffer", Context::StoreBuffer);
     }
     /// In weak memory, some loads take effect early. The words, and an actor for each CPU that loads some.
     ///
@@ -111,15 +104,19 @@ impl Scenario {
         }
         let mut cpus: Vec<u8> = words.iter().map(|load| load.cpu).collect();
         cpus.dedup();
+        self.add_memory(cpus, "early loads", Context::LoadQueue);
+        words
+    }
+    /// What each of these CPUs' accesses go through: actors without a program of their own.
+    fn add_memory(&mut self, cpus: Vec<u8>, name: &str, context: Context) {
         self.actors.extend(cpus.into_iter().map(|cpu| Actor {
-            name: format!("early loads of CPU {cpu}"),
+            name: format!("{name} of CPU {cpu}"),
             cpu,
             rounds: 1,
             body: Body::Program(Vec::new()),
-            context: Context::LoadQueue,
+            context,
             line: None,
         }));
-        words
     }
     /// What the engine is told of it.
     #[must_use]
