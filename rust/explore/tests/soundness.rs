@@ -6,7 +6,7 @@ mod toy;
 use std::collections::{BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use common::{finals, finals_by, finals_of_parts};
+use common::{finals, finals_by, finals_of_parts, limits};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use toy::{Flaw, Line, Op, Programs, Toy, random_interrupts, random_programs};
@@ -314,17 +314,11 @@ fn an_actor_that_goes_on_for_ever_makes_the_answer_inconclusive() {
     }
     let shared = Shared::new(Toy::default());
     let mut runner = Runner::new(&shared, &Endless).expect("stacks");
-    let mut limits = Limits {
-        executions: 200,
-        deadline: None,
-        work: u64::MAX,
-        settle: None,
-        settle_work: u64::MAX,
-        states: usize::MAX,
-        stop: &|| false,
-        progress: &mut |_| {},
-    };
-    let report = Search::new(&mut runner, Reduction::MERGED, &mut |_| {}).run(InvariantSet::NONE, 50, &mut limits);
+    let report = Search::new(&mut runner, Reduction::MERGED, &mut |_| {}).run(
+        InvariantSet::NONE,
+        50,
+        &mut limits(200, &mut |_| {}),
+    );
     assert!(report.overflowed && !report.exhaustive(), "a livelock is never safe");
 }
 
@@ -549,16 +543,7 @@ fn a_request_to_stop_is_obeyed_and_reported() {
     let report = Search::new(&mut runner, Reduction::NAIVE, &mut |_| {}).run(
         InvariantSet::NONE,
         100_000,
-        &mut Limits {
-            executions: u64::MAX,
-            deadline: None,
-            work: u64::MAX,
-            settle: None,
-            settle_work: u64::MAX,
-            states: usize::MAX,
-            stop: &stop,
-            progress: &mut |_| {},
-        },
+        &mut Limits { stop: &stop, ..limits(u64::MAX, &mut |_| {}) },
     );
     assert_eq!(report.ended, Ended::Interrupted);
     assert!(!report.exhaustive());
@@ -606,16 +591,7 @@ fn a_panic_of_an_actor_reaches_the_caller_while_others_are_suspended() {
         Search::new(&mut runner, Reduction::CACHE, &mut |_| {}).run(
             InvariantSet::NONE,
             100,
-            &mut Limits {
-                executions: u64::MAX,
-                deadline: None,
-                work: u64::MAX,
-                settle: None,
-                settle_work: u64::MAX,
-                states: usize::MAX,
-                stop: &|| false,
-                progress: &mut |_| {},
-            },
+            &mut limits(u64::MAX, &mut |_| {}),
         )
     }));
     assert!(caught.is_err());

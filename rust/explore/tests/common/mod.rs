@@ -51,7 +51,8 @@ pub fn finals<M: Model, A: Actors<M>>(
     (report, finals)
 }
 
-fn limits(executions: u64, progress: &mut dyn FnMut(Progress)) -> Limits<'_> {
+/// No limits but so many executions.
+pub fn limits(executions: u64, progress: &mut dyn FnMut(Progress)) -> Limits<'_> {
     Limits {
         executions,
         deadline: None,
