@@ -110,46 +110,46 @@ impl Pair {
     }
 }
 
-/// `exchange-2t-disjoint`.
-pub fn two_threads_disjoint(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let pair = Pair::new(effort)?;
-    let tables = pair.tables()?;
-    let found = entries_of(&pair.machine.cpu(0), tables[0]);
+/// Two CPUs, each on its own table, beside two bare loops.
+fn each_on_its_own<C: Cpu + Send>(
+    pair: &Pair,
+    cpu_of: impl Fn(usize) -> C + Sync,
+    effort: Effort,
+    stop: Stop<'_>,
+    what: &str,
+) -> Result<Figure, BenchError>
+where
+    C::Tok: Sync,
+{
+    let tables = setup::populated(&pair.k, &cpu_of(0), 2)?;
+    let found = entries_of(&cpu_of(0), tables[0]);
     let plain: Vec<u64> = found.iter().map(|e| e.desc.0).collect();
     let arena = setup::bare(2)?;
     let machine_of = |number: usize| {
-        let (cpu, table, found) = (pair.cpu(number), tables[number], &found);
+        let (cpu, table, found) = (cpu_of(number), tables[number], &found);
         move || exchange_all(&cpu, table, found, pair.passes)
     };
     let bare_of = |number: usize| {
         let (words, plain) = (setup::bare_table(&arena, number), &plain);
         move || exchange_bare(words, plain, pair.passes)
     };
-    let what = "exchanges by two unchecked CPUs, each on its own table";
     let figure = scaled(effort.rounds(60), stop, pair.both() / 2.0, "exchanges/s", what, machine_of, bare_of)?;
     setup::sound(&pair.machine)?;
     Ok(figure)
 }
 
+/// `exchange-2t-disjoint`.
+pub fn two_threads_disjoint(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let pair = Pair::new(effort)?;
+    let what = "exchanges by two unchecked CPUs, each on its own table";
+    each_on_its_own(&pair, |number| pair.cpu(number), effort, stop, what)
+}
+
 /// `checked-exchange-2t`.
 pub fn two_threads_checked(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     let pair = Pair { passes: effort.amount(400, 4), ..Pair::new(effort)? };
-    let tables = setup::populated(&pair.k, &pair.machine.checked_cpu(0), 2)?;
-    let found = entries_of(&pair.machine.checked_cpu(0), tables[0]);
-    let plain: Vec<u64> = found.iter().map(|e| e.desc.0).collect();
-    let arena = setup::bare(2)?;
-    let machine_of = |number: usize| {
-        let (cpu, table, found) = (pair.machine.checked_cpu(number as u8), tables[number], &found);
-        move || exchange_all(&cpu, table, found, pair.passes)
-    };
-    let bare_of = |number: usize| {
-        let (words, plain) = (setup::bare_table(&arena, number), &plain);
-        move || exchange_bare(words, plain, pair.passes)
-    };
     let what = "exchanges by two checked CPUs, each on its own table";
-    let figure = scaled(effort.rounds(60), stop, pair.both() / 2.0, "exchanges/s", what, machine_of, bare_of)?;
-    setup::sound(&pair.machine)?;
-    Ok(figure)
+    each_on_its_own(&pair, |number| pair.machine.checked_cpu(number as u8), effort, stop, what)
 }
 
 /// `exchange-2t-shared`.
