@@ -278,7 +278,7 @@ impl World {
     pub(super) fn touch_entry(&mut self, actor: u8, slot: SlotId, level: Level, new: Desc, out: &mut impl Touch) {
         out.read(self.memory.cell(slot.table, offset::LIFE));
         self.touch_entry_of(slot, level, new, out);
-        let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r, Sight::Written));
+        let news = self.stale.invalid().filter(|r| r.slot == slot && self.is_news(actor, r, Sight::Written));
         news.for_each(|r| self.touch_seen(r, out));
     }
 
@@ -509,7 +509,7 @@ impl World {
         let pa = self.memory.pa(id);
         let g = self.geometry;
         let mut none = self.options.conflict == Conflict::AtWrite;
-        for r in self.stale.iter().filter(|r| r.value.is_valid() && !self.is_linear(r.va)) {
+        for r in self.stale.valid().filter(|r| !self.is_linear(r.va)) {
             let live = self.memory.desc(r.slot);
             if g.output(r.value) == pa || (live.is_valid() && g.output(live) == pa) {
                 none = false;
@@ -578,7 +578,7 @@ impl World {
     /// Which stale translations name the frame. If none does, none will before somebody changes an entry that names it.
     fn touch_outdated(&self, id: FrameId, out: &mut impl Touch) {
         let (stale, pa) = (self.memory.cell(id, offset::STALE), self.memory.pa(id));
-        let named = self.stale.iter().any(|r| r.value.is_valid() && self.geometry.output(r.value) == pa);
+        let named = self.stale.valid().any(|r| self.geometry.output(r.value) == pa);
         out.relation_read(stale, !named)
     }
 
@@ -636,8 +636,7 @@ impl World {
                 }
             }
         }
-        for r in self.stale.iter().filter(|r| r.value.is_valid() && pa.since(g.output(r.value)) < g.entry_span(r.level))
-        {
+        for r in self.stale.valid().filter(|r| pa.since(g.output(r.value)) < g.entry_span(r.level)) {
             out.read(r.cell);
         }
     }

@@ -133,13 +133,9 @@ impl World {
     pub(super) fn judge_contents(&mut self, actor: u8, frame: FrameId) {
         let pa = self.memory.pa(frame);
         let g = self.geometry;
-        let broken = self.stale.iter().find_map(|r| {
+        let broken = self.stale.valid().find_map(|r| {
             let live = seen(self.memory.desc(r.slot));
-            if !r.value.is_valid()
-                || self.is_linear(r.va)
-                || !live.is_valid()
-                || (g.output(r.value) != pa && g.output(live) != pa)
-            {
+            if self.is_linear(r.va) || !live.is_valid() || (g.output(r.value) != pa && g.output(live) != pa) {
                 return None;
             }
             self.exchange_needs_break(r.level, r.value, live, self.weakest(self.holders_of(r))).map(|case| (r.va, case))

@@ -53,7 +53,7 @@ impl World {
     pub(super) fn refillable(&self, actor: u8, op: Tlbi) -> Vec<Cell> {
         let contiguous = |r: &&Record| r.value.has(Attr::CONT);
         let unpublished: Vec<&Record> =
-            self.stale.iter().filter(contiguous).filter(|r| self.waits_for_dsb(actor, r)).collect();
+            self.stale.valid().filter(contiguous).filter(|r| self.waits_for_dsb(actor, r)).collect();
         let comes_back = |r: &Record, set: Set| {
             let says = |slot, value| {
                 self.set_of(slot, r.level, value) == Some(set) && self.implied(set, r.level, value, r.slot) == r.value
@@ -61,7 +61,7 @@ impl World {
             set.slots().any(|slot| says(slot, self.memory.desc(slot)))
                 || unpublished.iter().any(|other| other.level == r.level && says(other.slot, other.value))
         };
-        let reached = self.stale.iter().filter(contiguous).filter(|r| covers(&self.geometry, r, op));
+        let reached = self.stale.valid().filter(contiguous).filter(|r| covers(&self.geometry, r, op));
         let mut cells: Vec<Cell> = reached
             .filter(|r| self.set_of(r.slot, r.level, r.value).is_some_and(|set| comes_back(r, set)))
             .map(|r| r.cell)
@@ -73,7 +73,7 @@ impl World {
     /// Sets of which the invalidate reaches a record.
     pub(super) fn sets_reached(&self, op: Tlbi) -> Vec<Set> {
         let mut sets = Vec::new();
-        for r in self.stale.iter().filter(|r| r.value.has(Attr::CONT) && covers(&self.geometry, r, op)) {
+        for r in self.stale.valid().filter(|r| r.value.has(Attr::CONT) && covers(&self.geometry, r, op)) {
             if let Some(set) = self.set_of(r.slot, r.level, r.value)
                 && !sets.contains(&set)
             {
@@ -85,7 +85,9 @@ impl World {
 
     /// Records of contiguous values in a set.
     pub(super) fn stale_in(&self, set: Set) -> impl Iterator<Item = &Record> {
-        self.stale.iter().filter(move |r| r.value.has(Attr::CONT) && self.set_of(r.slot, r.level, r.value) == Some(set))
+        self.stale
+            .valid()
+            .filter(move |r| r.value.has(Attr::CONT) && self.set_of(r.slot, r.level, r.value) == Some(set))
     }
 
     /// A page or block of the linear map that belongs to a contiguous set comes or goes. Of the linear map only these
@@ -114,7 +116,7 @@ impl World {
     /// Stale values of the linear map that translate to a physical range.
     pub(super) fn linear_records(&self, start: Pa, bytes: u64) -> impl Iterator<Item = &Record> {
         let g = self.geometry;
-        self.stale.iter().filter(move |r| {
+        self.stale.valid().filter(move |r| {
             let pa = g.output(r.value);
             self.is_linear(r.va)
                 && r.value.has(Attr::CONT)

@@ -102,8 +102,8 @@ impl World {
     /// Whether some translation, live or stale, leads to the frame.
     fn is_exposed(&self, frame: FrameId) -> bool {
         let (g, pa) = (self.geometry, self.memory.pa(frame));
-        let stale = |r: &Record| r.value.is_valid() && pa.since(g.output(r.value)) < g.entry_span(r.level);
-        self.is_mapped(frame) || self.stale.iter().any(stale) || self.is_in_mapped_block(frame)
+        let stale = |r: &Record| pa.since(g.output(r.value)) < g.entry_span(r.level);
+        self.is_mapped(frame) || self.stale.valid().any(stale) || self.is_in_mapped_block(frame)
     }
     /// All stores so far are ordered before those to come.
     pub(super) fn forget_late(&mut self, actor: u8) {

@@ -109,47 +109,75 @@ pub(super) struct Stale {
     address_keys: FxHashMap<(Level, Va), Cell>,
     next_address_key: Cell,
     address_keys_left: Cell,
-    active: Vec<u32>,
-    marked: Vec<u32>,
+    active: Active,
+    marked: Active,
     /// `active` as it was at each checkpoint, one after the other.
     kept: Vec<u32>,
 }
 
-/// Where a checkpoint's part of `kept` begins and ends.
+/// Records whose cell is not 0. Apart, since nearly every operation looks at one half only: a store and a translation
+/// end old invalid entries, of which there are few, and what a frame is judged by are the valid.
+#[derive(Clone, Debug, Default)]
+struct Active {
+    valid: Vec<u32>,
+    invalid: Vec<u32>,
+}
+
+impl Active {
+    fn of(&mut self, value: Desc) -> &mut Vec<u32> {
+        if value.is_valid() { &mut self.valid } else { &mut self.invalid }
+    }
+    fn set(&mut self, valid: &[u32], invalid: &[u32]) {
+        self.valid.clear();
+        self.valid.extend_from_slice(valid);
+        self.invalid.clear();
+        self.invalid.extend_from_slice(invalid);
+    }
+}
+
+/// Where a checkpoint's part of `kept` begins, where its invalid entries do, and where it ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     start: usize,
+    invalid: usize,
     end: usize,
 }
 
 impl Stale {
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.active.is_empty()
+        self.active.valid.is_empty() && self.active.invalid.is_empty()
     }
     pub fn iter(&self) -> impl Iterator<Item = &Record> {
-        self.active.iter().map(|i| &self.records[*i as usize])
+        self.valid().chain(self.invalid())
+    }
+    pub fn valid(&self) -> impl Iterator<Item = &Record> {
+        self.active.valid.iter().map(|i| &self.records[*i as usize])
+    }
+    pub fn invalid(&self) -> impl Iterator<Item = &Record> {
+        self.active.invalid.iter().map(|i| &self.records[*i as usize])
     }
     /// Stale valid values of one descriptor.
     pub fn of_slot(&self, slot: SlotId) -> impl Iterator<Item = &Record> {
-        self.iter().filter(move |r| r.slot == slot && r.value.is_valid())
+        self.valid().filter(move |r| r.slot == slot)
     }
     pub fn mark(&mut self) {
         self.marked.clone_from(&self.active);
     }
     pub fn undo(&mut self) {
-        self.active.clone_from(&self.marked);
+        self.active.set(&self.marked.valid, &self.marked.invalid);
         self.kept.clear();
     }
     pub fn checkpoint(&mut self) -> Kept {
         let start = self.kept.len();
-        self.kept.extend_from_slice(&self.active);
-        Kept { start, end: self.kept.len() }
+        self.kept.extend_from_slice(&self.active.valid);
+        let invalid = self.kept.len();
+        self.kept.extend_from_slice(&self.active.invalid);
+        Kept { start, invalid, end: self.kept.len() }
     }
     pub fn rollback(&mut self, to: Kept) {
         self.kept.truncate(to.end);
-        self.active.clear();
-        self.active.extend_from_slice(&self.kept[to.start..]);
+        self.active.set(&self.kept[to.start..to.invalid], &self.kept[to.invalid..]);
     }
     pub fn add_record(&mut self, record: Record) -> u32 {
         let index = self.records.len() as u32;
@@ -188,30 +216,47 @@ impl Stale {
         Some(self.records[at].address_key)
     }
     pub fn add(&mut self, cells: &mut Cells, index: u32, value: u64) {
-        let cell = self.cell(index);
-        if cells.get(cell) == 0 {
-            self.active.push(index);
+        let record = self.records[index as usize];
+        if cells.get(record.cell) == 0 {
+            self.active.of(record.value).push(index);
         }
-        cells.set(cell, value);
+        cells.set(record.cell, value);
     }
     pub fn drop_record(&mut self, cells: &mut Cells, key: Key) {
         if let Some(&index) = self.by_key.get(&key) {
-            let cell = self.cell(index);
+            let Record { cell, value, .. } = self.records[index as usize];
             if cells.get(cell) != 0 {
                 cells.set(cell, 0);
-                self.active.retain(|i| *i != index);
+                self.active.of(value).retain(|i| *i != index);
             }
         }
     }
     /// Applies `change` to the state of each; 0 ends it.
     pub fn update(&mut self, cells: &mut Cells, mut change: impl FnMut(&Record, u64) -> u64) {
-        let records = &self.records;
-        self.active.retain(|i| {
-            let record = &records[*i as usize];
-            let new = change(record, cells.get(record.cell));
+        update(&self.records, &mut self.active.valid, cells, &mut change);
+        update(&self.records, &mut self.active.invalid, cells, &mut change);
+    }
+    pub fn update_valid(&mut self, cells: &mut Cells, change: impl FnMut(&Record, u64) -> u64) {
+        update(&self.records, &mut self.active.valid, cells, change);
+    }
+    pub fn update_invalid(&mut self, cells: &mut Cells, change: impl FnMut(&Record, u64) -> u64) {
+        update(&self.records, &mut self.active.invalid, cells, change);
+    }
+}
+
+fn update(records: &[Record], active: &mut Vec<u32>, cells: &mut Cells, mut change: impl FnMut(&Record, u64) -> u64) {
+    let mut over = false;
+    for i in active.iter() {
+        let record = &records[*i as usize];
+        let old = cells.get(record.cell);
+        let new = change(record, old);
+        if new != old {
             cells.set(record.cell, new);
-            new != 0
-        });
+            over |= new == 0;
+        }
+    }
+    if over {
+        active.retain(|i| cells.get(records[*i as usize].cell) != 0);
     }
 }
 

@@ -97,9 +97,9 @@ impl World {
         if holders == 0 {
             return;
         }
-        if !value.is_valid() && !self.stale.is_empty() {
-            let earlier = |r: &Record| r.slot == slot && r.value.is_valid();
-            self.stale.update(&mut self.memory.cells, |r, s| if earlier(r) { s | state::BEFORE_NONE } else { s });
+        if !value.is_valid() {
+            let earlier = |r: &Record| r.slot == slot;
+            self.stale.update_valid(&mut self.memory.cells, |r, s| if earlier(r) { s | state::BEFORE_NONE } else { s });
         }
         let cpu = self.cpu_of(actor);
         let state = state::unpublished(holders, cpu);
@@ -124,7 +124,7 @@ impl World {
     /// What `note_read` or `note_written` would change.
     pub(super) fn touch_news(&self, actor: u8, at: Slot<Tok>, sight: Sight, out: &mut impl Touch) {
         if let Ok(slot) = self.table_of(at) {
-            let news = self.stale.iter().filter(|r| r.slot == slot && self.is_news(actor, r, sight));
+            let news = self.stale.invalid().filter(|r| r.slot == slot && self.is_news(actor, r, sight));
             news.for_each(|r| self.touch_seen(r, out));
         }
     }
@@ -190,7 +190,7 @@ impl World {
     pub(super) fn touch_synchronized(&self, cpus: u64, out: &mut impl Touch) {
         if !self.options.ets2() {
             out.write(self.fixed.stale);
-            self.stale.iter().filter(|r| !r.value.is_valid()).for_each(|r| out.read(r.cell));
+            self.stale.invalid().for_each(|r| out.read(r.cell));
             self.late(cpus).for_each(|r| self.touch_end(r, out));
         }
     }
@@ -242,7 +242,7 @@ impl World {
         let (cpu, ets2, ordered) = (self.cpu_of(actor), self.options.ets2(), self.options.is_ordered());
         let me = 1u64 << cpu;
         let own_only = self.reaches_own_only && !op.is_local();
-        let contiguous = self.stale.iter().any(|r| r.value.has(Attr::CONT));
+        let contiguous = self.stale.valid().any(|r| r.value.has(Attr::CONT));
         let back = if contiguous { self.refillable(actor, op) } else { Vec::new() };
         self.stale.update(&mut self.memory.cells, |r, s| {
             // The agent alone may have it: no broadcast reaches that.
@@ -302,8 +302,8 @@ impl World {
     pub(super) fn release_entries(&mut self, actor: u8) {
         if self.options.orders_faults() && !self.stale.is_empty() {
             let cpu = self.cpu_of(actor);
-            let own = |r: &Record, s: u64| !r.value.is_valid() && state::writer(s) == Some(cpu);
-            self.stale.update(&mut self.memory.cells, |r, s| if own(r, s) { 0 } else { s });
+            let own = |s: u64| state::writer(s) == Some(cpu);
+            self.stale.update_invalid(&mut self.memory.cells, |_, s| if own(s) { 0 } else { s });
         }
     }
 
@@ -323,8 +323,8 @@ impl World {
             return;
         }
         let (g, cpu, ets2) = (self.geometry, self.cpu_of(actor), self.options.ets2());
-        self.stale.update(&mut self.memory.cells, |r, s| match () {
-            () if r.value.is_valid() || !what(&g, r) => s,
+        self.stale.update_invalid(&mut self.memory.cells, |r, s| match () {
+            () if !what(&g, r) => s,
             () if is_everywhere(sight, cpu, s, ets2) => {
                 if ets2 {
                     0
