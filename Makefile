@@ -147,7 +147,7 @@ kernels-table: $(VENV)/.built
 FUZZ_SECONDS ?= 60
 FUZZ_FLAGS := -max_len=16384 -malloc_limit_mb=100 -rss_limit_mb=2048 -timeout=60 -print_final_stats=1
 FUZZ_PYTHON := tests/image/test_hostile_files.py tests/image/test_hostile_vmcores.py tests/cli/test_hostile_traces.py \
-    tests/campaign/test_campaign_spec.py
+    tests/litmus/test_command.py tests/campaign/test_campaign_spec.py
 fuzz: $(VENV)/.built $(VENV)/.dev
 	mkdir -p fuzz/corpus/ptdump_text fuzz/corpus/table_image fuzz/corpus/sequential
 	for text in tests/captures/*/*.ptdump.txt; do cp "$$text" "fuzz/corpus/ptdump_text/$$(echo "$$text" | tr / -)"; done

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import shapes
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+import vmemmap
 from vmemmap.cli import HOLDS, INCONCLUSIVE, MISUSE, VIOLATED, main
 
 MESSAGE = shapes.text("message", ["z = 1; f = 1", "f?; z?"], "1.0=1 & 1.1=0")
@@ -122,3 +127,35 @@ def test_what_is_no_test_is_counted_in_a_run_of_many(
     kinds.write_text("another Allowed\n")
     assert main([*arguments, "--kinds", str(kinds)]) == HOLDS
     assert "names none of the tests" in capsys.readouterr().err
+
+
+PIECES = st.sampled_from(
+    [*re.findall(r"\w+|[^\w\s]+|\s+", MESSAGE), "PTE(x)", "TLBI VAAE1IS,X1", "(oa:PA(z), valid:0)", "~", "65536"]
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.1), st.lists(PIECES, max_size=4)), max_size=4))
+def test_a_damaged_test_is_answered_or_refused_by_line(
+    cut: list[tuple[float, float, list[str]]], message: Path
+) -> None:
+    text = MESSAGE
+    for start, length, pieces in cut:
+        at = int(start * len(text))
+        text = text[:at] + "".join(pieces) + text[at + int(length * len(text)) :]
+    message.write_text(text)
+    for memory in ("sc", "views", "promises"):
+        answers = vmemmap.litmus(message, memory=memory, budget=200)
+        assert len(answers.tests) + len(answers.unsupported) == 1
+        assert all(
+            1 <= refused.line <= text.count("\n") + 1 and "\n" not in refused.what for refused in answers.unsupported
+        )
+
+
+@given(text=st.text(max_size=200))
+def test_any_text_is_a_test_or_refused_by_line(text: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "any.litmus"
+        path.write_text(text, encoding="utf-8", errors="surrogatepass")
+        answers = vmemmap.litmus(path, budget=200)
+    assert len(answers.tests) + len(answers.unsupported) == 1

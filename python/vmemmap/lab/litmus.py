@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import _core
-from ..errors import SpecError
+from ..dumps.reading import read_at_most
+from ..errors import ImageError, SpecError
 from ..shown import html_table
 from ..spec import Budget, did_you_mean, parse_budget
 
@@ -24,6 +25,11 @@ OBSERVED: Final = {
 
 MEMORIES: Final = ("sc", "views", "promises")
 ETS: Final = ("none", "2", "3")
+
+MAX_BYTES: Final = 1 << 20
+"""Most bytes of a test that is read; herd's longest have some kilobytes."""
+
+MAX_KINDS_BYTES: Final = 64 << 20
 
 _SHORT: Final = {"Forbid": "Forbidden", "Allow": "Allowed", "Require": "Required"}
 
@@ -158,11 +164,12 @@ def read_kinds(path: str | Path) -> tuple[dict[str, str], list[str]]:
 
     Raises:
         SpecError: A file that is no text.
+        ImageError: A file that cannot be read, or is larger than any kinds file.
     """
     kinds: dict[str, str] = {}
     notes: list[str] = []
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_at_most(Path(path), MAX_KINDS_BYTES, "kinds file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: no text, hence no kinds file") from error
     for number, line in enumerate(text.splitlines(), 1):
@@ -246,9 +253,12 @@ def as_they_come(
             pass
     for path in files:
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = read_at_most(Path(path), MAX_BYTES, "litmus test").decode("utf-8-sig")
         except UnicodeDecodeError:
             yield Unsupported(str(path), 1, "no text, hence no litmus test")
+            continue
+        except ImageError as error:
+            yield Unsupported(str(path), 1, str(error).removeprefix(f"{path}: "))
             continue
         found = json.loads(_core.litmus(text, memory, ets, budget.executions, budget.seconds))
         if "refused" in found:
