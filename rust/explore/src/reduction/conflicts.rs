@@ -16,73 +16,9 @@
 use std::ops::Range;
 
 use crate::model::{Access, AccessSet, Held, MAX_ACTORS, Touched};
+use crate::reduction::locations::{Locations, WAYS, Way};
 use crate::reduction::options::Fault;
 use crate::reduction::phase;
-
-/// Ways to access a location that differ in what they conflict with: an enabledness read is a read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Way {
-    Read,
-    Write,
-    CommutingUpdate,
-}
-
-const WAYS: usize = 3;
-
-impl Way {
-    const fn of(access: Access) -> Self {
-        match access {
-            Access::Read | Access::EnablednessRead => Self::Read,
-            Access::Write => Self::Write,
-            Access::CommutingUpdate => Self::CommutingUpdate,
-        }
-    }
-    /// Those that it conflicts with.
-    const fn against(self) -> &'static [Way] {
-        match self {
-            Self::Read => &[Self::Write, Self::CommutingUpdate],
-            Self::Write => &[Self::Read, Self::Write, Self::CommutingUpdate],
-            Self::CommutingUpdate => &[Self::Read, Self::Write],
-        }
-    }
-    const ALL: [Self; WAYS] = [Self::Read, Self::Write, Self::CommutingUpdate];
-}
-
-/// Who has accessed a location, and whose accesses to it conflict with somebody else's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Location {
-    /// By `Way`.
-    actors: [u16; WAYS],
-    /// Actors whose accesses of each way are scheduling points in this iteration.
-    seen: [u16; WAYS],
-    /// Its number among the shared ones, from 1.
-    row: u32,
-}
-
-impl Location {
-    /// Actors other than the only one of the set; all if it has several, none if it is empty.
-    const fn others(set: u16) -> u16 {
-        match set.count_ones() {
-            0 => 0,
-            1 => !set,
-            _ => u16::MAX,
-        }
-    }
-    /// Actors whose accesses of that way conflict with somebody else's.
-    fn noticed(self, way: Way) -> u16 {
-        Self::others(way.against().iter().fold(0, |all, w| all | self.actors[*w as usize]))
-    }
-    /// An access was taken for invisible that is not.
-    fn invalidated(self) -> bool {
-        Way::ALL.iter().any(|w| self.actors[*w as usize] & self.noticed(*w) & !self.seen[*w as usize] != 0)
-    }
-    fn is_shared(self) -> bool {
-        self.seen != [0; WAYS]
-    }
-    fn changers(self) -> u16 {
-        self.actors[Way::Write as usize] | self.actors[Way::CommutingUpdate as usize]
-    }
-}
 
 /// All that is known of one actor's accesses to one location.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,7 +72,7 @@ struct Assumed {
 /// iteration; the last iteration has assumed nothing that is not so in any of its executions.
 #[derive(Clone, Default)]
 pub(crate) struct Sharing {
-    locations: Vec<Location>,
+    locations: Locations,
     /// Locations where an access that this iteration took for invisible conflicts: invalidated assumptions.
     invalidated: Vec<u32>,
     /// Of each actor and shared location (`Location::row`): what is known, and what was known when the iteration began.
@@ -172,11 +108,7 @@ impl Sharing {
         self.met.clear();
         for Touched { location, access } in access_set.iter() {
             let way = Way::of(access);
-            let index = location as usize;
-            if index >= self.locations.len() {
-                self.locations.resize(index + 1, Location::default());
-            }
-            let entry = &mut self.locations[index];
+            let entry = self.locations.get_mut(location as usize);
             if entry.actors[way as usize] & me == 0 {
                 entry.actors[way as usize] |= me;
                 if entry.invalidated() {
@@ -194,10 +126,6 @@ impl Sharing {
     /// How many reads of these locations, up to the first that is shared, are independent of all other operations,
     /// whenever they execute.
     pub fn no_op_reads(&mut self, actor: u8, found: Range<u32>) -> usize {
-        let end = found.end as usize;
-        if end > self.locations.len() {
-            self.locations.resize(end, Location::default());
-        }
         let mut at = found.start;
         while at < found.end {
             let known = self.no_op_reads.iter().find(|(a, known)| *a == actor && known.contains(&at));
@@ -206,8 +134,8 @@ impl Sharing {
                 continue;
             }
             let from = at;
-            while at < found.end && self.locations[at as usize].row == 0 {
-                let entry = &mut self.locations[at as usize];
+            while at < found.end && self.locations.get(at as usize).row == 0 {
+                let entry = self.locations.get_mut(at as usize);
                 entry.actors[Way::Read as usize] |= 1 << actor;
                 if entry.invalidated() {
                     self.invalidated.push(at);
@@ -265,7 +193,7 @@ impl Sharing {
                             self.break_assumption(location, other as u8);
                         }
                     }
-                    let assumed = &mut self.assumed[self.locations[location as usize].row as usize - 1];
+                    let assumed = &mut self.assumed[self.locations.get(location as usize).row as usize - 1];
                     assumed.actors[way as usize] |= 1 << actor;
                 }
             }
@@ -295,10 +223,8 @@ impl Sharing {
     /// Takes in what a worker learned that began with a copy of this. Then `grew` says whether all together know of an
     /// access that was taken for invisible.
     pub fn merge(&mut self, other: &Self) {
-        if other.locations.len() > self.locations.len() {
-            self.locations.resize(other.locations.len(), Location::default());
-        }
-        for (location, (own, theirs)) in (0..).zip(self.locations.iter_mut().zip(&other.locations)) {
+        for (location, theirs) in other.locations.met() {
+            let own = self.locations.get_mut(location as usize);
             for (own, theirs) in own.actors.iter_mut().zip(theirs.actors) {
                 *own |= theirs;
             }
@@ -321,7 +247,7 @@ impl Sharing {
     }
 
     fn row(&self, location: u32) -> usize {
-        (self.locations[location as usize].row as usize - 1) * self.actors
+        (self.locations.get(location as usize).row as usize - 1) * self.actors
     }
 
     fn note(&mut self, location: u32, actor: u8, way: Way, now: u32, held: Held) {
@@ -339,7 +265,7 @@ impl Sharing {
             return;
         }
         self.learned = true;
-        let assumed = self.assumed[self.locations[location as usize].row as usize - 1];
+        let assumed = self.assumed[self.locations.get(location as usize).row as usize - 1];
         let conflicting = way.against().iter().fold(0, |all, w| all | assumed.actors[*w as usize]);
         if conflicting & !(1 << actor) != 0 {
             self.break_assumption(location, actor);
@@ -347,7 +273,7 @@ impl Sharing {
     }
 
     fn break_assumption(&mut self, location: u32, actor: u8) {
-        let assumed = &mut self.assumed[self.locations[location as usize].row as usize - 1];
+        let assumed = &mut self.assumed[self.locations.get(location as usize).row as usize - 1];
         if assumed.broken & 1 << actor == 0 {
             assumed.broken |= 1 << actor;
             self.broken.push((location, actor));
@@ -376,7 +302,7 @@ impl Sharing {
         // In order: rows are extended from their beginning.
         new.sort_unstable();
         for index in new.iter().map(|location| *location as usize) {
-            let location = &mut self.locations[index];
+            let location = self.locations.get_mut(index);
             if location.invalidated() {
                 let fresh = !location.is_shared();
                 location.seen = Way::ALL.map(|w| location.seen[w as usize] | location.noticed(w));
@@ -393,7 +319,7 @@ impl Sharing {
             self.spread(location as usize, usize::from(actor), &again);
         }
         for row in 0..self.shared.len() {
-            let Some(alias) = alias(self.shared[row]).and_then(|k| self.locations.get(k as usize)?.row.checked_sub(1))
+            let Some(alias) = alias(self.shared[row]).and_then(|k| self.locations.get(k as usize).row.checked_sub(1))
             else {
                 continue;
             };
@@ -414,7 +340,7 @@ impl Sharing {
     /// known of one such location is taken to hold for those around that the same actors change. To know of more
     /// accesses than there are is always sound.
     fn spread(&mut self, at: usize, actor: usize, again: impl Fn(usize, u32) -> u32) {
-        let own = (self.locations[at].row as usize - 1) * self.actors + actor;
+        let own = (self.locations.get(at).row as usize - 1) * self.actors + actor;
         let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
         let uses = &mut self.known[own];
         for (last, before) in uses.last.iter_mut().zip(before) {
@@ -423,19 +349,19 @@ impl Sharing {
             }
         }
         let uses = *uses;
-        let around = at.saturating_sub(AROUND)..(at + AROUND).min(self.locations.len());
-        let changers = self.locations[at].changers();
-        for location in self.locations[around].iter().filter(|l| l.row != 0 && l.changers() == changers) {
+        let around = at.saturating_sub(AROUND)..at + AROUND;
+        let changers = self.locations.get(at).changers();
+        for location in around.map(|i| self.locations.get(i)).filter(|l| l.row != 0 && l.changers() == changers) {
             self.known[(location.row as usize - 1) * self.actors + actor]
                 .resemble(uses, |w| location.actors[w] & 1 << actor != 0);
         }
     }
 
     fn give_row(&mut self, index: usize) {
-        if self.locations[index].row == 0 {
+        if self.locations.get(index).row == 0 {
             self.assumed.push(Assumed::default());
             self.shared.push(index as u32);
-            self.locations[index].row = self.assumed.len() as u32;
+            self.locations.get_mut(index).row = self.assumed.len() as u32;
             self.known.resize(self.known.len() + self.actors, Uses::NONE);
         }
     }
@@ -450,13 +376,13 @@ const STRIDE: isize = 16;
 /// A scan meets the entries of a hugepage, and the frames they name, one after the other; each iteration would learn
 /// one more. So where a location has just become shared and lies in an even row of such locations, the row is continued
 /// by as many as it has. More scheduling points than needed are always sound.
-fn extend_row(locations: &mut [Location], at: usize) -> Vec<usize> {
-    let (changers, seen) = (locations[at].changers(), locations[at].seen);
-    let place = |n: isize, stride: isize| at.checked_add_signed(n * stride).filter(|i| *i < locations.len());
+fn extend_row(locations: &mut Locations, at: usize) -> Vec<usize> {
+    let (changers, seen) = (locations.get(at).changers(), locations.get(at).seen);
+    let place = |n: isize, stride: isize| at.checked_add_signed(n * stride);
     let known = |stride: isize| {
         (1isize..)
             .take_while(|n| {
-                place(-n, stride).is_some_and(|i| locations[i].is_shared() && locations[i].changers() == changers)
+                place(-n, stride).map(|i| locations.get(i)).is_some_and(|l| l.is_shared() && l.changers() == changers)
             })
             .count()
     };
@@ -466,10 +392,11 @@ fn extend_row(locations: &mut [Location], at: usize) -> Vec<usize> {
     };
     let row: Vec<usize> = (1..=length as isize)
         .map_while(|n| place(n, stride))
-        .take_while(|i| locations[*i].changers() & changers != 0)
+        .take_while(|i| locations.get(*i).changers() & changers != 0)
         .collect();
     for i in &row {
-        locations[*i].seen = Way::ALL.map(|w| locations[*i].seen[w as usize] | seen[w as usize]);
+        let location = locations.get_mut(*i);
+        location.seen = Way::ALL.map(|w| location.seen[w as usize] | seen[w as usize]);
     }
     row
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod conflicts;
 pub(crate) mod history;
+mod locations;
 pub mod options;
 pub(crate) mod phase;
 pub(crate) mod sleep;

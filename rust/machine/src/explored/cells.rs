@@ -10,6 +10,9 @@ pub type Cell = u32;
 /// locations to go on, and this one must not be taken for part of a row of the locks and variables beside it.
 pub const ASIDE: Cell = 32;
 
+/// So many cells in one row lie in pages of their own.
+const MANY: usize = 1 << 14;
+
 #[derive(Clone, Debug, Default)]
 pub struct Cells {
     value: Vec<u64>,
@@ -30,7 +33,13 @@ impl Cells {
     /// `n` new cells in a row, all 0; the number of the first.
     pub fn reserve(&mut self, n: usize) -> Cell {
         let first = self.value.len();
-        self.value.resize(first + n, 0);
+        if n < MANY {
+            self.value.resize(first + n, 0);
+        } else {
+            // Zeros from the host, which gives memory to those only that are written to.
+            let before = std::mem::replace(&mut self.value, vec![0; first + n]);
+            self.value[..first].copy_from_slice(&before);
+        }
         first as Cell
     }
     /// How many there are.
