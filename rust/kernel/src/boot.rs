@@ -25,7 +25,7 @@ pub fn boot<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
         mmu::__create_pgd_mapping(k, cpu, ram.start, ram.bytes, true)?;
     }
     sparse_init(k, cpu)?;
-    set_max_pfn(k, cpu);
+    set_max_pfn(k, cpu, k.ram().iter().filter(|ram| ram.boot).map(|ram| ram.start.plus(ram.bytes)));
     hugetlb::hugetlb_init(k, cpu)?;
     Ok(())
 }
@@ -63,9 +63,10 @@ fn early_fixmap_init<C: Cpu>(k: &Kernel, cpu: &C) -> Result<(), Errno> {
     Ok(())
 }
 
-fn set_max_pfn<C: Cpu>(k: &Kernel, cpu: &C) {
-    let end = k.ram().iter().filter(|ram| ram.boot).map(|ram| ram.start.0 + ram.bytes).max().unwrap_or(0);
-    cpu.var_store(k.vars.scalar(Scalar::MaxPfn), end >> k.geometry.page_shift(), Order::Plain);
+/// `ends`: of the memory that there is.
+fn set_max_pfn<C: Cpu>(k: &Kernel, cpu: &C, ends: impl Iterator<Item = Pa>) {
+    let max_pfn = ends.map(|end| k.geometry.pfn(end).0).max().unwrap_or(0);
+    cpu.var_store(k.vars.scalar(Scalar::MaxPfn), max_pfn, Order::Plain);
 }
 
 /// Whether boot RAM lies in the section.
@@ -144,7 +145,10 @@ fn set_section<C: Cpu>(k: &Kernel, cpu: &C, section: u32, early: bool, zone: Opt
         Order::Plain,
     );
     cpu.var_store(k.vars.section(section, Section::MemMap), flags, Order::Plain);
-    set_block(k, cpu, section, if zone.is_some() { MEM_ONLINE } else { MEM_OFFLINE }, zone.unwrap_or(Zone::Normal));
+    match zone {
+        Some(zone) => set_block(k, cpu, section, MEM_ONLINE, zone),
+        None => cpu.var_store(k.vars.block(section, Block::State), MEM_OFFLINE, Order::Release),
+    }
 }
 
 /// A range of memory that a loaded machine has.
@@ -178,9 +182,13 @@ pub fn adopt<C: Cpu>(k: &Kernel, cpu: &C, ranges: &[Adopted]) -> Result<(), Errn
                 let section = k.vars.section_number(at);
                 subsection_map_init(k, cpu, g.pfn(at), part >> g.page_shift());
                 set_section(k, cpu, section, range.early, range.online);
+                // Before struct pages are written there: storage that is claimed is zero.
+                let own = if range.early { 0 } else { adopt_self_hosted(k, cpu, section) };
                 adopt_struct_pages(k, cpu, start, range.online.is_some());
-                if !range.early {
-                    adopt_self_hosted(k, cpu, section);
+                if range.online.is_some() {
+                    for n in 0..own {
+                        page::set_flag(cpu, k.layout.page_va(g.pfn(at).plus(n)), page::flag::VMEMMAP_SELF_HOSTED);
+                    }
                 }
                 let pages = (g.section_vmemmap() >> g.page_shift()) as i64;
                 memmap_pages_add(
@@ -193,7 +201,7 @@ pub fn adopt<C: Cpu>(k: &Kernel, cpu: &C, ranges: &[Adopted]) -> Result<(), Errn
             at = start.plus(size);
         }
     }
-    set_max_pfn(k, cpu);
+    set_max_pfn(k, cpu, ranges.iter().map(|range| range.start.plus(range.bytes)));
     hugetlb::hugetlb_init(k, cpu)?;
     Ok(())
 }
@@ -242,19 +250,17 @@ fn leaf_of<C: Cpu>(k: &Kernel, cpu: &C, va: Va) -> Option<(Pa, bool)> {
     }
 }
 
-/// A hot-added section whose vmemmap starts with its own first frame has an altmap.
-fn adopt_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, section: u32) {
+/// A hot-added section whose vmemmap starts with its own first frame has an altmap. Returns how many frames that holds.
+fn adopt_self_hosted<C: Cpu>(k: &Kernel, cpu: &C, section: u32) -> u64 {
     let g = &k.geometry;
     let start = section_start(k, section);
     let first = k.layout.page_va(g.pfn(start));
     if leaf_of(k, cpu, first).is_none_or(|(pa, _)| pa < start || pa.0 >= start.0 + g.section_size()) {
-        return;
+        return 0;
     }
     let frames = g.section_vmemmap() >> g.page_shift();
     cpu.var_store(k.vars.block(section, Block::NrVmemmapPages), frames, Order::Plain);
     cpu.var_store(k.vars.block(section, Block::AltmapAlloc), frames, Order::Plain);
     cpu.claim_self_hosted(start, frames);
-    for n in 0..frames {
-        page::set_flag(cpu, k.layout.page_va(g.pfn(start).plus(n)), page::flag::VMEMMAP_SELF_HOSTED);
-    }
+    frames
 }
