@@ -130,6 +130,7 @@ proptest! {
             prop_assert_eq!(again.machine().frame_info(pa), live.machine().frame_info(pa), "frame {}", pa);
             prop_assert_eq!(again.struct_page(frame), live.struct_page(frame), "struct page of {}", pa);
         }
+        prop_assert_eq!(again.machine().violations(), vec![]);
         prop_assert_eq!(again.check().0, vec![]);
     }
 }
