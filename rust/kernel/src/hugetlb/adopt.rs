@@ -1,6 +1,5 @@
 //! A hugepage that a loaded machine already has: taken into its pool as the tables show it.
 
-use vmemmap_arch::contents::word;
 use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va};
 
 use super::page::HPG_VMEMMAP_OPTIMIZED;
@@ -9,11 +8,11 @@ use super::{Pool, enqueue_hugetlb_folio, lock, unlock};
 use crate::features::TailSource;
 use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::hugetlb_vmemmap::zone_tail::adopt_zone_tail;
-use crate::page::{nth_page, set_hugetlb_mark, write_word};
+use crate::page::set_hugetlb_mark;
 use crate::page_alloc::{prep_compound_page, prep_compound_pages};
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
 use crate::sparse_vmemmap::memmap_pages_add;
-use crate::state::{Hstate, Scalar};
+use crate::state::{Hstate, Scalar, Section, section_flag};
 use crate::{Errno, Kernel};
 
 /// The level 3 descriptor of `va`, if the walk gets that far.
@@ -73,14 +72,17 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
         }
         let kept = writable * k.geometry.page_size() / STRUCT_PAGE_SIZE;
         prep_compound_pages(k, cpu, head, page.order(), kept);
-        write_word(cpu, nth_page(page.va(k), 1), word::COMPOUND_INFO, u64::from(page.order()) << 8);
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
         if let (TailSource::ZoneTail, Some(last)) = (k.features.tail_source, last_pte(k, cpu, page)) {
             adopt_zone_tail(k, cpu, page, k.geometry.output(last));
         }
-        // The section was counted in whole.
+        // The section was counted in whole; what is left of one from boot is taken to be from boot too.
         let freed = vmemmap_pages(k, page.pages) - k.features.reserved_vmemmap_pages;
-        memmap_pages_add(k, cpu, Scalar::NrMemmapPages, -(freed as i64));
+        let section = k.vars.section_number(k.geometry.pa(head));
+        let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
+        let early = flags & section_flag::IS_EARLY != 0;
+        let counter = if early { Scalar::NrMemmapBootPages } else { Scalar::NrMemmapPages };
+        memmap_pages_add(k, cpu, counter, -(freed as i64));
         if k.features.fake_heads {
             cpu.var_rmw(k.vars.scalar(Scalar::HvoKey), Rmw::FetchAdd(1), Order::AcqRel);
         }
