@@ -6,9 +6,11 @@ mod lab;
 use std::sync::atomic::Ordering;
 
 use lab::{BASE, Lab};
+use vmemmap_arch::contents::word;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::{Walk, walk_noting};
 use vmemmap_arch::{Alloc, Attr, Cpu, Desc, FrameKind, Granule, Level, Pa, Pfn, Va, Version, Zone};
+use vmemmap_kernel::page::{PGTY_HUGETLB, write_word};
 use vmemmap_kernel::state::Hstate;
 use vmemmap_kernel::{Operation, Policies};
 
@@ -111,4 +113,17 @@ fn a_hole_where_the_last_sub_section_has_its_struct_pages() {
     let at = entry(&m, va, Level::PTE);
     store(&m, &at, Desc::NONE);
     assert!(m.check().iter().any(|v| v.address == va.0 && !v.message.contains("mapped nowhere")), "{:?}", m.check());
+}
+
+/// Wherever in a block of struct pages it is.
+#[test]
+fn a_page_that_is_no_head_and_has_the_type_of_a_hugepage() {
+    for place in [0, 1, 100, 511] {
+        let m = Lab::new(Granule::K4, Version::V6_12, 2, true, Policies::default());
+        let page = m.k.layout.page_va(m.k.geometry.pfn(Pa(BASE))).plus(place * m.k.geometry.page_size());
+        write_word(&m.cpu(), page, word::COUNT, PGTY_HUGETLB);
+        let found = m.check();
+        let words = "a page that is no head kept the HugeTLB type";
+        assert!(found.iter().any(|v| v.address == page.0 && v.message == words), "page {place}: {found:?}");
+    }
 }

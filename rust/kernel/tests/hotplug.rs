@@ -598,3 +598,16 @@ fn attributes_of_boot_options_are_in_every_mapping() {
     assert!(lab.leaf(lab.page_va(lab.hot(0))).1.has(Attr::NG));
     assert!(lab.leaf(lab.k.layout.linear_va(lab.hot(0))).1.has(Attr::NG));
 }
+
+#[test]
+fn a_section_stays_present_while_one_sub_section_after_the_other_comes() {
+    let lab = Lab::new(Granule::K4, 48, Version::V6_12, 2, Policies::default());
+    let section = lab.k.vars.section_number(lab.hot(0));
+    for n in 0..4 {
+        lab.run(Operation::DeviceAdd { start: lab.hot(0).plus(n * 2 * MIB), bytes: 2 * MIB }).unwrap();
+        let flags = lab.m.var(lab.k.vars.section(section, Section::MemMap));
+        let there = section_flag::MARKED_PRESENT | section_flag::HAS_MEM_MAP;
+        assert_eq!(flags & there, there, "sub-section {n}");
+    }
+    lab.assert_clean();
+}

@@ -8,7 +8,7 @@ use vmemmap_arch::{Alloc, Cpu, FrameKind, Geometry, Granule, Invariant, Level, P
 use vmemmap_kernel::hugetlb::resize::set_max_huge_pages;
 use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, remove_pool_hugetlb_folio};
 use vmemmap_kernel::hugetlb_vmemmap::hugetlb_vmemmap_optimize_folios;
-use vmemmap_kernel::page::compound_head;
+use vmemmap_kernel::page::{compound_head, nth_page, tail_head, tail_head_by_value, tail_word};
 use vmemmap_kernel::pgtable::flush_tlb_kernel_range;
 use vmemmap_kernel::policy::{HvoConfig, LinearMap, Mutant, TlbRange};
 use vmemmap_kernel::state::Scalar;
@@ -299,5 +299,23 @@ fn valid_pages_of_the_linear_map_have_their_barriers() {
         Operation::SetMemoryValid { pfn, pages: 8, on }.run(&m.k, &m.cpu()).unwrap();
         let after = m.counters();
         assert_eq!((after.dsb - before.dsb, after.isb - before.isb), (each + 2, each + 1), "{on}");
+    }
+}
+
+/// A reader that does not know how HVO is configured finds the head that one finds who does, in either encoding.
+#[test]
+fn the_word_of_a_tail_tells_its_encoding() {
+    for hvo_config in [HvoConfig::Yes, HvoConfig::No] {
+        let m = Lab::new(Granule::K4, Version::V7_3, 1, true, Policies { hvo_config, ..Policies::default() });
+        let head = m.k.layout.page_va(m.k.geometry.pfn(Pa(BASE)));
+        for order in 1..=9 {
+            let word = tail_word(&m.k, head, order);
+            for n in [1, (1 << order) - 1] {
+                let tail = nth_page(head, n);
+                assert_eq!(tail_head_by_value(tail, word), Some(head), "{hvo_config:?}, order {order}");
+                assert_eq!(tail_head(&m.k, tail, word), Some(head), "{hvo_config:?}, order {order}");
+            }
+        }
+        assert_eq!(tail_head_by_value(head, 0), None);
     }
 }

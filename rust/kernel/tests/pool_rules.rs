@@ -3,7 +3,7 @@
 mod lab;
 
 use lab::{BASE, Lab};
-use vmemmap_arch::{Granule, Pa, Version};
+use vmemmap_arch::{Granule, Pa, Pfn, Version};
 use vmemmap_kernel::hugetlb::dissolve::dissolve_free_hugetlb_folios;
 use vmemmap_kernel::hugetlb::fault::hugetlb_no_page;
 use vmemmap_kernel::hugetlb::resize::{hugetlb_acct_memory, nr_overcommit_hugepages_store, set_max_huge_pages};
@@ -196,5 +196,24 @@ fn a_dissolve_that_fails_puts_the_counters_back() {
             pool.assert_clean(version);
             assert!(remove_pool_hugetlb_folio(&pool.m.k, &pool.m.cpu(), PMD, None).is_ok());
         }
+    }
+}
+
+/// A page that somebody uses, one of another size, and a tail are no free pages of the pool, whoever names them.
+#[test]
+fn only_a_free_page_of_the_pool_can_be_named() {
+    for version in Version::ALL {
+        let pool = Pool::new(version, SMALL, ShrinkRule::AllInUse);
+        pool.allocate(3);
+        let m = &pool.m;
+        let used = hugetlb_no_page(&m.k, &m.cpu(), SMALL).unwrap();
+        let other = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+        let free = alloc_pool_huge_folio(&m.k, &m.cpu(), SMALL, None).unwrap();
+        for pfn in [used, other, free + 1] {
+            let named = remove_pool_hugetlb_folio(&m.k, &m.cpu(), SMALL, Some(Pfn(pfn)));
+            assert_eq!(named, Err(Errno::EBUSY), "{version:?}: {pfn:#x}");
+        }
+        assert_eq!(remove_pool_hugetlb_folio(&m.k, &m.cpu(), SMALL, Some(Pfn(free))), Ok(free));
+        pool.assert_clean(version);
     }
 }
