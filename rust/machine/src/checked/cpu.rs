@@ -36,11 +36,9 @@ impl Cpu for Checked<'_> {
     #[inline]
     fn read(&self, at: Slot<u32>, _order: Order) -> Entry<u32> {
         self.cpu.tally.count(Count::Read);
-        let entry = self.descriptor(&at, false, "read", |word, named| {
-            let desc = Desc(word.load(Ordering::Acquire));
-            Entry { desc, tok: self.machine.token(desc, at.level, named.load(Ordering::Relaxed)) }
-        });
-        entry.unwrap_or(Entry { desc: Desc::NONE, tok: 0 })
+        let Some(pinned) = self.pinned(&at, false, "read") else { return Entry { desc: Desc::NONE, tok: 0 } };
+        let desc = Desc(pinned.word.load(Ordering::Acquire));
+        Entry { desc, tok: self.machine.token(desc, at.level, pinned.named.load(Ordering::Relaxed)) }
     }
     #[inline]
     fn write(&self, at: Slot<u32>, new: Desc, _order: Order) {

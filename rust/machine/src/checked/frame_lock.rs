@@ -142,10 +142,15 @@ impl Machine {
         let Some(word) = self.states.word(frame) else { return 0 };
         let state = State(word.load(std::sync::atomic::Ordering::Acquire));
         if level != Level::PTE && desc.is_table_type() {
-            let unlinked = |s: State| s.kind() == Some(FrameKind::Table) && !s.has(bit::LINKED);
-            let _ = self.states.update(frame, |s| unlinked(s).then_some(State(s.0 | bit::LINKED)));
+            self.note_link(frame);
         }
         u64::from(state.generation()) << 32 | frame & 0xffff_ffff
+    }
+    /// A table descriptor names the frame.
+    #[inline(never)]
+    fn note_link(&self, frame: u64) {
+        let unlinked = |s: State| s.kind() == Some(FrameKind::Table) && !s.has(bit::LINKED);
+        let _ = self.states.update(frame, |s| unlinked(s).then_some(State(s.0 | bit::LINKED)));
     }
 
     /// Translate `va` as hardware does and run `access` on the frame and the word's number in it, all in one step.

@@ -40,6 +40,21 @@ pub struct Checked<'m> {
     label: Cell<(&'static str, u16)>,
 }
 
+/// A descriptor of a table that this CPU has pinned.
+struct Pinned<'m> {
+    word: &'m AtomicU64,
+    named: &'m AtomicU64,
+    machine: &'m Machine,
+    cpu: u8,
+}
+
+impl Drop for Pinned<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.machine.watch.pins.unpin(self.cpu);
+    }
+}
+
 impl Machine {
     /// A CPU with the checks of `Checked`. Unchecked CPUs may have run before, but not beside it.
     #[must_use]
@@ -82,16 +97,9 @@ impl<'m> Checked<'m> {
     }
 
     // ---- descriptors ----------------------------------------------------------------------------------------
-    /// Run `access` on a descriptor and its record, as one step with the check of its table: it is not freed in
-    /// between.
-    #[inline]
-    fn descriptor<R>(
-        &self,
-        at: &Slot<u32>,
-        storing: bool,
-        what: &str,
-        access: impl FnOnce(&AtomicU64, &AtomicU64) -> R,
-    ) -> Option<R> {
+    /// A descriptor and its record, whose table is not freed until the pin is gone; `None`: reported.
+    #[inline(always)]
+    fn pinned(&self, at: &Slot<u32>, storing: bool, what: &str) -> Option<Pinned<'_>> {
         let m = self.machine;
         let frame = m.frame_of(at.table);
         let number = m.word_number(at.table, u64::from(at.index));
@@ -101,15 +109,14 @@ impl<'m> Checked<'m> {
             return None;
         };
         let judged = Machine::judge_table(state, at.tok);
-        let done = match (judged, m.words.get(number), m.named.get(number)) {
-            (Judged::Good, Some(word), Some(named)) => Some(access(word, named)),
-            _ => None,
-        };
-        m.watch.pins.unpin(self.cpu.cpu);
-        if done.is_none() {
-            self.freed_table(at, what, state, judged);
+        match (judged, m.words.get(number), m.named.get(number)) {
+            (Judged::Good, Some(word), Some(named)) => Some(Pinned { word, named, machine: m, cpu: self.cpu.cpu }),
+            _ => {
+                m.watch.pins.unpin(self.cpu.cpu);
+                self.freed_table(at, what, state, judged);
+                None
+            }
         }
-        done
     }
     #[cold]
     fn no_table(&self, at: &Slot<u32>, what: &str) {
@@ -142,35 +149,35 @@ impl<'m> Checked<'m> {
     }
 
     /// Store `new`, if `wanted` is there or none is asked for; the old entry, and whether it was stored. The slot comes
-    /// by reference: a copy would read in one piece what its maker has just stored in several.
-    #[inline]
+    /// by reference: a copy would read in one piece what its maker has just stored in several. Part of its caller: an
+    /// exchange waits until the stores before it are done, and a call makes a dozen.
+    #[inline(always)]
     fn exchange(&self, at: &Slot<u32>, new: Desc, what: &str, wanted: Option<Desc>) -> Option<(Entry<u32>, bool)> {
         let m = self.machine;
-        let mut promised = 0;
-        let done = self.descriptor(at, true, what, |word, named| {
-            let record = m.record_for(new, at.level);
-            let before = named.load(Ordering::Relaxed);
-            promised = m.watch.promised(self.cpu.cpu);
-            let found = match wanted {
-                None => Ok(word.swap(new.0, Ordering::AcqRel)),
-                Some(old) => word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire),
-            };
-            let old = Desc(found.unwrap_or_else(|old| old));
-            // Whoever reads the word before its record, or an older record, finds one of another frame, or none.
-            if found.is_ok() {
-                named.store(record, Ordering::Release);
-            }
-            (Entry { desc: old, tok: m.token(old, at.level, before) }, found.is_ok())
-        });
-        if let Some((entry, true)) = done {
+        let pinned = self.pinned(at, true, what)?;
+        let record = m.record_for(new, at.level);
+        let before = pinned.named.load(Ordering::Relaxed);
+        let promised = m.watch.promised(self.cpu.cpu);
+        let found = match wanted {
+            None => Ok(pinned.word.swap(new.0, Ordering::AcqRel)),
+            Some(old) => pinned.word.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire),
+        };
+        let (old, stored) = (Desc(found.unwrap_or_else(|old| old)), found.is_ok());
+        // Whoever reads the word before its record, or an older record, finds one of another frame, or none.
+        if stored {
+            pinned.named.store(record, Ordering::Release);
+        }
+        let tok = m.token(old, at.level, before);
+        drop(pinned);
+        if stored {
             if at.level != Level::PTE {
                 m.stored_above_ptes();
             }
-            if promised != 0 || !changes_permissions_alone(entry.desc, new) {
-                self.judge_store(at, entry.desc, new, promised);
+            if promised != 0 || !changes_permissions_alone(old, new) {
+                self.judge_store(at, old, new, promised);
             }
         }
-        done
+        Some((Entry { desc: old, tok }, stored))
     }
     #[inline(never)]
     fn judge_store(&self, at: &Slot<u32>, old: Desc, new: Desc, promised: u64) {

@@ -235,6 +235,10 @@ impl Machine {
             // As `kind` says, for most.
             return desc.is_table_type().then(|| self.frame_of(self.output.of(desc)));
         }
+        self.named_above_ptes(desc, level)
+    }
+    #[inline(never)]
+    fn named_above_ptes(&self, desc: Desc, level: Level) -> Option<u64> {
         match self.geometry.kind(desc, level) {
             Kind::Table(pa) | Kind::Page(pa) | Kind::Block(pa) => Some(self.frame_of(pa)),
             Kind::None | Kind::Invalid | Kind::Reserved => None,
