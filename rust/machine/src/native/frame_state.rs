@@ -114,6 +114,12 @@ impl State {
                 | (generation as u64) << bit::GENERATION_SHIFT,
         )
     }
+    /// The next generation, as a run of this frame alone that reads as zero.
+    #[must_use]
+    #[inline]
+    pub const fn single(self, kind: FrameKind, flags: u64) -> State {
+        self.allocated(self.generation().wrapping_add(1) | 1, kind, 0, false, flags).with_contents(Contents::Zero)
+    }
     /// The next generation, as a free frame.
     #[must_use]
     pub const fn freed(self, contents: Contents) -> State {

@@ -326,10 +326,7 @@ impl Machine {
         }
         let flags = if reserved { bit::RESERVED } else { 0 };
         for frame in frames {
-            let _ = self.states.update(frame, |s| {
-                let generation = s.generation().wrapping_add(1) | 1;
-                Some(s.allocated(generation, kind, 0, false, flags).with_contents(Contents::Zero))
-            });
+            let _ = self.states.update(frame, |s| Some(s.single(kind, flags)));
         }
         Ok(())
     }

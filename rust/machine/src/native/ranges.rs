@@ -64,7 +64,8 @@ impl Machine {
         Some(first)
     }
 
-    /// `take_run` of single frames that are no tables, at most so many; `each` gets their numbers. How many there were.
+    /// `take_run` of single frames that are no tables by an unchecked CPU, at most so many; `each` gets their numbers.
+    /// How many there were.
     pub(crate) fn take_each(
         &self,
         cpu: u8,
@@ -79,7 +80,7 @@ impl Machine {
             let Some(Rest { group, mask }) = self.frames.at_hand(cpu, top_down, count - taken) else {
                 let Some(frame) = self.frames.alloc_by(Some(cpu), 0, Zone::Normal, None, top_down) else { break };
                 self.states.touch(frame);
-                self.mark_frame(frame, kind, flags);
+                self.mark_own(frame, kind, flags);
                 each(frame);
                 taken += 1;
                 continue;
@@ -89,7 +90,7 @@ impl Machine {
                 let at = if top_down { left.ilog2() } else { left.trailing_zeros() };
                 left &= !(1 << at);
                 let frame = group * GROUP + u64::from(at);
-                self.mark_frame(frame, kind, flags);
+                self.mark_own(frame, kind, flags);
                 each(frame);
                 taken += 1;
             }
@@ -100,10 +101,16 @@ impl Machine {
     /// `mark_run` of one frame that is no table.
     #[inline]
     fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
-        let _ = self.states.update(frame, |s| {
-            let generation = s.generation().wrapping_add(1) | 1;
-            Some(s.allocated(generation, kind, 0, false, flags).with_contents(Contents::Zero))
-        });
+        let _ = self.states.update(frame, |s| Some(s.single(kind, flags)));
+    }
+    /// The same without an atomic instruction. The frame is its taker's alone; those who count themselves into the
+    /// state of any frame are checked CPUs, and none runs beside an unchecked one (`checked_cpu`). Who stores to a free
+    /// frame meanwhile, which no kernel may, changes what it holds before or after.
+    #[inline]
+    fn mark_own(&self, frame: u64, kind: FrameKind, flags: u64) {
+        if let Some(word) = self.states.word(frame) {
+            word.store(State(word.load(Ordering::Acquire)).single(kind, flags).0, Ordering::Release);
+        }
     }
 
     fn mark_run(&self, first: u64, order: u8, kind: FrameKind, flags: u64) {
