@@ -13,6 +13,7 @@ use vmemmap_arch::{
     Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var, Zone,
 };
 
+use crate::native::barriers::{counted, ordering};
 use crate::native::contents::{Reached, apply_rmw, load_order, rmw_order, store_order};
 use crate::native::counters::{Count, Tally};
 use crate::native::frame_state::bit;
@@ -231,28 +232,6 @@ impl Drop for Native<'_> {
 #[inline(always)]
 pub(super) fn word(at: &AtomicU64) -> u64 {
     at.load(Ordering::Relaxed)
-}
-
-/// What a barrier counts as.
-#[inline]
-fn counted(barrier: Barrier) -> Count {
-    match barrier {
-        Barrier::DsbIshst | Barrier::DsbIsh | Barrier::DsbNsh => Count::Dsb,
-        Barrier::Isb => Count::Isb,
-        Barrier::SmpMb | Barrier::SmpRmb | Barrier::SmpWmb => Count::Smp,
-    }
-}
-
-/// What a barrier orders among the host's accesses.
-#[inline]
-fn ordering(barrier: Barrier) -> Option<Ordering> {
-    match barrier {
-        Barrier::DsbIshst | Barrier::SmpWmb => Some(Ordering::Release),
-        Barrier::DsbIsh | Barrier::DsbNsh => Some(Ordering::AcqRel),
-        Barrier::SmpMb => Some(Ordering::SeqCst),
-        Barrier::SmpRmb => Some(Ordering::Acquire),
-        Barrier::Isb => None,
-    }
 }
 
 impl Cpu for Native<'_> {

@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
-//! | `cpu`, `walk`, `lists` | a CPU without checks, its translations, its lists of frames |
+//! | `cpu`, `barriers`, `walk`, `lists` | a CPU without checks, its barriers, translations, lists of frames |
 //! | `arena` | the words (the only `unsafe`) |
 //! | `frames`, `chunk`, `bitmap` | the page frame allocator, the word of a chunk, a bit for each frame |
 //! | `rooms`, `magazines` | where the allocator looks, the frames that CPUs keep at hand |
@@ -14,6 +14,8 @@
 
 #[allow(unsafe_code)]
 pub mod arena;
+#[cfg(not(loom))]
+mod barriers;
 mod bitmap;
 mod chunk;
 #[cfg(not(loom))]
