@@ -32,24 +32,33 @@ const NOT_HEAD: u64 = 3 << 62;
 const LINK: u64 = 1 << 62;
 const TAILS: u64 = 1 << 63;
 
-/// A field of a head: its first bit among the fields', and how many it has.
+/// A field of a head: its first bit, and how many it has.
 #[derive(Clone, Copy)]
 struct Field(u32, u32);
 
+impl Field {
+    const fn most(self) -> u64 {
+        (1 << self.1) - 1
+    }
+}
+
+/// The bits of all fields. Where they are clear a head reads as the template does, and is written as that.
+const FIELDS: u64 = 0x3fff << 1 | 0x3ff << 52;
+
 /// Bits of `FLAGS` that are kept, in this order.
 const FLAG_BITS: [u32; 3] = [1, 16, 22];
-const FLAGS: Field = Field(0, 3);
+const FLAGS: Field = Field(1, 3);
 /// Of the first three struct pages: whether `MAPPING` is 0.
-const UNMAPPED: Field = Field(3, 3);
+const UNMAPPED: Field = Field(4, 3);
 /// Whether `COMPOUND_HEAD` is 0.
-const IS_HEAD: Field = Field(6, 1);
-const PRIVATE: Field = Field(7, 6);
+const IS_HEAD: Field = Field(7, 1);
+const PRIVATE: Field = Field(8, 6);
 /// Whether the low half of `COUNT` is the type of a HugeTLB page (`PGTY_hugetlb`); else it is all ones.
-const TYPED: Field = Field(13, 1);
-const REFERENCES: Field = Field(14, 3);
+const TYPED: Field = Field(14, 1);
+const REFERENCES: Field = Field(52, 3);
 /// `COMPOUND_INFO` of the second struct page: the destructor in the low byte, the order in the next.
-const ORDER: Field = Field(17, 5);
-const DESTRUCTOR: Field = Field(22, 2);
+const ORDER: Field = Field(55, 5);
+const DESTRUCTOR: Field = Field(60, 2);
 
 const UNTYPED_COUNT: u64 = 0xffff_ffff;
 const TYPED_COUNT: u64 = 0xf4ff_ffff;
@@ -94,21 +103,18 @@ impl Symbol {
         }
         if self.0 & TAILS != 0 && self.0 & LOW == 1 && self.0 & HIGH == HIGH { Some(self.0 & KEPT | 1) } else { None }
     }
-    const fn fields(head: u64) -> u64 {
-        head >> 1 & 0x3fff | (head >> 52 & 0x3ff) << 14
-    }
     #[inline]
     const fn get(self, field: Field) -> u64 {
-        Self::fields(self.0) >> field.0 & ((1 << field.1) - 1)
+        self.0 >> field.0 & field.most()
     }
     /// With that field; as a template if no struct page differs any more.
-    fn with(head: u64, field: Field, value: u64) -> Option<Self> {
-        if value >> field.1 != 0 {
+    #[inline]
+    const fn with(head: u64, field: Field, value: u64) -> Option<Self> {
+        if value > field.most() {
             return None;
         }
-        let fields = Self::fields(head) & !(((1 << field.1) - 1) << field.0) | value << field.0;
-        let kept = head & KEPT | 1;
-        Some(Self(if fields == 0 { kept | HIGH } else { kept | (fields & 0x3fff) << 1 | fields >> 14 << 52 }))
+        let new = head & !(field.most() << field.0) | value << field.0;
+        Some(Self(if new & FIELDS == 0 { new | HIGH } else { new }))
     }
 
     /// Word `index` of the frame: of struct page `index / 8` the word `index % 8`.
@@ -131,6 +137,7 @@ impl Symbol {
         }
     }
     /// The contents after a store to that word; `None` if no symbol has them.
+    #[inline]
     pub fn with_word(self, index: u64, value: u64) -> Option<Self> {
         if self.word(index) == value {
             return Some(self);
