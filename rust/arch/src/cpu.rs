@@ -474,6 +474,14 @@ pub trait Cpu {
         0
     }
     fn store(&self, va: Va, value: u64, order: Order);
+    /// Plain stores of 64-bit words, by their number from `va` on, in that order. A machine without scheduling points
+    /// may make them as one.
+    #[inline]
+    fn store_each(&self, va: Va, words: impl Iterator<Item = (u64, u64)> + Clone) {
+        for (index, value) in words {
+            self.store(va.plus(index * 8), value, Order::Plain);
+        }
+    }
     /// Atomic read-modify-write; returns the word before. Needs write permission even if nothing is stored.
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64;
     /// Bulk store: make every struct page of the vmemmap page at `va` (page aligned) read as `template`.

@@ -13,7 +13,7 @@
 use core::ops::Range;
 
 use vmemmap_arch::contents::{TAIL_MAPPING, word};
-use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, Template, Va};
+use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Template, Va};
 
 use crate::Kernel;
 use crate::page::{
@@ -71,17 +71,18 @@ pub(crate) fn prep_compound_pages<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order:
     } else {
         fill_each_but_type(k, cpu, page, nr / per_page, Template::tail(word));
     }
-    write_word(cpu, nth_page(page, 1), word::COMPOUND_INFO, u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
-    if k.features.folio_words_in_tails {
-        // In its place `_nr_pages_mapped` and `_pincount`, and `_hugetlb_cgroup`.
-        write_word(cpu, nth_page(page, 1), word::MAPPING, 0);
-        write_word(cpu, nth_page(page, 2), word::MAPPING, 0);
-    }
-    write_word(cpu, page, word::MAPPING, 0);
-    write_word(cpu, page, word::PRIVATE, 0);
-    write_word(cpu, page, word::FLAGS, flag::HEAD);
-    write_word(cpu, page, word::COUNT, Template::FREE.word(word::COUNT));
-    write_word(cpu, page, word::COMPOUND_HEAD, 0);
+    let at = |n: u64, word: u8| n * (STRUCT_PAGE_SIZE / 8) + u64::from(word);
+    // In its place `_nr_pages_mapped` and `_pincount`, and `_hugetlb_cgroup`.
+    let folio = k.features.folio_words_in_tails.then_some([(at(1, word::MAPPING), 0), (at(2, word::MAPPING), 0)]);
+    let words = [
+        (at(0, word::MAPPING), 0),
+        (at(0, word::PRIVATE), 0),
+        (at(0, word::FLAGS), flag::HEAD),
+        (at(0, word::COUNT), Template::FREE.word(word::COUNT)),
+        (at(0, word::COMPOUND_HEAD), 0),
+    ];
+    let info = (at(1, word::COMPOUND_INFO), u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
+    cpu.store_each(page, core::iter::once(info).chain(folio.into_iter().flatten()).chain(words));
 }
 
 /// `free_pages_prepare` of a compound page: the struct pages are those of free base pages again.

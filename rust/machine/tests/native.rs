@@ -101,6 +101,41 @@ fn a_frame_reads_as_its_template_until_a_store_makes_it_real() {
     assert_eq!(m.violation_count(), 0);
 }
 
+/// Words stored together read as those stored one after the other, whether the frame has words of its own or not, and
+/// do not give it any where the single stores would not.
+#[test]
+fn words_that_are_stored_together_are_those_stored_alone() {
+    let (count, info, mapping) = (u64::from(word::COUNT), u64::from(word::COMPOUND_INFO), u64::from(word::MAPPING));
+    let head = [(8 + info, 9 << 8 | 1), (16 + mapping, 0), (u64::from(word::FLAGS), 1 << 16), (count, 0xffff_ffff)];
+    let other = [(count, 0xffff_ffff), (8 * 9 + mapping, 77), (count, 5 << 32 | 0xffff_ffff)];
+    // The last begins at the second struct page, and reaches into the next frame.
+    let beyond = [(mapping, 0), (503, 7), (504, 8)];
+    for (words, skip, materialised) in [(&head[..], 0, false), (&other[..], 0, true), (&beyond[..], 64, true)] {
+        let read = |together: bool| {
+            let m = machine();
+            let cpu = m.cpu(0);
+            let va = Va(0xffff_fc00_0000_0000);
+            let frames = [0, 1].map(|n| {
+                let f = cpu.alloc(request(FrameKind::Vmemmap, 0)).unwrap();
+                map(&cpu, va.plus(n << 12), f.pa, prot::PAGE_KERNEL);
+                cpu.fill(va.plus(n << 12), Template::tail(va.0 | 1));
+                f
+            });
+            if together {
+                cpu.store_each(va.plus(skip), words.iter().copied());
+            } else {
+                words.iter().for_each(|&(n, value)| cpu.store(va.plus(skip + n * 8), value, Order::Plain));
+            }
+            assert_eq!(m.violation_count(), 0);
+            assert_eq!(m.is_materialised(frames[0].pa), materialised, "{together} {words:?}");
+            let read: Vec<u64> = (0..1024).map(|n| cpu.load(va.plus(n * 8), Order::Plain)).collect();
+            cpu.flush();
+            (read, m.counters().stores)
+        };
+        assert_eq!(read(true), read(false), "{words:?}");
+    }
+}
+
 #[test]
 fn faults_are_violations_and_read_as_zero() {
     let m = machine();

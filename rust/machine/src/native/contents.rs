@@ -188,6 +188,20 @@ impl Machine {
             },
         }
     }
+    /// Stores of these words, by their numbers, as one of all of them. `false` if the frame has words, or would need
+    /// them; nothing is stored then.
+    pub(crate) fn store_symbol(&self, frame: u64, words: impl Iterator<Item = (u64, u64)> + Clone) -> bool {
+        let Some(at) = self.states.symbol(frame) else { return false };
+        loop {
+            let Some(Held::Symbol(symbol)) = self.held(frame) else { return false };
+            let stored = |symbol: Symbol, (index, value)| symbol.with_word(index, value);
+            let Some(new) = words.clone().try_fold(symbol, stored) else { return false };
+            let (old_bits, new_bits) = (symbol.bits(), new.bits());
+            if new == symbol || at.compare_exchange(old_bits, new_bits, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return true;
+            }
+        }
+    }
     /// The word before.
     #[inline]
     pub(crate) fn rmw_word(&self, frame: u64, index: u64, op: Rmw, order: Order) -> Reached<u64> {
@@ -338,19 +352,19 @@ impl Machine {
         };
         copied.map_or(Reached::Outside, Reached::Done)
     }
-    /// Copy a frame whose struct pages from number `reset` on are equal tails, as a template, so that the copy costs no
-    /// memory of the host. `false` if they are not, and nothing is copied then.
-    pub(crate) fn copy_as_tails(&self, from: u64, to: u64, reset: u16) -> bool {
-        if reset == 0 || self.states.word(to).is_none() {
-            return false;
+    /// The template of a frame's struct pages from number `reset` on, if they are equal tails: a copy of them costs no
+    /// memory of the host.
+    pub(crate) fn tails_of(&self, frame: u64, reset: u16) -> Option<Template> {
+        if reset == 0 {
+            return None;
         }
-        let tail = match self.held(from) {
-            Some(Held::Symbol(symbol)) if reset > 2 => Some(symbol.tails()),
-            Some(Held::Symbol(symbol)) => symbol.template(),
-            Some(Held::Words) => self.equal_tails(from, reset),
-            Some(Held::Listed) | None => None,
+        let tail = match self.held(frame)? {
+            Held::Symbol(symbol) if reset > 2 => symbol.tails(),
+            Held::Symbol(symbol) => symbol.template()?,
+            Held::Words => self.equal_tails(frame, reset)?,
+            Held::Listed => return None,
         };
-        tail.is_some_and(|tail| tail.bits() & 1 != 0 && self.set_template(to, tail).is_some())
+        (tail.bits() & 1 != 0).then_some(tail)
     }
     /// The template of a frame's words from struct page `reset` on, if they are those of equal tails.
     fn equal_tails(&self, frame: u64, reset: u16) -> Option<Template> {

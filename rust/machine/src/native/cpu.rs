@@ -172,6 +172,18 @@ impl<'m> Native<'m> {
         }
         found
     }
+    /// `copy_tail_frame` of one frame to each of the others; where its tails are a template, as that.
+    #[inline]
+    fn copy_tail_frames(&self, from: Frame<()>, to: impl Iterator<Item = Frame<()>>, reset: u16) {
+        let m = self.machine;
+        let tail = m.tails_of(m.frame_of(from.pa), reset);
+        for to in to {
+            if tail.and_then(|tail| m.set_template(m.frame_of(to.pa), tail)).is_none() {
+                self.copy_frame(from, to);
+                self.reset_tails(to, reset);
+            }
+        }
+    }
     /// Returns whether it was freed.
     pub(crate) fn give(&self, pa: Pa, order: u8, kind: FrameKind, how: Freeing, each: impl Fn(u64)) -> bool {
         let freed = self.machine.give_run(self.cpu, pa, order, kind, how, each);
@@ -406,6 +418,17 @@ impl Cpu for Native<'_> {
         }
         self.reach(va, Access::Store, |frame, index| self.machine.rmw_word(frame, index, op, order))
     }
+    fn store_each(&self, va: Va, words: impl Iterator<Item = (u64, u64)> + Clone) {
+        let entries = self.geometry().entries() as u64;
+        let Some((frame, first)) = self.translate(va, Access::Store) else { return };
+        let inside = words.clone().all(|(index, _)| first + index < entries);
+        let words = words.map(|(index, value)| (first + index, value));
+        if inside && self.machine.store_symbol(frame, words.clone()) {
+            self.tally.add(Count::Store, words.count() as u64);
+        } else {
+            words.for_each(|(index, value)| self.store(va.plus((index - first) * 8), value, Order::Plain));
+        }
+    }
     fn fill(&self, va: Va, template: Template) {
         self.tally.count(Count::Store);
         let Some((frame, _)) = self.translate(va, Access::Store) else { return };
@@ -482,10 +505,7 @@ impl Cpu for Native<'_> {
         self.reach(from, Access::Load, |from, _| self.machine.copy_words(from, to));
     }
     fn copy_tail_frame(&self, from: Frame<()>, to: Frame<()>, reset: u16) {
-        if !self.machine.copy_as_tails(self.machine.frame_of(from.pa), self.machine.frame_of(to.pa), reset) {
-            self.copy_frame(from, to);
-            self.reset_tails(to, reset);
-        }
+        self.copy_tail_frames(from, core::iter::once(to), reset);
     }
     fn copy_tail_from_va(&self, from: Va, to: Frame<()>, reset: u16) {
         let Some((frame, _)) = self.translate(from, Access::Load) else { return };
@@ -496,7 +516,7 @@ impl Cpu for Native<'_> {
         let Some(first) = to.next() else { return };
         let Some((frame, _)) = self.translate(from, Access::Load) else { return };
         let from = Frame { pa: self.machine.frame_pa(frame), tok: () };
-        core::iter::once(first).chain(to).for_each(|to| self.copy_tail_frame(from, to, reset));
+        self.copy_tail_frames(from, core::iter::once(first).chain(to), reset);
     }
     fn fill_frame(&self, frame: Frame<()>, template: Template) {
         let f = self.machine.frame_of(frame.pa);
