@@ -232,6 +232,30 @@ fn self_hosted_storage_that_is_freed_is_i16() {
     only(&m, Invariant::SelfHostedUntouched);
 }
 
+/// Frames of a block that were allocated before, one more often than the others, have nothing to do with the storage that
+/// they are now.
+#[test]
+fn self_hosted_storage_may_be_of_frames_with_a_past() {
+    let m = machine();
+    let cpu = m.checked_cpu(0);
+    let start = Pa(0x4200_0000);
+    let at = |pa, order| Alloc { at: Some(pa), ..request(FrameKind::Data, order) };
+    for (pa, order) in [(start, 9), (start.plus(0x5000), 0), (start.plus(0x5000), 0), (start.plus(0x9000), 0)] {
+        let f = cpu.alloc(at(pa, order)).unwrap();
+        cpu.free(f, order, FrameKind::Data);
+    }
+    cpu.claim_self_hosted(start, 512);
+    let pmd = slots(&cpu, VA)[2];
+    cpu.write(pmd, Desc::NONE, Order::Plain);
+    cpu.write(pmd, cpu.geometry().descriptor(start, prot::PROT_SECT_NORMAL_6_12), Order::Plain);
+    for page in 0..512 {
+        let va = VA.plus(page << 12);
+        cpu.store(va, page, Order::Plain);
+        assert_eq!(cpu.load(va, Order::Plain), page);
+    }
+    assert_eq!(m.violation_count(), 0);
+}
+
 #[test]
 fn overlapping_holders_of_an_exclusive_right_are_i17() {
     let m = machine();

@@ -1,5 +1,6 @@
 //! Runs of frames: allocated, freed, split; and the allocator's side of online, isolate, offline.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{FrameKind, InUse, Pa, RangeOp, Zone};
@@ -113,11 +114,14 @@ impl Machine {
         }
     }
 
+    /// What all frames of a run that is allocated share, so that one mapped by a block can be told from what replaced it.
+    fn generation_after(&self, run: Range<u64>) -> u32 {
+        run.map(|f| self.states.get(f).generation()).max().unwrap_or(0).wrapping_add(1) | 1
+    }
+
     fn mark_run(&self, first: u64, order: u8, kind: FrameKind, flags: u64) {
         let marked = Self::marked(kind, order);
-        // All frames of a run share one generation, so that one mapped by a block can be told from what replaced it.
-        let newest = (first..first + marked).map(|f| self.states.get(f).generation()).max().unwrap_or(0);
-        let generation = newest.wrapping_add(1) | 1;
+        let generation = self.generation_after(first..first + marked);
         for f in first..first + marked {
             if kind == FrameKind::Table {
                 self.zero_words(f);
@@ -380,11 +384,12 @@ impl Machine {
     /// Mark frames inside a hot-added range as storage of their own descriptors.
     pub(crate) fn claim_storage(&self, start: Pa, frames: u64) {
         let first = self.frame_of(start);
-        for f in first..first.saturating_add(frames) {
-            if let Ok(old) = self.states.update(f, |s| {
-                let generation = s.generation().wrapping_add(2) | 1;
-                Some(s.allocated(generation, FrameKind::Vmemmap, 0, false, bit::SELF_HOSTED))
-            }) && !old.has(bit::SELF_HOSTED)
+        let run = first..first.saturating_add(frames);
+        let generation = self.generation_after(run.clone());
+        for f in run {
+            let claimed = |s: State| s.allocated(generation, FrameKind::Vmemmap, 0, false, bit::SELF_HOSTED);
+            if let Ok(old) = self.states.update(f, |s| Some(claimed(s)))
+                && !old.has(bit::SELF_HOSTED)
             {
                 self.self_hosted.fetch_add(1, Ordering::Relaxed);
             }
