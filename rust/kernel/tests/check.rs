@@ -9,7 +9,7 @@ use lab::{BASE, Lab};
 use vmemmap_arch::contents::word;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::{Walk, walk_noting};
-use vmemmap_arch::{Alloc, Attr, Cpu, Desc, FrameKind, Granule, Level, Pa, Pfn, Va, Version, Zone};
+use vmemmap_arch::{Alloc, Attr, Cpu, Desc, Entry, FrameKind, Granule, Level, Pa, Pfn, Va, Version, Zone};
 use vmemmap_kernel::page::{PGTY_HUGETLB, write_word};
 use vmemmap_kernel::state::Hstate;
 use vmemmap_kernel::{Operation, Policies};
@@ -125,5 +125,20 @@ fn a_page_that_is_no_head_and_has_the_type_of_a_hugepage() {
         let found = m.check();
         let words = "a page that is no head kept the HugeTLB type";
         assert!(found.iter().any(|v| v.address == page.0 && v.message == words), "page {place}: {found:?}");
+    }
+}
+
+/// Wherever in a block it lies.
+#[test]
+fn a_frame_of_a_block_of_struct_pages_that_is_free() {
+    for place in [0, 1, 100, 511] {
+        let m = Lab::new(Granule::K4, Version::V6_1, 2, true, Policies::default());
+        let g = m.k.geometry;
+        let block = entry(&m, m.k.layout.page_va(g.pfn(Pa(BASE))), Level::PMD);
+        let cpu = m.m.cpu(0);
+        let frame = |pa| cpu.frame_of(Entry { desc: Desc::NONE, tok: () }, pa);
+        cpu.split_frame(frame(g.output(block.desc)), 9);
+        cpu.free(frame(g.output(block.desc).plus(place << g.page_shift())), 0, FrameKind::Vmemmap);
+        assert!(told(&m, "vmemmap maps a frame that is in the allocator's hands"), "frame {place}: {:?}", m.check());
     }
 }

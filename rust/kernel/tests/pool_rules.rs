@@ -10,7 +10,7 @@ use vmemmap_kernel::hugetlb::resize::{hugetlb_acct_memory, nr_overcommit_hugepag
 use vmemmap_kernel::hugetlb::{alloc_pool_huge_folio, remove_pool_hugetlb_folio};
 use vmemmap_kernel::policy::ShrinkRule;
 use vmemmap_kernel::state::Hstate;
-use vmemmap_kernel::{Errno, Policies};
+use vmemmap_kernel::{Errno, Operation, Policies};
 
 /// Nothing of it is optimised: counters alone are at stake.
 const SMALL: u8 = 0;
@@ -216,4 +216,19 @@ fn only_a_free_page_of_the_pool_can_be_named() {
         assert_eq!(remove_pool_hugetlb_folio(&m.k, &m.cpu(), SMALL, Some(Pfn(free))), Ok(free));
         pool.assert_clean(version);
     }
+}
+
+#[test]
+fn a_subpool_counts_while_it_is_mounted() {
+    let pool = Pool::new(Version::V7_3, SMALL, ShrinkRule::AllInUse);
+    let run = |operation: Operation| operation.run(&pool.m.k, &pool.m.cpu());
+    pool.allocate(4);
+    assert_eq!(run(Operation::SubpoolGetPages { pages: 1 }), Err(Errno::EINVAL), "nothing is mounted");
+    assert_eq!(run(Operation::SubpoolNew { hstate: SMALL, min: 2 }), Ok(2));
+    assert_eq!(run(Operation::SubpoolGetPages { pages: 1 }), Ok(1));
+    assert_eq!(run(Operation::SubpoolGetPages { pages: 2 }), Ok(3));
+    assert_eq!(run(Operation::SubpoolPutPages { hstate: SMALL, pages: 1 }), Ok(0));
+    assert_eq!(run(Operation::SubpoolPut { hstate: SMALL }), Ok(0), "two are used still");
+    assert_eq!(run(Operation::SubpoolPutPages { hstate: SMALL, pages: 2 }), Ok(1), "its end");
+    assert_eq!(pool.get(Hstate::ResvHugePages), 0);
 }

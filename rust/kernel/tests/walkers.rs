@@ -83,3 +83,17 @@ fn vmalloc_maps_blocks_where_they_fit() {
         assert_eq!([start, last].map(|va| walk(&m.m, va).unwrap().level), levels, "{pages}");
     }
 }
+
+#[test]
+fn who_uses_a_hugepage_looks_at_every_vmemmap_page() {
+    for place in 0..8 {
+        let m = Lab::new(Granule::K4, Version::V6_1, 1, true, Policies::default());
+        m.set_hvo(false);
+        let head = alloc_pool_huge_folio(&m.k, &m.cpu(), PMD, None).unwrap();
+        let per_page = m.k.geometry.struct_pages_per_page();
+        let tail = nth_page(m.k.layout.page_va(Pfn(head)), place * per_page + 1);
+        write_word(&m.cpu(), tail, word::COMPOUND_HEAD, tail.0 | 1);
+        Operation::HugetlbUse { hstate: PMD }.run(&m.k, &m.cpu()).unwrap();
+        assert_ne!(m.m.violations_of(Invariant::TailsResolveToHead), 0, "vmemmap page {place}");
+    }
+}
