@@ -372,3 +372,16 @@ fn a_load_that_may_abort_conflicts_with_what_makes_two_frames_differ() {
     let store = |b: &Bench| Op::StoreFrame { frame: b.spare[0], index: 1, value: 4 };
     must_conflict(options, exchanged, store, |_| Op::Load { va: page(0), order: Order::Plain });
 }
+
+/// Every frame of a run that is freed is one whose use is judged by it, not the first alone.
+#[test]
+fn a_run_that_is_freed_conflicts_with_who_uses_any_frame_of_it() {
+    let b = Bench::new(WorldOptions::default());
+    let run = b.cpu(0).alloc(Alloc { order: 2, ..request(FrameKind::Data) }).expect("memory");
+    let free = Op::Free { frame: run, order: 2, kind: FrameKind::Data };
+    for n in 0..4 {
+        let frame = vmemmap_arch::Frame { pa: run.pa.plus(n << 12), tok: run.tok };
+        let store = Op::StoreFrame { frame, index: 1, value: 4 };
+        assert!(access_set(&b, 0, &free).conflicts(&access_set(&b, 1, &store)), "frame {n}");
+    }
+}

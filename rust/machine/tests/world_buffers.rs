@@ -35,13 +35,35 @@ fn private(b: &Bench) -> (Frame<Tok>, Slot<Tok>) {
 #[test]
 fn a_plain_store_happens_now_or_waits_until_it_commits() {
     let b = weak(2);
-    assert_eq!(b.outcomes(0, STORE), 2);
+    assert_eq!((b.outcomes(0, STORE), b.world.borrow().has_drained(0)), (2, true));
     b.execute(0, STORE, 1);
+    assert!(!b.world.borrow().has_drained(0));
     let load = Op::VarLoad { var: VAR, order: Order::Plain };
     assert_eq!((b.execute(0, load, 0), b.execute(1, load, 0)), (1, 0), "the own load is served from the buffer");
     assert_eq!((b.outcomes(2, Op::Commit), b.outcomes(1, STORE)), (1, 1), "CPU 1 has no buffer");
     commit(&b);
     assert_eq!((b.execute(1, load, 0), b.outcomes(2, Op::Commit)), (1, 0));
+    assert!(b.world.borrow().has_drained(0));
+}
+
+#[test]
+fn a_commit_leaves_the_buffers_of_other_cpus_alone() {
+    let b = Bench::new(WorldOptions { store_buffer: 2, ..WorldOptions::default() });
+    let task = |cpu| Place { cpu, ..Place::default() };
+    let buffer = |cpu| Place { cpu, context: Context::StoreBuffer, line: None };
+    b.world.borrow_mut().place(&[task(0), task(1), buffer(0), buffer(1)]);
+    let store = |actor, var| b.execute(actor, Op::VarStore { var: Var(var), value: 1, order: Order::Plain }, 1);
+    for (actor, var) in [(0, 0), (1, 2), (0, 1), (1, 3)] {
+        store(actor, var);
+    }
+    let stored = || [0, 1, 2, 3].map(|var| b.world.borrow().var(Var(var)));
+    for (waiting, expected) in [(1, [1, 0, 0, 0]), (0, [1, 1, 0, 0])] {
+        b.execute(2, Op::Commit, 0);
+        assert_eq!((stored(), b.outcomes(2, Op::Commit), b.outcomes(3, Op::Commit)), (expected, waiting, 2));
+    }
+    b.execute(3, Op::Commit, 1);
+    b.execute(3, Op::Commit, 0);
+    assert_eq!((stored(), b.world.borrow().buffers_are_empty()), ([1; 4], true));
 }
 
 #[test]

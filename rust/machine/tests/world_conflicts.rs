@@ -180,9 +180,17 @@ fn level_2_allows_a_split_and_may_abort_on_it_which_noabort_may_not() {
 #[test]
 fn at_access_a_block_beside_its_own_pages_conflicts_by_size_alone() {
     let plain = prot::PAGE_KERNEL & !Attr::TABLE_BIT.bits();
-    for (feat, conflicts) in [(Level0, true), (Level1, true), (Level2, false), (NoAbort, false)] {
+    let no_translation = plain | Attr::NT.bits();
+    for (feat, block, conflicts) in [
+        (Level0, plain, true),
+        (Level0, no_translation, true),
+        (Level1, plain, true),
+        (Level1, no_translation, false),
+        (Level2, plain, false),
+        (NoAbort, plain, false),
+    ] {
         let b = bench(Conflict::AtAccess, &[NoAbort, feat]);
-        split(&b, plain);
+        split(&b, block);
         let before = told(&b).len();
         b.cpu(1).load(BLOCK.plus(5 << 12), Order::Plain);
         let at = b.world.borrow().violations().iter().any(|b| b.address == BLOCK.0 + (5 << 12));

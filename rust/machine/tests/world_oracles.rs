@@ -261,6 +261,10 @@ fn hugetlb_pages_come_and_go_and_keep_memory_from_going_offline() {
         let page = cpu.alloc(huge).expect("a hugepage");
         assert_eq!(cpu.alloc(huge), None, "taken");
         assert_eq!(cpu.range_in_use(start, bytes).map(|u| (u.pa, u.kind)), Some((page.pa, FrameKind::Huge)));
+        for n in [1, 255, 256, 511] {
+            assert!(cpu.range_in_use(page.pa.plus(n << 12), 1 << 12).is_some(), "page {n} of it");
+        }
+        assert_eq!(cpu.range_in_use(page.pa.plus(512 << 12), 1 << 12), None, "the page behind it");
         cpu.range_op(start, bytes, RangeOp::Isolate).expect("hugepages are movable");
         assert!(cpu.range_op(start, bytes, RangeOp::Offline).is_err());
         cpu.range_op(start, bytes, RangeOp::UndoIsolate).expect("undo");
