@@ -36,8 +36,11 @@ fn private(b: &Bench) -> (Frame<Tok>, Slot<Tok>) {
 fn a_plain_store_happens_now_or_waits_until_it_commits() {
     let b = weak(2);
     assert_eq!((b.outcomes(0, STORE), b.world.borrow().has_drained(0)), (2, true));
+    assert_eq!(b.world.borrow_mut().alternative(0, &STORE, 0), "choice 0 of 2");
+    assert!(b.world.borrow_mut().alternative(0, &STORE, 1).contains("waits in the store buffer"));
     b.execute(0, STORE, 1);
     assert!(!b.world.borrow().has_drained(0));
+    assert_eq!(b.world.borrow_mut().alternative(2, &Op::Commit, 0), "choice 0 of 1");
     let load = Op::VarLoad { var: VAR, order: Order::Plain };
     assert_eq!((b.execute(0, load, 0), b.execute(1, load, 0)), (1, 0), "the own load is served from the buffer");
     assert_eq!((b.outcomes(2, Op::Commit), b.outcomes(1, STORE)), (1, 1), "CPU 1 has no buffer");
@@ -72,6 +75,11 @@ fn stores_to_different_words_commit_in_any_order_and_those_to_one_in_theirs() {
     b.execute(0, STORE, 1);
     b.execute(0, write(b.pte(0), Desc::NONE), 1);
     assert_eq!(b.outcomes(2, Op::Commit), 2);
+    let (at, new) = (b.pte(0), b.rw(b.spare[0]));
+    for op in [write(at, new), Op::Swap { at, new, order: Order::Relaxed }] {
+        assert_eq!(b.outcomes(0, op), 0, "{op:?} comes after the own store to its entry");
+        assert_eq!(b.outcomes(1, op), 1, "{op:?} of another CPU does not");
+    }
     b.execute(2, Op::Commit, 1);
     assert_eq!(b.cpu(1).read(b.pte(0), Order::Plain).desc, Desc::NONE);
     assert_eq!(b.world.borrow().var(VAR), 0);
