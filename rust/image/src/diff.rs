@@ -295,3 +295,28 @@ fn subtract(from: &[Range<u64>], what: &[Range<u64>]) -> Vec<Range<u64>> {
     }
     left
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::shape::union;
+
+    fn ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
+        proptest::collection::vec((0u64..40, 0u64..6), 0..8)
+            .prop_map(|pairs| union(pairs.into_iter().map(|(start, length)| start..start + length).collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_difference_has_what_is_in_one_and_not_in_the_other(from in ranges(), what in ranges()) {
+            let numbers = |ranges: &[Range<u64>]| ranges.iter().cloned().flatten().collect::<BTreeSet<u64>>();
+            let left = subtract(&from, &what);
+            prop_assert_eq!(numbers(&left), &numbers(&from) - &numbers(&what));
+            prop_assert!(left.windows(2).all(|pair| pair[0].end <= pair[1].start), "{:?}", left);
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! What two dumps must share to be compared.
 
-use vmemmap_arch::{Geometry, Granule, Layout, Version};
+use vmemmap_arch::{Geometry, Granule, Layout, Level, Version};
 use vmemmap_image::Shape;
 use vmemmap_image::diff::{Incomparable, diff};
 
@@ -34,4 +34,19 @@ fn dumps_of_other_pages_or_sizes_are_not_compared() {
     let (a, b) = (of(None), shape(Granule::K16, 48, None));
     assert_eq!(diff(&a, &b), Err(Incomparable::Granule("4K", "16K")));
     assert_eq!(diff(&a, &shape(Granule::K4, 39, None)), Err(Incomparable::VaBits(48, 39)));
+}
+
+/// Two ranges in one table are one table; a range may need several.
+#[test]
+fn tables_of_a_text_are_counted_once() {
+    let text = b"---[ vmemmap start ]---
+0xfffffc0000000000-0xfffffc0000500000           5M PTE       RW NX SHD AF            UXN    MEM/NORMAL
+0xfffffc0000500000-0xfffffc0000580000         512K PTE       ro NX SHD AF            UXN    MEM/NORMAL
+0xfffffc0000580000-0xfffffc0000600000         512K PTE       RW NX SHD AF            UXN    MEM/NORMAL
+0xfffffc0000600000-0xfffffc0000601000           4K PTE       ro NX SHD AF            UXN    MEM/NORMAL
+";
+    let layout = Layout::new(Geometry::new(Granule::K4, 48).unwrap(), Version::V6_1, 0).unwrap();
+    let shape = Shape::of_text(text, &layout, false).unwrap();
+    let tables = |level| shape.tables().iter().filter(|t| t.level == level).map(|t| t.count).sum::<u64>();
+    assert_eq!([Level::PUD, Level::PMD, Level::PTE].map(tables), [1, 1, 4]);
 }

@@ -160,6 +160,11 @@ fn what_is_no_dump_is_refused_with_the_line_that_shows_it() {
     let good = "0xfffffc0000000000-0xfffffc0000001000           4K PTE\n";
     assert_eq!(error_of("").what, Problem::Empty);
     assert!(matches!(error_of("hello\n"), TextError { line: 1, what: Problem::NotADumpLine(_), .. }));
+    for column in 0..40 {
+        let other = format!("{}?{}", &good[..column], &good[column + 1..]);
+        let found = error_of(&other);
+        assert_eq!((found.line, found.column), (1, column + 1), "{found}");
+    }
     assert!(matches!(error_of(&format!("{good}\n")), TextError { line: 2, what: Problem::NotADumpLine(_), .. }));
     assert!(matches!(error_of(&format!("{good}{}", &good[..40])), TextError { line: 2, what: Problem::Cut, .. }));
     assert!(matches!(error_of(good.trim_end()), TextError { line: 1, what: Problem::Cut, .. }));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Attr, Geometry, Granule, Level, Pa, Pfn, TableView, Va, Version};
-use vmemmap_image::{HugepageState, ImageError, ImageMeta, TableImage, VmemmapStyle};
+use vmemmap_image::{HugepageState, ImageError, ImageMeta, Shape, TableImage, VmemmapStyle};
 
 const RAM: u64 = 0x4000_0000;
 const ADDED: u64 = 0x8000_0000;
@@ -313,4 +313,29 @@ proptest! {
             let _ = (image.hugepage_state(Pfn(ADDED >> 12), 512), image.linear_map(), image.vmemmap_extra_prot());
         }
     }
+}
+
+/// 2021 keeps a second page, writable; 7.x has the zone's frame there, read-only.
+#[test]
+fn tails_of_a_zone_are_read_only_from_the_second_page_on() {
+    let zone = |i: u64| if i == 0 { private(0) } else { 0x4500_1000 | prot::PAGE_KERNEL_RO };
+    let tails: [(fn(u64) -> u64, bool); 3] = [(private, false), (optimised, false), (optimised_2021, false)];
+    for (tail, expected) in tails {
+        let shape = Shape::of_image(&Builder::new().machine(tail).build().unwrap());
+        assert_eq!(shape.has_zone_tails(), expected);
+    }
+    assert!(Shape::of_image(&Builder::new().machine(zone).build().unwrap()).has_zone_tails());
+}
+
+#[test]
+fn an_address_is_in_a_block_or_in_none() {
+    let image = Builder::new().machine(private).build().unwrap();
+    let shape = Shape::of_image(&image);
+    let va = |pfn: u64| image.layout().page_va(Pfn(pfn));
+    let block = 0x4400_0000 | prot::PROT_SECT_NORMAL_6_1;
+    for at in [0, 0x1040, 0x1f_ffff] {
+        assert_eq!(shape.block_at(va(RAM >> 12).plus(at)), Some((block, at)));
+    }
+    assert_eq!(shape.block_at(va(ADDED >> 12)), None, "a table of pages");
+    assert_eq!(shape.block_at(va((RAM >> 12) + 2 * 32768)), None, "nothing");
 }

@@ -41,6 +41,7 @@ fn store(b: &Bench, value: u64) {
 fn a_load_that_took_effect_early_returns_what_was_there_then() {
     let b = weak(&[Early::Var(VAR), Early::Word(page(0))], false);
     assert_eq!(early(&b), 2);
+    assert_eq!([0, 1, 2, 3].map(|number| b.world.borrow().early_address(number)), [None, None, Some(page(0).0), None]);
     b.execute(3, Op::LoadEarly, 0);
     b.execute(3, Op::LoadEarly, 0);
     assert_eq!(early(&b), 0, "each word once");

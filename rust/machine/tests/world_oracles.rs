@@ -308,3 +308,39 @@ fn a_private_list_gives_frames_back_in_either_order() {
     assert_eq!(cpu.list_pop(&mut list), Some(b.spare[2]));
     assert_eq!(cpu.list_pop(&mut list), None);
 }
+
+#[test]
+fn a_handle_to_an_earlier_life_of_a_frame_is_no_handle_to_it() {
+    let b = bench();
+    let cpu = b.cpu(0);
+    let at = Some(Pa((1 << 30) + (8 << 20)));
+    let huge = cpu.alloc(Alloc { order: 9, at, ..request(FrameKind::Huge) }).expect("a hugepage");
+    cpu.free(huge, 9, FrameKind::Huge);
+    let frame = cpu.alloc(Alloc { order: 9, at, ..request(FrameKind::Vmemmap) }).expect("memory");
+    assert_eq!(frame.pa, huge.pa);
+    cpu.load_frame(frame, 0);
+    assert_eq!(b.broken(), []);
+    cpu.load_frame(Frame { tok: huge.tok, ..frame }, 0);
+    assert_eq!(b.broken(), [3]);
+}
+
+/// A reader of an rwsem keeps writers out, a reader of a lock that is none nobody.
+#[test]
+fn locks_that_keep_others_out_are_known_from_taking_to_release() {
+    let b = bench();
+    let any = Op::Barrier(Barrier::SmpRmb);
+    let held = || b.world.borrow().locks_at(0, &any);
+    let bit = |lock: LockId| 1u64 << lock.index();
+    let cpu = b.cpu(0);
+    for (lock, mode, kept) in [
+        (LockId::InitMmMmap, Mode::Write, (bit(LockId::InitMmMmap), bit(LockId::InitMmMmap))),
+        (LockId::InitMmMmap, Mode::Read, (bit(LockId::InitMmMmap), 0)),
+        (LockId::Hugetlb, Mode::Write, (bit(LockId::Hugetlb), bit(LockId::Hugetlb))),
+    ] {
+        assert_eq!(b.world.borrow().locks_at(0, &Op::Acquire { lock, mode }), kept);
+        cpu.acquire(lock, mode);
+        assert_eq!(held(), kept, "{lock:?}, {mode:?}");
+        cpu.release(lock, mode);
+        assert_eq!(held(), (0, 0));
+    }
+}

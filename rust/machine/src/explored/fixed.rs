@@ -114,6 +114,8 @@ mod tests {
             for cell in 0..end {
                 let holders = rows.iter().filter(|(first, n, _)| (*first..first + *n as Cell).contains(&cell)).count();
                 assert!(holders <= 1, "cell {cell} is in {holders} rows");
+                let row = rows.iter().find(|(first, n, _)| (*first..first + *n as Cell).contains(&cell));
+                assert_eq!(fixed.kind_of(cell, vars), row.map(|(_, _, kind)| *kind), "cell {cell}");
                 aside += Cell::from(holders == 0);
             }
             assert_eq!(aside, 2 * ASIDE);
