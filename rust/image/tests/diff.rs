@@ -1,8 +1,9 @@
 //! What two dumps must share to be compared.
 
+use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Geometry, Granule, Layout, Level, Version};
-use vmemmap_image::Shape;
 use vmemmap_image::diff::{Incomparable, diff};
+use vmemmap_image::{Shape, TextWriter};
 
 /// A text without a range, of a kernel of that VA size whose RAM begins there.
 fn shape(granule: Granule, va_bits: u32, memstart: Option<i64>) -> Shape {
@@ -49,4 +50,42 @@ fn tables_of_a_text_are_counted_once() {
     let shape = Shape::of_text(text, &layout, false).unwrap();
     let tables = |level| shape.tables().iter().filter(|t| t.level == level).map(|t| t.count).sum::<u64>();
     assert_eq!([Level::PUD, Level::PMD, Level::PTE].map(tables), [1, 1, 4]);
+}
+
+fn of_lines(lines: &[(u64, u64, &str)]) -> Shape {
+    let layout = Layout::new(Geometry::new(Granule::K4, 48).unwrap(), Version::V6_1, 0).unwrap();
+    let mut writer = TextWriter::new(Vec::new(), Version::V6_1, 4);
+    writer.marker("vmemmap start");
+    let prot = |name: &str| match name {
+        "rw" => prot::PAGE_KERNEL,
+        "ro" => prot::PAGE_KERNEL_RO,
+        _ => 0,
+    };
+    for &(first, end, name) in lines.iter().filter(|(first, end, _)| first < end) {
+        let va = |page: u64| layout.vmemmap_start.plus(page << 12);
+        writer.range(va(first), va(end), 4, prot(name));
+    }
+    Shape::of_text(&writer.finish().unwrap(), &layout, false).unwrap()
+}
+
+#[test]
+fn a_page_that_was_optimised_is_told_as_that_and_as_nothing_else() {
+    let before = of_lines(&[(0, 32, "rw")]);
+    let after = of_lines(&[(0, 9, "rw"), (9, 16, "ro"), (16, 32, "rw")]);
+    let there = diff(&before, &after).unwrap();
+    let back = diff(&after, &before).unwrap();
+    assert_eq!((there.optimised.len(), there.restored.len(), there.other_count, there.changed), (1, 0, 0, 7));
+    assert_eq!((back.optimised.len(), back.restored.len(), back.other_count, back.changed), (0, 1, 0, 7));
+}
+
+/// Runs that begin and end anywhere, in either dump.
+#[test]
+fn changes_are_counted_whichever_run_begins_first() {
+    let runs = [(0, 8), (2, 8), (2, 6), (0, 3), (5, 8)];
+    for (a, b) in runs.into_iter().flat_map(|a| runs.map(|b| (a, b))) {
+        let of = |(first, end): (u64, u64)| of_lines(&[(0, first, ""), (first, end, "rw"), (end, 16, "")]);
+        let inside = |(first, end): (u64, u64), page| (first..end).contains(&page);
+        let changed = (0..16).filter(|&page| inside(a, page) != inside(b, page)).count() as u64;
+        assert_eq!(diff(&of(a), &of(b)).unwrap().changed, changed, "{a:?} {b:?}");
+    }
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::tables::walk;
 use vmemmap_arch::{Attr, Geometry, Granule, Level, Pa, Pfn, TableView, Va, Version};
+use vmemmap_image::diff::changed_elsewhere;
 use vmemmap_image::{HugepageState, ImageError, ImageMeta, Shape, TableImage, VmemmapStyle};
 
 const RAM: u64 = 0x4000_0000;
@@ -236,6 +237,9 @@ fn hugepages_must_be_of_a_size_aligned_inside_ram_and_apart() {
         let error = refused(|b| b.meta.hugepages = pages.clone());
         assert!(matches!(error, ImageError::Hugepage { .. }), "{pages:?}: {error}");
     }
+    let mut sound = Builder::new().machine(private);
+    sound.meta.hugepages = vec![(head, 512), (head + 512, 512), (head + 1024, 16)];
+    assert_eq!(sound.build().map(drop), Ok(()));
 }
 
 #[test]
@@ -338,4 +342,20 @@ fn an_address_is_in_a_block_or_in_none() {
     }
     assert_eq!(shape.block_at(va(ADDED >> 12)), None, "a table of pages");
     assert_eq!(shape.block_at(va((RAM >> 12) + 2 * 32768)), None, "nothing");
+}
+
+#[test]
+fn what_differs_outside_vmemmap_is_counted_table_by_table() {
+    let plain = Builder::new().machine(private).build().unwrap();
+    let layout = plain.layout();
+    let linear = |n: u64| layout.linear_va(Pa(RAM)).plus(n * 0x1000);
+    let leaf = |n: u64| (RAM + n * 0x1000) | prot::PAGE_KERNEL;
+    let mapped = |builder: Builder| (0..8).fold(builder.machine(private), |b, n| b.map(linear(n), Level::PTE, leaf(n)));
+    let image = |change: &[u64]| {
+        let changed = |b: Builder, n: &u64| b.map(linear(*n), Level::PTE, leaf(*n) | prot::PAGE_KERNEL_RO);
+        change.iter().fold(mapped(Builder::new()), changed).build().unwrap()
+    };
+    for change in [&[][..], &[3], &[0, 7], &[1, 2, 3]] {
+        assert_eq!(changed_elsewhere(&image(&[]), &image(change)), change.len() as u64, "{change:?}");
+    }
 }
