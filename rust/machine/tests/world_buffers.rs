@@ -3,6 +3,7 @@
 mod bench;
 
 use bench::{Bench, page, request};
+use vmemmap_arch::contents::word;
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Barrier, Cpu, Desc, Frame, FrameKind, Invariant, Level, Order, Rmw, Slot, Template, Until, Var};
 use vmemmap_machine::Ets;
@@ -177,6 +178,21 @@ fn what_a_frame_is_to_hold_is_late_without_a_barrier() {
         b.execute(1, Op::Load { va: page(0), order: Order::Plain }, 0);
         assert_eq!(b.broke(Invariant::ContentBeforePte), !wmb);
     }
+}
+
+#[test]
+fn what_was_late_is_there_once_it_has_committed() {
+    let b = weak(2);
+    let frame = b.spare[0];
+    b.cpu(0).fill_frame(frame, Template::FREE);
+    b.cpu(0).store_frame(frame, 3, 7);
+    b.execute(0, write(b.pte(0), b.rw(frame)), 1);
+    let words = || [3, u16::from(word::COUNT)].map(|index| b.cpu(1).load_frame(frame, index));
+    assert_ne!(words(), [7, 0xffff_ffff], "it waits");
+    while b.outcomes(2, Op::Commit) != 0 {
+        commit(&b);
+    }
+    assert_eq!(words(), [7, 0xffff_ffff]);
 }
 
 #[test]
