@@ -323,12 +323,9 @@ proptest! {
 #[test]
 fn tails_of_a_zone_are_read_only_from_the_second_page_on() {
     let zone = |i: u64| if i == 0 { private(0) } else { 0x4500_1000 | prot::PAGE_KERNEL_RO };
-    let tails: [(fn(u64) -> u64, bool); 3] = [(private, false), (optimised, false), (optimised_2021, false)];
-    for (tail, expected) in tails {
-        let shape = Shape::of_image(&Builder::new().machine(tail).build().unwrap());
-        assert_eq!(shape.has_zone_tails(), expected);
-    }
-    assert!(Shape::of_image(&Builder::new().machine(zone).build().unwrap()).has_zone_tails());
+    let has = |tail: fn(u64) -> u64| Shape::of_image(&Builder::new().machine(tail).build().unwrap()).has_zone_tails();
+    assert_eq!([private, optimised, optimised_2021].map(has), [false; 3]);
+    assert!(has(zone));
 }
 
 #[test]
