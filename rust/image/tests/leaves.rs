@@ -33,7 +33,7 @@ proptest! {
             }
             let va = Va(lowest + n * PAGE);
             match expected.last_mut() {
-                Some(last) if last.valid == valid && last.va.plus(last.bytes) == va && last.pa.plus(last.bytes).0 == pa => {
+                Some(last) if (last.valid, last.va.plus(last.bytes), last.pa.plus(last.bytes)) == (valid, va, Pa(pa)) => {
                     last.bytes += PAGE;
                 }
                 _ => expected.push(LeafRun { va, pa: Pa(pa), bytes: PAGE, valid }),
