@@ -19,6 +19,7 @@ proptest! {
         let lowest = 0u64.wrapping_sub(1 << 39);
         let mut table = vec![0; 512];
         let mut expected: Vec<LeafRun> = Vec::new();
+        let ends = |run: &LeafRun| (run.valid, run.va.plus(run.bytes), run.pa.plus(run.bytes));
         for (n, &(kind, frame)) in (0u64..).zip(&pages) {
             // Most frames follow the one before.
             let pa = 0x8000_0000 + (n + frame / 4) * PAGE;
@@ -33,9 +34,7 @@ proptest! {
             }
             let va = Va(lowest + n * PAGE);
             match expected.last_mut() {
-                Some(last) if (last.valid, last.va.plus(last.bytes), last.pa.plus(last.bytes)) == (valid, va, Pa(pa)) => {
-                    last.bytes += PAGE;
-                }
+                Some(last) if ends(last) == (valid, va, Pa(pa)) => last.bytes += PAGE,
                 _ => expected.push(LeafRun { va, pa: Pa(pa), bytes: PAGE, valid }),
             }
         }
