@@ -111,6 +111,7 @@ fn any_number_of_workers_answers_what_one_does() {
                         let what = format!("seed {seed}, {workers} workers, {reduction:?}, {programs:?}");
                         assert_eq!(finals, one_finals, "{what}");
                         assert_eq!(report.states, one.states, "states, {what}");
+                        assert_eq!(report.iterations, one.iterations, "iterations, {what}");
                         assert_eq!(found(&report), found(&one), "{what}");
                         shared_searches += usize::from(report.workers == workers);
                     }

@@ -298,6 +298,7 @@ impl Sharing {
         if !due {
             return false;
         }
+        let rows = self.shared.len();
         let mut new = std::mem::take(&mut self.invalidated);
         // In order: rows are extended from their beginning.
         new.sort_unstable();
@@ -314,6 +315,7 @@ impl Sharing {
                 }
             }
         }
+        self.expect_as_nearby(rows);
         let broken = std::mem::take(&mut self.broken);
         for (location, actor) in broken {
             self.spread(location as usize, usize::from(actor), &again);
@@ -354,6 +356,27 @@ impl Sharing {
         for location in around.map(|i| self.locations.get(i)).filter(|l| l.row != 0 && l.changers() == changers) {
             self.known[(location.row as usize - 1) * self.actors + actor]
                 .resemble(uses, |w| location.actors[w] & 1 << actor != 0);
+        }
+    }
+
+    /// Of the locations that have just become shared, those of the rows from this one on, nothing is known but who
+    /// touched them: how long each actor goes on to would be learned in an iteration for each. So what is known of
+    /// locations nearby that the same actors change is taken to hold for them.
+    fn expect_as_nearby(&mut self, from: usize) {
+        let around = STRIDE.unsigned_abs();
+        for row in from..self.shared.len() {
+            let at = self.shared[row] as usize;
+            let location = self.locations[at];
+            for near in at.saturating_sub(around)..(at + around).min(self.locations.len()) {
+                let other = self.locations[near];
+                if other.changers() != location.changers() || !(1..=from).contains(&(other.row as usize)) {
+                    continue;
+                }
+                for actor in 0..self.actors {
+                    let uses = self.known[(other.row as usize - 1) * self.actors + actor];
+                    self.known[row * self.actors + actor].resemble(uses, |w| location.actors[w] & 1 << actor != 0);
+                }
+            }
         }
     }
 
@@ -399,4 +422,40 @@ fn extend_row(locations: &mut Locations, at: usize) -> Vec<usize> {
         location.seen = Way::ALL.map(|w| location.seen[w as usize] | seen[w as usize]);
     }
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two actors write `first` in their second operation, under no lock; then both come to `second` in their first.
+    fn knows_of_the_second(first: u32, second: u32) -> u32 {
+        let mut sharing = Sharing { actors: 2, ..Sharing::default() };
+        let write = |sharing: &mut Sharing, location: u32, phase: u32| {
+            for actor in 0..2 {
+                let mut touched = AccessSet::default();
+                touched.touch(location, Access::Write);
+                if sharing.learn(actor, &touched) {
+                    let phases = [phase; MAX_ACTORS];
+                    sharing.is_independent(actor, Held::default(), Held::default(), &phases);
+                }
+            }
+        };
+        let adopt = |sharing: &mut Sharing| sharing.adopt(2, true, |_, now| now, |_| None);
+        write(&mut sharing, first, 2);
+        assert!(adopt(&mut sharing));
+        write(&mut sharing, first, 2);
+        assert!(adopt(&mut sharing));
+        write(&mut sharing, second, 1);
+        assert!(adopt(&mut sharing));
+        sharing.taken[sharing.row(second)].last[Way::Write as usize]
+    }
+
+    /// Each iteration would learn of one actor and one operation more.
+    #[test]
+    fn what_becomes_shared_is_expected_to_be_used_for_as_long_as_what_lies_nearby() {
+        assert_eq!(knows_of_the_second(1000, 1003), 2);
+        assert_eq!(knows_of_the_second(1000, 990), 2);
+        assert_eq!(knows_of_the_second(1000, 1017), phase::NEVER);
+    }
 }

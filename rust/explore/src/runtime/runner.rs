@@ -339,6 +339,11 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.inner().actors[usize::from(actor)].at_checkpoint
     }
 
+    /// How far the actor is, in kernel operations.
+    pub(crate) fn position(&self, actor: usize) -> u32 {
+        self.inner().actors[actor].position
+    }
+
     pub(crate) fn outcomes(&self, actor: usize) -> u16 {
         let mut inner = self.inner();
         match inner.actors[actor].pending {

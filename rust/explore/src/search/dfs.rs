@@ -128,6 +128,8 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>, S = Own> {
     /// Work of this iteration after which it branches, and what earlier ones took.
     branches_after: u64,
     began_at_work: u64,
+    /// Work of this iteration that went into executions beside the search.
+    pub(crate) work_beside: u64,
     pub(crate) workers: Option<Workers<'r, 'env, M, A>>,
     /// Operations that workers executed.
     pub(crate) steps_of_workers: u64,
@@ -164,6 +166,7 @@ impl<'r, 'env, M: Model, A: Actors<M>, S: States> Search<'r, 'env, M, A, S> {
             branched: false,
             branches_after: BRANCHES_AFTER,
             began_at_work: 0,
+            work_beside: 0,
             workers: None,
             steps_of_workers: 0,
         }
@@ -242,11 +245,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                     self.sample(ending, began, limits);
                 }
                 end = self.begin_iteration();
-            } else if !self.directed
-                && self.report.first.is_none()
-                && self.report.executions >= UNDIRECTED
-                && self.warms_up()
-            {
+            } else if self.is_to_direct() && self.report.executions >= UNDIRECTED {
                 self.directed = true;
                 self.explore_directed(ending, began, limits);
                 end = self.begin_iteration();
@@ -303,13 +302,19 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report
     }
 
+    /// Whether directed executions are still to come, if the search has many.
+    fn is_to_direct(&self) -> bool {
+        !self.directed && self.report.first.is_none() && self.warms_up()
+    }
+
     /// Whether the iteration has gone on for so long that it will most likely be the last.
     ///
     /// From here on nothing better is taken in the place of what was found: what is found now depends on who comes
     /// first to which state. So it is where one search may become several, and a search of one worker answers the same.
     fn branches(&mut self, ending: InvariantSet, grew: bool, limits: &Limits<'_>) -> bool {
         let over = self.branched || grew || self.report.has_found(ending) || !self.reduction.cache;
-        if over || self.runner.work() - self.began_at_work < self.branches_after {
+        // Workers make no directed executions, after which the search would begin again.
+        if over || self.is_to_direct() || self.runner.work() - self.began_at_work < self.branches_after {
             return false;
         }
         self.branched = true;
@@ -364,8 +369,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         let work = self.runner.work();
         if self.report.iterations != 0 {
             // The next is not likely to learn sooner.
-            self.branches_after = self.branches_after.max(work - self.began_at_work);
+            self.branches_after = self.branches_after.max(work - self.began_at_work - self.work_beside);
         }
+        self.work_beside = 0;
         (self.began_at, self.grew_at, self.began_at_work) = (self.report.executions, None, work);
         self.branched = false;
         self.report.iterations += 1;
@@ -688,4 +694,4 @@ const LONG: u64 = 500_000;
 
 /// Work of an iteration after which it may be left to several workers: about as much as starting them costs, many times
 /// over.
-pub const BRANCHES_AFTER: u64 = 2_000_000;
+pub const BRANCHES_AFTER: u64 = 1_000_000;
