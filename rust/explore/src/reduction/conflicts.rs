@@ -366,9 +366,9 @@ impl Sharing {
         let around = STRIDE.unsigned_abs();
         for row in from..self.shared.len() {
             let at = self.shared[row] as usize;
-            let location = self.locations[at];
-            for near in at.saturating_sub(around)..(at + around).min(self.locations.len()) {
-                let other = self.locations[near];
+            let location = self.locations.get(at);
+            for near in at.saturating_sub(around)..at + around {
+                let other = self.locations.get(near);
                 if other.changers() != location.changers() || !(1..=from).contains(&(other.row as usize)) {
                     continue;
                 }
