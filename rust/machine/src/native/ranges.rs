@@ -109,9 +109,13 @@ impl Machine {
     /// frame meanwhile, which no kernel may, changes what it holds before or after.
     #[inline]
     fn mark_own(&self, frame: u64, kind: FrameKind, flags: u64) {
-        if let Some(word) = self.states.word(frame) {
-            word.store(State(word.load(Ordering::Acquire)).single(kind, flags).0, Ordering::Release);
+        let Some(word) = self.states.word(frame) else { return };
+        let state = State(word.load(Ordering::Acquire));
+        if state.has(bit::CONTENTS_BUSY) {
+            // Stored as it was read, it would be busy for good if that store ended meanwhile.
+            return self.mark_frame(frame, kind, flags);
         }
+        word.store(state.single(kind, flags).0, Ordering::Release);
     }
 
     /// What all frames of a run that is allocated share, so that one mapped by a block can be told from what replaced it.
