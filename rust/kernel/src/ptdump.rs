@@ -74,11 +74,15 @@ impl<'a, S: PtdumpSink> PgState<'a, S> {
         if level != self.level || addr >= self.next_marker {
             self.note_change(addr, level, prot);
         } else if prot != self.prot {
-            // No marker, and something was noted before: nothing but the end of one range.
-            self.sink.range(self.start, addr, level, self.prot);
-            self.start = addr;
-            self.prot = prot;
+            self.note_prot(addr, prot);
         }
+    }
+    /// Where only the protection changes, and no marker lies: nothing but the end of one range.
+    #[inline(always)]
+    fn note_prot(&mut self, addr: Va, prot: u64) {
+        self.sink.range(self.start, addr, self.level, self.prot);
+        self.start = addr;
+        self.prot = prot;
     }
 
     #[inline(never)]
@@ -133,7 +137,12 @@ fn walk_table<C: Cpu, S: PtdumpSink>(
         cpu.read_each(slot(from), to + 1 - from, |index, entry| {
             let found = entry.desc.0 & PROT_MASK;
             if found != prot {
-                state.note_page(start.plus((usize::from(index) - from) as u64 * span), 4, found);
+                let addr = start.plus((usize::from(index) - from) as u64 * span);
+                if prot == u64::MAX {
+                    state.note_page(addr, 4, found);
+                } else {
+                    state.note_prot(addr, found);
+                }
                 prot = if quiet { found } else { u64::MAX };
             }
             if !S::READ {
