@@ -136,6 +136,25 @@ fn words_that_are_stored_together_are_those_stored_alone() {
     }
 }
 
+/// Every frame of it, whatever its ends were before, and no other; a frame that is free already is reported and left.
+#[test]
+fn a_list_is_freed_from_end_to_end() {
+    let m = machine();
+    let cpu = m.cpu(0);
+    let mut list = FrameList::new();
+    let frames: Vec<_> = (0..70).map(|_| cpu.alloc(request(FrameKind::Vmemmap, 0)).unwrap()).collect();
+    frames.iter().for_each(|&frame| cpu.list_push(&mut list, frame));
+    assert_eq!((cpu.list_shift(&mut list), cpu.list_pop(&mut list)), (Some(frames[0]), Some(frames[69])));
+    cpu.free(frames[33], 0, FrameKind::Vmemmap);
+    let before = m.frames_free();
+    cpu.list_free(&mut list, FrameKind::Vmemmap);
+    assert_eq!(m.frames_free(), before + 67);
+    assert!(list.is_empty() && cpu.list_shift(&mut list).is_none());
+    assert!((0..70).all(|n| m.frame_use(frames[n].pa).is_some() == (n == 0 || n == 69)));
+    let reported: Vec<Invariant> = m.violations().iter().map(|v| v.invariant).collect();
+    assert_eq!(reported, [Invariant::FramesConserved]);
+}
+
 #[test]
 fn faults_are_violations_and_read_as_zero() {
     let m = machine();

@@ -552,17 +552,16 @@ impl Cpu for Native<'_> {
                 self.machine.frames.free_by_mask(self.cpu, word, mask);
             }
         };
-        while let Some(frame) = self.list_shift(list) {
-            if !self.retire(frame.pa, kind) {
-                continue;
+        self.drain(list, |number| {
+            if !self.retire(self.machine.frame_pa(number), kind) {
+                return;
             }
-            let number = self.machine.frame_of(frame.pa);
             if number / 64 != word {
                 give(word, mask);
                 (word, mask) = (number / 64, 0);
             }
             mask |= 1 << (number % 64);
-        }
+        });
         give(word, mask);
     }
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse> {

@@ -79,6 +79,18 @@ impl Native<'_> {
         list.len -= 1;
         Some(first)
     }
+    /// `shift` until the list is empty: none of its frames becomes an end on the way. `each` gets their numbers.
+    pub(crate) fn drain<T: Copy>(&self, list: &mut FrameList<T>, mut each: impl FnMut(u64)) {
+        let FrameList { first, len, .. } = core::mem::take(list);
+        let Some(mut n) = first.map(|first| self.machine.frame_of(first.pa)) else { return };
+        let mut previous = n;
+        for _ in 0..len {
+            let Some(at) = self.machine.states.symbol(n) else { return };
+            let next = across(load(at), previous);
+            each(n);
+            (previous, n) = (n, next);
+        }
+    }
     /// The only neighbour of a frame at an end, which becomes an end itself.
     fn without<T: Copy>(&self, end: Frame<T>, len: u32, handle: impl Fn(u64) -> Frame<T>) -> Option<Frame<T>> {
         if len <= 1 {
