@@ -19,6 +19,7 @@ from vmemmap.bench import measure
         "optimise-2m-whole",
         "python-exchange-bulk",
         "optimise-2m-2t",
+        "optimise-2m-whole-2t",
         "pool-free",
         "python-2t",
     ],

@@ -19,6 +19,8 @@ UNITS = {
     "checked-exchange-2t": "/s",
     "optimise-2m": "ns",
     "optimise-2m-2t": "/s",
+    "optimise-2m-whole": "ns",
+    "optimise-2m-whole-2t": "/s",
     "walk-plain": "/s",
     "walk-plain-2t": "/s",
     "walk-optimised": "/s",

@@ -108,15 +108,16 @@ pub type Stop<'s> = &'s dyn Fn() -> bool;
 
 type Measure = fn(Effort, Stop<'_>) -> Result<Figure, BenchError>;
 
-const ROWS: [(&str, Measure); 23] = [
+const ROWS: [(&str, Measure); 24] = [
     ("exchange", exchange::exchange),
     ("exchange-2t-disjoint", exchange::two_threads_disjoint),
     ("exchange-2t-shared", exchange::two_threads_shared),
     ("checked-exchange-2t", exchange::two_threads_checked),
     ("optimise-2m", remap::exchanges_by_swap),
-    ("optimise-2m-2t", remap::two_threads),
+    ("optimise-2m-2t", remap::exchanges_two_threads),
     ("optimise-2m-store", remap::exchanges_by_store),
     ("optimise-2m-whole", remap::whole),
+    ("optimise-2m-whole-2t", remap::whole_two_threads),
     ("walk-plain", walk::plain),
     ("walk-plain-2t", walk::two_threads),
     ("walk-optimised", walk::optimised),

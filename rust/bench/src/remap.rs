@@ -124,17 +124,25 @@ fn measure(
     Ok(rounds.nanoseconds(REPEAT * HUGEPAGES, format!("{what}; limit: seven bare AtomicU64::swap")))
 }
 
-/// `optimise-2m-2t`: nothing that two hugepages share is written.
-pub fn two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
-    let setup = Setup::new(PteUpdate::Swap)?;
+/// Two threads, each in tables of its own: of the one machine, or of a machine for each.
+fn two_threads(
+    setups: &[Setup],
+    effort: Effort,
+    stop: Stop<'_>,
+    what: &str,
+    one: impl Fn(&Pages<'_>, Frame<()>, Va) + Copy + Sync,
+) -> Result<Figure, BenchError> {
+    let shares = 2 / setups.len();
     let arena = setup::bare(2 * TABLES)?;
-    // Which tables are whose.
-    let tables = setup::populated(&setup.k, &setup.machine.cpu(0), 2 * TABLES)?;
+    let tables_of = |setup: &Setup| setup::populated(&setup.k, &setup.machine.cpu(0), shares as u64 * TABLES);
+    let tables = setups.iter().map(tables_of).collect::<Result<Vec<_>, _>>()?;
     let repeat = effort.amount(REPEAT, 8);
     let pages_of = |number: usize| {
-        let tables = tables[number * TABLES as usize..][..TABLES as usize].to_vec();
-        let first = number as u64 * HUGEPAGES;
-        let mut pages = Pages { k: &setup.k, cpu: setup.machine.cpu(number as u8), tables, first, found: Vec::new() };
+        let (machine, share) = (number / shares, number % shares);
+        let Setup { k, machine: m } = &setups[machine];
+        let tables = tables[machine][share * TABLES as usize..][..TABLES as usize].to_vec();
+        let first = share as u64 * HUGEPAGES;
+        let mut pages = Pages { k, cpu: m.cpu(number as u8), tables, first, found: Vec::new() };
         pages.found = pages.slots().map(|at| pgtable::read_once(&pages.cpu, at)).collect();
         pages
     };
@@ -146,7 +154,7 @@ pub fn two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError>
                 pages.reset();
                 (0..HUGEPAGES).for_each(|hugepage| {
                     let (table, va) = pages.vmemmap_of(hugepage);
-                    ptes(&pages, table, va);
+                    one(&pages, table, va);
                 });
             }
             pages.reset();
@@ -163,10 +171,22 @@ pub fn two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError>
         }
     };
     let amount = (repeat * HUGEPAGES) as f64;
-    let what = "2M pages whose PTEs two CPUs exchange, each in its own tables, and what it takes to begin again";
     let figure = scaled(effort.rounds(60), stop, amount, "pages/s", what, machine_of, bare_of)?;
-    setup::sound(&setup.machine)?;
+    setups.iter().try_for_each(|setup| setup::sound(&setup.machine))?;
     Ok(figure)
+}
+
+/// `optimise-2m-2t`: nothing that two hugepages share is written.
+pub fn exchanges_two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let what = "2M pages whose PTEs two CPUs exchange, each in its own tables, and what it takes to begin again";
+    two_threads(&[Setup::new(PteUpdate::Swap)?], effort, stop, what, ptes)
+}
+
+/// `optimise-2m-whole-2t`.
+pub fn whole_two_threads(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
+    let what = "2M pages remapped by two threads (vmemmap_remap_range), each on its own machine, and what it takes to \
+                begin again";
+    two_threads(&[Setup::new(PteUpdate::Swap)?, Setup::new(PteUpdate::Swap)?], effort, stop, what, whole_range)
 }
 
 fn ptes(pages: &Pages<'_>, table: Frame<()>, start: Va) {
@@ -188,13 +208,15 @@ pub fn exchanges_by_store(effort: Effort, stop: Stop<'_>) -> Result<Figure, Benc
     measure(PteUpdate::Store, effort, stop, what, ptes)
 }
 
+fn whole_range(pages: &Pages<'_>, _table: Frame<()>, start: Va) {
+    let mut walk = RemapWalk::new(Action::Remap);
+    let end = start.plus(PTES * pages.k.geometry.page_size());
+    let _ = black_box(walk_range(pages.k, &pages.cpu, &(start..end), &mut walk));
+    black_box(&walk);
+}
+
 /// `optimise-2m-whole`.
 pub fn whole(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     let what = "vmemmap_remap_range of a 2M page (update=swap): the walk from the root and page_table_lock too";
-    measure(PteUpdate::Swap, effort, stop, what, |pages, _, start| {
-        let mut walk = RemapWalk::new(Action::Remap);
-        let end = start.plus(PTES * pages.k.geometry.page_size());
-        let _ = black_box(walk_range(pages.k, &pages.cpu, &(start..end), &mut walk));
-        black_box(&walk);
-    })
+    measure(PteUpdate::Swap, effort, stop, what, whole_range)
 }
