@@ -75,6 +75,7 @@ impl Machine {
 
 impl<'m> Native<'m> {
     pub(crate) fn new(machine: &'m Machine, cpu: u8) -> Self {
+        machine.begin_cpu();
         Self {
             machine,
             cpu,
@@ -237,6 +238,7 @@ impl Drop for Native<'_> {
         self.machine.watch.pins.unpin(self.cpu);
         self.machine.frames.drain(self.cpu);
         self.flush();
+        self.machine.end_cpu();
     }
 }
 

@@ -81,17 +81,23 @@ impl Machine {
             let Some(Rest { group, mask }) = self.frames.at_hand(cpu, top_down, count - taken) else {
                 let Some(frame) = self.frames.alloc_by(Some(cpu), 0, Zone::Normal, None, top_down) else { break };
                 self.states.touch(frame);
-                self.mark_own(frame, kind, flags);
+                self.mark_frame(frame, kind, flags);
                 each(frame);
                 taken += 1;
                 continue;
             };
+            // After they were taken: whoever comes now finds no way to them.
+            let alone = self.is_alone();
             let mut left = mask;
             while left != 0 {
                 let at = if top_down { left.ilog2() } else { left.trailing_zeros() };
                 left &= !(1 << at);
                 let frame = group * GROUP + u64::from(at);
-                self.mark_own(frame, kind, flags);
+                if alone {
+                    self.mark_own(frame, kind, flags);
+                } else {
+                    self.mark_frame(frame, kind, flags);
+                }
                 each(frame);
                 taken += 1;
             }
@@ -104,9 +110,8 @@ impl Machine {
     fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
         let _ = self.states.update(frame, |s| Some(s.single(kind, flags)));
     }
-    /// The same without an atomic instruction. The frame is its taker's alone; those who count themselves into the
-    /// state of any frame are checked CPUs, and none runs beside an unchecked one (`checked_cpu`). Who stores to a free
-    /// frame meanwhile, which no kernel may, changes what it holds before or after.
+    /// The same without an atomic instruction, where no other CPU ran when the frame was taken: one that did may have
+    /// translated an address before the frame was freed, and store to it only now.
     #[inline]
     fn mark_own(&self, frame: u64, kind: FrameKind, flags: u64) {
         let Some(word) = self.states.word(frame) else { return };
