@@ -123,7 +123,8 @@ impl Machine {
         word.store(state.single(kind, flags).0, Ordering::Release);
     }
 
-    /// What all frames of a run that is allocated share, so that one mapped by a block can be told from what replaced it.
+    /// What all frames of a run that is allocated share, so that one mapped by a block can be told from what replaced
+    /// it.
     fn generation_after(&self, run: Range<u64>) -> u32 {
         run.map(|f| self.states.get(f).generation()).max().unwrap_or(0).wrapping_add(1) | 1
     }
