@@ -232,8 +232,8 @@ fn self_hosted_storage_that_is_freed_is_i16() {
     only(&m, Invariant::SelfHostedUntouched);
 }
 
-/// Frames of a block that were allocated before, one more often than the others, have nothing to do with the storage that
-/// they are now.
+/// Frames of a block that were allocated before, one more often than the others, have nothing to do with the storage
+/// that they are now.
 #[test]
 fn self_hosted_storage_may_be_of_frames_with_a_past() {
     let m = machine();
