@@ -385,3 +385,15 @@ fn a_run_that_is_freed_conflicts_with_who_uses_any_frame_of_it() {
         assert!(access_set(&b, 0, &free).conflicts(&access_set(&b, 1, &store)), "frame {n}");
     }
 }
+
+/// With FEAT_ETS2 a barrier of who made an entry valid ends the faults that others may still take by it.
+#[test]
+fn a_barrier_behind_a_new_entry_conflicts_with_who_may_fault_by_the_old_one() {
+    for barrier in [Barrier::SmpMb, Barrier::SmpWmb, Barrier::DsbIsh] {
+        let b = Bench::new(WorldOptions::default());
+        b.cpu(0).write(b.pte(5), b.rw(b.spare[0]), Order::Plain);
+        let load = access_set(&b, 1, &Op::Load { va: page(5), order: Order::Plain });
+        assert!(access_set(&b, 0, &Op::Barrier(barrier)).conflicts(&load), "{barrier:?}");
+        assert!(!access_set(&b, 2, &Op::Barrier(barrier)).conflicts(&load), "{barrier:?} of another CPU");
+    }
+}

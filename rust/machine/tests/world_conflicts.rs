@@ -7,7 +7,7 @@ use vmemmap_arch::bbm::FeatBbm::{self, Level0, Level1, Level2, NoAbort};
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Attr, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, Level, Order, Pa, Slot, Tlbi, Va};
 use vmemmap_machine::Ets;
-use vmemmap_machine::explored::{Conflict, WorldOptions};
+use vmemmap_machine::explored::{Conflict, Ordering, WorldOptions};
 use vmemmap_machine::op::{Op, Tok};
 
 fn bench(conflict: Conflict, feat_bbm: &[FeatBbm]) -> Bench {
@@ -222,5 +222,19 @@ fn without_ets_an_old_invalid_entry_is_seen_until_the_cpus_own_isb_or_exception(
         b.cpu(0).stop_machine_end();
         assert!(!spurious(&b, 2));
         assert_eq!(b.broke(Invariant::AlwaysTranslates), !ets);
+    }
+}
+
+/// That a CPU has read a new entry tells it something where stores are ordered by the model, not where they count when
+/// they are published.
+#[test]
+fn a_read_of_a_new_entry_ends_faults_where_memory_is_ordered() {
+    for (ordering, faults) in [(Ordering::Ordered, false), (Ordering::Published, true)] {
+        let b = Bench::new(WorldOptions { ordering, ..WorldOptions::default() });
+        b.cpu(0).write(b.pte(5), b.rw(b.spare[0]), Order::Plain);
+        b.cpu(1).read(b.pte(5), Order::Plain);
+        let before = b.world.borrow().spurious_faults();
+        b.cpu(1).load(page(5), Order::Plain);
+        assert_eq!(b.world.borrow().spurious_faults() != before, faults, "{ordering:?}");
     }
 }

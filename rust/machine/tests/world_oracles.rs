@@ -4,8 +4,8 @@ mod bench;
 
 use bench::{Bench, page, request};
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, RangeOp, Rmw, Tlbi, Until, Var,
-    Zone,
+    Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Invariant, Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Tlbi,
+    Until, Var, Zone,
 };
 use vmemmap_machine::explored::WorldOptions;
 use vmemmap_machine::op::Op;
@@ -343,4 +343,16 @@ fn locks_that_keep_others_out_are_known_from_taking_to_release() {
         cpu.release(lock, mode);
         assert_eq!(held(), (0, 0));
     }
+}
+
+#[test]
+fn a_table_of_an_image_is_read_as_it_was_written() {
+    let b = bench();
+    let table = Pa((1 << 30) + (8 << 20));
+    let words = [0, b.rw(b.spare[0]).0, 0, b.ro(b.spare[1]).0];
+    assert!(b.world.borrow_mut().write_table_raw(table, &words, Level::PTE));
+    // Its first life.
+    let read = |index| b.cpu(0).read(Slot { table, index, level: Level::PTE, tok: 1 }, Order::Plain).desc.0;
+    assert_eq!([0, 1, 2, 3].map(read), words);
+    assert!(!b.world.borrow_mut().write_table_raw(table.plus(8), &words, Level::PTE), "not aligned");
 }
