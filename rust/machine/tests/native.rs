@@ -579,3 +579,26 @@ fn sixteen_tebibytes_cost_nothing_until_they_are_used() {
     c.ram[1].bytes += 1 << 30;
     assert!(Machine::new(&c).is_err());
 }
+
+/// What a walk of many entries does is what one read and one write after the other do.
+#[test]
+fn entries_are_updated_where_the_caller_says_so() {
+    let m = machine();
+    let cpu = m.cpu(0);
+    let table = cpu.alloc(request(FrameKind::Table, 0)).unwrap();
+    let slot = |index| Slot { table: table.pa, index, level: Level::PTE, tok: () };
+    for index in 0..16 {
+        cpu.write(slot(index), Desc(0x4000_0003 + (u64::from(index) << 12)), Order::Plain);
+    }
+    let mut seen = Vec::new();
+    cpu.update_each(slot(4), 8, |index, entry| {
+        seen.push((index, entry.desc.0));
+        (index % 2 == 0).then_some(Desc::NONE)
+    });
+    let expected = |index: u16| 0x4000_0003 + (u64::from(index) << 12);
+    assert_eq!(seen, (4..12).map(|index| (index, expected(index))).collect::<Vec<_>>());
+    for index in 0..16 {
+        let gone = (4..12).contains(&index) && index % 2 == 0;
+        assert_eq!(cpu.read(slot(index), Order::Plain).desc.0, if gone { 0 } else { expected(index) }, "{index}");
+    }
+}
