@@ -62,3 +62,12 @@ fn low_addresses_are_those_of_the_firmware() {
     assert!(kind_of_text(&text(0x2000_0000)).unwrap().efi);
     assert!(!kind_of_text(&text(0xffff_0000_2000_0000)).unwrap().efi);
 }
+
+#[test]
+fn a_text_that_prints_what_is_not_mapped_is_known_by_that() {
+    let layout = layouts().swap_remove(0);
+    assert!(kind_of_text(&vmemmap(&layout)).unwrap().holes);
+    let mut writer = TextWriter::new(Vec::new(), layout.version, 4);
+    writer.range(layout.vmemmap_start, layout.vmemmap_start.plus(0x10000), 4, prot::PAGE_KERNEL);
+    assert!(!kind_of_text(&writer.finish().unwrap()).unwrap().holes);
+}

@@ -317,5 +317,8 @@ fn the_word_of_a_tail_tells_its_encoding() {
             }
         }
         assert_eq!(tail_head_by_value(head, 0), None);
+        // A pointer is one wherever it leads.
+        let elsewhere = head.plus(0x5540);
+        assert_eq!(tail_head_by_value(nth_page(head, 1), elsewhere.0 | 1), Some(elsewhere));
     }
 }

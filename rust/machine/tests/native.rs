@@ -602,3 +602,22 @@ fn entries_are_updated_where_the_caller_says_so() {
         assert_eq!(cpu.read(slot(index), Order::Plain).desc.0, if gone { 0 } else { expected(index) }, "{index}");
     }
 }
+
+/// Whatever it held in words before.
+#[test]
+fn a_frame_that_is_filled_reads_as_its_new_template() {
+    let m = machine();
+    let cpu = m.cpu(0);
+    let f = cpu.alloc(request(FrameKind::Vmemmap, 0)).unwrap();
+    let tail = Template::tail_of(Va(0xffff_fc00_0000_0040));
+    for template in [Template::ZERO, Template::POISON, Template::FREE, tail, Template::ZERO] {
+        for index in 0..16 {
+            cpu.store_frame(f, index, 7);
+        }
+        assert!(m.is_materialised(f.pa));
+        cpu.fill_frame(f, template);
+        for index in 0..16 {
+            assert_eq!(cpu.load_frame(f, index), template.word((index & 7) as u8), "{template:?}, word {index}");
+        }
+    }
+}
