@@ -11,7 +11,7 @@ RUST_SOURCES := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml C
 # Everything but the bindings, which hold no logic and would have to link libpython.
 CRATES := --workspace --exclude vmemmap-python
 
-.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants views-table kernels-table mutants fuzz sanitize arrows bench bench-table bench-profile bench-against bench-peers lint docs clean
+.PHONY: run build test test-rust test-loom test-aarch64 test-python wheels smoke nightly variants views-table kernels-table mutants cargo-mutants fuzz sanitize arrows bench bench-table bench-profile bench-against bench-peers lint docs clean
 
 run: build
 	$(BIN)/vmemmap run
@@ -124,6 +124,12 @@ variants: $(VENV)/.built
 # killer first, seconds each; ONLY="NAME …" tries some, RECORD=1 writes new killers into the list.
 mutants: $(VENV)/.built $(VENV)/.dev
 	$(BIN)/python benches/mutants.py $(addprefix --only ,$(ONLY)) $(if $(RECORD),--record)
+
+# Needs `cargo install --locked cargo-mutants`. A sample of one crate, or of each; SHARD=K/N takes another, seconds to
+# minutes a mutant. What lives has to be listed in benches/equivalent_mutants.toml.
+CRATE ?= arch image kernel machine
+cargo-mutants: $(VENV)/.built $(VENV)/.dev
+	for crate in $(CRATE); do $(BIN)/python benches/cargo_mutants.py $$crate $(if $(SHARD),--shard $(SHARD)) || exit 1; done
 
 # Needs nightly with its rust-src (std is instrumented too: else every Arc of it is a report) and valgrind. One test is left
 # out: ThreadSanitizer's shadow leaves no room for 16 TiB. Python's own reports are not ours: a stack that names the

@@ -621,3 +621,24 @@ fn a_frame_that_is_filled_reads_as_its_new_template() {
         }
     }
 }
+
+/// RAM may begin and end inside a chunk of the allocator.
+#[test]
+fn no_frame_outside_ram_is_given_out() {
+    for (before, after) in [(0, 5), (3, 0), (7, 100), (511, 1)] {
+        let (start, bytes) = (0x4000_0000 + before * 0x1000, (3 << 20) + after * 0x1000);
+        let ram = vec![RamRange { start: Pa(start), bytes, boot: true }];
+        let m = Machine::new(&MachineConfig { ram, ..config() }).unwrap();
+        let cpu = m.cpu(0);
+        let mut given = 0;
+        while let Some(frame) = cpu.alloc(request(FrameKind::Vmemmap, 0)) {
+            assert!((start..start + bytes).contains(&frame.pa.0), "{:?}", frame.pa);
+            given += 1;
+        }
+        // All but the root table.
+        assert_eq!(given + 1, bytes >> 12, "{before}, {after}");
+        for outside in [start.wrapping_sub(0x1000), start + bytes] {
+            assert_eq!(m.frame_info(Pa(outside)), None);
+        }
+    }
+}

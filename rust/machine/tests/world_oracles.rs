@@ -67,7 +67,7 @@ fn a_table_that_was_never_linked_may_be_freed_full() {
     let b = bench();
     let cpu = b.cpu(0);
     let table = cpu.alloc(request(FrameKind::Table)).expect("memory");
-    cpu.write(vmemmap_arch::Slot { table: table.pa, tok: table.tok, ..b.pte(0) }, b.rw(b.mapped[0]), Order::Plain);
+    cpu.write(Slot { table: table.pa, tok: table.tok, ..b.pte(0) }, b.rw(b.mapped[0]), Order::Plain);
     cpu.free(table, 0, FrameKind::Table);
     assert_eq!(b.broken(), []);
 }
