@@ -374,6 +374,44 @@ impl<M: Model, A: Actors<M>, S: States> Search<'_, '_, M, A, S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::search::states::Met;
+    use crate::toy::{Line, Op, Programs, Toy};
+
+    /// Two actors whose order nobody can tell. Another worker is still behind the first one's move, and may itself
+    /// leave to us what comes of the second one's: so both orders have to be tried.
+    #[test]
+    fn who_led_to_what_another_is_searching_does_not_sleep() {
+        let reduction = Reduction::CACHE_SLEEP;
+        let programs = Programs(vec![vec![Line::Do(Op::Write(0, 1))], vec![Line::Do(Op::Write(1, 1))]]);
+        let shared = Shared::new(Toy::default());
+        let mut runner = Runner::new(&shared, &programs).expect("stacks");
+        runner.inner().begin(reduction, InvariantSet::NONE, u32::MAX);
+        let here = |runner: &Runner<'_, Toy, Programs>| At { key: runner.inner().key(2, false), decides: true };
+        runner.start();
+        let from = here(&runner);
+        runner.advance(0, 0, Phase::Frontier);
+        let behind = here(&runner);
+        let common = Common::default();
+        assert_eq!([from, behind].map(|at| (&common).meet(at)), [Met::New, Met::New]);
+        let mut finals = 0;
+        let mut count = |_| finals += 1;
+        let mut search = Search::among(&mut runner, reduction, &mut count, &common);
+        let choice = Choice { actor: 0, outcome: 0 };
+        let (open, sleep, elsewhere, done, unsettled, given) = (0b11, 0, 0, 0, 0, 0);
+        let (outcomes, ran, lead, ways) = (0, 0, 0, 0.0);
+        let node = Node { at: from, open, sleep, elsewhere, done, unsettled, given, choice, outcomes, ran, lead, ways };
+        search.begin_at(&[], node);
+        loop {
+            match search.go_on() {
+                End::Running => {}
+                End::Over { unsettled } if !search.backtrack(unsettled) => break,
+                End::Over { .. } => {}
+            }
+        }
+        drop(search);
+        assert_eq!(finals, 1);
+        assert!(!(&common).is_settled(from), "it waits for the other worker");
+    }
 
     /// The last to look for a job wakes those that wait for one.
     #[test]
