@@ -12,8 +12,7 @@ Derived by hand: nothing falls that does not fall between two of them, and of th
 * The PFN walker looks at tails of a page that HVO allocates and frees again: what it reads through is the head's frame
   or the tail's own, and either is mapped until the entry has been exchanged and flushed (R36 is about writes).
 
-With one round of each actor the search decides it in seconds. With two rounds it is not decided in a minute: the actors
-meet at `hugetlb_lock`, the allocator and the locks of hotplug only, and their places multiply.
+With one round of each actor the search decides it in seconds. With two rounds it has not decided it in two minutes.
 """
 
 from __future__ import annotations
