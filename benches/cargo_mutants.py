@@ -42,7 +42,7 @@ SLOW: Final = {"kernel": ("hugetlb_failure",), "machine": ("resident",)}
 OUTSIDE: Final = {
     "arch": ("vmemmap-kernel", "vmemmap-machine", "vmemmap-image"),
     "kernel": ("vmemmap-lab",),
-    "machine": ("vmemmap-kernel", "vmemmap-lab"),
+    "machine": ("vmemmap-kernel", "vmemmap-litmus", "vmemmap-lab"),
     "image": ("vmemmap-lab",),
 }
 """Packages whose tests are tried on what the crate's own let live."""
@@ -63,7 +63,8 @@ class Mutant:
     file: str
     line: str
     outcome: str
-    diff: Path
+    text: str
+    """The whole file with the mutation."""
 
     @property
     def mutation(self) -> str:
@@ -115,16 +116,23 @@ def sampled(crate: str, shard: str, seconds: int) -> list[Mutant]:
 
 def read(outcome: dict[str, Any]) -> Mutant:
     mutant = outcome["scenario"]["Mutant"]
-    lines = (mutants.COPY / mutant["file"]).read_text().splitlines()
+    text = (mutants.COPY / mutant["file"]).read_text()
+    lines = text.splitlines(keepends=True)
+
+    def place(end: str) -> int:
+        at = mutant["span"][end]
+        return sum(map(len, lines[: at["line"] - 1])) + at["column"] - 1
+
+    mutated = text[: place("start")] + mutant["replacement"] + text[place("end") :]
     line = lines[mutant["span"]["start"]["line"] - 1].strip()
-    return Mutant(mutant["name"], mutant["file"], line, outcome["summary"], OUT / outcome["diff_path"])
+    return Mutant(mutant["name"], mutant["file"], line, outcome["summary"], mutated)
 
 
 def killer_of(mutant: Mutant, crate: str) -> str | None:
     """The first test that fails of the slow ones, then of those outside the crate."""
     path = mutants.COPY / mutant.file
     text = path.read_text()
-    subprocess.run(["git", "apply", mutant.diff], cwd=mutants.COPY, check=True)
+    path.write_text(mutant.text)
     try:
         slow = programs(crate)[1]
         runs = [(f"vmemmap-{crate}", *slow)] if slow else []
