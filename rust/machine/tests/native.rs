@@ -642,3 +642,17 @@ fn no_frame_outside_ram_is_given_out() {
         }
     }
 }
+
+#[test]
+fn entries_written_at_once_are_each_the_callers() {
+    let m = machine();
+    let cpu = m.cpu(0);
+    let table = cpu.alloc(request(FrameKind::Table, 0)).unwrap();
+    let slot = |index| Slot { table: table.pa, index, level: Level::PTE, tok: () };
+    let entry = |index: u16| Desc(0x4000_0003 + (u64::from(index) << 12));
+    cpu.write_each(slot(3), 9, &[], entry);
+    for index in 0..16 {
+        let expected = if (3..12).contains(&index) { entry(index) } else { Desc::NONE };
+        assert_eq!(cpu.read(slot(index), Order::Plain).desc, expected, "{index}");
+    }
+}
