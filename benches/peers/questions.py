@@ -20,9 +20,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmemmap.lab.neighbours import WINDOW
+from vmemmap.lab.neighbours import hugepages_and_block
 from vmemmap.lab.scenario import Actor, Operation, Variant, scenario
-from vmemmap.lab.setup import DRAM, SECTION_SIZE, Setup
+from vmemmap.lab.setup import Setup
 
 GRANULE = 65536
 _KERNEL = "6.12"
@@ -46,17 +46,8 @@ def _three(rounds: int) -> dict[str, int]:
     ],
 )
 def peers(m: Setup, rounds: int, ptdump: bool = False, hugepages: int = 1) -> Sequence[Actor]:
-    m.policies = {"linear-map": "blocks", **m.policies}
     # One section holds one hugepage.
-    sections = hugepages + (2 if ptdump else 1)
-    section = SECTION_SIZE[GRANULE]
-    end_of_x = DRAM + 2 * WINDOW[GRANULE]
-    m.configure(granule=GRANULE, hotplug=[(end_of_x - (hugepages + 1) * section, sections * section)])
-    a = [m.memory.add() for _ in range(hugepages)]
-    block = m.memory.add(2 * section if ptdump else section)
-    for one in a:
-        m.setup(one, m.memory.online(one))
-    m.setup(block)
+    a, block = hugepages_and_block(m, GRANULE, hugepages, 2 if ptdump else 1)
     m.scope(window="512 GiB of RAM share PTE table X: the hugepages' sections and the removed block")
     pool = m.pmd_hugepage
     heads = [m.pfn(one.start) for one in a]

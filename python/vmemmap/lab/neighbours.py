@@ -68,6 +68,33 @@ def lone_block(m: Setup, granule: str, *, add: bool = True, online: bool = False
     return block
 
 
+def hugepages_and_block(m: Setup, granule: int, hugepages: int, sections: int = 2) -> tuple[list[Block], Block]:
+    """Configure the machine with sections at the end of a window, and right behind them an offline block whose first
+    section still lies in that window, and the others in the next.
+
+    Args:
+        m: What the scenario function was given.
+        granule: Bytes of a base page.
+        hugepages: How many sections come before the block.
+        sections: How many the block has.
+
+    Returns:
+        The sections, online, and the block.
+    """
+    m.policies = {"linear-map": "blocks", **m.policies}
+    section = SECTION_SIZE[granule]
+    end_of_window = DRAM + 2 * WINDOW[granule]
+    m.configure(
+        granule=granule, hotplug=[(end_of_window - (hugepages + 1) * section, (hugepages + sections) * section)]
+    )
+    online = [m.memory.add() for _ in range(hugepages)]
+    block = m.memory.add(sections * section)
+    for one in online:
+        m.setup(one, m.memory.online(one))
+    m.setup(block)
+    return online, block
+
+
 @dataclass(frozen=True)
 class Neighbours:
     """Section A, with hugepages; B, hot-added and offline; both alone in their window unless `also_live`."""

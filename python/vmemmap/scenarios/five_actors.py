@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..lab.neighbours import WINDOW
+from ..lab.neighbours import hugepages_and_block
 from ..lab.scenario import Actor, Operation, Variant, scenario
-from ..lab.setup import DRAM, SECTION_SIZE, Setup
+from ..lab.setup import Setup
 
 _GRANULE = 65536
 
@@ -33,15 +33,7 @@ _GRANULE = 65536
     variants=[Variant("one-round", "safe", (), {}, "6.12")],
 )
 def five_actors(m: Setup, rounds: int = 1) -> Sequence[Actor]:
-    m.policies = {"linear-map": "blocks", **m.policies}
-    section = SECTION_SIZE[_GRANULE]
-    end_of_window = DRAM + 2 * WINDOW[_GRANULE]
-    m.configure(granule=_GRANULE, hotplug=[(end_of_window - 3 * section, 4 * section)])
-    sections = [m.memory.add(), m.memory.add()]
-    block = m.memory.add(2 * section)
-    for one in sections:
-        m.setup(one, m.memory.online(one))
-    m.setup(block)
+    sections, block = hugepages_and_block(m, _GRANULE, 2)
     m.scope(window="512 GiB of RAM share PTE table X: the hugepages' sections and the removed block, nothing else")
     pool = m.pmd_hugepage
     heads = [m.pfn(one.start) for one in sections]
