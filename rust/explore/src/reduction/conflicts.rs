@@ -193,7 +193,8 @@ impl Sharing {
                             self.break_assumption(location, other as u8);
                         }
                     }
-                    let assumed = &mut self.assumed[self.locations.get(location as usize).row as usize - 1];
+                    let row = self.shared_row(location);
+                    let assumed = &mut self.assumed[row];
                     assumed.actors[way as usize] |= 1 << actor;
                 }
             }
@@ -246,8 +247,13 @@ impl Sharing {
         self.learned |= other.learned;
     }
 
+    /// Number of a shared location among those.
+    fn shared_row(&self, location: u32) -> usize {
+        self.locations.get(location as usize).row as usize - 1
+    }
+
     fn row(&self, location: u32) -> usize {
-        (self.locations.get(location as usize).row as usize - 1) * self.actors
+        self.shared_row(location) * self.actors
     }
 
     fn note(&mut self, location: u32, actor: u8, way: Way, now: u32, held: Held) {
@@ -265,7 +271,7 @@ impl Sharing {
             return;
         }
         self.learned = true;
-        let assumed = self.assumed[self.locations.get(location as usize).row as usize - 1];
+        let assumed = self.assumed[self.shared_row(location)];
         let conflicting = way.against().iter().fold(0, |all, w| all | assumed.actors[*w as usize]);
         if conflicting & !(1 << actor) != 0 {
             self.break_assumption(location, actor);
@@ -273,7 +279,8 @@ impl Sharing {
     }
 
     fn break_assumption(&mut self, location: u32, actor: u8) {
-        let assumed = &mut self.assumed[self.locations.get(location as usize).row as usize - 1];
+        let row = self.shared_row(location);
+        let assumed = &mut self.assumed[row];
         if assumed.broken & 1 << actor == 0 {
             assumed.broken |= 1 << actor;
             self.broken.push((location, actor));
@@ -342,7 +349,7 @@ impl Sharing {
     /// known of one such location is taken to hold for those around that the same actors change. To know of more
     /// accesses than there are is always sound.
     fn spread(&mut self, at: usize, actor: usize, again: impl Fn(usize, u32) -> u32) {
-        let own = (self.locations.get(at).row as usize - 1) * self.actors + actor;
+        let own = self.row(at as u32) + actor;
         let before = self.taken.get(own).map_or([phase::NEVER; WAYS], |u| u.last);
         let uses = &mut self.known[own];
         for (last, before) in uses.last.iter_mut().zip(before) {

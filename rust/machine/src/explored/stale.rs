@@ -162,7 +162,7 @@ impl Stale {
         self.valid().filter(move |r| r.slot == slot)
     }
     pub fn mark(&mut self) {
-        self.marked.clone_from(&self.active);
+        self.marked.set(&self.active.valid, &self.active.invalid);
     }
     pub fn undo(&mut self) {
         self.active.set(&self.marked.valid, &self.marked.invalid);
