@@ -1,8 +1,9 @@
-"""The process pool: workers of which each has a pool of its own, so that a death is the death of one job and not of
-all.
+"""The process pool: worker processes of which each has a pipe of its own, so that a death is the death of one job and
+not of all.
 
-`ProcessPoolExecutor` fails every future when one of its processes dies, and can't be used again. Here a lane is such an
-executor with one process; a broken one is thrown away and the next job gets a fresh process.
+`ProcessPoolExecutor` fails every future when one of its processes dies, and can't be used again. It also keeps open the
+end of the pipe by which its processes answer: one that is killed in the middle of an answer leaves it waiting for the
+rest, for ever. Here only the worker has that end, so its death is the end of the pipe, whatever it was doing.
 """
 
 from __future__ import annotations
@@ -12,20 +13,29 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
-from contextlib import suppress
+from concurrent.futures import BrokenExecutor, Executor, Future
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["ProcessWorkers"]
 
+_SPAWN: Final = multiprocessing.get_context("spawn")
 
-def _begin() -> None:
-    """In each worker: Ctrl-C is the coordinator's, and nobody outlives it."""
+
+def _serve(connection: Connection) -> None:
+    """In each worker: one job after the other. Ctrl-C is the coordinator's, and nobody outlives it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    assert parent is not None
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    while True:
+        function, arguments = connection.recv()
+        try:
+            answer, error = function(*arguments), None
+        except Exception as raised:
+            answer, error = None, raised
+        connection.send((answer, error))
 
 
 def _follow(parent: BaseProcess) -> None:
@@ -34,47 +44,65 @@ def _follow(parent: BaseProcess) -> None:
     os._exit(1)
 
 
+class _Process:
+    def __init__(self) -> None:
+        self._connection, theirs = _SPAWN.Pipe()
+        self._process = _SPAWN.Process(target=_serve, args=(theirs,))
+        try:
+            self._process.start()
+        finally:
+            theirs.close()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    def ask(self, function: Callable[..., Any], arguments: tuple[Any, ...], asked: Future[Any]) -> None:
+        """Wait for the answer, or for its death."""
+        try:
+            self._connection.send((function, arguments))
+            answer, error = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            asked.set_exception(BrokenExecutor(f"a process ended with {self._process.exitcode}"))
+        except Exception as error:
+            # No bytes that could be sent, or none that could be read.
+            asked.set_exception(error)
+        else:
+            if error is None:
+                asked.set_result(answer)
+            else:
+                asked.set_exception(error)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
 class _Lane:
     def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-        self._processes: list[BaseProcess] = []
-        self.current: Future[Any] | None = None
+        self._process: _Process | None = None
+        self._asked: Future[Any] | None = None
 
     @property
     def is_idle(self) -> bool:
-        return self.current is None or self.current.done()
+        return self._asked is None or self._asked.done()
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-        for _ in range(2):
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin)
-            before = set(multiprocessing.active_children())
+        if self._process is None or not self._process.is_alive:
             try:
-                self.current = self._pool.submit(function, *arguments)
-            except BrokenExecutor:
-                # It died with nothing to do.
-                self._renew()
-                continue
-            self._processes += [process for process in multiprocessing.active_children() if process not in before]
-            self.current.add_done_callback(self._note)
-            return self.current
-        raise BrokenExecutor("a fresh worker cannot be started")
-
-    def _note(self, done: Future[Any]) -> None:
-        if not done.cancelled() and isinstance(done.exception(), BrokenExecutor):
-            self._renew()
-
-    def _renew(self) -> None:
-        pool, self._pool, self._processes = self._pool, None, []
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+                self._process = _Process()
+            except OSError as error:
+                raise BrokenExecutor(f"a worker cannot be started: {error}") from error
+        self._asked = Future()
+        # From here on it can't be cancelled, as nobody could tell the worker.
+        self._asked.set_running_or_notify_cancel()
+        threading.Thread(target=self._process.ask, args=(function, arguments, self._asked), daemon=True).start()
+        return self._asked
 
     def end(self) -> None:
-        for process in self._processes:
-            # Gone already, and waited for.
-            with suppress(ValueError):
-                process.kill()
-        self._renew()
+        if self._process is not None:
+            self._process.end()
 
 
 class ProcessWorkers(Executor):
