@@ -1,4 +1,4 @@
-//! Long work on a thread of its own, while this one looks for Ctrl-C.
+//! Work on another thread, while this one looks for Ctrl-C.
 
 use std::convert::Infallible;
 use std::panic::resume_unwind;
@@ -9,13 +9,11 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use crate::at_hand::{Begun, STACK_BYTES};
 use crate::errors::Error;
 
 /// How often signals are looked for, hence how long Ctrl-C can go unnoticed.
 const EVERY: Duration = Duration::from_millis(50);
-
-/// Searches recurse and walks keep tables on the stack; a thread's default of 2 MiB is the main thread's 8 elsewhere.
-const STACK_BYTES: usize = 16 << 20;
 
 /// Run `work` detached from the interpreter. On Ctrl-C `on_interrupt` is called once, to make the work end soon; its
 /// result is returned all the same, with the exception that was pending.
@@ -26,6 +24,30 @@ pub fn interruptible<T: Send>(
     progress: impl FnMut(Python<'_>) -> PyResult<()> + Send,
 ) -> Result<(T, Option<PyErr>), Error> {
     interviewed(py, |_: &SyncSender<Asked<Infallible>>| work(), on_interrupt, progress, |_, never| match never {})
+}
+
+/// The same for short work that owns what it needs: the thread at hand does it.
+pub fn interruptible_at_hand<T: Send + 'static>(
+    py: Python<'_>,
+    work: impl FnOnce() -> T + Send + 'static,
+    on_interrupt: impl Fn() + Sync,
+) -> Result<(T, Option<PyErr>), Error> {
+    py.detach(|| {
+        let mut pending = None;
+        let mut begun = Begun::new(work).map_err(no_thread)?;
+        loop {
+            begun = match begun.end_within(EVERY) {
+                Ok(result) => return Ok((result, pending)),
+                Err(begun) => begun,
+            };
+            if pending.is_none()
+                && let Err(error) = Python::attach(|py| py.check_signals())
+            {
+                pending = Some(error);
+                on_interrupt();
+            }
+        }
+    })
 }
 
 /// What arrives at the thread that waits.
@@ -53,10 +75,7 @@ pub fn interviewed<T: Send, Q: Send>(
                 let _ = sender.send(Asked::Done);
                 result
             });
-            let worker = match worker {
-                Ok(worker) => worker,
-                Err(error) => return Err(Error::Spec(format!("the host refuses another thread: {error}"))),
-            };
+            let worker = worker.map_err(no_thread)?;
             let mut looked = Instant::now();
             loop {
                 let query = match receiver.recv_timeout(EVERY) {
@@ -81,7 +100,7 @@ pub fn interviewed<T: Send, Q: Send>(
                     on_interrupt();
                 }
             }
-            worker.join().map_err(|panic| resume_unwind(panic))
+            Ok::<_, Error>(worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
         })
     })?;
     Ok((result, pending))
@@ -91,23 +110,19 @@ pub fn interviewed<T: Send, Q: Send>(
 /// makes is dropped when it is done.
 pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
     py.detach(|| {
-        let (done, finished) = sync_channel::<T>(1);
-        let worker = Builder::new().name("vmemmap".into()).stack_size(STACK_BYTES).spawn(move || {
-            let _ = done.send(work());
-        });
-        let worker = worker.map_err(|error| Error::Spec(format!("the host refuses another thread: {error}")))?;
+        let mut begun = Begun::new(work).map_err(no_thread)?;
         loop {
-            match finished.recv_timeout(EVERY) {
+            begun = match begun.end_within(EVERY) {
                 Ok(result) => return Ok(result),
-                Err(RecvTimeoutError::Timeout) => Python::attach(|py| py.check_signals())?,
-                // The sender went without a word: a panic, which is passed on.
-                Err(RecvTimeoutError::Disconnected) => match worker.join() {
-                    Ok(()) => return Err(Error::Spec("the work ended without a result".into())),
-                    Err(panic) => resume_unwind(panic),
-                },
-            }
+                Err(begun) => begun,
+            };
+            Python::attach(|py| py.check_signals())?;
         }
     })
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::Spec(format!("the host refuses another thread: {error}"))
 }
 
 /// A flag that work looks at, for `interruptible`.

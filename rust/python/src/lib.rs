@@ -6,6 +6,7 @@
 
 #[allow(unsafe_code)]
 mod arrays;
+mod at_hand;
 mod bench;
 mod collect;
 mod costing;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
@@ -23,7 +24,7 @@ use vmemmap_machine::{Violation, first_frame_alignment};
 use crate::arrays;
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_machine};
-use crate::interrupt::{abandonable, interruptible};
+use crate::interrupt::{abandonable, interruptible_at_hand};
 use crate::layout;
 
 /// Arrays of an image: addresses, levels, words.
@@ -74,8 +75,8 @@ impl<W: Write> PtdumpSink for Text<W> {
 /// An arm64 machine and its kernel. Any thread may call; the kernel's own locks decide who waits.
 #[pyclass(frozen, module = "vmemmap._core")]
 pub struct Machine {
-    /// Boxed: counters are aligned to cache lines, and Python aligns objects to 16 bytes only.
-    live: Box<LiveMachine>,
+    /// Shared with the thread that runs an operation; counters in it are aligned to cache lines.
+    live: Arc<LiveMachine>,
     /// Addresses where a DIMM may be plugged, though nobody named them: RAM only as far as memory was added there.
     slots: Vec<Ram>,
 }
@@ -122,9 +123,14 @@ impl Machine {
     }
 
     /// Run `work` on a thread that Ctrl-C can interrupt: a signal is pending for kernel code then (`-EINTR`).
-    fn interruptibly<T: Send>(&self, py: Python<'_>, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    fn interruptibly<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&LiveMachine) -> T + Send + 'static,
+    ) -> Result<T, Error> {
         let machine = self.live.machine();
-        let (result, interrupted) = interruptible(py, work, || machine.set_signal(true), |_| Ok(()))?;
+        let live = Arc::clone(&self.live);
+        let (result, interrupted) = interruptible_at_hand(py, move || work(&live), || machine.set_signal(true))?;
         machine.set_signal(false);
         interrupted.map_or(Ok(result), |error| Err(error.into()))
     }
@@ -138,7 +144,7 @@ impl Machine {
         guarded(py, || {
             let document: MachineDocument = json(document, "machine")?;
             let kernel = document.kernel()?;
-            let live = abandonable(py, move || LiveMachine::boot(kernel, checked).map(Box::new))??;
+            let live = abandonable(py, move || LiveMachine::boot(kernel, checked).map(Arc::new))??;
             Ok(Self { live, slots: Vec::new() })
         })
     }
@@ -164,7 +170,7 @@ impl Machine {
                 // The tables are in the machine now; of terabytes they are half a gigabyte.
                 drop(image);
                 let live = loading.finish(&real).map_err(refused)?;
-                Ok::<_, Error>(Self { live: Box::new(live), slots })
+                Ok::<_, Error>(Self { live: Arc::new(live), slots })
             })?;
             Ok(live)
         })
@@ -200,7 +206,7 @@ impl Machine {
         guarded(py, || {
             let document: OperationDocument = json(operation, "operation")?;
             let operation = document.operation();
-            self.interruptibly(py, || self.live.run(&operation))?
+            self.interruptibly(py, move |live| live.run(&operation))?
                 .map_err(|errno| Error::Kernel(errno, named(&document)))
         })
     }
@@ -209,7 +215,7 @@ impl Machine {
     fn allocate(&self, py: Python<'_>, hstate: u8, pfns: Vec<u64>) -> PyResult<Vec<u64>> {
         guarded(py, || {
             let heads: Vec<Pfn> = pfns.iter().copied().map(Pfn).collect();
-            let done = self.interruptibly(py, || self.live.allocate_exactly(hstate, &heads))?;
+            let done = self.interruptibly(py, move |live| live.allocate_exactly(hstate, &heads))?;
             done.map(|_| pfns).map_err(|errno| Error::Kernel(errno, "allocating exactly these hugepages".into()))
         })
     }
@@ -218,7 +224,7 @@ impl Machine {
     fn release(&self, py: Python<'_>, hstate: u8, pfns: Vec<u64>) -> PyResult<Vec<u64>> {
         guarded(py, || {
             let heads: Vec<Pfn> = pfns.iter().copied().map(Pfn).collect();
-            let done = self.interruptibly(py, || self.live.free_exactly(hstate, &heads))?;
+            let done = self.interruptibly(py, move |live| live.free_exactly(hstate, &heads))?;
             done.map(|_| pfns).map_err(|errno| Error::Kernel(errno, "freeing exactly these hugepages".into()))
         })
     }
@@ -391,10 +397,10 @@ impl Machine {
     /// The whole text of `kernel_page_tables`.
     fn ptdump(&self, py: Python<'_>) -> PyResult<String> {
         guarded(py, || {
-            let text = self.interruptibly(py, || {
-                let kernel = self.live.kernel();
+            let text = self.interruptibly(py, |live| {
+                let kernel = live.kernel();
                 let mut sink = Text(TextWriter::new(Vec::new(), kernel.layout.version, kernel.geometry.levels));
-                self.live.ptdump(&mut sink);
+                live.ptdump(&mut sink);
                 sink.0.finish()
             })?;
             let text = text.map_err(|error| Error::Spec(error.to_string()))?;
@@ -405,11 +411,12 @@ impl Machine {
     /// The same text into a file, never held as a whole.
     fn write_ptdump(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         guarded(py, || {
-            let written = self.interruptibly(py, || {
-                let kernel = self.live.kernel();
-                let out = BufWriter::with_capacity(1 << 20, File::create(&path)?);
+            let to = path.clone();
+            let written = self.interruptibly(py, move |live| {
+                let kernel = live.kernel();
+                let out = BufWriter::with_capacity(1 << 20, File::create(&to)?);
                 let mut sink = Text(TextWriter::new(out, kernel.layout.version, kernel.geometry.levels));
-                self.live.ptdump(&mut sink);
+                live.ptdump(&mut sink);
                 sink.0.finish()?.flush()
             })?;
             written.map_err(|error| Error::Spec(format!("{}: {error}", path.display())))
