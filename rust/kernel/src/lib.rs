@@ -33,6 +33,7 @@ pub mod check;
 pub mod errno;
 pub mod fault;
 pub mod features;
+pub mod hotplug_lock;
 pub mod hugetlb;
 pub mod hugetlb_vmemmap;
 pub mod kasan;

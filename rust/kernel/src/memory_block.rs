@@ -3,13 +3,10 @@
 
 use vmemmap_arch::{Cpu, FrameKind, Order, Pa, Pfn, RangeOp, Rmw, Template, Zone};
 
+use crate::hotplug_lock::{Path, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug};
 use crate::hugetlb::dissolve;
-use crate::memory_hotplug::{
-    Path, blocks, check_hotplug_memory_range, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done,
-    unlock_device_hotplug,
-};
 use crate::mmu::can_unmap_without_split;
-use crate::mmzone::{MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, section_start};
+use crate::mmzone::{MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, blocks, check_hotplug_memory_range, section_start};
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
 use crate::state::{Block, Section, section_flag};
 use crate::{Errno, Kernel, mutants, page};

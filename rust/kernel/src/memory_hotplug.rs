@@ -2,90 +2,18 @@
 //!
 //! A memory block is one section, the arm64 default. Onlining and offlining are in `memory_block`.
 
-use vmemmap_arch::{Cpu, Invariant, LockId, Mode, Order, Pa, Pfn, Rmw, Template};
+use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Rmw, Template};
 
 use crate::features::MemmapOnMemory;
+use crate::hotplug_lock::{Path, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug};
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
-use crate::mmzone::{block_zone, pfn_valid, section_start};
-use crate::policy::{BlockDevices, HotplugLock};
+use crate::mmzone::{block_zone, blocks, check_hotplug_memory_range, pfn_valid, section_start};
+use crate::policy::BlockDevices;
 use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
 use crate::state::{Block, Scalar, Section, section_flag};
-use crate::{Errno, Kernel, Ram, mmu, mutants, page};
-
-/// Which code path asks for the locks: the mutant `no-device-lock` concerns add and remove only.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Path {
-    AddRemove,
-    OnlineOffline,
-}
-
-fn locked(k: &Kernel, path: Path) -> bool {
-    match k.policies.hotplug {
-        HotplugLock::Kernel => !(path == Path::AddRemove && mutants::no_device_lock(k)),
-        HotplugLock::None => false,
-    }
-}
-
-/// `lock_device_hotplug`.
-pub(crate) fn lock_device_hotplug<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
-    if locked(k, path) {
-        cpu.acquire(LockId::DeviceHotplug, Mode::Write);
-    }
-}
-
-/// `unlock_device_hotplug`.
-pub(crate) fn unlock_device_hotplug<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
-    if locked(k, path) {
-        cpu.release(LockId::DeviceHotplug, Mode::Write);
-    }
-}
-
-/// `mem_hotplug_begin`: `cpus_read_lock`, `mem_hotplug_lock` for write.
-pub(crate) fn mem_hotplug_begin<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
-    if locked(k, path) {
-        cpu.acquire(LockId::CpuHotplug, Mode::Read);
-        cpu.acquire(LockId::MemHotplug, Mode::Write);
-    }
-    cpu.exclusive(Invariant::HotplugExclusive, true);
-}
-
-/// `mem_hotplug_done`.
-pub(crate) fn mem_hotplug_done<C: Cpu>(k: &Kernel, cpu: &C, path: Path) {
-    cpu.exclusive(Invariant::HotplugExclusive, false);
-    if locked(k, path) {
-        cpu.release(LockId::MemHotplug, Mode::Write);
-        cpu.release(LockId::CpuHotplug, Mode::Read);
-    }
-}
-
-/// `get_online_mems`.
-pub fn get_online_mems<C: Cpu>(cpu: &C) {
-    cpu.acquire(LockId::MemHotplug, Mode::Read);
-}
-
-/// `put_online_mems`.
-pub fn put_online_mems<C: Cpu>(cpu: &C) {
-    cpu.release(LockId::MemHotplug, Mode::Read);
-}
+use crate::{Errno, Kernel, Ram, mmu, page};
 
 // ---- ranges ---------------------------------------------------------------------------------------------------------
-
-/// Numbers of the memory blocks of a range.
-pub(crate) fn blocks(k: &Kernel, start: Pa, bytes: u64) -> core::ops::Range<u32> {
-    let first = k.vars.section_number(start);
-    first..first + (bytes >> k.geometry.section_shift()) as u32
-}
-
-/// `check_hotplug_memory_range`: whole memory blocks, at least one, inside what can be addressed.
-///
-/// # Errors
-/// `EINVAL`.
-pub(crate) fn check_hotplug_memory_range(k: &Kernel, start: Pa, bytes: u64) -> Result<(), Errno> {
-    let size = k.geometry.section_size();
-    let end = start.0.checked_add(bytes).ok_or(Errno::EINVAL)?;
-    let whole = bytes != 0 && start.is_aligned(size) && bytes & (size - 1) == 0;
-    if whole && start >= k.vars.base && end <= k.vars.limit.0 { Ok(()) } else { Err(Errno::EINVAL) }
-}
 
 /// `mhp_range_allowed`: the range has addresses in the linear map.
 fn mhp_range_allowed(k: &Kernel, start: Pa, bytes: u64) -> bool {

@@ -3,14 +3,31 @@
 
 use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Va, Zone};
 
-use crate::Kernel;
 use crate::policy::SectionUsage;
 use crate::state::{Block, Section, section_flag};
+use crate::{Errno, Kernel};
 
 /// First address of a section, by its number from `VarMap::base`.
 #[must_use]
 pub fn section_start(k: &Kernel, section: u32) -> Pa {
     k.vars.base.plus(u64::from(section) * k.geometry.section_size())
+}
+
+/// Numbers of the memory blocks of a range.
+pub(crate) fn blocks(k: &Kernel, start: Pa, bytes: u64) -> core::ops::Range<u32> {
+    let first = k.vars.section_number(start);
+    first..first + (bytes >> k.geometry.section_shift()) as u32
+}
+
+/// `check_hotplug_memory_range`: whole memory blocks, at least one, inside what can be addressed.
+///
+/// # Errors
+/// `EINVAL`.
+pub(crate) fn check_hotplug_memory_range(k: &Kernel, start: Pa, bytes: u64) -> Result<(), Errno> {
+    let size = k.geometry.section_size();
+    let end = start.0.checked_add(bytes).ok_or(Errno::EINVAL)?;
+    let whole = bytes != 0 && start.is_aligned(size) && bytes & (size - 1) == 0;
+    if whole && start >= k.vars.base && end <= k.vars.limit.0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// Values of `Block::Zone`: `MMOP_ONLINE_KERNEL`, `MMOP_ONLINE_MOVABLE`.

@@ -4,7 +4,7 @@ use vmemmap_arch::contents::word;
 use vmemmap_arch::{Cpu, Invariant, Pfn, Va};
 
 use crate::Kernel;
-use crate::memory_hotplug::{get_online_mems, put_online_mems};
+use crate::hotplug_lock::{get_online_mems, put_online_mems};
 use crate::mmzone::{pfn_to_online_page, pfn_valid};
 use crate::page::{compound_head, compound_order, flag, page_huge, page_ref_count, read_word, tail_head, test_flag};
 use crate::policy::{ScanSize, Snapshot};

@@ -5,7 +5,7 @@ use vmemmap_arch::layout::{MAX_MARKERS, Marker};
 use vmemmap_arch::{Attr, Cpu, Frame, Invariant, Kind, Level, LockId, Mode, Order, Slot, Va, VaRange};
 
 use crate::Kernel;
-use crate::memory_hotplug::{get_online_mems, put_online_mems};
+use crate::hotplug_lock::{get_online_mems, put_online_mems};
 use crate::policy::{VmapLock, WalkerLock};
 use crate::state::Scalar;
 use crate::static_key::static_branch_add;
