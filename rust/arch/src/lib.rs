@@ -4,11 +4,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod address;
 pub mod bbm;
 pub mod contents;
 pub mod cpu;
 pub mod descriptor;
+pub mod frame;
 pub mod geometry;
 pub mod invariant;
 pub mod layout;
@@ -19,10 +21,12 @@ pub mod section;
 pub mod tables;
 mod violation;
 
+pub use access::*;
 pub use address::{Pa, Pfn, PfnRange, Va, VaRange};
 pub use contents::Template;
-pub use cpu::*;
+pub use cpu::Cpu;
 pub use descriptor::{Attr, Desc, Kind, OutputBits};
+pub use frame::*;
 pub use geometry::{Geometry, Granule, Level, OutputFormat, STRUCT_PAGE_SIZE};
 pub use invariant::{ByInvariant, Invariant, InvariantSet};
 pub use layout::{Layout, RegionOrder, Version};
