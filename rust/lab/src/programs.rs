@@ -5,7 +5,8 @@ use std::io;
 use vmemmap_arch::{Geometry, Observed, Order, Slot, Tlbi, Va};
 use vmemmap_kernel::{Kernel, Operation};
 use vmemmap_machine::explored::Context;
-use vmemmap_machine::op::{Op, OpCpu, Port, Reply, Tok};
+use vmemmap_machine::op::{Op, Reply, Tok};
+use vmemmap_machine::op_cpu::{OpCpu, Port};
 
 use crate::scenario::{Body, Scenario};
 use crate::script::{Transcript, sent};

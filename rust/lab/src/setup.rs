@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 use thiserror::Error;
 use vmemmap_arch::Geometry;
 use vmemmap_kernel::{Errno, Kernel, Operation};
-use vmemmap_machine::op::{Op, OpCpu, Port, Reply};
+use vmemmap_machine::op::{Op, Reply};
+use vmemmap_machine::op_cpu::{OpCpu, Port};
 
 use vmemmap_explore::model::Model;
 

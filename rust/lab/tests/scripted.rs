@@ -22,7 +22,8 @@ use vmemmap_lab::script::{Source, Transcript, sent};
 use vmemmap_lab::session::{self, SessionError};
 use vmemmap_lab::world::{Explored, booted};
 use vmemmap_machine::explored::{Context, WorldOptions};
-use vmemmap_machine::op::{Op, OpCpu, Reply};
+use vmemmap_machine::op::{Op, Reply};
+use vmemmap_machine::op_cpu::OpCpu;
 
 const SECTION: u64 = 128 << 20;
 const PLACE: u64 = 65 << 30;

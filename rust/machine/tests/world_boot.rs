@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use vmemmap_arch::{Geometry, Granule, Layout, Pa, Va, Version, tables};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram, boot};
 use vmemmap_machine::explored::{Direct, World, WorldOptions};
-use vmemmap_machine::op::OpCpu;
+use vmemmap_machine::op_cpu::OpCpu;
 use vmemmap_machine::{MachineConfig, RamRange};
 
 const GIB: u64 = 1 << 30;

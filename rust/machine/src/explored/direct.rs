@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell};
 use vmemmap_arch::Geometry;
 
 use super::world::World;
-use crate::op::{Op, Port, Reply};
+use crate::op::{Op, Reply};
+use crate::op_cpu::Port;
 
 /// A CPU's way into a machine that nobody else uses meanwhile.
 #[derive(Debug)]

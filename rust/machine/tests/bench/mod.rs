@@ -8,7 +8,8 @@ use vmemmap_arch::{
     Alloc, Barrier, Cpu, Desc, Frame, FrameKind, Geometry, Granule, Invariant, Kind, Level, Order, Pa, Slot, Va, Zone,
 };
 use vmemmap_machine::explored::{Direct, World, WorldOptions};
-use vmemmap_machine::op::{Op, OpCpu, Tok};
+use vmemmap_machine::op::{Op, Tok};
+use vmemmap_machine::op_cpu::OpCpu;
 use vmemmap_machine::{MachineConfig, RamRange};
 
 pub const BASE: Va = Va(0xffff_ffff_0000_0000);
