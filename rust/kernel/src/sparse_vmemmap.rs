@@ -178,7 +178,7 @@ fn vmemmap_pte_populate<C: Cpu>(k: &Kernel, cpu: &C, pte: Slot<C::Tok>, storage:
 }
 
 /// PTEs that are at most populated by frames allocated together.
-const BATCH: usize = 32;
+const BATCH: usize = 512;
 
 /// `vmemmap_pte_populate` of so many PTEs that are none: the frames of them all, then the entries. Nobody else can
 /// tell, under `mem_hotplug_lock`.
@@ -190,16 +190,19 @@ fn vmemmap_ptes_populate<C: Cpu>(
     count: usize,
     early: bool,
 ) -> Result<(), Errno> {
-    let (mut frames, mut allocated) = ([Pa(0); BATCH], 0);
+    let mut frames = [Pa(0); BATCH];
     let request =
         Alloc { order: 0, kind: FrameKind::Vmemmap, zone: Zone::Normal, at: None, may_sleep: true, top_down: early };
-    cpu.alloc_each(request, count.min(BATCH), |frame| {
-        if !early {
-            check_new_pages(k, cpu, k.geometry.pfn(frame.pa), 0);
+    let mut slots = frames.iter_mut();
+    let keep = |frame: Frame<C::Tok>| {
+        if let Some(slot) = slots.next() {
+            *slot = frame.pa;
         }
-        frames[allocated] = frame.pa;
-        allocated += 1;
-    });
+    };
+    let allocated = cpu.alloc_each(request, count.min(BATCH), keep);
+    if !early && k.features.stray_types() {
+        frames[..allocated].iter().for_each(|&pa| check_new_pages(k, cpu, k.geometry.pfn(pa), 0));
+    }
     let (bits, attributes) = (k.output, prot::PAGE_KERNEL | k.extra_prot);
     let mut frames = frames.iter();
     let entry = |_| frames.next().map_or(Desc::NONE, |&pa| bits.descriptor(pa, attributes));

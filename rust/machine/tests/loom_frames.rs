@@ -13,7 +13,7 @@ use vmemmap_machine::native::pins::Pins;
 
 /// Runs `test` under each interleaving; one that has no choice to make tests nothing.
 fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
-    static EXECUTIONS: [AtomicUsize; 13] = [const { AtomicUsize::new(0) }; 13];
+    static EXECUTIONS: [AtomicUsize; 15] = [const { AtomicUsize::new(0) }; 15];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let executions = &EXECUTIONS[NEXT.fetch_add(1, Ordering::Relaxed)];
     let mut builder = loom::model::Builder::new();
@@ -229,6 +229,42 @@ fn frames_that_are_popped_together_beside_a_drain_have_one_owner() {
         assert!(theirs == 0b110 || theirs == 0, "{theirs:b}: the first two, or none");
         assert_eq!((mine, theirs >> mine & 1), (3, 0));
         assert_eq!(frames.nr_free(), 2 - u64::from(theirs.count_ones()));
+    });
+}
+
+#[test]
+fn frames_that_are_taken_past_the_magazine_have_one_owner() {
+    model(2, || {
+        let frames = small(3);
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc(0, Zone::Normal, None, false))
+        };
+        let many = frames.alloc_some(0, false, 64).unwrap();
+        let theirs = other.join().unwrap();
+        let mut left = many.mask;
+        if let Some(theirs) = theirs {
+            assert_eq!(left >> theirs & 1, 0);
+            left |= 1 << theirs;
+        }
+        assert_eq!(frames.nr_free(), 3 - u64::from(left.count_ones()));
+        assert_eq!(frames.chunk(0).used(), 512 - frames.nr_free());
+    });
+}
+
+#[test]
+fn an_isolated_chunk_gives_nothing_out_past_the_magazine() {
+    model(2, || {
+        let frames = small(3);
+        let other = {
+            let frames = frames.clone();
+            thread::spawn(move || frames.alloc_some(0, false, 64))
+        };
+        frames.isolate(0, true);
+        frames.settle(0..1);
+        let seen = (0..3).filter(|&f| frames.is_used(f)).fold(0, |mask, f| mask | 1 << f);
+        assert_eq!(other.join().unwrap().map_or(0, |some| some.mask), seen);
+        assert_eq!(frames.nr_free(), 3 - u64::from(seen.count_ones()));
     });
 }
 

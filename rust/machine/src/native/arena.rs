@@ -54,6 +54,15 @@ mod storage {
             let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, length) };
         }
 
+        /// Have the host make the pages of these words now, as if each were stored to. One that cannot makes each at
+        /// the first store.
+        pub fn populate(&self, first: usize, words: usize) {
+            #[cfg(target_os = "linux")]
+            if first.saturating_add(words) <= self.words {
+                let _ = self.map.advise_range(Advice::PopulateWrite, first * 8, words * 8);
+            }
+        }
+
         #[inline]
         pub fn words(&self) -> &[AtomicU64] {
             // SAFETY:
@@ -78,6 +87,7 @@ mod storage {
 
     impl Storage {
         pub fn discard(&self, _first: usize, _words: usize) {}
+        pub fn populate(&self, _first: usize, _words: usize) {}
         pub fn new(words: usize) -> io::Result<Self> {
             Ok(Self((0..words).map(|_| AtomicU64::new(0)).collect()))
         }
@@ -106,6 +116,11 @@ impl Arena {
     /// What these words hold no longer matters: the host gets back what it can, where they read as 0 from now on.
     pub fn discard(&self, first: u64, words: u64) {
         self.0.discard(first as usize, words as usize);
+    }
+    /// These words, as far as there are any, are about to be stored to.
+    pub fn populate(&self, first: u64, words: u64) {
+        let first = (first as usize).min(self.words().len());
+        self.0.populate(first, (words as usize).min(self.words().len() - first));
     }
     /// `None` outside the arena: a wild address is the caller's report, never undefined behaviour.
     #[must_use]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::FrameKind;
 
+use crate::native::ahead::Ahead;
 use crate::native::arena::Arena;
 use crate::native::frames::CHUNK;
 
@@ -164,7 +165,12 @@ pub struct FrameStates {
     list_toks: Arena,
     freed: Arena,
     held: Arena,
+    /// Of the pages of `states`.
+    ahead: Ahead,
 }
+
+/// Words of the smallest page that a host has.
+const SMALLEST_PAGE: u64 = 512;
 
 impl FrameStates {
     /// # Errors
@@ -172,17 +178,42 @@ impl FrameStates {
     pub fn new(frames: u64) -> io::Result<Self> {
         let map = || Arena::new(frames);
         let heads = Arena::new(frames.div_ceil(CHUNK))?;
-        Ok(Self { states: map()?, heads, symbols: map()?, list_toks: map()?, freed: map()?, held: map()? })
+        Ok(Self {
+            states: map()?,
+            heads,
+            symbols: map()?,
+            list_toks: map()?,
+            freed: map()?,
+            held: map()?,
+            ahead: Ahead::new(),
+        })
+    }
+    /// Whether the frame has its state among the heads'.
+    #[inline]
+    #[must_use]
+    pub const fn is_head(frame: u64) -> bool {
+        frame.is_multiple_of(CHUNK)
     }
     #[inline]
     #[must_use]
     pub fn word(&self, frame: u64) -> Option<&AtomicU64> {
-        if frame.is_multiple_of(CHUNK) { self.heads.get(frame / CHUNK) } else { self.states.get(frame) }
+        if Self::is_head(frame) { self.heads.get(frame / CHUNK) } else { self.states.get(frame) }
+    }
+    /// The states of the frames `word * 64..`, as many as there are; a head's is elsewhere.
+    #[inline]
+    #[must_use]
+    pub fn sixty_four(&self, word: u64) -> &[AtomicU64] {
+        let states = self.states.words();
+        let first = (word as usize).saturating_mul(64).min(states.len());
+        &states[first..states.len().min(first + 64)]
     }
     /// Before the states around a frame are read and then changed: a host that has no page for them would give one of
     /// zeroes to read, and make another at the first store.
     #[inline]
     pub fn touch(&self, frame: u64) {
+        if let Some((first, count)) = self.ahead.pages(frame / SMALLEST_PAGE) {
+            self.states.populate(first * SMALLEST_PAGE, count * SMALLEST_PAGE);
+        }
         if let Some(word) = self.states.get(frame) {
             // A store of what is there; not `fetch_or(0)`, which is compiled to a load.
             let _ = word.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);

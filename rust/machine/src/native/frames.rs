@@ -20,7 +20,7 @@ use crate::native::arena::Arena;
 use crate::native::bitmap::{Bitmap, WORDS};
 pub use crate::native::chunk::CHUNK;
 use crate::native::chunk::{Chunk, flag};
-use crate::native::magazines::{GROUP, Magazines, Rest};
+use crate::native::magazines::{GROUP, Magazines, Rest, next_of};
 use crate::native::rooms::Rooms;
 use crate::native::sync::{AtomicU64, Ordering, relax};
 
@@ -35,6 +35,13 @@ pub struct Span {
     pub first: u64,
     pub end: u64,
     pub boot: bool,
+}
+
+/// Of the frames `word * 64..` those in `mask`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Some64 {
+    pub word: u64,
+    pub mask: u64,
 }
 
 /// The allocator.
@@ -208,23 +215,42 @@ impl Frames {
             }
         }
     }
+    /// What `alloc_by` of single frames of the normal zone would give next if no other CPU asked: of 64 frames side by
+    /// side so many. Of few the others of the group are kept at hand; many go past the magazine.
+    #[inline]
+    pub fn alloc_some(&self, cpu: u8, top_down: bool, count: usize) -> Option<Some64> {
+        if let Some(Rest { group, mask }) = self.at_hand(cpu, top_down, count) {
+            return Some(Some64 { word: group * GROUP / 64, mask: mask << (group * GROUP % 64) });
+        }
+        let few = count < GROUP as usize;
+        let first = self.alloc_afresh(Some(cpu), 0, Zone::Normal, None, top_down, few)?;
+        let (word, own) = (first / 64, 1 << (first % 64));
+        let others = if few { 0 } else { self.take_beside(word, next_of(!self.bits.word(word), count - 1, top_down)) };
+        Some(Some64 { word, mask: own | others })
+    }
     /// The frame was found first; the others of its group are the next in that direction.
     fn fill(&self, cpu: u8, first: u64, top_down: bool) {
-        let (group, chunk, shift) = (first / GROUP, first / CHUNK, first / GROUP * GROUP % 64);
+        let (group, shift) = (first / GROUP, first / GROUP * GROUP % 64);
         let wanted = !(self.bits.word(first / 64) >> shift) & ((1 << GROUP) - 1);
         if wanted == 0 || !self.magazines.begin_filling(cpu, group) {
             return;
         }
-        let (wished, mut mask) = (u64::from(wanted.count_ones()), 0);
-        if self.reserve(chunk, wished, false, true).is_some() {
-            mask = self.bits.take_clear(first / 64, wanted << shift) >> shift;
-            let taken = u64::from(mask.count_ones());
-            self.free.0.fetch_sub(taken, Ordering::Relaxed);
-            if taken != wished {
-                self.unreserve(chunk, wished - taken);
-            }
-        }
+        let mask = self.take_beside(first / 64, wanted << shift) >> shift;
         self.magazines.filled(cpu, Rest { group, mask }, top_down);
+    }
+    /// Of 64 frames of the normal zone, one of which was just taken, those in `wanted` that are still free; which.
+    fn take_beside(&self, word: u64, wanted: u64) -> u64 {
+        let (chunk, wished) = (word / WORDS, u64::from(wanted.count_ones()));
+        if wished == 0 || self.reserve(chunk, wished, false, true).is_none() {
+            return 0;
+        }
+        let mask = self.bits.take_clear(word, wanted);
+        let taken = u64::from(mask.count_ones());
+        self.free.0.fetch_sub(taken, Ordering::Relaxed);
+        if taken != wished {
+            self.unreserve(chunk, wished - taken);
+        }
+        mask
     }
     /// What a CPU keeps at hand goes back.
     #[inline]

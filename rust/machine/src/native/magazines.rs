@@ -37,6 +37,20 @@ impl Rest {
     }
 }
 
+/// The first `n` bits of those that are set, in that direction; all if there are not so many.
+#[inline]
+pub fn next_of(set: u64, n: usize, top_down: bool) -> u64 {
+    let mut later = if n < u64::BITS as usize { set } else { 0 };
+    for _ in 0..n.min(u64::BITS as usize) {
+        later &= match later {
+            0 => break,
+            _ if top_down => !(1 << later.ilog2()),
+            _ => later - 1,
+        };
+    }
+    set & !later
+}
+
 /// A CPU's magazine, on a cache line (pair) of its own.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -89,15 +103,7 @@ impl Magazines {
             if all == 0 || n == 0 || (word & TOP_DOWN != 0) != top_down {
                 return None;
             }
-            let mut later = if n < GROUP as usize { all } else { 0 };
-            for _ in 0..n.min(GROUP as usize) {
-                later &= match later {
-                    0 => break,
-                    _ if top_down => !(1 << later.ilog2()),
-                    _ => later - 1,
-                };
-            }
-            let mask = all & !later;
+            let mask = next_of(all, n, top_down);
             let left = if mask == all { 0 } else { word & !mask };
             match magazine.compare_exchange(word, left, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(Rest { group: Rest::of(word).group, mask }),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
 //! | `cpu`, `barriers`, `walk`, `lists` | a CPU without checks, its barriers, translations, lists of frames |
-//! | `arena` | the words (the only `unsafe`) |
+//! | `arena`, `ahead` | the words (the only `unsafe`), which of them are made before they are touched |
 //! | `frames`, `chunk`, `bitmap` | the page frame allocator, the word of a chunk, a bit for each frame |
 //! | `rooms`, `magazines` | where the allocator looks, the frames that CPUs keep at hand |
 //! | `frame_state`, `ranges` | what a frame is, hotplug's part |
@@ -12,6 +12,8 @@
 //! | `locks`, `pins`, `promises`, `injection`, `counters` | what CPUs share besides memory |
 //! | `sync` | the atomics, of the standard library or of loom |
 
+#[cfg(not(loom))]
+mod ahead;
 #[allow(unsafe_code)]
 pub mod arena;
 #[cfg(not(loom))]

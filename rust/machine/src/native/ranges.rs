@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 
 use vmemmap_arch::{FrameKind, InUse, Pa, RangeOp, Zone};
 
-use crate::native::frame_state::{Contents, State, bit};
-use crate::native::frames::{CHUNK, MAX_ORDER};
+use crate::native::frame_state::{Contents, FrameStates, State, bit};
+use crate::native::frames::{CHUNK, MAX_ORDER, Some64};
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
-use crate::native::magazines::{GROUP, Rest};
 use crate::native::sync::relax;
 
 /// Why a run could not be freed.
@@ -37,6 +36,19 @@ impl Default for Freeing {
     fn default() -> Self {
         Self { poison: Contents::Zero, generation: None, wait_for_readers: false }
     }
+}
+
+/// The numbers of the bits that are set, from the lowest or from the highest on.
+#[inline]
+fn bits_of(mut mask: u64, top_down: bool) -> impl Iterator<Item = u64> {
+    core::iter::from_fn(move || {
+        if mask == 0 {
+            return None;
+        }
+        let bit = if top_down { mask.ilog2() } else { mask.trailing_zeros() };
+        mask &= !(1 << bit);
+        Some(u64::from(bit))
+    })
 }
 
 impl Machine {
@@ -78,27 +90,16 @@ impl Machine {
         let flags = if self.is_booting() { bit::RESERVED } else { 0 };
         let mut taken = 0;
         while taken < count {
-            let Some(Rest { group, mask }) = self.frames.at_hand(cpu, top_down, count - taken) else {
-                let Some(frame) = self.frames.alloc_by(Some(cpu), 0, Zone::Normal, None, top_down) else { break };
-                self.states.touch(frame);
-                self.mark_frame(frame, kind, flags);
-                each(frame);
-                taken += 1;
-                continue;
-            };
+            let Some(Some64 { word, mask }) = self.frames.alloc_some(cpu, top_down, count - taken) else { break };
+            self.states.touch(word * 64);
             // After they were taken: whoever comes now finds no way to them.
-            let alone = self.is_alone();
-            let mut left = mask;
-            while left != 0 {
-                let at = if top_down { left.ilog2() } else { left.trailing_zeros() };
-                left &= !(1 << at);
-                let frame = group * GROUP + u64::from(at);
-                if alone {
-                    self.mark_own(frame, kind, flags);
-                } else {
-                    self.mark_frame(frame, kind, flags);
-                }
-                each(frame);
+            if self.is_alone() {
+                self.mark_own(word, mask, kind, flags);
+            } else {
+                bits_of(mask, false).for_each(|bit| self.mark_frame(word * 64 + bit, kind, flags));
+            }
+            for bit in bits_of(mask, top_down) {
+                each(word * 64 + bit);
                 taken += 1;
             }
         }
@@ -110,17 +111,23 @@ impl Machine {
     fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
         let _ = self.states.update(frame, |s| Some(s.single(kind, flags)));
     }
-    /// The same without an atomic instruction, where no other CPU ran when the frame was taken: one that did may have
-    /// translated an address before the frame was freed, and store to it only now.
+    /// The same of several without an atomic instruction, where no other CPU ran when the frames were taken: one that did
+    /// may have translated an address before a frame was freed, and store to it only now.
     #[inline]
-    fn mark_own(&self, frame: u64, kind: FrameKind, flags: u64) {
-        let Some(word) = self.states.word(frame) else { return };
-        let state = State(word.load(Ordering::Acquire));
-        if state.has(bit::CONTENTS_BUSY) {
-            // Stored as it was read, it would be busy for good if that store ended meanwhile.
-            return self.mark_frame(frame, kind, flags);
+    fn mark_own(&self, word: u64, mask: u64, kind: FrameKind, flags: u64) {
+        let states = self.states.sixty_four(word);
+        for bit in bits_of(mask, false) {
+            let frame = word * 64 + bit;
+            let own = if FrameStates::is_head(frame) { self.states.word(frame) } else { states.get(bit as usize) };
+            let Some(own) = own else { continue };
+            let state = State(own.load(Ordering::Relaxed));
+            if state.has(bit::CONTENTS_BUSY) {
+                // Stored as it was read, it would be busy for good if that store ended meanwhile.
+                self.mark_frame(frame, kind, flags);
+            } else {
+                own.store(state.single(kind, flags).0, Ordering::Release);
+            }
         }
-        word.store(state.single(kind, flags).0, Ordering::Release);
     }
 
     /// What all frames of a run that is allocated share, so that one mapped by a block can be told from what replaced
