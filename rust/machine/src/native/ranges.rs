@@ -111,8 +111,8 @@ impl Machine {
     fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
         let _ = self.states.update(frame, |s| Some(s.single(kind, flags)));
     }
-    /// The same of several without an atomic instruction, where no other CPU ran when the frames were taken: one that did
-    /// may have translated an address before a frame was freed, and store to it only now.
+    /// The same of several without an atomic instruction, where no other CPU ran when the frames were taken: one that
+    /// did may have translated an address before a frame was freed, and store to it only now.
     #[inline]
     fn mark_own(&self, word: u64, mask: u64, kind: FrameKind, flags: u64) {
         let states = self.states.sixty_four(word);
