@@ -143,8 +143,8 @@ pub trait Cpu {
     /// Plain stores of 64-bit words, by their number from `va` on, in that order. A machine without scheduling points
     /// may make them as one.
     #[inline]
-    fn store_each(&self, va: Va, words: impl Iterator<Item = (u64, u64)> + Clone) {
-        for (index, value) in words {
+    fn store_each(&self, va: Va, words: &[(u64, u64)]) {
+        for &(index, value) in words {
             self.store(va.plus(index * 8), value, Order::Plain);
         }
     }

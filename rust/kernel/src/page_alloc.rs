@@ -72,17 +72,21 @@ pub(crate) fn prep_compound_pages<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, order:
         fill_each_but_type(k, cpu, page, nr / per_page, Template::tail(word));
     }
     let at = |n: u64, word: u8| n * (STRUCT_PAGE_SIZE / 8) + u64::from(word);
-    // In its place `_nr_pages_mapped` and `_pincount`, and `_hugetlb_cgroup`.
-    let folio = k.features.folio_words_in_tails.then_some([(at(1, word::MAPPING), 0), (at(2, word::MAPPING), 0)]);
-    let words = [
+    let info = (at(1, word::COMPOUND_INFO), u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
+    let [mapping, private, flags, count, compound_head] = [
         (at(0, word::MAPPING), 0),
         (at(0, word::PRIVATE), 0),
         (at(0, word::FLAGS), flag::HEAD),
         (at(0, word::COUNT), Template::FREE.word(word::COUNT)),
         (at(0, word::COMPOUND_HEAD), 0),
     ];
-    let info = (at(1, word::COMPOUND_INFO), u64::from(order) << 8 | COMPOUND_PAGE_DTOR);
-    cpu.store_each(page, core::iter::once(info).chain(folio.into_iter().flatten()).chain(words));
+    if k.features.folio_words_in_tails {
+        // In its place `_nr_pages_mapped` and `_pincount`, and `_hugetlb_cgroup`.
+        let folio = [(at(1, word::MAPPING), 0), (at(2, word::MAPPING), 0)];
+        cpu.store_each(page, &[info, folio[0], folio[1], mapping, private, flags, count, compound_head]);
+    } else {
+        cpu.store_each(page, &[info, mapping, private, flags, count, compound_head]);
+    }
 }
 
 /// `free_pages_prepare` of a compound page: the struct pages are those of free base pages again.

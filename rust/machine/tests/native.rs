@@ -122,7 +122,7 @@ fn words_that_are_stored_together_are_those_stored_alone() {
                 f
             });
             if together {
-                cpu.store_each(va.plus(skip), words.iter().copied());
+                cpu.store_each(va.plus(skip), words);
             } else {
                 words.iter().for_each(|&(n, value)| cpu.store(va.plus(skip + n * 8), value, Order::Plain));
             }

@@ -188,14 +188,14 @@ impl Machine {
             },
         }
     }
-    /// Stores of these words, by their numbers, as one of all of them. `false` if the frame has words, or would need
-    /// them; nothing is stored then.
-    pub(crate) fn store_symbol(&self, frame: u64, words: impl Iterator<Item = (u64, u64)> + Clone) -> bool {
+    /// Stores of these words, by their numbers from `first` on, as one of all of them. `false` if the frame has words,
+    /// or would need them; nothing is stored then.
+    pub(crate) fn store_symbol(&self, frame: u64, first: u64, words: &[(u64, u64)]) -> bool {
         let Some(at) = self.states.symbol(frame) else { return false };
         loop {
             let Some(Held::Symbol(symbol)) = self.held(frame) else { return false };
-            let stored = |symbol: Symbol, (index, value)| symbol.with_word(index, value);
-            let Some(new) = words.clone().try_fold(symbol, stored) else { return false };
+            let stored = |symbol: Symbol, &(index, value): &(u64, u64)| symbol.with_word(first + index, value);
+            let Some(new) = words.iter().try_fold(symbol, stored) else { return false };
             let (old_bits, new_bits) = (symbol.bits(), new.bits());
             if new == symbol || at.compare_exchange(old_bits, new_bits, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return true;

@@ -420,15 +420,14 @@ impl Cpu for Native<'_> {
         }
         self.reach(va, Access::Store, |frame, index| self.machine.rmw_word(frame, index, op, order))
     }
-    fn store_each(&self, va: Va, words: impl Iterator<Item = (u64, u64)> + Clone) {
+    fn store_each(&self, va: Va, words: &[(u64, u64)]) {
         let entries = self.geometry().entries() as u64;
         let Some((frame, first)) = self.translate(va, Access::Store) else { return };
-        let inside = words.clone().all(|(index, _)| first + index < entries);
-        let words = words.map(|(index, value)| (first + index, value));
-        if inside && self.machine.store_symbol(frame, words.clone()) {
-            self.tally.add(Count::Store, words.count() as u64);
+        let inside = words.iter().all(|&(index, _)| first + index < entries);
+        if inside && self.machine.store_symbol(frame, first, words) {
+            self.tally.add(Count::Store, words.len() as u64);
         } else {
-            words.for_each(|(index, value)| self.store(va.plus((index - first) * 8), value, Order::Plain));
+            words.iter().for_each(|&(index, value)| self.store(va.plus(index * 8), value, Order::Plain));
         }
     }
     fn fill(&self, va: Va, template: Template) {

@@ -10,17 +10,30 @@ use vmemmap_arch::{Desc, Invariant, Kind, Level, Pa, Slot, Va};
 use crate::native::cpu::{Access, Native, Walked, word};
 
 impl Native<'_> {
-    /// Walk the tables as they are now: the last table, its level, and what was read there. `None`: reported.
-    #[inline]
-    fn walk(&self, va: Va) -> Option<(Pa, Level, Desc)> {
-        let g = self.machine.geometry();
+    /// The last table, if a walk from the root would end in it, and what its entry for `va` holds now.
+    #[inline(always)]
+    fn remembered(&self, va: Va) -> Option<(Pa, Desc)> {
         let version = self.machine.upper_stores.0.load(Ordering::Acquire);
         let (first, index) = self.machine.pte_table_of(va);
         let last = self.walked.get();
-        if last.first == first && last.version == version {
-            let at = self.machine.word_at(last.table, index)?;
-            return Some((last.table, Level::PTE, Desc(word(at))));
+        if last.first != first || last.version != version {
+            return None;
         }
+        self.machine.word_at(last.table, index).map(|at| (last.table, Desc(word(at))))
+    }
+    /// Walk the tables as they are now: the last table, its level, and what was read there. `None`: reported.
+    #[inline]
+    fn walk(&self, va: Va) -> Option<(Pa, Level, Desc)> {
+        match self.remembered(va) {
+            Some((table, desc)) => Some((table, Level::PTE, desc)),
+            None => self.walk_from_root(va),
+        }
+    }
+    #[inline(never)]
+    fn walk_from_root(&self, va: Va) -> Option<(Pa, Level, Desc)> {
+        let g = self.machine.geometry();
+        let version = self.machine.upper_stores.0.load(Ordering::Acquire);
+        let (first, _) = self.machine.pte_table_of(va);
         let mut table = self.machine.root();
         let mut level = g.top();
         loop {
@@ -44,11 +57,15 @@ impl Native<'_> {
         }
     }
     /// The frame that `va` translates to by what a walk read at `level`, and the number of the word in it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn output(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
         if level == Level::PTE && desc.is_table_type() && (access == Access::Load || desc.is_writable()) {
             return Some((self.machine.frame_of(self.machine.output.of(desc)), self.machine.in_page(va) >> 3));
         }
+        self.output_of_other(va, level, desc, access)
+    }
+    #[inline(never)]
+    fn output_of_other(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
         let g = self.machine.geometry();
         match g.kind(desc, level) {
             Kind::Page(pa) | Kind::Block(pa) if access == Access::Load || desc.is_writable() => {
@@ -80,9 +97,13 @@ impl Native<'_> {
         }
     }
     /// Walk the tables as they are now: the frame that `va` translates to, and the number of the word in it.
+    #[inline]
     pub(super) fn translate(&self, va: Va, access: Access) -> Option<(u64, u64)> {
-        let (_, level, desc) = self.walk(va)?;
-        self.output(va, level, desc, access)
+        if let Some((_, desc)) = self.remembered(va) {
+            return self.output(va, Level::PTE, desc, access);
+        }
+        let (_, level, desc) = self.walk_from_root(va)?;
+        self.output_of_other(va, level, desc, access)
     }
     /// The leaves that translate so many pages from `va` on, one walk for those of one table, until `each` says no.
     #[inline]
