@@ -303,10 +303,16 @@ def test_threads_share_a_machine(machine: Machine) -> None:
 def test_ctrl_c_ends_a_stress_before_its_time() -> None:
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.3, signal.pthread_kill, [main, signal.SIGINT])
-    timer.start()
-    result = vmemmap.stress("R6", seconds=30.0)
-    timer.join()
+    runs = threading.Event()
+
+    def interrupt() -> None:
+        runs.wait(30.0)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    result = vmemmap.stress("R6", seconds=30.0, progress=lambda *_: runs.set())
+    thread.join()
     assert result.interrupted
     assert result.seconds < 30
 

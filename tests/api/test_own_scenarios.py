@@ -96,11 +96,12 @@ def test_ctrl_c_ends_the_exploration_of_policies_before_its_end() -> None:
     # To the main thread, as a terminal's would be: another thread's would not wake it.
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.5, signal.pthread_kill, [main, signal.SIGINT])
+    timer = threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT])
     seen = 0
-    timer.start()
     with pytest.raises(KeyboardInterrupt), closing(explore_all(2, 60.0)) as rows:
         for _ in rows:
+            if not seen:
+                timer.start()
             seen += 1
     timer.join()
     assert seen < len(cases())
