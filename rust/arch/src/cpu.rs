@@ -62,6 +62,18 @@ pub trait Cpu {
             each(index, self.read(Slot { index, ..at }, Order::Plain));
         }
     }
+    /// `read_each` of which only a change matters: the bits in `mask` of the first entry, and of each that differs in
+    /// them from the one before.
+    #[inline]
+    fn read_changes(&self, at: Slot<Self::Tok>, count: usize, mask: u64, mut each: impl FnMut(u16, u64)) {
+        let mut before = None;
+        self.read_each(at, count, |index, entry| {
+            let found = entry.desc.0 & mask;
+            if before.replace(found) != Some(found) {
+                each(index, found);
+            }
+        });
+    }
     /// `write` of `count` entries from `at` on, in order, each followed by the barriers `then`; `new` makes the entry
     /// of an index. A machine without scheduling points may look the table up once.
     #[inline]

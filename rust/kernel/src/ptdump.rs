@@ -133,16 +133,24 @@ fn walk_table<C: Cpu, S: PtdumpSink>(
         // Every PTE is noted, none ones too. Where no marker falls into the table, only a change of protection can
         // matter after the first.
         let quiet = last < state.next_marker;
+        let count = to + 1 - from;
+        let addr = |index: u16| start.plus((usize::from(index) - from) as u64 * span);
+        if quiet && C::KEEPS_TABLES {
+            let mut first = true;
+            cpu.read_changes(slot(from), count, PROT_MASK, |index, found| {
+                if core::mem::take(&mut first) {
+                    state.note_page(addr(index), 4, found);
+                } else {
+                    state.note_prot(addr(index), found);
+                }
+            });
+            return;
+        }
         let mut prot = u64::MAX;
-        cpu.read_each(slot(from), to + 1 - from, |index, entry| {
+        cpu.read_each(slot(from), count, |index, entry| {
             let found = entry.desc.0 & PROT_MASK;
             if found != prot {
-                let addr = start.plus((usize::from(index) - from) as u64 * span);
-                if prot == u64::MAX {
-                    state.note_page(addr, 4, found);
-                } else {
-                    state.note_prot(addr, found);
-                }
+                state.note_page(addr(index), 4, found);
                 prot = if quiet { found } else { u64::MAX };
             }
             if !S::READ {

@@ -90,6 +90,30 @@ fn an_optimised_hugepage_is_a_writable_page_and_a_read_only_range() {
     assert!(m.violations().is_empty(), "{:?}", m.violations());
 }
 
+/// A CPU without checks looks at several entries of a table together.
+#[test]
+fn every_cpu_dumps_the_same() {
+    for (granule, va_bits, head) in
+        [(Granule::K4, 48, 0x40000), (Granule::K16, 47, 0x10000), (Granule::K64, 48, 0x4000)]
+    {
+        let (k, m) = machine(granule, va_bits, Version::V6_1, 4);
+        for (hstate, at) in [(1, Some(Pfn(head + 8192))), (0, None), (1, None), (1, None)] {
+            let _ = Operation::HugetlbAlloc { hstate, at }.run(&k, &m.checked_cpu(0));
+        }
+        let lines = |native: bool| {
+            let mut lines = Lines::default();
+            if native {
+                ptdump_walk_pgd(&k, &m.cpu(0), whole_range(&k), &mut lines);
+            } else {
+                ptdump_walk_pgd(&k, &m.checked_cpu(0), whole_range(&k), &mut lines);
+            }
+            lines.0
+        };
+        assert_eq!(lines(true), lines(false), "{granule:?}");
+        assert!(lines(true).len() > 12, "{granule:?}: {:?}", lines(true));
+    }
+}
+
 #[test]
 fn markers_are_in_the_layouts_order_and_the_last_line_ends_at_zero() {
     for (granule, va_bits, version) in [

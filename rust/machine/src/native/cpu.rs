@@ -127,12 +127,6 @@ impl<'m> Native<'m> {
         taken
     }
 
-    /// So many words of a table; `None` outside the machine.
-    #[inline(always)]
-    pub(super) fn words_from(&self, at: Slot<()>, count: usize) -> Option<&[AtomicU64]> {
-        let first = self.machine.word_number(at.table, u64::from(at.index)) as usize;
-        self.machine.words.words().get(first..first.checked_add(count)?)
-    }
     /// Access what `va` translates to; again, if the frame was taken out of the tables in between.
     #[inline]
     fn reach<T: Default>(&self, va: Va, access: Access, perform: impl Fn(u64, u64) -> Reached<T>) -> T {
@@ -287,13 +281,12 @@ impl Cpu for Native<'_> {
         }
     }
     #[inline]
+    fn read_changes(&self, at: Slot<()>, count: usize, mask: u64, each: impl FnMut(u16, u64)) {
+        self.changes_from(at, count, mask, each);
+    }
+    #[inline]
     fn skip_none(&self, at: Slot<()>, entries: usize) -> usize {
-        let Some(words) = self.words_from(at, entries) else { return 0 };
-        // Eight at a time, as long as all of them are none.
-        let mut none = words.chunks_exact(8).take_while(|w| w.iter().fold(0, |or, w| or | word(w)) == 0).count() * 8;
-        none += words[none..].iter().take_while(|w| word(w) == 0).count();
-        self.tally.add(Count::Read, none as u64);
-        none
+        self.none_from(at, entries)
     }
     #[inline]
     fn write_each(&self, at: Slot<()>, count: usize, then: &[Barrier], mut new: impl FnMut(u16) -> Desc) {

@@ -3,7 +3,8 @@
 //! | module | what |
 //! |---|---|
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
-//! | `cpu`, `barriers`, `walk`, `lists` | a CPU without checks, its barriers, translations, lists of frames |
+//! | `cpu`, `barriers`, `lists` | a CPU without checks, its barriers, lists of frames |
+//! | `walk`, `scan` | what such a CPU translates, many entries of a table looked at |
 //! | `arena`, `ahead` | the words (the only `unsafe`), which of them are made before they are touched |
 //! | `frames`, `chunk`, `bitmap` | the page frame allocator, the word of a chunk, a bit for each frame |
 //! | `rooms`, `magazines` | where the allocator looks, the frames that CPUs keep at hand |
@@ -44,6 +45,8 @@ pub(crate) mod promises;
 #[cfg(not(loom))]
 pub(crate) mod ranges;
 mod rooms;
+#[cfg(not(loom))]
+mod scan;
 #[cfg(not(loom))]
 mod symbol;
 mod sync;
