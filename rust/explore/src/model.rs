@@ -176,6 +176,10 @@ pub trait Model {
     fn over_approximate(&mut self, _on: bool) -> bool {
         false
     }
+    /// Whether the operation conflicts with fewer others where this model is over-approximated.
+    fn is_over_approximated(&self, _actor: u8, _op: &Self::Op) -> bool {
+        false
+    }
     /// The state now, to go back to while it is an ancestor: no `rollback` to an earlier mark, and no `reset`, came
     /// between.
     fn checkpoint(&mut self) -> Self::Mark;

@@ -69,6 +69,10 @@ impl Model for Explored {
         World::over_approximate(self, on && is);
         is
     }
+    fn is_over_approximated(&self, actor: u8, op: &Op) -> bool {
+        self.options().store_buffer == 0
+            && matches!(*op, Op::Tlbi(tlbi) if World::is_over_approximated(self, actor, tlbi))
+    }
     fn checkpoint(&mut self) -> Mark {
         World::checkpoint(self)
     }

@@ -8,6 +8,7 @@ mod family;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use common::limits;
 use family::mutants::{EARLY_MUTANTS, MUTANTS, WEAK_MUTANTS};
 use family::programs::{Corpus, Shape};
 use family::{Line, Mutant, Past, Programs, Setup, Watched, page, search, search_by, search_parts, shrunk};
@@ -22,6 +23,7 @@ use vmemmap_explore::reduction::options::Fault;
 use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_explore::runtime::runner::Runner;
+use vmemmap_explore::search::dfs::Search;
 use vmemmap_explore::search::report::{Ended, Final, Report};
 use vmemmap_machine::config::Ets;
 use vmemmap_machine::explored::{LocationKind, World, WorldOptions};
@@ -260,6 +262,30 @@ fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
     assert_eq!(answer(&programs, &judged, Reduction::PRODUCT).0, Verdict::Safe);
     let fault = Fault::Unconfirmed;
     assert_eq!(answer(&programs, &judged, Reduction { fault, ..Reduction::PRODUCT }).0, Verdict::Violated);
+}
+
+/// Where no broadcast invalidate is a scheduling point there are no fewer states in the over-approximation.
+#[test]
+fn only_a_search_in_which_invalidates_are_scheduling_points_gives_way() {
+    let (order, past) = (Order::Plain, Past::Quiet);
+    let setup = Arc::new(Setup::new(&WorldOptions::default(), 2, past));
+    let add = Op::VarStore { var: Var(0), value: 1, order };
+    let gives_way = |invalidate: Op| {
+        let own = |n| {
+            let clear = Op::Write { at: setup.pte(0, n), new: Desc::NONE, order };
+            vec![clear, Op::Barrier(Barrier::DsbIshst), invalidate, Op::Barrier(Barrier::DsbIsh), add]
+        };
+        let lines = [own(0), own(1)].map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
+        let programs = Programs { lines, setup: setup.clone(), past, early: Vec::new() };
+        let shared = Shared::new(Watched::new(programs.setup.world.clone(), None));
+        let mut runner = Runner::new(&shared, &programs).expect("stacks");
+        Search::new(&mut runner, UNREHEARSED, &mut |_| {})
+            .giving_way_after(Some(1))
+            .run(InvariantSet::NONE, u32::MAX, &mut limits(u64::MAX, &mut |_| {}))
+            .gave_way
+    };
+    assert!(gives_way(Op::Tlbi(Tlbi::Vmalle1is)));
+    assert!(!gives_way(Op::Tlbi(Tlbi::Vmalle1)));
 }
 
 /// An IOMMU's invalidate touches what others overwrite and publish before it executes, though nothing is there yet.

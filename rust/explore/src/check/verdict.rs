@@ -94,31 +94,30 @@ impl Check<'_> {
         limits: (Option<Instant>, u64),
         progress: &mut dyn FnMut(Progress),
     ) -> (Report, bool) {
-        let work = runner.work();
         let sought = self.sought(runner, ending);
-        if self.asks_first() {
-            let little = self.options.over_approximate_after;
-            let report = self.run(runner, ending, (limits.0, limits.1.min(little)), self.settle(), progress);
-            if report.ended != Ended::Budget || runner.work() - work < little {
+        let gives_way_after = self.asks_first().then_some(self.options.over_approximate_after);
+        if gives_way_after != Some(0) {
+            let report = self.run(runner, ending, limits, self.settle(), gives_way_after, progress);
+            if !report.gave_way {
                 return (report, false);
             }
-            if !report.has_found(sought) && runner.over_approximate(true) {
-                // Up to a first violation, which is the model's or not: if not, nothing is gained by going on.
-                let mut report = self.run(runner, ending, limits, Some(Duration::ZERO), progress);
-                let mut confirmed = self.confirm(runner, &mut report, known);
-                let waits = self.options.settle_seconds != 0.0;
-                if confirmed && report.ended == Ended::Budget && report.has_found(sought) && waits {
-                    let first = report.first;
-                    runner.over_approximate(true);
-                    report = Report { first, ..self.run(runner, ending, limits, self.settle(), progress) };
-                    confirmed = self.confirm(runner, &mut report, known);
-                }
-                if confirmed || report.ended == Ended::Interrupted {
-                    return (report, true);
-                }
+        }
+        if runner.over_approximate(true) {
+            // Up to a first violation, which is the model's or not: if not, nothing is gained by going on.
+            let mut report = self.run(runner, ending, limits, Some(Duration::ZERO), None, progress);
+            let mut confirmed = self.confirm(runner, &mut report, known);
+            let waits = self.options.settle_seconds != 0.0;
+            if confirmed && report.ended == Ended::Budget && report.has_found(sought) && waits {
+                let first = report.first;
+                runner.over_approximate(true);
+                report = Report { first, ..self.run(runner, ending, limits, self.settle(), None, progress) };
+                confirmed = self.confirm(runner, &mut report, known);
+            }
+            if confirmed || report.ended == Ended::Interrupted {
+                return (report, true);
             }
         }
-        (self.run(runner, ending, limits, self.settle(), progress), false)
+        (self.run(runner, ending, limits, self.settle(), None, progress), false)
     }
 
     /// Violations that settle the search. In a part of one they end no execution, so that what all parts find is what
@@ -174,6 +173,7 @@ impl Check<'_> {
         ending: InvariantSet,
         (deadline, work): (Option<Instant>, u64),
         settle: Option<Duration>,
+        gives_way_after: Option<u64>,
         progress: &mut dyn FnMut(Progress),
     ) -> Report {
         let work = runner.work().saturating_add(work);
@@ -200,6 +200,7 @@ impl Check<'_> {
                 return Search::new(runner, reduction, &mut |_| {})
                     .seeking(sought)
                     .to_depth(split.map(|depth| depth as usize))
+                    .giving_way_after(gives_way_after)
                     .with_workers(self.options.workers)
                     .branching_after(self.options.branches_after)
                     .run(ending, self.options.step_bound, &mut limits);
@@ -377,7 +378,7 @@ impl Check<'_> {
         let report = if beside {
             self.search(runner, InvariantSet::NONE, known, (deadline, work), progress).0
         } else {
-            self.run(runner, InvariantSet::NONE, (deadline, work), None, progress)
+            self.run(runner, InvariantSet::NONE, (deadline, work), None, None, progress)
         };
         let (seen_all, found) = (report.exhaustive(), set_of(report.found.keys()));
         let more = Report {

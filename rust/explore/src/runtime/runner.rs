@@ -118,6 +118,14 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         has
     }
 
+    /// Whether one of these is about to do what conflicts with fewer in the over-approximation.
+    pub(crate) fn is_over_approximated(&self, actors: u16) -> bool {
+        let inner = self.inner();
+        (0..self.count).filter(|actor| actors & 1 << actor != 0).any(|actor| {
+            inner.actors[actor].pending.is_some_and(|op| inner.model.is_over_approximated(actor as u8, &op))
+        })
+    }
+
     pub(crate) fn grew(&self) -> bool {
         self.inner().sharing.grew()
     }

@@ -65,7 +65,7 @@ use crate::reduction::sleep;
 use crate::runtime::execution::{Actors, Phase};
 use crate::runtime::runner::Runner;
 use crate::runtime::schedule::{Choice, Cost, Prefix, PrefixStep, goes_on};
-use crate::search::limits::{Clock, Limits};
+use crate::search::limits::{Clock, Limits, OverApproximated};
 use crate::search::node::{End, Next, Node, OVER};
 use crate::search::report::{Ended, Final, MAX_PREFIXES, Progress, Report};
 use crate::search::states::{At, Met, Own, States};
@@ -116,7 +116,7 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>, S = Own> {
     found_earlier: BTreeMap<Invariant, Vec<PrefixStep>>,
     /// What was violated beside the search, by the schedule prefix that led there.
     pub(crate) found_beside: BTreeMap<Invariant, Vec<PrefixStep>>,
-    directed: bool,
+    pub(crate) directed: bool,
     /// Operations after which executions end, if they are to be gone on with elsewhere.
     depth: Option<usize>,
     /// See `Prefix::asleep`.
@@ -127,9 +127,11 @@ pub struct Search<'r, 'env, M: Model, A: Actors<M>, S = Own> {
     pub(crate) branched: bool,
     /// Work of this iteration after which it branches, and what earlier ones took.
     branches_after: u64,
-    began_at_work: u64,
+    pub(crate) began_at_work: u64,
     /// Work of this iteration that went into executions beside the search.
     pub(crate) work_beside: u64,
+    /// What it is searched for as long as it may give way to a search of the over-approximation.
+    pub(crate) over_approximated: Option<OverApproximated>,
     pub(crate) workers: Option<Workers<'r, 'env, M, A>>,
     /// Operations that workers executed.
     pub(crate) steps_of_workers: u64,
@@ -167,6 +169,7 @@ impl<'r, 'env, M: Model, A: Actors<M>, S: States> Search<'r, 'env, M, A, S> {
             branches_after: BRANCHES_AFTER,
             began_at_work: 0,
             work_beside: 0,
+            over_approximated: None,
             workers: None,
             steps_of_workers: 0,
         }
@@ -241,11 +244,11 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if grew && self.is_over() {
                 if self.report.iterations == 1 && self.warms_up() {
                     self.warm_up(ending, began, limits);
-                } else if self.warms_up() && self.runner.work() - self.began_at_work >= LONG {
+                } else if self.is_long() {
                     self.sample(ending, began, limits);
                 }
                 end = self.begin_iteration();
-            } else if self.is_to_direct() && self.report.executions >= UNDIRECTED {
+            } else if self.directs_now() {
                 self.directed = true;
                 self.explore_directed(ending, began, limits);
                 end = self.begin_iteration();
@@ -275,6 +278,9 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if work >= limits.work {
                 break Ended::Budget;
             }
+            if self.gives_way() {
+                break Ended::Budget;
+            }
             if let Some(now) = clock.tick() {
                 self.report.steps = self.runner.inner().total_steps - first_steps + self.steps_of_workers;
                 (limits.progress)(self.progress());
@@ -302,11 +308,6 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report
     }
 
-    /// Whether directed executions are still to come, if the search has many.
-    fn is_to_direct(&self) -> bool {
-        !self.directed && self.report.first.is_none() && self.warms_up()
-    }
-
     /// Whether the iteration has gone on for so long that it will most likely be the last.
     ///
     /// From here on nothing better is taken in the place of what was found: what is found now depends on who comes
@@ -331,7 +332,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         }
     }
 
-    fn warms_up(&self) -> bool {
+    pub(crate) fn warms_up(&self) -> bool {
         self.reduction.fusion == Fusion::Invisible
             && !matches!(self.reduction.fault, Fault::NoWarmUp | Fault::BrokenAssumptionUnnoticed)
     }
@@ -564,6 +565,9 @@ impl<M: Model, A: Actors<M>, S: States> Search<'_, '_, M, A, S> {
             self.states.leave(at, std::iter::empty());
             return OVER;
         }
+        if at.decides {
+            self.weigh(enabled);
+        }
         self.nodes.push(Node {
             at,
             open,
@@ -685,12 +689,6 @@ impl<M: Model, A: Actors<M>, S: States> Search<'_, '_, M, A, S> {
 fn chosen(nodes: &[Node]) -> Vec<Choice> {
     nodes.iter().map(|n| n.choice).collect()
 }
-
-/// Executions without a violation, after which a search goes on to directed executions.
-const UNDIRECTED: u64 = 1000;
-
-/// Work of an iteration after which what it learned is worth looking for more of the kind. A tenth of a second.
-const LONG: u64 = 500_000;
 
 /// Work of an iteration after which it may be left to several workers: about as much as starting them costs, many times
 /// over.

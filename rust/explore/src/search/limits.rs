@@ -21,6 +21,16 @@ pub struct Limits<'a> {
     pub progress: &'a mut dyn FnMut(Progress),
 }
 
+/// What a search has come to that may give way to one of the over-approximation.
+pub(crate) struct OverApproximated {
+    /// Work of the runner when it began, and at which to look next.
+    pub begun: u64,
+    pub due: u64,
+    /// States with a choice, and those of them in which somebody might do what has fewer conflicts there.
+    pub points: u64,
+    pub concerned: u64,
+}
+
 /// Looks at the time only now and then.
 pub(crate) struct Clock {
     ticks: u32,

@@ -22,6 +22,12 @@ const WARM_UPS: usize = 20;
 /// The part of all work so far that samples may take in vain: one in so many.
 const SAMPLED: u64 = 8;
 
+/// Executions without a violation, after which a search goes on to directed executions.
+const UNDIRECTED: u64 = 1000;
+
+/// Work of an iteration after which what it learned is worth looking for more of the kind. A tenth of a second.
+const LONG: u64 = 500_000;
+
 /// Points of one actor at which a directed execution stops it.
 const STOPS: usize = 128;
 
@@ -77,6 +83,20 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
         }
     }
 
+    /// Whether directed executions are still to come, if the search has many.
+    pub(crate) fn is_to_direct(&self) -> bool {
+        !self.directed && self.report.first.is_none() && self.warms_up()
+    }
+
+    pub(crate) fn directs_now(&self) -> bool {
+        self.is_to_direct() && self.report.executions >= UNDIRECTED
+    }
+
+    /// Whether what the iteration learned late is worth looking for more of the kind.
+    pub(crate) fn is_long(&self) -> bool {
+        self.warms_up() && self.runner.work() - self.began_at_work >= LONG
+    }
+
     /// Each actor is stopped once, at each of its points in turn, until all others are done or wait. If nothing is
     /// violated, the search may become long, so samples teach it first what it would learn late.
     pub(crate) fn explore_directed(&mut self, ending: InvariantSet, began: Instant, limits: &Limits<'_>) {
@@ -104,7 +124,7 @@ impl<M: Model, A: Actors<M>> Search<'_, '_, M, A> {
 
     fn may_go_on(&self, limits: &Limits<'_>) -> bool {
         let late = limits.deadline.is_some_and(|end| Instant::now() >= end) || (limits.stop)();
-        let over = late || self.runner.work() >= limits.work;
+        let over = late || self.runner.work() >= limits.work || self.is_to_give_way();
         !over && !self.runner.unanswered() && self.report.executions + 1 < limits.executions
     }
 

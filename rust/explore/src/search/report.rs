@@ -51,6 +51,8 @@ pub struct Report {
     pub first: Option<(u64, Duration)>,
     /// Where executions were cut to be gone on with elsewhere (`Search::to_depth`).
     pub prefixes: Vec<Prefix>,
+    /// It ended since the over-approximation is likely to be searched sooner.
+    pub gave_way: bool,
 }
 
 impl Report {
@@ -67,6 +69,7 @@ impl Report {
             found: BTreeMap::new(),
             first: None,
             prefixes: Vec::new(),
+            gave_way: false,
         }
     }
     /// Whether what was not found does not exist, within the declared bounds.

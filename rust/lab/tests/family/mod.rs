@@ -268,6 +268,9 @@ impl Model for Watched {
     fn over_approximate(&mut self, on: bool) -> bool {
         Model::over_approximate(&mut self.world, on)
     }
+    fn is_over_approximated(&self, actor: u8, op: &Op) -> bool {
+        Model::is_over_approximated(&self.world, actor, op)
+    }
     fn is_local(op: &Op) -> bool {
         <Explored as Model>::is_local(op)
     }

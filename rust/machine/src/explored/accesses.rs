@@ -415,11 +415,16 @@ impl World {
         self.outputs = outputs;
     }
 
+    /// Whether the invalidate conflicts with fewer others where `over_approximate` is on.
+    pub fn is_over_approximated(&self, actor: u8, tlbi: Tlbi) -> bool {
+        !tlbi.is_local() && !self.shares_cpu(actor)
+    }
+
     /// What is published as gone of the addresses, now or by the time that the operation executes: no invalidate
     /// reaches more.
     fn touch_tlbi(&mut self, actor: u8, tlbi: Tlbi, out: &mut impl Touch) {
         // Of its own CPU alone: nobody else publishes it.
-        let own_only = self.reaches_own_only && !tlbi.is_local() && !self.shares_cpu(actor);
+        let own_only = self.reaches_own_only && self.is_over_approximated(actor, tlbi);
         match tlbi.pages() {
             _ if own_only => {}
             Some((va, pages)) => {
