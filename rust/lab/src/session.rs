@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use vmemmap_arch::Va;
 use vmemmap_arch::bbm::FeatBbm;
@@ -23,6 +23,7 @@ use crate::script::{Source, Transcript};
 use crate::stress::{self, StressError, StressProgress};
 use crate::world::{Explored, WorldError, booted};
 use vmemmap_explore::check::options::{Options, Strategy};
+use vmemmap_explore::check::outcome::Outcome;
 use vmemmap_explore::check::part::Part;
 use vmemmap_explore::counterexample::replay;
 use vmemmap_explore::counterexample::trace::{Trace, TraceError};
@@ -273,11 +274,11 @@ pub fn explore(
     asked: &str,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
-) -> Result<serde_json::Value, SessionError> {
+) -> Result<String, SessionError> {
     explore_with(document, asked, None, stop, progress)
 }
 
-/// Explore a document; the answer has the keys of `explore --json`, and `witnesses`, one shortest trace for each
+/// Explore a document; the answer is JSON of the keys of `explore --json`, and `witnesses`, one shortest trace for each
 /// invariant that was violated. `source` answers for the actors that have steps instead of a program.
 ///
 /// # Errors
@@ -288,7 +289,7 @@ pub fn explore_with(
     source: Option<&Source<'_>>,
     stop: &dyn Fn() -> bool,
     progress: &mut dyn FnMut(Progress),
-) -> Result<serde_json::Value, SessionError> {
+) -> Result<String, SessionError> {
     let document = Document::parse(document)?;
     let asked: ExploreOptions = options(asked)?;
     finite(asked.seconds)?;
@@ -345,11 +346,17 @@ pub fn explore_with(
         counterexample.trace.document =
             serde_json::to_value(&document).map_err(|e| SessionError::Options(e.to_string()))?;
     }
-    let mut answer = outcome.to_json();
-    if let Some(transcript) = &transcript {
-        answer["asked"] = serde_json::to_value(transcript.asked()).unwrap_or_default();
-    }
-    Ok(answer)
+    let asked = transcript.as_ref().map(Transcript::asked);
+    serde_json::to_string(&Answer { outcome, asked }).map_err(|e| SessionError::Options(e.to_string()))
+}
+
+/// An outcome, and what the actors with steps were asked.
+#[derive(Serialize)]
+struct Answer<T: Serialize> {
+    #[serde(flatten)]
+    outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<T>,
 }
 
 /// Behind which prefix to explore, if not everything.

@@ -232,8 +232,9 @@ const RUNS: usize = 16;
 /// What is violated when a document is explored, each with its trace.
 fn counterexamples(document: &Value) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 0.5, "settle_seconds": 5.0});
-    let mut answer = session::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {})
+    let answer = session::explore(&document.to_string(), &options.to_string(), &|| false, &mut |_| {})
         .expect("it can be explored");
+    let mut answer: Value = serde_json::from_str(&answer).expect("JSON");
     answer["witnesses"].take()
 }
 

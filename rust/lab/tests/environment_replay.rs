@@ -29,8 +29,9 @@ fn optimise(failures: u32) -> Value {
 /// The trace of the violation of I19, in which the last allocation before it was made to fail.
 fn trace(failures: u32, taken: &str) -> Value {
     let options = json!({"seconds": 60.0, "shorten_seconds": 1.0}).to_string();
-    let mut answer = session::explore(&optimise(failures).to_string(), &options, &|| false, &mut |_| {})
+    let answer = session::explore(&optimise(failures).to_string(), &options, &|| false, &mut |_| {})
         .expect("it can be explored");
+    let mut answer: Value = serde_json::from_str(&answer).expect("JSON");
     let mut trace = answer["witnesses"]["I19"]["trace"].take();
     let steps = trace["steps"].as_array_mut().expect("steps");
     let alloc = steps.iter_mut().rfind(|s| s["op"] == "alloc").expect("the head page");

@@ -81,6 +81,7 @@ fn dump_after(errno: i64) -> impl Fn(&[i64]) -> Option<OperationDocument> {
 fn explored(document: &Value, source: &Source<'_>) -> Result<Value, SessionError> {
     let options = json!({"seconds": null, "shorten_seconds": 30.0, "settle_seconds": 30.0});
     session::explore_with(&document.to_string(), &options.to_string(), Some(source), &|| false, &mut |_| {})
+        .map(|answer| serde_json::from_str(&answer).expect("JSON"))
 }
 
 #[test]
@@ -174,7 +175,8 @@ fn asked_steps_are_the_same_search_as_the_decision_in_rust() {
     let shared = Shared::new(world);
     let mut runner = Runner::new(&shared, &actors).expect("stacks");
     let how = Options { seconds: None, shorten_seconds: 30.0, settle_seconds: 30.0, ..Options::default() };
-    let native = ask(&mut runner, &scenario.subject(), &how, &|| false, &mut |_| {}).to_json();
+    let native = ask(&mut runner, &scenario.subject(), &how, &|| false, &mut |_| {});
+    let native = serde_json::to_value(native).expect("it is JSON");
     let asked = explored(&document(1), &|_, results| drive(results, dump_after(EBUSY))).expect("it can be explored");
     for key in [
         "verdict",
@@ -298,7 +300,7 @@ fn steps_without_an_end_are_inconclusive() {
     let options = json!({"seconds": null, "executions": 3});
     let found =
         session::explore_with(&document(1).to_string(), &options.to_string(), Some(&endless), &|| false, &mut |_| {});
-    let found = found.expect("an answer");
+    let found: Value = serde_json::from_str(&found.expect("an answer")).expect("JSON");
     assert_eq!((&found["verdict"], longest.into_inner()), (&json!("inconclusive"), MAX_RESULTS));
     assert!(
         found["scope"]["bounds"].as_str().is_some_and(|b| b.contains("a bound was exceeded")),
@@ -328,7 +330,7 @@ fn steps_need_somebody_who_answers() {
     let text = document(1).to_string();
     let asked = session::explore(&text, "{}", &|| false, &mut |_| {});
     let stressed = session::stress(&text, r#"{"seconds": 0.1}"#, None, None, &|| false, &mut |_| {});
-    for error in [asked, stressed].map(|answer| answer.expect_err("nobody answers").to_string()) {
+    for error in [asked.expect_err("nobody answers"), stressed.expect_err("nobody answers")].map(|e| e.to_string()) {
         assert!(error.starts_with("actor \"steps\": its steps look at results"), "{error}");
     }
     let mut both = document(1);

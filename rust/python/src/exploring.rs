@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
-use serde_json::Value;
 use vmemmap_explore::runtime::scripted::Unanswered;
 use vmemmap_explore::search::report::Progress;
 use vmemmap_lab::document::OperationDocument;
@@ -57,7 +56,7 @@ fn ask_python(
 fn ask<P: Send>(
     py: Python<'_>,
     steps: &Steps,
-    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<Value, SessionError> + Send,
+    work: impl FnOnce(&dyn Fn() -> bool, &mut dyn FnMut(P), &Source<'_>) -> Result<String, SessionError> + Send,
     tell: impl Fn(Python<'_>, P) -> PyResult<()> + Sync,
 ) -> Result<String, Error> {
     let stop = Stop::default();
@@ -100,7 +99,7 @@ fn ask<P: Send>(
     match pending {
         Some(error) if !error.is_instance_of::<PyKeyboardInterrupt>(py) => Err(error.into()),
         // What was found until Ctrl-C is an answer; it says that it was interrupted.
-        _ => Ok(answer?.to_string()),
+        _ => Ok(answer?),
     }
 }
 
@@ -156,6 +155,7 @@ pub fn stress(
         let work = |stop: &dyn Fn() -> bool, note: &mut dyn FnMut(StressProgress), source: &Source<'_>| {
             let tables = image.as_deref().map(real_tables);
             session::stress(document, options, tables.as_ref(), any.then_some(source), stop, note)
+                .map(|answer| answer.to_string())
         };
         ask(py, &steps, work, tell)
     })

@@ -1,8 +1,8 @@
-//! The answer to a check, with what it covers, and its form as JSON.
+//! The answer to a check, with what it covers.
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use vmemmap_arch::Invariant;
 
 use crate::check::lock_order::Inversion;
@@ -75,8 +75,8 @@ pub enum Covered {
     Part,
 }
 
-/// The answer, with the keys of `explore --json`.
-#[derive(Clone, Debug)]
+/// The answer, with the keys of `explore --json`; those of invariants are `I1` to `I34`.
+#[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub scenario: String,
     pub variant: String,
@@ -92,8 +92,10 @@ pub struct Outcome {
     pub seconds: f64,
     pub seed: Option<u64>,
     pub judged: Vec<String>,
+    #[serde(serialize_with = "by_name")]
     pub invariants: BTreeMap<Invariant, Status>,
     /// Length of each violation's own shortest known trace.
+    #[serde(serialize_with = "by_name")]
     pub invariant_steps: BTreeMap<Invariant, u32>,
     pub scope: Scope,
     /// The judged invariant with the shortest trace.
@@ -102,8 +104,10 @@ pub struct Outcome {
     pub shortest: bool,
     pub switches: Option<u32>,
     /// One for each invariant that was violated, judged or not.
+    #[serde(rename = "witnesses", serialize_with = "by_name")]
     pub counterexamples: BTreeMap<Invariant, Counterexample>,
     /// Fixpoint iterations until the set of shared locations was complete.
+    #[serde(rename = "rounds")]
     pub iterations: u32,
     /// How many workers searched to the end: one where a search was short, or surprised (`search::parallel`).
     pub workers: usize,
@@ -114,6 +118,7 @@ pub struct Outcome {
     /// Locks that were taken in both orders: a warning, never a violation.
     pub lock_order: Vec<Inversion>,
     /// The part of a split search that this is: `exhaustive` and invariants speak of it alone, and nothing is safe.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub part: Option<Part>,
 }
 
@@ -124,50 +129,6 @@ pub struct FirstViolation {
     pub seconds: f64,
 }
 
-impl Outcome {
-    /// The object of `explore --json`; keys of invariants are `I1` to `I34`.
-    ///
-    /// # Panics
-    /// Never: every key is text and every number finite.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        fn named<T: Serialize>(map: &BTreeMap<Invariant, T>) -> serde_json::Value {
-            map.iter()
-                .map(|(i, v)| (i.to_string(), serde_json::to_value(v).unwrap_or_default()))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
-        }
-        let mut answer = serde_json::json!({
-            "scenario": self.scenario,
-            "variant": self.variant,
-            "digest": self.digest,
-            "verdict": self.verdict,
-            "exhaustive": self.exhaustive,
-            "interrupted": self.interrupted,
-            "executions": self.executions,
-            "steps": self.steps,
-            "states": self.states,
-            "seconds": self.seconds,
-            "seed": self.seed,
-            "judged": self.judged,
-            "invariants": named(&self.invariants),
-            "invariant_steps": named(&self.invariant_steps),
-            "scope": self.scope,
-            "violation": self.violation,
-            "trace": self.trace,
-            "shortest": self.shortest,
-            "switches": self.switches,
-            "witnesses": named(&self.counterexamples),
-            "rounds": self.iterations,
-            "workers": self.workers,
-            "first_violation": self.first_violation,
-            "interleavings": self.interleavings,
-            "lock_order": self.lock_order,
-        });
-        if let Some(part) = &self.part {
-            let (key, value) = part.to_json();
-            answer[key] = value;
-        }
-        answer
-    }
+fn by_name<T: Serialize, S: Serializer>(map: &BTreeMap<Invariant, T>, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(map.iter().map(|(invariant, value)| (invariant.to_string(), value)))
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use crate::model::MAX_ACTORS;
 
 /// One decision: this actor, this outcome.
@@ -52,6 +54,12 @@ impl fmt::Display for Prefix {
             write!(f, "{}{actor}", if nth == 0 { "|" } else { "," })?;
         }
         Ok(())
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 
