@@ -10,9 +10,10 @@ use crate::check::options::{Options, Strategy};
 use crate::check::outcome::{Counterexample, Covered, FirstViolation, Outcome, Scope, Status, Verdict};
 use crate::check::part::Part;
 use crate::check::subject::Subject;
+use crate::counterexample::minimise;
 use crate::counterexample::replay::{self, Replayed};
+use crate::counterexample::shortest::Proof;
 use crate::counterexample::trace::{Bounds, FORMAT, Trace, record};
-use crate::counterexample::{minimise, shortest};
 use crate::model::{InvariantSet, Model};
 use crate::reduction::options::{Fault, Fusion, Reduction};
 use crate::runtime::execution::Actors;
@@ -26,14 +27,13 @@ use crate::search::report::{Ended, Progress, Report};
 /// Transitions that a proof may take before anything was minimised.
 const FEW_STATES: u64 = 20_000;
 
-/// Work (`Inner::work`) that a search may do after its first violation, that the search behind it may do, and that the
-/// shortening of the traces of one search may do, where no seconds are asked for: those would make what a verdict lists
-/// depend on the host. A million takes less than a second.
+/// Work (`Inner::work`) that a search may do after its first violation, that the search behind it may do, and that
+/// making the traces of one search shorter and proving them shortest may do, where no seconds are asked for: those
+/// would make what a verdict lists depend on the host. A million takes less than a second.
 const SETTLE_WORK: u64 = 3_000_000;
 const BEHIND_WORK: u64 = 4_000_000;
-const SHORTEN_WORK: u64 = 12_000_000;
-/// The part of it that goes into making traces shorter before they are proven shortest.
-const MINIMISE_WORK: u64 = 9_500_000;
+const MINIMISE_WORK: u64 = 8_000_000;
+const PROVE_WORK: u64 = 4_000_000;
 
 /// Check any model with any bodies.
 pub fn ask<M: Model + Clone + Send, A: Actors<M> + Sync>(
@@ -317,13 +317,15 @@ impl Check<'_> {
         let mut found = report.found.clone();
         let as_found = self.options.shorten_seconds == 0.0;
         let timed = self.options.shorten_seconds;
-        let work = runner.work().saturating_add(unless_timed(timed, SHORTEN_WORK));
+        let mut proof = Proof::default();
+        let mut proving = unless_timed(timed, PROVE_WORK);
         let mut prove = |runner: &mut Runner<'_, M, A>, found: &mut BTreeMap<Invariant, Found>, executions| {
             let states = self.options.states / 4;
+            let begun = runner.work();
             let mut limits = Limits {
                 executions,
                 deadline: stop_at,
-                work,
+                work: begun.saturating_add(proving),
                 settle: None,
                 settle_work: u64::MAX,
                 states,
@@ -331,10 +333,11 @@ impl Check<'_> {
                 progress,
             };
             if found.is_empty() || as_found || !all_known {
-                BTreeSet::new()
-            } else {
-                shortest::prove(runner, found, &mut limits)
+                return BTreeSet::new();
             }
+            let proven = proof.go_on(runner, found, &mut limits);
+            proving = proving.saturating_sub(runner.work() - begun);
+            proven
         };
         // Where there are few states the proof finds the shortest traces itself; elsewhere it needs short ones to begin
         // with.

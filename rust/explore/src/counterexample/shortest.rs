@@ -46,91 +46,103 @@ impl Reached {
     }
 }
 
-struct Proof<'f> {
+type Traces = BTreeMap<Invariant, Found>;
+
+/// A search for traces shorter than those found.
+#[derive(Default)]
+pub(crate) struct Proof {
     vertices: Vec<Vertex>,
     reached: HashMap<u128, Reached, KeyBuilder>,
-    found: &'f mut BTreeMap<Invariant, Found>,
     /// Vertices from the root to where the runner stands, each with what its actor had run ahead before.
     path: Vec<(u32, u32)>,
     /// Operations each actor has run since it was last picked.
     leads: [u32; MAX_ACTORS],
-    /// Vertices with one switch more than the current layer.
+    /// Vertices of the current layer to be visited, the next one last, and those with one switch more.
+    pending: Vec<u32>,
     next: Vec<u32>,
+    switches: u32,
     /// States of the runner entered.
     entered: u64,
+    begun: bool,
 }
 
-/// Searches until no trace shorter than those in `found` can exist; improves them on the way. Returns those proven
-/// shortest.
-pub(crate) fn prove<M: Model, A: Actors<M>>(
-    runner: &mut Runner<'_, M, A>,
-    found: &mut BTreeMap<Invariant, Found>,
-    limits: &mut Limits<'_>,
-) -> BTreeSet<Invariant> {
-    let mut clock = Clock::new();
-    for actor in 0..runner.count() {
-        alone(runner, actor, found);
+impl Proof {
+    /// Searches until no trace shorter than those in `found` can exist; improves them on the way. Returns those proven
+    /// shortest. A proof that came to a limit goes on where it was, with shorter traces perhaps, which only leave out
+    /// more of what is to come.
+    pub(crate) fn go_on<M: Model, A: Actors<M>>(
+        &mut self,
+        runner: &mut Runner<'_, M, A>,
+        found: &mut Traces,
+        limits: &mut Limits<'_>,
+    ) -> BTreeSet<Invariant> {
+        let mut clock = Clock::new();
+        if !self.begun {
+            for actor in 0..runner.count() {
+                alone(runner, actor, found);
+            }
+        }
+        'again: loop {
+            let grew = runner.grew();
+            if grew {
+                say_anew(runner, found);
+            }
+            if grew || !self.begun {
+                *self = Self { pending: vec![ROOT], begun: true, ..Self::default() };
+            }
+            self.path.clear();
+            self.leads = runner.start();
+            if runner.halted() {
+                return found.keys().copied().collect();
+            }
+            loop {
+                while let Some(at) = self.pending.pop() {
+                    self.visit(runner, at, found);
+                    if runner.grew() {
+                        continue 'again;
+                    }
+                    let time_over = clock
+                        .tick()
+                        .is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
+                    if time_over
+                        || runner.work() >= limits.work
+                        || runner.unanswered()
+                        || self.entered > limits.executions
+                        || self.reached.len() > limits.states
+                    {
+                        let done = found.iter().filter(|(_, f)| f.cost.switches < self.switches);
+                        return done.map(|(i, _)| *i).collect();
+                    }
+                }
+                self.pending = std::mem::take(&mut self.next);
+                self.pending.reverse();
+                if self.pending.is_empty() || found.values().all(|f| f.cost.switches <= self.switches) {
+                    return found.keys().copied().collect();
+                }
+                self.switches += 1;
+            }
+        }
     }
-    'again: loop {
-        // A search whose executions ended early may not have met everything that actors share. What is learned here
-        // starts the proof anew, and what was found is said in the points that there are now.
-        if runner.grew() {
-            let prefixes: Vec<_> = found.values().map(|f| runner.prefix_of(&f.choices)).collect();
-            runner.adopt_shared(false);
-            for ((invariant, f), prefix) in found.iter_mut().zip(prefixes) {
-                // Choices of before may still be followed, and are shorter if somebody's start was not needed; where
-                // they lead elsewhere, they were at these operations.
-                let now = runner.follow(&f.choices, *invariant).or_else(|| runner.follow_prefix(&prefix, *invariant));
-                if let Some(now) = now {
-                    *f = now;
-                }
-            }
+}
+
+/// A search whose executions ended early may not have met everything that actors share. What is learned since starts a
+/// proof anew, and what was found is said in the points that there are now.
+fn say_anew<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, found: &mut Traces) {
+    let prefixes: Vec<_> = found.values().map(|f| runner.prefix_of(&f.choices)).collect();
+    runner.adopt_shared(false);
+    for ((invariant, f), prefix) in found.iter_mut().zip(prefixes) {
+        // Choices of before may still be followed, and are shorter if somebody's start was not needed; where they lead
+        // elsewhere, they were at these operations.
+        let now = runner.follow(&f.choices, *invariant).or_else(|| runner.follow_prefix(&prefix, *invariant));
+        if let Some(now) = now {
+            *f = now;
         }
-        let leads = runner.start();
-        let mut proof = Proof {
-            vertices: Vec::new(),
-            reached: HashMap::default(),
-            found,
-            path: Vec::new(),
-            leads,
-            next: Vec::new(),
-            entered: 0,
-        };
-        if runner.halted() {
-            return proof.found.keys().copied().collect();
-        }
-        let mut layer = vec![ROOT];
-        for switches in 0.. {
-            let mut pending = layer;
-            pending.reverse();
-            while let Some(at) = pending.pop() {
-                proof.visit(runner, at, switches, &mut pending);
-                if runner.grew() {
-                    continue 'again;
-                }
-                let time_over =
-                    clock.tick().is_some_and(|now| (limits.stop)() || limits.deadline.is_some_and(|end| now >= end));
-                if time_over
-                    || runner.work() >= limits.work
-                    || runner.unanswered()
-                    || proof.entered > limits.executions
-                    || proof.reached.len() > limits.states
-                {
-                    return proof.found.iter().filter(|(_, f)| f.cost.switches < switches).map(|(i, _)| *i).collect();
-                }
-            }
-            layer = std::mem::take(&mut proof.next);
-            if layer.is_empty() || proof.found.values().all(|f| f.cost.switches <= switches) {
-                break;
-            }
-        }
-        return proof.found.keys().copied().collect();
     }
 }
 
 /// What is violated while one actor runs and no other has even started. In all other searches everybody's start, which
 /// nobody else can notice, is done first, and what is violated there hides what another actor would do sooner.
-fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, found: &mut BTreeMap<Invariant, Found>) {
+fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, found: &mut Traces) {
     runner.reset();
     runner.advance(actor, 0, Phase::Frontier);
     let mut path: Vec<(Choice, u16)> = Vec::new();
@@ -168,7 +180,7 @@ fn alone<M: Model, A: Actors<M>>(runner: &mut Runner<'_, M, A>, actor: usize, fo
     }
 }
 
-impl Proof<'_> {
+impl Proof {
     /// Takes back and runs again what lies between.
     fn goto<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32) {
         let mut wanted = Vec::new();
@@ -227,14 +239,8 @@ impl Proof<'_> {
         choices
     }
 
-    /// Tries every choice at a vertex. Where its own actor goes on, the new vertices are of the same layer (`pending`).
-    fn visit<M: Model, A: Actors<M>>(
-        &mut self,
-        runner: &mut Runner<'_, M, A>,
-        at: u32,
-        switches: u32,
-        pending: &mut Vec<u32>,
-    ) {
+    /// Tries every choice at a vertex. Where its own actor goes on, the new vertices are of the same layer.
+    fn visit<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, found: &mut Traces) {
         self.goto(runner, at);
         let (last, steps) = match self.vertices.get(at as usize) {
             Some(v) => (Some(v.choice.actor), v.steps),
@@ -250,18 +256,18 @@ impl Proof<'_> {
         // Those of the same layer come last, so that the runner stands where the search goes on.
         let order = (0..count).filter(|a| !same(a)).chain((0..count).filter(same)).filter(|a| enabled & 1 << a != 0);
         for actor in order {
-            let switches = switches + u32::from(!same(&actor));
+            let switches = self.switches + u32::from(!same(&actor));
             self.goto(runner, at);
             let outcomes = runner.outcomes(usize::from(actor));
             for outcome in 0..outcomes {
                 self.goto(runner, at);
                 let steps = steps + self.leads[usize::from(actor)] + 1;
                 let cost = Cost { switches, steps };
-                if self.found.values().all(|f| f.cost <= cost) {
+                if found.values().all(|f| f.cost <= cost) {
                     continue;
                 }
-                if let Some(v) = self.edge(runner, at, Choice { actor, outcome }, cost) {
-                    if same(&actor) { pending.push(v) } else { self.next.push(v) }
+                if let Some(v) = self.edge(runner, at, Choice { actor, outcome }, cost, found) {
+                    if same(&actor) { self.pending.push(v) } else { self.next.push(v) }
                 }
             }
         }
@@ -274,6 +280,7 @@ impl Proof<'_> {
         at: u32,
         choice: Choice,
         cost: Cost,
+        found: &mut Traces,
     ) -> Option<u32> {
         let (before, known) = {
             let inner = runner.inner();
@@ -293,8 +300,8 @@ impl Proof<'_> {
                 cost.steps
             };
             let cost = Cost { steps, ..cost };
-            if self.found.get(&invariant).is_some_and(|f| cost < f.cost) {
-                self.found.insert(invariant, Found { choices: self.choices(at, choice), cost });
+            if found.get(&invariant).is_some_and(|f| cost < f.cost) {
+                found.insert(invariant, Found { choices: self.choices(at, choice), cost });
             }
         }
         let over = over || inner.halted;
@@ -329,5 +336,50 @@ impl Proof<'_> {
                 false
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand_xoshiro::Xoshiro256PlusPlus;
+
+    use super::*;
+    use crate::model::InvariantSet;
+    use crate::reduction::options::Reduction;
+    use crate::runtime::execution::Shared;
+    use crate::search::dfs::Search;
+    use crate::toy::{Toy, random_programs};
+
+    fn limits(executions: u64, progress: &mut dyn FnMut(crate::search::report::Progress)) -> Limits<'_> {
+        let (deadline, settle, work, states) = (None, None, u64::MAX, usize::MAX);
+        Limits { executions, deadline, work, settle, settle_work: u64::MAX, states, stop: &|| false, progress }
+    }
+
+    #[test]
+    fn a_proof_that_was_stopped_goes_on_to_the_same_traces() {
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(5);
+        let mut stopped = 0;
+        for nth in 0..300 {
+            let programs = random_programs(&mut rng, 30);
+            let shared = Shared::new(Toy::default());
+            let mut runner = Runner::new(&shared, &programs).expect("stacks");
+            let found = Search::new(&mut runner, Reduction::MERGED, &mut |_| {})
+                .run(InvariantSet::NONE, u32::MAX, &mut limits(u64::MAX, &mut |_| {}))
+                .found;
+            let mut at_once = found.clone();
+            let proven = Proof::default().go_on(&mut runner, &mut at_once, &mut limits(u64::MAX, &mut |_| {}));
+            assert!(proven.iter().eq(at_once.keys()), "program {nth}: {programs:?}");
+            let (mut proof, mut by_and_by) = (Proof::default(), found);
+            for executions in 0.. {
+                let proven = proof.go_on(&mut runner, &mut by_and_by, &mut limits(executions, &mut |_| {}));
+                if proven.len() == by_and_by.len() {
+                    break;
+                }
+                stopped += 1;
+            }
+            assert_eq!(by_and_by, at_once, "program {nth}: {programs:?}");
+        }
+        assert!(stopped > 200, "{stopped}");
     }
 }

@@ -163,6 +163,18 @@ impl<'env, M: Model, A: Actors<M>> Runner<'env, M, A> {
         self.spare.push(before.stack);
     }
 
+    /// How many steps may be taken back.
+    pub(crate) fn saved(&self) -> usize {
+        self.before.len()
+    }
+
+    /// Back to where so many could be. Of several steps of one actor in between the first alone need have been saved.
+    pub(crate) fn undo_to(&mut self, saved: usize) {
+        while self.saved() > saved {
+            self.undo();
+        }
+    }
+
     /// Back to the beginning; no actor has started.
     pub(crate) fn reset(&mut self) {
         self.spare.extend(self.before.drain(..).map(|b| b.stack));

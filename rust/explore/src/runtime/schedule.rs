@@ -21,6 +21,10 @@ pub struct Cost {
     pub steps: u32,
 }
 
+impl Cost {
+    pub(crate) const MAX: Self = Self { switches: u32::MAX, steps: u32::MAX };
+}
+
 /// A violation and the choices that lead to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
