@@ -1,6 +1,8 @@
 //! Entries looked at together are those that are looked at one by one.
 #![cfg(not(loom))]
 
+use std::sync::atomic::Ordering;
+
 use proptest::prelude::*;
 use vmemmap_arch::{Alloc, Cpu, Desc, FrameKind, Geometry, Granule, Level, Order, Pa, Slot, Zone};
 use vmemmap_machine::{Machine, MachineConfig, RamRange};
@@ -44,5 +46,23 @@ proptest! {
         cpu.flush();
         prop_assert_eq!(got, want);
         prop_assert_eq!(m.counters().reads - reads, count as u64);
+    }
+    /// A table that was emptied entry by entry is only looked at.
+    #[test]
+    fn a_table_is_empty_whatever_it_held_when_it_was_freed(
+        held in prop::collection::vec((0u16..512, any::<u64>()), 0..4),
+    ) {
+        let m = machine();
+        let cpu = m.cpu(0);
+        let request =
+            Alloc { order: 0, kind: FrameKind::Table, zone: Zone::Normal, at: None, may_sleep: true, top_down: false };
+        let table = cpu.alloc(request).unwrap();
+        for (index, word) in held {
+            cpu.write(Slot { table: table.pa, index, level: Level::PTE, tok: () }, Desc(word), Order::Plain);
+        }
+        cpu.free(table, 0, FrameKind::Table);
+        let again = cpu.alloc(request).unwrap();
+        prop_assert_eq!(again.pa, table.pa);
+        prop_assert!(m.table_words(again.pa).unwrap().iter().all(|word| word.load(Ordering::Relaxed) == 0));
     }
 }

@@ -129,3 +129,13 @@ impl Arena {
         self.words().get(index as usize)
     }
 }
+
+/// Whether all of these are 0. Joined as a tree: one after the other, each would wait for the one before.
+#[cfg(not(loom))]
+#[must_use]
+#[inline(always)]
+pub fn all_zero(words: &[AtomicU64; 8]) -> bool {
+    use core::sync::atomic::Ordering;
+    let [a, b, c, d, e, f, g, h] = words.each_ref().map(|word| word.load(Ordering::Relaxed));
+    ((a | b) | (c | d)) | ((e | f) | (g | h)) == 0
+}

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 
 use vmemmap_arch::Slot;
 
+use crate::native::arena::all_zero;
 use crate::native::counters::Count;
 use crate::native::cpu::{Native, word};
 
@@ -18,7 +19,7 @@ impl Native<'_> {
     #[inline]
     pub(super) fn none_from(&self, at: Slot<()>, entries: usize) -> usize {
         let Some(words) = self.words_from(at, entries) else { return 0 };
-        let mut none = words.chunks_exact(8).take_while(|w| w.iter().fold(0, |or, w| or | word(w)) == 0).count() * 8;
+        let mut none = words.as_chunks::<8>().0.iter().take_while(|eight| all_zero(eight)).count() * 8;
         none += words[none..].iter().take_while(|w| word(w) == 0).count();
         self.tally.add(Count::Read, none as u64);
         none

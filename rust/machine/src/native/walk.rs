@@ -64,7 +64,7 @@ impl Native<'_> {
         }
         self.output_of_other(va, level, desc, access)
     }
-    #[inline(never)]
+    #[inline]
     fn output_of_other(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
         let g = self.machine.geometry();
         match g.kind(desc, level) {
