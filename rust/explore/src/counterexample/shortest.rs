@@ -28,11 +28,12 @@ struct Vertex {
 
 const ROOT: u32 = u32::MAX;
 
-/// How a state was reached at the least cost.
+/// How a state was reached.
 #[derive(Clone, Copy)]
 struct Reached {
     cost: Cost,
-    /// Actors that went last, at this cost.
+    /// Actors that went last, at no greater cost. They seldom differ in it: only where outcomes stand for what was
+    /// observed does the same state lie behind more operations.
     last: u16,
 }
 
@@ -331,7 +332,9 @@ impl Proof {
                 if cost < known.get().cost {
                     known.insert(Reached { cost, last });
                 } else if cost.switches == known.get().cost.switches {
-                    known.get_mut().last |= last;
+                    let known = known.get_mut();
+                    known.last |= last;
+                    known.cost.steps = cost.steps;
                 }
                 false
             }
@@ -354,6 +357,20 @@ mod tests {
     fn limits(executions: u64, progress: &mut dyn FnMut(crate::search::report::Progress)) -> Limits<'_> {
         let (deadline, settle, work, states) = (None, None, u64::MAX, usize::MAX);
         Limits { executions, deadline, work, settle, settle_work: u64::MAX, states, stop: &|| false, progress }
+    }
+
+    #[test]
+    fn a_state_that_is_reached_with_fewer_operations_is_searched_again() {
+        let mut proof = Proof::default();
+        let mut covered = |switches, steps, actor| proof.is_covered(7, Cost { switches, steps }, actor);
+        assert!(!covered(1, 5, 0));
+        assert!(covered(1, 5, 0) && covered(2, 5, 1) && covered(1, 6, 0));
+        // From there the other actor goes on without a switch.
+        assert!(!covered(1, 9, 1));
+        assert!(covered(1, 9, 1));
+        assert!(!covered(1, 7, 1));
+        assert!(!covered(1, 5, 1));
+        assert!(covered(1, 6, 1) && covered(2, 5, 2));
     }
 
     #[test]
