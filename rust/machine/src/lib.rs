@@ -22,6 +22,7 @@ pub mod explored;
 pub mod native;
 #[cfg(not(loom))]
 pub mod op;
+#[cfg(not(loom))]
 pub mod op_cpu;
 #[cfg(not(loom))]
 pub mod views;
