@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
@@ -12,6 +13,10 @@ from hypothesis import settings
 settings.register_profile("same everywhere", derandomize=True, print_blob=True)
 settings.register_profile("random", derandomize=False, print_blob=True)
 settings.load_profile("random" if os.environ.get("VMEMMAP_RANDOM") == "1" else "same everywhere")
+
+# A shell without job control has what it runs in the background ignore Ctrl-C, and that is inherited.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["pytester"]
 

@@ -94,7 +94,8 @@ def test_a_trace_with_other_values_is_replayed_or_refused(
     known = [at for at in places(saved) if at and at[-1] not in LENGTHS]
     for at in data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=3)):
         try:
-            put(document, at, data.draw(VALUES))
+            # The next one may go into it.
+            put(document, at, copy.deepcopy(data.draw(VALUES)))
         except (KeyError, IndexError, TypeError):
             # What led there is gone already.
             continue

@@ -80,7 +80,7 @@ def test_what_a_job_raises_is_its_own(pool: ProcessWorkers) -> None:
 
 def test_it_ends_whatever_its_workers_do() -> None:
     program = (
-        "import test_workers as t, time\n"
+        "import test_worker_processes as t, time\n"
         "pool = t.ProcessWorkers(2)\n"
         "print('asked', pool.submit(time.sleep, 1000), pool.submit(abs, -1).result())\n"
         "pool.shutdown()\n"
@@ -97,7 +97,7 @@ def test_it_ends_whatever_its_workers_do() -> None:
 
 def test_a_worker_does_not_outlive_its_coordinator() -> None:
     program = (
-        "import os, test_workers as t, time\n"
+        "import os, test_worker_processes as t, time\n"
         "pool = t.ProcessWorkers(1)\n"
         "print(pool.submit(os.getpid).result())\n"
         "pool.submit(time.sleep, 1000)\n"
