@@ -6,14 +6,20 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::hint::spin_loop;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::Builder;
-use std::time::Duration;
+use std::thread::{Builder, yield_now};
+use std::time::{Duration, Instant};
 
 /// Searches recurse and walks keep tables on the stack; a thread's default of 2 MiB is the main thread's 8 elsewhere.
 pub const STACK_BYTES: usize = 16 << 20;
+
+/// How long who waits keeps its CPU, unless others want it. To wake a thread on a virtual CPU that was given back takes
+/// the host longer than that, and a short operation a tenth of it.
+const AWAKE: Duration = Duration::from_micros(50);
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -22,21 +28,35 @@ type Work = Box<dyn FnOnce() + Send>;
 struct Slot<T> {
     thing: Mutex<Option<T>>,
     arrived: Condvar,
+    /// A hint for who does not sleep: only the lock says what is there.
+    is_full: AtomicBool,
 }
 
 impl<T> Slot<T> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { thing: Mutex::new(None), arrived: Condvar::new() })
+        Arc::new(Self { thing: Mutex::new(None), arrived: Condvar::new(), is_full: AtomicBool::new(false) })
     }
     fn put(&self, thing: T) {
-        *self.thing.lock().unwrap_or_else(PoisonError::into_inner) = Some(thing);
+        let mut place = self.thing.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(thing);
+        self.is_full.store(true, Ordering::Release);
+        drop(place);
         self.arrived.notify_one();
     }
     /// What was put there, as soon as it is, unless that takes too long.
     fn take_within(&self, patience: Duration) -> Option<T> {
+        let begun = Instant::now();
+        while !self.is_full.load(Ordering::Acquire) && begun.elapsed() < AWAKE {
+            for _ in 0..32 {
+                spin_loop();
+            }
+            yield_now();
+        }
         let thing = self.thing.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.arrived.wait_timeout_while(thing, patience, |thing| thing.is_none());
-        waited.unwrap_or_else(PoisonError::into_inner).0.take()
+        let mut thing = waited.unwrap_or_else(PoisonError::into_inner).0;
+        self.is_full.store(false, Ordering::Relaxed);
+        thing.take()
     }
     fn take(&self) -> T {
         loop {
