@@ -34,19 +34,16 @@ pub fn interruptible_at_hand<T: Send + 'static>(
 ) -> Result<(T, Option<PyErr>), Error> {
     py.detach(|| {
         let mut pending = None;
-        let mut begun = Begun::new(work).map_err(no_thread)?;
-        loop {
-            begun = match begun.end_within(EVERY) {
-                Ok(result) => return Ok((result, pending)),
-                Err(begun) => begun,
-            };
+        let result = at_hand(work, || {
             if pending.is_none()
                 && let Err(error) = Python::attach(|py| py.check_signals())
             {
                 pending = Some(error);
                 on_interrupt();
             }
-        }
+            Ok(())
+        })?;
+        Ok((result, pending))
     })
 }
 
@@ -109,16 +106,22 @@ pub fn interviewed<T: Send, Q: Send>(
 /// Run `work` detached from the interpreter. It cannot be ended early: on Ctrl-C it is left to itself, and what it
 /// makes is dropped when it is done.
 pub fn abandonable<T: Send + 'static>(py: Python<'_>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    py.detach(|| {
-        let mut begun = Begun::new(work).map_err(no_thread)?;
-        loop {
-            begun = match begun.end_within(EVERY) {
-                Ok(result) => return Ok(result),
-                Err(begun) => begun,
-            };
-            Python::attach(|py| py.check_signals())?;
-        }
-    })
+    py.detach(|| at_hand(work, || Python::attach(|py| py.check_signals()).map_err(Error::from)))
+}
+
+/// Have the thread at hand do `work`, and look now and then meanwhile. An error of that leaves the work to itself.
+fn at_hand<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    mut look: impl FnMut() -> Result<(), Error>,
+) -> Result<T, Error> {
+    let mut begun = Begun::new(work).map_err(no_thread)?;
+    loop {
+        begun = match begun.end_within(EVERY) {
+            Ok(result) => return Ok(result),
+            Err(begun) => begun,
+        };
+        look()?;
+    }
 }
 
 fn no_thread(error: std::io::Error) -> Error {
