@@ -6,9 +6,8 @@ use vmemmap_arch::{Alloc, Attr, Cpu, FrameKind, Granule, Kind, Level, Order, Pa,
 use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
 use crate::mmzone::section_start;
 use crate::policy::Mapping;
-use crate::sparse_vmemmap::{
-    __populate_section_memmap, Storage, memmap_pages_add, subsection_map_init, vmemmap_populate_address,
-};
+use crate::sparse::{__populate_section_memmap, memmap_pages_add, subsection_map_init};
+use crate::sparse_vmemmap::{Storage, vmemmap_populate_address};
 use crate::state::{Block, Scalar, Section, USAGE_BOOT, section_flag};
 use crate::{Errno, Kernel, hugetlb, mmu, page, pgtable};
 

@@ -6,7 +6,8 @@
 //! | `pgtable` | `arch/arm64/include/asm/pgtable.h`, `tlbflush.h` |
 //! | `mmu` | `arch/arm64/mm/mmu.c` |
 //! | `fault` | `arch/arm64/mm/fault.c`, and the handler of approach A |
-//! | `sparse_vmemmap` | `mm/sparse-vmemmap.c`, `mm/sparse.c` |
+//! | `pgalloc` | `arch/arm64/include/asm/pgalloc.h`, `pagetable_*_ctor` of `include/linux/mm.h` |
+//! | `sparse_vmemmap`, `sparse` | `mm/sparse-vmemmap.c`; `mm/sparse.c` and who calls the former |
 //! | `memory_hotplug`, `memory_block` | `mm/memory_hotplug.c`, `mm/memremap.c`, `drivers/base/memory.c` |
 //! | `hugetlb` | `mm/hugetlb.c` |
 //! | `hugetlb_vmemmap` | `mm/hugetlb_vmemmap.c` |
@@ -50,10 +51,12 @@ pub mod page_alloc;
 pub mod page_ext;
 pub mod pageattr;
 pub mod pfn_walkers;
+pub mod pgalloc;
 pub mod pgtable;
 pub mod policy;
 pub mod ptdump;
 pub mod quiesce;
+pub mod sparse;
 pub mod sparse_vmemmap;
 pub mod state;
 mod static_key;

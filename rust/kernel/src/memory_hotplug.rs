@@ -9,7 +9,8 @@ use crate::hotplug_lock::{Path, lock_device_hotplug, mem_hotplug_begin, mem_hotp
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
 use crate::mmzone::{block_zone, blocks, check_hotplug_memory_range, pfn_valid, section_start};
 use crate::policy::BlockDevices;
-use crate::sparse_vmemmap::{Altmap, Storage, section_deactivate, sparse_add_section};
+use crate::sparse::{section_deactivate, sparse_add_section};
+use crate::sparse_vmemmap::{Altmap, Storage};
 use crate::state::{Block, Scalar, Section, section_flag};
 use crate::{Errno, Kernel, Ram, mmu, page};
 

@@ -9,8 +9,8 @@ use crate::mmzone::pfn_to_online_page;
 use crate::policy::FaultHandler;
 use crate::state::Scalar;
 use crate::{
-    Errno, Kernel, hugetlb, kasan, memory_block, memory_failure, memory_hotplug, mmu, page, page_alloc, page_ext,
-    pageattr, pfn_walkers, ptdump, quiesce, sparse_vmemmap, vmalloc,
+    Errno, Kernel, hugetlb, kasan, memory_block, memory_failure, memory_hotplug, page, page_alloc, page_ext, pageattr,
+    pfn_walkers, pgalloc, ptdump, quiesce, sparse, vmalloc,
 };
 
 /// Hands the table to another macro: names for the kernel, the CPU and whether somebody reads the result; the
@@ -153,7 +153,7 @@ macro_rules! for_each_operation {
                 Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step));
 
             /// Worker: `kfree_rcu` of the section's `usage`, once it is handed over and a grace period has passed.
-            Other KfreeRcuWork "kfree_rcu_work" { start: Pa } => sparse_vmemmap::kfree_rcu_work(k, cpu, start);
+            Other KfreeRcuWork "kfree_rcu_work" { start: Pa } => sparse::kfree_rcu_work(k, cpu, start);
 
             /// `memory_failure`: SetPageHWPoison on one page.
             Other MemoryFailure "memory_failure" { pfn: Pfn } =>
@@ -192,7 +192,7 @@ macro_rules! for_each_operation {
 
             /// `NR_PAGETABLE` as /proc/meminfo prints it, less what it was at boot: 0 where nothing hot-added is left
             /// and no block was split (R49). Returns it.
-            Walk NrPagetable "nr_pagetable" => Ok(mmu::nr_pagetable(k, cpu));
+            Walk NrPagetable "nr_pagetable" => Ok(pgalloc::nr_pagetable(k, cpu));
 
             /// A reader of `page_ext` (`page_ext_get`, `page_ext_put`), as page_owner is (R19). Returns 1 if there was
             /// one.

@@ -5,7 +5,7 @@ use vmemmap_arch::{
     Alloc, Attr, Cpu, Desc, Entry, FrameKind, Invariant, Kind, Level, LockId, Mode, Pfn, Slot, Va, Zone,
 };
 
-use crate::mmu::table_constructed;
+use crate::pgalloc::table_constructed;
 use crate::pgtable::{
     __flush_tlb_kernel_pgtable, flush_tlb_kernel_range, leaf, next_table, offset, pgd_offset_k, read_once, set_entry,
     walk,

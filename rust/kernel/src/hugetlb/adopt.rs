@@ -11,7 +11,7 @@ use crate::hugetlb_vmemmap::zone_tail::adopt_zone_tail;
 use crate::page::set_hugetlb_mark;
 use crate::page_alloc::{prep_compound_page, prep_compound_pages};
 use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
-use crate::sparse_vmemmap::memmap_pages_add;
+use crate::sparse::memmap_pages_add;
 use crate::state::{Hstate, Scalar, Section, section_flag};
 use crate::{Errno, Kernel};
 

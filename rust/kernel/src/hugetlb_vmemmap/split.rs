@@ -4,7 +4,7 @@
 use vmemmap_arch::descriptor::prot;
 use vmemmap_arch::{Alloc, Cpu, Entry, FrameKind, Invariant, Level, LockId, Mode, Slot, Va, Zone};
 
-use crate::mmu::{table_constructed, table_destructed};
+use crate::pgalloc::{table_constructed, table_destructed};
 use crate::pgtable::{clear_entry, flush_tlb_kernel_range, leaf, offset, pmd_leaf, read_once, set_entry};
 use crate::policy::{PmdSplit, SplitRead};
 use crate::quiesce::{Pause, with_others_paused};
