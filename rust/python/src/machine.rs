@@ -21,7 +21,7 @@ use vmemmap_lab::document::{self, MachineDocument, OperationDocument};
 use vmemmap_lab::live::{BlockState, HugepageRun, LiveError, LiveMachine, Loading};
 use vmemmap_machine::{Violation, first_frame_alignment};
 
-use crate::arrays;
+use crate::arrays::{self, Words};
 use crate::errors::{Error, guarded};
 use crate::image::{TableImage, real_machine};
 use crate::interrupt::{abandonable, interruptible_at_hand};
@@ -104,12 +104,13 @@ fn slots(layout: &Layout, ram: &[Ram]) -> Vec<Ram> {
     found
 }
 
-impl Machine {
-    /// Words of a table page, for `arrays`.
-    pub fn table_words(&self, pa: Pa) -> Option<&[AtomicU64]> {
+impl Words for Machine {
+    fn table_words(&self, pa: Pa) -> Option<&[AtomicU64]> {
         self.live.machine().table_words(pa)
     }
+}
 
+impl Machine {
     fn copy_row(&self, pa: Pa, width: usize, words: &mut Vec<u64>) {
         let page = self.table_words(pa).unwrap_or_default();
         words.extend(page.iter().map(|w| w.load(Ordering::Relaxed)));
