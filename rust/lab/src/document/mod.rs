@@ -2,18 +2,22 @@
 //!
 //! The schema is written out in `python/vmemmap/lab/description.py`.
 
-use std::fmt;
+mod environment;
+mod operation;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Pfn, PfnRange, Va, VaRange, Version, Zone};
-use vmemmap_kernel::operation::Guard;
-use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
-use vmemmap_machine::config::Ets;
+use vmemmap_arch::{Geometry, Granule, Invariant, Layout, Pa, Version};
+use vmemmap_kernel::{Kernel, Policies, Ram};
 use vmemmap_machine::explored::{Context, MAX_ACTORS};
 
 use crate::scenario::Body;
+
+pub use environment::{
+    BbmLevel, ConflictName, EnvironmentDocument, EtsDocument, EtsName, MemoryName, OneOrEach, Oracle, OrderingName,
+    SpuriousFault,
+};
+pub use operation::{GuardName, InDocument, OperationDocument, RangeDocument, ZoneDocument};
 
 /// The only format this version reads.
 pub const FORMAT: u32 = 1;
@@ -74,15 +78,6 @@ const fn yes() -> bool {
     true
 }
 
-/// See `Guard`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GuardName {
-    IrqsOff,
-    GupFast,
-    ListLock,
-}
-
 /// One actor of the document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -135,36 +130,6 @@ const fn one() -> u32 {
     1
 }
 
-/// What the environment of an explored machine may do, and what its oracles look at. Absent keys: the defaults of
-/// `WorldOptions`. A stress on real threads has none of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct EnvironmentDocument {
-    /// `strict` judges what survives when a frame is freed, `observed` only accesses that go wrong.
-    pub oracle: Oracle,
-    /// Allocations of an execution that may fail as a choice of the environment.
-    pub alloc_failures: u32,
-    /// PREEMPT_RT: a spinlock sleeps and may not be taken in an interrupt or with interrupts off.
-    pub preempt_rt: bool,
-    /// An access that may still see an entry as it was before it became valid: `tolerated`, as by
-    /// `is_spurious_el1_translation_fault`, or `fatal` (I2).
-    pub spurious_fault: SpuriousFault,
-    /// FEAT_ETS2 or FEAT_ETS3; without them a CPU may see the old invalid entry until its own ISB or exception entry.
-    pub ets: EtsDocument,
-    /// When an invalidate covers a store, and when a new entry cannot fault any more.
-    pub ordering: OrderingName,
-    /// `sc`: sequentially consistent memory; `views`: plain stores wait in their CPU's buffer (docs/memory-model.md).
-    pub memory: MemoryName,
-    /// FEAT_BBM of all CPUs, or of each.
-    pub feat_bbm: OneOrEach<BbmLevel>,
-    /// What an access does that could use two translations that break-before-make should have kept apart.
-    pub conflict: ConflictName,
-    /// Address space of each CPU; those beyond the last CPU ran before.
-    pub asids: Vec<u16>,
-    /// An IOMMU shares the kernel's tables (SVA); it caches table entries, and no TLBI reaches it.
-    pub iommu: bool,
-}
-
 /// In which context an actor runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -186,125 +151,6 @@ impl From<ContextDocument> for Context {
     }
 }
 
-impl Default for EnvironmentDocument {
-    fn default() -> Self {
-        Self {
-            oracle: Oracle::default(),
-            alloc_failures: 0,
-            preempt_rt: false,
-            spurious_fault: SpuriousFault::default(),
-            ets: EtsDocument::default(),
-            ordering: OrderingName::default(),
-            memory: MemoryName::default(),
-            feat_bbm: OneOrEach::One(BbmLevel::Level0),
-            conflict: ConflictName::default(),
-            asids: Vec::new(),
-            iommu: false,
-        }
-    }
-}
-
-/// FEAT_ETS2 of all CPUs: whether, or which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum EtsDocument {
-    Whether(bool),
-    Which(EtsName),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum EtsName {
-    #[serde(rename = "none")]
-    None,
-    #[serde(rename = "2")]
-    Two,
-    #[serde(rename = "3")]
-    Three,
-}
-
-/// `published`: after the DSB of its own CPU; `ordered`: as in Arm's model (docs/memory-model.md).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OrderingName {
-    Published,
-    #[default]
-    Ordered,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MemoryName {
-    #[default]
-    Sc,
-    Views,
-}
-
-impl Default for EtsDocument {
-    fn default() -> Self {
-        Self::Which(EtsName::Two)
-    }
-}
-
-impl From<EtsDocument> for Ets {
-    fn from(ets: EtsDocument) -> Self {
-        match ets {
-            EtsDocument::Whether(false) | EtsDocument::Which(EtsName::None) => Ets::None,
-            EtsDocument::Whether(true) | EtsDocument::Which(EtsName::Two) => Ets::Two,
-            EtsDocument::Which(EtsName::Three) => Ets::Three,
-        }
-    }
-}
-
-/// One value for every CPU, or one for each.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum OneOrEach<T> {
-    One(T),
-    Each(Vec<T>),
-}
-
-/// `ID_AA64MMFR2_EL1.BBM`, or the CPUs that Linux trusts never to raise a conflict abort.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BbmLevel {
-    #[serde(rename = "0")]
-    Level0,
-    #[serde(rename = "1")]
-    Level1,
-    #[serde(rename = "2")]
-    Level2,
-    #[serde(rename = "noabort")]
-    NoAbort,
-}
-
-/// What the kernel does about a spurious fault.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SpuriousFault {
-    #[default]
-    Tolerated,
-    Fatal,
-}
-
-/// `vmemmap_machine::explored::Conflict` by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ConflictName {
-    #[default]
-    AtWrite,
-    AtAccess,
-    Amalgamate,
-    Abort,
-}
-
-/// Which oracle judges.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Oracle {
-    #[default]
-    Strict,
-    Observed,
-}
-
 /// The whole document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -321,131 +167,6 @@ pub struct Document {
     pub judged: Vec<String>,
     #[serde(default)]
     pub environment: EnvironmentDocument,
-}
-
-/// Half-open range in a document.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RangeDocument {
-    pub start: u64,
-    pub end: u64,
-}
-
-/// How a field of an operation is written in a document.
-pub trait InDocument {
-    type Document: Clone + PartialEq + Eq + fmt::Debug + Serialize + DeserializeOwned;
-    fn from_document(document: Self::Document) -> Self;
-}
-
-macro_rules! in_document {
-    ($( $type:ty, $document:ty: |$it:ident| $value:expr; )*) => {
-        $( impl InDocument for $type {
-            type Document = $document;
-            fn from_document($it: $document) -> Self {
-                $value
-            }
-        } )*
-    };
-}
-
-in_document! {
-    u8, u8: |it| it;
-    u64, u64: |it| it;
-    i64, i64: |it| it;
-    bool, bool: |it| it;
-    Pfn, u64: |it| Pfn(it);
-    Pa, u64: |it| Pa(it);
-    VaRange, RangeDocument: |it| Va(it.start)..Va(it.end);
-    PfnRange, RangeDocument: |it| Pfn(it.start)..Pfn(it.end);
-    Zone, ZoneDocument: |it| match it {
-        ZoneDocument::Normal => Zone::Normal,
-        ZoneDocument::Movable => Zone::Movable,
-    };
-    Guard, GuardName: |it| match it {
-        GuardName::IrqsOff => Guard::IrqsOff,
-        GuardName::GupFast => Guard::GupFast,
-        GuardName::ListLock => Guard::ListLock,
-    };
-}
-
-impl<T: InDocument> InDocument for Option<T> {
-    type Document = Option<T::Document>;
-    fn from_document(document: Self::Document) -> Self {
-        document.map(T::from_document)
-    }
-}
-
-macro_rules! documents {
-    (
-        $parameters:tt
-        { $( $(#[doc = $doc:expr])* $class:ident $variant:ident $name:literal
-            $({ $( $(#[$attr:meta])* $field:ident: $type:ty ),* $(,)? })? => $body:expr; )* }
-        $internal:tt
-    ) => {
-        /// `Operation` as JSON: `{"op": "hugetlb_alloc", "hstate": 1, "at": 266240}`.
-        #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-        #[serde(tag = "op", deny_unknown_fields)]
-        pub enum OperationDocument {
-            $( #[serde(rename = $name)] $variant $({ $( $(#[$attr])* $field: <$type as InDocument>::Document ),* })?, )*
-        }
-
-        impl OperationDocument {
-            /// Its name in a document: `"hugetlb_alloc"`.
-            #[must_use]
-            pub fn kind(&self) -> String {
-                match self {
-                    $( Self::$variant { .. } => $name.to_owned(), )*
-                }
-            }
-
-            /// The operation.
-            #[must_use]
-            pub fn operation(&self) -> Operation {
-                match self.clone() {
-                    $( Self::$variant $({ $($field),* })? =>
-                        Operation::$variant $({ $( $field: InDocument::from_document($field) ),* })?, )*
-                }
-            }
-        }
-    };
-}
-
-vmemmap_kernel::for_each_operation!(documents);
-
-const fn one_page() -> u64 {
-    1
-}
-
-impl OperationDocument {
-    /// Pages that it goes through whether they are there or not; 0 of what ends where memory does.
-    fn pages(&self) -> u64 {
-        match self.operation() {
-            Operation::PfnWalk { start, end, step } | Operation::KmemleakScan { start, end, step } => {
-                end.0.saturating_sub(start.0).div_ceil(step.max(1))
-            }
-            Operation::ScanMovablePages { start, end } => end.0.saturating_sub(start.0),
-            Operation::SetMemoryValid { pages, .. }
-            | Operation::LinearMapSplitToPtes { pages, .. }
-            | Operation::VmallocCycle { pages }
-            | Operation::VmallocAndKeep { pages } => pages,
-            _ => 0,
-        }
-    }
-}
-
-/// `"normal"` or `"movable"`.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ZoneDocument {
-    Normal,
-    #[default]
-    Movable,
-}
-
-impl fmt::Display for OperationDocument {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&serde_json::to_string(self).map_err(|_| fmt::Error)?)
-    }
 }
 
 /// Granule and VA size, checked.
