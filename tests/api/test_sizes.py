@@ -11,6 +11,12 @@ def test_memory_that_the_linear_map_cannot_hold_is_refused(granule, va_bits, mem
         vmemmap.Machine(granule=granule, va_bits=va_bits, boot_memory=memory)
 
 
+@pytest.mark.parametrize("granule, va_bits, memory", [("4K", 48, "17T"), ("16K", 48, "65T"), ("64K", 52, "257T")])
+def test_memory_of_more_pages_than_are_modelled_is_refused(granule, va_bits, memory):
+    with pytest.raises(vmemmap.SpecError, match=r"at most 2\^32 are modelled"):
+        vmemmap.Machine(granule=granule, va_bits=va_bits, boot_memory=memory, linear_map="blocks")
+
+
 @pytest.mark.parametrize("kernel", ["6.1", "6.12"])
 @pytest.mark.parametrize("granule, size", [("4K", "2M"), ("64K", "512M")])
 def test_a_tebibyte_of_blocks_boots_fills_a_pool_and_takes_more_memory(granule, size, kernel):

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vmemmap_arch::contents::word;
 use vmemmap_arch::{
-    Alloc, Cpu, Data, Desc, Fault, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode, Order, Pa,
-    RangeOp, Rmw, Slot, TableView, Template, Va, Var, Zone, descriptor::prot,
+    Alloc, Cpu, Data, Desc, Entry, Fault, FrameKind, FrameList, Geometry, Granule, Invariant, Level, LockId, Mode,
+    Order, Pa, RangeOp, Rmw, Slot, TableView, Template, Va, Var, Zone, descriptor::prot,
 };
-use vmemmap_machine::{Machine, MachineConfig, Native, RamRange};
+use vmemmap_machine::{ConfigError, Machine, MachineConfig, Native, RamRange};
 
 const MIB: u64 = 1 << 20;
 
@@ -578,6 +578,32 @@ fn sixteen_tebibytes_cost_nothing_until_they_are_used() {
     assert_eq!(m.frame_word(f.pa, 511), Some(5));
     c.ram[1].bytes += 1 << 30;
     assert!(Machine::new(&c).is_err());
+}
+
+/// As much address space as a host has for them once, 47 bits of it or 48.
+#[test]
+fn sixty_four_tebibytes_are_mapped_once_and_their_records_where_there_are_tables() {
+    let geometry = Geometry::new(Granule::K16, 48).unwrap();
+    let all = RamRange { start: Pa(0), bytes: 1 << 46, boot: true };
+    let mut c = MachineConfig { geometry, ram: vec![all], ..config() };
+    let m = Machine::new(&c).unwrap();
+    let cpu = m.checked_cpu(0);
+    let top = Alloc { top_down: true, ..request(FrameKind::Table, 0) };
+    for request in [request(FrameKind::Table, 0), top] {
+        let table = cpu.alloc(request).unwrap();
+        let at = Slot { table: table.pa, index: 2047, level: Level::PTE, tok: table.tok };
+        let data = cpu.alloc(Alloc { kind: FrameKind::Data, ..request }).unwrap();
+        let desc = geometry.descriptor(data.pa, prot::PAGE_KERNEL);
+        cpu.write(at, desc, Order::Plain);
+        cpu.free(data, 0, FrameKind::Data);
+        // The record says of which generation the frame was.
+        assert_ne!(cpu.alloc(Alloc { at: Some(data.pa), kind: FrameKind::Data, ..request }).unwrap().tok, data.tok);
+        assert_eq!(cpu.swap(at, Desc::NONE, Order::Plain), Entry { desc, tok: data.tok });
+        cpu.free(table, 0, FrameKind::Table);
+    }
+    assert_eq!(m.violation_count(), 0);
+    c.ram[0].bytes += 1 << 30;
+    assert!(matches!(Machine::new(&c), Err(ConfigError::TooManyFrames { .. })));
 }
 
 /// What a walk of many entries does is what one read and one write after the other do.

@@ -38,7 +38,7 @@ impl Cpu for Checked<'_> {
         self.cpu.tally.count(Count::Read);
         let Some(pinned) = self.pinned(&at, false, "read") else { return Entry { desc: Desc::NONE, tok: 0 } };
         let desc = Desc(pinned.word.load(Ordering::Acquire));
-        Entry { desc, tok: self.machine.token(desc, at.level, pinned.named.load(Ordering::Relaxed)) }
+        Entry { desc, tok: self.machine.token(desc, at.level, pinned.recorded()) }
     }
     #[inline]
     fn write(&self, at: Slot<u32>, new: Desc, _order: Order) {

@@ -167,7 +167,7 @@ impl Machine {
             let acquire = std::sync::atomic::Ordering::Acquire;
             let read = || {
                 let desc = Desc(self.words.get(at).map_or(0, |w| w.load(acquire)));
-                (desc, self.named.get(at).map_or(0, |w| w.load(acquire)))
+                (desc, self.records.get(at).map_or(0, |w| w.load(acquire)))
             };
             let (desc, named) = read();
             let again = |held: u64, next: u64| {

@@ -43,9 +43,17 @@ pub struct Checked<'m> {
 /// A descriptor of a table that this CPU has pinned.
 struct Pinned<'m> {
     word: &'m AtomicU64,
-    named: &'m AtomicU64,
+    /// If it has one.
+    record: Option<&'m AtomicU64>,
     machine: &'m Machine,
     cpu: u8,
+}
+
+impl Pinned<'_> {
+    #[inline(always)]
+    fn recorded(&self) -> u64 {
+        self.record.map_or(0, |record| record.load(Ordering::Relaxed))
+    }
 }
 
 impl Drop for Pinned<'_> {
@@ -109,8 +117,11 @@ impl<'m> Checked<'m> {
             return None;
         };
         let judged = Machine::judge_table(state, at.tok);
-        match (judged, m.words.get(number), m.named.get(number)) {
-            (Judged::Good, Some(word), Some(named)) => Some(Pinned { word, named, machine: m, cpu: self.cpu.cpu }),
+        match (judged, m.words.get(number)) {
+            (Judged::Good, Some(word)) => {
+                let record = if storing { m.records.make(number) } else { m.records.get(number) };
+                Some(Pinned { word, record, machine: m, cpu: self.cpu.cpu })
+            }
             _ => {
                 m.watch.pins.unpin(self.cpu.cpu);
                 self.freed_table(at, what, state, judged);
@@ -156,7 +167,7 @@ impl<'m> Checked<'m> {
         let m = self.machine;
         let pinned = self.pinned(at, true, what)?;
         let record = m.record_for(new, at.level);
-        let before = pinned.named.load(Ordering::Relaxed);
+        let before = pinned.recorded();
         let promised = m.watch.promised(self.cpu.cpu);
         let found = match wanted {
             None => Ok(pinned.word.swap(new.0, Ordering::AcqRel)),
@@ -164,8 +175,8 @@ impl<'m> Checked<'m> {
         };
         let (old, stored) = (Desc(found.unwrap_or_else(|old| old)), found.is_ok());
         // Whoever reads the word before its record, or an older record, finds one of another frame, or none.
-        if stored {
-            pinned.named.store(record, Ordering::Release);
+        if stored && let Some(at) = pinned.record {
+            at.store(record, Ordering::Release);
         }
         let tok = m.token(old, at.level, before);
         drop(pinned);

@@ -14,6 +14,7 @@ use crate::native::frames::{CHUNK, Frames, Span};
 use crate::native::injection::Injection;
 use crate::native::locks::{Locks, Rcu};
 use crate::native::promises::Watch;
+use crate::native::records::Records;
 use crate::violation::{Actor, Event, History, Sink, Violation};
 
 /// A machine on which real threads run kernel code: one `Native` or `Checked` a thread.
@@ -32,9 +33,7 @@ pub struct Machine {
     root: Pa,
     /// Modelled memory by physical address.
     pub(crate) words: Arena,
-    /// For each descriptor, the frame that it named when it was written (low half) and that frame's generation (high
-    /// half).
-    pub(crate) named: Arena,
+    pub(crate) records: Records,
     pub(crate) vars: Arena,
     pub(crate) frames: Frames,
     pub(crate) states: FrameStates,
@@ -43,7 +42,7 @@ pub struct Machine {
     pub(crate) counters: Shards,
     pub(crate) injection: Injection,
     pub(crate) watch: Watch,
-    /// An unchecked CPU was made since the records in `named` were last complete.
+    /// An unchecked CPU was made since `records` were last complete.
     records_void: Mutex<bool>,
     violations: Sink,
     step: CachePadded<AtomicU64>,
@@ -114,7 +113,7 @@ impl Machine {
             cpus: config.cpus,
             root: Pa(base),
             words: map("modelled memory", bytes / 8)?,
-            named: map("descriptor generations", bytes / 8)?,
+            records: Records::new(bytes / 8),
             vars: map("kernel variables", config.vars)?,
             frames: Frames::new(frames, &spans, config.cpus).map_err(metadata)?,
             states: FrameStates::new(frames).map_err(metadata)?,
@@ -183,14 +182,13 @@ impl Machine {
     /// A table that is freed has none. What they took is given back: tables come and go all over memory, and what was
     /// once touched would stay resident for good.
     pub(crate) fn discard_records(&self, table: u64) {
-        let entries = self.geometry.entries() as u64;
-        self.named.discard(table.saturating_mul(entries), entries);
+        let entries = self.geometry.entries();
+        self.records.discard(table.saturating_mul(entries as u64), entries);
     }
     /// Unchecked CPUs store descriptors without a record; an older record of the same slot could accuse them falsely.
     fn forget_records(&self) {
         for (table, _) in self.tables() {
-            let first = self.word_number(table, 0) as usize;
-            for record in self.named.words().iter().skip(first).take(self.geometry.entries()) {
+            for record in self.records.of_table(self.word_number(table, 0), self.geometry.entries()) {
                 if record.load(Ordering::Relaxed) != 0 {
                     record.store(0, Ordering::Relaxed);
                 }
@@ -367,12 +365,11 @@ impl Machine {
             if w == 0 {
                 continue;
             }
-            let (Some(at), Some(named)) = (self.word_at(table, i), self.named.get(self.word_number(table, i))) else {
-                return false;
-            };
+            let number = self.word_number(table, i);
+            let Some(at) = self.words.get(number) else { return false };
             at.store(w, Ordering::Relaxed);
-            if named.load(Ordering::Relaxed) != 0 {
-                named.store(0, Ordering::Relaxed);
+            if let Some(record) = self.records.get(number).filter(|r| r.load(Ordering::Relaxed) != 0) {
+                record.store(0, Ordering::Relaxed);
             }
             if let Kind::Table(next) = self.geometry.kind(Desc(w), level) {
                 let _ = self.states.update(self.frame_of(next), |s| s.kind().map(|_| State(s.0 | bit::LINKED)));

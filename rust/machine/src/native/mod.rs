@@ -7,6 +7,7 @@
 //! | `walk`, `scan` | what such a CPU translates, many entries of a table looked at |
 //! | `arena`, `ahead` | the words (the only `unsafe`), which of them are made before they are touched |
 //! | `frames`, `chunk`, `bitmap` | the page frame allocator, the word of a chunk, a bit for each frame |
+//! | `records` | what descriptors named when they were written |
 //! | `rooms`, `magazines` | where the allocator looks, the frames that CPUs keep at hand |
 //! | `frame_state`, `ranges` | what a frame is, hotplug's part |
 //! | `contents`, `symbol` | what a frame holds: words, or all of them as one |
@@ -44,6 +45,8 @@ pub mod pins;
 pub(crate) mod promises;
 #[cfg(not(loom))]
 pub(crate) mod ranges;
+#[cfg(not(loom))]
+mod records;
 mod rooms;
 #[cfg(not(loom))]
 mod scan;
