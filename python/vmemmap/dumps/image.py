@@ -53,8 +53,7 @@ _BROKEN_ARCHIVE: Final = (
 )
 # Arrays above this are stored as they are: packing half a gigabyte takes a minute, writing it a second.
 _PACK_LIMIT: Final = 64 << 20
-# Rows of an array that are written at a time, and bytes of one that are read.
-_ROWS: Final = 1 << 12
+# Bytes of an array that are read, or copied and written, at a time.
 _PIECE: Final = 1 << 22
 # Deflate packs at most 1032:1, so a member that claims more than this is no honest member.
 _MOST_PACKED: Final = 1100
@@ -223,10 +222,12 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
     path = Path(path)
     if path.suffix != ".npz":
         raise SpecError(f"{path}: the name of a table image ends in .npz")
-    text = json.dumps(describe(image.description, image.level, state=state or path.stem, note=note), indent=1) + "\n"
+    described = describe(image.description, image.level, state=state or path.stem, note=note)
     try:
         with _replacing(path.with_suffix(".json")) as description, _replacing(path) as arrays:
-            description.write(text.encode())
+            # Piece by piece: of tens of terabytes it lists half a million memory blocks.
+            description.writelines(piece.encode() for piece in json.JSONEncoder(indent=1).iterencode(described))
+            description.write(b"\n")
             _write_arrays(arrays, image)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
@@ -334,5 +335,6 @@ def _write_arrays(file: IO[bytes], image: Image) -> None:
                 descr = _ARRAYS[name][1][0]
                 header = {"descr": descr, "fortran_order": False, "shape": array.shape}
                 npy.write_array_header_1_0(stream, header)
-                for start in range(0, array.shape[0], _ROWS):
-                    stream.write(np.ascontiguousarray(array[start : start + _ROWS], dtype=descr).tobytes())
+                rows = max(1, _PIECE * array.shape[0] // max(1, array.nbytes))
+                for start in range(0, array.shape[0], rows):
+                    stream.write(cast("Any", np.ascontiguousarray(array[start : start + rows], dtype=descr)))

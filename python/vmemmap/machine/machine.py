@@ -372,7 +372,7 @@ class Machine:
             vmemmap_end=layout["VMEMMAP_END"],
             markers=tuple(layout["markers"]),
             ram=tuple((start, start + size, boot) for start, size, boot in core.ram()),
-            blocks_online=tuple(b.start // b.size for b in self.memory.blocks if b.state == "online"),
+            blocks_online=tuple(core.blocks_online()),
             block_size=core.section_size,
             hugepages=HugepageRuns.of([run for pool in self.hugetlb.values() for run in pool.runs]),
             hvo=core.hvo,

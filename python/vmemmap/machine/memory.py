@@ -69,7 +69,7 @@ class MemoryRange:
     @property
     def blocks(self) -> list[MemoryBlock]:
         """The block devices of the range, as they are now; none after removal."""
-        return [block for block in _blocks(self._core) if self.start <= block.start < self.start + self.size]
+        return [MemoryBlock(**block) for block in self._core.blocks(self.start, self.size)]
 
     @property
     def state(self) -> str:
@@ -114,10 +114,6 @@ class MemoryRange:
         self._run("memory_offline")
 
 
-def _blocks(core: Core) -> list[MemoryBlock]:
-    return [MemoryBlock(**block) for block in core.blocks()]
-
-
 class Memory:
     """The memory of a machine."""
 
@@ -137,7 +133,7 @@ class Memory:
     @property
     def blocks(self) -> list[MemoryBlock]:
         """Every memory block device, by address."""
-        return _blocks(self._core)
+        return [MemoryBlock(**block) for block in self._core.blocks()]
 
     @property
     def ranges(self) -> list[tuple[int, int, bool]]:
@@ -224,12 +220,11 @@ class Memory:
         return MemoryRange(self._core, parse_size(start, "start"), parse_size(size, "size"))
 
     def _free_place(self, length: int) -> int:
-        taken = {block.start for block in self.blocks}
         unit = self._core.section_size
         for start, size, boot in self._core.ram():
             if boot:
                 continue
-            place = start
+            taken, place = {block["start"] for block in self._core.blocks(start, size)}, start
             for address in range(start, start + size, unit):
                 if address in taken:
                     place = address + unit
