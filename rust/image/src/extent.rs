@@ -29,6 +29,13 @@ impl Extent {
     const fn of(note: Note) -> Self {
         Self { first: note, last: note, ranges: 1, read: 1 }
     }
+    /// Of a table of PTEs, which are most of an image: what `then` makes of them one by one.
+    fn of_ptes(words: &[u64]) -> Option<Self> {
+        let note = |word: &u64| (Level::PTE.0, word & PROT_MASK);
+        let breaks = words.iter().zip(words.iter().skip(1)).filter(|(a, b)| (**a ^ **b) & PROT_MASK != 0).count();
+        let (first, last) = (note(words.first()?), note(words.last()?));
+        Some(Self { first, last, ranges: 1 + breaks as u64, read: words.len() as u64 })
+    }
     fn then(self, next: Self) -> Self {
         let ranges = self.ranges + next.ranges - u64::from(self.last == next.first);
         Self { first: self.first, last: next.last, ranges, read: self.read + next.read }
@@ -74,13 +81,31 @@ impl TableImage {
 
     fn extent(&self, row: usize, level: Level, below: &HashMap<usize, Extent>) -> Option<Extent> {
         let words = &self.row_words(row)[..self.geometry().entries_at(level)];
-        let extents = words.iter().map(|&word| {
-            let table = if level == Level::PTE { None } else { self.below(Desc(word), level) };
-            match table.and_then(|row| below.get(&row)) {
-                Some(extent) => Extent { read: extent.read + 1, ..*extent },
-                None => Extent::of((level.0, word & PROT_MASK)),
-            }
+        if level == Level::PTE {
+            return Extent::of_ptes(words);
+        }
+        let extents = words.iter().map(|&word| match self.below(Desc(word), level).and_then(|row| below.get(&row)) {
+            Some(extent) => Extent { read: extent.read + 1, ..*extent },
+            None => Extent::of((level.0, word & PROT_MASK)),
         });
         extents.reduce(Extent::then)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_table_of_ptes_is_its_entries_one_after_the_other(
+            words in prop::collection::vec(prop_oneof![Just(0), 0x703..0x706u64, any::<u64>()], 0..20)
+        ) {
+            let parts = |e: Extent| (e.first, e.last, e.ranges, e.read);
+            let each = words.iter().map(|word| Extent::of((Level::PTE.0, word & PROT_MASK)));
+            prop_assert_eq!(Extent::of_ptes(&words).map(parts), each.reduce(Extent::then).map(parts));
+        }
     }
 }

@@ -205,7 +205,7 @@ struct Leaves<'a> {
 impl<'a> Leaves<'a> {
     /// Level and descriptor of the leaf that `at` is in, and where that translates to. A table is looked for once.
     fn look(&mut self) -> Option<(Level, Desc, Option<Pa>)> {
-        let (image, at, g) = (self.image, self.at, self.image.geometry());
+        let (image, at, g) = (self.image, self.at, &self.image.meta().geometry);
         let first = at.align_down(g.entry_span(Level::PMD));
         if let Some((_, words)) = self.table.filter(|(from, _)| *from == first) {
             let desc = Desc(*words.get(usize::from(g.index(at, Level::PTE)))?);
@@ -232,7 +232,7 @@ impl Iterator for Leaves<'_> {
             return None;
         }
         let (level, desc, frame) = self.look()?;
-        let span = self.image.geometry().entry_span(level);
+        let span = self.image.meta().geometry.entry_span(level);
         let bytes = (span - (self.at.0 & (span - 1))).min(self.left);
         self.at = self.at.plus(bytes);
         self.left -= bytes;
