@@ -1,6 +1,6 @@
 //! A hugepage that a loaded machine already has: taken into its pool as the tables show it.
 
-use vmemmap_arch::{Attr, Cpu, Desc, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va};
+use vmemmap_arch::{Attr, Cpu, Desc, Frame, Kind, Level, Order, Pfn, Rmw, STRUCT_PAGE_SIZE, Va};
 
 use super::page::HPG_VMEMMAP_OPTIMIZED;
 use super::page::HugePage;
@@ -10,21 +10,45 @@ use crate::hugetlb_vmemmap::vmemmap_pages;
 use crate::hugetlb_vmemmap::zone_tail::adopt_zone_tail;
 use crate::page::set_hugetlb_mark;
 use crate::page_alloc::{prep_compound_page, prep_compound_pages};
-use crate::pgtable::{next_table, offset, pgd_offset_k, read_once};
+use crate::pgtable::{next_table, offset, read_once};
 use crate::sparse::memmap_pages_add;
 use crate::state::{Hstate, Scalar, Section, section_flag};
 use crate::{Errno, Kernel};
 
-/// The level 3 descriptor of `va`, if the walk gets that far.
-fn pte_of<C: Cpu>(cpu: &C, va: Va) -> Option<Desc> {
-    let mut entry = read_once(cpu, pgd_offset_k(cpu, va));
-    let mut level = cpu.geometry().top();
+/// The table of PTEs that maps `va`, if the walk gets that far.
+fn pte_table_of<C: Cpu>(cpu: &C, va: Va) -> Option<Frame<C::Tok>> {
+    let (mut table, mut level) = (cpu.root(), cpu.geometry().top());
     while level < Level::PTE {
-        let table = next_table(cpu, entry, level)?;
+        table = next_table(cpu, read_once(cpu, offset(cpu, table, level, va)), level)?;
         level = level.next();
-        entry = read_once(cpu, offset(cpu, table, level, va));
     }
-    Some(entry.desc)
+    Some(table)
+}
+
+/// The level 3 descriptors of some vmemmap pages of a hugepage, by number; `None` where a walk does not get that far.
+/// One walk for those of a table.
+fn ptes_of<C: Cpu, const N: usize>(k: &Kernel, cpu: &C, page: HugePage, numbers: [u64; N]) -> [Option<Desc>; N] {
+    let mut known = None;
+    numbers.map(|number| {
+        let va = page.va(k).plus(number << k.geometry.page_shift());
+        let start = va.align_down(k.geometry.entry_span(Level::PMD));
+        let table = match known {
+            Some((from, table)) if from == start => table,
+            _ => pte_table_of(cpu, va)?,
+        };
+        known = Some((start, table));
+        Some(read_once(cpu, offset(cpu, table, Level::PTE, va)).desc)
+    })
+}
+
+/// Whether two PTEs map the same frame.
+fn map_same(k: &Kernel, ptes: [Option<Desc>; 2]) -> bool {
+    let page = |pte: Option<Desc>| match k.geometry.kind(pte?, Level::PTE) {
+        Kind::Page(pa) => Some(pa),
+        Kind::None | Kind::Invalid | Kind::Table(_) | Kind::Block(_) | Kind::Reserved => None,
+    };
+    let [a, b] = ptes.map(page);
+    a.is_some() && a == b
 }
 
 /// Whether the tables show the vmemmap of the hugepage optimised: its last two vmemmap pages map the same frame.
@@ -33,20 +57,7 @@ pub fn is_remapped<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> bool {
     if count < 2 {
         return false;
     }
-    let at = |i: u64| pte_of(cpu, page.va(k).plus(i << k.geometry.page_shift()));
-    match (at(count - 2), at(count - 1)) {
-        (Some(before), Some(last)) => matches!(
-            (k.geometry.kind(before, Level::PTE), k.geometry.kind(last, Level::PTE)),
-            (Kind::Page(a), Kind::Page(b)) if a == b
-        ),
-        _ => false,
-    }
-}
-
-/// The level 3 descriptor of its last vmemmap page.
-fn last_pte<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage) -> Option<Desc> {
-    let pages = vmemmap_pages(k, page.pages);
-    pte_of(cpu, page.va(k).plus((pages - 1) << k.geometry.page_shift()))
+    map_same(k, ptes_of(k, cpu, page, [count - 2, count - 1]))
 }
 
 /// Put the hugepage at `head` into its pool as a free page. The frames are allocated already; whether its vmemmap is
@@ -62,10 +73,11 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
         return Err(Errno::EINVAL);
     }
     let page = HugePage { head, pages: pool.pages };
-    let optimised = is_remapped(k, cpu, page);
+    let count = vmemmap_pages(k, page.pages);
+    let [second, before, last] = ptes_of(k, cpu, page, [1, count.saturating_sub(2), count.saturating_sub(1)]);
+    let optimised = count >= 2 && map_same(k, [before, last]);
     if optimised {
         // The tails alias what comes before them; only the vmemmap pages that can be written are.
-        let second = pte_of(cpu, page.va(k).plus(k.geometry.page_size()));
         let writable = if second.is_some_and(|desc| desc.is_valid() && !desc.has(Attr::RDONLY)) { 2 } else { 1 };
         if writable != k.features.reserved_vmemmap_pages {
             return Err(Errno::EINVAL);
@@ -73,11 +85,11 @@ pub fn adopt_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn, h: u8) -> Result<u64, 
         let kept = writable * k.geometry.page_size() / STRUCT_PAGE_SIZE;
         prep_compound_pages(k, cpu, head, page.order(), kept);
         page.set_flag(k, cpu, HPG_VMEMMAP_OPTIMIZED);
-        if let (TailSource::ZoneTail, Some(last)) = (k.features.tail_source, last_pte(k, cpu, page)) {
+        if let (TailSource::ZoneTail, Some(last)) = (k.features.tail_source, last) {
             adopt_zone_tail(k, cpu, page, k.geometry.output(last));
         }
         // The section was counted in whole; what is left of one from boot is taken to be from boot too.
-        let freed = vmemmap_pages(k, page.pages) - k.features.reserved_vmemmap_pages;
+        let freed = count - k.features.reserved_vmemmap_pages;
         let section = k.vars.section_number(k.geometry.pa(head));
         let flags = cpu.var_load(k.vars.section(section, Section::MemMap), Order::Plain);
         let early = flags & section_flag::IS_EARLY != 0;
