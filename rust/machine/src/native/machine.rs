@@ -7,6 +7,7 @@ use vmemmap_arch::descriptor::OutputBits;
 use vmemmap_arch::{Desc, FrameKind, Geometry, Invariant, Kind, Level, Pa, TableView, Va};
 
 use crate::config::{ConfigError, MachineConfig, RamRange, first_frame_alignment};
+use crate::native::ahead::Ahead;
 use crate::native::arena::Arena;
 use crate::native::counters::{CachePadded, Counters, Shards};
 use crate::native::frame_state::{Contents, FrameStates, PackedEvent, State, bit};
@@ -53,6 +54,8 @@ pub struct Machine {
     pub(crate) frames_total: AtomicU64,
     pub(crate) self_hosted: AtomicU64,
     booting: AtomicBool,
+    /// Of the tables that a loader writes.
+    loaded: Ahead,
     signal: AtomicBool,
     actors: Mutex<Vec<String>>,
     labels: RwLock<Vec<&'static str>>,
@@ -130,6 +133,7 @@ impl Machine {
             frames_total: AtomicU64::new(boot_frames),
             self_hosted: AtomicU64::new(0),
             booting: AtomicBool::new(true),
+            loaded: Ahead::new(),
             signal: AtomicBool::new(false),
             actors: Mutex::new((0..config.cpus).map(|c| format!("cpu{c}")).collect()),
             labels: RwLock::new(vec!["boot"]),
@@ -322,6 +326,7 @@ impl Machine {
             if frame / 64 != word {
                 self.adopt_in_word(word, mask, kind, reserved)?;
                 (word, mask) = (frame / 64, 0);
+                self.states.touch(frame);
             }
             if self.states.get(frame).kind() != Some(kind) {
                 mask |= 1 << (frame % 64);
@@ -361,6 +366,11 @@ impl Machine {
             return false;
         }
         self.stored_above_ptes();
+        // An image has its tables by address, most of them side by side.
+        if let Some((first, count)) = self.loaded.pages(self.frame_of(table)) {
+            let entries = self.geometry.entries() as u64;
+            self.words.populate(first * entries, count * entries);
+        }
         for (i, &w) in (0..).zip(words) {
             if w == 0 {
                 continue;
