@@ -160,3 +160,16 @@ def test_the_whole_hotplug_series_runs_on_one_machine() -> None:
         replay(m, step)
         assert vmemmap_text(m.ptdump()) == vmemmap_text(text_of(HERE / "6.1-4k" / step)), step
         assert m.check() == [], step
+
+
+def test_memory_added_to_a_kernel_that_maps_its_text_by_a_block_is_mapped_by_pages() -> None:
+    """`can_set_direct_map`: the text's read-only alias is the one block, and what is added continues the pages."""
+    m = load("6.12-4k/A")
+    before = m.ptdump(region="linear").splitlines()
+    assert [line.split()[1:4] for line in before if " BLK " in line] == [["2M", "PMD", "ro"]]
+    m.memory.add(start=0x8000_0000, size="256M").online("movable")
+    after = m.ptdump(region="linear").splitlines()
+    (last,) = [line for line in before if line.split()[0].endswith("-0xffff000040000000")]
+    grown = last.replace("0xffff000040000000", "0xffff000050000000").replace("1043840K", "1305984K")
+    assert grown in after
+    assert [line for line in after if " BLK " in line] == [line for line in before if " BLK " in line]

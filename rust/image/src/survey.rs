@@ -148,25 +148,38 @@ impl TableImage {
             .map_or(0, |leaf| leaf.desc.0 & !known)
     }
 
-    /// Whether the linear map of any RAM uses blocks or contiguous entries, and the attributes (address and block bit
-    /// off) of its last leaf in hot-added RAM, if there is any.
+    /// How the linear map is built, and how that of hot-added RAM would be.
     #[must_use]
     pub fn linear_map(&self) -> LinearMap {
         let g = self.geometry();
         let mut found = LinearMap::default();
+        // Of boot RAM, then of hot-added RAM that could have been mapped otherwise.
+        let (mut boot_blocks, mut added_blocks) = (false, None);
         for (range, boot) in &self.meta().ram {
-            for leaf in self.leaves(self.layout().linear_va(range.start), range.end.since(range.start)) {
+            let mut va = self.layout().linear_va(range.start);
+            let end = va.plus(range.end.since(range.start));
+            for leaf in self.leaves(va, range.end.since(range.start)) {
+                let block = va.align_down(g.entry_span(Level::PMD));
+                let fits = block >= self.layout().linear_va(range.start) && end.0 - block.0 >= g.entry_span(Level::PMD);
+                va = va.plus(leaf.bytes);
                 if leaf.frame.is_none() {
                     continue;
                 }
-                found.blocks |= leaf.level != Level::PTE;
+                let large = leaf.level != Level::PTE;
+                found.blocks |= large;
                 found.contiguous |= leaf.desc.has(Attr::CONT);
-                if !boot {
-                    let block_bit = if leaf.level == Level::PTE { 0 } else { Attr::TABLE_BIT.bits() };
-                    found.hot_added_prot = Some(leaf.desc.0 & !g.address_mask() | block_bit);
+                if *boot {
+                    boot_blocks |= large && leaf.desc.is_writable();
+                    continue;
+                }
+                let block_bit = if large { Attr::TABLE_BIT.bits() } else { 0 };
+                found.hot_added_prot = Some(leaf.desc.0 & !g.address_mask() | block_bit);
+                if fits {
+                    *added_blocks.get_or_insert(false) |= large || leaf.desc.has(Attr::CONT);
                 }
             }
         }
+        found.hot_adds_blocks = added_blocks.unwrap_or(boot_blocks);
         found
     }
 
@@ -179,8 +192,14 @@ impl TableImage {
 /// How the linear map is built.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LinearMap {
+    /// Whether that of any RAM has blocks.
     pub blocks: bool,
+    /// Whether that of any RAM has contiguous entries.
     pub contiguous: bool,
+    /// Whether hot-added RAM is mapped by blocks, as `can_set_direct_map` decides: as such RAM that is there is, else as
+    /// what may be written of boot RAM. The alias of kernel text, which is read-only, tells nothing: `map_mem` maps it
+    /// by blocks where everything else is in pages.
+    pub hot_adds_blocks: bool,
     /// Attributes of a hot-added page, `None` if no hot-added RAM is mapped.
     pub hot_added_prot: Option<u64>,
 }

@@ -164,6 +164,22 @@ fn the_linear_map_is_told_apart_by_its_leaves() {
     assert_eq!(map.hot_added_prot, Some(prot::PAGE_KERNEL_TAGGED));
 }
 
+#[test]
+fn hot_added_ram_is_mapped_as_it_was_before_and_never_as_kernel_text_is() {
+    const RW_BLOCK: u64 = 0x00f8_0000_0000_0701;
+    let linear = 0xffff_0000_0000_0000u64;
+    let boot = |block: u64| Builder::new().map(Va(linear), Level::PMD, RAM | block);
+    let added = Va(linear + ADDED - RAM);
+    let with = |b: Builder| b.build().unwrap().linear_map();
+    assert!(with(boot(RW_BLOCK)).hot_adds_blocks);
+    let text = with(boot(RW_BLOCK | Attr::RDONLY.bits()));
+    assert!(text.blocks && !text.hot_adds_blocks, "the alias of kernel text");
+    let page = |bits: u64| with(boot(RW_BLOCK).map(added, Level::PTE, ADDED | prot::PAGE_KERNEL_TAGGED | bits));
+    assert!(!page(0).hot_adds_blocks, "a page where a block had fitted");
+    assert!(page(Attr::CONT.bits()).hot_adds_blocks, "contiguous pages");
+    assert!(with(boot(RW_BLOCK | Attr::RDONLY.bits()).map(added, Level::PMD, ADDED | RW_BLOCK)).hot_adds_blocks);
+}
+
 fn refused(change: impl FnOnce(&mut Builder)) -> ImageError {
     let mut builder = Builder::new().machine(private);
     change(&mut builder);

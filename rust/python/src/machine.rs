@@ -158,7 +158,8 @@ impl Machine {
             let live = py.detach(|| {
                 let image = image.take()?;
                 let map = image.linear_map();
-                rows.entry("linear-map".into()).or_insert_with(|| if map.blocks { "blocks" } else { "pages" }.into());
+                rows.entry("linear-map".into())
+                    .or_insert_with(|| if map.hot_adds_blocks { "blocks" } else { "pages" }.into());
                 let chosen = document::policies(rows.iter().map(|(k, v)| (k.as_str(), v.as_str())))?;
                 let mut real = real_machine(&image);
                 real.ram.sort_unstable_by_key(|r| r.start);
