@@ -2,7 +2,7 @@
 //! machine, checked and dumped, and the dump read back.
 
 use vmemmap_arch::tables::walk;
-use vmemmap_arch::{Geometry, Granule, Layout, Level, Pa, Pfn, Va, Version};
+use vmemmap_arch::{Geometry, Granule, Layout, Level, Pa, Pfn, Va, Version, Zone};
 use vmemmap_image::{ImageMeta, Ptdump, TableImage, TextWriter};
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{Policies, Ram};
@@ -66,6 +66,7 @@ fn meta(input: &mut Bytes) -> ImageMeta {
         markers: Vec::new(),
         ram,
         blocks_online: None,
+        blocks_kernel: Vec::new(),
         block_size: if input.rarely(4) { section << (input.byte() % 8) } else { 0 },
         hugepages: Vec::new(),
         hvo: input.rarely(2),
@@ -194,7 +195,12 @@ pub fn run(data: &[u8]) -> Reached {
             .collect(),
         sections: sections
             .iter()
-            .map(|s| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted })
+            .map(|s| RealSection {
+                start: s.start,
+                early: s.early,
+                online: s.online.then_some(Zone::Movable),
+                self_hosted: s.self_hosted,
+            })
             .collect(),
         hugepages: HugepageRun::of(meta.hugepages.iter().map(|&(head, pages)| (Pfn(head), pages))),
         hvo: meta.hvo,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from vmemmap import Machine, SpecError
@@ -66,3 +68,25 @@ def test_a_mask_finds_the_head_where_vmemmap_is_aligned_to_the_folio(kernel: str
             found, head = heads(granule, folio, kernel, memstart)
             right = (granule, folio) != (65536, 16 << 30) or memstart % (16 << 30) == 0
             assert (found == {head}) == right, (granule, folio, memstart)
+
+
+def test_each_zone_has_a_tail_frame_and_a_saved_machine_knows_them(tmp_path: Path) -> None:
+    """Boot memory below 4 GiB is ZONE_DMA and above it ZONE_NORMAL, as what is added to a kernel zone is."""
+    m = Machine(kernel="7.3", boot_memory="4G", hotplug_memory="1G")
+    blocks = m.memory.add("512M")
+    normal, movable = (m.memory.range(start=blocks.start + n * (1 << 28), size="256M") for n in (0, 1))
+    normal.online("normal")
+    movable.online("movable")
+    places = [0x80000, 0x120000, normal.start >> 12, movable.start >> 12]
+    pool = m.hugetlb["2M"]
+    seen = [(pool.allocate(pfns=[pfn]), m.counters.vmemmap_tails)[1] for pfn in places]
+    assert seen == [1, 2, 2, 3], "DMA; NORMAL; the same zone again; MOVABLE"
+    assert m.counters.optimised_hugepages == 4
+    m.save(tmp_path / "m.npz")
+    again = Machine.load(tmp_path / "m.npz", checked=True)
+    assert again.check() == []
+    assert [(b.start, b.zone) for b in again.memory.blocks] == [(b.start, b.zone) for b in m.memory.blocks]
+    assert again.counters.vmemmap_tails == 3
+    again.hugetlb["2M"].nr_hugepages = 0
+    assert again.check() == []
+    assert again.violations == []

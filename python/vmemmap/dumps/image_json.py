@@ -123,6 +123,8 @@ class Description:
     """What the JSON calls the kernel."""
     hugepages_known: bool = True
     """``hugepages`` is the list of all of them, not an empty one for want of any."""
+    blocks_kernel: tuple[int, ...] = ()
+    """Numbers of the memory blocks that were added and are online in a kernel zone; the others are movable."""
     pools: tuple[tuple[int, int], ...] = ()
     """(length in base pages, ``nr_hugepages``) of the pools that the JSON names."""
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -211,6 +213,7 @@ def read_description(path: Path, *, kernel: str | None = None) -> Description:
         markers=_markers(keys),
         ram=_ram(keys),
         blocks_online=_blocks_online(guest),
+        blocks_kernel=_blocks_kernel(guest),
         block_size=_block_size(guest),
         hugepages=_hugepages(guest),
         pools=_pools(guest, granule),
@@ -289,17 +292,26 @@ def _ram(keys: _Keys) -> tuple[tuple[int, int, bool], ...]:
     return tuple(ranges)
 
 
+def _of_blocks(guest: _Keys, key: str, example: str) -> Iterator[tuple[int, str]]:
+    for i, item in enumerate(guest.items(key)):
+        match = re.fullmatch(r"memory(\d{1,12}):([A-Za-z0-9-]+)", item) if isinstance(item, str) else None
+        if match is None:
+            raise guest.bad(f"{key}[{i}]", f"text like {example}")
+        yield int(match[1]), match[2]
+
+
 def _blocks_online(guest: _Keys) -> tuple[int, ...] | None:
     if guest.data.get("memory_blocks_online") is None:
         return None
-    numbers: list[int] = []
-    for i, item in enumerate(guest.items("memory_blocks_online")):
-        match = re.fullmatch(r"memory(\d{1,12}):([a-z-]+)", item) if isinstance(item, str) else None
-        if match is None:
-            raise guest.bad(f"memory_blocks_online[{i}]", "text like memory8:online")
-        if match[2] == "online":
-            numbers.append(int(match[1]))
-    return tuple(sorted(numbers))
+    states = _of_blocks(guest, "memory_blocks_online", "memory8:online")
+    return tuple(sorted(number for number, state in states if state == "online"))
+
+
+def _blocks_kernel(guest: _Keys) -> tuple[int, ...]:
+    if guest.data.get("memory_blocks_valid_zones") is None:
+        return ()
+    zones = _of_blocks(guest, "memory_blocks_valid_zones", "memory16:Normal")
+    return tuple(sorted(number for number, zone in zones if zone not in ("Movable", "none")))
 
 
 def _block_size(guest: _Keys) -> int:
@@ -370,6 +382,8 @@ def describe(description: Description, level: NDArray[np.uint8], *, state: str, 
     }
     if d.blocks_online is not None:
         guest["memory_blocks_online"] = [f"memory{n}:online" for n in d.blocks_online]
+    if d.blocks_kernel:
+        guest["memory_blocks_valid_zones"] = [f"memory{n}:Normal" for n in d.blocks_kernel]
     return {
         "state": state,
         "note": note,

@@ -373,6 +373,7 @@ class Machine:
             markers=tuple(layout["markers"]),
             ram=tuple((start, start + size, boot) for start, size, boot in core.ram()),
             blocks_online=tuple(core.blocks_online()),
+            blocks_kernel=tuple(core.blocks_kernel()),
             block_size=core.section_size,
             hugepages=HugepageRuns.of([run for pool in self.hugetlb.values() for run in pool.runs]),
             hvo=core.hvo,

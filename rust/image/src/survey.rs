@@ -22,6 +22,8 @@ pub struct SectionState {
     /// RAM at boot: never removable.
     pub early: bool,
     pub online: bool,
+    /// Of memory that was added: online in a zone of the kernel's, not in `ZONE_MOVABLE`.
+    pub kernel_zone: bool,
     pub style: VmemmapStyle,
     /// vmemmap pages that translate, of `section_vmemmap() / page_size()`.
     pub mapped: u64,
@@ -89,9 +91,10 @@ impl TableImage {
             }
         }
         let online = blocks_online.is_none_or(|blocks| blocks.binary_search(&(start.0 / block)).is_ok());
+        let kernel_zone = !early && online && self.meta().blocks_kernel.binary_search(&(start.0 / block)).is_ok();
         // Boot vmemmap may well lie in the section it describes; only a hot-added one is self-hosted by that.
         let self_hosted = !early && inside != 0;
-        (mapped != 0).then_some(SectionState { start, early, online, style, mapped, self_hosted })
+        (mapped != 0).then_some(SectionState { start, early, online, kernel_zone, style, mapped, self_hosted })
     }
 
     /// Whether hot-added or boot vmemmap is mapped by blocks anywhere.
@@ -160,7 +163,8 @@ impl TableImage {
             let end = va.plus(range.end.since(range.start));
             for leaf in self.leaves(va, range.end.since(range.start)) {
                 let block = va.align_down(g.entry_span(Level::PMD));
-                let fits = block >= self.layout().linear_va(range.start) && end.0 - block.0 >= g.entry_span(Level::PMD);
+                let start = self.layout().linear_va(range.start);
+                let fits = block >= start && end.0 - block.0 >= g.entry_span(Level::PMD);
                 va = va.plus(leaf.bytes);
                 if leaf.frame.is_none() {
                     continue;
@@ -196,9 +200,9 @@ pub struct LinearMap {
     pub blocks: bool,
     /// Whether that of any RAM has contiguous entries.
     pub contiguous: bool,
-    /// Whether hot-added RAM is mapped by blocks, as `can_set_direct_map` decides: as such RAM that is there is, else as
-    /// what may be written of boot RAM. The alias of kernel text, which is read-only, tells nothing: `map_mem` maps it
-    /// by blocks where everything else is in pages.
+    /// Whether hot-added RAM is mapped by blocks, as `can_set_direct_map` decides: as such RAM that is there is, else
+    /// as what may be written of boot RAM. The alias of kernel text, which is read-only, tells nothing: `map_mem` maps
+    /// it by blocks where everything else is in pages.
     pub hot_adds_blocks: bool,
     /// Attributes of a hot-added page, `None` if no hot-added RAM is mapped.
     pub hot_added_prot: Option<u64>,

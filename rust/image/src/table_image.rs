@@ -25,6 +25,9 @@ pub struct ImageMeta {
     pub ram: Vec<(Range<Pa>, bool)>,
     /// Memory blocks that are online, by number (`/sys/devices/system/memory/memoryN`). `None`: every present one.
     pub blocks_online: Option<Vec<u64>>,
+    /// Those of them that were added and are online in a zone of the kernel's, by number, sorted; the others are
+    /// movable.
+    pub blocks_kernel: Vec<u64>,
     /// `memory_block_size_bytes`; 0: one section.
     pub block_size: u64,
     /// HugeTLB pages: PFN of the head and length in base pages.

@@ -29,6 +29,7 @@ impl Builder {
             markers: Vec::new(),
             ram: vec![(Pa(RAM)..Pa(RAM + (256 << 20)), true), (Pa(ADDED)..Pa(ADDED + (256 << 20)), false)],
             blocks_online: Some(vec![8, 9, 16]),
+            blocks_kernel: Vec::new(),
             block_size: 0,
             hugepages: Vec::new(),
             hvo: true,

@@ -10,6 +10,7 @@ use vmemmap_arch::Outcome;
 pub enum Errno {
     EPERM = 1,
     EINTR = 4,
+    ENXIO = 6,
     EAGAIN = 11,
     ENOMEM = 12,
     EBUSY = 16,

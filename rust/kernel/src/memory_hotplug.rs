@@ -7,7 +7,7 @@ use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Rmw, Template};
 use crate::features::MemmapOnMemory;
 use crate::hotplug_lock::{Path, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug};
 use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
-use crate::mmzone::{block_zone, blocks, check_hotplug_memory_range, pfn_valid, section_start};
+use crate::mmzone::{block_zone, blocks, check_hotplug_memory_range, pfn_valid, section_start, subsection_bit};
 use crate::policy::BlockDevices;
 use crate::sparse::{section_deactivate, sparse_add_section};
 use crate::sparse_vmemmap::{Altmap, Storage};
@@ -343,13 +343,16 @@ pub fn offline_and_remove_memory<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: 
 
 // ---- ZONE_DEVICE ----------------------------------------------------------------------------------------------------
 
+/// Whether the range is of whole sub-sections that this machine may have.
+fn is_of_subsections(k: &Kernel, start: Pa, bytes: u64) -> bool {
+    let unit = vmemmap_arch::section::SUBSECTION_SIZE;
+    let inside = start >= k.vars.base && start.0.saturating_add(bytes) <= k.vars.limit.0;
+    inside && bytes != 0 && start.is_aligned(unit) && bytes & (unit - 1) == 0
+}
+
 /// Whether no part of the range is System RAM (`region_intersects`).
 fn is_device_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> bool {
-    let unit = vmemmap_arch::section::SUBSECTION_SIZE;
     let end = start.0.saturating_add(bytes);
-    if bytes == 0 || !start.is_aligned(unit) || bytes & (unit - 1) != 0 || start < k.vars.base || end > k.vars.limit.0 {
-        return false;
-    }
     let boot = k.ram().iter().any(|r| r.boot && start.0 < r.start.0 + r.bytes && r.start.0 < end);
     let (first, last) = (k.vars.section_number(start), k.vars.section_number(Pa(end - 1)));
     !boot
@@ -360,13 +363,31 @@ fn is_device_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> bool {
         })
 }
 
+/// Whether a device has the page at `pa` (`get_dev_pagemap`): its sub-section is there and is no System RAM.
+fn has_pagemap<C: Cpu>(k: &Kernel, cpu: &C, pa: Pa) -> bool {
+    let unit = vmemmap_arch::section::SUBSECTION_SIZE;
+    subsection_bit(k, cpu, k.vars.section_number(pa), k.geometry.pfn(pa))
+        && is_device_range(k, cpu, pa.align_down(unit), unit)
+}
+
 /// `pagemap_range`: device memory of whole sub-sections, no `device_hotplug_lock`. Returns the number of sub-sections.
 ///
 /// # Errors
-/// `EINVAL`: not sub-sections, or System RAM among them. `EEXIST`: a device is there already. `ENOMEM`.
+/// `EINVAL`: not sub-sections. `ENOMEM`: a device has its first or its last page already, or memory is short. `ENXIO`:
+/// System RAM among them. `EEXIST`: a device lies in between.
 pub fn pagemap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
     cpu.label("pagemap_range");
-    if !is_device_range(k, cpu, start, bytes) || !mhp_range_allowed(k, start, bytes) {
+    if !is_of_subsections(k, start, bytes) {
+        return Err(Errno::EINVAL);
+    }
+    let last = start.plus(bytes - k.geometry.page_size());
+    if has_pagemap(k, cpu, start) || has_pagemap(k, cpu, last) {
+        return Err(Errno::ENOMEM);
+    }
+    if !is_device_range(k, cpu, start, bytes) {
+        return Err(Errno::ENXIO);
+    }
+    if !mhp_range_allowed(k, start, bytes) {
         return Err(Errno::EINVAL);
     }
     let (pfn, nr) = (k.geometry.pfn(start), bytes >> k.geometry.page_shift());
@@ -414,7 +435,7 @@ pub fn device_use<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, Errno> {
 /// `EINVAL`: not sub-sections, or not a device that is there.
 pub fn pageunmap_range<C: Cpu>(k: &Kernel, cpu: &C, start: Pa, bytes: u64) -> Result<u64, Errno> {
     cpu.label("pageunmap_range");
-    if !is_device_range(k, cpu, start, bytes) {
+    if !is_of_subsections(k, start, bytes) || !is_device_range(k, cpu, start, bytes) {
         return Err(Errno::EINVAL);
     }
     let (pfn, nr) = (k.geometry.pfn(start), bytes >> k.geometry.page_shift());

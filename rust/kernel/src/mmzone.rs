@@ -43,6 +43,19 @@ pub(crate) fn block_zone<C: Cpu>(k: &Kernel, cpu: &C, block: u32) -> Zone {
     }
 }
 
+/// Whether the kernel's memory at `pa` is of `ZONE_DMA`, not of `ZONE_NORMAL`: that zone reaches from the first byte of
+/// boot RAM to the last below 4 GiB, or to the last of all where RAM begins above (`arch/arm64/mm/init.c:
+/// zone_sizes_init`, without a limit of the firmware's), and memory that is added between its ends joins it
+/// (`default_kernel_zone_for_pfn`). (K)
+pub(crate) fn is_zone_dma(k: &Kernel, pa: Pa) -> bool {
+    const U32_MAX: u64 = 0xffff_ffff;
+    let boot = || k.ram().iter().filter(|r| r.boot);
+    let Some(start) = boot().map(|r| r.start.0).min() else { return false };
+    let end = boot().map(|r| r.start.0 + r.bytes).max().unwrap_or(start);
+    let limit = if start > U32_MAX { end } else { end.min(U32_MAX + 1) };
+    (start..limit).contains(&pa.0)
+}
+
 /// `pfn_section_valid`: the sub-section's bit; false once `usage` is gone. `subsection_map` lies inside `usage`, so a
 /// pointer that is NULL or freed at the access is reported as a walk through freed metadata (R18).
 fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> bool {
@@ -68,6 +81,11 @@ fn pfn_section_valid<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> boo
             "pfn_section_valid reads subsection_map in a freed mem_section_usage",
         );
     }
+    subsection_bit(k, cpu, section, pfn)
+}
+
+/// The bit of a sub-section in `ms->usage->subsection_map`.
+pub(crate) fn subsection_bit<C: Cpu>(k: &Kernel, cpu: &C, section: u32, pfn: Pfn) -> bool {
     let subsection = (pfn.0 & (k.geometry.pages_per_section() - 1)) / k.geometry.pages_per_subsection();
     let map = cpu.var_load(k.vars.subsection_map(section, (subsection / 64) as u32), Order::Plain);
     map >> (subsection % 64) & 1 != 0

@@ -132,10 +132,10 @@ pub enum Hpage {
 
 /// Slots of `zone->vmemmap_tails`: at most 16 a zone (4K: orders 7 to 22).
 pub const ZONE_TAILS: u32 = 16;
-/// Zones that have them: kernel and movable.
-pub const ZONES: u32 = 2;
+/// Zones that have them: `ZONE_DMA`, `ZONE_MOVABLE`, `ZONE_NORMAL`.
+pub const ZONES: u32 = 3;
 const FIRST_ZONE_TAIL: u32 = 32;
-const SCALARS: u32 = 64;
+const SCALARS: u32 = 80;
 const HSTATE_WORDS: u32 = 16;
 const SECTION_WORDS: u32 = 8;
 const BLOCK_WORDS: u32 = 8;

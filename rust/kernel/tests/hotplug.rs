@@ -468,15 +468,19 @@ fn devices_come_and_go_by_sub_sections() {
         lab.run(if add { Operation::DeviceAdd { start, bytes } } else { Operation::DeviceRemove { start, bytes } })
     };
     assert_eq!(device(0, true), Ok(1));
-    assert_eq!(device(0, true), Err(Errno::EEXIST));
+    let mapped = lab.leaf(lab.k.layout.linear_va(lab.hot(0))).1;
+    assert_eq!(device(0, true), Err(Errno::ENOMEM), "get_dev_pagemap");
+    assert_eq!(lab.leaf(lab.k.layout.linear_va(lab.hot(0))).1, mapped, "what is there stays");
     assert_eq!(device(5, true), Ok(1));
+    let around = Operation::DeviceAdd { start: lab.hot(0).plus(8 * MIB), bytes: 6 * MIB };
+    assert_eq!(lab.run(around), Err(Errno::EEXIST), "one in between: section_activate");
     assert_eq!(lab.leaf(lab.page_va(lab.hot(0))).0, Level::PTE);
     assert_eq!(lab.add(0, 1), Err(Errno::EEXIST));
     assert_eq!(device(0, false), Ok(1));
     assert_eq!(device(0, false), Err(Errno::EINVAL));
     assert_eq!(device(5, false), Ok(1));
     assert_eq!((lab.m.frames_free(), lab.tables()), (free, tables));
-    assert_eq!(lab.run(Operation::DeviceAdd { start: Pa(BASE), bytes: 2 * MIB }), Err(Errno::EINVAL));
+    assert_eq!(lab.run(Operation::DeviceAdd { start: Pa(BASE), bytes: 2 * MIB }), Err(Errno::ENXIO));
     lab.assert_clean();
 }
 

@@ -58,7 +58,8 @@ pub struct RealMachine {
 pub struct RealSection {
     pub start: Pa,
     pub early: bool,
-    pub online: bool,
+    /// In which zone, if it is online.
+    pub online: Option<Zone>,
     pub self_hosted: bool,
 }
 
@@ -247,10 +248,7 @@ impl LiveMachine {
         let early = real.ram.iter().filter(|r| r.boot);
         let early = early.map(|r| Adopted { start: r.start, bytes: r.bytes, early: true, online: Some(Zone::Normal) });
         let added = real.sections.iter().filter(|s| !s.early);
-        let added = added.map(|s| {
-            let online = s.online.then_some(Zone::Movable);
-            Adopted { start: s.start, bytes: g.section_size(), early: false, online }
-        });
+        let added = added.map(|s| Adopted { start: s.start, bytes: g.section_size(), early: false, online: s.online });
         boot::adopt(&self.kernel, cpu, &early.chain(added).collect::<Vec<_>>()).map_err(LiveError::Boot)?;
         for run in &real.hugepages {
             let h = self.hstate_of(run.pages).ok_or(LiveError::Hugepage(run.first.0))?;
@@ -266,9 +264,13 @@ impl LiveMachine {
 
     fn online_hot_added(&self, real: &RealMachine) -> Result<(), LiveError> {
         let bytes = self.kernel.geometry.section_size();
-        for s in real.sections.iter().filter(|s| !s.early && s.online) {
-            on_cpu!(self, |cpu| cpu.range_op(s.start, bytes, RangeOp::OnlineMovable))
-                .map_err(|_| LiveError::Boot(Errno::EBUSY))?;
+        for s in real.sections.iter().filter(|s| !s.early) {
+            let online = match s.online {
+                Some(Zone::Normal) => RangeOp::OnlineNormal,
+                Some(Zone::Movable) => RangeOp::OnlineMovable,
+                None => continue,
+            };
+            on_cpu!(self, |cpu| cpu.range_op(s.start, bytes, online)).map_err(|_| LiveError::Boot(Errno::EBUSY))?;
         }
         Ok(())
     }
@@ -545,9 +547,18 @@ impl LiveMachine {
         let mut all: Vec<(&'static str, u64)> = self.machine.counters().named().to_vec();
         let frames = self.machine.frame_counts();
         all.extend([("frames_free", frames.free), ("frames_used", frames.used), ("frames_total", frames.total)]);
-        all.push(("optimised_hugepages", self.machine.var(self.kernel.vars.scalar(Scalar::HvoKey))));
+        all.push(("optimised_hugepages", self.optimised_hugepages()));
         all.push(("vmemmap_tails", self.vmemmap_tails()));
         all
+    }
+
+    /// Optimised pages of all pools: the static key counts them, where the kernel has it to tell fake heads.
+    fn optimised_hugepages(&self) -> u64 {
+        if self.kernel.features.fake_heads {
+            self.machine.var(self.kernel.vars.scalar(Scalar::HvoKey))
+        } else {
+            (0..self.kernel.geometry.hugetlb_sizes().1 as u8).map(|h| self.optimised(h)).sum()
+        }
     }
 
     /// Frames in `zone->vmemmap_tails` of all zones: in use for ever, whether a hugepage is optimised now or not.

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use vmemmap_arch::{Geometry, Granule, Layout, Level, Pa, Pfn, Var, Version, Zone};
-use vmemmap_kernel::state::{Hpage, Hstate, Scalar, Section, ZONE_TAILS, ZONES, section_flag};
+use vmemmap_kernel::mmzone::MMOP_ONLINE_MOVABLE;
+use vmemmap_kernel::state::{Block, Hpage, Hstate, Scalar, Section, ZONE_TAILS, ZONES, section_flag};
 use vmemmap_kernel::{Kernel, Operation, Policies, Ram};
 use vmemmap_lab::live::{HugepageRun, LiveMachine, RealMachine, RealSection, RealTables};
 
@@ -66,7 +67,8 @@ fn machine(done: &Done) -> LiveMachine {
         // Not every kernel lets every section hold its own.
         add(memmap_on_memory).or_else(|_| add(false)).unwrap();
         if online {
-            live.run(&Operation::MemoryOnline { start, bytes, zone: Zone::Movable }).unwrap();
+            let zone = if n % 2 == 0 { Zone::Movable } else { Zone::Normal };
+            live.run(&Operation::MemoryOnline { start, bytes, zone }).unwrap();
         }
     }
     for &hstate in &done.hugepages {
@@ -86,7 +88,9 @@ fn loaded(live: &LiveMachine, done: &Done) -> LiveMachine {
     };
     let sections = live.sections().into_iter().map(|(start, early)| {
         let flags = live.machine().var(k.vars.section(k.vars.section_number(start), Section::MemMap));
-        let online = flags & section_flag::IS_ONLINE != 0;
+        let block = live.machine().var(k.vars.block(k.vars.section_number(start), Block::Zone));
+        let zone = if block == MMOP_ONLINE_MOVABLE { Zone::Movable } else { Zone::Normal };
+        let online = (flags & section_flag::IS_ONLINE != 0).then_some(zone);
         RealSection { start, early, online, self_hosted: !early && own(start) }
     });
     let words: Vec<(Pa, Level, Vec<u64>)> = live

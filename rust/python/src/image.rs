@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use vmemmap_arch::{Pa, Pfn, Va};
+use vmemmap_arch::{Pa, Pfn, Va, Zone};
 use vmemmap_image::{ImageError, ImageMeta, SectionState};
 use vmemmap_kernel::Ram;
 use vmemmap_lab::document::{geometry, version};
@@ -31,6 +31,7 @@ struct Description {
     markers: Vec<(u64, Option<String>)>,
     ram: Vec<(u64, u64, bool)>,
     blocks_online: Option<Vec<u64>>,
+    blocks_kernel: Vec<u64>,
     block_size: u64,
     hugepages: Hugepages,
     hvo: bool,
@@ -64,6 +65,11 @@ impl Description {
             markers: self.markers.into_iter().map(|(start, name)| (Va(start), name)).collect(),
             ram: self.ram.into_iter().map(|(start, end, boot)| (Pa(start)..Pa(end), boot)).collect(),
             blocks_online: self.blocks_online,
+            blocks_kernel: {
+                let mut blocks = self.blocks_kernel;
+                blocks.sort_unstable();
+                blocks
+            },
             block_size: self.block_size,
             hugepages: self.hugepages.0,
             hvo: self.hvo,
@@ -79,8 +85,12 @@ pub fn real_tables(image: &vmemmap_image::TableImage) -> RealTables<'_> {
 /// The same without the tables.
 pub fn real_machine(image: &vmemmap_image::TableImage) -> RealMachine {
     let meta = image.meta();
-    let section =
-        |s: SectionState| RealSection { start: s.start, early: s.early, online: s.online, self_hosted: s.self_hosted };
+    let section = |s: SectionState| RealSection {
+        start: s.start,
+        early: s.early,
+        online: s.online.then_some(if s.early || s.kernel_zone { Zone::Normal } else { Zone::Movable }),
+        self_hosted: s.self_hosted,
+    };
     RealMachine {
         layout: *image.layout(),
         root: meta.root,

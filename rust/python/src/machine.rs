@@ -13,7 +13,7 @@ use pyo3::types::PyDict;
 use vmemmap_arch::{Attr, Layout, Level, Pa, Pfn, Va};
 use vmemmap_image::TextWriter;
 use vmemmap_kernel::memory_block::{MEM_GOING_OFFLINE, MEM_ONLINE};
-use vmemmap_kernel::mmzone::MMOP_ONLINE_MOVABLE;
+use vmemmap_kernel::mmzone::{MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE};
 use vmemmap_kernel::operation::Row;
 use vmemmap_kernel::ptdump::PtdumpSink;
 use vmemmap_kernel::{MAX_RAM_RANGES, Operation, Policies, Ram, check};
@@ -293,6 +293,16 @@ impl Machine {
         guarded(py, || {
             let blocks = py.detach(|| self.live.blocks());
             Ok(blocks.into_iter().filter(|b| b.state == MEM_ONLINE).map(|b| b.start.0 / b.bytes).collect())
+        })
+    }
+
+    /// Numbers of those that were added and are online in a zone of the kernel's.
+    fn blocks_kernel(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        guarded(py, || {
+            let blocks = py.detach(|| self.live.blocks());
+            let kernel = |b: &BlockState| b.state == MEM_ONLINE && b.zone == MMOP_ONLINE_KERNEL;
+            let added = |b: &BlockState| !self.live.kernel().is_boot_ram(b.start);
+            Ok(blocks.into_iter().filter(|b| kernel(b) && added(b)).map(|b| b.start.0 / b.bytes).collect())
         })
     }
 

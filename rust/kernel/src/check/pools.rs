@@ -96,7 +96,8 @@ fn shared_frame<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
     match k.features.tail_source {
         TailSource::RetainedPage => checker.translate(at(k.features.reserved_vmemmap_pages - 1)),
         TailSource::ZoneTail => {
-            let section = k.vars.section_number(k.geometry.pa(page.head));
+            let pa = k.geometry.pa(page.head);
+            let section = k.vars.section_number(pa);
             let zone = match checker.view.var(k.vars.block(section, Block::Zone)) {
                 Some(MMOP_ONLINE_MOVABLE) => Some(Zone::Movable),
                 Some(_) => Some(Zone::Normal),
@@ -104,7 +105,7 @@ fn shared_frame<V: StateView + ?Sized, M: Marks + ?Sized, F: FnMut(Violation)>(
             };
             match zone {
                 Some(zone) => {
-                    let var = k.vars.zone_tail(zone_number(zone), tail_index(k, page.order()));
+                    let var = k.vars.zone_tail(zone_number(k, zone, pa), tail_index(k, page.order()));
                     checker.view.var(var).filter(|&pa| pa != 0).map(Pa)
                 }
                 None => {

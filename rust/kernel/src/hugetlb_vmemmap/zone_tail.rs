@@ -4,7 +4,7 @@
 use vmemmap_arch::{Cpu, Frame, FrameKind, Invariant, LockId, Mode, Order, Pa, Rmw, Template, Var, Zone};
 
 use crate::hugetlb::page::HugePage;
-use crate::mmzone::block_zone;
+use crate::mmzone::{block_zone, is_zone_dma};
 use crate::page::tail_word;
 use crate::policy::TailPublish;
 use crate::{Kernel, mutants};
@@ -15,19 +15,20 @@ pub(crate) const fn tail_index(k: &Kernel, order: u8) -> u32 {
     (order as u32 + 5).saturating_sub(k.geometry.page_shift())
 }
 
-/// Number of a zone among those that have such frames.
-#[must_use]
-pub(crate) const fn zone_number(zone: Zone) -> u32 {
+/// Number, among the zones that have such frames, of the one that the page at `pa` is in.
+pub(crate) fn zone_number(k: &Kernel, zone: Zone, pa: Pa) -> u32 {
     match zone {
-        Zone::Normal => 0,
+        Zone::Normal if is_zone_dma(k, pa) => 0,
         Zone::Movable => 1,
+        Zone::Normal => 2,
     }
 }
 
 /// The slot of the frame that the tails of `page` share.
 fn slot<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, order: u8) -> Var {
-    let zone = block_zone(k, cpu, k.vars.section_number(k.geometry.pa(page.head)));
-    k.vars.zone_tail(zone_number(zone), tail_index(k, order))
+    let pa = k.geometry.pa(page.head);
+    let zone = block_zone(k, cpu, k.vars.section_number(pa));
+    k.vars.zone_tail(zone_number(k, zone, pa), tail_index(k, order))
 }
 
 fn template(k: &Kernel, page: HugePage, order: u8) -> Template {
