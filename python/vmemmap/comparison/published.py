@@ -234,8 +234,8 @@ SOURCES: tuple[Source, ...] = (
                 {},
                 "demote",
                 remark=(
-                    "two grace periods for each page instead of 513; after can hold at most 4.5 ms for each, before "
-                    "10.5 ms: a grace period is no constant"
+                    "two grace periods for all pages together instead of 513 for each; the other work, which is what "
+                    "is left, no figure tells apart from them"
                 ),
             ),
         ),

@@ -416,22 +416,29 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
     page: HugePage,
     adjust_surplus: bool,
 ) -> Result<(), Errno> {
-    let (samples, hwpoison_first) = match k.policies.dtor_clear {
-        DtorClear::Kernel | DtorClear::BeforeRestore => (false, false),
-        DtorClear::Sampled => (true, false),
-        DtorClear::HwpoisonFirst => (false, true),
+    let sampled = match k.policies.dtor_clear {
+        DtorClear::Kernel | DtorClear::BeforeRestore | DtorClear::HwpoisonFirst => None,
+        DtorClear::Sampled => Some(page.is_optimized(k, cpu)),
     };
-    let sampled = samples && page.is_optimized(k, cpu);
     if let Err(errno) = hugetlb_vmemmap_restore_folio(k, cpu, page) {
         lock(cpu);
         add_hugetlb_folio(k, cpu, pool, page, adjust_surplus);
         unlock(cpu);
         return Err(errno);
     }
+    clear_hugetlb_and_destroy(k, cpu, page, sampled);
+    Ok(())
+}
+
+/// The same once its vmemmap is back. `sampled`: whether it is taken for marked, where the mark itself is not asked.
+pub(crate) fn clear_hugetlb_and_destroy<C: Cpu>(k: &Kernel, cpu: &C, page: HugePage, sampled: Option<bool>) {
+    let hwpoison_first = match k.policies.dtor_clear {
+        DtorClear::Kernel | DtorClear::BeforeRestore | DtorClear::Sampled => false,
+        DtorClear::HwpoisonFirst => true,
+    };
     let early = if hwpoison_first { folio_clear_hugetlb_hwpoison(k, cpu, page) } else { None };
     // The mark itself is tested, not a flag sampled before the restore (R15).
-    let marked = if samples { sampled } else { page_huge(k, cpu, page.va(k)) };
-    if marked {
+    if sampled.unwrap_or_else(|| page_huge(k, cpu, page.va(k))) {
         lock(cpu);
         set_hugetlb_mark(k, cpu, page.va(k), false);
         unlock(cpu);
@@ -444,7 +451,6 @@ pub(crate) fn restore_and_destroy<C: Cpu>(
         // Here, because the model's `destroy_compound` writes all flags.
         set_flag(cpu, k.layout.page_va(raw), flag::HWPOISON);
     }
-    Ok(())
 }
 
 /// What `__free_pages` tests of a compound page, and the state in which it leaves the struct pages.

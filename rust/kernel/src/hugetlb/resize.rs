@@ -194,7 +194,7 @@ fn put_back<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, mut list: PageList, surplus
 
 /// `hugetlb_vmemmap_restore_folios`: from `list` to `restored`, up to the first failure (or a pending signal), with one
 /// flush at the end. Returns the number of pages moved, as an error if it did not come to the end.
-fn hugetlb_vmemmap_restore_folios<C: Cpu>(
+pub(super) fn hugetlb_vmemmap_restore_folios<C: Cpu>(
     k: &Kernel,
     cpu: &C,
     pool: Pool,
