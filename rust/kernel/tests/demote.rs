@@ -1,5 +1,5 @@
-//! Demotion by itself: what a batch costs, what a failed restore leaves, in which order the parts are free (kernel-semantics
-//! §H7, §7.6).
+//! Demotion by itself: what a batch costs, what a failed restore leaves, in which order the parts are free; and batches
+//! without a page in them (kernel-semantics §H7, §7.2, §7.4, §7.6).
 //!
 //! All with 4K pages: a 32M page has 128 vmemmap pages, 127 of them shared when it is optimised; its 16 parts of 2M
 //! have 8 and 7. 2021 retains two pages, so there it is 126 and 6.
@@ -168,6 +168,48 @@ fn a_surplus_page_that_is_demoted_is_no_persistent_one() {
         assert_eq!(demote_store(&m.k, &m.cpu(), LARGE, 2), Err(Errno::ENOMEM));
         m.fail_none();
         assert_eq!(counts(&m, LARGE), [1, 1, 1, 0], "{}", version.name());
+        assert_clean(&m, version);
+    }
+}
+
+/// Full flushes of a batch without a page in it (kernel-7.3, "batch on an empty list").
+fn empty_batch(version: Version) -> u64 {
+    match version {
+        Version::V2021 | Version::V6_1 => 0,
+        Version::V6_12 | Version::V6_12_117 => 2,
+        Version::V7_2 => 1,
+        Version::V7_3 => 0,
+    }
+}
+
+#[test]
+fn a_batch_is_flushed_for_no_page_up_to_7_2() {
+    for version in Version::ALL {
+        let m = lab(version);
+        let spent = |work: &dyn Fn()| {
+            let before = m.counters().tlbi;
+            work();
+            m.counters().tlbi - before
+        };
+        m.fail_all();
+        let grown = spent(&|| assert_eq!(set_max_huge_pages(&m.k, &m.cpu(), SMALL, 4), Ok(0)));
+        assert_eq!(grown, empty_batch(version), "{}: nothing could be allocated", version.name());
+        m.fail_none();
+        // Here the list is looked at, in every kernel.
+        let nothing = spent(&|| assert_eq!(set_max_huge_pages(&m.k, &m.cpu(), SMALL, 0), Ok(0)));
+        assert_eq!(nothing, 0, "{}: nothing was to be done", version.name());
+
+        let [first, ..] = three(&m);
+        m.fail_all();
+        let failed = spent(&|| assert_eq!(demote_store(&m.k, &m.cpu(), LARGE, 3), Err(Errno::ENOMEM)));
+        assert_eq!(failed, empty_batch(version), "{}: nothing could be restored", version.name());
+        m.fail_none();
+        assert_eq!(demote_store(&m.k, &m.cpu(), LARGE, 2), Ok(2));
+        let [last] = free_list(&m, LARGE)[..] else { panic!("one is left") };
+        assert_ne!(last, first);
+        assert_eq!(memory_failure(&m.k, &m.cpu(), last), Some(true));
+        let poisoned = spent(&|| assert_eq!(demote_store(&m.k, &m.cpu(), LARGE, 1), Err(Errno::EBUSY)));
+        assert_eq!(poisoned, empty_batch(version), "{}: all are poisoned", version.name());
         assert_clean(&m, version);
     }
 }

@@ -66,7 +66,8 @@ fn grow_one_by_one<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool 
 }
 
 /// `set_max_huge_pages` of 6.12 by `alloc_pool_huge_folio`: a list, which `prep_and_add_allocated_folios` optimises as
-/// a batch, counts and enqueues.
+/// a batch, counts and enqueues. Whether there is a page on it is asked only where nothing ended the loop early, so
+/// that a batch may be empty.
 fn grow_by_list<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
     let mut list = PageList::default();
     let mut allocated = 0;
@@ -84,7 +85,7 @@ fn grow_by_list<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, count: u64) -> bool {
         }
         lock(cpu);
     }
-    if list.first != 0 {
+    if list.first != 0 || !complete {
         unlock(cpu);
         prep_and_add_allocated_folios(k, cpu, pool, list);
         lock(cpu);
