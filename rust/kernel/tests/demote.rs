@@ -7,11 +7,13 @@
 mod lab;
 
 use lab::Lab;
-use vmemmap_arch::{Granule, Pfn, Version};
+use vmemmap_arch::{FrameKind, Granule, Pfn, Version};
 use vmemmap_kernel::hugetlb::demote::demote_store;
-use vmemmap_kernel::hugetlb::resize::{hugetlb_acct_memory, set_max_huge_pages};
-use vmemmap_kernel::hugetlb::{Pool, alloc_pool_huge_folio};
+use vmemmap_kernel::hugetlb::fault::{__unmap_hugepage_range, hugetlb_no_page};
+use vmemmap_kernel::hugetlb::resize::{hugetlb_acct_memory, nr_overcommit_hugepages_store, set_max_huge_pages};
+use vmemmap_kernel::hugetlb::{Pool, alloc_pool_huge_folio, free_hpage_workfn};
 use vmemmap_kernel::memory_failure::memory_failure;
+use vmemmap_kernel::policy::Batch;
 use vmemmap_kernel::state::Hstate;
 use vmemmap_kernel::{Errno, Policies};
 
@@ -242,5 +244,41 @@ fn a_signal_ends_a_demotion_and_every_page_is_in_a_pool() {
         m.m.set_signal(false);
         assert_eq!(free_list(&m, LARGE), all);
         assert_clean(&m, version);
+    }
+}
+
+/// Page by page the parts are freed as pages that were in use (`free_huge_page`): while there are surplus pages, a part
+/// takes the place of one and goes back to the page allocator. A batch enqueues them all.
+#[test]
+fn a_part_is_freed_in_the_place_of_a_surplus_page_where_pages_are_demoted_one_by_one() {
+    let batches = |version, batch| is_batched(version) && batch == Batch::ByKernel;
+    for version in Version::ALL {
+        for batch in [Batch::ByKernel, Batch::None] {
+            let m = Lab::new(Granule::K4, version, 3, true, Policies { batch, ..Policies::default() });
+            nr_overcommit_hugepages_store(&m.k, &m.cpu(), SMALL, 1).unwrap();
+            let used = hugetlb_no_page(&m.k, &m.cpu(), SMALL).unwrap();
+            assert_eq!(counts(&m, SMALL), [1, 0, 1, 0]);
+            let large = Pfn(alloc_pool_huge_folio(&m.k, &m.cpu(), LARGE, None).unwrap());
+            assert_eq!(demote_store(&m.k, &m.cpu(), LARGE, 1), Ok(1));
+            let what = format!("{} {batch:?}", version.name());
+            if batches(version, batch) {
+                assert_eq!(counts(&m, SMALL), [17, 16, 1, 16], "{what}");
+                assert_eq!(free_hpage_workfn(&m.k, &m.cpu()), Ok(0), "{what}");
+            } else {
+                // The page in use is a persistent one now.
+                assert_eq!(counts(&m, SMALL), [16, 15, 0, 16], "{what}");
+                assert!(!free_list(&m, SMALL).contains(&large), "{what}: the first part is the one that goes");
+                // It is optimised, and `free_huge_page` may not sleep.
+                assert_eq!(free_hpage_workfn(&m.k, &m.cpu()), Ok(1), "{what}");
+            }
+            let [nr, ..] = counts(&m, SMALL);
+            assert_eq!(m.frames_of(FrameKind::Huge), nr * 512, "{what}");
+            assert_clean(&m, version);
+            // Back to the free list, or to the page allocator if it still is the surplus one.
+            __unmap_hugepage_range(&m.k, &m.cpu(), SMALL, Pfn(used)).unwrap();
+            free_hpage_workfn(&m.k, &m.cpu()).unwrap();
+            assert_eq!(counts(&m, SMALL), [16, 16, 0, 16], "{what}");
+            assert_clean(&m, version);
+        }
     }
 }

@@ -4,10 +4,10 @@
 use vmemmap_arch::{Cpu, LockId, Mode};
 
 use super::page::HugePage;
-use super::resize::{hugetlb_vmemmap_restore_folios, prep_and_add_allocated_folios};
+use super::resize::{drop_uncounted, hugetlb_vmemmap_restore_folios, prep_and_add_allocated_folios};
 use super::{
     __prep_new_hugetlb_folio, PageList, Pool, add_hugetlb_folio, clear_hugetlb_and_destroy, enqueue_hugetlb_folio,
-    frames, lock, must_be_surplus, remove_hugetlb_folio, restore_and_destroy, unlock,
+    frames, lock, must_be_surplus, remove_hugetlb_folio, restore_and_destroy, unlock, update_and_free_hugetlb_folio,
 };
 use crate::page::{flag, set_hugetlb_mark, test_flag};
 use crate::page_alloc::prep_compound_page;
@@ -132,13 +132,26 @@ fn demote_free_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, target: Pool, 
         __prep_new_hugetlb_folio(k, cpu, part);
         lock(cpu);
         target.add(k, cpu, Hstate::NrHugePages, 1);
-        enqueue_hugetlb_folio(k, cpu, target, part);
-        unlock(cpu);
+        free_new_huge_page(k, cpu, target, part);
     });
     cpu.release(LockId::HugetlbResize(target.h), Mode::Write);
     lock(cpu);
     count_demoted(k, cpu, pool, target, 1, u64::from(adjust_surplus));
     Ok(())
+}
+
+/// `free_huge_page` of a page that nobody had yet: in the place of a surplus page back to the page allocator, else onto
+/// the free list. `hugetlb_lock` is held at entry and dropped.
+fn free_new_huge_page<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, page: HugePage) {
+    if pool.get(k, cpu, Hstate::SurplusHugePages) == 0 {
+        enqueue_hugetlb_folio(k, cpu, pool, page);
+        unlock(cpu);
+        return;
+    }
+    pool.add(k, cpu, Hstate::SurplusHugePages, -1);
+    drop_uncounted(k, cpu, pool, page);
+    unlock(cpu);
+    update_and_free_hugetlb_folio(k, cpu, pool, page, true);
 }
 
 /// An ordinary run of pages becomes compound pages of the target's size, first to last.
