@@ -5,12 +5,13 @@ use crate::address::{Pa, Pfn, Va};
 /// Bytes of a `struct page` on arm64 (`STRUCT_PAGE_MAX_SHIFT` = 6).
 pub const STRUCT_PAGE_SIZE: u64 = 64;
 
-/// Translation granule = base page size.
+/// Translation granule = base page size; each is log2 of its bytes, which addresses are taken apart by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
 pub enum Granule {
-    K4,
-    K16,
-    K64,
+    K4 = 12,
+    K16 = 14,
+    K64 = 16,
 }
 
 impl Granule {
@@ -20,11 +21,7 @@ impl Granule {
     #[must_use]
     #[inline]
     pub const fn shift(self) -> u32 {
-        match self {
-            Granule::K4 => 12,
-            Granule::K16 => 14,
-            Granule::K64 => 16,
-        }
+        self as u32
     }
     /// `PAGE_SIZE` in bytes.
     #[must_use]
