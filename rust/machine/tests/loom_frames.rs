@@ -10,10 +10,11 @@ use loom::thread;
 use vmemmap_arch::Zone;
 use vmemmap_machine::native::frames::{Frames, Span};
 use vmemmap_machine::native::pins::Pins;
+use vmemmap_machine::native::running::Running;
 
 /// Runs `test` under each interleaving; one that has no choice to make tests nothing.
 fn model(preemptions: usize, test: impl Fn() + Sync + Send + 'static) {
-    static EXECUTIONS: [AtomicUsize; 15] = [const { AtomicUsize::new(0) }; 15];
+    static EXECUTIONS: [AtomicUsize; 16] = [const { AtomicUsize::new(0) }; 16];
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let executions = &EXECUTIONS[NEXT.fetch_add(1, Ordering::Relaxed)];
     let mut builder = loom::model::Builder::new();
@@ -314,5 +315,30 @@ fn a_store_sees_the_promise_or_the_promise_waits_for_the_store() {
         let before = words.load(Ordering::Relaxed);
         let seen = other.join().unwrap();
         assert!(seen == 1 || before == 1, "a store after the promise that did not see it");
+    });
+}
+
+/// Each CPU adds to a word twice, by plain loads and stores where it is told that no other one runs.
+#[test]
+fn a_change_by_the_only_cpu_is_not_lost() {
+    model(3, || {
+        let (running, word) = (Arc::new(Running::new(2)), Arc::new(AtomicU64::new(0)));
+        let run = |cpu, running: &Running, word: &AtomicU64| {
+            let seat = running.begin(cpu);
+            for _ in 0..2 {
+                let section = seat.section();
+                let mut old = word.load(Ordering::Acquire);
+                while let Err(found) = section.change().replace(word, old, old + 1) {
+                    old = found;
+                }
+            }
+        };
+        let other = {
+            let (running, word) = (running.clone(), word.clone());
+            thread::spawn(move || run(1, &running, &word))
+        };
+        run(0, &running, &word);
+        other.join().unwrap();
+        assert_eq!(word.load(Ordering::Relaxed), 4);
     });
 }

@@ -14,6 +14,7 @@ use crate::native::counters::Count;
 use crate::native::frame_state::{Contents, bit};
 use crate::native::promises::name_of;
 use crate::native::ranges::Freeing;
+use crate::native::running::Change;
 
 fn plain(frame: Frame<u32>) -> Frame<()> {
     Frame { pa: frame.pa, tok: () }
@@ -70,7 +71,9 @@ impl Cpu for Checked<'_> {
         self.data(va, false, "load of", |frame, index| self.machine.read_word(frame, index, order))
     }
     fn store(&self, va: Va, value: u64, _order: Order) {
-        self.data(va, true, "store to", |frame, index| self.machine.store_word(frame, index, value, Order::Release));
+        self.data(va, true, "store to", |frame, index| {
+            self.machine.store_word(frame, index, value, Order::Release, Change::Atomic)
+        });
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
         if let Rmw::StoreExclusive { old, .. } = op {
@@ -79,11 +82,13 @@ impl Cpu for Checked<'_> {
                 return found;
             }
         }
-        self.data(va, true, "read-modify-write of", |frame, index| self.machine.rmw_word(frame, index, op, order))
+        self.data(va, true, "read-modify-write of", |frame, index| {
+            self.machine.rmw_word(frame, index, op, order, Change::Atomic)
+        })
     }
     fn fill(&self, va: Va, template: Template) {
         self.data(va, true, "store to", |frame, _| {
-            self.machine.set_template(frame, template).map_or(Reached::Outside, Reached::Done)
+            self.machine.set_template(frame, template, Change::Atomic).map_or(Reached::Outside, Reached::Done)
         });
     }
     fn attempt(&self, access: Data<u32>) -> Result<u64, Fault> {
@@ -119,8 +124,12 @@ impl Cpu for Checked<'_> {
             self.cpu.report(Invariant::FramesConserved, frame.pa.0, message, Some(frame.pa));
             return;
         }
-        let mut how =
-            Freeing { poison: Contents::Poison, generation: Some(state.generation()), wait_for_readers: true };
+        let mut how = Freeing {
+            poison: Contents::Poison,
+            generation: Some(state.generation()),
+            wait_for_readers: true,
+            change: Change::Atomic,
+        };
         let table = plausible && kind == FrameKind::Table;
         let (mut entries, mut linked) = (0, false);
         if table {
@@ -181,7 +190,7 @@ impl Cpu for Checked<'_> {
         });
     }
     fn fill_frame(&self, frame: Frame<u32>, template: Template) {
-        self.direct(frame, "fill of", |f| self.machine.set_template(f, template));
+        self.direct(frame, "fill of", |f| self.machine.set_template(f, template, Change::Atomic));
     }
     fn load_frame(&self, frame: Frame<u32>, index: u16) -> u64 {
         self.direct(frame, "load of a word of", |f| {
@@ -190,7 +199,7 @@ impl Cpu for Checked<'_> {
     }
     fn store_frame(&self, frame: Frame<u32>, index: u16, value: u64) {
         self.direct(frame, "store to a word of", |f| {
-            self.machine.store_word(f, u64::from(index), value, Order::Release).directly()
+            self.machine.store_word(f, u64::from(index), value, Order::Release, Change::Atomic).directly()
         });
     }
     fn list_push(&self, list: &mut FrameList<u32>, frame: Frame<u32>) {

@@ -8,6 +8,7 @@ use vmemmap_arch::{Order, Pa, Rmw, Template};
 
 use crate::native::frame_state::{Contents, State, bit};
 use crate::native::machine::Machine;
+use crate::native::running::Change;
 use crate::native::symbol::Symbol;
 use crate::native::sync::relax;
 
@@ -40,7 +41,12 @@ pub const fn rmw_order(order: Order) -> Ordering {
 
 /// Execute `op` on a word; the word before.
 #[inline]
-pub fn apply_rmw(at: &AtomicU64, op: Rmw, order: Order) -> u64 {
+pub fn apply_rmw(at: &AtomicU64, op: Rmw, order: Order, how: Change) -> u64 {
+    if how == Change::Plain {
+        let found = at.load(Ordering::Acquire);
+        at.store(result_of(op, found), Ordering::Release);
+        return found;
+    }
     let o = rmw_order(order);
     match op {
         Rmw::FetchAdd(n) => at.fetch_add(n as u64, o),
@@ -176,8 +182,8 @@ impl Machine {
         }
     }
     #[inline]
-    pub(crate) fn store_word(&self, frame: u64, index: u64, value: u64, order: Order) -> Reached<()> {
-        match self.change_symbol(frame, index, |_| value) {
+    pub(crate) fn store_word(&self, frame: u64, index: u64, value: u64, order: Order, how: Change) -> Reached<()> {
+        match self.change_symbol(frame, index, how, |_| value) {
             Some(done) => done.map(|_| ()),
             None => match self.word_at(self.frame_pa(frame), index) {
                 Some(word) => {
@@ -190,32 +196,31 @@ impl Machine {
     }
     /// Stores of these words, by their numbers from `first` on, as one of all of them. `false` if the frame has words,
     /// or would need them; nothing is stored then.
-    pub(crate) fn store_symbol(&self, frame: u64, first: u64, words: &[(u64, u64)]) -> bool {
+    pub(crate) fn store_symbol(&self, frame: u64, first: u64, words: &[(u64, u64)], how: Change) -> bool {
         let Some(at) = self.states.symbol(frame) else { return false };
         loop {
             let Some(Held::Symbol(symbol)) = self.held(frame) else { return false };
             let stored = |symbol: Symbol, &(index, value): &(u64, u64)| symbol.with_word(first + index, value);
             let Some(new) = words.iter().try_fold(symbol, stored) else { return false };
-            let (old_bits, new_bits) = (symbol.bits(), new.bits());
-            if new == symbol || at.compare_exchange(old_bits, new_bits, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if new == symbol || how.replace(at, symbol.bits(), new.bits()).is_ok() {
                 return true;
             }
         }
     }
     /// The word before.
     #[inline]
-    pub(crate) fn rmw_word(&self, frame: u64, index: u64, op: Rmw, order: Order) -> Reached<u64> {
-        if let Some(done) = self.change_symbol(frame, index, |found| result_of(op, found)) {
+    pub(crate) fn rmw_word(&self, frame: u64, index: u64, op: Rmw, order: Order, how: Change) -> Reached<u64> {
+        if let Some(done) = self.change_symbol(frame, index, how, |found| result_of(op, found)) {
             return done;
         }
         match self.word_at(self.frame_pa(frame), index) {
-            Some(word) => Reached::Done(apply_rmw(word, op, order)),
+            Some(word) => Reached::Done(apply_rmw(word, op, order, how)),
             None => Reached::Outside,
         }
     }
     /// The change as one of a symbol, and the word before; `None` if the frame has words, or got them.
     #[inline]
-    fn change_symbol(&self, frame: u64, index: u64, new: impl Fn(u64) -> u64) -> Option<Reached<u64>> {
+    fn change_symbol(&self, frame: u64, index: u64, how: Change, new: impl Fn(u64) -> u64) -> Option<Reached<u64>> {
         loop {
             let symbol = match self.held(frame) {
                 Some(Held::Symbol(symbol)) => symbol,
@@ -227,8 +232,7 @@ impl Machine {
             match (symbol.with_word(index, new(old)), self.states.symbol(frame)) {
                 (Some(new), _) if new == symbol => return Some(Reached::Done(old)),
                 (Some(new), Some(at)) => {
-                    let (old_bits, new_bits) = (symbol.bits(), new.bits());
-                    if at.compare_exchange(old_bits, new_bits, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                    if how.replace(at, symbol.bits(), new.bits()).is_ok() {
                         return Some(Reached::Done(old));
                     }
                 }
@@ -288,13 +292,13 @@ impl Machine {
     }
     /// Make every struct page of a frame read as `template`. `None` outside the machine.
     #[inline]
-    pub(crate) fn set_template(&self, frame: u64, template: Template) -> Option<()> {
+    pub(crate) fn set_template(&self, frame: u64, template: Template, how: Change) -> Option<()> {
         self.states.word(frame)?;
         match Contents::of(template) {
-            Contents::Other => self.set_symbol(frame, Symbol::of(template), template),
+            Contents::Other => self.set_symbol(frame, Symbol::of(template), template, how),
             contents => {
                 let free = |s: State| (!s.has(bit::CONTENTS_BUSY)).then(|| s.with_contents(contents));
-                while self.states.update(frame, free).is_err() {
+                while self.states.change(frame, how, free).is_err() {
                     relax();
                 }
                 Some(())
@@ -303,7 +307,7 @@ impl Machine {
     }
     /// Make a frame hold a symbol whose word is stored, or words where `template` has none.
     #[inline]
-    fn set_symbol(&self, frame: u64, symbol: Option<Symbol>, template: Template) -> Option<()> {
+    fn set_symbol(&self, frame: u64, symbol: Option<Symbol>, template: Template, how: Change) -> Option<()> {
         let word = self.states.word(frame)?;
         let at = self.states.symbol(frame)?;
         let state = State(word.load(Ordering::Acquire));
@@ -313,8 +317,7 @@ impl Machine {
         {
             // Nobody looks at the symbol word before the state says so.
             at.store(symbol.bits(), Ordering::Release);
-            let new = state.with_contents(Contents::Other).0;
-            if word.compare_exchange(state.0, new, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if how.replace(word, state.0, state.with_contents(Contents::Other).0).is_ok() {
                 return Some(());
             }
         }
@@ -338,8 +341,8 @@ impl Machine {
     pub(crate) fn copy_words(&self, from: u64, to: u64) -> Reached<()> {
         let copied = match self.held(from) {
             Some(Held::Symbol(symbol)) => match symbol.template() {
-                Some(template) => self.set_template(to, template),
-                None => self.set_symbol(to, Some(symbol), symbol.tails()),
+                Some(template) => self.set_template(to, template, Change::Atomic),
+                None => self.set_symbol(to, Some(symbol), symbol.tails(), Change::Atomic),
             },
             Some(Held::Listed) => return Reached::Listed,
             Some(Held::Words) => self.lock_contents(to).map(|_| {

@@ -20,6 +20,7 @@ use crate::native::frame_state::bit;
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
 use crate::native::ranges::{BadFree, Freeing};
+use crate::native::running::{Change, Seat};
 
 /// The table of PTEs that a walk ended in.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +42,7 @@ impl Walked {
 pub struct Native<'m> {
     pub(crate) machine: &'m Machine,
     pub(crate) cpu: u8,
+    seat: Seat<'m>,
     pub(crate) tally: Tally,
     pub(crate) label: Cell<&'static str>,
     pub(crate) rcu_depth: Cell<u32>,
@@ -75,10 +77,10 @@ impl Machine {
 
 impl<'m> Native<'m> {
     pub(crate) fn new(machine: &'m Machine, cpu: u8) -> Self {
-        machine.begin_cpu();
         Self {
             machine,
             cpu,
+            seat: machine.running.begin(cpu),
             tally: Tally::default(),
             label: Cell::new("start"),
             rcu_depth: Cell::new(0),
@@ -127,6 +129,12 @@ impl<'m> Native<'m> {
         taken
     }
 
+    /// `change` of what CPUs share, by plain loads and stores if no other CPU runs meanwhile.
+    #[inline(always)]
+    fn changing<R>(&self, change: impl FnOnce(Change) -> R) -> R {
+        let section = self.seat.section();
+        change(section.change())
+    }
     /// Access what `va` translates to; again, if the frame was taken out of the tables in between.
     #[inline]
     fn reach<T: Default>(&self, va: Va, access: Access, perform: impl Fn(u64, u64) -> Reached<T>) -> T {
@@ -172,12 +180,22 @@ impl<'m> Native<'m> {
     fn copy_tail_frames(&self, from: Frame<()>, to: impl Iterator<Item = Frame<()>>, reset: u16) {
         let m = self.machine;
         let tail = m.tails_of(m.frame_of(from.pa), reset);
-        for to in to {
-            if tail.and_then(|tail| m.set_template(m.frame_of(to.pa), tail)).is_none() {
+        let Some(tail) = tail else {
+            return to.for_each(|to| {
                 self.copy_frame(from, to);
                 self.reset_tails(to, reset);
-            }
-        }
+            });
+        };
+        self.changing(|how| {
+            to.for_each(|to| {
+                let to = m.frame_of(to.pa);
+                m.set_template(to, tail, how).unwrap_or_else(|| self.outside(to));
+            });
+        });
+    }
+    #[inline]
+    fn fill_found(&self, frame: u64, template: Template) {
+        self.changing(|how| self.machine.set_template(frame, template, how)).unwrap_or_else(|| self.outside(frame));
     }
     /// Returns whether it was freed.
     pub(crate) fn give(&self, pa: Pa, order: u8, kind: FrameKind, how: Freeing, each: impl Fn(u64)) -> bool {
@@ -185,9 +203,9 @@ impl<'m> Native<'m> {
         self.was_freed(pa, order, kind, freed)
     }
     /// The first half of `give` for one frame: nobody's, and not yet in the allocator's hands.
-    fn retire(&self, pa: Pa, kind: FrameKind) -> bool {
-        let retired = self.machine.retire_run(pa, 0, kind, Freeing::default(), |_| {}).map(|_| ());
-        self.was_freed(pa, 0, kind, retired)
+    fn retire(&self, pa: Pa, kind: FrameKind, change: Change) -> bool {
+        let retired = self.machine.retire_run(pa, 0, kind, Freeing { change, ..Freeing::default() }, |_| {});
+        self.was_freed(pa, 0, kind, retired.map(|_| ()))
     }
     #[inline]
     fn was_freed(&self, pa: Pa, order: u8, kind: FrameKind, freed: Result<(), BadFree>) -> bool {
@@ -232,7 +250,6 @@ impl Drop for Native<'_> {
         self.machine.watch.pins.unpin(self.cpu);
         self.machine.frames.drain(self.cpu);
         self.flush();
-        self.machine.end_cpu();
     }
 }
 
@@ -400,7 +417,9 @@ impl Cpu for Native<'_> {
     }
     fn store(&self, va: Va, value: u64, order: Order) {
         self.tally.count(Count::Store);
-        self.reach(va, Access::Store, |frame, index| self.machine.store_word(frame, index, value, order));
+        self.reach(va, Access::Store, |frame, index| {
+            self.changing(|how| self.machine.store_word(frame, index, value, order, how))
+        });
     }
     fn rmw(&self, va: Va, op: Rmw, order: Order) -> u64 {
         self.tally.count(Count::Store);
@@ -411,13 +430,15 @@ impl Cpu for Native<'_> {
                 return found;
             }
         }
-        self.reach(va, Access::Store, |frame, index| self.machine.rmw_word(frame, index, op, order))
+        self.reach(va, Access::Store, |frame, index| {
+            self.changing(|how| self.machine.rmw_word(frame, index, op, order, how))
+        })
     }
     fn store_each(&self, va: Va, words: &[(u64, u64)]) {
         let entries = self.geometry().entries() as u64;
         let Some((frame, first)) = self.translate(va, Access::Store) else { return };
         let inside = words.iter().all(|&(index, _)| first + index < entries);
-        if inside && self.machine.store_symbol(frame, first, words) {
+        if inside && self.changing(|how| self.machine.store_symbol(frame, first, words, how)) {
             self.tally.add(Count::Store, words.len() as u64);
         } else {
             words.iter().for_each(|&(index, value)| self.store(va.plus(index * 8), value, Order::Plain));
@@ -426,15 +447,17 @@ impl Cpu for Native<'_> {
     fn fill(&self, va: Va, template: Template) {
         self.tally.count(Count::Store);
         let Some((frame, _)) = self.translate(va, Access::Store) else { return };
-        self.machine.set_template(frame, template).unwrap_or_else(|| self.outside(frame));
+        self.fill_found(frame, template);
     }
     fn fill_each(&self, va: Va, pages: u64, template: Template) {
-        self.each_leaf(va, pages, |va, level, desc| {
-            self.tally.count(Count::Store);
-            if let Some((frame, _)) = self.output(va, level, desc, Access::Store) {
-                self.machine.set_template(frame, template).unwrap_or_else(|| self.outside(frame));
-            }
-            true
+        self.changing(|how| {
+            self.each_leaf(va, pages, |va, level, desc| {
+                self.tally.count(Count::Store);
+                if let Some((frame, _)) = self.output(va, level, desc, Access::Store) {
+                    self.machine.set_template(frame, template, how).unwrap_or_else(|| self.outside(frame));
+                }
+                true
+            });
         });
     }
     fn skip_filled(&self, va: Va, pages: u64, template: Template) -> u64 {
@@ -469,7 +492,7 @@ impl Cpu for Native<'_> {
             return (0..count).take_while(|_| self.alloc(request).map(&mut each).is_some()).count();
         }
         let frame = |n| Frame { pa: m.frame_pa(n), tok: () };
-        let taken = m.take_each(self.cpu, request.kind, request.top_down, count, |n| each(frame(n)));
+        let taken = m.take_each(self.cpu, &self.seat, request.kind, request.top_down, count, |n| each(frame(n)));
         self.tally.add(Count::FrameAllocated, taken as u64);
         self.tally.add(Count::AllocFailure, u64::from(taken < count));
         taken
@@ -513,8 +536,7 @@ impl Cpu for Native<'_> {
         self.copy_tail_frames(from, core::iter::once(first).chain(to), reset);
     }
     fn fill_frame(&self, frame: Frame<()>, template: Template) {
-        let f = self.machine.frame_of(frame.pa);
-        self.machine.set_template(f, template).unwrap_or_else(|| self.outside(f));
+        self.fill_found(self.machine.frame_of(frame.pa), template);
     }
     fn load_frame(&self, frame: Frame<()>, index: u16) -> u64 {
         let f = self.machine.frame_of(frame.pa);
@@ -522,7 +544,7 @@ impl Cpu for Native<'_> {
     }
     fn store_frame(&self, frame: Frame<()>, index: u16, value: u64) {
         let f = self.machine.frame_of(frame.pa);
-        let stored = self.machine.store_word(f, u64::from(index), value, Order::Plain);
+        let stored = self.changing(|how| self.machine.store_word(f, u64::from(index), value, Order::Plain, how));
         stored.directly().unwrap_or_else(|| self.outside(f));
     }
     #[inline(always)]
@@ -546,16 +568,20 @@ impl Cpu for Native<'_> {
                 self.machine.frames.free_by_mask(self.cpu, word, mask);
             }
         };
+        // Of those that are given back together; a list can be long.
+        let mut section = Some(self.seat.section());
         self.drain(list, |number| {
-            if !self.retire(self.machine.frame_pa(number), kind) {
-                return;
-            }
             if number / 64 != word {
+                drop(section.take());
                 give(word, mask);
                 (word, mask) = (number / 64, 0);
             }
-            mask |= 1 << (number % 64);
+            let change = section.get_or_insert_with(|| self.seat.section()).change();
+            if self.retire(self.machine.frame_pa(number), kind, change) {
+                mask |= 1 << (number % 64);
+            }
         });
+        drop(section);
         give(word, mask);
     }
     fn range_op(&self, start: Pa, bytes: u64, op: RangeOp) -> Result<(), InUse> {
@@ -577,17 +603,20 @@ impl Cpu for Native<'_> {
 
     fn acquire(&self, lock: LockId, mode: Mode) {
         self.tally.count(Count::Lock);
-        self.machine.locks.get(lock).acquire(mode);
+        let lock = self.machine.locks.get(lock);
+        if !self.changing(|how| lock.try_acquire(mode, how)) {
+            lock.wait(mode);
+        }
     }
     fn try_acquire(&self, lock: LockId, mode: Mode) -> bool {
-        let taken = self.machine.locks.get(lock).try_acquire(mode);
+        let taken = self.changing(|how| self.machine.locks.get(lock).try_acquire(mode, how));
         if taken {
             self.tally.count(Count::Lock);
         }
         taken
     }
     fn release(&self, lock: LockId, mode: Mode) {
-        if !self.machine.locks.get(lock).release(mode) {
+        if !self.changing(|how| self.machine.locks.get(lock).release(mode, how)) {
             self.report(Invariant::LockOrder, 0, format!("release of {}, which is not held", lock.name()), None);
         }
     }
@@ -601,7 +630,7 @@ impl Cpu for Native<'_> {
         }
     }
     fn var_rmw(&self, var: Var, op: Rmw, order: Order) -> u64 {
-        self.machine.vars.get(u64::from(var.0)).map_or(0, |w| apply_rmw(w, op, order))
+        self.machine.vars.get(u64::from(var.0)).map_or(0, |w| self.changing(|how| apply_rmw(w, op, order, how)))
     }
     fn wait_until(&self, var: Var, condition: Until) -> u64 {
         let mut patience = Patience::default();

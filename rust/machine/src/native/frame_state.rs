@@ -9,6 +9,7 @@ use vmemmap_arch::FrameKind;
 use crate::native::ahead::Ahead;
 use crate::native::arena::Arena;
 use crate::native::frames::CHUNK;
+use crate::native::running::Change;
 
 /// State word of a frame. The generation is odd while the frame is allocated and even while it is free; every
 /// allocation and every free makes the next one.
@@ -199,14 +200,6 @@ impl FrameStates {
     pub fn word(&self, frame: u64) -> Option<&AtomicU64> {
         if Self::is_head(frame) { self.heads.get(frame / CHUNK) } else { self.states.get(frame) }
     }
-    /// The states of the frames `word * 64..`, as many as there are; a head's is elsewhere.
-    #[inline]
-    #[must_use]
-    pub fn sixty_four(&self, word: u64) -> &[AtomicU64] {
-        let states = self.states.words();
-        let first = (word as usize).saturating_mul(64).min(states.len());
-        &states[first..states.len().min(first + 64)]
-    }
     /// Before the states around a frame are read and then changed: a host that has no page for them would give one of
     /// zeroes to read, and make another at the first store.
     #[inline]
@@ -230,12 +223,20 @@ impl FrameStates {
     /// # Errors
     /// The state for which `change` gave `None`; an all-zero one if there is no such frame.
     pub fn update(&self, frame: u64, change: impl Fn(State) -> Option<State>) -> Result<State, State> {
+        self.change(frame, Change::Atomic, change)
+    }
+    /// The same, also in a section of the only CPU.
+    ///
+    /// # Errors
+    /// As `update`.
+    #[inline]
+    pub fn change(&self, frame: u64, how: Change, change: impl Fn(State) -> Option<State>) -> Result<State, State> {
         let word = self.word(frame).ok_or(State(0))?;
         let mut old = word.load(Ordering::Acquire);
         loop {
             let new = change(State(old)).ok_or(State(old))?;
-            match word.compare_exchange_weak(old, new.0, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return Ok(State(old)),
+            match how.replace(word, old, new.0) {
+                Ok(()) => return Ok(State(old)),
                 Err(now) => old = now,
             }
         }

@@ -10,6 +10,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use vmemmap_arch::{LockId, Mode};
 
 use crate::native::counters::CachePadded;
+use crate::native::running::Change;
 
 const WRITER: u32 = 1;
 const READER: u32 = 1 << 1;
@@ -27,25 +28,47 @@ pub struct Lock {
     wake: Condvar,
 }
 
+/// The word of a lock that is taken, if it can be. `queued`: by a writer among those that wait.
+#[inline]
+fn entered(word: u32, mode: Mode, queued: bool) -> Option<u32> {
+    match mode {
+        Mode::Read => (word & (WRITER | WAITING_MASK) == 0).then(|| word + READER),
+        Mode::Write => (word & (WRITER | READERS) == 0).then(|| (word | WRITER) - if queued { WAITING } else { 0 }),
+    }
+}
+
+/// The word of a lock that is released; `None` if it is not held that way.
+#[inline]
+fn left(word: u32, mode: Mode) -> Option<u32> {
+    let rest = match mode {
+        Mode::Read if word & READERS != 0 => word - READER,
+        Mode::Write if word & WRITER != 0 => word & !WRITER,
+        _ => return None,
+    };
+    // Readers that leave others behind wake nobody.
+    Some(if rest & (READERS | WRITER) == 0 { rest & !SLEEPERS } else { rest })
+}
+
 impl Lock {
-    pub fn try_acquire(&self, mode: Mode) -> bool {
-        self.enter(mode, false)
-    }
-
-    /// `queued`: this writer is among those that wait.
-    fn enter(&self, mode: Mode, queued: bool) -> bool {
-        self.word
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, |w| match mode {
-                Mode::Read => (w & (WRITER | WAITING_MASK) == 0).then(|| w + READER),
-                Mode::Write => (w & (WRITER | READERS) == 0).then(|| (w | WRITER) - if queued { WAITING } else { 0 }),
-            })
-            .is_ok()
-    }
-
-    pub fn acquire(&self, mode: Mode) {
-        if self.enter(mode, false) {
-            return;
+    #[inline]
+    pub fn try_acquire(&self, mode: Mode, how: Change) -> bool {
+        match how {
+            Change::Atomic => self.enter(mode, false),
+            Change::Plain => {
+                let word = self.word.load(Ordering::Acquire);
+                let entered = entered(word, mode, false);
+                entered.inspect(|&new| self.word.store(new, Ordering::Release)).is_some()
+            }
         }
+    }
+
+    fn enter(&self, mode: Mode, queued: bool) -> bool {
+        self.word.fetch_update(Ordering::Acquire, Ordering::Relaxed, |w| entered(w, mode, queued)).is_ok()
+    }
+
+    /// Where `try_acquire` did not get it.
+    #[cold]
+    pub fn wait(&self, mode: Mode) {
         let queued = mode == Mode::Write;
         if queued {
             self.word.fetch_add(WAITING, Ordering::Relaxed);
@@ -67,16 +90,14 @@ impl Lock {
     }
 
     /// `false`: the lock is not held that way; nothing is done.
-    pub fn release(&self, mode: Mode) -> bool {
-        let released = self.word.fetch_update(Ordering::Release, Ordering::Relaxed, |w| {
-            let rest = match mode {
-                Mode::Read if w & READERS != 0 => w - READER,
-                Mode::Write if w & WRITER != 0 => w & !WRITER,
-                _ => return None,
-            };
-            // Readers that leave others behind wake nobody.
-            Some(if rest & (READERS | WRITER) == 0 { rest & !SLEEPERS } else { rest })
-        });
+    pub fn release(&self, mode: Mode, how: Change) -> bool {
+        let released = match how {
+            Change::Atomic => self.word.fetch_update(Ordering::Release, Ordering::Relaxed, |w| left(w, mode)),
+            Change::Plain => {
+                let word = self.word.load(Ordering::Acquire);
+                left(word, mode).map(|new| self.word.store(new, Ordering::Release)).map(|()| word).ok_or(word)
+            }
+        };
         match released {
             Ok(old) => {
                 let last = mode == Mode::Write || old & READERS == READER;

@@ -1,6 +1,6 @@
 //! The state that all CPUs of a native machine share, and what loaders and bindings ask of it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use vmemmap_arch::descriptor::OutputBits;
@@ -16,6 +16,7 @@ use crate::native::injection::Injection;
 use crate::native::locks::{Locks, Rcu};
 use crate::native::promises::Watch;
 use crate::native::records::Records;
+use crate::native::running::Running;
 use crate::violation::{Actor, Event, History, Sink, Violation};
 
 /// A machine on which real threads run kernel code: one `Native` or `Checked` a thread.
@@ -47,8 +48,7 @@ pub struct Machine {
     records_void: Mutex<bool>,
     violations: Sink,
     step: CachePadded<AtomicU64>,
-    /// CPUs that there are.
-    running: CachePadded<AtomicU64>,
+    pub(crate) running: Running,
     /// How often a descriptor was stored above the tables of PTEs.
     pub(crate) upper_stores: CachePadded<AtomicU64>,
     pub(crate) frames_total: AtomicU64,
@@ -128,7 +128,7 @@ impl Machine {
             records_void: Mutex::new(false),
             violations: Sink::default(),
             step: CachePadded(AtomicU64::new(1)),
-            running: CachePadded(AtomicU64::new(0)),
+            running: Running::new(config.cpus),
             upper_stores: CachePadded(AtomicU64::new(1)),
             frames_total: AtomicU64::new(boot_frames),
             self_hosted: AtomicU64::new(0),
@@ -158,20 +158,6 @@ impl Machine {
         }
     }
 
-    /// A CPU begins to run. What it translates from here on it finds in tables as they are after every look of another
-    /// CPU that did not see it (`is_alone`).
-    pub(crate) fn begin_cpu(&self) {
-        self.running.0.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-    }
-    pub(crate) fn end_cpu(&self) {
-        self.running.0.fetch_sub(1, Ordering::Release);
-    }
-    /// Whether the CPU that asks is the only one; one that begins to run now finds what it did to tables before.
-    pub(crate) fn is_alone(&self) -> bool {
-        fence(Ordering::SeqCst);
-        self.running.0.load(Ordering::Acquire) == 1
-    }
     /// A CPU runs that stores descriptors without a record.
     pub(crate) fn void_records(&self) {
         *self.records_void.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -645,21 +631,6 @@ impl TableView for &Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_cpu_is_alone_until_another_begins_and_after_it_ended() {
-        let geometry = Geometry::new(vmemmap_arch::Granule::K4, 48).unwrap();
-        let ram = vec![RamRange { start: Pa(1 << 30), bytes: 1 << 24, boot: true }];
-        let m = Machine::new(&MachineConfig { geometry, ram, cpus: 3, vars: 0, root: None, seed: 1 }).unwrap();
-        let _cpu = m.cpu(0);
-        assert!(m.is_alone());
-        let (other, checked) = (m.cpu(1), m.checked_cpu(2));
-        assert!(!m.is_alone());
-        drop(other);
-        assert!(!m.is_alone());
-        drop(checked);
-        assert!(m.is_alone());
-    }
 
     #[test]
     fn no_frame_is_used_that_is_not_there() {

@@ -11,6 +11,7 @@
 //! | `rooms`, `magazines` | where the allocator looks, the frames that CPUs keep at hand |
 //! | `frame_state`, `ranges` | what a frame is, hotplug's part |
 //! | `contents`, `symbol` | what a frame holds: words, or all of them as one |
+//! | `running` | which CPUs there are, changes of shared words by the only one of them |
 //! | `locks`, `pins`, `promises`, `injection`, `counters` | what CPUs share besides memory |
 //! | `sync` | the atomics, of the standard library or of loom |
 
@@ -48,6 +49,7 @@ pub(crate) mod ranges;
 #[cfg(not(loom))]
 mod records;
 mod rooms;
+pub mod running;
 #[cfg(not(loom))]
 mod scan;
 #[cfg(not(loom))]

@@ -6,10 +6,11 @@ use std::sync::atomic::Ordering;
 use vmemmap_arch::{FrameKind, InUse, Pa, RangeOp, Zone};
 
 use crate::native::arena::all_zero;
-use crate::native::frame_state::{Contents, FrameStates, State, bit};
+use crate::native::frame_state::{Contents, State, bit};
 use crate::native::frames::{CHUNK, MAX_ORDER, Some64};
 use crate::native::locks::Patience;
 use crate::native::machine::Machine;
+use crate::native::running::{Change, Seat};
 use crate::native::sync::relax;
 
 /// Why a run could not be freed.
@@ -31,11 +32,12 @@ pub struct Freeing {
     pub generation: Option<u32>,
     /// Each frame goes when no checked CPU accesses it.
     pub wait_for_readers: bool,
+    pub change: Change,
 }
 
 impl Default for Freeing {
     fn default() -> Self {
-        Self { poison: Contents::Zero, generation: None, wait_for_readers: false }
+        Self { poison: Contents::Zero, generation: None, wait_for_readers: false, change: Change::Atomic }
     }
 }
 
@@ -72,7 +74,7 @@ impl Machine {
         let first = self.frames.alloc_by(cpu, order, zone, at, top_down)?;
         let flags = if self.is_booting() { bit::RESERVED } else { 0 };
         match kind {
-            FrameKind::Vmemmap | FrameKind::Data if order == 0 => self.mark_frame(first, kind, flags),
+            FrameKind::Vmemmap | FrameKind::Data if order == 0 => self.mark_frame(first, kind, flags, Change::Atomic),
             _ => self.mark_run(first, order, kind, flags),
         }
         Some(first)
@@ -83,6 +85,7 @@ impl Machine {
     pub(crate) fn take_each(
         &self,
         cpu: u8,
+        seat: &Seat<'_>,
         kind: FrameKind,
         top_down: bool,
         count: usize,
@@ -93,12 +96,11 @@ impl Machine {
         while taken < count {
             let Some(Some64 { word, mask }) = self.frames.alloc_some(cpu, top_down, count - taken) else { break };
             self.states.touch(word * 64);
-            // After they were taken: whoever comes now finds no way to them.
-            if self.is_alone() {
-                self.mark_own(word, mask, kind, flags);
-            } else {
-                bits_of(mask, false).for_each(|bit| self.mark_frame(word * 64 + bit, kind, flags));
+            let section = seat.section();
+            for bit in bits_of(mask, false) {
+                self.mark_frame(word * 64 + bit, kind, flags, section.change());
             }
+            drop(section);
             for bit in bits_of(mask, top_down) {
                 each(word * 64 + bit);
                 taken += 1;
@@ -109,28 +111,9 @@ impl Machine {
 
     /// `mark_run` of one frame that is no table.
     #[inline]
-    fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64) {
-        let _ = self.states.update(frame, |s| Some(s.single(kind, flags)));
+    fn mark_frame(&self, frame: u64, kind: FrameKind, flags: u64, how: Change) {
+        let _ = self.states.change(frame, how, |s| Some(s.single(kind, flags)));
     }
-    /// The same of several without an atomic instruction, where no other CPU ran when the frames were taken: one that
-    /// did may have translated an address before a frame was freed, and store to it only now.
-    #[inline]
-    fn mark_own(&self, word: u64, mask: u64, kind: FrameKind, flags: u64) {
-        let states = self.states.sixty_four(word);
-        for bit in bits_of(mask, false) {
-            let frame = word * 64 + bit;
-            let own = if FrameStates::is_head(frame) { self.states.word(frame) } else { states.get(bit as usize) };
-            let Some(own) = own else { continue };
-            let state = State(own.load(Ordering::Relaxed));
-            if state.has(bit::CONTENTS_BUSY) {
-                // Stored as it was read, it would be busy for good if that store ended meanwhile.
-                self.mark_frame(frame, kind, flags);
-            } else {
-                own.store(state.single(kind, flags).0, Ordering::Release);
-            }
-        }
-    }
-
     /// What all frames of a run that is allocated share, so that one mapped by a block can be told from what replaced
     /// it.
     fn generation_after(&self, run: Range<u64>) -> u32 {
@@ -221,7 +204,7 @@ impl Machine {
         let busy = |s: State| how.wait_for_readers && s.has(bit::READERS | bit::WRITER);
         let mut patience = Patience::default();
         loop {
-            match self.states.update(frame, |s| (right(s) && !busy(s)).then(|| s.freed(how.poison))) {
+            match self.states.change(frame, how.change, |s| (right(s) && !busy(s)).then(|| s.freed(how.poison))) {
                 Err(found) if right(found) && self.states.word(frame).is_some() => patience.wait(),
                 done => return done,
             }
