@@ -88,6 +88,20 @@ impl Contents {
     }
 }
 
+/// A template, and how a frame that reads as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filling {
+    template: Template,
+    contents: Contents,
+    symbol: Option<Symbol>,
+}
+
+impl Filling {
+    pub(crate) fn of(template: Template) -> Self {
+        Self { template, contents: Contents::of(template), symbol: Symbol::of(template) }
+    }
+}
+
 /// What a frame holds at a moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Held {
@@ -159,10 +173,10 @@ impl Machine {
             return Symbol::of(template).map(Held::Symbol);
         }
     }
-    /// Whether every struct page of a frame reads as `template` because nobody stored into it.
+    /// Whether every struct page of a frame reads as the template because nobody stored into it.
     #[inline]
-    pub(crate) fn is_filled(&self, frame: u64, template: Template) -> bool {
-        matches!(self.held(frame), Some(Held::Symbol(symbol)) if symbol.template() == Some(template))
+    pub(crate) fn is_filled(&self, frame: u64, filling: Filling) -> bool {
+        matches!(self.held(frame), Some(Held::Symbol(symbol)) if Some(symbol) == filling.symbol)
     }
     /// Whether two frames read alike because they hold the same symbol; words are not compared.
     pub(crate) fn hold_same(&self, a: u64, b: u64) -> bool {
@@ -229,8 +243,11 @@ impl Machine {
                 None => return Some(Reached::Outside),
             };
             let old = symbol.word(index);
-            match (symbol.with_word(index, new(old)), self.states.symbol(frame)) {
-                (Some(new), _) if new == symbol => return Some(Reached::Done(old)),
+            let value = new(old);
+            if value == old {
+                return Some(Reached::Done(old));
+            }
+            match (symbol.with_other(index, value), self.states.symbol(frame)) {
                 (Some(new), Some(at)) => {
                     if how.replace(at, symbol.bits(), new.bits()).is_ok() {
                         return Some(Reached::Done(old));
@@ -293,17 +310,21 @@ impl Machine {
     /// Make every struct page of a frame read as `template`. `None` outside the machine.
     #[inline]
     pub(crate) fn set_template(&self, frame: u64, template: Template, how: Change) -> Option<()> {
-        self.states.word(frame)?;
-        match Contents::of(template) {
-            Contents::Other => self.set_symbol(frame, Symbol::of(template), template, how),
-            contents => {
-                let free = |s: State| (!s.has(bit::CONTENTS_BUSY)).then(|| s.with_contents(contents));
-                while self.states.change(frame, how, free).is_err() {
-                    relax();
-                }
-                Some(())
-            }
+        self.fill(frame, Filling::of(template), how)
+    }
+    /// The same, of what a template comes to.
+    #[inline]
+    pub(crate) fn fill(&self, frame: u64, filling: Filling, how: Change) -> Option<()> {
+        let Filling { template, contents, symbol } = filling;
+        if contents == Contents::Other {
+            return self.set_symbol(frame, symbol, template, how);
         }
+        self.states.word(frame)?;
+        let free = |s: State| (!s.has(bit::CONTENTS_BUSY)).then(|| s.with_contents(contents));
+        while self.states.change(frame, how, free).is_err() {
+            relax();
+        }
+        Some(())
     }
     /// Make a frame hold a symbol whose word is stored, or words where `template` has none.
     #[inline]

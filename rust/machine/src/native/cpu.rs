@@ -9,12 +9,12 @@ use core::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use vmemmap_arch::{
-    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Kind,
-    Level, LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var, Zone,
+    Alloc, Barrier, Cpu, Data, Desc, Entry, Fault, Frame, FrameKind, FrameList, Geometry, InUse, Invariant, Level,
+    LockId, Mode, Order, Pa, RangeOp, Rmw, Slot, Template, Tlbi, Until, Va, Var, Zone,
 };
 
 use crate::native::barriers::{counted, ordering};
-use crate::native::contents::{Reached, apply_rmw, load_order, rmw_order, store_order};
+use crate::native::contents::{Filling, Reached, apply_rmw, load_order, rmw_order, store_order};
 use crate::native::counters::{Count, Tally};
 use crate::native::frame_state::bit;
 use crate::native::locks::Patience;
@@ -28,13 +28,15 @@ pub(crate) struct Walked {
     /// The address that its first entry maps.
     pub first: Va,
     pub table: Pa,
+    /// The number of its first word.
+    pub words: u64,
     /// `Machine::upper_stores` before the walk.
     pub version: u64,
 }
 
 impl Walked {
     /// None: no table maps that address first.
-    pub const NONE: Self = Self { first: Va(u64::MAX), table: Pa(0), version: 0 };
+    pub const NONE: Self = Self { first: Va(u64::MAX), table: Pa(0), words: 0, version: 0 };
 }
 
 /// One CPU of a machine, for one thread.
@@ -136,15 +138,26 @@ impl<'m> Native<'m> {
         change(section.change())
     }
     /// Access what `va` translates to; again, if the frame was taken out of the tables in between.
-    #[inline]
+    #[inline(always)]
     fn reach<T: Default>(&self, va: Va, access: Access, perform: impl Fn(u64, u64) -> Reached<T>) -> T {
+        let Some((frame, index)) = self.translate(va, access) else { return T::default() };
+        match perform(frame, index) {
+            Reached::Done(value) => value,
+            Reached::Outside => self.outside(frame),
+            Reached::Listed => self.reach_again(va, access, perform),
+        }
+    }
+    #[cold]
+    #[inline(never)]
+    fn reach_again<T: Default>(&self, va: Va, access: Access, perform: impl Fn(u64, u64) -> Reached<T>) -> T {
         let mut patience = Patience::default();
         loop {
+            patience.wait();
             let Some((frame, index)) = self.translate(va, access) else { return T::default() };
             match perform(frame, index) {
                 Reached::Done(value) => return value,
                 Reached::Outside => return self.outside(frame),
-                Reached::Listed => patience.wait(),
+                Reached::Listed => {}
             }
         }
     }
@@ -156,6 +169,8 @@ impl<'m> Native<'m> {
         }
     }
     /// A word that data access found outside memory.
+    #[cold]
+    #[inline(never)]
     fn outside<T: Default>(&self, frame: u64) -> T {
         self.wild(self.machine.frame_pa(frame));
         T::default()
@@ -186,10 +201,11 @@ impl<'m> Native<'m> {
                 self.reset_tails(to, reset);
             });
         };
+        let filling = Filling::of(tail);
         self.changing(|how| {
             to.for_each(|to| {
                 let to = m.frame_of(to.pa);
-                m.set_template(to, tail, how).unwrap_or_else(|| self.outside(to));
+                m.fill(to, filling, how).unwrap_or_else(|| self.outside(to));
             });
         });
     }
@@ -221,6 +237,12 @@ impl<'m> Native<'m> {
         freed.is_ok()
     }
     #[cold]
+    #[inline(never)]
+    fn not_held(&self, lock: LockId) {
+        self.report(Invariant::LockOrder, 0, format!("release of {}, which is not held", lock.name()), None);
+    }
+    #[cold]
+    #[inline(never)]
     fn bad_free(&self, pa: Pa, order: u8, kind: FrameKind, bad: BadFree) {
         let (invariant, message) = match bad {
             BadFree::NotAllocated => (Invariant::FramesConserved, format!("free of {pa}, which is not allocated")),
@@ -450,22 +472,22 @@ impl Cpu for Native<'_> {
         self.fill_found(frame, template);
     }
     fn fill_each(&self, va: Va, pages: u64, template: Template) {
+        let filling = Filling::of(template);
         self.changing(|how| {
             self.each_leaf(va, pages, |va, level, desc| {
                 self.tally.count(Count::Store);
                 if let Some((frame, _)) = self.output(va, level, desc, Access::Store) {
-                    self.machine.set_template(frame, template, how).unwrap_or_else(|| self.outside(frame));
+                    self.machine.fill(frame, filling, how).unwrap_or_else(|| self.outside(frame));
                 }
                 true
             });
         });
     }
     fn skip_filled(&self, va: Va, pages: u64, template: Template) -> u64 {
-        let mut filled = 0;
+        let (filling, mut filled) = (Filling::of(template), 0);
         self.each_leaf(va, pages, |va, level, desc| {
-            let (Kind::Page(pa) | Kind::Block(pa)) = self.geometry().kind(desc, level) else { return false };
-            let frame = self.machine.frame_of(pa.plus(va.0 & (self.geometry().entry_span(level) - 1)));
-            let found = self.machine.is_filled(frame, template);
+            let Some((frame, _)) = self.found(va, level, desc, Access::Load) else { return false };
+            let found = self.machine.is_filled(frame, filling);
             filled += u64::from(found);
             found
         });
@@ -601,6 +623,7 @@ impl Cpu for Native<'_> {
         self.machine.states.get(self.machine.frame_of(frame.pa)).has(bit::SELF_HOSTED)
     }
 
+    #[inline]
     fn acquire(&self, lock: LockId, mode: Mode) {
         self.tally.count(Count::Lock);
         let lock = self.machine.locks.get(lock);
@@ -615,9 +638,10 @@ impl Cpu for Native<'_> {
         }
         taken
     }
+    #[inline]
     fn release(&self, lock: LockId, mode: Mode) {
         if !self.changing(|how| self.machine.locks.get(lock).release(mode, how)) {
-            self.report(Invariant::LockOrder, 0, format!("release of {}, which is not held", lock.name()), None);
+            self.not_held(lock);
         }
     }
 

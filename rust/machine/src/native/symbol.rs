@@ -139,9 +139,11 @@ impl Symbol {
     /// The contents after a store to that word; `None` if no symbol has them.
     #[inline]
     pub fn with_word(self, index: u64, value: u64) -> Option<Self> {
-        if self.word(index) == value {
-            return Some(self);
-        }
+        if self.word(index) == value { Some(self) } else { self.with_other(index, value) }
+    }
+    /// The same of a value that differs from what is there.
+    #[inline]
+    pub fn with_other(self, index: u64, value: u64) -> Option<Self> {
         let head = self.as_head()?;
         let (page, word) = (index / 8, (index % 8) as u8);
         match (page, word) {

@@ -19,7 +19,7 @@ impl Native<'_> {
         if last.first != first || last.version != version {
             return None;
         }
-        self.machine.word_at(last.table, index).map(|at| (last.table, Desc(word(at))))
+        self.machine.words.get(last.words + index).map(|at| (last.table, Desc(word(at))))
     }
     /// Walk the tables as they are now: the last table, its level, and what was read there. `None`: reported.
     #[inline]
@@ -49,7 +49,8 @@ impl Native<'_> {
                 }
                 _ => {
                     if level == Level::PTE {
-                        self.walked.set(Walked { first, table, version });
+                        let words = self.machine.word_number(table, 0);
+                        self.walked.set(Walked { first, table, words, version });
                     }
                     return Some((table, level, desc));
                 }
@@ -59,23 +60,29 @@ impl Native<'_> {
     /// The frame that `va` translates to by what a walk read at `level`, and the number of the word in it.
     #[inline(always)]
     pub(super) fn output(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
+        let found = self.found(va, level, desc, access);
+        if found.is_none() {
+            self.no_output(va, level, desc);
+        }
+        found
+    }
+    /// The same of who asks only whether it translates.
+    #[inline(always)]
+    pub(super) fn found(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
         if level == Level::PTE && desc.is_table_type() && (access == Access::Load || desc.is_writable()) {
             return Some((self.machine.frame_of(self.machine.output.of(desc)), self.machine.in_page(va) >> 3));
         }
-        self.output_of_other(va, level, desc, access)
+        self.found_otherwise(va, level, desc, access)
     }
-    #[inline]
-    fn output_of_other(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
+    #[inline(never)]
+    fn found_otherwise(&self, va: Va, level: Level, desc: Desc, access: Access) -> Option<(u64, u64)> {
         let g = self.machine.geometry();
         match g.kind(desc, level) {
             Kind::Page(pa) | Kind::Block(pa) if access == Access::Load || desc.is_writable() => {
                 let pa = pa.plus(va.0 & (g.entry_span(level) - 1));
                 Some((self.machine.frame_of(pa), (pa.0 & (g.page_size() - 1)) >> 3))
             }
-            _ => {
-                self.no_output(va, level, desc);
-                None
-            }
+            _ => None,
         }
     }
     #[cold]
@@ -97,19 +104,23 @@ impl Native<'_> {
         }
     }
     /// Walk the tables as they are now: the frame that `va` translates to, and the number of the word in it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn translate(&self, va: Va, access: Access) -> Option<(u64, u64)> {
-        if let Some((_, desc)) = self.remembered(va) {
-            return self.output(va, Level::PTE, desc, access);
+        match self.remembered(va) {
+            Some((_, desc)) => self.output(va, Level::PTE, desc, access),
+            None => self.translate_from_root(va, access),
         }
+    }
+    #[inline(never)]
+    fn translate_from_root(&self, va: Va, access: Access) -> Option<(u64, u64)> {
         let (_, level, desc) = self.walk_from_root(va)?;
-        self.output_of_other(va, level, desc, access)
+        self.output(va, level, desc, access)
     }
     /// The leaves that translate so many pages from `va` on, one walk for those of one table, until `each` says no.
     #[inline]
     pub(super) fn each_leaf(&self, va: Va, pages: u64, mut each: impl FnMut(Va, Level, Desc) -> bool) {
         let g = self.machine.geometry();
-        let end = va.plus(pages << g.page_shift());
+        let (page, end) = (g.page_size(), va.plus(pages << g.page_shift()));
         let mut va = va;
         while va < end {
             let next = g.addr_end(va, end, Level::PMD);
@@ -121,7 +132,7 @@ impl Native<'_> {
                 if !each(va, level, ptes.next().map_or(desc, |pte| Desc(word(pte)))) {
                     return;
                 }
-                va = va.plus(g.page_size());
+                va = va.plus(page);
             }
         }
     }
