@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// Searches recurse and walks keep tables on the stack; a thread's default of 2 MiB is the main thread's 8 elsewhere.
 pub const STACK_BYTES: usize = 16 << 20;
 
-/// How long who waits keeps its CPU, unless others want it. To wake a thread on a virtual CPU that was given back takes
-/// the host longer than that, and a short operation a tenth of it.
+/// How long who waits keeps its CPU, unless others want it or what it waits for took longer the last time. To wake a
+/// thread on a virtual CPU that was given back takes the host longer than that, and a short operation a tenth of it.
 const AWAKE: Duration = Duration::from_micros(50);
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -43,10 +43,10 @@ impl<T> Slot<T> {
         drop(place);
         self.arrived.notify_one();
     }
-    /// What was put there, as soon as it is, unless that takes too long.
-    fn take_within(&self, patience: Duration) -> Option<T> {
+    /// What was put there, as soon as it is, unless that takes too long. So long it is waited for awake.
+    fn take_within(&self, patience: Duration, awake: Duration) -> Option<T> {
         let begun = Instant::now();
-        while !self.is_full.load(Ordering::Acquire) && begun.elapsed() < AWAKE {
+        while !self.is_full.load(Ordering::Acquire) && begun.elapsed() < awake {
             for _ in 0..32 {
                 spin_loop();
             }
@@ -60,7 +60,7 @@ impl<T> Slot<T> {
     }
     fn take(&self) -> T {
         loop {
-            if let Some(thing) = self.take_within(Duration::MAX) {
+            if let Some(thing) = self.take_within(Duration::MAX, AWAKE) {
                 return thing;
             }
         }
@@ -98,12 +98,16 @@ impl Drop for Worker {
 
 thread_local! {
     static AT_HAND: Cell<Option<Worker>> = const { Cell::new(None) };
+    /// How long to wait awake for the next result: not at all after work that took too long. Awake in vain it would
+    /// keep the CPU from the work of another thread.
+    static AWAKE_FOR: Cell<Duration> = const { Cell::new(AWAKE) };
 }
 
 /// Work that another thread does. Who does not wait for its end leaves it to itself.
 pub struct Begun<T> {
     worker: Worker,
     result: Arc<Slot<Result<T, Box<dyn Any + Send>>>>,
+    begun: Instant,
 }
 
 impl<T: Send + 'static> Begun<T> {
@@ -112,19 +116,21 @@ impl<T: Send + 'static> Begun<T> {
     /// # Errors
     /// There is none, and the host refuses another one.
     pub fn new(work: impl FnOnce() -> T + Send + 'static) -> io::Result<Self> {
+        let begun = Instant::now();
         let kept = AT_HAND.take().filter(Worker::is_here);
         let worker = kept.map_or_else(Worker::start, Ok)?;
         let result = Slot::new();
         let done = Arc::clone(&result);
         worker.orders.put(Some(Box::new(move || done.put(catch_unwind(AssertUnwindSafe(work))))));
-        Ok(Self { worker, result })
+        Ok(Self { worker, result, begun })
     }
     /// Its result, or its panic, unless that takes too long.
     ///
     /// # Errors
     /// The work, which goes on.
     pub fn end_within(self, patience: Duration) -> Result<T, Self> {
-        let Some(result) = self.result.take_within(patience) else { return Err(self) };
+        let Some(result) = self.result.take_within(patience, AWAKE_FOR.get()) else { return Err(self) };
+        AWAKE_FOR.set(if self.begun.elapsed() <= AWAKE { AWAKE } else { Duration::ZERO });
         AT_HAND.set(Some(self.worker));
         Ok(result.unwrap_or_else(|panic| resume_unwind(panic)))
     }
