@@ -3,7 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `machine` | what all CPUs share; it knows no CPU, `cpu` and `checked` make theirs from it |
-//! | `cpu`, `barriers`, `lists` | a CPU without checks, its barriers, lists of frames |
+//! | `cpu`, `barriers`, `lists`, `given` | a CPU without checks, its barriers, lists, frames that come and go |
 //! | `walk`, `scan` | what such a CPU translates, many entries of a table looked at |
 //! | `arena`, `ahead` | the words (the only `unsafe`), which of them are made before they are touched |
 //! | `frames`, `chunk`, `bitmap` | the page frame allocator, the word of a chunk, a bit for each frame |
@@ -32,6 +32,8 @@ pub mod cpu;
 #[cfg(not(loom))]
 pub(crate) mod frame_state;
 pub mod frames;
+#[cfg(not(loom))]
+mod given;
 #[cfg(not(loom))]
 mod injection;
 #[cfg(not(loom))]
