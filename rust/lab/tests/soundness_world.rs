@@ -24,7 +24,7 @@ use vmemmap_explore::reduction::options::Reduction;
 use vmemmap_explore::runtime::execution::Shared;
 use vmemmap_explore::runtime::runner::Runner;
 use vmemmap_explore::search::dfs::Search;
-use vmemmap_explore::search::report::{Ended, Final, Report};
+use vmemmap_explore::search::report::{Ended, Final, Progress, Report};
 use vmemmap_machine::config::Ets;
 use vmemmap_machine::explored::{LocationKind, World, WorldOptions};
 use vmemmap_machine::op::Op;
@@ -242,26 +242,72 @@ fn answer(programs: &Programs, judged: &[Invariant], reduction: Reduction) -> (V
     (outcome.verdict, outcome.invariants)
 }
 
+type Others = fn(&Setup) -> Vec<Op>;
+
 /// One actor clears an entry and frees the frame when the other has done the invalidate for it: sound, and a violation
-/// where invalidates reach only what their own CPU overwrote.
-#[test]
-fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
+/// where invalidates reach only what their own CPU overwrote. What others do beside them.
+fn flushed_by_another(others: &[Others]) -> Programs {
     let (order, past) = (Order::Plain, Past::Quiet);
-    let setup = Arc::new(Setup::new(&WorldOptions { strict: true, ..WorldOptions::default() }, 2, past));
+    let cpus = 2 + others.len() as u8;
+    let setup = Arc::new(Setup::new(&WorldOptions { strict: true, ..WorldOptions::default() }, cpus, past));
     let set = |var, value| Op::VarStore { var: Var(var), value, order };
     let wait = |var| Op::WaitUntil { var: Var(var), condition: Until::Equals(1) };
     let clear = Op::Write { at: setup.pte(0, 0), new: Desc::NONE, order };
     let free = Op::Free { frame: setup.frames[0], order: 0, kind: FrameKind::Vmemmap };
-    let lines = [
+    let mut lines = vec![
         vec![clear, Op::Barrier(Barrier::DsbIshst), set(0, 1), wait(1), free],
         vec![wait(0), Op::Tlbi(Tlbi::Vmalle1is), Op::Barrier(Barrier::DsbIsh), set(1, 1)],
     ];
-    let lines = lines.map(|own| own.into_iter().map(Line::Do).collect()).to_vec();
-    let programs = Programs { lines, setup, past, early: Vec::new() };
+    lines.extend(others.iter().map(|other| other(&setup)));
+    let lines = lines.into_iter().map(|own| own.into_iter().map(Line::Do).collect()).collect();
+    Programs { lines, setup, past, early: Vec::new() }
+}
+
+#[test]
+fn what_goes_wrong_in_the_over_approximation_alone_does_not_count() {
+    let programs = flushed_by_another(&[]);
     let judged = [Invariant::NoStaleTranslation];
     assert_eq!(answer(&programs, &judged, Reduction::PRODUCT).0, Verdict::Safe);
     let fault = Fault::Unconfirmed;
     assert_eq!(answer(&programs, &judged, Reduction { fault, ..Reduction::PRODUCT }).0, Verdict::Violated);
+}
+
+/// Whichever of the searches behind an answer is cut: the figures are of the one that came furthest, and what has been
+/// shown stays so.
+#[test]
+fn an_answer_that_was_cut_has_the_figures_of_what_was_searched() {
+    fn counts(_: &Setup) -> Vec<Op> {
+        (0..6).map(|value| Op::VarStore { var: Var(2), value, order: Order::Plain }).collect()
+    }
+    fn reads(setup: &Setup) -> Vec<Op> {
+        [counts(setup), vec![Op::Read { at: setup.pte(1, 0), order: Order::Plain }]].concat()
+    }
+    fn frees(setup: &Setup) -> Vec<Op> {
+        [counts(setup), vec![Op::Free { frame: setup.tables[1], order: 0, kind: FrameKind::Table }]].concat()
+    }
+    let both: &[Invariant] = &[Invariant::NoStaleTranslation, Invariant::NoUseOfFreedFrame];
+    let beside: [(&[Invariant], [Others; 2]); 2] = [(&[], [counts, counts]), (both, [reads, frees])];
+    for (judged, others) in beside {
+        let programs = flushed_by_another(&others);
+        let mut was = Verdict::Inconclusive;
+        let mut cut = 0;
+        for states in 1.. {
+            let shared = Shared::new(Watched::new(programs.setup.world.clone(), None));
+            let mut runner = Runner::new(&shared, &programs).expect("stacks");
+            let options = Options { states, over_approximate_after: 0, shorten_seconds: 0.0, ..Options::default() };
+            let mut furthest = 0;
+            let mut look = |progress: Progress| furthest = progress.steps.max(furthest);
+            let outcome = ask(&mut runner, &programs.subject(judged), &options, &|| false, &mut look);
+            assert!(was != Verdict::Violated || outcome.verdict == was, "{judged:?}, {states} states: no longer shown");
+            was = outcome.verdict;
+            if outcome.exhaustive {
+                break;
+            }
+            assert_eq!(outcome.steps, furthest, "{judged:?}, {states} states");
+            cut += 1;
+        }
+        assert!(cut > 10, "{judged:?}: {cut} were cut");
+    }
 }
 
 /// Where no broadcast invalidate is a scheduling point there are no fewer states in the over-approximation.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use vmemmap_arch::Invariant;
 
+use crate::check::before::Before;
 use crate::check::lock_order::inversions;
 use crate::check::options::{Options, Strategy};
 use crate::check::outcome::{Counterexample, Covered, FirstViolation, Outcome, Scope, Status, Verdict};
@@ -102,22 +103,30 @@ impl Check<'_> {
                 return (report, false);
             }
         }
+        let mut before = None;
         if runner.over_approximate(true) {
             // Up to a first violation, which is the model's or not: if not, nothing is gained by going on.
             let mut report = self.run(runner, ending, limits, Some(Duration::ZERO), None, progress);
             let mut confirmed = self.confirm(runner, &mut report, known);
             let waits = self.options.settle_seconds != 0.0;
-            if confirmed && report.ended == Ended::Budget && report.has_found(sought) && waits {
-                let first = report.first;
+            if confirmed && report.ended == Ended::Enough && report.has_found(sought) && waits {
+                let (first, begun) = (report.first, Before::new(runner, report, sought));
                 runner.over_approximate(true);
-                report = Report { first, ..self.run(runner, ending, limits, self.settle(), None, progress) };
+                report = self.run(runner, ending, limits, self.settle(), None, progress);
                 confirmed = self.confirm(runner, &mut report, known);
+                report = Report { first, ..begun.and_then(runner, report).0 };
             }
-            if confirmed || report.ended == Ended::Interrupted {
+            // What was cut there would be cut here.
+            if confirmed || matches!(report.ended, Ended::Budget | Ended::Interrupted) {
                 return (report, true);
             }
+            before = Some(Before::new(runner, report, sought));
         }
-        (self.run(runner, ending, limits, self.settle(), None, progress), false)
+        let report = self.run(runner, ending, limits, self.settle(), None, progress);
+        match before {
+            Some(before) => before.and_then(runner, report),
+            None => (report, false),
+        }
     }
 
     /// Violations that settle the search. In a part of one they end no execution, so that what all parts find is what
@@ -285,7 +294,7 @@ impl Check<'_> {
             judged: crate::counterexample::trace::names(judged),
             invariants,
             invariant_steps: counterexamples.iter().map(|(i, w)| (*i, w.steps)).collect(),
-            scope: self.scope(&runner.inner().model.memory_model(), &report, covered, part.as_ref()),
+            scope: self.scope(&runner.inner().model.memory_model(), (&report, beside), covered, part.as_ref()),
             violation: first.as_ref().map(|w| w.violation.clone()),
             trace: first.as_ref().map(|w| w.shown.clone()),
             shortest: first.as_ref().is_some_and(|w| w.shortest),
@@ -438,12 +447,21 @@ impl Check<'_> {
         })
     }
 
-    fn scope(&self, memory_model: &str, report: &Report, covered: Covered, part: Option<&Part>) -> Scope {
+    fn scope(
+        &self,
+        memory_model: &str,
+        (report, beside): (&Report, bool),
+        covered: Covered,
+        part: Option<&Part>,
+    ) -> Scope {
         let mut bounds = Vec::new();
         bounds.extend(part.map(|part| part.bounds(self.options.split)));
         match report.ended {
             Ended::Exhausted => {}
-            Ended::Budget => bounds.push(String::from("budget used up")),
+            Ended::Budget | Ended::Enough if beside => {
+                bounds.push(String::from("budget used up in the over-approximation, which is asked first"));
+            }
+            Ended::Budget | Ended::Enough => bounds.push(String::from("budget used up")),
             Ended::Interrupted => bounds.push(String::from("interrupted")),
         }
         if covered == Covered::ToFirstViolation {

@@ -1,5 +1,7 @@
 //! An execution along given choices, as far as they can be followed.
 
+use std::collections::BTreeMap;
+
 use vmemmap_arch::Invariant;
 
 use crate::model::{MAX_ACTORS, Model};
@@ -55,6 +57,21 @@ impl<M: Model, A: Actors<M>> Runner<'_, M, A> {
     pub(crate) fn follow_prefix(&mut self, prefix: &[PrefixStep], target: Invariant) -> Option<Found> {
         let choices = self.retrace(prefix);
         self.follow(&choices, target)
+    }
+
+    /// What was found before, added to what is found where that lacks it.
+    pub(crate) fn recall(
+        &mut self,
+        before: &BTreeMap<Invariant, Vec<PrefixStep>>,
+        found: &mut BTreeMap<Invariant, Found>,
+    ) {
+        for (invariant, prefix) in before {
+            if !found.contains_key(invariant)
+                && let Some(again) = self.follow_prefix(prefix, *invariant)
+            {
+                found.insert(*invariant, again);
+            }
+        }
     }
 }
 

@@ -235,7 +235,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                 break Ended::Interrupted;
             }
             if limits.settle == Some(Duration::ZERO) && self.report.has_found(sought) {
-                break Ended::Budget;
+                break Ended::Enough;
             }
             let grew = self.runner.grew() && self.reduction.fault != Fault::NoFixpoint;
             if grew && self.report.executions >= limits.executions {
@@ -273,13 +273,10 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             if !self.report.has_found(sought) {
                 violated_at = None;
             } else if work - violated_at.get_or_insert_with(|| (Instant::now(), work)).1 >= limits.settle_work {
-                break Ended::Budget;
+                break Ended::Enough;
             }
-            if work >= limits.work {
-                break Ended::Budget;
-            }
-            if self.gives_way() {
-                break Ended::Budget;
+            if work >= limits.work || self.gives_way() {
+                break Ended::Enough;
             }
             if let Some(now) = clock.tick() {
                 self.report.steps = self.runner.inner().total_steps - first_steps + self.steps_of_workers;
@@ -288,7 +285,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
                     break Ended::Interrupted;
                 }
                 if limits.settle.zip(violated_at).is_some_and(|(more, (since, _))| now >= since + more) {
-                    break Ended::Budget;
+                    break Ended::Enough;
                 }
                 if limits.deadline.is_some_and(|end| now >= end) {
                     break Ended::Budget;
@@ -296,7 +293,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
             }
         };
         self.report.ended = ended;
-        if ended == Ended::Budget {
+        if matches!(ended, Ended::Budget | Ended::Enough) {
             self.keep_earlier();
         }
         self.report.steps = self.runner.inner().total_steps - first_steps + self.steps_of_workers;
@@ -378,11 +375,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
         self.report.iterations += 1;
         self.report.found.clear();
         self.report.prefixes.clear();
-        for (invariant, prefix) in self.found_beside.clone() {
-            if let Some(found) = self.runner.follow_prefix(&prefix, invariant) {
-                self.report.found.insert(invariant, found);
-            }
-        }
+        self.runner.recall(&self.found_beside, &mut self.report.found);
         if let Some(asleep) = self.runner.prefix.as_ref().map(|prefix| prefix.asleep) {
             self.asleep_before = asleep;
             self.runner.start();
@@ -404,13 +397,7 @@ impl<'r, 'env, M: Model, A: Actors<M>> Search<'r, 'env, M, A> {
 
     /// What earlier iterations found, if this one ended before it came to it again.
     fn keep_earlier(&mut self) {
-        for (invariant, prefix) in std::mem::take(&mut self.found_earlier) {
-            if !self.report.found.contains_key(&invariant)
-                && let Some(found) = self.runner.follow_prefix(&prefix, invariant)
-            {
-                self.report.found.insert(invariant, found);
-            }
-        }
+        self.runner.recall(&self.found_earlier, &mut self.report.found);
     }
 }
 

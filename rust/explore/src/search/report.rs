@@ -26,7 +26,10 @@ pub struct Progress {
 pub enum Ended {
     /// Every execution was covered.
     Exhausted,
+    /// Seconds, states or executions were used up: another search would not come as far.
     Budget,
+    /// All was done that was to be: with a violation at hand, or with so much work.
+    Enough,
     Interrupted,
 }
 
