@@ -19,12 +19,14 @@ pub struct Explored(pub World);
 
 impl Deref for Explored {
     type Target = World;
+    #[inline]
     fn deref(&self) -> &World {
         &self.0
     }
 }
 
 impl DerefMut for Explored {
+    #[inline]
     fn deref_mut(&mut self) -> &mut World {
         &mut self.0
     }
@@ -90,10 +92,13 @@ impl Model for Explored {
     #[inline]
     fn access_set(&mut self, actor: u8, op: &Op, out: &mut AccessSet) {
         World::access_set(self, actor, op, &mut Touched(out));
-        World::touch_wait(self, actor, op, &mut Touched(out));
+        if self.buffers(actor) {
+            World::touch_wait(self, actor, op, &mut Touched(out));
+        }
     }
+    #[inline]
     fn first_for_all(&mut self, actor: u8, op: &Op, out: &mut AccessSet) -> bool {
-        let waits = World::waits_or_not(self, actor, op);
+        let waits = self.buffers(actor) && World::waits_or_not(self, actor, op);
         if waits {
             World::access_set(self, actor, op, &mut Touched(out));
             World::touch_exposed(self, actor, op, &mut Touched(out));

@@ -16,6 +16,7 @@ pub(super) enum Way {
 pub(super) const WAYS: usize = 3;
 
 impl Way {
+    #[inline]
     pub const fn of(access: Access) -> Self {
         match access {
             Access::Read | Access::EnablednessRead => Self::Read,

@@ -55,7 +55,7 @@ impl World {
         self.touch_buffer(actor, out);
         self.touch_late(actor, op, out);
         self.touch_early(actor, op, out);
-        if op.releases() && self.options.orders_faults() {
+        if self.options.orders_faults() && op.releases() {
             self.touch_maintenance(actor, true, out);
             self.touch_barrier(actor, Barrier::SmpWmb, out);
         }

@@ -17,7 +17,7 @@ use crate::op::{Op, Reply};
 impl World {
     /// Whether stores of the actor's CPU may wait: somebody stands for its buffer.
     #[inline]
-    pub(super) const fn buffers(&self, actor: u8) -> bool {
+    pub const fn buffers(&self, actor: u8) -> bool {
         self.buffered >> self.cpu_of(actor) & 1 != 0
     }
 

@@ -37,7 +37,7 @@ impl World {
                 false => self.expose_late(actor, op),
             }
         }
-        if op.releases() {
+        if !self.stale.is_empty() && op.releases() {
             self.release_entries(actor);
         }
         match *op {

@@ -233,10 +233,13 @@ impl World {
         if self.loaded_early(actor, op).is_some() {
             return 1;
         }
+        if self.buffered == 0 {
+            return self.ways_of(actor, op);
+        }
         if self.waits_for_stores(actor, op) {
             return 0;
         }
-        self.ways_of(actor, op) + if self.buffered == 0 { 0 } else { self.waiting_outcomes(actor, op) }
+        self.ways_of(actor, op) + self.waiting_outcomes(actor, op)
     }
 
     /// The same but for waiting.
