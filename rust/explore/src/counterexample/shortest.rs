@@ -24,6 +24,8 @@ struct Vertex {
     /// Operations that ran after the chosen one, before the next scheduling point.
     ran: u32,
     steps: u32,
+    /// Nobody but the actor of the choice is to be tried.
+    only_own: bool,
 }
 
 const ROOT: u32 = u32::MAX;
@@ -35,6 +37,18 @@ struct Reached {
     /// Actors that went last, at no greater cost. They seldom differ in it: only where outcomes stand for what was
     /// observed does the same state lie behind more operations.
     last: u16,
+    /// At one of these times everybody is tried, and not only who went last.
+    all_tried: bool,
+}
+
+/// What is to be tried in a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tried {
+    Nobody,
+    /// Who went last. Whatever somebody else does was, or will be, tried at no greater cost, since going on is a switch
+    /// for all but one.
+    OnlyOwn,
+    All,
 }
 
 impl Reached {
@@ -60,7 +74,7 @@ pub(crate) struct Proof {
     leads: [u32; MAX_ACTORS],
     /// Vertices of the current layer to be visited, the next one last, and those with one switch more.
     pending: Vec<u32>,
-    next: Vec<u32>,
+    next: Vec<(u32, u128)>,
     switches: u32,
     /// States of the runner entered.
     entered: u64,
@@ -115,14 +129,23 @@ impl Proof {
                         return done.map(|(i, _)| *i).collect();
                     }
                 }
-                self.pending = std::mem::take(&mut self.next);
-                self.pending.reverse();
+                self.begin_layer();
                 if self.pending.is_empty() || found.values().all(|f| f.cost.switches <= self.switches) {
                     return found.keys().copied().collect();
                 }
                 self.switches += 1;
             }
         }
+    }
+
+    /// What has meanwhile been reached without the switch is left out.
+    fn begin_layer(&mut self) {
+        let next = std::mem::take(&mut self.next);
+        let entered = next.into_iter().rev().filter(|(v, key)| {
+            let steps = self.vertices[*v as usize].steps;
+            !self.reached.get(key).is_some_and(|r| r.cost.switches <= self.switches && r.cost.steps <= steps)
+        });
+        self.pending = entered.map(|(v, _)| v).collect();
     }
 }
 
@@ -243,13 +266,13 @@ impl Proof {
     /// Tries every choice at a vertex. Where its own actor goes on, the new vertices are of the same layer.
     fn visit<M: Model, A: Actors<M>>(&mut self, runner: &mut Runner<'_, M, A>, at: u32, found: &mut Traces) {
         self.goto(runner, at);
-        let (last, steps) = match self.vertices.get(at as usize) {
-            Some(v) => (Some(v.choice.actor), v.steps),
-            None => (None, 0),
+        let (last, steps, only_own) = match self.vertices.get(at as usize) {
+            Some(v) => (Some(v.choice.actor), v.steps, v.only_own),
+            None => (None, 0, false),
         };
         let (mut enabled, _) = runner.enabled();
-        if let Some(last) = last.filter(|last| runner.at_checkpoint(*last)) {
-            // It could have gone on without being seen, which costs no switch.
+        // At a checkpoint it could have gone on without being seen, which costs no switch.
+        if let Some(last) = last.filter(|last| only_own || runner.at_checkpoint(*last)) {
             enabled &= 1 << last;
         }
         let count = runner.count() as u8;
@@ -267,14 +290,15 @@ impl Proof {
                 if found.values().all(|f| f.cost <= cost) {
                     continue;
                 }
-                if let Some(v) = self.edge(runner, at, Choice { actor, outcome }, cost, found) {
-                    if same(&actor) { self.pending.push(v) } else { self.next.push(v) }
+                if let Some((v, key)) = self.edge(runner, at, Choice { actor, outcome }, cost, found) {
+                    if same(&actor) { self.pending.push(v) } else { self.next.push((v, key)) }
                 }
             }
         }
     }
 
-    /// Runs a choice from `at`, where the runner stands; the new vertex, unless it is known or the execution is over.
+    /// Runs a choice from `at`, where the runner stands; the new vertex and its state, unless it is known or the
+    /// execution is over.
     fn edge<M: Model, A: Actors<M>>(
         &mut self,
         runner: &mut Runner<'_, M, A>,
@@ -282,7 +306,7 @@ impl Proof {
         choice: Choice,
         cost: Cost,
         found: &mut Traces,
-    ) -> Option<u32> {
+    ) -> Option<(u32, u128)> {
         let (before, known) = {
             let inner = runner.inner();
             (inner.steps, inner.violated())
@@ -308,35 +332,41 @@ impl Proof {
         let over = over || inner.halted;
         let key = inner.key(runner.count(), false);
         drop(inner);
-        if over || self.is_covered(key, cost, choice.actor) {
+        let tried =
+            if over { Tried::Nobody } else { self.tried(key, cost, choice.actor, !runner.at_checkpoint(choice.actor)) };
+        if tried == Tried::Nobody {
             self.back(runner);
             self.leads[usize::from(choice.actor)] = lead;
             return None;
         }
-        self.vertices.push(Vertex { parent: at, choice, ran, steps: cost.steps });
-        Some(number)
+        self.vertices.push(Vertex { parent: at, choice, ran, steps: cost.steps, only_own: tried == Tried::OnlyOwn });
+        Some((number, key))
     }
 
-    /// Whether the state is known at no greater cost; if not, it is now.
-    fn is_covered(&mut self, key: u128, cost: Cost, actor: u8) -> bool {
-        let last = 1 << actor;
+    /// Who is to be tried in a state that is reached at this cost: nobody if it is known at no greater one. `all`: it
+    /// may be somebody else than the actor that went last.
+    fn tried(&mut self, key: u128, cost: Cost, actor: u8, all: bool) -> Tried {
+        let now = Reached { cost, last: 1 << actor, all_tried: all };
         match self.reached.entry(key) {
             Entry::Vacant(place) => {
-                place.insert(Reached { cost, last });
-                false
+                place.insert(now);
+                Tried::All
             }
             Entry::Occupied(mut known) => {
-                if known.get().covers(cost, last) {
-                    return true;
+                let known = known.get_mut();
+                if known.covers(cost, now.last) {
+                    return Tried::Nobody;
                 }
-                if cost < known.get().cost {
-                    known.insert(Reached { cost, last });
-                } else if cost.switches == known.get().cost.switches {
-                    let known = known.get_mut();
-                    known.last |= last;
+                if cost < known.cost {
+                    *known = now;
+                } else if cost.switches == known.cost.switches {
+                    let others_are_tried = known.all_tried;
+                    known.last |= now.last;
                     known.cost.steps = cost.steps;
+                    known.all_tried |= all;
+                    return if others_are_tried { Tried::OnlyOwn } else { Tried::All };
                 }
-                false
+                Tried::All
             }
         }
     }
@@ -362,15 +392,38 @@ mod tests {
     #[test]
     fn a_state_that_is_reached_with_fewer_operations_is_searched_again() {
         let mut proof = Proof::default();
-        let mut covered = |switches, steps, actor| proof.is_covered(7, Cost { switches, steps }, actor);
-        assert!(!covered(1, 5, 0));
-        assert!(covered(1, 5, 0) && covered(2, 5, 1) && covered(1, 6, 0));
+        let mut tried = |switches, steps, actor| proof.tried(7, Cost { switches, steps }, actor, true);
+        assert_eq!(tried(1, 5, 0), Tried::All);
+        assert_eq!([tried(1, 5, 0), tried(2, 5, 1), tried(1, 6, 0)], [Tried::Nobody; 3]);
         // From there the other actor goes on without a switch.
-        assert!(!covered(1, 9, 1));
-        assert!(covered(1, 9, 1));
-        assert!(!covered(1, 7, 1));
-        assert!(!covered(1, 5, 1));
-        assert!(covered(1, 6, 1) && covered(2, 5, 2));
+        assert_eq!(tried(1, 9, 1), Tried::OnlyOwn);
+        assert_eq!(tried(1, 9, 1), Tried::Nobody);
+        assert_eq!(tried(1, 7, 1), Tried::All);
+        assert_eq!(tried(1, 5, 1), Tried::All);
+        assert_eq!([tried(1, 6, 1), tried(2, 5, 2)], [Tried::Nobody; 2]);
+    }
+
+    #[test]
+    fn others_need_not_be_tried_again_where_they_were_tried() {
+        let mut proof = Proof::default();
+        let mut tried = |actor, all| proof.tried(7, Cost { switches: 1, steps: 5 }, actor, all);
+        // At a checkpoint it goes on alone, so the next to come tries all.
+        assert_eq!([tried(0, false), tried(1, true), tried(2, true)], [Tried::All, Tried::All, Tried::OnlyOwn]);
+        assert_eq!([0, 1, 2].map(|actor| tried(actor, true)), [Tried::Nobody; 3]);
+    }
+
+    #[test]
+    fn a_layer_leaves_out_what_was_reached_at_no_greater_cost_without_the_switch() {
+        let entered = |switches, steps| {
+            let choice = Choice { actor: 0, outcome: 0 };
+            let vertex = Vertex { parent: ROOT, choice, ran: 0, steps: 5, only_own: false };
+            let mut proof = Proof { vertices: vec![vertex], next: vec![(0, 7)], switches: 3, ..Proof::default() };
+            proof.tried(7, Cost { switches, steps }, 0, true);
+            proof.begin_layer();
+            proof.pending.len()
+        };
+        assert_eq!([entered(4, 5), entered(3, 6)], [1, 1]);
+        assert_eq!([entered(3, 5), entered(2, 4)], [0, 0]);
     }
 
     #[test]
