@@ -240,6 +240,7 @@ impl Op {
 
     /// The operation is a release: what its CPU did before is seen by whoever acquires it.
     #[must_use]
+    #[inline]
     pub const fn releases(&self) -> bool {
         match *self {
             Op::Write { order, .. }

@@ -108,9 +108,10 @@ impl Sharing {
         self.met.clear();
         for Touched { location, access } in access_set.iter() {
             let way = Way::of(access);
-            let entry = self.locations.get_mut(location as usize);
+            let mut entry = self.locations.get(location as usize);
             if entry.actors[way as usize] & me == 0 {
                 entry.actors[way as usize] |= me;
+                *self.locations.get_mut(location as usize) = entry;
                 if entry.invalidated() {
                     self.invalidated.push(location);
                 }

@@ -185,6 +185,7 @@ impl<M: Model> Inner<M> {
 
     /// `touch`, which is made of what the first outcome touches where that one may stand for all: whether it does, and
     /// what `touch` says.
+    #[inline]
     fn touch_first(&mut self, actor: u8, op: &M::Op) -> (bool, bool) {
         self.scratch.clear();
         if !self.model.first_for_all(actor, op, &mut self.scratch) {
@@ -198,6 +199,7 @@ impl<M: Model> Inner<M> {
     }
 
     /// Learns the locations of the access set made last; whether it is independent.
+    #[inline]
     fn learn(&mut self, actor: u8, op: &M::Op) -> bool {
         if !self.sharing.learn(actor, &self.scratch) {
             return true;

@@ -12,6 +12,7 @@ use crate::op::Op;
 impl World {
     /// Whether the actor's operation can go depends on its CPU's buffer, and what a load finds there. While it is empty
     /// nobody but the CPU itself puts something in.
+    #[inline]
     pub(super) fn touch_buffer(&self, actor: u8, out: &mut impl Touch) {
         if self.buffers(actor) {
             let cpu = self.cpu_of(actor);
@@ -72,6 +73,7 @@ impl World {
         }
     }
     /// What happens where nobody can reach is remembered until a barrier: of interest to who shares the CPU.
+    #[inline]
     pub(super) fn touch_late(&self, actor: u8, op: &Op, out: &mut impl Touch) {
         if self.buffers(actor) {
             match op {

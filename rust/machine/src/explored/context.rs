@@ -187,6 +187,14 @@ impl World {
     /// Actors (bits) that keep `actor` from running at all. What hardware does alone goes on.
     #[inline]
     pub(super) fn barred_by(&self, actor: u8, op: &Op) -> u16 {
+        // Most are alone on their CPU while nobody has stopped the machine, and are asked this at each operation.
+        if !self.shares_cpu(actor) && self.memory.cells.get(self.fixed.pause) == 0 && !matches!(op, Op::InterruptEnter)
+        {
+            return 0;
+        }
+        self.barred_by_others(actor, op)
+    }
+    fn barred_by_others(&self, actor: u8, op: &Op) -> u16 {
         if op.is_local() || matches!(op, Op::Speculate { .. }) {
             return 0;
         }
@@ -232,6 +240,7 @@ impl World {
     ///
     /// Whoever gives a lock back decides whether others go, too: if its CPU is taken away before, those who took it may
     /// wait for the lock for ever. So it does read this, and is a scheduling point wherever an interrupt may come.
+    #[inline]
     pub(super) fn touch_control(&self, actor: u8, op: &Op, out: &mut impl Touch) {
         if matches!(op, Op::Speculate { .. } | Op::Commit) {
             return;

@@ -243,6 +243,7 @@ impl World {
     }
 
     /// The same but for waiting.
+    #[inline]
     pub(super) fn ways_of(&mut self, actor: u8, op: &Op) -> u16 {
         match *op {
             Op::Commit => self.commit_outcomes(actor),
