@@ -206,8 +206,10 @@ impl<M: Model> Inner<M> {
         }
         let at_it = self.model.locks_at(actor, op);
         let held = if self.fault == Fault::HoldsWhatItTakes { at_it } else { self.model.locks(actor) };
-        let phases =
-            std::array::from_fn(|a| if a < self.sharing.actors() { self.actors[a].phase() } else { phase::FINISHED });
+        let mut phases = [phase::FINISHED; MAX_ACTORS];
+        for (phase, state) in phases.iter_mut().zip(&self.actors[..self.sharing.actors()]) {
+            *phase = state.phase();
+        }
         self.sharing.is_independent(actor, held, at_it, &phases)
     }
 
