@@ -186,17 +186,18 @@ pub fn three_actors(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError
     )
 }
 
-/// A row of the handmade model put to the search, and measured beside `limit`.
+/// A row of the handmade model put to the search, and measured beside `limit`, in so many rounds.
 fn measure_handmade(
     row: &Row,
     options: &Options,
-    (effort, stop): (Effort, Stop<'_>),
+    rounds: usize,
+    stop: Stop<'_>,
     limit: impl Fn(&Outcome) -> Result<f64, BenchError>,
     figure: impl FnOnce(&Rounds, &Outcome) -> Figure,
 ) -> Result<Figure, BenchError> {
     let explore = || handmade::machine::explore(row, options, stop, &mut |_| {});
     let outcome = explore()?;
-    let rounds = Rounds::of(effort.rounds(9), stop, || Ok(explore()?.seconds), || limit(&outcome))?;
+    let rounds = Rounds::of(rounds, stop, || Ok(explore()?.seconds), || limit(&outcome))?;
     Ok(figure(&rounds, &outcome))
 }
 
@@ -205,7 +206,8 @@ pub fn toy_step(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchError> {
     let row = Row::named(if effort == Effort::Full { "locks-3" } else { "locks-1" })?;
     let options = Options { shorten_seconds: 0.0, ..Options::default() };
     let limit = |o: &Outcome| switches(o.steps);
-    measure_handmade(&row, &options, (effort, stop), limit, |rounds, o| {
+    // A millisecond each: nine of them may all fall into one disturbance of the host, which then looks like a speed.
+    measure_handmade(&row, &options, effort.rounds(199), stop, limit, |rounds, o| {
         let what = format!(
             "one operation of the exploration of the handmade model, {} ({} executions, {} states): the search \
                 without a \
@@ -225,7 +227,7 @@ pub fn executions_25(effort: Effort, stop: Stop<'_>) -> Result<Figure, BenchErro
     let executions = Some(effort.amount(100_000, 1_000));
     let options = Options { executions, reduction: Reduction::NAIVE, shorten_seconds: 0.0, ..Options::default() };
     let limit = |o: &Outcome| empty_executions::<2>(o.executions, o.steps);
-    measure_handmade(&row, &options, (effort, stop), limit, |rounds, o| {
+    measure_handmade(&row, &options, effort.rounds(9), stop, limit, |rounds, o| {
         let what = format!(
             "executions of the handmade model's HVO beside hot remove without any reduction, {} operations each, \
                 every one a \
