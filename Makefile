@@ -131,8 +131,8 @@ CRATE ?= arch image kernel machine
 cargo-mutants: $(VENV)/.built $(VENV)/.dev
 	for crate in $(CRATE); do $(BIN)/python benches/cargo_mutants.py $$crate $(if $(SHARD),--shard $(SHARD)) || exit 1; done
 
-# Needs nightly with its rust-src (std is instrumented too: else every Arc of it is a report) and valgrind. One test is left
-# out: ThreadSanitizer's shadow leaves no room for 16 TiB. Python's own reports are not ours: a stack that names the
+# Needs nightly with its rust-src (std is instrumented too: else every Arc of it is a report) and valgrind. Two tests are
+# left out: ThreadSanitizer's shadow leaves no room for 16 TiB. Python's own reports are not ours: a stack that names the
 # extension or a file in Rust is.
 TSAN := RUSTFLAGS="-Zsanitizer=thread" $(CARGO) +nightly test -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir target/tsan
 MEMCHECK_LOG := target/memcheck.log
