@@ -3,8 +3,9 @@
 
 use vmemmap_arch::{Alloc, Attr, Cpu, FrameKind, Granule, Kind, Level, Order, Pa, Template, Va, Zone};
 
-use crate::memory_block::{MEM_OFFLINE, MEM_ONLINE, set_block};
+use crate::memory_block::set_block;
 use crate::mmzone::section_start;
+use crate::mmzone::{MEM_OFFLINE, MEM_ONLINE};
 use crate::policy::Mapping;
 use crate::sparse::{__populate_section_memmap, memmap_pages_add, subsection_map_init};
 use crate::sparse_vmemmap::{Storage, vmemmap_populate_address};

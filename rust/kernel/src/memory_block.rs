@@ -6,15 +6,13 @@ use vmemmap_arch::{Cpu, FrameKind, Order, Pa, Pfn, RangeOp, Rmw, Template, Zone}
 use crate::hotplug_lock::{Path, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug};
 use crate::hugetlb::dissolve;
 use crate::mmu::can_unmap_without_split;
-use crate::mmzone::{MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, blocks, check_hotplug_memory_range, section_start};
+use crate::mmzone::{
+    MEM_GOING_OFFLINE, MEM_OFFLINE, MEM_ONLINE, MMOP_ONLINE_KERNEL, MMOP_ONLINE_MOVABLE, blocks,
+    check_hotplug_memory_range, section_start,
+};
 use crate::page_alloc::{zone_pcp_disable, zone_pcp_enable};
 use crate::state::{Block, Section, section_flag};
 use crate::{Errno, Kernel, mutants, page};
-
-/// Values of `Block::State`.
-pub const MEM_ONLINE: u64 = 1 << 0;
-pub const MEM_GOING_OFFLINE: u64 = 1 << 1;
-pub const MEM_OFFLINE: u64 = 1 << 2;
 
 /// Why a block could not be taken offline: the error, and the reason that the kernel prints.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,8 +6,10 @@ use vmemmap_arch::{Cpu, Invariant, Order, Pa, Pfn, Rmw, Template};
 
 use crate::features::MemmapOnMemory;
 use crate::hotplug_lock::{Path, lock_device_hotplug, mem_hotplug_begin, mem_hotplug_done, unlock_device_hotplug};
-use crate::memory_block::{self, MEM_OFFLINE, MEM_ONLINE};
-use crate::mmzone::{block_zone, blocks, check_hotplug_memory_range, pfn_valid, section_start, subsection_bit};
+use crate::memory_block;
+use crate::mmzone::{
+    MEM_OFFLINE, MEM_ONLINE, block_zone, blocks, check_hotplug_memory_range, pfn_valid, section_start, subsection_bit,
+};
 use crate::policy::BlockDevices;
 use crate::sparse::{section_deactivate, sparse_add_section};
 use crate::sparse_vmemmap::{Altmap, Storage};

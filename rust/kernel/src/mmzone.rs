@@ -30,6 +30,17 @@ pub(crate) fn check_hotplug_memory_range(k: &Kernel, start: Pa, bytes: u64) -> R
     if whole && start >= k.vars.base && end <= k.vars.limit.0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
+/// Values of `Block::State`.
+pub const MEM_ONLINE: u64 = 1 << 0;
+pub const MEM_GOING_OFFLINE: u64 = 1 << 1;
+pub const MEM_OFFLINE: u64 = 1 << 2;
+
+/// `is_migrate_isolate_page`, as far as a block that goes offline is isolated: its state, which is set just before.
+pub(crate) fn is_migrate_isolate_page<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> bool {
+    let block = k.vars.section_number(k.geometry.pa(pfn));
+    cpu.var_load(k.vars.block(block, Block::State), Order::Plain) == MEM_GOING_OFFLINE
+}
+
 /// Values of `Block::Zone`: `MMOP_ONLINE_KERNEL`, `MMOP_ONLINE_MOVABLE`.
 pub const MMOP_ONLINE_KERNEL: u64 = 2;
 pub const MMOP_ONLINE_MOVABLE: u64 = 3;

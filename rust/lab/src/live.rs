@@ -109,7 +109,7 @@ pub struct PoolState {
 pub struct BlockState {
     pub start: Pa,
     pub bytes: u64,
-    /// `memory_block::MEM_ONLINE` and so on.
+    /// `mmzone::MEM_ONLINE` and so on.
     pub state: u64,
     pub zone: u64,
 }

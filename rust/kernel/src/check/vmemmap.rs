@@ -13,7 +13,7 @@ use crate::features::{HugetlbMark, TailSource};
 use crate::hugetlb::page::HPG_VMEMMAP_OPTIMIZED;
 use crate::hugetlb::page::HugePage;
 use crate::hugetlb_vmemmap::vmemmap_pages;
-use crate::memory_block::MEM_ONLINE;
+use crate::mmzone::MEM_ONLINE;
 use crate::page::{flag, is_hugetlb_type, tail_head};
 use crate::state::{Block, Scalar, Section, ZONE_TAILS, ZONES, section_flag};
 

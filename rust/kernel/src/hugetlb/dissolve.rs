@@ -9,10 +9,12 @@ use super::page::{HPG_FREED, HPG_MIGRATABLE, HPG_TEMPORARY};
 use super::resize::drop_uncounted;
 use super::{
     __update_and_free_hugetlb_folio, Pool, activate, add_hugetlb_folio, alloc_fresh_hugetlb_folio,
-    enqueue_hugetlb_folio, free_hpage_workfn, free_huge_folio, lock, must_be_surplus, remove_hugetlb_folio, unlock,
+    dequeue_hugetlb_folio_node_exact, enqueue_hugetlb_folio, folio_put, free_hpage_workfn, free_huge_folio, lock,
+    must_be_surplus, remove_hugetlb_folio, unlock,
 };
 use crate::features::HugetlbMark;
 use crate::hugetlb_vmemmap::hugetlb_vmemmap_restore_folio;
+use crate::mmzone::is_migrate_isolate_page;
 use crate::page::{
     compound_head, compound_order, flag, folio_test_hugetlb, page_huge, page_ref_count, put_page_testzero, read_word,
     tail_head, test_flag, write_word,
@@ -122,19 +124,49 @@ pub(crate) fn dissolve_free_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, page: Va)
     }
 }
 
-/// Migration of a hugepage in use: a fresh page (from outside any isolated range) takes over its user, and the old one
-/// is freed, by the worker if need be, which is waited for. Returns the new head PFN.
+/// Migration of a hugepage in use: another page takes over its user, and the old one is freed, by the worker if need
+/// be, which is waited for. Returns the new head PFN.
 ///
 /// # Errors
-/// `EINVAL`: no HugeTLB page. `EBUSY`: nobody uses it, or somebody holds a further reference. `ENOMEM`: no fresh page.
+/// `EINVAL`: no HugeTLB page. `EBUSY`: nobody uses it, or somebody holds a further reference. `ENOMEM`: no other page.
 pub fn migrate_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, Errno> {
     let new = unmap_and_move_huge_page(k, cpu, head)?;
     free_hpage_workfn(k, cpu)?;
     Ok(new)
 }
 
-/// The same up to the last reference (`unmap_and_move_huge_page`, `alloc_migrate_huge_page`,
-/// `migrate_huge_page_move_mapping`, `move_hugetlb_state`): the old page may be left to the worker.
+/// Where a hugepage in use may move.
+#[derive(Clone, Copy)]
+enum MigrationTarget {
+    /// A free page of its pool, which has its first reference.
+    Free(HugePage),
+    /// A fresh one, counted and on no list (`HPageTemporary`, which the old page takes over).
+    Fresh(HugePage),
+}
+
+/// `alloc_hugetlb_folio_nodemask` (6.1: `alloc_huge_page_nodemask`): a free page that is neither reserved nor in memory
+/// going offline, else a fresh one (`alloc_migrate_hugetlb_folio`), which no gigantic page can have.
+///
+/// # Errors
+/// `ENOMEM`: neither is to be had.
+fn alloc_hugetlb_folio_nodemask<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<MigrationTarget, Errno> {
+    lock(cpu);
+    let free = if pool.available_huge_pages(k, cpu) == 0 {
+        None
+    } else {
+        dequeue_hugetlb_folio_node_exact(k, cpu, pool, |page| !is_migrate_isolate_page(k, cpu, page.head))
+    };
+    unlock(cpu);
+    match free {
+        Some(page) => Ok(MigrationTarget::Free(page)),
+        None if pool.hstate_is_gigantic(k) => Err(Errno::ENOMEM),
+        None => alloc_fresh_hugetlb_folio(k, cpu, pool, None).map(MigrationTarget::Fresh),
+    }
+}
+
+/// The same up to the last reference (`unmap_and_move_huge_page`, `migrate_huge_page_move_mapping`,
+/// `move_hugetlb_state`): the old page may be left to the worker. It returns to the pool if a free page of the pool
+/// took its place, and to the page allocator if a fresh one did.
 fn unmap_and_move_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u64, Errno> {
     cpu.label("migrate_huge_page");
     let va = k.layout.page_va(head);
@@ -154,10 +186,8 @@ fn unmap_and_move_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u6
         return Err(Errno::EBUSY);
     }
     let pool = pool?;
-    let fresh =
-        if pool.hstate_is_gigantic(k) { Err(Errno::ENOMEM) } else { alloc_fresh_hugetlb_folio(k, cpu, pool, None) };
-    let new = match fresh {
-        Ok(page) => page,
+    let target = match alloc_hugetlb_folio_nodemask(k, cpu, pool) {
+        Ok(target) => target,
         Err(errno) => {
             lock(cpu);
             old.set_flag(k, cpu, HPG_MIGRATABLE);
@@ -165,17 +195,26 @@ fn unmap_and_move_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u6
             return Err(errno);
         }
     };
+    let (MigrationTarget::Free(new) | MigrationTarget::Fresh(new)) = target;
     lock(cpu);
     // The user may have let go meanwhile.
     let still = page_huge(k, cpu, va) && page_ref_count(cpu, va) == 1 && !old.has_flag(k, cpu, HPG_FREED);
     if still {
         write_word(cpu, new.va(k), word::INDEX, read_word(cpu, va, word::INDEX));
-        activate(k, cpu, pool, new);
+        match target {
+            MigrationTarget::Free(_) => {}
+            MigrationTarget::Fresh(_) => {
+                activate(k, cpu, pool, new);
+                old.set_flag(k, cpu, HPG_TEMPORARY);
+            }
+        }
         new.set_flag(k, cpu, HPG_MIGRATABLE);
-        old.set_flag(k, cpu, HPG_TEMPORARY);
         write_word(cpu, va, word::INDEX, u64::MAX);
     } else {
-        drop_uncounted(k, cpu, pool, new);
+        match target {
+            MigrationTarget::Free(_) => {}
+            MigrationTarget::Fresh(_) => drop_uncounted(k, cpu, pool, new),
+        }
         if page_huge(k, cpu, va) && page_ref_count(cpu, va) != 0 {
             // `putback_active_hugepage`: somebody holds a further reference.
             old.set_flag(k, cpu, HPG_MIGRATABLE);
@@ -183,8 +222,11 @@ fn unmap_and_move_huge_page<C: Cpu>(k: &Kernel, cpu: &C, head: Pfn) -> Result<u6
     }
     unlock(cpu);
     if !still {
-        // Fails only to make the page surplus.
-        let _ = __update_and_free_hugetlb_folio(k, cpu, pool, new);
+        match target {
+            MigrationTarget::Free(_) => folio_put(k, cpu, new.va(k)),
+            // Fails only to make the page surplus.
+            MigrationTarget::Fresh(_) => drop(__update_and_free_hugetlb_folio(k, cpu, pool, new)),
+        }
         return Err(Errno::EBUSY);
     }
     if put_page_testzero(cpu, va) {
@@ -224,11 +266,16 @@ pub fn alloc_contig_range<C: Cpu>(k: &Kernel, cpu: &C, pfn: Pfn) -> Result<u64, 
         }
         cpu.label("test_pages_isolated");
         if cpu.range_in_use(start, bytes).is_some() {
-            cpu.warn(
-                Invariant::FlagWithState,
-                start.0,
-                "test_pages_isolated: -EBUSY for a page that nobody uses, whose free is deferred",
-            );
+            // One that migrated to a free page of its pool is free in the pool itself: no fault, but no contiguous
+            // range either.
+            let old = HugePage { head: pfn, pages };
+            if !old.has_flag(k, cpu, HPG_FREED) {
+                cpu.warn(
+                    Invariant::FlagWithState,
+                    start.0,
+                    "test_pages_isolated: -EBUSY for a page that nobody uses, whose free is deferred",
+                );
+            }
             result = Err(Errno::EBUSY);
         }
     }

@@ -22,8 +22,11 @@ use crate::{Errno, Kernel};
 fn alloc_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Result<HugePage, Errno> {
     cpu.label("alloc_huge_page");
     lock(cpu);
-    let page =
-        if pool.available_huge_pages(k, cpu) == 0 { None } else { dequeue_hugetlb_folio_node_exact(k, cpu, pool) };
+    let page = if pool.available_huge_pages(k, cpu) == 0 {
+        None
+    } else {
+        dequeue_hugetlb_folio_node_exact(k, cpu, pool, |_| true)
+    };
     unlock(cpu);
     if let Some(page) = page {
         return Ok(page);

@@ -216,10 +216,15 @@ pub(crate) fn enqueue_hugetlb_folio<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool, pag
     page.set_flag(k, cpu, HPG_FREED);
 }
 
-/// `dequeue_hugetlb_folio_node_exact` (6.1: `dequeue_huge_page_node_exact`), under `hugetlb_lock`: a free page gets its
-/// first reference.
-pub(crate) fn dequeue_hugetlb_folio_node_exact<C: Cpu>(k: &Kernel, cpu: &C, pool: Pool) -> Option<HugePage> {
-    let page = pool.find_free(k, cpu, |page| !test_flag(cpu, page.va(k), flag::HWPOISON))?;
+/// `dequeue_hugetlb_folio_node_exact` (6.1: `dequeue_huge_page_node_exact`), under `hugetlb_lock`: the first free page
+/// that is not poisoned, and that `want` takes, gets its first reference.
+pub(crate) fn dequeue_hugetlb_folio_node_exact<C: Cpu>(
+    k: &Kernel,
+    cpu: &C,
+    pool: Pool,
+    want: impl Fn(HugePage) -> bool,
+) -> Option<HugePage> {
+    let page = pool.find_free(k, cpu, |page| !test_flag(cpu, page.va(k), flag::HWPOISON) && want(page))?;
     list_del(k, cpu, pool, Hstate::FreeList, page);
     activate(k, cpu, pool, page);
     page.clear_flag(k, cpu, HPG_FREED);
