@@ -5,13 +5,16 @@ A command module has one ``click.Command`` named ``command``. What the command r
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TextIO, TypeVar
 
 import click
 
@@ -23,6 +26,7 @@ __all__ = [
     "INCONCLUSIVE",
     "INTERRUPTED",
     "MISUSE",
+    "PIPE_CLOSED",
     "VIOLATED",
     "hint_options",
     "json_option",
@@ -30,6 +34,7 @@ __all__ = [
     "main",
     "print_json",
     "print_notes",
+    "tell",
 ]
 
 HOLDS: Final = 0
@@ -42,6 +47,8 @@ INCONCLUSIVE: Final = 3
 """The budget ran out before the question was decided."""
 INTERRUPTED: Final = 130
 """Interrupted; what was found so far has been printed and saved."""
+PIPE_CLOSED: Final = 141
+"""Whoever read the answer has gone: what a shell says of a tool that SIGPIPE ended."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,7 +95,15 @@ def print_notes(notes: Iterable[str]) -> None:
     beside an answer that has no place for it.
     """
     for note in notes:
-        click.echo(f"vmemmap: note: {note}", err=True)
+        tell(f"vmemmap: note: {note}")
+
+
+def tell(line: str) -> None:
+    """A line on standard error. That nobody can read it there changes no answer."""
+    try:
+        click.echo(line, err=True)
+    except OSError:
+        _let_go(sys.stderr)
 
 
 def print_json(answer: object) -> None:
@@ -188,7 +203,7 @@ def vmemmap() -> None:
     """A laboratory for the page tables behind the struct page array on arm64.
 
     Exit codes: 0 it holds or is done, 1 a violation or difference was found, 2 the call or the input is wrong,
-    3 the budget ran out before the question was decided, 130 interrupted.
+    3 the budget ran out before the question was decided, 130 interrupted, 141 the reader of the answer has gone.
 
     \b
     Examples:
@@ -204,7 +219,7 @@ def _complain(text: str) -> None:
     """One line on standard error, whatever the message holds."""
     line = " ".join(text.split())
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    click.echo(f"vmemmap: {printable}", err=True)
+    tell(f"vmemmap: {printable}")
 
 
 def _example(error: click.UsageError) -> str:
@@ -216,8 +231,43 @@ def _example(error: click.UsageError) -> str:
     return f" Such as: {shown}" if shown is not None and wrong_number else ""
 
 
+def _let_go(stream: TextIO) -> None:
+    """Nothing more can be written there; keep the interpreter from trying what is left once more at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _stand_in_for_closed_streams() -> None:
+    """A standard stream that is closed leaves its number to the next file that is opened. Until then it stands for
+    nothing: of standard output every write fails, as it would have.
+    """
+    for number, name, flags in ((0, "stdin", os.O_RDONLY), (1, "stdout", os.O_RDONLY), (2, "stderr", os.O_WRONLY)):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, flags)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+        setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
+
+
+def _print_names_as_typed(stream: TextIO) -> None:
+    """A file's name comes out as it was typed, whatever its bytes."""
+    if stream.errors == "strict" and isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="surrogateescape")
+
+
+_NO_MORE_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO})
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code. Never raises for what a caller or an input can cause."""
+    _stand_in_for_closed_streams()
+    stdout, stderr = sys.stdout, sys.stderr
+    _print_names_as_typed(stdout)
     try:
         code = vmemmap.main(args=arguments, prog_name="vmemmap", standalone_mode=False)
         sys.stdout.flush()
@@ -226,9 +276,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has gone; keep the interpreter from complaining about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return MISUSE
+        _let_go(stdout)
+        return PIPE_CLOSED
+    except SystemExit as error:
+        # What click makes of a pipe that was closed, seen by the stream that it put in place, and what rich does.
+        if sys.stdout is stdout and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        sys.stdout, sys.stderr = stdout, stderr
+        _let_go(stdout)
+        return PIPE_CLOSED
     except click.exceptions.NoArgsIsHelpError as error:
         assert error.ctx is not None
         group, name = error.ctx.command, error.ctx.command_path
@@ -243,7 +299,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         _complain(str(error))
     except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+        if error.filename is None and error.errno in _NO_MORE_ROOM:
+            # Of files that are written it is told by name.
+            _let_go(stdout)
+            _complain(f"standard output: cannot be written: {error.strerror}")
+        else:
+            _complain(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     except MemoryError:
         _complain("not enough memory for this request")
     except RecursionError:

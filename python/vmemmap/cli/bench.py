@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from . import INTERRUPTED, json_option, print_json
+from . import INTERRUPTED, json_option, print_json, tell
 
 
 @click.command("bench")
@@ -27,7 +27,7 @@ def command(quick: bool, as_json: bool) -> int | None:
     from ..bench import NAMES, Row, rows
 
     if _core.BUILD_PROFILE != "release":
-        click.echo(f"vmemmap: this is a {_core.BUILD_PROFILE} build; its times mean nothing", err=True)
+        tell(f"vmemmap: this is a {_core.BUILD_PROFILE} build; its times mean nothing")
     if not as_json:
         click.echo(f"{'':22} {'value':>11} {'limit':>11} {'unit':12} {'ratio':>8} {'median':>8}")
     found: list[Row] = []
@@ -37,7 +37,7 @@ def command(quick: bool, as_json: bool) -> int | None:
             found.append(row)
             if as_json and sys.stderr.isatty():
                 # A bar that moves would be measured too.
-                click.echo(f"vmemmap: {len(found)} of {len(NAMES)} rows: {row.name}", err=True)
+                tell(f"vmemmap: {len(found)} of {len(NAMES)} rows: {row.name}")
             if not as_json:
                 figures = f"{row.value:11.4g} {row.limit:11.4g} {row.unit:12} {row.ratio:8.3f} {row.ratio_median:8.3f}"
                 click.echo(f"{row.name:22} {figures}  {row.what}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import HOLDS, INCONCLUSIVE, INTERRUPTED, MISUSE, VIOLATED, json_option, print_json, print_notes
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, MISUSE, VIOLATED, json_option, print_json, print_notes, tell
 
 
 @click.command("litmus")
@@ -75,7 +75,7 @@ def command(files: tuple[str, ...], memory: str, ets: str, kinds: str | None, bu
         if kinds is not None or answers.unsupported:
             counted = answers.counts()
             words = [f"{n} {what}" for what, n in counted.items() if kinds is not None or what == "unsupported"]
-            click.echo(", ".join(words), err=kinds is None)
+            (tell if kinds is None else click.echo)(", ".join(words))
     if interrupted:
         return INTERRUPTED
     if answers.differences:
