@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from .. import saving
 from ..errors import SpecError
 from .results import Shown
 
@@ -53,12 +52,5 @@ def write(shown: Shown, path: Path) -> None:
         }
         violated = None if job["violated"] is None else " ".join(job["violated"])
         rows.append({name: {**job, **texts, "violated": violated}.get(name) for name in names})
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        writer.write_table(arrow.Table.from_pylist(rows, schema=schema), name)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with saving.whole(path) as file:
+        writer.write_table(arrow.Table.from_pylist(rows, schema=schema), file)

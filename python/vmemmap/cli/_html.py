@@ -47,13 +47,13 @@ def as_typed() -> list[str]:
 
 def save(path: Path | None, page: Callable[[], str]) -> None:
     """Write what `page` makes, whole or not at all, if a path is given."""
-    from ..lab import saving
+    from .. import saving
 
     if path is None:
         return
     saving.check(path, "the page")
     text = page()
-    with saving.whole(path) as file:
+    with saving.whole_text(path) as file:
         file.write(text)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_json
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, json_option, print_json, tell
 
 if TYPE_CHECKING:
     from ..campaign import Ended
@@ -116,23 +116,23 @@ def show(file: Path, matrix: bool, since: str | None, parquet: Path | None, trac
       vmemmap campaign show sweep.db --matrix
       vmemmap campaign show sweep.db --trace 7 > trace.json
     """
+    from .. import saving
     from ..campaign import database_of, results
-    from ..lab import saving
 
     database = database_of(file)
     if parquet is not None:
         saving.check(parquet, "the table")
     shown = results.shown(database, since=since, documents=as_json or parquet is not None)
-    if parquet is not None:
-        from ..campaign import parquet as writer
-
-        writer.write(shown, parquet)
     if trace is not None:
         click.echo(results.trace_of(shown, trace))
     elif as_json:
         print_json(shown.to_dict())
     else:
         _print(shown, matrix)
+    if parquet is not None:
+        from ..campaign import parquet as writer
+
+        writer.write(shown, parquet)
     return VIOLATED if shown.since is not None and shown.since.changes else HOLDS
 
 
@@ -149,10 +149,9 @@ def _go(start: Callable[..., Ended], file: Path, options: dict[str, Any]) -> int
     else:
         _print(shown, matrix=False)
     if ended.summary.interrupted:
-        click.echo(
+        tell(
             f"vmemmap: interrupted; {shown.count('finished')} of {len(shown.rows)} jobs are saved, "
-            "campaign resume goes on",
-            err=True,
+            "campaign resume goes on"
         )
         return INTERRUPTED
     if shown.differing:
@@ -175,13 +174,12 @@ def _backend(workers: int | None, scheduler: str | None, **tls: Path | None) -> 
     def opened() -> Generator[Backend]:
         cluster = Cluster(scheduler, Tls(tls["tls_ca_file"], tls["tls_cert"], tls["tls_key"]))
         try:
-            click.echo(f"vmemmap: {cluster.slots} workers of {scheduler}; dashboard: {cluster.dashboard}", err=True)
+            tell(f"vmemmap: {cluster.slots} workers of {scheduler}; dashboard: {cluster.dashboard}")
             if cluster.crowded:
                 listed = ", ".join(cluster.crowded[:3])
-                click.echo(
+                tell(
                     f"vmemmap: more than one thread in {listed}: tasks beside each other die together; "
-                    "use dask worker --nthreads 1",
-                    err=True,
+                    "use dask worker --nthreads 1"
                 )
             yield cluster
         finally:

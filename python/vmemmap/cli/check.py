@@ -27,17 +27,20 @@ def command(file: str, as_json: bool, html: Path | None, ram: tuple[str, ...], *
       vmemmap check capture.npz --html check.html
       vmemmap check kernel_page_tables.txt --granule 4K --va-bits 48
     """
+    from .. import saving
     from ..dumps import checking
     from ._progress import waiting
 
+    if html is not None:
+        saving.check(html, "the page")
     with waiting(f"checking {file}"):
         answer = checking.check(file, ram=ram, **hints)
-    if html is not None:
-        from ..report.pages import check_page
-
-        save(html, lambda: check_page(answer, vmemmap_text(file, ram, hints), ["vmemmap", "check", file]))
     if as_json:
         print_json(answer.to_dict())
     else:
         click.echo(answer.text())
+    if html is not None:
+        from ..report.pages import check_page
+
+        save(html, lambda: check_page(answer, vmemmap_text(file, ram, hints), ["vmemmap", "check", file]))
     return VIOLATED if answer.found else HOLDS

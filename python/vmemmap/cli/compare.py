@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .. import saving
 from ..errors import SpecError
-from ..lab import saving
 from . import HOLDS, INTERRUPTED, _complete, json_option, print_json, print_notes
 from ._html import as_typed, html_option, save
 
@@ -112,6 +112,10 @@ def command(
         found = compare(
             scenario, policy=policy, variant=variant, only=only, cpus=cpus, machine=source, seed=seed, progress=progress
         )
+    if as_json:
+        print_json(found.to_dict())
+    elif found.rows:
+        _print(found.scenario, found.rows)
     if html is not None and found.rows:
         from ..report.compare import compare_page
 
@@ -119,10 +123,6 @@ def command(
         save(
             html, lambda: compare_page(found.to_dict(), [row.result for row in found.rows], found.machine.about, words)
         )
-    if as_json:
-        print_json(found.to_dict())
-    elif found.rows:
-        _print(found.scenario, found.rows)
     if found.interrupted:
         print_notes([f"interrupted: {len(found.rows)} choices are answered, {', '.join(found.missing)} not"])
         return INTERRUPTED

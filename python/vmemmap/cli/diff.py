@@ -27,18 +27,21 @@ def command(a: str, b: str, as_json: bool, html: Path | None, ram: tuple[str, ..
       vmemmap diff before.txt after.txt --json
       vmemmap diff before.npz after.npz --html diff.html
     """
+    from .. import saving
     from ..dumps import difference
     from ._progress import waiting
 
+    if html is not None:
+        saving.check(html, "the page")
     with waiting(f"comparing {a} and {b}"):
         answer = difference.diff(a, b, ram=ram, **hints)
-    if html is not None:
-        from ..report.pages import diff_page
-
-        save(html, lambda: diff_page(answer, [vmemmap_text(f, ram, hints) for f in (a, b)], ["vmemmap", "diff", a, b]))
     if as_json:
         print_json(answer.to_dict())
     else:
         print_notes(answer.notes)
         click.echo(answer.summary)
+    if html is not None:
+        from ..report.pages import diff_page
+
+        save(html, lambda: diff_page(answer, [vmemmap_text(f, ram, hints) for f in (a, b)], ["vmemmap", "diff", a, b]))
     return VIOLATED if answer else HOLDS

@@ -63,7 +63,8 @@ def command(
       vmemmap explore R45 --workers 2
       vmemmap explore R1 --strategy pct --depth 5 --seed 7 --budget 5000
     """
-    from ..lab import saving, trace
+    from .. import saving
+    from ..lab import trace
     from ..lab.asked import chosen
     from ..lab.exploration import explore
     from ..spec import parse_budget
@@ -87,15 +88,6 @@ def command(
             workers=workers,
             progress=progress,
         )
-    saved = result.trace_file()
-    if trace_out is not None and saved is not None:
-        with saving.whole(trace_out) as file:
-            trace.write(saved, file)
-    if html is not None:
-        from ..report.pages import explore_page
-
-        words = as_typed()
-        save(html, lambda: explore_page(result, words))
     if as_json:
         print_json(result.to_dict())
     else:
@@ -103,6 +95,16 @@ def command(
         if result.violation is not None:
             click.echo(f"{result.violation.invariant}: {result.violation.message}")
             click.echo(trace.text(result.trace))
+    # What was found is told before a file that cannot be written is.
+    saved = result.trace_file()
+    if trace_out is not None and saved is not None:
+        with saving.whole_text(trace_out) as file:
+            trace.write(saved, file)
+    if html is not None:
+        from ..report.pages import explore_page
+
+        words = as_typed()
+        save(html, lambda: explore_page(result, words))
     if result.interrupted:
         return INTERRUPTED
     return {"safe": HOLDS, "violated": VIOLATED, "inconclusive": INCONCLUSIVE}[result.verdict]

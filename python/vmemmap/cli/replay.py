@@ -26,7 +26,7 @@ from . import HOLDS, VIOLATED, json_option, print_json
 @click.option(
     "--set", "settings", multiple=True, metavar="POLICY=VALUE", help="Run the trace under another policy than its own."
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write to this file rather than to standard output.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write to this file rather than to standard output (-).")
 @json_option
 def command(
     trace: Path, how: str, tolerant: bool, seed: int | None, settings: tuple[str, ...], out: Path | None, as_json: bool
@@ -42,10 +42,12 @@ def command(
       vmemmap replay hole.json --format html --out hole.html
       vmemmap replay hole.json --set update=bbm --tolerant
     """
-    from ..lab import saving
+    from .. import saving
     from ..lab.asked import chosen
     from ..lab.replay import replay
 
+    if out is not None and str(out) == "-":
+        out = None
     if out is not None:
         saving.check(out, "the replay")
     result = replay(trace, tolerant=tolerant, seed=seed, policies=chosen(settings))
@@ -72,6 +74,6 @@ def command(
     if out is None:
         click.echo(text)
     else:
-        with saving.whole(out) as file:
+        with saving.whole_text(out) as file:
             file.write(text + "\n")
     return VIOLATED if result.violated else HOLDS

@@ -56,7 +56,7 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
     """
     from rich.console import Console
 
-    from .. import report
+    from .. import report, saving
     from ..acceptance import acceptance, found, policy_table
     from ._progress import bar, waiting
 
@@ -106,7 +106,8 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
         after = [(f"After: {words}", text) for words, text in [run.found.after] if text] if run.found.after else []
         dumps = [(f"Before: vmemmap of {run.found.path.name}" if after else "Its vmemmap", run.found.dump), *after]
         report.write(document, out / "report.html", dumps, run.found.granule)
-        (out / "result.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        with saving.whole_text(out / "result.json") as file:
+            file.write(json.dumps(document, indent=1) + "\n")
         if not as_json:
             terminal.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return run.exit_code

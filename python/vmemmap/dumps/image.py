@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import struct
 import zipfile
 import zlib
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal, Protocol, cast
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from .. import saving
 from ..errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
 from .reading import opened, read_at_most
@@ -223,29 +222,11 @@ def write_npz(path: str | os.PathLike[str], image: Image, *, state: str = "", no
     if path.suffix != ".npz":
         raise SpecError(f"{path}: the name of a table image ends in .npz")
     described = describe(image.description, image.level, state=state or path.stem, note=note)
-    try:
-        with _replacing(path.with_suffix(".json")) as description, _replacing(path) as arrays:
-            # Piece by piece: of tens of terabytes it lists half a million memory blocks.
-            description.writelines(piece.encode() for piece in json.JSONEncoder(indent=1).iterencode(described))
-            description.write(b"\n")
-            _write_arrays(arrays, image)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written: {error.strerror or error}") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Generator[IO[bytes], None, None]:
-    """A new file that takes the place of ``path`` when the block ends without an exception."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with beside.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with saving.whole(path.with_suffix(".json"), ImageError) as description, saving.whole(path, ImageError) as arrays:
+        # Piece by piece: of tens of terabytes it lists half a million memory blocks.
+        description.writelines(piece.encode() for piece in json.JSONEncoder(indent=1).iterencode(described))
+        description.write(b"\n")
+        _write_arrays(arrays, image)
 
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:

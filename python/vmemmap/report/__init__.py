@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from .. import __version__
-from ..lab.saving import whole
 from ..lab.trace import Step, Violation, switches
+from ..saving import whole_text
 from .charts import Column, chart
 from .glossary import TERMS, anchor, linked
 from .kinds import Case, kinds
@@ -127,5 +127,5 @@ def write(document: Mapping[str, Any], path: Path, dumps: Sequence[tuple[str, st
     """Write the page, whole or not at all."""
     text = render(document, dumps, granule)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as file:
+    with whole_text(path) as file:
         file.write(text)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ..lab import saving, trace
+from .. import saving
+from ..errors import SpecError
+from ..lab import trace
 from ..lab.expectation import Miss
 from ..lab.exploration import Result
 from ..lab.replay import replay
@@ -23,9 +25,9 @@ def miss_text(miss: Miss, result: Result, file: Path) -> str:
     if saved is not None:
         parts.append(replay_text(replay(saved)))
         try:
-            with saving.whole(file) as out:
+            with saving.whole_text(file) as out:
                 trace.write(saved, out)
             parts.append(f"trace: {file}\nstep through it: vmemmap replay {shlex.quote(str(file))}")
-        except OSError as error:
-            parts.append(f"trace not saved: {file}: {error.strerror}")
+        except SpecError as error:
+            parts.append(f"trace not saved: {error}")
     return "\n\n".join(parts)
