@@ -18,6 +18,7 @@ from typing import Final, ParamSpec, TextIO, TypeVar
 
 import click
 
+from ..dumps.reading import keeping_pipes
 from ..errors import InternalError, VmemmapError
 from ..spec import did_you_mean
 
@@ -269,7 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stdout, stderr = sys.stdout, sys.stderr
     _print_names_as_typed(stdout)
     try:
-        code = vmemmap.main(args=arguments, prog_name="vmemmap", standalone_mode=False)
+        with keeping_pipes():
+            code = vmemmap.main(args=arguments, prog_name="vmemmap", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else HOLDS
     except (KeyboardInterrupt, click.Abort):

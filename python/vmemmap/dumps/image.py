@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from .. import saving
 from ..errors import ImageError, SpecError
 from .image_json import Description, describe, read_description
-from .reading import opened, read_at_most
+from .reading import is_pipe, opened, read_at_most
 
 __all__ = ["VMCORE_MAGIC", "Image", "kind_of", "read_npz", "read_ptdump", "read_text", "write_npz"]
 
@@ -184,6 +184,8 @@ def read_npz(path: str | os.PathLike[str], *, kernel: str | None = None) -> Imag
         raise ImageError(
             f"{path}: {'a vmcore' if kind == 'vmcore' else 'kernel_page_tables text'}, not a table image (.npz)"
         )
+    if is_pipe(path):
+        raise ImageError(f"{path}: a table image (.npz) has its JSON beside it, and a pipe has none: give the file")
     description = read_description(path.with_suffix(".json"), kernel=kernel)
     arrays = _read_arrays(path)
     words = arrays["words"]

@@ -22,6 +22,7 @@ from .image_json import Description
 from .kdump import KDUMP_MAGIC, KdumpMemory
 from .kernel_facts import Given, KernelFacts, kernel_facts
 from .physical_memory import FileMemory, JoinedMemory, PhysicalMemory, Segment
+from .reading import place_of
 from .storage import Storage, open_storage
 from .vmcoreinfo import Vmcoreinfo
 
@@ -163,7 +164,7 @@ def _open(path: Path) -> int:
         ImageError: It cannot be read, or is no regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(place_of(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .. import _core
-from ..dumps.reading import read_at_most
+from ..dumps.reading import opened, read_at_most
 from ..errors import ImageError, SpecError
 from ..shown import html_table
 from ..spec import Budget, did_you_mean, parse_budget
@@ -208,7 +208,7 @@ def litmus(
         An answer for each test that is read, and why the others are not.
 
     Raises:
-        OSError: A file that cannot be opened; then none was run.
+        ImageError: A file that cannot be opened; then none was run.
         SpecError: No such memory, ETS or budget.
     """
     answers = LitmusAnswers(memory, ets)
@@ -240,7 +240,7 @@ def as_they_come(
         Of each test an answer, or why it is not read.
 
     Raises:
-        OSError: A file that cannot be opened; then none was run.
+        ImageError: A file that cannot be opened; then none was run.
         SpecError: No such memory or ETS.
     """
     for what, given, known in (("memory", memory, MEMORIES), ("ets", ets, ETS)):
@@ -249,7 +249,7 @@ def as_they_come(
             raise SpecError(f"{what} is {given!r}{expected}")
     budget = budget or Budget()
     for path in files:
-        with Path(path).open("rb"):
+        with opened(Path(path)):
             pass
     for path in files:
         try:
