@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import vmemmap
@@ -17,6 +18,7 @@ from vmemmap.errors import SpecError, VmemmapError
 
 CAPTURES = Path(__file__).parents[1] / "captures"
 IMAGES = sorted(CAPTURES.glob("*/[AB].npz"))
+loaded = cache(vmemmap.Machine.load)
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -90,7 +92,10 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_query(text)
 
 
-@given(st.integers(0, (1 << 64) - 1), st.sampled_from(["", "pfn:", "phys:", "va:"]))
+@given(
+    st.integers(0, (1 << 64) - 1) | st.integers(0xFFF << 52, (1 << 64) - 1),
+    st.sampled_from(["", "pfn:", "phys:", "va:"]),
+)
 @settings(deadline=None, max_examples=60)
 def test_any_number_is_answered_or_refused_in_one_line(number: int, prefix: str) -> None:
     for path in (CAPTURES / "6.1-64k/B.npz", CAPTURES / "6.12-4k/B.ptdump.txt", None):
@@ -128,3 +133,50 @@ def test_a_text_s_top_level_is_that_of_the_tables(path: Path) -> None:
         tables, text = (where(address, dump).walk for dump in (path, path.with_suffix(".ptdump.txt")))
         assert tables is not None and text is not None
         assert (text[-1].level, text[-1].kind) == (tables[-1].level, "none")
+
+
+@given(
+    st.integers(0, (1 << 64) - 1) | st.integers(0xFFF << 52, (1 << 64) - 1),
+    st.sampled_from([path for path in IMAGES if path.stem == "B"]),
+)
+@settings(deadline=None, max_examples=60)
+def test_what_no_table_of_the_kernel_translates_is_not_translated(address: int, path: Path) -> None:
+    found, machine = where(f"va:{address:#x}", path), loaded(path)
+    first = (1 << 64) - (1 << found.va_bits)
+    if address >= first:
+        assert found.walk is not None
+        assert machine.translate(address).level == found.walk[-1].level
+        return
+    assert (found.walk, found.physical, found.pfn, found.permissions, found.block) == (None,) * 5
+    assert found.region == ("user space" if address < 1 << 52 else "between user and kernel addresses")
+    assert f"no table of the kernel translates it: those of TTBR1 begin at {first:#x}" in found.notes
+    with pytest.raises(SpecError, match=f"va is {address:#x}: the tables of TTBR1 translate {first:#x} to"):
+        machine.translate(address)
+    text = where(f"va:{address:#x}", path.with_suffix(".ptdump.txt"))
+    assert (text.walk, text.region, text.pfn) == (None, found.region, None)
+
+
+@pytest.mark.parametrize("number", ["0xdead000000000122", "0xfffffc0000000040", "0x10000000000000"])
+def test_more_than_52_bits_are_a_virtual_address(number: str) -> None:
+    assert parse_query(number).kind == "address"
+    assert parse_query("0xfffffffffffff").kind == "number"
+
+
+@given(st.integers(0, (1 << 64) - 1) | st.integers(0, 1 << 49))
+@example(1 << 52)
+@settings(deadline=None)
+def test_arithmetic_of_a_machine_wraps_nowhere(value: int) -> None:
+    machine = loaded(CAPTURES / "6.1-4k/B.npz")
+    for of, shift, start in ((machine.page_address, 6, 0xFFFFFC0000000000), (machine.linear_address, 0, 0xFFFF << 48)):
+        first = 0x40000000 // (machine.granule if shift else 1)
+        size = (1 << 47) // (machine.granule if shift else 1)
+        if first <= value < first + size:
+            assert of(value) == start + ((value - first) << shift)
+        else:
+            with pytest.raises(SpecError, match=f"is {value:#x}: expected .*, {first:#x} to {first + size - 1:#x}"):
+                of(value)
+
+
+def test_a_pfn_beyond_physical_memory_is_refused() -> None:
+    with pytest.raises(SpecError, match="pfn:0x10000000000 is the memory at 0x10000000000000: physical addresses have"):
+        where("pfn:0x10000000000", CAPTURES / "6.1-4k/B.npz")

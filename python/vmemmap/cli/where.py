@@ -15,11 +15,9 @@ def command(what: tuple[str, ...], as_json: bool, ram: tuple[str, ...], **hints:
     """Print what an address is: region, walk, permissions, physical address, struct page, hugepage, memory block.
 
     DUMP is a table image (.npz), a kernel_page_tables text or a vmcore; without it arithmetic says what it can, of the
-    machine that
-    --granule, --va-bits, --kernel and --memstart name (4K, 48 bits, 6.1). A number that begins with 0xfff is a virtual
-    address, of a
-    struct page too; any other is a PFN, or a physical address if only that is RAM. pfn:N, phys:N and va:N say which is
-    meant.
+    machine that --granule, --va-bits, --kernel and --memstart name (4K, 48 bits, 6.1). A number of more than 52 bits,
+    as 0xffff…, is a virtual address, of a struct page too; any other is a PFN, or a physical address if only that is
+    RAM. pfn:N, phys:N and va:N say which is meant.
 
     \b
     Examples:

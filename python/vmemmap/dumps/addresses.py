@@ -85,6 +85,30 @@ class Regions:
         return self.names[at] if at >= 0 else None
 
 
+def kernel_start(va_bits: int) -> int:
+    """Where the addresses begin that the tables of TTBR1 translate.
+
+    Args:
+        va_bits: Bits of a kernel virtual address.
+
+    Returns:
+        The first of them; they end with the address space.
+    """
+    return (1 << 64) - (1 << va_bits)
+
+
+def below_kernel(address: int) -> str:
+    """What an address is that no table of TTBR1 translates.
+
+    Args:
+        address: Virtual address below `kernel_start`.
+
+    Returns:
+        Words in place of a region's name.
+    """
+    return "user space" if address < 1 << 52 else "between user and kernel addresses"
+
+
 @dataclass(frozen=True, slots=True)
 class StructPages:
     """Where the struct page of a PFN is (``include/asm-generic/memory_model.h``), and the linear map."""

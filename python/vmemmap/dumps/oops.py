@@ -15,6 +15,7 @@ from .addresses import (
     Regions,
     Step,
     StructPages,
+    below_kernel,
     hugepage_words,
     index_of,
     level_name,
@@ -291,7 +292,7 @@ def _region(address: int, regions: Regions, va_bits: int) -> str | None:
         return "the first page: a null pointer"
     if address >= (1 << 64) - (1 << va_bits):
         return regions.of(address)
-    return "user space" if address < 1 << 52 else "between user and kernel addresses"
+    return below_kernel(address)
 
 
 def _steps(oops: OopsText, granule: int, va_bits: int) -> tuple[Step, ...]:

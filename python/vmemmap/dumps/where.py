@@ -14,7 +14,18 @@ from typing import Any, Final
 from .. import _core
 from ..errors import SpecError
 from ..spec import check_machine, format_size, section_size
-from .addresses import WORD, Regions, Step, StructPages, index_of, level_name, levels_of, permissions
+from .addresses import (
+    WORD,
+    Regions,
+    Step,
+    StructPages,
+    below_kernel,
+    index_of,
+    kernel_start,
+    level_name,
+    levels_of,
+    permissions,
+)
 from .dump import Dump, Hints, open_dump
 from .ptdump import parse_ptdump
 from .va_layout import in_use_memstart
@@ -36,9 +47,8 @@ class Query:
 
 
 def parse_query(text: str) -> Query:
-    """``0xffff…`` is a virtual address, any other number a PFN (or a physical address, if only that is RAM); ``pfn:``,
-    ``phys:`` and ``va:``
-    say which.
+    """What has more than 52 bits, as ``0xffff…``, is a virtual address, any other number a PFN (or a physical address,
+    if only that is RAM); ``pfn:``, ``phys:`` and ``va:`` say which.
 
     Args:
         text: What somebody typed.
@@ -59,7 +69,7 @@ def parse_query(text: str) -> Query:
     value = int(digits, 16 if bare or digits.startswith("0x") else 10)
     if value > WORD:
         raise SpecError(f"{text[:60]!r}: more than 64 bits")
-    kind = _KINDS[found[1]] if found[1] else "address" if value >> 52 == 0xFFF else "number"
+    kind = _KINDS[found[1]] if found[1] else "address" if value >> 52 else "number"
     if kind in ("pfn", "physical") and value >> 52:
         raise SpecError(f"{text[:60]!r}: physical addresses have at most 52 bits")
     return Query(kind, value)
@@ -190,11 +200,17 @@ def _pages(granule: int, va_bits: int, kernel: str, memstart: int | None) -> tup
 def _resolve(
     asked: Query, pages: StructPages, ram: Sequence[tuple[int, int, bool]]
 ) -> tuple[int | None, int | None, list[str]]:
-    """Virtual address and, of a PFN or physical address, the physical one; and what was taken for what."""
+    """Virtual address and, of a PFN or physical address, the physical one; and what was taken for what.
+
+    Raises:
+        SpecError: A PFN of more memory than there can be.
+    """
     notes: list[str] = []
     if asked.kind == "address":
         return asked.value, None, notes
     physical = asked.value if asked.kind == "physical" else asked.value * pages.granule
+    if asked.kind == "pfn" and physical >> 52:
+        raise SpecError(f"pfn:{asked.value:#x} is the memory at {physical:#x}: physical addresses have at most 52 bits")
     if asked.kind == "number":
         inside = [any(start <= pa < end for start, end, _ in ram) for pa in (physical, asked.value)]
         if asked.value * pages.granule >> 52 or (ram and inside == [False, True]):
@@ -224,7 +240,7 @@ def _by_arithmetic(asked: Query, known: Hints) -> Where:
     if pfn is not None and pfn < 0:
         notes.append("below the first byte of memory: no such page")
         physical, pfn = None, None
-    if address is not None:
+    if address is not None and _is_walked(address, va_bits, notes):
         indices = ", ".join(
             f"{level_name(n, granule, va_bits)} [{index_of(address, granule, va_bits, n)}]"
             for n in levels_of(granule, va_bits)
@@ -253,9 +269,15 @@ def _by_arithmetic(asked: Query, known: Hints) -> Where:
 def _region(address: int | None, regions: Regions, va_bits: int) -> str | None:
     if address is None:
         return None
-    if address < (1 << 64) - (1 << va_bits):
-        return "user space" if address < 1 << 52 else None
-    return regions.of(address)
+    return regions.of(address) if address >= kernel_start(va_bits) else below_kernel(address)
+
+
+def _is_walked(address: int, va_bits: int, notes: list[str]) -> bool:
+    """Whether the tables of the kernel translate it; if not, that is noted."""
+    first = kernel_start(va_bits)
+    if address < first:
+        notes.append(f"no table of the kernel translates it: those of TTBR1 begin at {first:#018x}")
+    return address >= first
 
 
 def _struct_page(address: int | None, pfn: int | None, pages: StructPages) -> int | None:
@@ -270,7 +292,8 @@ def _in_tables(asked: Query, dump: Dump) -> Where:
     layout, _ = _pages(d.granule, d.va_bits, d.kernel, d.memstart)
     pages = StructPages(d.granule, layout.page_offset, layout.page_end, d.vmemmap_start, d.vmemmap_end, d.memstart)
     address, physical, notes = _resolve(asked, pages, d.ram)
-    steps = None if address is None else _walk(dump.tables, address)
+    walked = address is not None and _is_walked(address, d.va_bits, notes)
+    steps = _walk(dump.tables, address) if walked and address is not None else None
     reached = None
     if (
         steps is not None
@@ -352,6 +375,8 @@ def _in_text(asked: Query, dump: Dump, known: Hints) -> Where:
     shape = dump.shape
     pages, markers = _pages(shape.granule, shape.va_bits, shape.kernel, known.memstart)
     address, physical, notes = _resolve(asked, pages, ())
+    if address is not None:
+        _is_walked(address, shape.va_bits, notes)
     notes.append(
         "a text has levels and attributes, no output addresses"
         + ("" if known.memstart is not None else "; --memstart makes PFNs absolute")

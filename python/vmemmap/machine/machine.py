@@ -457,8 +457,17 @@ class Machine:
 
         Returns:
             Virtual address of its struct page.
+
+        Raises:
+            SpecError: vmemmap has no place for one of that PFN.
         """
-        return self._core.page_address(_word(pfn, "pfn"))
+        layout, number = self._core.layout(), _word(pfn, "pfn")
+        address = self._core.page_address(number)
+        first = _signed(layout["memstart_addr"]) // self.granule
+        last = first + (layout["VMEMMAP_END"] - layout["VMEMMAP_START"]) // 64 - 1
+        if not first <= number <= last:
+            raise SpecError(f"pfn is {number:#x}: expected one with a struct page in vmemmap, {first:#x} to {last:#x}")
+        return address
 
     def struct_page(self, pfn: int) -> StructPage | None:
         """The struct page of a PFN, read through the tables as they are now; ``None`` where they map nothing.
@@ -483,9 +492,16 @@ class Machine:
 
         Returns:
             Virtual address.
+
+        Raises:
+            SpecError: The linear map has no place for it.
         """
-        layout = self._core.layout()
-        return (layout["PAGE_OFFSET"] + _word(physical, "physical") - layout["memstart_addr"]) % (1 << 64)
+        layout, address = self._core.layout(), _word(physical, "physical")
+        first = _signed(layout["memstart_addr"])
+        last = first + layout["PAGE_END"] - layout["PAGE_OFFSET"] - 1
+        if not first <= address <= last:
+            raise SpecError(f"physical is {address:#x}: expected an address of the linear map, {first:#x} to {last:#x}")
+        return address - first + layout["PAGE_OFFSET"]
 
     def translate(self, va: int) -> Translation:
         """Walk the tables for a kernel virtual address.
@@ -495,8 +511,15 @@ class Machine:
 
         Returns:
             Where the walk ended.
+
+        Raises:
+            SpecError: No table of the kernel translates it: a user address, or one that is none.
         """
-        return Translation(*self._core.translate(_word(va, "va")))
+        address = _word(va, "va")
+        first = (1 << 64) - (1 << self.va_bits)
+        if address < first:
+            raise SpecError(f"va is {address:#x}: the tables of TTBR1 translate {first:#x} to {(1 << 64) - 1:#x}")
+        return Translation(*self._core.translate(address))
 
     def ptdump(self, region: str | None = None) -> str:
         """The text of ``/sys/kernel/debug/kernel_page_tables``, or the slice of it that belongs to a region
@@ -563,6 +586,10 @@ def _word(value: int, what: str) -> int:
     if not 0 <= number < 1 << 64:
         raise SpecError(f"{what} is {number:#x}: expected 64 bits")
     return number
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word
 
 
 def _policies(given: Mapping[str, object]) -> dict[str, str]:
