@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import HOLDS, VIOLATED, hint_options, json_option, print_json
+from . import HOLDS, INCONCLUSIVE, VIOLATED, hint_options, json_option, print_json
 from ._html import html_option, save, vmemmap_text
 
 
@@ -18,7 +18,8 @@ from ._html import html_option, save, vmemmap_text
 def command(file: str, as_json: bool, html: Path | None, ram: tuple[str, ...], **hints: str | None) -> int:
     """Check every invariant that FILE can show: a file-system check for vmemmap.
 
-    FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit code 1 if an invariant is violated.
+    FILE is a table image (.npz), a kernel_page_tables text or a vmcore. Exit codes: 1 an
+    invariant is violated, 3 none is, but tables are missing from the dump.
 
     \b
     Examples:
@@ -43,4 +44,6 @@ def command(file: str, as_json: bool, html: Path | None, ram: tuple[str, ...], *
         from ..report.pages import check_page
 
         save(html, lambda: check_page(answer, vmemmap_text(file, ram, hints), ["vmemmap", "check", file]))
-    return VIOLATED if answer.found else HOLDS
+    if answer.found:
+        return VIOLATED
+    return INCONCLUSIVE if answer.gaps else HOLDS

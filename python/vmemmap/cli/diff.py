@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import HOLDS, VIOLATED, hint_options, json_option, print_json, print_notes
+from . import HOLDS, INCONCLUSIVE, VIOLATED, hint_options, json_option, print_json, print_notes
 from ._html import html_option, save, vmemmap_text
 
 
@@ -19,7 +19,8 @@ from ._html import html_option, save, vmemmap_text
 def command(a: str, b: str, as_json: bool, html: Path | None, ram: tuple[str, ...], **hints: str | None) -> int:
     """Print what changed in vmemmap from dump A to dump B: hugepages, blocks, tables, sections, frames.
 
-    A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit code 1 if vmemmap differs.
+    A and B are table images (.npz), kernel_page_tables texts or vmcores, in any mix. Exit codes: 1 vmemmap
+    differs, 3 it does not, but tables of it are missing from a dump.
 
     \b
     Examples:
@@ -44,4 +45,6 @@ def command(a: str, b: str, as_json: bool, html: Path | None, ram: tuple[str, ..
         from ..report.pages import diff_page
 
         save(html, lambda: diff_page(answer, [vmemmap_text(f, ram, hints) for f in (a, b)], ["vmemmap", "diff", a, b]))
-    return VIOLATED if answer else HOLDS
+    if answer:
+        return VIOLATED
+    return INCONCLUSIVE if answer.vmemmap_gaps else HOLDS

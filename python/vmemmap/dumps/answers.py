@@ -71,6 +71,7 @@ class CheckDict(TypedDict):
     invariants: dict[str, str]
     counts: dict[str, int | None]
     notes: list[str]
+    gaps: list[list[int]]
 
 
 class DiffReport(TypedDict):
@@ -133,6 +134,7 @@ class DiffDict(TypedDict):
     exact: bool
     pfns_absolute: bool
     notes: list[str]
+    gaps: list[list[int]]
     summary: str
 
 

@@ -11,6 +11,7 @@ from .. import _core
 from ..errors import ImageError
 from .answers import CheckDict, CheckReport, DumpViolationDict, TextReport
 from .dump import Dump, Hints, kind_of_dump, open_dump
+from .gaps import Gap, gaps_of, told
 from .image import read_text
 from .physical_memory import PhysicalMemory
 
@@ -19,6 +20,9 @@ __all__ = ["Check", "Violation", "check"]
 HELD: Final = "held"
 VIOLATED: Final = "violated"
 NOT_VISIBLE: Final = "not visible here"
+
+_WHOLE_TREE: Final = frozenset({"I13", "I30", "I31"})
+"""Judged of every table, not of vmemmap alone."""
 
 _LEVELS: Final = {3: "pte", 2: "pmd", 1: "pud", 0: "p4d", -1: "pgd"}
 
@@ -68,11 +72,26 @@ class Check:
     """Mapped pages, distinct frames, blocks and tables of vmemmap, optimised hugepages; ``None``: not shown."""
     notes: tuple[str, ...] = ()
     """What was taken instead of what the dump does not say, what was left out or set right, and what is not visible."""
+    gaps: tuple[Gap, ...] = ()
+    """Addresses whose tables are not in the dump: of what holds everywhere nothing is called held."""
 
     @property
     def verdict(self) -> Literal["clean", "violated"]:
-        """``clean`` or ``violated``: of what the dump can show."""
+        """``clean`` or ``violated``: of what the dump can show; with ``gaps``, that is not all of it."""
         return "violated" if self.found else "clean"
+
+    @property
+    def conclusion(self) -> str:
+        """The verdict in a sentence."""
+        visible = sum(state != NOT_VISIBLE for state in self.invariants.values())
+        lacks = f"the tables of {told(self.gaps)} are not in the dump" if self.gaps else ""
+        if self.found:
+            words = f"violated: {len(self.found)} of the {visible} invariants that this dump can show"
+            return f"{words}; {lacks}" if lacks else words
+        if not lacks:
+            return f"clean: the {visible} invariants that this dump can show all hold"
+        held = f"the {visible} invariants that the rest can show hold" if visible else "no invariant is seen to hold"
+        return f"undecided: {lacks}; {held}, and nothing is violated in what is there"
 
     def to_dict(self) -> CheckDict:
         """For JSON.
@@ -90,6 +109,7 @@ class Check:
             "invariants": dict(self.invariants),
             "counts": dict(self.counts),
             "notes": list(self.notes),
+            "gaps": [[gap.start, gap.end] for gap in self.gaps],
         }
 
     def text(self, *, most: int = 10) -> str:
@@ -123,13 +143,7 @@ class Check:
             if having:
                 lines.append(f"  {state}: {' '.join(having)}")
         lines.append("")
-        visible = sum(state != NOT_VISIBLE for state in self.invariants.values())
-        broken = len(self.found)
-        lines.append(
-            f"violated: {broken} of the {visible} invariants that this dump can show"
-            if broken
-            else f"clean: the {visible} invariants that this dump can show all hold"
-        )
+        lines.append(self.conclusion)
         return "\n".join(lines)
 
 
@@ -227,13 +241,14 @@ def check_dump(dump: Dump) -> Check:
     else:
         report = _core.check_text(dump.text or b"", dump.shape)
     mapped, frames, blocks, tables = dump.shape.counts()
+    gaps = () if dump.image is None else gaps_of(dump.image, dump.left_out)
     return Check(
         source=os.fspath(dump.path),
         kind=dump.kind,
         machine=dump.machine,
         violations=tuple(_violation(*f) for f in report["findings"]),
         found=dict(report["counts"]),
-        invariants=_states(report),
+        invariants=_seen(_states(report), dump, gaps),
         counts={
             "mapped_pages": mapped,
             "distinct_frames": frames,
@@ -242,7 +257,17 @@ def check_dump(dump: Dump) -> Check:
             "optimised_hugepages": len(dump.shape.optimised()),
         },
         notes=dump.notes,
+        gaps=gaps,
     )
+
+
+def _seen(states: dict[str, str], dump: Dump, gaps: tuple[Gap, ...]) -> dict[str, str]:
+    """What holds of all tables does not hold of those that are seen: a gap may hide a violation, never make one."""
+    if not gaps or dump.image is None:
+        return states
+    d = dump.image.description
+    hidden = states.keys() if any(gap.touches(d.vmemmap_start, d.vmemmap_end) for gap in gaps) else _WHOLE_TREE
+    return {n: NOT_VISIBLE if state == HELD and n in hidden else state for n, state in states.items()}
 
 
 def _reader(memory: PhysicalMemory, granule: int) -> Callable[[int], bytes | None]:

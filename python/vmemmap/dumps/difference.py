@@ -11,7 +11,8 @@ from .. import _core
 from ..errors import ImageError, SpecError
 from ..spec import format_size, section_size
 from .answers import DiffDict
-from .dump import Dump, Hints, kind_of_dump, open_dump
+from .dump import Dump, Hints, dump_of_image, kind_of_dump, open_dump
+from .gaps import Gap, gaps_of, told, without
 from .image import read_text
 from .mapping import changes, human_bytes, mapping, mapping_of
 
@@ -67,6 +68,10 @@ class Difference:
     """PFNs and section addresses are absolute; else they count from the start of the linear map."""
     notes: tuple[str, ...] = ()
     """What was taken instead of what a dump does not say, and what it lacks."""
+    gaps: tuple[Gap, ...] = ()
+    """Addresses whose tables one of the dumps has not got: nothing there was compared."""
+    vmemmap_gaps: bool = False
+    """Some of them are in vmemmap."""
     without_vmemmap: bool = False
     """vmemmap is in neither text: only how other regions are mapped was compared."""
 
@@ -112,6 +117,7 @@ class Difference:
             "exact": self.exact,
             "pfns_absolute": self.memstart_known,
             "notes": list(self.notes),
+            "gaps": [[gap.start, gap.end] for gap in self.gaps],
             "summary": self.summary,
         }
 
@@ -138,8 +144,8 @@ class Difference:
     def summary(self) -> str:
         """In words, one change a line."""
         if self.without_vmemmap:
-            told = "otherwise" if self.mappings else "as before"
-            head = f"vmemmap is in neither text; what is there is mapped {told}, as far as a text shows it"
+            how = "otherwise" if self.mappings else "as before"
+            head = f"vmemmap is in neither text; what is there is mapped {how}, as far as a text shows it"
             return "\n".join([head, *self._mapping_lines()])
         lines: list[str] = []
         for verb, pages in (("optimised", self.hugepages_optimised), ("restored", self.hugepages_restored)):
@@ -165,6 +171,10 @@ class Difference:
         changed = f"{_count(self.changed, 'descriptor')} of vmemmap changed" if self else "vmemmap is the same"
         if not self.exact:
             changed += " as far as a text shows it: it has no output addresses"
+        if self.vmemmap_gaps:
+            changed += f" as far as both dumps show it: one lacks the tables of {told(self.gaps)}"
+        elif self.gaps:
+            lines.append(f"outside vmemmap one of the dumps lacks the tables of {told(self.gaps)}")
         lines.insert(0, changed)
         if not self.memstart_known and (
             self.hugepages_optimised or self.hugepages_restored or self.sections_added or self.sections_removed
@@ -293,6 +303,8 @@ def diff_dumps(a: Dump, b: Dump) -> Difference:
     Raises:
         SpecError: They are not of one machine.
     """
+    notes = tuple(f"{dump.path}: {note}" for dump in (a, b) for note in dump.notes)
+    a, b, gaps = _of_what_both_have(a, b)
     try:
         found = _core.diff(a.shape, b.shape)
     except SpecError as error:
@@ -319,8 +331,45 @@ def diff_dumps(a: Dump, b: Dump) -> Difference:
         mappings=tuple(changes(*maps, without="vmemmap")),
         exact=a.shape.exact and b.shape.exact,
         memstart_known=a.shape.memstart_known or b.shape.memstart_known,
-        notes=tuple(f"{dump.path}: {note}" for dump in (a, b) for note in dump.notes),
+        notes=notes,
+        gaps=gaps,
+        vmemmap_gaps=any(
+            gap.touches(dump.image.description.vmemmap_start, dump.image.description.vmemmap_end)
+            for gap in gaps
+            for dump in (a, b)
+            if dump.image is not None
+        ),
     )
+
+
+def _of_what_both_have(a: Dump, b: Dump) -> tuple[Dump, Dump, tuple[Gap, ...]]:
+    """The two without what the tables of either do not show, and what that is.
+
+    Raises:
+        ImageError: The other is a text, out of which nothing can be left.
+    """
+    gaps = tuple(
+        sorted({gap for dump in (a, b) if dump.image is not None for gap in gaps_of(dump.image, dump.left_out)})
+    )
+    if not gaps:
+        return a, b, ()
+    for text, cut in ((a, b), (b, a)):
+        if text.image is None:
+            raise ImageError(
+                f"{cut.path}: the tables of {told(gaps)} are not in the dump: a text cannot be compared with it"
+            )
+    if (a.shape.granule, a.shape.va_bits) != (b.shape.granule, b.shape.va_bits):
+        return a, b, gaps
+    # A block that reaches beyond a gap takes its surroundings with it, in both.
+    for dump in (a, b):
+        assert dump.image is not None
+        gaps = without(dump.image, gaps)[1]
+    return _cut(a, gaps), _cut(b, gaps), gaps
+
+
+def _cut(dump: Dump, gaps: tuple[Gap, ...]) -> Dump:
+    assert dump.image is not None and dump.kind != "ptdump"
+    return dump_of_image(dump.path, without(dump.image, gaps)[0], dump.kind)
 
 
 def _count(number: int, what: str) -> str:
