@@ -14,6 +14,8 @@ from vmemmap import VmemmapError
 from vmemmap.campaign.job import Job
 from vmemmap.campaign.matrix import jobs_of
 from vmemmap.campaign.spec import MAX_BYTES, MAX_JOBS, load, parse
+from vmemmap.campaign.store import Store
+from vmemmap.campaign.version import code, commit
 
 R6 = '[[matrix]]\nscenarios = ["R6"]\n'
 
@@ -156,6 +158,39 @@ def test_python_in_a_campaign_runs_only_when_that_is_said(tmp_path: Path) -> Non
     with pytest.raises(VmemmapError, match="has changed"):
         jobs[0].case(allow_code=True)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["explore", "stress"])
+def test_a_job_that_is_refused_says_why_and_runs_once_it_can(kind: str, tmp_path: Path) -> None:
+    own, spec = tmp_path / "own.py", tmp_path / "spec.toml"
+    own.write_text(
+        "import vmemmap\n"
+        "@vmemmap.scenario(title='own', sources=['me'])\n"
+        "def mine(m):\n"
+        "    block = m.memory.add()\n"
+        "    m.setup(block)\n"
+        "    return [m.ptdump(block)]\n"
+    )
+    budget = 'strategies = ["random"]\nexecutions = 5\nseeds = "0-5"' if kind == "explore" else "seconds = [0.02, 0.03]"
+    spec.write_text(f'[[matrix]]\nscenarios = ["own.py:mine"]\nkind = "{kind}"\n{budget}\n')
+    jobs = jobs_of(load(spec), allow_code=True)
+    with Store.create(tmp_path / "spec.db") as store:
+        store.begin("", jobs, code(), commit(), "here")
+    before = own.read_text()
+    for damage in (lambda: own.write_text(before + "# other\n"), own.unlink):
+        damage()
+        answer = campaign("resume", spec, "--allow-code", "--workers", "1")
+        assert answer.returncode == 3, answer
+        reason = "the file has changed since the campaign was made" if own.exists() else "No such file or directory"
+        assert f"refused: {own}: {reason}" in answer.stderr
+        assert reason in answer.stdout
+        assert f"{len(jobs)} jobs: 0 finished, {len(jobs)} failed" in answer.stdout
+    own.write_text(before)
+    answer = campaign("resume", spec, "--allow-code", "--workers", "1")
+    # Sampling decides nothing; a stress is not asked to.
+    assert answer.returncode == (3 if kind == "explore" else 0), answer
+    assert f"{len(jobs)} jobs: {len(jobs)} finished;" in answer.stdout
+    assert "failed" not in answer.stdout
 
 
 @given(

@@ -62,7 +62,8 @@ def execute(text: str, allow_code: bool) -> str:
     except InternalError as error:
         answer = {"error": f"{error}"}
     except VmemmapError as error:
-        answer = {"verdict": "refused", "document": {"refused": str(error)}}
+        # No verdict: what a scenario's file or this version refuses now the next resume may have again.
+        answer = {"error": f"refused: {error}"}
     except MemoryError:
         answer = {"error": "not enough memory on that machine"}
     ours = code()

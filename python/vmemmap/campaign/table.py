@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from rich import box
 from rich.console import Console
@@ -13,6 +14,9 @@ from .job import Job
 from .results import Group, Shown
 
 __all__ = ["print_matrix", "print_since", "print_table"]
+
+_MOST_FAILED: Final = 10
+"""Lines of them below a table."""
 
 
 def _plain(text: object) -> Text:
@@ -131,8 +135,11 @@ def _print_foot(console: Console, shown: Shown) -> None:
     parts = [f"{shown.round.title}: " if shown.round.title else "", f"{len(shown.rows)} jobs: {', '.join(counts)}"]
     parts += [f"; version {_listed(versions)}; on {_listed(hosts)}"] if versions else []
     console.print(_plain("".join(parts)), highlight=False)
-    for row in [row for row in shown.rows if row.state == "failed"][:10]:
+    failed = [row for row in shown.rows if row.state == "failed"]
+    for row in failed[:_MOST_FAILED]:
         console.print(_plain(f"  {row.job.scenario} {row.job.variant} failed: {row.failed}"), highlight=False)
+    if len(failed) > _MOST_FAILED:
+        console.print(f"  and {len(failed) - _MOST_FAILED} more failed", highlight=False)
 
 
 def _listed(names: Sequence[str] | dict[str, None]) -> str:
