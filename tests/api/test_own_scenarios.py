@@ -15,7 +15,7 @@ import pytest
 
 import vmemmap
 from vmemmap.acceptance.policy_table import cases, explore_all
-from vmemmap.lab.repetition import repeatable
+from vmemmap.lab.repetition import put_back
 from vmemmap.lab.together import Search, as_finished
 
 
@@ -129,11 +129,11 @@ def test_a_program_is_followed_by_its_way_back() -> None:
     add, remove = {"op": "memory_add", **block, "memmap_on_memory": False}, {"op": "memory_remove", **block}
     online, offline = {"op": "memory_online", **block, "zone": "movable"}, {"op": "memory_offline", **block}
     alloc, free = {"op": "hugetlb_alloc", "hstate": 1, "at": None}, {"op": "hugetlb_free", "hstate": 1, "at": None}
-    assert repeatable([add], [remove]) == [remove, add]
-    assert repeatable([add, online], [offline, remove]) == [offline, remove, add, online]
-    assert repeatable([], [add, online, alloc]) == [add, online, alloc, free, offline, remove]
-    assert repeatable([alloc], [free, alloc]) == [free, alloc]
-    assert repeatable([], [add, online, offline, remove]) == [add, online, offline, remove]
+    assert put_back([add], [remove]) == [add]
+    assert put_back([add, online], [offline, remove]) == [add, online]
+    assert put_back([], [add, online, alloc]) == [free, offline, remove]
+    assert put_back([alloc], [free, alloc]) == []
+    assert put_back([], [add, online, offline, remove]) == []
 
 
 def test_a_scenario_file_that_exits_is_refused(tmp_path: Path) -> None:

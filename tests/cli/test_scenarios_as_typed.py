@@ -20,7 +20,7 @@ def vmemmap(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 OWN = """
 import vmemmap
 
-@vmemmap.scenario(title="own", sources=["me"])
+@vmemmap.scenario(title="own", sources=["me"], judged=["I1", "I18"])
 def adjacent(m):
     block = m.memory.add()
     m.setup(block)
@@ -50,6 +50,14 @@ def test_a_trace_is_saved_whole_and_nothing_beside_it(tmp_path: Path) -> None:
     assert json.loads(trace.read_text())["document"]["machine"]["policies"]["walker"] == "mmap-only"
     assert list(tmp_path.iterdir()) == [trace]
     assert len(answer.stdout.splitlines()) < 100, "the scan of a table is not printed entry by entry"
+
+
+def test_a_trace_that_is_not_there_is_said(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    answer = vmemmap("explore", "R6", "--trace-out", str(trace), "--json")
+    assert (answer.returncode, json.loads(answer.stdout)["verdict"]) == (0, "safe")
+    assert answer.stderr == f"vmemmap: note: {trace} is not written: no judged invariant was violated\n"
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("where", ["nowhere/trace.json", ""])

@@ -6,10 +6,14 @@ import signal
 from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import HOLDS, INTERRUPTED, VIOLATED, _complete, json_option, print_json
+
+if TYPE_CHECKING:
+    from ..lab.stressing import StressResult
 
 
 @click.command("stress")
@@ -49,8 +53,9 @@ def command(
 
     SCENARIO is a name, a corpus number (R6) or FILE.py[:NAME]. Each actor repeats its program and, before the next
     round, puts back what it took away. I4, I5, I19, I22 and I23 are not visible here: a native machine has no TLB.
+    What the scenario does not judge is shown and decides nothing.
 
-    Exit codes: 0 no violation was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
+    Exit codes: 0 no judged violation was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
     proves nothing: explore does.
 
     \b
@@ -100,7 +105,10 @@ def command(
         for invariant, count in result.counts.items():
             first = next((v for v in result.violations if v.invariant == invariant), None)
             example = f", the first by {first.actor}: {first.message}" if first else ""
-            click.echo(f"  {invariant}: {count:,} violations{example}")
+            click.echo(f"  {invariant}: {count:,} violations{_standing(result, invariant)}{example}")
+        if result.violated and result.put_back:
+            added = "; ".join(f"{actor} by {', '.join(names)}" for actor, names in result.put_back.items())
+            click.echo(f"  between rounds is put back what they took, which one round of explore has not: {added}")
         for name, latency in result.latency_ns.items():
             click.echo(
                 f"  {name}: p50 {latency['p50']:,.0f} ns, p99 {latency['p99']:,.0f} ns, "
@@ -109,7 +117,16 @@ def command(
         click.echo("  " + ", ".join(f"{name} {count:,}" for name, count in result.counters.items() if count))
     if result.interrupted:
         return INTERRUPTED
-    return VIOLATED if result.violation_count else HOLDS
+    return VIOLATED if result.judged_violations else HOLDS
+
+
+def _standing(result: StressResult, invariant: str) -> str:
+    """What a violation of it says of the scenario."""
+    if invariant in result.raw["not_visible"]:
+        return " (not visible here: threads are not paused)"
+    if invariant not in result.raw["judged"]:
+        return " (not judged by this scenario)"
+    return " (expected of repeated rounds)" if invariant in result.repeated else ""
 
 
 @contextmanager

@@ -31,7 +31,7 @@ __all__ = [
 
 Verdict = Literal["safe", "violated", "inconclusive"]
 InvariantState = str
-"""``held``, ``violated``, ``not judged``, ``not visible``."""
+"""``held`` (of a stress: ``not seen``), ``violated``, ``not judged``, ``not visible``."""
 
 
 class CellDict(TypedDict):
@@ -261,7 +261,10 @@ class _Stressed(TypedDict):
     seed: int
     interrupted: bool
     violation_count: int
+    judged_violations: int
     violations_by_invariant: dict[str, int]
+    judged: list[str]
+    invariants: dict[str, InvariantState]
     not_visible: list[str]
     counters: dict[str, int]
     latency_ns: dict[str, Latency]
@@ -281,6 +284,8 @@ class StressDict(_Stressed):
 
     violations: list[ViolationDict]
     policies: dict[str, str]
+    put_back: dict[str, list[str]]
+    repeated: list[str]
 
 
 class Divergence(TypedDict):

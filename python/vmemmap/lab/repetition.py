@@ -11,7 +11,7 @@ from typing import cast
 
 from .steps import OperationDict
 
-__all__ = ["repeatable"]
+__all__ = ["put_back"]
 
 Operations = Iterable[OperationDict]
 
@@ -51,11 +51,11 @@ class _Held:
             self.memory.pop(block, None)
 
 
-def repeatable(setup: Operations, program: list[OperationDict]) -> list[OperationDict]:
-    """The program, and behind it what takes the machine back to where `setup` left it.
+def put_back(setup: Operations, program: Operations) -> list[OperationDict]:
+    """What takes the machine from where a program leaves it back to where `setup` left it.
 
-    Hugepages go first, since their block could not be removed otherwise. Nothing is added to a program that does so
-    itself.
+    Hugepages go first, since their block could not be removed otherwise. Nothing is needed behind a program that does
+    so itself.
     """
     before = _Held().after(setup)
     after = before.after(program)
@@ -75,4 +75,4 @@ def repeatable(setup: Operations, program: list[OperationDict]) -> list[Operatio
             back.append(dict(before.memory[block]))
         if block in before.online and block not in after.online:
             back.append(dict(before.online[block]))
-    return [*program, *back]
+    return back

@@ -36,7 +36,9 @@ class Variant:
     """One way of running a scenario, and what it is expected to show.
 
     `invariants` are those expected to be violated; empty when `expect` is ``safe``. `arguments` go to the scenario
-    function, `environment` is that of the document.
+    function, `environment` is that of the document. `repeated` are those that a stress may violate beside them, since
+    it repeats rounds and puts back in between what they took, where an exploration has one round: derived by hand as
+    well.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Variant:
     kernel: str = "6.1"
     arguments: Mapping[str, object] = field(default_factory=dict[str, object])
     environment: Environment = field(default_factory=dict[str, Value])
+    repeated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.expect not in ("safe", "violated"):

@@ -13,8 +13,9 @@ from ..shown import html_table
 from .answers import ActorCount, Latency, StressDict, StressReport
 from .asked import AnyScenario, answer, check_seed, image, order, resolve
 from .description import ActorDocument, Document
-from .repetition import repeatable
+from .repetition import put_back
 from .scenario import Variant
+from .steps import OperationDict
 from .trace import Violation
 
 __all__ = ["StressResult", "stress"]
@@ -36,6 +37,11 @@ class StressResult:
     latency_ns: Mapping[str, Latency]
     actors: tuple[ActorCount, ...]
     overlaps: Mapping[str, int]
+    #: Operations that an actor adds to its program, to put back what a round took: what they meet no exploration of one
+    #: round has.
+    put_back: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
+    #: Invariants that these rounds are expected to violate, though one round does not (`Variant.repeated`).
+    repeated: tuple[str, ...] = ()
     interrupted: bool = False
     raw: StressReport = field(default_factory=lambda: cast("StressReport", {}), repr=False)
 
@@ -43,6 +49,17 @@ class StressResult:
     def violation_count(self) -> int:
         """All that happened; `violations` may be cut to the first of each kind."""
         return max(self.raw.get("violation_count", 0), len(self.violations))
+
+    @property
+    def judged_violations(self) -> int:
+        """Those of invariants that the scenario judges and real threads can show: what the exit code is about."""
+        return self.raw.get("judged_violations", 0)
+
+    @property
+    def violated(self) -> list[str]:
+        """The judged invariants among those of `counts`."""
+        states = self.raw.get("invariants", {})
+        return [i for i in self.counts if i in self.raw["judged"] and states[i] == "violated"]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -76,6 +93,8 @@ class StressResult:
             "latency_ns": dict(self.latency_ns),
             "actors": list(self.actors),
             "overlaps": dict(self.overlaps),
+            "put_back": {actor: list(operations) for actor, operations in self.put_back.items()},
+            "repeated": list(self.repeated),
             "interrupted": self.interrupted,
         }
 
@@ -120,7 +139,8 @@ def stress(
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)
     description = resolved.set_up(chosen, policies or {})
     options = {"threads": threads, "seconds": seconds, "seed": seed or 0, "checked": checked}
-    document = json.dumps(_repeated(description.document))
+    back = _put_back(description.document)
+    document = json.dumps(_repeated(description.document, back))
     answered = _core.stress(document, json.dumps(options), image(description), progress, description.sources)
     raw = cast("StressReport", answer(answered))
     return StressResult(
@@ -136,17 +156,28 @@ def stress(
         latency_ns=raw["latency_ns"],
         actors=tuple(raw["actors"]),
         overlaps=raw["overlaps"],
+        put_back={actor: tuple(str(o["op"]) for o in operations) for actor, operations in back.items()},
+        repeated=chosen.repeated,
         interrupted=raw["interrupted"],
         raw=raw,
     )
 
 
-def _repeated(document: Document) -> Document:
+def _put_back(document: Document) -> dict[str, list[OperationDict]]:
+    """By actor, what its program needs behind it. Steps that look at results put back themselves what they took."""
+    found = {
+        actor["name"]: put_back(document["setup"], actor["program"])
+        for actor in document["actors"]
+        if actor["program"] is not None
+    }
+    return {actor: operations for actor, operations in found.items() if operations}
+
+
+def _repeated(document: Document, back: Mapping[str, list[OperationDict]]) -> Document:
     """A scenario document whose programs can be run over and over."""
-    setup = document["setup"]
 
     def often(actor: ActorDocument) -> ActorDocument:
-        # Steps that look at results put back themselves what they took.
-        return actor if actor["program"] is None else {**actor, "program": repeatable(setup, actor["program"])}
+        program = actor["program"]
+        return actor if program is None else {**actor, "program": [*program, *back.get(actor["name"], [])]}
 
     return {**document, "actors": [often(actor) for actor in document["actors"]]}

@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from ..lab.neighbours import Neighbours, lone_block
 from ..lab.scenario import Absent, Actor, Variant, scenario
 from ..lab.setup import DRAM, Setup
+from .r14_hugetlb_mark import REPEATED
 
 _ONE = {"alloc_failures": 1}
 _TWO = {"alloc_failures": 2}
@@ -60,8 +61,8 @@ def _variants() -> list[Variant]:
         *batch,
         Variant("2m-cycle-6.12.117", "violated", ("I11",), _PAGES, "6.12.117", {"what": "2m"}, _ONE),
         Variant("reader-2021", "safe", (), {"mapping": "blocks"}, "2021", {"what": "reader"}, _ONE),
-        Variant("failure-6.1", "safe", (), _PAGES, "6.1", {"what": "failure"}, _ONE),
-        Variant("failure-6.12", "safe", (), _PAGES, "6.12", {"what": "failure"}, _ONE),
+        Variant("failure-6.1", "safe", (), _PAGES, "6.1", {"what": "failure"}, _ONE, repeated=REPEATED),
+        Variant("failure-6.12", "safe", (), _PAGES, "6.12", {"what": "failure"}, _ONE, repeated=REPEATED),
         Variant("demote-6.1", "safe", (), _PAGES, "6.1", {"what": "demote"}, _ONE),
         Variant("demote-6.12", "safe", (), _PAGES, "6.12", {"what": "demote"}, _ONE),
         Variant("offline-6.1", "safe", (), _PAGES, "6.1", {"what": "offline"}, _ONE),

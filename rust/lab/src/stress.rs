@@ -1,6 +1,7 @@
 //! Real threads on a native machine: each actor repeats its program until the time is over.
 //!
 //! Nothing is proven here; what is counted happened. A native machine has no TLB: it cannot show I4, I5 and I19.
+//! What the setup did is not counted, as in an exploration, and what the scenario does not judge decides nothing.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,6 +14,7 @@ use serde::Serialize;
 use thiserror::Error;
 use vmemmap_arch::{Cpu, Invariant};
 use vmemmap_kernel::operation::Class;
+use vmemmap_kernel::policy::{PmdSplit, PteUpdate};
 use vmemmap_kernel::{Errno, Kernel, Operation};
 use vmemmap_machine::{Checked, Machine, Native, Violation};
 
@@ -138,7 +140,13 @@ pub struct Stressed {
     /// The first that were kept, in order of their steps.
     pub violations: Vec<StressViolation>,
     pub violation_count: u64,
+    /// Of these, of invariants that the scenario judges.
+    pub judged_violations: u64,
     pub violations_by_invariant: BTreeMap<String, u64>,
+    pub judged: Vec<String>,
+    /// Each one → `violated`, `not seen`, `not judged` or `not visible`; one that is not judged may be violated all the
+    /// same.
+    pub invariants: BTreeMap<String, &'static str>,
     pub not_visible: Vec<String>,
     pub counters: BTreeMap<&'static str, u64>,
     pub latency_ns: BTreeMap<&'static str, Latency>,
@@ -234,6 +242,9 @@ impl Worker<'_> {
                         for operation in program {
                             if self.traffic.over.load(Ordering::Relaxed) {
                                 return;
+                            }
+                            if is_for_the_end(operation) {
+                                continue;
                             }
                             let _observed = self.once(cpu, i, operation);
                         }
@@ -339,7 +350,7 @@ pub fn stress(
     progress: &mut dyn FnMut(StressProgress),
 ) -> Result<Stressed, StressError> {
     let actors: Vec<usize> = (0..scenario.actors.len())
-        .filter(|i| scenario.actors[*i].body.program().is_none_or(|p| !p.is_empty()))
+        .filter(|i| scenario.actors[*i].body.program().is_none_or(|p| !p.iter().all(is_for_the_end)))
         .collect();
     if actors.is_empty() {
         return Err(StressError::NoActor);
@@ -357,6 +368,8 @@ pub fn stress(
             ..worker(kernel, &traffic, scenario, &actors, t, threads, options)
         })
         .collect();
+    // What happened on the machine before is given, and judged by nobody; an exploration does not either.
+    let _of_the_setup = machine.take_violations();
     let counters_before = machine.counters();
     let began = Instant::now();
     let (workers, mut interrupted) = std::thread::scope(|scope| {
@@ -393,7 +406,47 @@ pub fn stress(
         transcript.check()?;
         interrupted |= transcript.is_over();
     }
-    Ok(collect(machine, scenario, options, workers, &counters_before, seconds, interrupted))
+    if options.checked {
+        judge_at_rest(kernel, machine, scenario);
+    }
+    let done = collect(kernel, machine, scenario, options, workers, &counters_before, seconds);
+    Ok(Stressed { interrupted, ..done })
+}
+
+/// Whether an operation judges a machine at rest: while rounds are repeated none is, so it is done once, at the end.
+const fn is_for_the_end(operation: &Operation) -> bool {
+    matches!(operation, Operation::PoolAtRest { .. })
+}
+
+fn judge_at_rest(kernel: &Kernel, machine: &Machine, scenario: &Scenario) {
+    for actor in &scenario.actors {
+        for operation in actor.body.program().unwrap_or_default() {
+            if let Operation::PoolAtRest { hstate, .. } = operation {
+                machine.set_actor(0, &actor.name);
+                let cpu = machine.checked_cpu(0);
+                // Everybody is done, whatever they said: a round may have been cut between two operations.
+                let _pages = Operation::PoolAtRest { hstate: *hstate, after: 0 }.run(kernel, &cpu);
+                cpu.flush();
+            }
+        }
+    }
+}
+
+/// What real threads on a native machine cannot show: it has no TLB, and a thread takes no IPI. A policy that breaks
+/// before it makes while the other CPUs are paused pauses nobody, so that a hole that is met says nothing of it.
+fn not_visible(kernel: &Kernel) -> Vec<Invariant> {
+    let p = &kernel.policies;
+    let pauses = matches!(p.update, PteUpdate::BbmIpiPause | PteUpdate::BbmStopMachine)
+        || matches!(p.split, PmdSplit::BbmIpiPause | PmdSplit::BbmStopMachine);
+    let hole = pauses.then_some(Invariant::AlwaysTranslates);
+    let stale = [
+        Invariant::NoStaleTranslation,
+        Invariant::NoStaleWalkCache,
+        Invariant::BreakBeforeMake,
+        Invariant::ContentBeforePte,
+        Invariant::SingleCopyAtomic,
+    ];
+    hole.into_iter().chain(stale).collect()
 }
 
 fn worker<'w>(
@@ -469,13 +522,13 @@ fn counted(machine: &Machine, before: &vmemmap_machine::Counters) -> impl Iterat
 }
 
 fn collect(
+    kernel: &Kernel,
     machine: &Machine,
     scenario: &Scenario,
     options: &Options,
     workers: Vec<Worker<'_>>,
     before: &vmemmap_machine::Counters,
     seconds: f64,
-    interrupted: bool,
 ) -> Stressed {
     let mut latency: BTreeMap<&'static str, Histogram<u64>> = BTreeMap::new();
     let mut overlaps = Overlaps::default();
@@ -505,6 +558,14 @@ fn collect(
         }
     }
     let violation_count = machine.violation_count();
+    let not_visible = not_visible(kernel);
+    let judged = |i: Invariant| scenario.judged.contains(&i) && !not_visible.contains(&i);
+    let state = |i: Invariant| match (not_visible.contains(&i), machine.violations_of(i)) {
+        (true, _) => "not visible",
+        (false, 0) if judged(i) => "not seen",
+        (false, 0) => "not judged",
+        (false, _) => "violated",
+    };
     let by_invariant = Invariant::ALL
         .into_iter()
         .map(|i| (i.to_string(), machine.violations_of(i)))
@@ -518,19 +579,14 @@ fn collect(
         threads,
         checked: options.checked,
         seed: options.seed,
-        interrupted,
+        interrupted: false,
         violations: machine.violations().iter().map(StressViolation::from).collect(),
         violation_count,
+        judged_violations: Invariant::ALL.into_iter().filter(|i| judged(*i)).map(|i| machine.violations_of(i)).sum(),
+        judged: scenario.judged.iter().map(ToString::to_string).collect(),
+        invariants: Invariant::ALL.into_iter().map(|i| (i.to_string(), state(i))).collect(),
         violations_by_invariant: by_invariant,
-        not_visible: [
-            Invariant::NoStaleTranslation,
-            Invariant::NoStaleWalkCache,
-            Invariant::BreakBeforeMake,
-            Invariant::ContentBeforePte,
-            Invariant::SingleCopyAtomic,
-        ]
-        .map(|i| i.to_string())
-        .to_vec(),
+        not_visible: not_visible.iter().map(ToString::to_string).collect(),
         counters: counted(machine, before).collect(),
         latency_ns: latency.iter().map(|(name, h)| (*name, reported(h))).collect(),
         actors,
