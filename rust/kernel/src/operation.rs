@@ -16,7 +16,7 @@ use crate::{
 /// Hands the table to another macro: names for the kernel, the CPU and whether somebody reads the result; the
 /// operations that a document may name; those that only an explorer makes.
 ///
-/// A row: what it does, and what it returns if that is a number; its class; its name; its name in a document; its
+/// A row: what it does, and the number that it returns; its class; its name; its name in a document; its
 /// fields, with what a document may leave out; how it runs.
 #[macro_export]
 macro_rules! for_each_operation {
@@ -44,11 +44,12 @@ macro_rules! for_each_operation {
             AllocFree HugetlbDemote "hugetlb_demote" { hstate: u8, count: u64 } =>
                 demote::demote_store(k, cpu, hstate, count);
 
-            /// `echo count > …/nr_overcommit_hugepages`.
+            /// `echo count > …/nr_overcommit_hugepages`. Returns `count`.
             Other HugetlbOvercommit "hugetlb_overcommit" { hstate: u8, count: u64 } =>
                 resize::nr_overcommit_hugepages_store(k, cpu, hstate, count);
 
-            /// `hugetlb_acct_memory`: reserve (positive) or give back (negative) pages.
+            /// `hugetlb_acct_memory`: reserve (positive) or give back (negative) pages. Returns how many are reserved
+            /// now.
             Other HugetlbReserve "hugetlb_reserve" { hstate: u8, delta: i64 } =>
                 resize::hugetlb_acct_memory(k, cpu, hstate, delta);
 
@@ -70,7 +71,7 @@ macro_rules! for_each_operation {
             /// A page fault takes a free page and keeps it (until `HugetlbPut`). Returns its head PFN.
             Other HugetlbGet "hugetlb_get" { hstate: u8 } => fault::hugetlb_no_page(k, cpu, hstate);
 
-            /// A page that a fault took (`HugetlbGet`) goes back.
+            /// A page that a fault took (`HugetlbGet`) goes back. Returns its head PFN.
             Other HugetlbPut "hugetlb_put" { hstate: u8, at: Pfn } => fault::__unmap_hugepage_range(k, cpu, hstate, at);
 
             /// `dissolve_free_huge_page`, by memory failure on a free page. Returns 1 if there was one.
@@ -80,41 +81,42 @@ macro_rules! for_each_operation {
             /// the PFN of the page that took its place.
             AllocFree AllocContig "alloc_contig" { at: Pfn } => dissolve::alloc_contig_range(k, cpu, at);
 
-            /// Worker: `free_hpage_workfn`.
+            /// Worker: `free_hpage_workfn`. Returns how many pages it freed.
             AllocFree HugetlbDeferredFree "hugetlb_deferred_free" => hugetlb::free_hpage_workfn(k, cpu);
 
-            /// `vm.hugetlb_optimize_vmemmap`.
+            /// `vm.hugetlb_optimize_vmemmap`. Returns 0.
             Other SetHvo "set_hvo" { on: bool } => {
                 cpu.label("hugetlb_vmemmap_sysctl_handler");
                 cpu.var_store(k.vars.scalar(Scalar::HvoEnabled), u64::from(on), Order::Plain);
                 Ok(0)
             };
 
-            /// `add_memory`; leaves blocks offline.
+            /// `add_memory`; leaves blocks offline. Returns the number of blocks.
             AddRemove MemoryAdd "memory_add" { start: Pa, bytes: u64, #[serde(default)] memmap_on_memory: bool } =>
                 memory_hotplug::add_memory(k, cpu, start, bytes, memmap_on_memory);
 
-            /// `online_pages` of whole blocks.
+            /// `online_pages` of whole blocks. Returns the number of blocks.
             Other MemoryOnline "memory_online" { start: Pa, bytes: u64, #[serde(default)] zone: Zone } =>
                 memory_block::online(k, cpu, start, bytes, zone);
 
-            /// `offline_pages` of whole blocks.
+            /// `offline_pages` of whole blocks. Returns the number of blocks.
             Other MemoryOffline "memory_offline" { start: Pa, bytes: u64 } =>
                 memory_block::offline(k, cpu, start, bytes).map_err(|failure| failure.errno);
 
-            /// `remove_memory`: EBUSY unless offline.
+            /// `remove_memory`: EBUSY unless offline. Returns the number of blocks.
             AddRemove MemoryRemove "memory_remove" { start: Pa, bytes: u64 } =>
                 memory_hotplug::remove_memory(k, cpu, start, bytes);
 
-            /// `offline_and_remove_memory`.
+            /// `offline_and_remove_memory`. Returns the number of blocks.
             AddRemove MemoryOfflineAndRemove "memory_offline_and_remove" { start: Pa, bytes: u64 } =>
                 memory_hotplug::offline_and_remove_memory(k, cpu, start, bytes);
 
-            /// `memremap_pages` of a ZONE_DEVICE range, sub-section granularity; no device_hotplug_lock.
+            /// `memremap_pages` of a ZONE_DEVICE range, sub-section granularity; no device_hotplug_lock. Returns the
+            /// number of sub-sections.
             AddRemove DeviceAdd "device_add" { start: Pa, bytes: u64 } =>
                 memory_hotplug::pagemap_range(k, cpu, start, bytes);
 
-            /// `memunmap_pages`: the end of `DeviceAdd`.
+            /// `memunmap_pages`: the end of `DeviceAdd`. Returns the number of sub-sections.
             AddRemove DeviceRemove "device_remove" { start: Pa, bytes: u64 } =>
                 memory_hotplug::pageunmap_range(k, cpu, start, bytes);
 
@@ -153,9 +155,10 @@ macro_rules! for_each_operation {
                 Ok(pfn_walkers::kmemleak_scan(k, cpu, start, end, step));
 
             /// Worker: `kfree_rcu` of the section's `usage`, once it is handed over and a grace period has passed.
+            /// Returns 1 if one was freed.
             Other KfreeRcuWork "kfree_rcu_work" { start: Pa } => sparse::kfree_rcu_work(k, cpu, start);
 
-            /// `memory_failure`: SetPageHWPoison on one page.
+            /// `memory_failure`: SetPageHWPoison on one page. Returns 1 if it was not marked before, 0 if it was.
             Other MemoryFailure "memory_failure" { pfn: Pfn } =>
                 memory_failure::memory_failure(k, cpu, pfn).map(u64::from).ok_or(Errno::ENODEV);
 
@@ -164,19 +167,20 @@ macro_rules! for_each_operation {
             Other GetHugePageForHwpoison "get_huge_page_for_hwpoison" { pfn: Pfn } =>
                 memory_failure::get_huge_page_for_hwpoison(k, cpu, pfn);
 
-            /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve
-            /// it, and keep the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17).
+            /// The end of a hard offline (`memory_failure` → `page_handle_poison`) of a free HugeTLB page: dissolve it,
+            /// and keep the page out of the per-CPU lists meanwhile. Only the locks and the dissolve (R17). Returns 1
+            /// if there was one.
             AllocFree PageHandlePoison "page_handle_poison" { pfn: Pfn } =>
                 memory_failure::page_handle_poison(k, cpu, pfn).map(u64::from);
 
             /// A CPU comes online: `cpus_write_lock`, `page_alloc_cpu_online` → `zone_pcp_update`. Only the locks
-            /// (R17).
+            /// (R17). Returns 0.
             Other CpuOnline "cpu_online" => {
                 page_alloc::page_alloc_cpu_online(cpu);
                 Ok(0)
             };
 
-            /// No kernel code: the actor says that it is done, for `PoolAtRest`.
+            /// No kernel code: the actor says that it is done, for `PoolAtRest`. Returns 0.
             Other ActorDone "actor_done" => {
                 cpu.var_rmw(k.vars.scalar(Scalar::ActorsDone), Rmw::FetchAdd(1), Order::AcqRel);
                 Ok(0)
@@ -187,7 +191,7 @@ macro_rules! for_each_operation {
             Other PoolAtRest "pool_at_rest" { hstate: u8, after: u64 } =>
                 resize::judge_at_rest(k, cpu, hstate, after);
 
-            /// `show_pte` of an address: a walk with no lock.
+            /// `show_pte` of an address: a walk with no lock. Returns the number of descriptors read.
             Walk ShowPte "show_pte" { at: Pfn } => Ok(show_pte(k, cpu, k.layout.page_va(at)));
 
             /// `NR_PAGETABLE` as /proc/meminfo prints it, less what it was at boot: 0 where nothing hot-added is left
@@ -198,17 +202,17 @@ macro_rules! for_each_operation {
             /// one.
             Walk PageExtGet "page_ext_get" { pfn: Pfn } => Ok(u64::from(page_ext::page_ext_get(k, cpu, pfn)));
 
-            /// `offline_page_ext` of the section at an address: what an offline does of it, alone (R19).
+            /// `offline_page_ext` of the section at an address: what an offline does of it, alone (R19). Returns 0.
             Other OfflinePageExt "offline_page_ext" { start: Pa } => {
                 page_ext::offline_page_ext(k, cpu, start);
                 Ok(0)
             };
 
-            /// `kasan_populate_vmalloc_pte`: the shadow page of that number, unless there is one (R24).
+            /// `kasan_populate_vmalloc_pte`: the shadow page of that number, unless there is one (R24). Returns 0.
             Other KasanPopulate "kasan_populate" { page: u64 } =>
                 kasan::kasan_populate_vmalloc_pte(k, cpu, kasan::shadow(k, page)).map(|()| 0);
 
-            /// `kasan_depopulate_vmalloc_pte`: the page away (R24).
+            /// `kasan_depopulate_vmalloc_pte`: the page away (R24). Returns 0.
             Other KasanDepopulate "kasan_depopulate" { page: u64 } => {
                 kasan::kasan_depopulate_vmalloc_pte(k, cpu, kasan::shadow(k, page));
                 Ok(0)
@@ -229,11 +233,11 @@ macro_rules! for_each_operation {
                 Ok(pfn_walkers::scan_movable_pages(k, cpu, start, end));
 
             /// `set_memory_valid` of the linear map of so many pages: `set_direct_map_*`, secret memory (R28, R52,
-            /// R53).
+            /// R53). Returns 0.
             Other SetMemoryValid "set_memory_valid" { pfn: Pfn, pages: u64, on: bool } =>
                 pageattr::set_memory_valid(k, cpu, pfn, pages, on).map(|()| 0);
 
-            /// `linear_map_split_to_ptes` of the linear map of so many pages, all other CPUs stopped (R53).
+            /// `linear_map_split_to_ptes` of the linear map of so many pages, all other CPUs stopped (R53). Returns 0.
             Other LinearMapSplitToPtes "linear_map_split_to_ptes" { pfn: Pfn, pages: u64 } =>
                 pageattr::linear_map_split_to_ptes(k, cpu, pfn, pages).map(|()| 0);
 
@@ -243,27 +247,29 @@ macro_rules! for_each_operation {
                 Ok(u64::from(pageattr::collapse_pmd_page(k, cpu, pfn)));
 
             /// No kernel code: a CPU's own walk for the address of a struct page, as it may make one at any time.
+            /// Returns 0.
             Walk Speculate "speculate" { pfn: Pfn } => {
                 cpu.label("speculative walk");
                 cpu.speculate(k.layout.page_va(pfn));
                 Ok(0)
             };
 
-            /// The same, by an IOMMU that shares the kernel's tables (R22).
+            /// The same, by an IOMMU that shares the kernel's tables (R22). Returns 0.
             Walk IommuWalk "iommu_walk" { pfn: Pfn } => {
                 cpu.label("IOMMU walk");
                 cpu.iommu_walk(k.layout.page_va(pfn));
                 Ok(0)
             };
 
-            /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case.
+            /// `vmalloc` of that many pages and `vfree`: tables built and freed at run time, the contrast case. Returns
+            /// `pages`.
             Other VmallocCycle "vmalloc_cycle" { pages: u64 } => vmalloc::vmalloc_cycle(k, cpu, pages);
 
-            /// `vmalloc` of that many pages, which stay mapped. Returns their address. Handler of the IPI with which
-            /// `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
+            /// `vmalloc` of that many pages, which stay mapped. Returns their address.
             Other VmallocAndKeep "vmalloc_and_keep" { pages: u64 } => vmalloc::vmalloc_and_keep(k, cpu, pages);
         } {
             /// Handler of the IPI with which `update=bbm-ipi-pause` pauses a CPU; an explorer gives each CPU one.
+            /// Returns 0.
             Other PauseLocalCpu "pause_local_cpu" => {
                 quiesce::pause_local_cpu(k, cpu);
                 Ok(0)
