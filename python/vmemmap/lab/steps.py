@@ -1,15 +1,17 @@
 """What an actor does: operations in order, or a generator that yields them.
 
 A generator that never looks at a result is run once, and is a program. One that looks is a *source*: the search asks it
-what comes next, once for each distinct history of results, and keeps the answer. It is sent what the kernel function
-returns: a number from 0 up, or the errno as a negative one.
+what comes next, once for each distinct history of results, and keeps the answer. It is sent the number that the
+operation returns (docs/operations.md), from 0 up, or the errno as a negative one.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import inspect
 import json
+import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -40,6 +42,9 @@ class Operation:
 
 Function: TypeAlias = Callable[[], Generator[Operation, int, None]]
 Steps: TypeAlias = Sequence[Operation] | Function
+
+#: Results that are told with a step that failed.
+_MOST_SHOWN = 12
 
 #: Steps that yield more operations than this without looking at one result are taken to be endless.
 MAX_STEPS = 10_000
@@ -233,7 +238,10 @@ class Source:
                 said if said.startswith("actor ") else f"actor {self.name!r}, step {len(yielded) + 1}: {said}"
             ) from error
         except Exception as error:
-            raise SpecError(f"actor {self.name!r}, step {len(yielded) + 1}: {type(error).__name__}: {error}") from error
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            raise SpecError(
+                f"actor {self.name!r}, step {len(yielded) + 1}: {what} ({_place(error)}{_history(yielded, results)})"
+            ) from error
         return yielded
 
     def to_dict(self) -> StepsDocument:
@@ -247,6 +255,23 @@ class Source:
         except (OSError, TypeError):
             source = None
         return {"python": str(getattr(self.function, "__qualname__", type(self.function).__name__)), "source": source}
+
+
+def _place(error: Exception) -> str:
+    """File and line at which it was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
+
+
+def _history(yielded: Sequence[OperationDict | None], results: Sequence[int]) -> str:
+    """The actor's own operations so far and what came of each: what its steps knew."""
+    known = [
+        f"{operation['op']}: {errno.errorcode.get(-result, result) if result < 0 else result}"
+        for operation, result in zip(yielded, results, strict=False)
+        if operation is not None
+    ]
+    left_out = f"{len(known) - _MOST_SHOWN} results, then " if len(known) > _MOST_SHOWN else ""
+    return f"; after {left_out}{', '.join(known[-_MOST_SHOWN:])}" if known else ""
 
 
 def _shown(operation: OperationDict | None) -> str:
