@@ -100,6 +100,8 @@ def command(
     if trace_out is not None and saved is not None:
         with saving.whole_text(trace_out) as file:
             trace.write(saved, file)
+    elif trace_out is not None:
+        click.echo(f"vmemmap: note: {trace_out} is not written: no judged invariant was violated", err=True)
     if html is not None:
         from ..report.pages import explore_page
 

@@ -116,9 +116,8 @@ def choices_of(of: AnyScenario, policy: str, variant: str | None = None) -> list
         searched = Variant(
             f"{base.name}, {policy}={value}", "safe", (), policies, base.kernel, base.arguments, base.environment
         )
-        title = f"{policy}={value}: {sentence}"
         searches, over = ((scenario, searched),), f"{base.name} --set {policy}={value}"
-        rows.append(Choice(f"{policy}={value}", title, base.kernel, policies, searches, granule, base=over))
+        rows.append(Choice(f"{policy}={value}", sentence, base.kernel, policies, searches, granule, base=over))
     return rows
 
 
