@@ -472,17 +472,21 @@ impl LiveMachine {
         let (sizes, _) = self.kernel.geometry.hugetlb_sizes();
         let Some(&pages) = sizes.get(usize::from(h)) else { return Vec::new() };
         let vars = &self.kernel.vars;
-        let smallest = self.kernel.geometry.hugetlb_sizes().0[0];
-        let slots = (vars.limit.since(vars.base) >> self.kernel.geometry.page_shift()).div_ceil(smallest);
-        let mut listed = vec![0u64; slots.div_ceil(64) as usize];
+        // A page takes so many slots, and all pages begin at the same one of theirs.
+        let (each, mut first) = ((pages / sizes[0]) as u32, 0);
+        let places = (vars.limit.since(vars.base) >> self.kernel.geometry.page_shift()) / pages + 1;
+        let mut listed = vec![0u64; places.div_ceil(64) as usize];
         self.each_slot(h, |slot| {
-            if let Some(word) = listed.get_mut((slot / 64) as usize) {
-                *word |= 1 << (slot % 64);
+            let place = slot / each;
+            first = slot % each;
+            if let Some(word) = listed.get_mut((place / 64) as usize) {
+                *word |= 1 << (place % 64);
             }
         });
         let words = (0..).zip(&listed).filter(|(_, word)| **word != 0);
-        let slots =
+        let places =
             words.flat_map(|(n, word)| (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| n * 64 + bit));
+        let slots = places.map(|place| place * each + first);
         HugepageRun::of(slots.map(|slot| (self.kernel.geometry.pfn(vars.hpage_pa(slot)), pages)))
     }
     /// Each page of a pool, by its slot, in no order.
