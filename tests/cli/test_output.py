@@ -199,3 +199,15 @@ def test_what_standard_error_is_changes_no_exit_code(
     os.close(writing)
     assert answer.returncode == code
     assert (answer.stdout == "") == (code == 2)
+
+
+def test_a_name_that_is_no_utf_8_comes_out_as_it_was_typed(tmp_path: Path) -> None:
+    name = os.fsdecode(b"n\xff.npz")
+    for suffix in (".npz", ".json"):
+        (tmp_path / name.replace(".npz", suffix)).symlink_to(CAPTURE.with_suffix(suffix))
+    command = [sys.executable, "-c", PROGRAM, "check", name, "--html", "page.html"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=60)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert answer.stdout.startswith(b"n\xff.npz: ")
+    assert "n\\udcff.npz" in (tmp_path / "page.html").read_text(encoding="utf-8")

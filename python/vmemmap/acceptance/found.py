@@ -70,7 +70,12 @@ def find(path: Path) -> Found:
     Raises:
         ImageError: Neither, or one that contradicts itself; one line.
     """
-    return _from_image(path) if kind_of(path) == "npz" else _from_text(path)
+    kind = kind_of(path)
+    if kind == "vmcore":
+        raise ImageError(
+            f"{path}: a vmcore: expected a table image (.npz) or kernel_page_tables text, which vmemmap ptdump prints"
+        )
+    return _from_image(path) if kind == "npz" else _from_text(path)
 
 
 def _mappings(text: str) -> dict[str, str]:

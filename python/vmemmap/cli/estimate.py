@@ -109,6 +109,9 @@ def _in_tables(file: str, remove: str) -> Removal:
     from ..machine.machine import Machine
     from ..sizing import removal
 
-    if kind_of(file) != "npz":
-        raise SpecError(f"{file}: a removal is asked of a table image (.npz); a text does not tell physical addresses")
+    kind = kind_of(file)
+    if kind != "npz":
+        untold = {"ptdump": "a text does not tell physical addresses"}
+        why = untold.get(kind, "a vmcore does not tell which memory was added")
+        raise SpecError(f"{file}: a removal is asked of a table image (.npz); {why}")
     return removal.in_tables(Machine.load(file), remove, file)

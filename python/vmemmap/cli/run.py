@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +68,8 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
     run = acceptance.RunResult(tables, datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     run.expected_rows = len(policy_table.cases())
     # Better now than when a minute's work is to be saved.
+    if not out.exists():
+        click.get_current_context().call_on_close(lambda: _remove_if_empty(out))
     out.mkdir(parents=True, exist_ok=True)
     if not os.access(out, os.W_OK):
         raise SpecError(f"{out}: the report cannot be saved there")
@@ -111,6 +113,12 @@ def command(source: Path | None, seconds: float, out: Path, as_json: bool) -> in
         if not as_json:
             terminal.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
     return run.exit_code
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Interrupted before there was anything to report."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 PAGE = "hugepage of the PMD's size"
