@@ -230,8 +230,8 @@ def check_cpus(cpus: Sequence[int]) -> None:
         SpecError: One is below 1 or above the most that a machine has.
     """
     for count in cpus:
-        if not 1 <= count <= MAX_CPUS:
-            raise SpecError(f"--cpus {count}: a modelled machine has 1 to {MAX_CPUS} CPUs")
+        if not isinstance(count, int) or not 1 <= count <= MAX_CPUS:
+            raise SpecError(f"--cpus {count!r}: a modelled machine has 1 to {MAX_CPUS} CPUs")
 
 
 def compare_choices(

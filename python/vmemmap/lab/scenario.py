@@ -118,6 +118,8 @@ class Scenario:
         """
         if name is None:
             return self.variants[0]
+        if not isinstance(name, str):
+            raise SpecError(f"variant is {name!r}: expected the name of one, or a Variant")
         for candidate in self.variants:
             if candidate.name == name:
                 return candidate
@@ -206,7 +208,13 @@ def scenario(
 
     Returns:
         A decorator that makes a `Scenario` of a function.
+
+    Raises:
+        SpecError: A variant is none.
     """
+    for variant in variants:
+        if not isinstance(variant, Variant):
+            raise SpecError(f"variants holds {variant!r}: expected Variant(name, expect)")
 
     def decorate(function: Describe) -> Scenario:
         return Scenario(

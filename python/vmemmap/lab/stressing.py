@@ -130,10 +130,10 @@ def stress(
     Raises:
         SpecError: No such scenario, variant or policy; a time or a number of threads that makes no sense.
     """
-    if not 0.0 < seconds <= 86_400.0:
-        raise SpecError(f"seconds is {seconds}: expected more than 0, at most a day")
-    if threads is not None and not 1 <= threads <= 256:
-        raise SpecError(f"threads is {threads}: expected 1 to 256")
+    if not isinstance(seconds, (int, float)) or not 0.0 < seconds <= 86_400.0:
+        raise SpecError(f"seconds is {seconds!r}: expected more than 0, at most a day")
+    if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 256):
+        raise SpecError(f"threads is {threads!r}: expected 1 to 256")
     check_seed(seed)
     resolved = resolve(scenario)
     chosen = variant if isinstance(variant, Variant) else resolved.variant(variant)

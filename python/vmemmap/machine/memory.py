@@ -202,6 +202,10 @@ class Memory:
         ):
             raise SpecError("memory.remove takes a block, or start and size")
         if block is not None:
+            if not isinstance(block, (MemoryRange, MemoryBlock)):
+                raise SpecError(
+                    f"block is {block!r}: expected what memory.add or memory.blocks gave, or start and size"
+                )
             run(self._core, "memory_remove", start=block.start, bytes=block.size)
         elif start is not None and size is not None:
             address, length = parse_size(start, "start"), parse_size(size, "size")
