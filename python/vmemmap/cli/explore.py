@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, _complete, json_option, print_json
+from . import HOLDS, INCONCLUSIVE, INTERRUPTED, VIOLATED, _complete, json_option, print_json, print_notes
 from ._html import as_typed, html_option, save
 
 
@@ -101,7 +101,7 @@ def command(
         with saving.whole_text(trace_out) as file:
             trace.write(saved, file)
     elif trace_out is not None:
-        click.echo(f"vmemmap: note: {trace_out} is not written: no judged invariant was violated", err=True)
+        print_notes([f"{trace_out} is not written: no judged invariant was violated"])
     if html is not None:
         from ..report.pages import explore_page
 
