@@ -24,7 +24,8 @@ from dataclasses import replace
 from vmemmap.lab.scenario import find
 
 shipped = find("restore_6_12_117")
-mine = replace(shipped, name="mine", judged={judged!r}, variants=(shipped.variant("free-walker-6.12.117"),))
+variant = replace(shipped.variant("free-walker-6.12.117"), expect={expect!r}, invariants={invariants!r})
+mine = replace(shipped, name="mine", judged={judged!r}, variants=(variant,))
 """
 
 
@@ -44,16 +45,30 @@ def test_what_is_not_judged_is_counted_and_decides_nothing(judged: tuple[str, ..
     assert (states["I25"], states["I1"], states["I19"]) == ("not seen", "not judged", "not visible")
 
 
-@pytest.mark.parametrize(("judged", "code"), [(("I11",), 1), (("I25",), 0)])
-def test_the_exit_code_is_about_what_is_judged(
-    judged: tuple[str, ...], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("judged", "expect", "code"),
+    [(("I11",), "safe", 1), (("I25",), "safe", 0), (("I25",), "violated", 1), (("I11",), "violated", 1)],
+)
+def test_what_is_listed_as_safe_is_refuted_by_what_is_judged_and_nothing_else(
+    judged: tuple[str, ...], expect: str, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "own.py"
-    path.write_text(OWN.format(judged=judged))
+    path.write_text(OWN.format(judged=judged, expect=expect, invariants=judged if expect == "violated" else ()))
     assert main(["stress", f"{path}:mine", "--seconds", "0.2", "--threads", "1"]) == code
     said = capsys.readouterr().out
-    assert ("I11: " in said, "violations (not judged by this scenario), the first" in said) == (True, code == 0)
-    assert ("between rounds is put back what they took" in said) == (code == 1)
+    assert ("I11: " in said, "violations (not judged by this scenario), the first" in said) == (
+        True,
+        "I11" not in judged,
+    )
+    assert ("between rounds is put back what they took" in said) == ("I11" in judged)
+
+
+def test_a_policy_of_ones_own_has_no_expectation() -> None:
+    safe = replace(find(ALONE[0]).variant(ALONE[1]), expect="safe", invariants=())
+    listed = stress(judging("I25"), variant=safe, threads=1, seconds=0.2)
+    assert (listed.listed_safe, listed.refuted) == (True, False)
+    own = stress(judging("I25"), variant=safe, policies={"walker": "kernel"}, threads=1, seconds=0.2)
+    assert (own.listed_safe, own.refuted) == (False, True)
 
 
 def test_holes_while_nobody_is_paused_are_not_visible() -> None:

@@ -53,10 +53,10 @@ def command(
 
     SCENARIO is a name, a corpus number (R6) or FILE.py[:NAME]. Each actor repeats its program and, before the next
     round, puts back what it took away. I4, I5, I19, I22 and I23 are not visible here: a native machine has no TLB.
-    What the scenario does not judge is shown and decides nothing.
+    Of a variant that is listed as safe only what the scenario judges decides; all else is shown.
 
-    Exit codes: 0 no judged violation was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees nothing
-    proves nothing: explore does.
+    Exit codes: 0 no violation that decides was seen, 1 violations, 2 wrong call, 130 interrupted. A stress that sees
+    nothing proves nothing: explore does.
 
     \b
     Examples:
@@ -117,7 +117,7 @@ def command(
         click.echo("  " + ", ".join(f"{name} {count:,}" for name, count in result.counters.items() if count))
     if result.interrupted:
         return INTERRUPTED
-    return VIOLATED if result.judged_violations else HOLDS
+    return VIOLATED if result.refuted else HOLDS
 
 
 def _standing(result: StressResult, invariant: str) -> str:

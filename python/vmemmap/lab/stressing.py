@@ -42,6 +42,8 @@ class StressResult:
     put_back: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
     #: Invariants that these rounds are expected to violate, though one round does not (`Variant.repeated`).
     repeated: tuple[str, ...] = ()
+    #: The variant is listed as safe, and no policy was chosen beside its own.
+    listed_safe: bool = False
     interrupted: bool = False
     raw: StressReport = field(default_factory=lambda: cast("StressReport", {}), repr=False)
 
@@ -52,8 +54,15 @@ class StressResult:
 
     @property
     def judged_violations(self) -> int:
-        """Those of invariants that the scenario judges and real threads can show: what the exit code is about."""
+        """Those of invariants that the scenario judges and real threads can show."""
         return self.raw.get("judged_violations", 0)
+
+    @property
+    def refuted(self) -> bool:
+        """What the exit code is about: something was violated that real threads can show. What is listed as safe is so
+        as to what its scenario judges, and nothing else decides of it."""
+        seen = any(state == "violated" for state in self.raw.get("invariants", {}).values())
+        return self.judged_violations > 0 if self.listed_safe else seen
 
     @property
     def violated(self) -> list[str]:
@@ -158,6 +167,7 @@ def stress(
         overlaps=raw["overlaps"],
         put_back={actor: tuple(str(o["op"]) for o in operations) for actor, operations in back.items()},
         repeated=chosen.repeated,
+        listed_safe=chosen.expect == "safe" and not policies,
         interrupted=raw["interrupted"],
         raw=raw,
     )
