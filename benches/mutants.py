@@ -138,20 +138,24 @@ def exists(killer: str) -> bool:
 
 
 def copy_tree() -> None:
-    """The files of the last commit and what was changed since; what was built there before stays."""
-    names = subprocess.run(
+    """The files of the last commit and what was changed since, no other source, and what was built there before."""
+    listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,
     )
-    for name in names.stdout.decode().split("\0"):
+    names = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    for name in names:
         source, target = ROOT / name, COPY / name
-        if not name or not source.is_file():
-            continue
         if not target.exists() or target.read_bytes() != source.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+    # A module that has become a folder would be there twice.
+    for folder in ("rust", "fuzz", "python", "tests"):
+        for path in (COPY / folder).rglob("*"):
+            if path.suffix in (".rs", ".py") and path.relative_to(COPY).as_posix() not in names:
+                path.unlink()
 
 
 def command(arguments: Sequence[str], **more: str) -> tuple[int | None, str]:
