@@ -159,13 +159,11 @@ impl TableImage {
         // Of boot RAM, then of hot-added RAM that could have been mapped otherwise.
         let (mut boot_blocks, mut added_blocks) = (false, None);
         for (range, boot) in &self.meta().ram {
-            let mut va = self.layout().linear_va(range.start);
-            let end = va.plus(range.end.since(range.start));
-            for leaf in self.leaves(va, range.end.since(range.start)) {
-                let block = va.align_down(g.entry_span(Level::PMD));
-                let start = self.layout().linear_va(range.start);
-                let fits = block >= start && end.0 - block.0 >= g.entry_span(Level::PMD);
-                va = va.plus(leaf.bytes);
+            let (start, bytes) = (self.layout().linear_va(range.start), range.end.since(range.start));
+            let mut next = start;
+            for leaf in self.leaves(start, bytes) {
+                let va = next;
+                next = next.plus(leaf.bytes);
                 if leaf.frame.is_none() {
                     continue;
                 }
@@ -178,7 +176,8 @@ impl TableImage {
                 }
                 let block_bit = if large { Attr::TABLE_BIT.bits() } else { 0 };
                 found.hot_added_prot = Some(leaf.desc.0 & !g.address_mask() | block_bit);
-                if fits {
+                let block = va.align_down(g.entry_span(Level::PMD));
+                if block >= start && start.plus(bytes).0 - block.0 >= g.entry_span(Level::PMD) {
                     *added_blocks.get_or_insert(false) |= large || leaf.desc.has(Attr::CONT);
                 }
             }
