@@ -116,6 +116,12 @@ impl Machine {
         words.resize(words.len().next_multiple_of(width), 0);
     }
 
+    /// Numbers of the memory blocks that are online and that `which` names.
+    fn online_blocks(&self, py: Python<'_>, which: impl Fn(&BlockState) -> bool) -> Vec<u64> {
+        let online = py.detach(|| self.live.blocks()).into_iter().filter(|b| b.state == MEM_ONLINE);
+        online.filter(which).map(|b| b.start.0 / b.bytes).collect()
+    }
+
     fn sorted_tables(&self) -> Vec<(Pa, Level)> {
         let mut tables = self.live.machine().tables();
         tables.sort_unstable();
@@ -289,20 +295,13 @@ impl Machine {
 
     /// Numbers of those that are online: of tens of terabytes there are half a million.
     fn blocks_online(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        guarded(py, || {
-            let blocks = py.detach(|| self.live.blocks());
-            Ok(blocks.into_iter().filter(|b| b.state == MEM_ONLINE).map(|b| b.start.0 / b.bytes).collect())
-        })
+        guarded(py, || Ok(self.online_blocks(py, |_| true)))
     }
 
     /// Numbers of those that were added and are online in a zone of the kernel's.
     fn blocks_kernel(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
-        guarded(py, || {
-            let blocks = py.detach(|| self.live.blocks());
-            let kernel = |b: &BlockState| b.state == MEM_ONLINE && b.zone == MMOP_ONLINE_KERNEL;
-            let added = |b: &BlockState| !self.live.kernel().is_boot_ram(b.start);
-            Ok(blocks.into_iter().filter(|b| kernel(b) && added(b)).map(|b| b.start.0 / b.bytes).collect())
-        })
+        let added = |b: &BlockState| b.zone == MMOP_ONLINE_KERNEL && !self.live.kernel().is_boot_ram(b.start);
+        guarded(py, || Ok(self.online_blocks(py, added)))
     }
 
     /// (physical address, bytes, present at boot) of each range of RAM.
